@@ -5,18 +5,30 @@
 # %% auto #0
 __all__ = ['POOLINGS', 'METHODS', 'Agreement', 'cmp', 'pool', 'targets_of', 'gradient_importance', 'frozen_copy',
            'fold_batchnorm', 'Importance', 'gradient_pass', 'unshare', 'why_captum_failed', 'MethodOptions',
-           'captum_pass', 'DegenerateLayerWarning', 'notice', 'ImportanceEngine', 'neuron_importance']
+           'captum_pass', 'DegenerateLayerWarning', 'notice', 'ImportanceEngine', 'neuron_importance', 'head_classes',
+           'ClassImportance', 'ClassSums', 'measure', 'process_place', 'sum_over_processes', 'class_importance',
+           'pack_rows', 'data_hash', 'describe_run', 'differences', 'ImportanceStore', 'open_store', 'write_importance',
+           'several_processes', 'count_operations', 'plan_run', 'measure_costs', 'cost_figure']
 
-# %% ../nbs/04_importance.ipynb #1d762735
+# %% ../nbs/04_importance.ipynb #c6762109
 import copy
 import itertools
+import json
+import os
+import statistics
+import time
 import warnings
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
+import torch.distributed as dist
 from captum.attr import (
     FeatureAblation,
     InternalInfluence,
@@ -28,10 +40,23 @@ from captum.attr import (
     LayerGradientXActivation,
     LayerIntegratedGradients,
 )
+from matplotlib.figure import Figure
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.utils.flop_counter import FlopCounterMode
 
-from .core import NiwtError, check_name, seeded
+from niwt_nb.core import (
+    NiwtError,
+    atomic_path,
+    check_name,
+    content_hash,
+    load_tensors,
+    model_hash,
+    progress,
+    save_tensors,
+    seeded,
+)
+from .data import ZeroShotData, batches
 from .network import CutNetwork, cut, evaluating, scores_of
 
 # %% ../nbs/04_importance.ipynb #f2ef7ca8
@@ -558,3 +583,456 @@ def neuron_importance(
     engine = ImportanceEngine(network, layers, method, pooling, fast, channels_last=False, fold=False, **options)
     result = engine(x, target)
     return result.alpha if layers is None else result.by_layer
+
+# %% ../nbs/04_importance.ipynb #2f8f0ee3
+def head_classes(
+    data: ZeroShotData,  # the data set
+    head: nn.Linear,  # the last linear layer
+    columns: Tensor | list[int] | None = None,  # the class id of each column, where it is not as below
+) -> Tensor:  # (C,) class ids: `data.seen`, or seen then unseen for an extended head
+    "Which class each column of a head stands for; raises `NiwtError` where the number does not fit."
+    both = torch.cat([data.seen, data.unseen])
+    ids = torch.as_tensor(columns) if columns is not None else both if head.out_features == len(both) else data.seen
+    if len(ids) != head.out_features:
+        what = "columns names" if columns is not None else "the data set has"
+        raise NiwtError(f"the head has {head.out_features} columns but {what} {len(ids)} seen classes; fit a head on them (fit_head) or say columns=")
+    return ids
+
+# %% ../nbs/04_importance.ipynb #84785a67
+@dataclass(frozen=True, eq=False)
+class ClassImportance:
+    "Mean importance of classes at one layer: `mean` (n, K), NaN where a class had no image; `count` (n,) images; `classes` (n,) class ids."
+
+    mean: Tensor
+    count: Tensor
+    classes: Tensor
+    layer: str
+    method: str
+
+# %% ../nbs/04_importance.ipynb #b5ec270c
+class ClassSums:
+    "Sums and counts of importance by head column and layer, in double precision."
+
+    def __init__(
+        self,
+        n_classes: int,  # columns of the head
+    ):
+        self.count = torch.zeros(n_classes, dtype=torch.long)
+        self.by_layer: dict[str, Tensor] = {}
+
+    def add(self, result: Importance) -> None:
+        "Add every image of a result to the row of its target."
+        column = result.target.flatten()
+        self.count += torch.bincount(column, minlength=len(self.count)).cpu()
+        for layer, alpha in result.by_layer.items():
+            rows = alpha.flatten(0, -2).double()
+            if layer not in self.by_layer:
+                self.by_layer[layer] = torch.zeros(len(self.count), rows.shape[1], dtype=torch.float64, device=rows.device)
+            self.by_layer[layer].index_add_(0, column, rows)
+
+    def means(self, classes: Tensor, method: str) -> dict[str, ClassImportance]:
+        "The class means of each layer."
+        mean = lambda total: (total.cpu() / self.count[:, None]).float()  # noqa: E731 (0 / 0 is NaN, on purpose)
+        return {layer: ClassImportance(mean(total), self.count.clone(), classes, layer, method) for layer, total in self.by_layer.items()}
+
+# %% ../nbs/04_importance.ipynb #b23459d5
+def measure(
+    engine: ImportanceEngine,  # how to measure
+    data: ZeroShotData,  # images and labels
+    indices: Tensor,  # (n,) image indices
+    transform: Callable,  # PIL image -> (3, H, W)
+    target: int | str | Tensor | list = "true",  # "true": the image's own class; else see `targets_of`, the same for every image
+    columns: Tensor | None = None,  # the class id of each head column, see `head_classes`
+    batch_size: int = 32,  # images read at a time
+    on_error: str = "raise",  # what to do about an unreadable image, see `batches`
+    quiet: bool = True,  # no progress bar
+) -> Iterator[tuple[Importance, Tensor]]:  # importances of a chunk, and the indices of its images
+    "Importances of a data set's images, chunk by chunk in the order of `indices`; keeps nothing."
+    classes = head_classes(data, engine.network.head, columns)
+    place = torch.full((len(data.classes),), -1)
+    place[classes] = torch.arange(len(classes))
+    for x, y, index in batches(data, indices, transform, batch_size, quiet, "neuron importance", on_error):
+        own: Any = target
+        if isinstance(target, str) and target == "true":
+            own = place[y]
+            if bool((own < 0).any()):
+                lost = f"image {int(index[own < 0][0])} shows {data.classes[int(y[own < 0][0])]!r}"
+                raise NiwtError(f"{lost}, for which the head has no column; use indices of its classes, or target='predicted'")
+        start = 0
+        for result in engine.chunks(x, own):
+            yield result, index[start : start + len(result.logits)]
+            start += len(result.logits)
+
+# %% ../nbs/04_importance.ipynb #a91d47bd
+def process_place() -> tuple[int, int]:  # this process's number and how many there are; (0, 1) without torch.distributed
+    "Which of several processes this is."
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
+
+# %% ../nbs/04_importance.ipynb #f1daf2f3
+def sum_over_processes(
+    sums: ClassSums,  # of this process; changed
+) -> ClassSums:  # the same object, now with the sums of all processes
+    "Add up the sums of all processes; does nothing when there is only one."
+    if process_place()[1] == 1:
+        return sums
+    device = torch.device("cuda") if dist.get_backend() == "nccl" else torch.device("cpu")
+    shapes: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(shapes, {layer: total.shape for layer, total in sums.by_layer.items()})
+    for layer, shape in next((s for s in shapes if s), {}).items():  # a process may have had nothing to do
+        total = sums.by_layer.get(layer, torch.zeros(shape, dtype=torch.float64)).to(device)
+        dist.all_reduce(total)
+        sums.by_layer[layer] = total.cpu()
+    count = sums.count.to(device)
+    dist.all_reduce(count)
+    sums.count = count.cpu()
+    return sums
+
+# %% ../nbs/04_importance.ipynb #d8228b88
+def class_importance(
+    network: CutNetwork | ImportanceEngine,  # made by `cut`, or an engine set up as you like
+    data: ZeroShotData,  # images and labels
+    indices: Tensor | None,  # (n,) image indices; None: `data.train`
+    transform: Callable,  # PIL image -> (3, H, W)
+    target: int | str | Tensor | list = "true",  # "true": each image for its own class; "predicted"; "all"; see `targets_of`
+    columns: Tensor | None = None,  # the class id of each head column, see `head_classes`
+    batch_size: int = 32,  # images read at a time
+    on_error: str = "raise",  # what to do about an unreadable image, see `batches`
+    quiet: bool = True,  # no progress bar
+) -> Any:  # a `ClassImportance`, or with several layers a dictionary layer -> `ClassImportance`
+    "Mean neuron importance of each class, one row a head column (`data.seen`), streamed: memory does not depend on the number of images."
+    engine = network if isinstance(network, ImportanceEngine) else ImportanceEngine(network)
+    classes = head_classes(data, engine.network.head, columns)
+    rank, world = process_place()
+    every = data.train if indices is None else torch.as_tensor(indices)
+    own = torch.cat([every[:0], *every.split(batch_size)[rank::world]])
+    sums = ClassSums(len(classes))
+    for result, _ in measure(engine, data, own, transform, target, classes, batch_size, on_error, quiet or rank > 0):
+        sums.add(result)
+    if not sum_over_processes(sums).by_layer:
+        raise NiwtError("no image to measure importance on")
+    means = sums.means(classes, engine.method)
+    return means if len(engine.layers) > 1 else means[engine.layers[0]]
+
+# %% ../nbs/04_importance.ipynb #8c562a6f
+def pack_rows(
+    alpha: Tensor,  # (..., K)
+    dtype: str,  # "float16" or "float32"
+) -> tuple[Tensor, Tensor]:  # (..., K) in that type, and the scale of each row (...)
+    "Rows in a compact type, each relative to its largest absolute value (float32 rows keep their values)."
+    check_name(dtype, ("float16", "float32"), "dtype")
+    if dtype == "float32":
+        return alpha.float(), torch.ones(alpha.shape[:-1])
+    scale = alpha.abs().amax(-1).clamp(min=torch.finfo(torch.float32).tiny)
+    return (alpha / scale[..., None]).half(), scale.float()
+
+# %% ../nbs/04_importance.ipynb #d6819a19
+def data_hash(
+    data: ZeroShotData,  # images and labels
+    indices: Tensor,  # (n,) images
+    transform: Callable,  # PIL image -> (3, H, W)
+    probes: int = 4,  # images whose pixels are looked at, evenly spaced
+) -> str:  # 16 hexadecimal digits
+    "A hash of a data set as a run sees it: classes, labels, which images, and the transformed pixels of a few."
+    chosen = indices[torch.linspace(0, len(indices) - 1, min(probes, len(indices))).long()] if len(indices) else indices
+    pixels = []
+    for i in chosen.tolist():
+        try:
+            pixels.append(transform(data.images[i]))
+        except (NiwtError, OSError) as e:
+            pixels.append(type(e).__name__)  # unreadable: the run itself decides what to do about it
+    return content_hash(list(data.classes), data.labels[indices], indices, pixels)
+
+# %% ../nbs/04_importance.ipynb #1edaeffe
+def describe_run(
+    engine: ImportanceEngine,  # how it is measured
+    data: ZeroShotData,  # what it is measured on
+    indices: Tensor,  # (n,) images
+    transform: Callable,  # PIL image -> (3, H, W)
+    target: int | str | Tensor | list,  # for which classes
+    classes: Tensor,  # (C,) the class id of each head column
+    **storage: Any,  # shard, dtype, keep
+) -> dict:  # the manifest: only JSON types
+    "All that decides what the numbers are (not how fast they came: chunks, memory layout and folding are left out)."
+    options = {k: content_hash(v) if isinstance(v, Tensor) else v for k, v in vars(engine.options).items()}
+    return {
+        "format": 1,
+        "model": model_hash(engine.network.model),
+        "layers": engine.layers,
+        "method": engine.method,
+        "options": {} if engine.method == "gradient" else options,
+        "pooling": engine.pooling,
+        "target": target if isinstance(target, (str, int)) else torch.as_tensor(target).tolist(),
+        "data": data_hash(data, indices, transform),
+        "name": data.name,
+        "images": len(indices),
+        "classes": classes.tolist(),
+        **storage,
+    }
+
+# %% ../nbs/04_importance.ipynb #f9f285aa
+def differences(
+    found: dict,  # the manifest in the folder
+    wanted: dict,  # the manifest of this run
+) -> list[str]:  # one line for each entry that differs
+    "In what two manifests differ."
+    short = lambda v: repr(v) if len(repr(v)) <= 60 else repr(v)[:57] + "..."  # noqa: E731
+    keys = [k for k in {**wanted, **found} if found.get(k) != wanted.get(k)]
+    return [f"{k}: the folder has {short(found.get(k))}, this run {short(wanted.get(k))}" for k in keys]
+
+# %% ../nbs/04_importance.ipynb #784398cd
+@dataclass(frozen=True)
+class ImportanceStore:
+    "A folder of importances: a manifest and shards. Made by `write_importance`, opened by `open_store`."
+
+    folder: Path
+    manifest: dict
+
+    @property
+    def n_shards(self) -> int:
+        "How many shards the whole run has."
+        return -(-self.manifest["images"] // self.manifest["shard"])
+
+    def path(self, i: int) -> Path:
+        "The file of shard i."
+        return self.folder / f"shard-{i:06d}.safetensors"
+
+    def shard(self, i: int) -> dict[str, Tensor]:
+        "The tensors of shard i; raises `NiwtError` if it is missing, damaged, edited, or of another run."
+        return load_tensors(self.path(i), expect={"run": content_hash(self.manifest), "shard": i})[0]
+
+    def damaged(self) -> list[int]:
+        "The shards that are missing or cannot be trusted; reads all of them."
+        bad = []
+        for i in range(self.n_shards):
+            try:
+                self.shard(i)
+            except NiwtError:
+                bad.append(i)
+        return bad
+
+    def rows(self, layer: str | None = None) -> Tensor:
+        "Importances (N, K) or (N, T, K) in float32, in the order of the images given; all in memory."
+        layer = check_name(layer or self.manifest["layers"][0], self.manifest["layers"], "layer")
+        if "alpha" not in self.manifest["keep"]:
+            raise NiwtError(f"{str(self.folder)!r} holds class sums only; write it with keep=('alpha',)")
+        shards = (self.shard(i) for i in range(self.n_shards))
+        return torch.cat([s[f"alpha.{layer}"].float() * s[f"scale.{layer}"][..., None] for s in shards])
+
+    def column(self, name: str) -> Tensor:
+        "One of `index` (image indices), `target` (head columns), and, if kept, `features`, `logits`, of all images in order."
+        shards = (self.shard(i) for i in range(self.n_shards))
+        return torch.cat([s[check_name(name, s, "column")] for s in shards])
+
+    def class_importance(self) -> dict[str, ClassImportance]:
+        "Class means of each layer, from the sums in the shards."
+        sums = ClassSums(len(self.manifest["classes"]))
+        for i in range(self.n_shards):
+            part = self.shard(i)
+            sums.count.index_add_(0, part["column"], part["count"])
+            for layer in self.manifest["layers"]:
+                total = part[f"sum.{layer}"]
+                sums.by_layer.setdefault(layer, torch.zeros(len(sums.count), total.shape[1], dtype=torch.float64)).index_add_(0, part["column"], total)
+        return sums.means(torch.tensor(self.manifest["classes"]), self.manifest["method"])
+
+# %% ../nbs/04_importance.ipynb #0361a7d6
+def open_store(
+    folder: str | Path,  # written by `write_importance`
+    expect: dict | None = None,  # the manifest it must have
+) -> ImportanceStore:  # the shards are not read yet
+    "Open a folder of importances; raises `NiwtError` if there is no manifest, or one that does not fit, with the differences."
+    path = Path(folder) / "importance.json"
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise NiwtError(f"{str(folder)!r} holds no importances (no importance.json)") from None
+    except ValueError as e:
+        raise NiwtError(f"{str(path)!r} is damaged ({e}); delete it to start again, or restore it") from None
+    if expect is not None and manifest != expect:
+        raise NiwtError(f"{str(folder)!r} holds the importances of another run: " + "; ".join(differences(manifest, expect)) + ". Use another folder")
+    return ImportanceStore(Path(folder), manifest)
+
+# %% ../nbs/04_importance.ipynb #514c79d3
+def _shard_tensors(results: Iterable[tuple[Importance, Tensor]], n_classes: int, keep: tuple[str, ...], dtype: str) -> dict[str, Tensor]:
+    "The tensors of one shard: sums by class, and what shall be kept of each image."
+    sums, columns = ClassSums(n_classes), defaultdict(list)
+    for result, index in results:
+        sums.add(result)
+        columns["index"].append(index)
+        columns["target"].append(result.target)
+        for layer, alpha in result.by_layer.items() if "alpha" in keep else ():
+            packed, scale = pack_rows(alpha.cpu(), dtype)
+            columns[f"alpha.{layer}"].append(packed)
+            columns[f"scale.{layer}"].append(scale)
+        for name in {"features", "logits"} & set(keep):
+            columns[name].append(getattr(result, name))
+    present = sums.count.nonzero().flatten()
+    totals = {f"sum.{layer}": total.cpu()[present] for layer, total in sums.by_layer.items()}
+    return {name: torch.cat([p.cpu() for p in parts]) for name, parts in columns.items()} | totals | {"column": present, "count": sums.count[present]}
+
+# %% ../nbs/04_importance.ipynb #a5a34a35
+def write_importance(
+    network: CutNetwork | ImportanceEngine,  # made by `cut`, or an engine set up as you like
+    data: ZeroShotData,  # images and labels
+    indices: Tensor | None,  # (n,) image indices; None: `data.train`
+    transform: Callable,  # PIL image -> (3, H, W)
+    folder: str | Path,  # where the shards go; an unfinished run in it is finished
+    target: int | str | Tensor | list = "true",  # as in `class_importance`
+    columns: Tensor | None = None,  # the class id of each head column, see `head_classes`
+    keep: tuple[str, ...] = ("alpha",),  # of each image: "alpha", "features", "logits"; () for class sums only
+    dtype: str = "float16",  # of the rows; "float32" for all digits
+    shard: int = 512,  # images a shard
+    batch_size: int = 32,  # images read at a time
+    on_error: str = "raise",  # what to do about an unreadable image, see `batches`
+    quiet: bool = True,  # no progress bar
+) -> ImportanceStore:  # the finished folder
+    "Write importances shard by shard, alone or with several processes; raises `NiwtError` if the folder belongs to another run."
+    engine = network if isinstance(network, ImportanceEngine) else ImportanceEngine(network)
+    classes = head_classes(data, engine.network.head, columns)
+    every = data.train if indices is None else torch.as_tensor(indices)
+    check_name(dtype, ("float16", "float32"), "dtype")
+    for name in keep:
+        check_name(name, ("alpha", "features", "logits"), "thing to keep")
+    if shard < 1 or not len(every):
+        raise NiwtError(f"need at least one image and one image a shard, got {len(every)} and {shard}")
+    wanted = describe_run(engine, data, every, transform, target, classes, shard=shard, dtype=dtype, keep=sorted(keep))
+    if not (Path(folder) / "importance.json").exists():
+        with atomic_path(Path(folder) / "importance.json") as tmp:
+            tmp.write_text(json.dumps(wanted, indent=1), encoding="utf-8")
+    store = open_store(folder, wanted)
+    rank, world = process_place()
+    for i in progress(range(rank, store.n_shards, world), "shards", quiet=quiet or rank > 0):
+        try:
+            store.shard(i)
+            continue
+        except NiwtError as e:
+            if store.path(i).exists():
+                warnings.warn(f"shard {i} is computed again: {e}", stacklevel=2)
+        own = every[i * shard : (i + 1) * shard]
+        results = measure(engine, data, own, transform, target, classes, batch_size, on_error)
+        save_tensors(store.path(i), _shard_tensors(results, len(classes), keep, dtype), {"run": content_hash(wanted), "shard": i})
+    if world > 1:
+        dist.barrier()
+    return store
+
+# %% ../nbs/04_importance.ipynb #6a028046
+@contextmanager
+def several_processes(
+    timeout: float = 600.0,  # seconds to wait for the others before giving up
+) -> Iterator[tuple[int, int]]:  # this process's number and how many there are
+    "Join the processes that `torchrun` started; does nothing (0, 1) without torchrun, or when they are joined already."
+    if "WORLD_SIZE" not in os.environ or "RANK" not in os.environ or dist.is_initialized():
+        yield process_place()
+        return
+    cuda = torch.cuda.is_available() and int(os.environ.get("LOCAL_RANK", 0)) < torch.cuda.device_count()
+    if cuda:
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
+    dist.init_process_group("nccl" if cuda else "gloo", timeout=timedelta(seconds=timeout))
+    try:
+        yield process_place()
+    finally:
+        dist.destroy_process_group()
+
+# %% ../nbs/04_importance.ipynb #f758c7d6
+def count_operations(
+    network: CutNetwork,  # made by `cut`; may be on the "meta" device
+    x: Tensor,  # (1, 3, H, W)
+) -> dict[str, float]:  # floating-point operations of "lower", "tail" and "backward" for one image; "K", "D", "positions"
+    "Operations of a forward pass up to the layer, of the tail, and of one backward pass through the tail."
+    twin = cut(frozen_copy(network.model), network.layer, None if x.is_meta else x.expand(2, *x.shape[1:]))
+    counted = {}
+    with evaluating(twin), torch.enable_grad():
+        with FlopCounterMode(display=False) as counter:
+            A = twin.activations(x).detach().requires_grad_()
+        counted["lower"] = float(counter.get_total_flops())
+        with FlopCounterMode(display=False) as counter:
+            features = twin.tail(A)
+            score = twin.head(features)[:, 0].sum()
+        counted["tail"] = float(counter.get_total_flops())
+        with FlopCounterMode(display=False) as counter:
+            torch.autograd.grad(score, A)
+        counted["backward"] = float(counter.get_total_flops())
+    return counted | {"K": A.shape[1], "D": features.shape[1], "positions": A[0, 0].numel()}
+
+# %% ../nbs/04_importance.ipynb #8d82569a
+def plan_run(
+    network: CutNetwork,  # made by `cut`; may be on the "meta" device
+    x: Tensor,  # (1, 3, H, W)
+    images: int,  # how many images
+    classes: int,  # columns of the head
+    targets: int = 1,  # classes measured an image
+    speed: float = 1e13,  # floating-point operations per second that the device really reaches
+    reading: float = 2000.0,  # images per second that can be read and decoded
+    shard: int = 512,  # images a shard
+) -> pd.DataFrame:  # one row a quantity: value, unit
+    "Bytes, hours and shards of a long run."
+    ops = count_operations(network, x)
+    k, d = ops["K"], ops["D"]
+    each = ops["lower"] + ops["tail"] + min(targets, d) * ops["backward"]
+    per_row = 2 * k + 4
+    hours = images * each / speed / 3600
+    table = {
+        "operations an image": (each / 1e9, "GFLOP"),
+        "of them below the layer": (ops["lower"] / each, "share"),
+        "computing": (hours, "h"),
+        "reading and decoding": (images / reading / 3600, "h"),
+        "a loop of whole passes instead": (images * targets * (ops["lower"] + ops["tail"] + ops["backward"]) / speed / 3600, "h"),
+        "class means, float32": (classes * k * 4 / 1e6, "MB"),
+        "sums in memory, float64": (classes * k * 8 / 1e6, "MB"),
+        "importance rows, float16": (images * targets * per_row / 1e9, "GB"),
+        "features, float32": (images * d * 4 / 1e9, "GB"),
+        "shards": (-(-images // shard), "files"),
+        "a shard's rows": (shard * targets * per_row / 1e6, "MB"),
+        "lost when interrupted, at most": (shard * each / speed, "s"),
+    }
+    return pd.DataFrame(table, index=["value", "unit"]).T
+
+# %% ../nbs/04_importance.ipynb #266f2a31
+def measure_costs(
+    network: CutNetwork,  # made by `cut`
+    x: Tensor,  # (B, 3, H, W) images
+    classes: Iterable[int] = (1, 2, 5, 10, 20, 50),  # numbers of classes an image
+    images: Iterable[int] = (8, 16, 32, 64),  # numbers of images, with one class each
+    repeats: int = 3,  # the median of so many counts
+) -> pd.DataFrame:  # columns vary ("classes" or "images"), n, method, seconds (CPU time)
+    "CPU seconds of the engine, of a loop over Captum's class, and of a bare forward pass."
+    engine, model = ImportanceEngine(network), frozen_copy(network.model)
+    judge = LayerGradientXActivation(_Scores(model), model.get_submodule(network.layer), multiply_by_inputs=False)
+    batch = lambda n: torch.cat([x] * -(-n // len(x)))[:n]  # noqa: E731
+    columns = network.head.out_features
+
+    def seconds(work: Callable[[], Any]) -> float:
+        work()
+        spent = []
+        for _ in range(repeats):
+            start = time.process_time()
+            work()
+            spent.append(time.process_time() - start)
+        return statistics.median(spent)
+
+    def bare(images: Tensor) -> None:
+        with torch.no_grad():
+            model(images)
+
+    rows = []
+    for vary, numbers in (("classes", classes), ("images", images)):
+        for n in numbers:
+            data, wanted = (x, [c % columns for c in range(n)]) if vary == "classes" else (batch(n), [0])
+            rows.append((vary, n, "engine", seconds(lambda data=data, wanted=wanted: engine(data, [wanted]))))  # type: ignore[misc]
+            rows.append((vary, n, "Captum, frozen", seconds(lambda data=data, wanted=wanted: [judge.attribute(data, target=c) for c in wanted])))  # type: ignore[misc]
+            rows.append((vary, n, "bare forward pass", seconds(lambda data=data: bare(data))))  # type: ignore[misc]
+    return pd.DataFrame(rows, columns=["vary", "n", "method", "seconds"])
+
+# %% ../nbs/04_importance.ipynb #930a5abc
+def cost_figure(
+    costs: pd.DataFrame,  # from `measure_costs`
+) -> Figure:  # two panels: against classes, against images
+    "Seconds against the number of classes an image and against the number of images."
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    panels = figure.subplots(1, 2)
+    for panel, vary in zip(panels, ("classes", "images"), strict=True):
+        for method, part in costs[costs.vary == vary].groupby("method", sort=False):
+            panel.plot(part.n, part.seconds, marker="o", label=str(method))
+        panel.set(xlabel="classes an image" if vary == "classes" else "images", ylabel="CPU seconds", ylim=(0, None))
+        panel.spines[["top", "right"]].set_visible(False)
+    panels[0].legend(frameon=False)
+    return figure
