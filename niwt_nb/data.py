@@ -1022,7 +1022,15 @@ def _mat_indices(
         raise NiwtError(f"{what}: an index comes more than once")
     return out
 
-# %% ../nbs/01_data.ipynb #95c82d52
+# %% ../nbs/01_data.ipynb #151413c2
+def _float32(
+    table: np.ndarray,  # numbers
+) -> np.ndarray:  # a copy in float32, row by row
+    "Numbers as float32; what is too large for it becomes infinite, in silence, and is refused by whoever uses it."
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.array(table, np.float32, order="C")
+
+# %% ../nbs/01_data.ipynb #c47b0652
 def read_att_splits(
     path: str | os.PathLike,  # an att_splits.mat, or the folder that holds it
 ) -> AttSplits:  # names, attributes and indices from 0
@@ -1036,7 +1044,7 @@ def read_att_splits(
         table = mat.get(key, mat["att"])
         if table.dtype.kind not in "uif" or table.ndim != 2 or table.shape[1] != len(classes) or not table.size:
             raise NiwtError(f"{path.name}: {key} should be (attributes, {len(classes)} classes), got {table.shape} of {table.dtype}")
-        tables[key] = _as_values(np.array(table.T, np.float32), f"{path.name}: {key}")
+        tables[key] = torch.from_numpy(_float32(table.T))
     index = {k: _mat_indices(mat[k], f"{path.name}: {k}") if k in mat else torch.empty(0, dtype=torch.long) for k in (*loc, "train_loc", "val_loc")}
     return AttSplits(
         classes=classes,
@@ -1069,7 +1077,7 @@ class FeatureFile:
     labels: Tensor  # (N,) class ids from 0, in the order of `allclasses_names`
     files: tuple[str, ...]  # N file names as published; empty if the file holds none
 
-# %% ../nbs/01_data.ipynb #8a69dd15
+# %% ../nbs/01_data.ipynb #b74f622f
 def read_features(
     path: str | os.PathLike,  # a res101.mat, or the folder that holds it
     pixels: bool = False,  # only labels and file names are wanted, not the features
@@ -1086,7 +1094,7 @@ def read_features(
     files = _mat_strings(mat["image_files"], f"{path.name}: image_files") if "image_files" in mat else ()
     if files and len(files) != len(labels):
         raise NiwtError(f"{path.name}: {len(files)} image_files for {len(labels)} labels")
-    return FeatureFile(torch.from_numpy(np.array(features.T, np.float32, order="C")), torch.from_numpy(labels.astype(np.int64) - 1), files)
+    return FeatureFile(torch.from_numpy(_float32(features.T)), torch.from_numpy(labels.astype(np.int64) - 1), files)
 
 # %% ../nbs/01_data.ipynb #2e783083
 def find_images(
