@@ -7,10 +7,12 @@ __all__ = ['field_guide_transform', 'FIELD_GUIDE_WEIGHTS', 'PAPER_LAYERS', 'Smal
            'cut', 'layer_names', 'ImageTransform', 'PixelCache', 'mirror', 'cache_images', 'one_cycle', 'train_loop',
            'erase_squares', 'columns_of', 'hold_out', 'check_outputs', 'accuracy', 'train_classifier',
            'extract_features', 'fit_head', 'with_head', 'Backbone', 'choose_layer', 'read_weights', 'load_weights',
-           'load_backbone']
+           'load_backbone', 'ActivationCache', 'cache_activations', 'KnowledgeHead', 'FineTuned', 'fine_tune',
+           'choose_epochs']
 
-# %% ../nbs/03_network.ipynb #da20b2dc
+# %% ../nbs/03_network.ipynb #2d3ad3c8
 import contextlib
+import copy
 import json
 import math
 import os
@@ -18,7 +20,7 @@ import pickle
 import re
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, fx, nn
+from tqdm.auto import tqdm
 
 from niwt_nb.core import (
     NiwtError,
@@ -313,7 +316,7 @@ def _cut_by_graph(model: nn.Module, layer: str) -> CutNetwork:
 class _Reached(Exception):
     "Raised by a hook to leave a forward pass early."
 
-# %% ../nbs/03_network.ipynb #38a40a44
+# %% ../nbs/03_network.ipynb #57ed9ff3
 class _Hooked(nn.Module):
     "One half of a model cut by hooks: `part` is \"lower\" or \"tail\"."
 
@@ -325,7 +328,7 @@ class _Hooked(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         kept: list[Tensor] = []
 
-        def replace(module: nn.Module, args: Any, output: Any) -> Any:
+        def swap(module: nn.Module, args: Any, output: Any) -> Any:
             return (x.clone(), *output[1:]) if isinstance(output, tuple) else x.clone()
 
         def keep(module: nn.Module, args: Any, output: Any = None) -> None:
@@ -337,7 +340,7 @@ class _Hooked(nn.Module):
         if self.part == "lower":
             handles, image = [layer.register_forward_hook(keep)], x
         else:
-            handles = [layer.register_forward_hook(replace), head.register_forward_pre_hook(keep)]
+            handles = [layer.register_forward_hook(swap), head.register_forward_pre_hook(keep)]
             assert isinstance(self.example, Tensor)
             image = self.example.expand(len(x), *self.example.shape[1:]) if self.whole_batch else self.example
         try:
@@ -601,7 +604,7 @@ def _epoch(
     module.eval()
     return {"loss": total / rows, "accuracy": right / rows}
 
-# %% ../nbs/03_network.ipynb #6269ec0d
+# %% ../nbs/03_network.ipynb #0c39de1b
 def train_loop(
     module: nn.Module,  # what is trained: its parameters that require a gradient
     step: Callable[[Tensor], tuple[Tensor, int]],  # rows (B,) -> loss, and how many of them were right
@@ -614,6 +617,7 @@ def train_loop(
     rates: dict[str, float] | None = None,  # prefix of parameter names -> factor of the learning rate
     score: Callable[[], float] | None = None,  # measured after each epoch, larger is better; the best epoch is kept
     patience: int | None = None,  # stop after so many epochs without a better score
+    stop: int | None = None,  # end after this epoch, with the learning rate on its way as if `epochs` were still to come
     checkpoint: str | os.PathLike | None = None,  # a file to continue from, written after each epoch
     belongs_to: dict | None = None,  # what a checkpoint must agree with besides the settings
     quiet: bool = True,  # no progress bar
@@ -632,7 +636,7 @@ def train_loop(
     if checkpoint is not None and Path(checkpoint).exists():
         tensors, manifest = load_tensors(checkpoint, expect=json.loads(json.dumps(settings)))
         best, history = _unpack_training(tensors, module, optimiser), manifest["history"]
-    for epoch in progress(range(len(history), epochs), desc, quiet=quiet):
+    for epoch in progress(range(len(history), min(stop or epochs, epochs)), desc, quiet=quiet):
         if patience is not None and history and _since_best(history) >= patience:
             break
         start = time.perf_counter()
@@ -715,7 +719,7 @@ def accuracy(
     right = (found == column[cache.labels]).float()
     return float(torch.stack([right[cache.labels == c].mean() for c in cache.labels.unique()]).mean())
 
-# %% ../nbs/03_network.ipynb #83812b50
+# %% ../nbs/03_network.ipynb #bc8a7e79
 def train_classifier(
     model: nn.Module,  # scores one class of `data.seen` per output, in that order; trained in place
     data: ZeroShotData,  # learned from are `data.train` images, nothing else
@@ -747,7 +751,8 @@ def train_classifier(
     score = (lambda: accuracy(model, watched, column)) if watched else None
     belongs_to = {"label_smoothing": label_smoothing, "erase": erase, "data": content_hash(data.name, learn)}
     return train_loop(
-        model, step, len(learn), epochs, lr, batch_size, weight_decay, seed, None, score, patience, checkpoint, belongs_to, quiet, "training"
+        model, step, len(learn), epochs, lr, batch_size, weight_decay, seed,
+        score=score, patience=patience, checkpoint=checkpoint, belongs_to=belongs_to, quiet=quiet
     )
 
 # %% ../nbs/03_network.ipynb #ffb05aaa
@@ -968,3 +973,275 @@ def load_backbone(
         return Backbone(model.eval(), field_guide_transform, SmallCNN.default_layer, "fieldguide")
     with seeded(seed):
         return _load_function(spec, weights) if ":" in spec else _load_torchvision(spec, weights)
+
+# %% ../nbs/03_network.ipynb #7b0e8bc1
+@dataclass(frozen=True, eq=False)
+class ActivationCache:
+    "Activations at a cut, plain and perhaps mirrored; `batch` gives them back as float32."
+
+    values: Tensor  # (n, V, K, H, W); V = 2 with mirror images
+    labels: Tensor  # (n,) class ids
+    index: Tensor  # (n,) image indices in the original data set (`data.source`)
+    layer: str  # where they were taken
+
+    def __len__(self) -> int:
+        "How many images."
+        return len(self.labels)
+
+    def batch(self, rows: Tensor, augment: bool = False) -> Tensor:
+        "Activations (B, K, H, W); with `augment` those of the mirror image with a chance of one half."
+        which = torch.randint(self.values.shape[1], (len(rows),)) if augment else torch.zeros(len(rows), dtype=torch.long)
+        return self.values[rows, which].float()
+
+# %% ../nbs/03_network.ipynb #0d1f06a7
+def _shard_of(
+    network: CutNetwork, data: ZeroShotData, chunk: Tensor, transform: Callable, flips: bool, dtype: torch.dtype, bar: Any
+) -> Tensor:
+    "Activations of some images (n, V, K, H, W)."
+    device, parts = network.head.weight.device, []
+    for x, _, _ in batches(data, chunk, transform, 32):
+        views = torch.stack([x, x.flip(3)], 1) if flips else x[:, None]
+        A = network.lower(views.flatten(0, 1).to(device))
+        parts.append(A.to(dtype).cpu().unflatten(0, views.shape[:2]))
+        if not parts[-1].isfinite().all():
+            raise NiwtError(f"activations of {network.layer!r} do not fit into {dtype}; choose dtype=torch.float32")
+        bar.update(len(x))
+    return torch.cat(parts)
+
+# %% ../nbs/03_network.ipynb #e3e878b3
+@torch.no_grad()
+def cache_activations(
+    network: CutNetwork,  # cut where training shall begin
+    data: ZeroShotData,  # where the images are
+    indices: Tensor,  # (n,) which of them
+    transform: Callable,  # PIL image -> (3, H, W) float tensor; must not be random
+    flips: bool = True,  # mirror images too
+    dtype: torch.dtype = torch.float16,  # float16 halves the memory
+    folder: str | os.PathLike | None = None,  # keep finished parts here; a later call with the same network and images reads them
+    shard: int = 1024,  # images a part
+    quiet: bool = True,  # no progress bar
+) -> ActivationCache:  # n * V * K * H * W values in memory
+    "Activations of many images; an interrupted call goes on where it was. Raises `NiwtError` for values too large for `dtype`."
+    indices = torch.as_tensor(indices)
+    source, parts = data.source[indices], []
+    of_all = {"model": model_hash(network.lower), "layer": network.layer, "flips": flips, "dtype": str(dtype)}
+    of_all["transform"] = repr(transform) if isinstance(transform, ImageTransform) else getattr(transform, "__qualname__", type(transform).__name__)
+    with evaluating(network), tqdm(total=len(indices), desc="activations", disable=quiet, leave=False) as bar:
+        for i, chunk in enumerate(indices.split(shard)):
+            path = None if folder is None else Path(folder) / f"activations_{i:05d}.safetensors"
+            belongs_to = {**of_all, "images": content_hash(data.name, source[i * shard : (i + 1) * shard])}
+            try:
+                parts.append(load_tensors(path or "", expect=belongs_to)[0]["values"])
+                bar.update(len(chunk))
+            except NiwtError:
+                parts.append(_shard_of(network, data, chunk, transform, flips, dtype, bar))
+                if path is not None:
+                    save_tensors(path, {"values": parts[-1]}, belongs_to)
+    return ActivationCache(torch.cat(parts), data.labels[indices], source, network.layer)
+
+# %% ../nbs/03_network.ipynb #347c9a04
+class KnowledgeHead(nn.Module):
+    "Scores by cosine between features and mapped domain knowledge: features (B, D) -> (B, n)."
+
+    def __init__(
+        self,
+        knowledge: Tensor,  # (n, A) what is known about the classes to score
+        features: int,  # D
+        scale: float = 20.0,  # of the cosine, the inverse temperature of the softmax
+        dropout: float = 0.0,  # share of the knowledge left out at random while training
+    ):
+        super().__init__()
+        knowledge = torch.as_tensor(knowledge).float()
+        if knowledge.ndim != 2 or not knowledge.isfinite().all():
+            raise NiwtError(f"knowledge must be a finite table (classes, A), got shape {tuple(knowledge.shape)}")
+        self.register_buffer("mean", knowledge.mean(0))
+        self.register_buffer("knowledge", self.prepare(knowledge))
+        self.map = nn.Linear(knowledge.shape[1], features)
+        self.dropout, self.scale = nn.Dropout(dropout), scale
+
+    def prepare(self, knowledge: Tensor) -> Tensor:
+        "Centred on the classes that the head was made with, every row of length 1."
+        assert isinstance(self.mean, Tensor)
+        return nn.functional.normalize(torch.as_tensor(knowledge).float().to(self.mean.device) - self.mean, dim=1)
+
+    @torch.no_grad()
+    def start(self, class_features: Tensor, l2: float = 0.1) -> "KnowledgeHead":
+        "Begin with the ridge regression from knowledge to the classes' mean features (n, D), centred."
+        K, Y = self.knowledge, nn.functional.normalize(class_features - class_features.mean(0), dim=1)
+        assert isinstance(K, Tensor)
+        self.map.weight.copy_(torch.linalg.solve(K.T @ K + l2 * torch.eye(K.shape[1], device=K.device), K.T @ Y).T)
+        self.map.bias.zero_()
+        return self
+
+    def rows(self, knowledge: Tensor | None = None) -> Tensor:
+        "Weight vectors of length 1, (n, D), of the head's own classes or of others."
+        prepared = self.knowledge if knowledge is None else self.prepare(knowledge)
+        return nn.functional.normalize(self.map(self.dropout(prepared)), dim=1)
+
+    def linear(self, scale: float = 1.0, knowledge: Tensor | None = None) -> nn.Linear:
+        "An nn.Linear without bias that ranks classes as this head does, since the length of the features does not change the order."
+        rows = self.rows(knowledge).detach()
+        head = nn.Linear(rows.shape[1], len(rows))
+        with torch.no_grad():
+            head.weight.copy_(scale * rows)
+            head.bias.zero_()
+        return head.requires_grad_(False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        "Features (B, D) -> scores (B, n)."
+        return self.scale * nn.functional.normalize(features, dim=1) @ self.rows().T
+
+# %% ../nbs/03_network.ipynb #8df37786
+@dataclass(frozen=True, eq=False)
+class FineTuned:
+    "What `fine_tune` returns."
+
+    network: CutNetwork  # a copy of the given one, trained; its head is linear, one row for each class of `data.seen`
+    history: pd.DataFrame  # one row an epoch
+    knowledge_head: KnowledgeHead | None = None  # the map from knowledge to weights, if there was one
+
+# %% ../nbs/03_network.ipynb #b880875b
+class _Tuned(nn.Module):
+    "Body, dropout and head; batch norms keep their statistics."
+
+    def __init__(self, body: nn.Module, head: nn.Module, dropout: float):
+        super().__init__()
+        self.body, self.dropout, self.head = body, nn.Dropout(dropout), head
+
+    def train(self, mode: bool = True) -> "_Tuned":
+        super().train(mode)
+        for m in self.modules():
+            if isinstance(m, nn.modules.batchnorm._BatchNorm):
+                m.eval()
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.dropout(self.body(x)))
+
+# %% ../nbs/03_network.ipynb #575f57b2
+class _Features(nn.Module):
+    "The whole network up to its features."
+
+    def __init__(self, network: CutNetwork):
+        super().__init__()
+        self.lower, self.tail = network.lower, network.tail
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.tail(self.lower(x))
+
+# %% ../nbs/03_network.ipynb #093df490
+@torch.no_grad()
+def _cached_features(body: nn.Module, cache: PixelCache | ActivationCache, rows: Tensor, device: torch.device) -> Tensor:
+    "Features of rows of a cache, (n, D)."
+    with evaluating(body):
+        return torch.cat([body(cache.batch(r).to(device)) for r in rows.split(64)])
+
+# %% ../nbs/03_network.ipynb #8cc35073
+def _rows_of(cache: PixelCache | ActivationCache, wanted: Tensor) -> Tensor:
+    "Where in a cache the images with these original indices are."
+    place = {int(i): r for r, i in enumerate(cache.index.tolist())}
+    missing = [i for i in wanted.tolist() if i not in place]
+    if missing:
+        raise NiwtError(f"{len(missing)} of {len(wanted)} training images are not in the cache, such as image {missing[0]}")
+    return torch.tensor([place[i] for i in wanted.tolist()], dtype=torch.long)
+
+# %% ../nbs/03_network.ipynb #7db8430c
+def _first_head(features: Tensor, y: Tensor, knowledge: Tensor | None, n: int, knowledge_dropout: float) -> nn.Module:
+    "The best head for the body as it is: logistic regression, or ridge from the knowledge."
+    if knowledge is None:
+        return fit_head(features, y, n, l2=1e-4, max_iter=60).requires_grad_(True)
+    means = torch.stack([features[y == c].mean(0) for c in range(n)])
+    return KnowledgeHead(knowledge.to(features.device), features.shape[1], dropout=knowledge_dropout).start(means)
+
+# %% ../nbs/03_network.ipynb #185a72c2
+def fine_tune(
+    network: CutNetwork,  # cut where training begins; not changed
+    data: ZeroShotData,  # learned from are `data.train` images, nothing else
+    transform: Callable,  # PIL image -> (3, H, W) float tensor
+    cache: PixelCache | ActivationCache | None = None,  # a cache of (at least) the training images; None: made here
+    part: str = "tail",  # "tail": on cached activations; "all": the whole network, on cached pixels
+    knowledge: Tensor | None = None,  # (C, A) by class id: train a `KnowledgeHead`; None: an ordinary linear head
+    epochs: int = 8,  # times that each image is seen
+    lr: float = 3e-4,  # largest learning rate of the body
+    head_rate: float = 10.0,  # the head learns so many times faster
+    batch_size: int = 32,  # images a step
+    weight_decay: float = 0.05,  # of weights
+    label_smoothing: float = 0.0,  # share of the target spread over all classes
+    dropout: float = 0.2,  # of the features
+    knowledge_dropout: float = 0.1,  # of the knowledge
+    hold: float = 0.1,  # share of each class's training images kept aside
+    patience: int | None = None,  # stop after so many epochs without a better score
+    score: Callable[[nn.Module, nn.Module], float] | None = None,  # (body, head) -> larger is better; None: accuracy on the images kept aside
+    stop: int | None = None,  # end after this epoch of the `epochs` planned
+    seed: int = 0,  # of everything random
+    checkpoint: str | os.PathLike | None = None,  # a file to continue from
+    quiet: bool = True,  # no progress bars
+) -> FineTuned:  # the trained copy, and how it went
+    "Adapt a network to the seen classes; raises `NiwtError` for settings or a cache that do not fit."
+    check_name(part, ("tail", "all"), "part")
+    tuned, device = copy.deepcopy(network), network.head.weight.device
+    body: nn.Module = tuned.tail if part == "tail" else _Features(tuned)
+    if cache is None:
+        cache = cache_activations(network, data, data.train, transform, quiet=quiet) if part == "tail" else cache_images(data, data.train, transform, quiet)
+    if isinstance(cache, ActivationCache) != (part == "tail") or (isinstance(cache, ActivationCache) and cache.layer != network.layer):
+        raise NiwtError(f"part {part!r} of a network cut at {network.layer!r} does not fit a {type(cache).__name__} of {getattr(cache, 'layer', 'images')!r}")
+    learn, watch = (_rows_of(cache, data.source[i]) for i in hold_out(data, hold, seed))
+    column = columns_of(data)
+    known = None if knowledge is None else torch.as_tensor(knowledge)[data.seen]
+    with seeded(seed):
+        first = _cached_features(body, cache, learn, device)
+        head = _first_head(first, column[cache.labels[learn]].to(device), known, len(data.seen), knowledge_dropout).to(device)
+    module = _Tuned(body, head, dropout).requires_grad_(True)
+
+    def step(rows: Tensor) -> tuple[Tensor, int]:
+        x, y = cache.batch(learn[rows], augment=True).to(device), column[cache.labels[learn[rows]]].to(device)
+        scores = module(x)
+        return nn.functional.cross_entropy(scores, y, label_smoothing=label_smoothing), int((scores.argmax(1) == y).sum())
+
+    def watched() -> float:
+        found = head(_cached_features(body, cache, watch, device)).argmax(1).cpu()
+        return float((found == column[cache.labels[watch]]).float().mean())
+
+    measure = (lambda: score(body, head)) if score is not None else (watched if len(watch) else None)
+    belongs_to = {"label_smoothing": label_smoothing, "dropout": dropout, "part": part, "data": content_hash(data.name, cache.index[learn])}
+    history = train_loop(
+        module, step, len(learn), epochs, lr, batch_size, weight_decay, seed, rates={"head": head_rate}, score=measure, patience=patience,
+        stop=stop, checkpoint=checkpoint, belongs_to=belongs_to, quiet=quiet, desc="fine-tuning"
+    )
+    if isinstance(head, KnowledgeHead):
+        linear = head.linear(head.scale / float(first.norm(dim=1).mean())).to(device)
+    else:
+        assert isinstance(head, nn.Linear)
+        linear = head
+    tuned.requires_grad_(False)
+    return FineTuned(with_head(tuned, linear), history, head if isinstance(head, KnowledgeHead) else None)
+
+# %% ../nbs/03_network.ipynb #e1db330f
+def choose_epochs(
+    network: CutNetwork,  # cut where training begins; not changed
+    data: ZeroShotData,  # only training images of seen classes are used
+    transform: Callable,  # PIL image -> (3, H, W) float tensor
+    knowledge: Tensor,  # (C, A) by class id; rows of unseen classes are not read
+    cache: PixelCache | ActivationCache | None = None,  # a cache of the training images; None: made here
+    seed: int = 0,  # of everything random
+    **settings: Any,  # for `fine_tune`
+) -> tuple[int, pd.DataFrame]:  # the best epoch, and the history with the zero-shot accuracy on the classes left out as `score`
+    "When to stop knowledge-aware fine-tuning, found with seen classes only."
+    trial = data.validation(seed=seed)
+    if cache is None:
+        everything = torch.arange(len(trial))
+        whole = settings.get("part", "tail") == "all"
+        cache = cache_images(trial, everything, transform) if whole else cache_activations(network, trial, everything, transform)
+        cache = replace(cache, index=trial.source)
+    rows, y = _rows_of(cache, trial.source[trial.test_unseen]), trial.labels[trial.test_unseen]
+    known, device = torch.as_tensor(knowledge).float(), network.head.weight.device
+
+    def score(body: nn.Module, head: nn.Module) -> float:
+        assert isinstance(head, KnowledgeHead)
+        with torch.no_grad(), evaluating(head):
+            scores = _cached_features(body, cache, rows, device) @ head.rows(known[trial.unseen]).T
+        right = (trial.unseen[scores.argmax(1).cpu()] == y).float()
+        return float(torch.stack([right[y == c].mean() for c in trial.unseen.tolist()]).mean())
+
+    history = fine_tune(network, trial, transform, cache, knowledge=known, score=score, hold=0, seed=seed, **settings).history
+    return int(history["score"].idxmax()), history
