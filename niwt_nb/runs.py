@@ -51,7 +51,7 @@ def setting(
     "A field of a settings class that carries its own explanation."
     return field(default=default, metadata={"help": help})
 
-# %% ../nbs/10a_runs.ipynb #7b6ecf94
+# %% ../nbs/10a_runs.ipynb #cc104ef5
 @dataclass(frozen=True)
 class RunConfig:
     "Everything that can change the result of a run; raises `NiwtError` for a value that is no choice or out of range."
@@ -60,7 +60,7 @@ class RunConfig:
     root: str = setting("", "folder of the data set (not used by fieldguide)")
     splits: str = setting("", "att_splits.mat with the proposed split (cub, awa2); empty: look beside the data")
     unseen: tuple[str, ...] = setting((), "names of the classes to leave out of training (data = folder)")
-    knowledge: tuple[str, ...] = setting(("attributes",), "what is known of a class: attributes, captions, or both, one table row each")
+    knowledge: tuple[str, ...] = setting((), "kinds of domain knowledge, each used on its own (attributes, captions, ...); empty: the first there is")
     n_seen: int = setting(50, "seen species (fieldguide)")
     n_unseen: int = setting(10, "unseen species (fieldguide)")
     images_per_class: tuple[int, int] = setting((40, 10), "training and test drawings of a species (fieldguide)")
@@ -95,8 +95,6 @@ class RunConfig:
                 raise NiwtError(f"{name} is {getattr(self, name)}, expected 0 or more")
         if not self.lr > 0:
             raise NiwtError(f"lr is {self.lr}, expected more than 0")
-        if not self.knowledge:
-            raise NiwtError("knowledge is empty, expected 'attributes', 'captions' or both")
         if len(set(self.knowledge)) < len(self.knowledge):
             raise NiwtError(f"knowledge names a kind twice: {', '.join(self.knowledge)}")
         if not self.strengths or min(self.strengths) < 0:
