@@ -7,10 +7,10 @@ __all__ = ['MAX_PIXELS', 'FORMATS', 'SUFFIXES', 'MAT_NUMBERS', 'MAT_CLASSES', 'M
            'ImageSubset', 'NoImages', 'propose_val_classes', 'ZeroShotData', 'Batches', 'batches', 'to_rgb',
            'open_image', 'safe_name', 'ImageFiles', 'readable', 'ImageDataset', 'read_text', 'read_numbered',
            'read_matrix', 'plain_name', 'match_names', 'AttSplits', 'load_mat', 'read_att_splits', 'FeatureFile',
-           'read_features', 'find_images', 'read_xlsa17', 'first_file', 'read_image_attributes', 'read_captions',
-           'read_embeddings', 'propose_split', 'draw_unseen', 'read_cub', 'scan_folders', 'read_awa2', 'read_csv_rows',
-           'read_json', 'read_attribute_table', 'read_sentences', 'sentence_knowledge', 'read_folder', 'Layout',
-           'read_root', 'find_layout', 'RootReport', 'check_root', 'excerpt']
+           'read_features', 'find_images', 'read_xlsa17', 'first_file', 'list_folder', 'read_image_attributes',
+           'read_captions', 'read_embeddings', 'propose_split', 'draw_unseen', 'read_cub', 'scan_folders', 'read_awa2',
+           'read_csv_rows', 'read_json', 'read_attribute_table', 'read_sentences', 'sentence_knowledge', 'read_folder',
+           'Layout', 'read_root', 'find_layout', 'RootReport', 'check_root', 'excerpt']
 
 # %% ../nbs/01_data.ipynb #eb2628be
 import csv
@@ -39,17 +39,18 @@ from torch import Tensor
 
 from .core import NiwtError, check_name, content_hash, progress
 
-# %% ../nbs/01_data.ipynb #aa2d9aee
+# %% ../nbs/01_data.ipynb #ea09630b
 def _as_values(
-    values: Any,  # a table of numbers
+    values: Any,  # a table of numbers: lists, an array, a tensor, a DataFrame
     what: str,  # its name in an error
 ) -> Tensor:  # float32, on the CPU
     "A table as a float32 tensor, or a `NiwtError` that names it."
     try:
+        values = np.array(values) if isinstance(values, np.ndarray) or hasattr(values, "to_numpy") else values
         table = torch.as_tensor(values).detach().to("cpu", torch.float32)
     except (TypeError, ValueError, RuntimeError) as e:
         raise NiwtError(f"{what}: expected a table of numbers, got {type(values).__name__} ({e})") from None
-    return table.clone() if isinstance(values, np.ndarray) else table
+    return table
 
 # %% ../nbs/01_data.ipynb #dc40e6a1
 def _as_ids(
@@ -76,7 +77,7 @@ def _as_ids(
         raise NiwtError(f"{what}: {values[counts > 1][0].item()} is listed {counts.max().item()} times")
     return t.clone() if isinstance(ids, np.ndarray) else t
 
-# %% ../nbs/01_data.ipynb #37ae44eb
+# %% ../nbs/01_data.ipynb #fe2a30ea
 @dataclass(frozen=True, eq=False, repr=False)
 class DomainKnowledge:
     "What is known about every class: `values[c]` describes class c, `names[a]` is the meaning of column a. A row of NaN is a class that is kept out."
@@ -156,6 +157,13 @@ class DomainKnowledge:
         at = {n: i for i, n in enumerate(self.names)}
         cols = [at[check_name(n, self.names, "attribute")] for n in names]
         return replace(self, values=self.values[:, cols], names=tuple(self.names[i] for i in cols))
+
+    def to_frame(
+        self,
+        classes: Sequence[str] | None = None,  # class names for the rows
+    ) -> pd.DataFrame:  # one row a class, one column an attribute
+        "The table for pandas; `DomainKnowledge(name, frame, frame.columns)` is the way back."
+        return pd.DataFrame(self.values.numpy(), index=None if classes is None else list(classes), columns=list(self.names))
 
     def drop_constant(self) -> "DomainKnowledge":
         "Without the columns that are the same for all classes; raises `NiwtError` if that leaves none."
@@ -623,7 +631,7 @@ def _turned(
     t = Image.Transpose
     return {2: t.FLIP_LEFT_RIGHT, 3: t.ROTATE_180, 4: t.FLIP_TOP_BOTTOM, 5: t.TRANSPOSE, 6: t.ROTATE_270, 7: t.TRANSVERSE, 8: t.ROTATE_90}.get(tag)
 
-# %% ../nbs/01_data.ipynb #793cfbaa
+# %% ../nbs/01_data.ipynb #89f8abff
 def open_image(
     path: str | os.PathLike,  # a picture file
     max_pixels: int = MAX_PIXELS,  # larger JPEGs are decoded smaller, other formats refused
@@ -640,7 +648,7 @@ def open_image(
         raise NiwtError(f"image {os.fspath(path)!r}: {e}") from None
     except FileNotFoundError:
         raise NiwtError(f"image {os.fspath(path)!r} does not exist") from None
-    except (Exception, Image.DecompressionBombWarning) as e:  # decoders raise nearly every kind of error on damaged files
+    except Exception as e:  # decoders raise nearly every kind of error on damaged files
         raise NiwtError(f"image {os.fspath(path)!r} cannot be read ({type(e).__name__}: {e})") from None
 
 # %% ../nbs/01_data.ipynb #54aef105
@@ -1155,13 +1163,23 @@ def _dropped(
     gone = [n for n in before.names if n not in set(after.names)]
     return (f"{before.name}: {len(gone)} columns equal for all classes left out, such as {gone[0]!r}",) if gone else ()
 
-# %% ../nbs/01_data.ipynb #c5511bbc
+# %% ../nbs/01_data.ipynb #cc501024
 def first_file(
     root: str | os.PathLike,  # a folder
     *names: str,  # where the file may be, relative to it, in order of preference
 ) -> Path | None:  # the first that exists
     "The first of several places where a file or folder may be."
-    return next((Path(root, n) for n in names if Path(root, n).exists()), None)
+    return next((Path(root, n) for n in names if os.path.exists(os.path.join(root, n))), None)
+
+# %% ../nbs/01_data.ipynb #9452863b
+def list_folder(
+    root: str | os.PathLike[str],  # a folder
+) -> list[os.DirEntry[str]]:  # what is in it, by name, without hidden entries
+    "The entries of a folder; raises `NiwtError` if it is not there or may not be read."
+    try:
+        return sorted((d for d in os.scandir(os.fspath(root)) if not d.name.startswith(".")), key=lambda d: d.name)
+    except OSError as e:
+        raise NiwtError(f"cannot read the folder {os.fspath(root)!r}: {e.strerror}") from None
 
 # %% ../nbs/01_data.ipynb #4420b2dc
 def _odd_lines(
@@ -1207,16 +1225,16 @@ def read_image_attributes(
         raise NiwtError(f"{os.fspath(path)!r} has no line 'image attribute present certainty time'")
     return out, lost
 
-# %% ../nbs/01_data.ipynb #2e02ccb1
+# %% ../nbs/01_data.ipynb #82d6f71e
 def read_captions(
     root: str | os.PathLike[str],  # a folder with one sub-folder a class and one .txt an image, a sentence a line
     names: Sequence[str],  # image file names "class/file.jpg"
 ) -> tuple[tuple[tuple[str, ...], ...], int]:  # sentences per image; how many images have none
     "Sentences of each image; class folders are matched by name, however they spell it; raises `NiwtError` if a class has no folder."
-    theirs = sorted(d.name for d in os.scandir(os.fspath(root)) if d.is_dir())
+    theirs = [d.name for d in list_folder(root) if d.is_dir()]
     ours = sorted({n.rpartition("/")[0] for n in names})
     folder = dict(zip(ours, match_names(ours, theirs, "caption folder").tolist(), strict=True))
-    files = {d: {plain_name(f.name[:-4]): f.path for f in os.scandir(os.path.join(root, theirs[i])) if f.name.endswith(".txt")} for d, i in folder.items()}
+    files = {d: {plain_name(f.name[:-4]): f.path for f in list_folder(os.path.join(root, theirs[i])) if f.name.endswith(".txt")} for d, i in folder.items()}
     out = []
     for n in names:
         where, _, file = n.rpartition("/")
@@ -1368,7 +1386,7 @@ def read_cub(
     name = "CUB-200-2011" if len(classes) == 200 else root.name
     return ZeroShotData(name=name, classes=classes, images=images, labels=labels, knowledge=knowledge, notes=notes, **extras, **split)  # type: ignore[arg-type]
 
-# %% ../nbs/01_data.ipynb #ae40407a
+# %% ../nbs/01_data.ipynb #13f3a230
 def _inside(
     root: Path,  # what the user named
     folder: str,  # what the archive unpacks to
@@ -1376,24 +1394,21 @@ def _inside(
 ) -> Path:  # the folder that has it
     "Accept the folder that an archive was unpacked in as well as the one it made; raises `NiwtError` if neither is right."
     for place in (root, root / folder):
-        if (place / mark).exists():
+        if first_file(place, mark):
             return place
     if not root.is_dir():
         raise NiwtError(f"no folder {str(root)!r}")
-    raise NiwtError(f"{str(root)!r} has no {mark!r}, neither itself nor in {folder!r}; it holds {sorted(os.listdir(root))[:6]}")
+    raise NiwtError(f"{str(root)!r} has no {mark!r}, neither itself nor in {folder!r}; it holds {[d.name for d in list_folder(root)[:6]]}")
 
-# %% ../nbs/01_data.ipynb #849ffc1d
+# %% ../nbs/01_data.ipynb #7de6074f
 def scan_folders(
     root: str | os.PathLike[str],  # a folder with one sub-folder a class
 ) -> dict[str, list[str]]:  # sub-folder -> its pictures "folder/file", both sorted by name
     "The pictures of every sub-folder, found by their suffix; hidden files are left out; raises `NiwtError` if there is no sub-folder."
-    if not os.path.isdir(root):
-        raise NiwtError(f"no folder {os.fspath(root)!r}")
     out = {}
-    for d in sorted(os.scandir(os.fspath(root)), key=lambda d: d.name):
-        if d.is_dir() and not d.name.startswith("."):
-            files = sorted(f.name for f in os.scandir(d.path) if f.name.lower().endswith(SUFFIXES) and not f.name.startswith("."))
-            out[d.name] = [f"{d.name}/{f}" for f in files]
+    for d in list_folder(root):
+        if d.is_dir():
+            out[d.name] = [f"{d.name}/{f.name}" for f in list_folder(d.path) if f.name.lower().endswith(SUFFIXES)]
     if not out:
         raise NiwtError(f"{os.fspath(root)!r} has no sub-folders; expected one a class, with its images")
     return out
@@ -1834,7 +1849,7 @@ def read_root(
         raise NiwtError(f"splits= is for CUB and AwA2; {os.fspath(root)!r} is a {kind!r} data set")
     return (read_xlsa17 if kind == "xlsa17" else read_folder)(root, **kwargs)
 
-# %% ../nbs/01_data.ipynb #1fce5d4c
+# %% ../nbs/01_data.ipynb #55b4c371
 def find_layout(
     root: str | os.PathLike,  # a folder
 ) -> tuple[Layout, Path]:  # the layout it has, and the folder inside it that has it
@@ -1844,10 +1859,12 @@ def find_layout(
         raise NiwtError(f"no folder {str(root)!r}")
     for layout in LAYOUTS:
         for place in (root, root / layout.folder):
-            if any((place / m).exists() for m in layout.marks):
+            if first_file(place, *layout.marks):
                 return layout, place
+    if any(d.is_dir() for d in list_folder(root)) and any(scan_folders(root).values()):
+        return LAYOUTS[-1], root  # class folders, but no table yet
     marks = ", ".join(repr(layout.marks[0]) for layout in LAYOUTS)
-    raise NiwtError(f"{str(root)!r} is no data set that I know (looked for {marks}, ...); it holds {sorted(os.listdir(root))[:6]}")
+    raise NiwtError(f"{str(root)!r} is no data set that I know (looked for {marks}, ...); it holds {[d.name for d in list_folder(root)[:6]]}")
 
 # %% ../nbs/01_data.ipynb #3ff065a8
 @dataclass(frozen=True)
