@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['PART', 'RIDGES', 'ABOUT', 'load_data', 'photos_key', 'split_key', 'Photos', 'faster', 'photo_pass', 'photos_step',
            'readable_step', 'Problem', 'trains', 'untrained', 'load_network', 'network_step', 'head_step',
-           'importance_step', 'problems', 'make_map', 'solve', 'compare', 'choose_step', 'solve_step', 'control_step',
-           'judge_knowledge', 'draw_cases', 'shown', 'picture', 'because', 'explain_cases', 'explainer_of',
-           'neuron_dictionary', 'draw_charts', 'zero_shot_confusion', 'frequent_confusions', 'charts_of', 'describe',
-           'finish', 'run']
+           'importance_step', 'fold_problems', 'problems', 'make_map', 'level_rows', 'solve', 'solver_settings',
+           'common_gamma', 'compare', 'choose_step', 'solve_step', 'control_step', 'judge_knowledge', 'draw_cases',
+           'shown', 'picture', 'because', 'explain_cases', 'explainer_of', 'neuron_dictionary', 'draw_charts',
+           'zero_shot_confusion', 'frequent_confusions', 'charts_of', 'describe', 'finish', 'run']
 
-# %% ../nbs/11_pipeline.ipynb #5e1239a6
+# %% ../nbs/11_pipeline.ipynb #6a8fdc6c
 import io
 import json
 import os
@@ -31,7 +31,7 @@ from . import __version__
 from .core import NiwtError, content_hash, model_hash, progress, seeded
 from .data import DomainKnowledge, ImageFiles, ZeroShotData, batches, read_root
 from .data import readable as leave_out_unreadable
-from .evaluate import ESZSL, ausuc, chance, choose_gamma, gzsl, head_scores, metric_rows, predict, seen_unseen_curve, stack
+from .evaluate import ESZSL, ausuc, chance, gzsl, head_scores, metric_rows, predict, seen_unseen_curve, stack
 from .explain import Explainer, explain_prediction, grad_cam, make_explainer, name_neurons, phrase, readable
 from .fieldguide import field_guide
 from .figures import balance_curve, class_bars, confusion_figure, figure_png, history_figure, metrics_bars, overlay
@@ -40,7 +40,7 @@ from .mapping import CosineLinearMap, RidgeMap
 from .network import CutNetwork, SmallCNN, columns_of, cut, field_guide_transform, fit_head, load_backbone, train_classifier, with_head
 from .report import write_report
 from .runs import FORMAT, RunConfig, RunFolder, config_text, open_run, versions
-from .transfer import Transfer, extend, noise_images, transfer_weights
+from .transfer import PooledJacobian, Transfer, extend, noise_images, pooled_jacobian, transfer_weights
 
 # %% ../nbs/11_pipeline.ipynb #f90091fb
 def load_data(
@@ -120,7 +120,7 @@ def photo_pass(
             activity.append(pool(a).float())
     return Photos(torch.cat(features), torch.cat(activity))
 
-# %% ../nbs/11_pipeline.ipynb #ed38371a
+# %% ../nbs/11_pipeline.ipynb #5a4ad49b
 def photos_step(
     folder: RunFolder,  # keeps the parts
     prefix: str,  # of the steps' names
@@ -136,7 +136,7 @@ def photos_step(
     for number, index in progress(list(enumerate(torch.arange(len(data)).split(PART))), "looking at the images", quiet=quiet):
 
         def compute(index: Tensor = index) -> tuple[dict[str, Tensor], dict]:
-            return vars(photo_pass(fast, data, index, transform, folder.config.batch_size)), {"forward": len(index)}
+            return vars(photo_pass(fast, data, index, transform, folder.config.batch_size)), {"images": len(index)}
 
         about = f"features of images {int(index[0]) + 1} to {int(index[-1]) + 1} of {len(data)}"
         parts.append(folder.step(f"{prefix}photos/{number:03d}", content_hash(key, network.layer, data.source[index]), compute, about)[0])
@@ -159,7 +159,7 @@ def readable_step(
     keep = torch.arange(len(data))[~torch.isin(torch.arange(len(data)), bad)]
     return data.take(keep, notes=(*data.notes, f"{len(bad)} images left out, the first: {facts['bad'][0][1]}"))
 
-# %% ../nbs/11_pipeline.ipynb #d087ad2a
+# %% ../nbs/11_pipeline.ipynb #e28c2cd5
 @dataclass(frozen=True, eq=False)
 class Problem:
     "A zero-shot problem: data, cut network with one head row a seen class, features of all images, class importance (S, K), and a key of all that."
@@ -171,6 +171,7 @@ class Problem:
     importance: Tensor
     config: RunConfig
     key: str
+    shared: "Problem | None" = None  # one with the same network below the head
 
     @property
     def test(self) -> Tensor:
@@ -189,6 +190,11 @@ class Problem:
         chosen = self.data.train[order[: self.config.n_images]]
         x = torch.cat([x for x, _, _ in batches(self.data, chosen, self.transform)])
         return x if self.config.images == "seen" else noise_images(self.config.n_images, x, self.config.seed)
+
+    @cached_property
+    def jacobian(self) -> PooledJacobian:
+        "What all solvers but the reference need of those images; the same for every head."
+        return self.shared.jacobian if self.shared else pooled_jacobian(self.network, self.images)
 
     @property
     def rows(self) -> Tensor:
@@ -230,7 +236,7 @@ def load_network(
     backbone = load_backbone(config.model, config.weights or None, config.seed)
     return backbone.cut(config.layer or None, torch.stack([backbone.preprocess(Image.new("RGB", (256, 256), c)) for c in ("teal", "tan")])), backbone.preprocess
 
-# %% ../nbs/11_pipeline.ipynb #e33445f6
+# %% ../nbs/11_pipeline.ipynb #6b9e555a
 def network_step(
     folder: RunFolder,  # keeps the trained parameters
     prefix: str,  # of the step's name
@@ -247,12 +253,12 @@ def network_step(
         history = train_classifier(
             network.model, data, transform, epochs=config.epochs, lr=config.lr, seed=config.seed, checkpoint=checkpoint, quiet=quiet
         )
-        return dict(network.model.state_dict()), {"history": history.reset_index().to_dict("records"), "forward": config.epochs * len(data.train)}
+        return dict(network.model.state_dict()), {"history": history.reset_index().to_dict("records"), "images": config.epochs * len(data.train)}
 
     state, facts = folder.step(f"{prefix}network", key, compute, f"training on {len(data.seen)} classes")
     checkpoint.unlink(missing_ok=True)
     network.model.load_state_dict(state)
-    return network, transform, facts["history"]
+    return network.eval(), transform, facts["history"]
 
 # %% ../nbs/11_pipeline.ipynb #e4883215
 def head_step(
@@ -274,7 +280,7 @@ def head_step(
     head.load_state_dict(state)
     return with_head(network, head.requires_grad_(False))
 
-# %% ../nbs/11_pipeline.ipynb #8bbbc4f1
+# %% ../nbs/11_pipeline.ipynb #ea7fa610
 def importance_step(
     folder: RunFolder,  # keeps the parts
     prefix: str,  # of the steps' names
@@ -293,7 +299,7 @@ def importance_step(
             part = ClassSums(len(data.seen))
             for result, _ in measure(engine, data, index, transform, batch_size=folder.config.batch_size):
                 part.add(result)
-            return {"total": part.by_layer[layer].cpu(), "count": part.count}, {"forward": len(index)}
+            return {"total": part.by_layer[layer].cpu(), "count": part.count}, {"images": len(index)}
 
         about = f"importance on images {number * PART + 1} to {number * PART + len(index)} of {len(data.train)}"
         part, _ = folder.step(f"{prefix}importance/{number:03d}", content_hash(key, index), compute, about)
@@ -301,32 +307,54 @@ def importance_step(
         sums.by_layer[layer] = sums.by_layer.get(layer, 0) + part["total"]
     return sums.means(data.seen, "gradient")[layer].mean
 
-# %% ../nbs/11_pipeline.ipynb #8a48f99c
+# %% ../nbs/11_pipeline.ipynb #d57fbe63
+def fold_problems(
+    problem: Problem,  # the real problem, with a network that was trained on all seen classes
+) -> list[Problem]:  # one for each part of the seen classes
+    "Validation problems in which the seen classes take turns at playing the unseen ones; nothing is trained or measured again."
+    data, config, found = problem.data, problem.config, []
+    order = data.seen[torch.randperm(len(data.seen), generator=torch.Generator().manual_seed(config.seed))]
+    for number, part in enumerate(order.tensor_split(min(config.folds, len(order)))):
+        fold = replace(data, val_classes=part.sort().values).validation(config.seed)
+        rows = columns_of(data)[fold.seen]
+        head = nn.Linear(problem.network.head.in_features, len(rows)).requires_grad_(False)
+        head.weight.copy_(problem.network.head.weight[rows])
+        head.bias.copy_(problem.network.head.bias[rows])
+        own = problem.photos.take(torch.searchsorted(data.source, fold.source))
+        key = content_hash(problem.key, "fold", number, split_key(fold))
+        network = with_head(problem.network, head)
+        found.append(Problem(fold, network, problem.transform, own, problem.importance[rows], config, key, problem))
+    return found
+
+# %% ../nbs/11_pipeline.ipynb #15d483cc
 def problems(
     folder: RunFolder,  # keeps all steps
     data: ZeroShotData,  # the whole data set
     quiet: bool = True,  # no progress bars
-) -> tuple[Problem, Problem, list[dict]]:  # the real problem, the validation problem, and the history of training (empty if frozen)
-    "Everything up to the importance of the seen classes, for the real problem and for the one that settings are chosen on."
-    config, pictures, found, histories = folder.config, photos_key(data), [], []
+) -> tuple[Problem, list[Problem], list[dict]]:  # the real problem, those to choose settings on, and the history of training (empty if frozen)
+    "Everything up to the importance of the seen classes."
+    config, pictures = folder.config, photos_key(data)
     data = readable_step(folder, data, quiet)
-    frozen = None if trains(config) else load_network(config)
-    if frozen:
-        key = content_hash(pictures, model_hash(frozen[0].model))
-        photos = photos_step(folder, "", data, *frozen, key, quiet)
-    for prefix, part in (("", data), ("validation/", data.validation(config.seed))):
-        if frozen:
-            own, transform = photos.take(torch.searchsorted(data.source, part.source)), frozen[1]
-            network = head_step(folder, prefix, part, frozen[0], own, key)
-        else:
-            network, transform, history = network_step(folder, prefix, part, pictures, quiet)
-            key = content_hash(pictures, model_hash(network.model))
-            own = photos_step(folder, prefix, part, network, transform, key, quiet)
-            histories.append(history)
+
+    def finished(prefix: str, part: ZeroShotData, network: CutNetwork, transform: Callable, photos: Photos, key: str, shared: Problem | None) -> Problem:
         alpha = importance_step(folder, prefix, part, network, transform, key, quiet)
-        own_key = content_hash(key, split_key(part), network.layer, alpha, network.head.weight)
-        found.append(Problem(part, network, transform, own, alpha, config, own_key))
-    return found[0], found[1], histories[0] if histories else []
+        own = content_hash(key, split_key(part), network.layer, alpha, network.head.weight)
+        return Problem(part, network, transform, photos, alpha, config, own, shared)
+
+    if trains(config):
+        network, transform, history = network_step(folder, "", data, pictures, quiet)
+        key = content_hash(pictures, model_hash(network.model))
+        photos = photos_step(folder, "", data, network, transform, key, quiet)
+        real = finished("", data, network, transform, photos, key, None)
+        return real, fold_problems(real), history
+    network, transform = load_network(config)
+    key = content_hash(pictures, model_hash(network.model))
+    photos = photos_step(folder, "", data, network, transform, key, quiet)
+    real = finished("", data, head_step(folder, "", data, network, photos, key), transform, photos, key, None)
+    part = data.validation(config.seed)
+    own = photos.take(torch.searchsorted(data.source, part.source))
+    headed = head_step(folder, "validation/", part, network, own, key)
+    return real, [finished("validation/", part, headed, transform, own, key, real)], []
 
 # %% ../nbs/11_pipeline.ipynb #8502a9e6
 def make_map(
@@ -337,64 +365,109 @@ def make_map(
     "The map of that name and strength."
     return RidgeMap(alpha=strength) if kind == "ridge" else CosineLinearMap(l2=strength, seed=seed)
 
-# %% ../nbs/11_pipeline.ipynb #777d9336
+# %% ../nbs/11_pipeline.ipynb #7ee9b4a3
+def level_rows(
+    weight: Tensor,  # (U, D) new rows
+    head: nn.Linear,  # the seen classes' head
+    features: Tensor,  # (n, D) of training images
+) -> tuple[Tensor, Tensor]:  # weight (U, D) and bias (U,)
+    "Give each new row, around the mean seen row, the length and the bias at which its scores have the spread and mean of seen rows."
+    seen, mean, centre = head.weight.detach(), head.weight.detach().mean(0), features.mean(0)
+    spread = lambda rows: ((features - centre) @ (rows - mean).T).std(0, correction=0)  # noqa: E731
+    own = spread(weight)
+    scale = torch.where(own > 0, spread(seen).mean() / own.clamp_min(1e-12), 1.0)
+    weight = mean + (weight - mean) * scale[:, None]
+    bias = 0.0 if head.bias is None else head.bias.detach()
+    return weight, (seen @ centre + bias).mean() - weight @ centre
+
+# %% ../nbs/11_pipeline.ipynb #d0c73cf8
 def solve(
     problem: Problem,  # real or validation
     knowledge: DomainKnowledge,  # of all classes that take part
     strength: float,  # of the map
 ) -> Transfer:  # the rows of the unseen classes
-    "Predict the importance of the unseen classes and find the weights that have it."
-    config, seen, unseen = problem.config, problem.data.seen, problem.data.unseen
-    estimator = make_map(config.map, strength, config.seed).fit(knowledge.rows(seen), problem.importance)
-    demanded = estimator.predict(knowledge.rows(unseen))
-    return transfer_weights(problem.network, demanded, problem.images, solver='reference', max_steps=30, lam=config.lam, seed=config.seed)
+    "Predict the importance of the unseen classes, find the weights that have it, and level them."
+    config, data = problem.config, problem.data
+    estimator = make_map(config.map, strength, config.seed).fit(knowledge.rows(data.seen), problem.importance)
+    demanded = estimator.predict(knowledge.rows(data.unseen))
+    solver = "closed" if config.solver == "auto" else config.solver
+    options = {"closed": {"ridge": config.ridge, "match": config.map == "cosine"}, "reference": {"max_steps": config.max_steps}, "lbfgs": {}}[solver]
+    images = problem.images if solver == "reference" else problem.jacobian
+    found = transfer_weights(problem.network, demanded, images, solver=solver, lam=config.lam, seed=config.seed, **options)
+    if not config.level:
+        return found
+    weight, bias = level_rows(found.weight, problem.network.head, problem.photos.features[data.train])
+    return replace(found, weight=weight, bias=bias)
+
+# %% ../nbs/11_pipeline.ipynb #9e6935db
+def solver_settings(
+    config: RunConfig,  # all settings
+) -> list[Any]:  # those that `solve` depends on
+    "What new rows depend on besides the problem, the knowledge and the strength: part of the key of every step that solves."
+    names = ("map", "solver", "ridge", "lam", "max_steps", "level", "images", "n_images", "seed")
+    return [getattr(config, name) for name in names]
 
 # %% ../nbs/11_pipeline.ipynb #850aead3
 RIDGES = (0.01, 0.1, 1.0, 10.0)  # tried for each side of ESZSL
 
-# %% ../nbs/11_pipeline.ipynb #7253f3e1
+# %% ../nbs/11_pipeline.ipynb #725deae6
+def common_gamma(
+    curves: list[pd.DataFrame],  # from `seen_unseen_curve`, one a validation problem
+) -> tuple[float, float]:  # gamma, and the mean H there
+    "The gamma with the largest harmonic mean, averaged over the problems."
+    grid = np.unique(np.concatenate([c.gamma for c in curves]))
+    mean = np.mean([np.interp(grid, c.gamma, c.H) for c in curves], 0)
+    return float(grid[mean.argmax()]), float(mean.max())
+
+# %% ../nbs/11_pipeline.ipynb #2d9ec2f7
 def compare(
     candidates: Iterable[Any],  # settings to try
-    scores_of: Callable[[Any], Tensor],  # a setting -> scores (n, C) of the validation problem's test images
-    problem: Problem,  # the validation problem
-) -> dict[str, Any]:  # `best`, its `gamma`, and the `table` of all: setting, T1, AUSUC, H at its best gamma
-    "Try settings on the validation problem; the largest AUSUC wins, the first of equals."
-    data, labels, table = problem.data, problem.data.labels[problem.test], []
+    scores_of: Callable[[Problem, Any], Tensor],  # validation problem, setting -> scores (n, C) of its test images
+    problems: list[Problem],  # the validation problems
+) -> dict[str, Any]:  # `best`, its `gamma`, and the `table` of all: setting, T1, AUSUC, H at its best gamma, all means over the problems
+    "Try settings on the validation problems; the largest AUSUC wins, the first of equals."
+    table = []
     for setting in candidates:
-        scores = scores_of(setting)
-        gamma = choose_gamma(scores, labels, data.seen, data.unseen)
-        found = gzsl(scores, labels, data.seen, data.unseen, gamma)
-        table.append({"setting": setting, "T1": found.T1, "AUSUC": ausuc(scores, labels, data.seen, data.unseen), "H": found.H, "gamma": gamma})
+        areas, rights, curves = [], [], []
+        for problem in problems:
+            where = (scores_of(problem, setting), problem.data.labels[problem.test], problem.data.seen, problem.data.unseen)
+            curves.append(seen_unseen_curve(*where))
+            areas.append(ausuc(*where))
+            rights.append(gzsl(*where).T1)
+        gamma, h = common_gamma(curves)
+        table.append({"setting": setting, "T1": float(np.mean(rights)), "AUSUC": float(np.mean(areas)), "H": h, "gamma": gamma})
     best = max(table, key=lambda row: row["AUSUC"])
     return {"best": best["setting"], "gamma": best["gamma"], "table": table}
 
-# %% ../nbs/11_pipeline.ipynb #c5a0def7
+# %% ../nbs/11_pipeline.ipynb #205517dc
 def choose_step(
     folder: RunFolder,  # keeps the choice
-    problem: Problem,  # the validation problem
+    problems: list[Problem],  # the validation problems
     knowledge: DomainKnowledge,  # what is known of the classes
 ) -> dict[str, Any]:  # "niwt" and "eszsl", each as `compare` gives it
     "Choose the strength of the map, gamma and the baseline's settings for one kind of knowledge, on held-out seen classes only."
-    config, photos, data = folder.config, problem.photos, problem.data
-    knowledge = replace(knowledge, values=data.get_knowledge(knowledge.name).values)  # rows of truly unseen classes are NaN there
 
-    def niwt(strength: float) -> Tensor:
-        found = solve(problem, knowledge, strength)
+    def known(problem: Problem) -> DomainKnowledge:  # rows of truly unseen classes are NaN there
+        return problem.data.get_knowledge(knowledge.name)
+
+    def niwt(problem: Problem, strength: float) -> Tensor:
+        found = solve(problem, known(problem), strength)
         return problem.judge(found.weight, found.bias)
 
-    def eszsl(ridges: list[float]) -> Tensor:
-        model = ESZSL(ridges[0], ridges[1]).fit(photos.features[data.train], data.labels[data.train], knowledge.values)
-        return model.scores(photos.features[problem.test], knowledge.values)
+    def eszsl(problem: Problem, ridges: list[float]) -> Tensor:
+        data, features = problem.data, problem.photos.features
+        model = ESZSL(ridge_features=ridges[0], ridge_knowledge=ridges[1])
+        model.fit(features[data.train], data.labels[data.train], known(problem).values)
+        return model.scores(features[problem.test], known(problem).values)
 
     def compute() -> tuple[dict[str, Tensor], dict]:
         pairs = [[a, b] for a in RIDGES for b in RIDGES]
-        return {}, {"niwt": compare(config.strengths, niwt, problem), "eszsl": compare(pairs, eszsl, problem)}
+        return {}, {"niwt": compare(folder.config.strengths, niwt, problems), "eszsl": compare(pairs, eszsl, problems)}
 
-    settings = [config.map, config.strengths, config.solver, config.lam, config.images, config.n_images, config.seed]
-    key = content_hash(problem.key, knowledge.values, settings)
+    key = content_hash([p.key for p in problems], [known(p).values for p in problems], solver_settings(folder.config), folder.config.strengths)
     return folder.step(f"choice-{knowledge.name}", key, compute, f"settings for {knowledge.name}, on held-out seen classes")[1]
 
-# %% ../nbs/11_pipeline.ipynb #40cb73df
+# %% ../nbs/11_pipeline.ipynb #b63299a5
 def solve_step(
     folder: RunFolder,  # keeps the weights
     problem: Problem,  # the real problem
@@ -402,17 +475,16 @@ def solve_step(
     strength: float,  # of the map, as chosen
 ) -> tuple[dict[str, Tensor], dict]:  # weight (U, D), bias (U,), cosine (U,); solver, objective, reason for stopping, history
     "Classifiers for the unseen classes, by the settings that were chosen."
-    config = folder.config
 
     def compute() -> tuple[dict[str, Tensor], dict]:
         found = solve(problem, knowledge, strength)
         facts = {"solver": found.solver, "objective": found.objective, "reason": found.reason, "history": found.history.to_dict("list")}
         return {"weight": found.weight, "bias": found.bias, "cosine": found.cosine}, facts
 
-    settings = [config.map, strength, config.solver, config.lam, config.images, config.n_images, config.seed]
-    return folder.step(f"weights-{knowledge.name}", content_hash(problem.key, knowledge.values, settings), compute, f"classifiers from {knowledge.name}")
+    key = content_hash(problem.key, knowledge.values, solver_settings(folder.config), strength)
+    return folder.step(f"weights-{knowledge.name}", key, compute, f"classifiers from {knowledge.name}")
 
-# %% ../nbs/11_pipeline.ipynb #60d76d66
+# %% ../nbs/11_pipeline.ipynb #ea334312
 def control_step(
     folder: RunFolder,  # keeps the rows
     problem: Problem,  # the real problem
@@ -434,24 +506,25 @@ def control_step(
         mean = lambda i, k: float(np.mean([run[i][k] for run in runs]))  # noqa: E731
         return {}, {"rows": [{**row, **{k: mean(i, k) for k in ("U", "S", "H", "T1", "AUSUC")}} for i, row in enumerate(runs[0])]}
 
-    settings = [config.map, strength, gamma, config.solver, config.lam, config.images, config.n_images, config.shuffles, config.seed]
-    key = content_hash(problem.key, knowledge.values, settings)
+    key = content_hash(problem.key, knowledge.values, solver_settings(config), strength, gamma, config.shuffles)
     if not config.shuffles:
         return []
     return folder.step(f"control-{knowledge.name}", key, compute, f"control: shuffled {knowledge.name}, {config.shuffles} times")[1]["rows"]
 
-# %% ../nbs/11_pipeline.ipynb #b1c5a80d
+# %% ../nbs/11_pipeline.ipynb #c9bf322c
 def judge_knowledge(
     folder: RunFolder,  # keeps the steps
     problem: Problem,  # the real problem
-    val: Problem,  # the validation problem
+    val: list[Problem],  # the validation problems
     knowledge: DomainKnowledge,  # one kind of knowledge
 ) -> dict[str, Any]:  # `rows` of the table, `scores` by method, `gamma` by method, `choice`, and the new `weight` and `bias`
-    "NIWT, its control and ESZSL for one kind of knowledge: settings from the validation problem, figures from the real one."
+    "NIWT, its control and ESZSL for one kind of knowledge: settings from the validation problems, figures from the real one."
     data, labels, photos = problem.data, problem.data.labels[problem.test], problem.photos
     choice = choose_step(folder, val, knowledge)
     new, facts = solve_step(folder, problem, knowledge, choice["niwt"]["best"])
-    model = ESZSL(*map(float, choice["eszsl"]["best"])).fit(photos.features[data.train], data.labels[data.train], knowledge.values)
+    ridges = choice["eszsl"]["best"]
+    model = ESZSL(ridge_features=ridges[0], ridge_knowledge=ridges[1])
+    model.fit(photos.features[data.train], data.labels[data.train], knowledge.values)
     scores = {"NIWT": problem.judge(new["weight"], new["bias"]), "ESZSL": model.scores(photos.features[problem.test], knowledge.values)}
     gamma = {"NIWT": choice["niwt"]["gamma"], "ESZSL": choice["eszsl"]["gamma"]}
     rows = []
@@ -695,7 +768,7 @@ def describe(
         "choices": choices,
     }  # fmt: skip
 
-# %% ../nbs/11_pipeline.ipynb #2407c4cb
+# %% ../nbs/11_pipeline.ipynb #095b8ae1
 def finish(
     folder: RunFolder,  # where everything goes
     problem: Problem,  # the real problem
@@ -717,7 +790,8 @@ def finish(
     results["charts"] = draw_charts(charts_of(problem, judged, history), write)
     results["per_class"] = json.loads(table.to_json(orient="records"))
     results["confusions"] = frequent_confusions(problem, scores)
-    results["steps"] = [[name, f"{seconds:.1f} s"] for name, seconds in folder.seconds.items()]
+    results["timings"] = [{"step": name, "seconds": seconds, "images": folder.images[name]} for name, seconds in folder.seconds.items()]
+    results["steps"] = [[row["step"], f"{row['seconds']:.1f} s"] for row in results["timings"]]
     results["versions"] = list(versions().items())
     results["config"] = config_text(folder.config)
     results["made"] = f"Made by niwt_nb {__version__}."

@@ -51,7 +51,7 @@ def setting(
     "A field of a settings class that carries its own explanation."
     return field(default=default, metadata={"help": help})
 
-# %% ../nbs/10a_runs.ipynb #cc104ef5
+# %% ../nbs/10a_runs.ipynb #064c1c00
 @dataclass(frozen=True)
 class RunConfig:
     "Everything that can change the result of a run; raises `NiwtError` for a value that is no choice or out of range."
@@ -73,11 +73,15 @@ class RunConfig:
     lr: float = setting(0.004, "learning rate when the network is trained")
     l2: float = setting(1e-5, "weight decay of the fitted last layer, relative to the features (train = head): 1e-2 is strong, 1e-6 weak")
     map: str = setting("ridge", "from knowledge to importance: ridge, or cosine (the paper's)")
-    strengths: tuple[float, ...] = setting((0.01, 0.1, 1.0, 10.0), "regularisation strengths of the map, best one chosen on held-out seen classes")
+    strengths: tuple[float, ...] = setting((0.03, 0.1, 0.3, 1.0, 3.0), "regularisation strengths of the map, best one chosen on held-out seen classes")
     solver: str = setting("auto", "how new weights are found: closed, lbfgs, reference (the paper's optimiser), auto")
-    lam: float = setting(0.01, "pull of the new weights towards the mean seen weight")
+    ridge: float = setting(0.03, "damping of what the layer can barely express (solver = closed)")
+    lam: float = setting(0.01, "pull of the new weights towards the mean seen weight (solver = lbfgs, reference)")
+    max_steps: int = setting(5000, "steps at most (solver = reference)")
+    level: bool = setting(True, "give the scores of new classes the mean and spread of the seen ones' on training images; false: as solved")
+    folds: int = setting(5, "parts into which the seen classes are split to choose settings (train = network)")
     images: str = setting("seen", "images on which importances are matched: seen training images or noise")
-    n_images: int = setting(256, "how many of them")
+    n_images: int = setting(64, "how many of them")
     shuffles: int = setting(5, "runs of the control with shuffled knowledge that are averaged")
     cases: int = setting(12, "predictions that the report explains")
     skip_broken: bool = setting(False, "leave out images that cannot be read instead of stopping at the first")
@@ -87,12 +91,14 @@ class RunConfig:
     def __post_init__(self) -> None:
         for name, choices in CHOICES.items():
             check_name(getattr(self, name), choices, name)
-        for name in ("n_seen", "n_unseen", "image_size", "epochs", "n_images", "batch_size"):
+        for name in ("n_seen", "n_unseen", "image_size", "epochs", "n_images", "batch_size", "max_steps"):
             if getattr(self, name) < 1:
                 raise NiwtError(f"{name} is {getattr(self, name)}, expected at least 1")
-        for name in ("shuffles", "cases", "seed", "l2", "lam"):
+        for name in ("shuffles", "cases", "seed", "l2", "lam", "ridge"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise NiwtError(f"{name} is {getattr(self, name)}, expected 0 or more")
+        if self.folds < 2:
+            raise NiwtError(f"folds is {self.folds}, expected at least 2")
         if not self.lr > 0:
             raise NiwtError(f"lr is {self.lr}, expected more than 0")
         if len(set(self.knowledge)) < len(self.knowledge):
@@ -225,7 +231,7 @@ def plain_os_errors(
             raise
         raise NiwtError(f"the disk is full, nothing more could be written to {str(path)!r}; make room and run again: finished steps are kept") from e
 
-# %% ../nbs/10a_runs.ipynb #da3a63ed
+# %% ../nbs/10a_runs.ipynb #66b14189
 @dataclass
 class RunFolder:
     "An open run folder: keeps finished steps and says how long each took. Open one with `open_run`."
@@ -234,6 +240,7 @@ class RunFolder:
     config: RunConfig
     notify: Callable[[str], None] = lambda text: None  # told about every step in one line
     seconds: dict[str, float] = field(default_factory=dict)  # step -> seconds it took when it was computed
+    images: dict[str, int] = field(default_factory=dict)  # step -> images that went through the network in it
     reused: list[str] = field(default_factory=list)  # steps that were already there
 
     def step(self, name: str, key: str, compute: Callable[[], tuple[dict[str, Tensor], dict]], about: str = "") -> tuple[dict[str, Tensor], dict]:
@@ -242,7 +249,7 @@ class RunFolder:
         if path.is_file():
             try:
                 tensors, manifest = load_tensors(path, expect)
-                self.seconds[name] = manifest["seconds"]
+                self.seconds[name], self.images[name] = manifest["seconds"], manifest["facts"].get("images", 0)
                 self.reused.append(name)
                 self.notify(f"{about or name}: already done")
                 return tensors, manifest["facts"]
@@ -250,7 +257,7 @@ class RunFolder:
                 self.notify(f"{about or name}: computed again, for the file does not fit ({e})")
         start = time.perf_counter()
         tensors, facts = compute()
-        self.seconds[name] = round(time.perf_counter() - start, 3)
+        self.seconds[name], self.images[name] = round(time.perf_counter() - start, 3), facts.get("images", 0)
         with plain_os_errors(self.path):
             save_tensors(path, tensors, {**expect, "seconds": self.seconds[name], "facts": facts})
         self.notify(f"{about or name}: {self.seconds[name]:.1f} s")
