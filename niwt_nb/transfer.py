@@ -6,9 +6,12 @@
 __all__ = ['noise_images', 'importance_of_weights', 'jacobian_forward', 'jacobian_reverse', 'is_affine', 'split_first_linear',
            'jacobian_channelwise', 'tail_hash', 'PooledJacobian', 'batch_jacobian', 'pooled_jacobian', 'Transfer',
            'check_targets', 'solve_reference', 'exact_objective', 'cosine_objective', 'minimise_rows', 'scale_figure',
-           'ClosedForm', 'closed_form', 'solve_closed', 'solve_lbfgs', 'certificate', 'transfer_weights', 'extend']
+           'ClosedForm', 'closed_form', 'solve_closed', 'solve_lbfgs', 'certificate', 'ScoreLevel', 'score_level',
+           'transfer_weights', 'Balance', 'left_out_rates', 'choose_balance', 'match_length', 'ClassDesigner',
+           'fit_designer', 'design_class', 'join_layers', 'extend', 'replace_classes', 'check_head_rows',
+           'remove_classes']
 
-# %% ../nbs/06_transfer.ipynb #10e37780
+# %% ../nbs/06_transfer.ipynb #01a04ea6
 import os
 import time
 import warnings
@@ -16,13 +19,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
+from sklearn.base import clone
 from torch import Tensor, nn
 from torch.func import jvp, vmap
 
 from .core import NiwtError, check_name, content_hash, load_tensors, progress, save_tensors, seeded
+from .mapping import RidgeMap
 from .network import evaluating
 
 # %% ../nbs/06_transfer.ipynb #a09a338e
@@ -563,7 +569,44 @@ def certificate(
     cosine = cosine_objective(matrices, importance, weight, prior, 0.0)[2]
     return float(1 - cosine.mean() + lam / 2 * ((weight - prior) ** 2).sum()), cosine
 
-# %% ../nbs/06_transfer.ipynb #6763696f
+# %% ../nbs/06_transfer.ipynb #d8241bca
+@dataclass(frozen=True, eq=False)
+class ScoreLevel:
+    "What the seen rows' scores do on seen images: features' mean (D,) and covariance (D, D), the mean seen weight (D,), mean level and mean spread."
+
+    mean: Tensor
+    covariance: Tensor
+    prior: Tensor
+    level: float
+    spread: float
+
+    def spreads(self, weight: Tensor) -> Tensor:
+        "Standard deviation (n,) over the images of the scores of weights (n, D), the mean seen weight taken off."
+        apart = weight - self.prior
+        return (apart @ self.covariance * apart).sum(1).clamp_min(0).sqrt()
+
+    def apply(self, weight: Tensor, loudness: float | None = 1.0, offset: float = 0.0) -> tuple[Tensor, Tensor]:
+        "Weights (n, D) at `loudness` times the seen spread (None: as they are) and biases (n,) for the seen level plus `offset`."
+        if loudness is not None:
+            factor = loudness * self.spread / self.spreads(weight).clamp_min(1e-12)
+            weight = self.prior + (weight - self.prior) * factor[:, None]
+        return weight, self.level + offset - weight @ self.mean
+
+# %% ../nbs/06_transfer.ipynb #dd119659
+def score_level(
+    head: nn.Linear,  # the seen classes' head
+    features: Tensor,  # (m, D) penultimate features of seen training images
+) -> ScoreLevel:  # what the seen rows' scores do on them
+    "Measure level and spread of the seen classes' scores."
+    if features.ndim != 2 or features.shape[1] != head.in_features or len(features) < 2:
+        raise NiwtError(f"features must be (images, {head.in_features}) of at least two images, got {tuple(features.shape)}")
+    weight, features = head.weight.detach(), features.detach().to(head.weight)
+    bias = torch.zeros(len(weight)).to(weight) if head.bias is None else head.bias.detach()
+    prior, mean, covariance = weight.mean(0), features.mean(0), torch.cov(features.T)
+    plain = ScoreLevel(mean, covariance, prior, float((weight @ mean + bias).mean()), 0.0)
+    return ScoreLevel(mean, covariance, prior, plain.level, float(plain.spreads(weight).mean()))
+
+# %% ../nbs/06_transfer.ipynb #d8f17b0c
 def transfer_weights(
     network: Any,  # cut network: `activations`, `tail`, `head`, `layer`
     importance: Tensor,  # (n, K) demanded importance, one row per new class
@@ -573,6 +616,9 @@ def transfer_weights(
     seed: int = 0,  # of everything random
     fresh: Tensor | PooledJacobian | None = None,  # other images, or their Jacobian, for the second half of the certificate
     names: Sequence[str] | None = None,  # names of the new classes, one per row
+    features: Tensor | None = None,  # (m, D) penultimate features of seen training images: level and loudness are matched to the seen classes'
+    loudness: float | None = 1.0,  # with `features`: spread of the new scores relative to the seen ones; None keeps the length
+    offset: float = 0.0,  # with `features`: added to the level; what leave-classes-out (`choose_balance`) or a gamma from validation classes says
     quiet: bool = True,  # no progress bar
     **options: Any,  # passed to the solver
 ) -> Transfer:  # weights, biases and how they came about
@@ -607,10 +653,171 @@ def transfer_weights(
         solve = solve_lbfgs if solver == "lbfgs" else solve_closed
         weight, history, reason = solve(jacobian, target, network.head, lam=lam, **options)
         bias = weight.new_full((len(weight),), 0.0 if network.head.bias is None else float(network.head.bias.detach().mean()))
+    if features is not None:
+        weight, bias = score_level(network.head, features).apply(weight, loudness, offset)
     seconds = time.process_time() - started
     objective, cosine = certificate(network, weight, target, images if jacobian is None else jacobian, lam)
     outside = None if fresh is None else certificate(network, weight, target, fresh, lam)[1]
     return Transfer(weight, bias, cosine, outside, objective, history, reason, solver, lam, seconds, tuple(names or ()))
+
+# %% ../nbs/06_transfer.ipynb #04936bf1
+@dataclass(frozen=True, eq=False)
+class Balance:
+    "The chosen `loudness` (None: keep the length) and `offset`, the harmonic mean `H` that they reached on classes left out, and the whole `curve`."
+
+    loudness: float | None
+    offset: float
+    H: float
+    curve: pd.DataFrame
+
+# %% ../nbs/06_transfer.ipynb #8d3b5651
+def left_out_rates(
+    scores: Tensor,  # (m, S) scores of seen images; columns `held` come from predicted rows
+    labels: Tensor,  # (m,) head rows
+    held: Tensor,  # (h,) the rows that play unseen
+    offsets: Tensor,  # (o,) amounts added to the held columns
+) -> tuple[Tensor, Tensor, float]:  # accuracy on images of held classes (o,), of the others (o,), and among held classes only
+    "Class-averaged accuracies when some seen classes play unseen, for many offsets at once."
+    is_held = torch.isin(torch.arange(scores.shape[1], device=scores.device), held)
+    seen_best, seen_at = scores.masked_fill(is_held, -torch.inf).max(1)
+    held_best, held_at = scores.masked_fill(~is_held, -torch.inf).max(1)
+    wins = held_best[:, None] + offsets > seen_best[:, None]  # (m, o): the best held class beats the best other class
+    share = 1 / torch.bincount(labels, minlength=scores.shape[1]).clamp_min(1).to(scores)[labels]
+    plays = is_held[labels]
+    unseen = (share * (plays & (held_at == labels))) @ wins.to(scores) / max(int(labels[plays].unique().numel()), 1)
+    seen = (share * (~plays & (seen_at == labels))) @ (~wins).to(scores) / max(int(labels[~plays].unique().numel()), 1)
+    among = float((share * (plays & (held_at == labels))).sum() / max(int(labels[plays].unique().numel()), 1))
+    return unseen, seen, among
+
+# %% ../nbs/06_transfer.ipynb #563cfb1a
+def choose_balance(
+    solve: Callable[[Tensor, Tensor], Tensor],  # (rows to fit on, rows to predict) -> weights (h, D) of the latter
+    head: nn.Linear,  # the seen classes' head
+    features: Tensor,  # (m, D) features of seen images; best of images that the head was not fitted on
+    labels: Tensor,  # (m,) head row of each
+    folds: int | Sequence[Tensor] = 5,  # number of parts, or the sets of rows that play unseen, such as the validation classes
+    loudness: Sequence[float | None] = (0.7, 0.85, 1.0, 1.2, None),  # spreads to try, relative to the seen classes'; None keeps the length
+    seed: int = 0,  # of the parts
+) -> Balance:  # what did best on classes left out
+    "Choose loudness and offset by leaving seen classes out; sees nothing but seen classes."
+    rows = torch.arange(len(head.weight))
+    if isinstance(folds, int):
+        if not 2 <= folds <= len(rows) // 2:
+            raise NiwtError(f"folds must be between 2 and half the number of seen classes ({len(rows) // 2}), got {folds}")
+        with seeded(seed):
+            folds = list(torch.randperm(len(rows)).chunk(folds))
+    weight, feats, labels = head.weight.detach(), features.detach().to(head.weight), labels.cpu()
+    bias = torch.zeros(len(weight)) if head.bias is None else head.bias.detach()
+    base, found = feats @ weight.T + bias, []
+    offsets = torch.linspace(-4, 4, 81) * float(base.std())
+    for held in folds:
+        rest = rows[~torch.isin(rows, held)]
+        part = nn.Linear(head.in_features, len(rest)).to(weight).requires_grad_(False)
+        part.weight.copy_(weight[rest])
+        part.bias.copy_(bias[rest])
+        level, predicted = score_level(part, feats[torch.isin(labels, rest)]), solve(rest, held)
+        for loud in loudness:
+            w, b = level.apply(predicted, loud)
+            scores = base.index_copy(1, held, feats @ w.T + b)
+            unseen, seen, _ = left_out_rates(scores, labels, held, offsets)
+            found.append(pd.DataFrame({"loudness": np.nan if loud is None else loud, "offset": offsets.numpy(), "U": unseen.numpy(), "S": seen.numpy()}))
+    curve = pd.concat(found)
+    curve["H"] = 2 * curve["U"] * curve["S"] / (curve["U"] + curve["S"]).clip(lower=1e-12)
+    curve = curve.groupby(["loudness", "offset"], dropna=False, as_index=False).mean()
+    best = curve.loc[curve["H"].idxmax()]
+    return Balance(None if np.isnan(best["loudness"]) else float(best["loudness"]), float(best["offset"]), float(best["H"]), curve)
+
+# %% ../nbs/06_transfer.ipynb #25d5f1e4
+def match_length(
+    importance: Tensor,  # (n, K) predicted importance
+    seen: Tensor,  # (S, K) measured importance of the seen classes
+) -> Tensor:  # (n, K)
+    "Give what differs from the mean seen importance the length that it has for seen classes: regression shrinks it."
+    mean = seen.mean(0)
+    apart, length = importance - mean, (seen - mean).norm(dim=1).mean()
+    return mean + nn.functional.normalize(apart, dim=1) * length
+
+# %% ../nbs/06_transfer.ipynb #1e6e40ea
+@dataclass(frozen=True, eq=False)
+class ClassDesigner:
+    "From domain knowledge to classifier: `estimator` (fitted map), `form` (closed form), `importance` of the seen classes (S, K), `level`, `balance`."
+
+    estimator: Any
+    form: ClosedForm
+    importance: Tensor
+    level: ScoreLevel
+    balance: Balance
+
+    def demand(self, knowledge: Tensor) -> Tensor:
+        "Demanded importance (n, K) of classes with `knowledge` (n, A)."
+        predicted = torch.as_tensor(self.estimator.predict(torch.as_tensor(knowledge))).to(self.importance)
+        return match_length(predicted, self.importance)
+
+    def design(self, knowledge: Tensor) -> tuple[Tensor, Tensor]:
+        "Weights (n, D) and biases (n,) of classes with `knowledge` (n, A)."
+        return self.level.apply(self.form.solve(self.demand(knowledge)), self.balance.loudness, self.balance.offset)
+
+# %% ../nbs/06_transfer.ipynb #7f847c44
+def fit_designer(
+    jacobian: PooledJacobian,  # of the layer; its mean is used
+    head: nn.Linear,  # the seen classes' head
+    knowledge: Tensor,  # (S, A) domain knowledge of the seen classes, in head order
+    importance: Tensor,  # (S, K) their mean importance
+    features: Tensor,  # (m, D) penultimate features of seen training images
+    labels: Tensor | None = None,  # (m,) head row of each; without it nothing is chosen: loudness 1, offset 0
+    estimator: Any = None,  # unfitted map; ridge of strength 1 if not given
+    ridge: float = 0.1,  # damping of the closed form
+    balance: Balance | None = None,  # chosen before, for example on a head that was fitted without the validation images
+    folds: int | Sequence[Tensor] = 5,  # as in `choose_balance`
+    seed: int = 0,  # of the folds
+) -> ClassDesigner:  # turns knowledge into weights by three matrix products
+    "Fit map, closed form, level and balance on seen classes."
+    knowledge, importance = torch.as_tensor(knowledge).float(), check_targets(None, importance, 0.0)
+    if len(knowledge) != len(head.weight) or len(importance) != len(head.weight):
+        raise NiwtError(f"the head has {len(head.weight)} rows; got {len(knowledge)} rows of knowledge and {len(importance)} of importance")
+    unfitted = RidgeMap(alpha=1.0) if estimator is None else estimator
+
+    def solve(fit: Tensor, new: Tensor) -> Tensor:
+        predicted = torch.as_tensor(clone(unfitted).fit(knowledge[fit], importance[fit]).predict(knowledge[new])).float()
+        return closed_form(jacobian.mean, head.weight[fit].mean(0), ridge).solve(match_length(predicted, importance[fit]))
+
+    if balance is None and labels is not None:
+        balance = choose_balance(solve, head, features, labels, folds, seed=seed)
+    balance = balance or Balance(1.0, 0.0, float("nan"), pd.DataFrame())
+    form = closed_form(jacobian.mean, head.weight.detach().mean(0), ridge)
+    return ClassDesigner(clone(unfitted).fit(knowledge, importance), form, importance, score_level(head, features), balance)
+
+# %% ../nbs/06_transfer.ipynb #9f39d6a8
+def design_class(
+    designer: ClassDesigner,  # made by `fit_designer`
+    attributes: Any,  # (A,) domain knowledge of one class: a tensor, an array or a list
+) -> tuple[Tensor, float]:  # its weights (D,) and bias
+    "The classifier of one class that only exists as a description."
+    row = torch.as_tensor(attributes).float().reshape(1, -1)
+    weight, bias = designer.design(row)
+    return weight[0], float(bias[0])
+
+# %% ../nbs/06_transfer.ipynb #c696db3c
+def join_layers(
+    jacobians: Sequence[PooledJacobian],  # of several layers of one network, on the same images
+    importances: Sequence[Tensor],  # (n, K_l) importance of the same classes at each layer
+    scales: Sequence[float] | None = None,  # what each layer is divided by; the mean length of its importances if not given
+) -> tuple[PooledJacobian, Tensor, list[float]]:  # one Jacobian with sum(K_l) rows, the joint importance (n, sum(K_l)), and the scales
+    "Stack several layers into one, for the fast solvers."
+    if len(jacobians) != len(importances) or not jacobians:
+        raise NiwtError(f"give one importance per layer, got {len(jacobians)} layers and {len(importances)} importances")
+    for j, a in zip(jacobians, importances, strict=True):
+        if a.shape[1] != j.mean.shape[0] or j.images != jacobians[0].images:
+            have = f"layer {j.layer!r} has {j.mean.shape[0]} neurons and {j.images} images"
+            raise NiwtError(f"{have}; its importance has {a.shape[1]}, the first layer {jacobians[0].images} images")
+    scales = [float(a.norm(dim=1).mean()) for a in importances] if scales is None else list(scales)
+    several = max(len(j.each) for j in jacobians)
+    complete = all(len(j.each) for j in jacobians)
+    each = [j.each.expand(several, *j.mean.shape) / s for j, s in zip(jacobians, scales, strict=True)] if complete else []
+    mean = torch.cat([j.mean / s for j, s in zip(jacobians, scales, strict=True)])
+    joint = torch.cat([a / s for a, s in zip(importances, scales, strict=True)], 1)
+    layer, tail = "+".join(j.layer for j in jacobians), "+".join(j.tail for j in jacobians)
+    return PooledJacobian(torch.cat(each, 1) if each else mean[None][:0], mean, jacobians[0].images, "joined", layer, tail), joint, scales
 
 # %% ../nbs/06_transfer.ipynb #eab8103b
 def extend(
@@ -633,3 +840,51 @@ def extend(
         bigger.weight.copy_(torch.cat([old, weight.to(old)]))
         bigger.bias.copy_(torch.cat([old_bias, bias.to(old)]))
     return bigger.requires_grad_(head.weight.requires_grad).train(head.training)
+
+# %% ../nbs/06_transfer.ipynb #f9cbaf2a
+def replace_classes(
+    head: nn.Linear,  # any head
+    rows: Sequence[int],  # which rows get new weights
+    weight: Tensor,  # (n, D) one for each of `rows`
+    bias: Tensor | None = None,  # (n,) their biases; the old ones stay if not given
+) -> nn.Linear:  # a new head of the same size
+    "A head with some rows exchanged and all others unchanged."
+    index = check_head_rows(head, rows)
+    if weight.shape != (len(index), head.in_features) or (bias is not None and bias.shape != (len(index),)):
+        raise NiwtError(f"{len(index)} rows need weights ({len(index)}, {head.in_features}) and as many biases, got {tuple(weight.shape)}")
+    new = extend(head, head.weight.detach()[:0])
+    with torch.no_grad():
+        new.weight[index] = weight.to(new.weight)
+        if bias is not None:
+            new.bias[index] = bias.to(new.bias)
+    return new
+
+# %% ../nbs/06_transfer.ipynb #c4eddb60
+def check_head_rows(
+    head: nn.Linear,  # any head
+    rows: Sequence[int],  # row numbers
+) -> Tensor:  # the same as a tensor
+    "Row numbers of a head; raises `NiwtError` for repeated ones, or ones that it does not have."
+    if not isinstance(head, nn.Linear):
+        raise NiwtError(f"the head must be a torch.nn.Linear, got {type(head).__name__}")
+    index = torch.as_tensor(rows, dtype=torch.long)
+    if len(index.unique()) != len(index) or (len(index) and not 0 <= int(index.min()) <= int(index.max()) < head.out_features):
+        raise NiwtError(f"rows must be different numbers from 0 to {head.out_features - 1}, got {index.tolist()}")
+    return index
+
+# %% ../nbs/06_transfer.ipynb #8bce6013
+def remove_classes(
+    head: nn.Linear,  # any head
+    rows: Sequence[int],  # which rows go
+) -> nn.Linear:  # a smaller head; the others keep their order
+    "A head without some of its rows."
+    gone = check_head_rows(head, rows)
+    keep = torch.arange(head.out_features)[~torch.isin(torch.arange(head.out_features), gone)]
+    if not len(keep):
+        raise NiwtError("a head needs at least one class; all would be removed")
+    full = extend(head, head.weight.detach()[:0])
+    smaller = nn.Linear(head.in_features, len(keep)).to(full.weight)
+    with torch.no_grad():
+        smaller.weight.copy_(full.weight[keep])
+        smaller.bias.copy_(full.bias[keep])
+    return smaller.requires_grad_(head.weight.requires_grad).train(head.training)
