@@ -380,7 +380,7 @@ def level_rows(
     bias = 0.0 if head.bias is None else head.bias.detach()
     return weight, (seen @ centre + bias).mean() - weight @ centre
 
-# %% ../nbs/11_pipeline.ipynb #d0c73cf8
+# %% ../nbs/11_pipeline.ipynb #2dd0f5d4
 def solve(
     problem: Problem,  # real or validation
     knowledge: DomainKnowledge,  # of all classes that take part
@@ -391,9 +391,9 @@ def solve(
     estimator = make_map(config.map, strength, config.seed).fit(knowledge.rows(data.seen), problem.importance)
     demanded = estimator.predict(knowledge.rows(data.unseen))
     solver = "closed" if config.solver == "auto" else config.solver
-    options = {"closed": {"ridge": config.ridge, "match": config.map == "cosine"}, "reference": {"max_steps": config.max_steps}, "lbfgs": {}}[solver]
+    choices: dict[str, dict[str, Any]] = {"closed": {"ridge": config.ridge, "match": config.map == "cosine"}, "reference": {"max_steps": config.max_steps}}
     images = problem.images if solver == "reference" else problem.jacobian
-    found = transfer_weights(problem.network, demanded, images, solver=solver, lam=config.lam, seed=config.seed, **options)
+    found = transfer_weights(problem.network, demanded, images, solver=solver, lam=config.lam, seed=config.seed, **choices.get(solver, {}))
     if not config.level:
         return found
     weight, bias = level_rows(found.weight, problem.network.head, problem.photos.features[data.train])

@@ -269,7 +269,7 @@ class RunFolder:
             tmp.write_bytes(text.encode("utf-8") if isinstance(text, str) else text)
         return self.path / name
 
-# %% ../nbs/10a_runs.ipynb #2530954a
+# %% ../nbs/10a_runs.ipynb #6d7c9ea3
 def check_folder(
     path: str | os.PathLike,  # a folder that may hold a run
     config: RunConfig,  # the settings of the run that shall go there
@@ -281,6 +281,8 @@ def check_folder(
         if others:
             raise NiwtError(f"{str(path)!r} is not empty and holds no run (there is {others[0]!r}); choose another folder")
         return
+    if not any(path.rglob("*.safetensors")):
+        return  # that run stopped before its first step: nothing to lose
     try:
         there = tomllib.loads((path / "config.toml").read_bytes().decode("utf-8")).get("made_by", {})
     except ValueError as e:
