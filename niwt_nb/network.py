@@ -1157,15 +1157,6 @@ def cache_activations(
                     save_tensors(path, {"values": parts[-1]}, belongs_to)
     return ActivationCache(torch.cat(parts), data.labels[indices], source, network.layer)
 
-# %% ../nbs/03_network.ipynb #8df37786
-@dataclass(frozen=True, eq=False)
-class FineTuned:
-    "What `fine_tune` returns."
-
-    network: CutNetwork  # a copy of the given one, trained; its head is linear, one row for each class of `data.seen`
-    history: pd.DataFrame  # one row an epoch
-    knowledge_head: KnowledgeHead | None = None  # the map from knowledge to weights, if there was one
-
 # %% ../nbs/03_network.ipynb #b880875b
 class _Tuned(nn.Module):
     "Body, dropout and head; batch norms keep their statistics."
@@ -1218,6 +1209,15 @@ def _first_head(features: Tensor, y: Tensor, knowledge: Tensor | None, n: int, k
         return fit_head(features, y, n, l2=1e-4, max_iter=60).requires_grad_(True)
     means = torch.stack([features[y == c].mean(0) for c in range(n)])
     return KnowledgeHead(knowledge.to(features.device), features.shape[1], dropout=knowledge_dropout).start(means)
+
+# %% ../nbs/03_network.ipynb #8df37786
+@dataclass(frozen=True, eq=False)
+class FineTuned:
+    "What `fine_tune` returns."
+
+    network: CutNetwork  # a copy of the given one, trained; its head is linear, one row for each class of `data.seen`
+    history: pd.DataFrame  # one row an epoch
+    knowledge_head: KnowledgeHead | None = None  # the map from knowledge to weights, if there was one
 
 # %% ../nbs/03_network.ipynb #185a72c2
 def fine_tune(
