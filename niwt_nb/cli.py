@@ -251,7 +251,7 @@ def data_check(
     verify: Annotated[bool, typer.Option("--verify", help="Also decode every image (slow).")] = False,  # decode all
 ) -> None:
     "Say what a folder holds, what is missing, and the exact layout that is expected. Exit code 1 if it cannot be used."
-    from niwt_nb.data import check_root
+    from niwt_nb.readers import check_root
 
     found = check_root(root, splits, verify)
     typer.echo(str(found))

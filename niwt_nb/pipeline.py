@@ -29,8 +29,10 @@ from torch import Tensor, nn
 
 from . import __version__
 from .core import NiwtError, content_hash, model_hash, progress, seeded
-from .data import DomainKnowledge, ImageFiles, ZeroShotData, batches, read_root
-from .data import readable as leave_out_unreadable
+from .data import DomainKnowledge, ZeroShotData, batches
+from .images import ImageFiles
+from .readers import read_root
+from .images import readable as leave_out_unreadable
 from .evaluate import ESZSL, ausuc, chance, gzsl, head_scores, metric_rows, predict, seen_unseen_curve, stack
 from .explain import Explainer, explain_prediction, grad_cam, make_explainer, name_neurons, phrase, readable
 from .fieldguide import field_guide

@@ -21,8 +21,23 @@ from hypothesis.extra.numpy import array_shapes, arrays, scalar_dtypes
 from PIL import Image
 from scipy.io import savemat
 
-from niwt_nb import data as nd
 from niwt_nb.core import NiwtError
+from niwt_nb.data import DomainKnowledge, ZeroShotData, excerpt
+from niwt_nb.images import FORMATS, MAX_PIXELS, open_image, safe_name
+from niwt_nb.readers import (
+    match_names,
+    propose_split,
+    read_att_splits,
+    read_attribute_table,
+    read_csv_rows,
+    read_embeddings,
+    read_features,
+    read_image_attributes,
+    read_json,
+    read_matrix,
+    read_numbered,
+    read_sentences,
+)
 
 TIMES = int(os.environ.get("NIWT_FUZZ", "1"))
 FEW = settings(max_examples=60 * TIMES, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
@@ -96,7 +111,7 @@ def mat_bytes(compress: bool) -> bytes:
 
 @pytest.mark.parametrize("compress", [False, True], ids=["plain", "compressed"])
 def test_a_damaged_mat_file_is_read_or_refused(tmp_path, compress):
-    count = survives(nd.read_att_splits, tmp_path / "att_splits.mat", damaged(mat_bytes(compress), 150 * TIMES, seed=compress))
+    count = survives(read_att_splits, tmp_path / "att_splits.mat", damaged(mat_bytes(compress), 150 * TIMES, seed=compress))
     assert count["refused"] > 50 * TIMES
 
 
@@ -113,7 +128,7 @@ def test_a_mat_file_of_wrong_contents_is_read_or_refused(tmp_path_factory, key, 
     except Exception:  # scipy cannot write it: nothing to read
         return
     try:
-        found = nd.read_att_splits(path)
+        found = read_att_splits(path)
     except NiwtError:
         return
     assert found.attributes.shape[0] == len(found.classes)
@@ -131,13 +146,13 @@ def picture(form: str) -> bytes:
     return f.getvalue()
 
 
-@pytest.mark.parametrize("form", nd.FORMATS)
+@pytest.mark.parametrize("form", FORMATS)
 def test_a_damaged_picture_is_read_or_refused(tmp_path, form):
     path = tmp_path / "x.img"
 
     def read(p):
-        image = nd.open_image(p)
-        assert image.mode == "RGB" and image.width * image.height <= nd.MAX_PIXELS
+        image = open_image(p)
+        assert image.mode == "RGB" and image.width * image.height <= MAX_PIXELS
         assert np.asarray(image).shape == (image.height, image.width, 3)
 
     count = survives(read, path, damaged(picture(form), 60 * TIMES, seed=1))
@@ -149,7 +164,7 @@ def test_other_formats_are_never_tried(tmp_path, form):
     path = tmp_path / "x.img"
     Image.new("RGB", (8, 8)).save(path, form)
     with pytest.raises(NiwtError, match="cannot be read"):
-        nd.open_image(path)
+        open_image(path)
 
 
 CSV = b"class,small,red wing,beak\nkea,0.5,1,2\nowl,0,0.25,1e-3\nemu,1,1,0\n"
@@ -163,13 +178,13 @@ LABELS = b"1 1 1 3 1.5\n1 2 0 1 0.2\n2 1 1 4 0 0 1.509\n2 2 1 2 3\n"
 @pytest.mark.parametrize(
     ("name", "raw", "read"),
     [
-        ("t.csv", CSV, nd.read_attribute_table),
-        ("t.json", JSON, nd.read_attribute_table),
-        ("s.json", SAID, nd.read_sentences),
-        ("s.csv", b"class,sentence\nkea,A green parrot.\nowl,'Flies, at night'\n", nd.read_sentences),
-        ("images.txt", NUMBERED, nd.read_numbered),
-        ("m.txt", MATRIX, nd.read_matrix),
-        ("l.txt", LABELS, lambda p: nd.read_image_attributes(p, 2, 2)),
+        ("t.csv", CSV, read_attribute_table),
+        ("t.json", JSON, read_attribute_table),
+        ("s.json", SAID, read_sentences),
+        ("s.csv", b"class,sentence\nkea,A green parrot.\nowl,'Flies, at night'\n", read_sentences),
+        ("images.txt", NUMBERED, read_numbered),
+        ("m.txt", MATRIX, read_matrix),
+        ("l.txt", LABELS, lambda p: read_image_attributes(p, 2, 2)),
     ],
     ids=["csv", "json", "sentences.json", "sentences.csv", "numbered", "matrix", "image attributes"],
 )
@@ -181,14 +196,14 @@ def test_a_damaged_text_file_is_read_or_refused(tmp_path, name, raw, read):
 def test_a_damaged_embedding_is_read_or_refused(tmp_path):
     f = io.BytesIO()
     np.save(f, np.arange(12, dtype=np.float32).reshape(4, 3))
-    survives(lambda p: nd.read_embeddings(p, 4), tmp_path / "e.npy", damaged(f.getvalue(), 150 * TIMES, seed=3))
+    survives(lambda p: read_embeddings(p, 4), tmp_path / "e.npy", damaged(f.getvalue(), 150 * TIMES, seed=3))
 
 
 def test_a_damaged_feature_file_is_read_or_refused(tmp_path):
     f = io.BytesIO()
     files = np.array([f"/x/{i}.jpg" for i in range(6)], dtype=object)
     savemat(f, {"features": np.arange(12.0).reshape(2, 6), "labels": np.arange(1, 7)[:, None], "image_files": files})
-    survives(nd.read_features, tmp_path / "res101.mat", damaged(f.getvalue(), 150 * TIMES, seed=4))
+    survives(read_features, tmp_path / "res101.mat", damaged(f.getvalue(), 150 * TIMES, seed=4))
 
 
 @FEW
@@ -196,7 +211,7 @@ def test_a_damaged_feature_file_is_read_or_refused(tmp_path):
 def test_any_text_is_a_table_or_an_error(tmp_path_factory, text):
     path = tmp_path_factory.getbasetemp() / "any.csv"
     path.write_text(text, encoding="utf-8")
-    for read in (nd.read_csv_rows, nd.read_attribute_table, nd.read_sentences, nd.read_numbered, nd.read_matrix, nd.read_json):
+    for read in (read_csv_rows, read_attribute_table, read_sentences, read_numbered, read_matrix, read_json):
         with contextlib.suppress(NiwtError):
             read(path)
 
@@ -205,7 +220,7 @@ def test_any_text_is_a_table_or_an_error(tmp_path_factory, text):
 @given(name=st.text(max_size=30))
 def test_no_name_from_a_list_leaves_the_folder(name):
     try:
-        safe = nd.safe_name(name, "images.csv")
+        safe = safe_name(name, "images.csv")
     except NiwtError:
         return
     where = os.path.normpath(os.path.join("/data/root", safe))
@@ -218,20 +233,20 @@ def test_match_names_undoes_any_order(data):
     names = data.draw(st.lists(st.text(alphabet="abcdefgh", min_size=1, max_size=8), min_size=1, max_size=12, unique=True))
     other = data.draw(st.permutations(names))
     spelled = [f"{i:03d}." + n.upper().replace("A", "A_") for i, n in enumerate(other)]
-    assert [other[i] for i in nd.match_names(names, spelled).tolist()] == names
+    assert [other[i] for i in match_names(names, spelled).tolist()] == names
 
 
-def made_up(dice: np.random.Generator) -> nd.ZeroShotData:
+def made_up(dice: np.random.Generator) -> ZeroShotData:
     n_classes = int(dice.integers(4, 9))
     per = dice.integers(1, 6, n_classes)
     labels = torch.from_numpy(np.repeat(np.arange(n_classes), per))
     order = torch.from_numpy(dice.permutation(n_classes))
     unseen = order[: int(dice.integers(1, n_classes - 2))]
-    split = nd.propose_split([f"class {i}" for i in range(n_classes)], labels, unseen, test=float(dice.choice([0, 0.25, 0.6])), seed=int(dice.integers(99)))
+    split = propose_split([f"class {i}" for i in range(n_classes)], labels, unseen, test=float(dice.choice([0, 0.25, 0.6])), seed=int(dice.integers(99)))
     values = dice.normal(size=(n_classes, 3)).astype(np.float32)
     images = [Image.new("RGB", (2, 2), (i, int(c), 0)) for i, c in enumerate(labels)]
-    return nd.ZeroShotData(
-        "made up", tuple(f"class {i}" for i in range(n_classes)), images, labels, knowledge={"a": nd.DomainKnowledge("a", values, ("x", "y", "z"))}, **split
+    return ZeroShotData(
+        "made up", tuple(f"class {i}" for i in range(n_classes)), images, labels, knowledge={"a": DomainKnowledge("a", values, ("x", "y", "z"))}, **split
     )
 
 
@@ -260,7 +275,7 @@ def test_excerpt_and_take_keep_every_image_with_its_class(seed):
     dice = np.random.default_rng(seed)
     data = made_up(dice)
     n_seen, n_unseen = int(dice.integers(2, len(data.seen) + 1)), int(dice.integers(1, len(data.unseen) + 1))
-    part = nd.excerpt(data, n_seen, n_unseen, per_class=int(dice.integers(1, 4)), seed=seed)
+    part = excerpt(data, n_seen, n_unseen, per_class=int(dice.integers(1, 4)), seed=seed)
     for i, image in enumerate(part.images):
         index, label, _ = image.getpixel((0, 0))
         assert index == part.source[i] and part.classes[part.labels[i]] == data.classes[label]

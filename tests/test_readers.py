@@ -15,8 +15,10 @@ import torch
 from PIL import Image
 from scipy.io import loadmat
 
-from niwt_nb import data as nd
 from niwt_nb.core import NiwtError
+from niwt_nb.data import ZeroShotData, batches, excerpt
+from niwt_nb.images import ImageDataset, open_image
+from niwt_nb.readers import check_root, read_att_splits, read_cub, read_folder, read_image_attributes
 
 
 def place(variable: str) -> Path:
@@ -26,8 +28,8 @@ def place(variable: str) -> Path:
 
 
 @pytest.fixture(scope="module")
-def cub() -> nd.ZeroShotData:
-    return nd.read_cub(place("NIWT_CUB_ROOT"), splits=place("NIWT_XLSA17_ROOT") / "CUB")
+def cub() -> ZeroShotData:
+    return read_cub(place("NIWT_CUB_ROOT"), splits=place("NIWT_XLSA17_ROOT") / "CUB")
 
 
 def to_tensor(image: Image.Image) -> torch.Tensor:
@@ -71,7 +73,7 @@ def test_cub_boxes_and_parts_lie_in_their_pictures(cub):
 
 def test_cub_is_read_soon(cub):
     started = time.process_time()
-    nd.read_cub(place("NIWT_CUB_ROOT"), splits=place("NIWT_XLSA17_ROOT") / "CUB")
+    read_cub(place("NIWT_CUB_ROOT"), splits=place("NIWT_XLSA17_ROOT") / "CUB")
     assert time.process_time() - started < 2
 
 
@@ -87,22 +89,22 @@ def test_cub_validation_reaches_only_seen_training_images(cub):
 
 
 def test_cub_batches_and_excerpt(cub):
-    part = nd.excerpt(cub, 15, 5, per_class=4)
-    x, y, index = next(iter(nd.batches(part, part.train, to_tensor, batch_size=8)))
+    part = excerpt(cub, 15, 5, per_class=4)
+    x, y, index = next(iter(batches(part, part.train, to_tensor, batch_size=8)))
     assert x.shape == (8, 3, 32, 32) and torch.equal(y, part.labels[index])
-    loader = torch.utils.data.DataLoader(nd.ImageDataset(part, part.train[:8], to_tensor), batch_size=8, num_workers=2)
+    loader = torch.utils.data.DataLoader(ImageDataset(part, part.train[:8], to_tensor), batch_size=8, num_workers=2)
     a, b, c = next(iter(loader))
     assert torch.equal(a, x) and torch.equal(b, y) and torch.equal(c, index)
-    assert nd.check_root(place("NIWT_CUB_ROOT")).ok
+    assert check_root(place("NIWT_CUB_ROOT")).ok
 
 
 def test_cub_split_of_another_data_set_is_refused(cub):
     with pytest.raises(NiwtError, match="unknown class '001.Black_footed_Albatross'"):
-        nd.read_cub(place("NIWT_CUB_ROOT"), splits=place("NIWT_XLSA17_ROOT") / "AWA2")
+        read_cub(place("NIWT_CUB_ROOT"), splits=place("NIWT_XLSA17_ROOT") / "AWA2")
 
 
 def test_awa2_split_file_has_the_published_numbers():
-    splits = nd.read_att_splits(place("NIWT_XLSA17_ROOT") / "AWA2")
+    splits = read_att_splits(place("NIWT_XLSA17_ROOT") / "AWA2")
     assert (len(splits.classes), splits.attributes.shape) == (50, (50, 85))
     assert (len(splits.trainval), len(splits.test_seen), len(splits.test_unseen)) == (23527, 5882, 7913)
     assert (len(splits.train), len(splits.val)) == (20218, 9191)
@@ -113,7 +115,7 @@ def test_awa2_split_file_has_the_published_numbers():
 
 def test_awa2_split_counts_folders_by_name():
     "The blocks of unseen images fall on whole classes (their published sizes) in the order of folder names, which is the order the reader assumes."
-    splits = nd.read_att_splits(place("NIWT_XLSA17_ROOT") / "AWA2")
+    splits = read_att_splits(place("NIWT_XLSA17_ROOT") / "AWA2")
     ends = {"bat": (1046, 383), "blue+whale": (1622, 174), "bobcat": (1796, 630), "dolphin": (8875, 946), "giraffe": (13430, 1202)}
     unseen = set(splits.test_unseen.tolist())
     for name, (start, n) in ends.items():
@@ -134,7 +136,7 @@ def make_folder(root: Path, n_classes: int = 6, per_class: int = 5) -> Path:
 
 
 def test_a_data_set_can_be_sent_to_another_process(tmp_path):
-    data = nd.read_folder(make_folder(tmp_path), unseen=["c5"])
+    data = read_folder(make_folder(tmp_path), unseen=["c5"])
     other = pickle.loads(pickle.dumps(data.validation()))
     assert other.images[0].size == (20, 20) and len(other) == len(data.train)
     assert dataclasses.replace(data, name="other").name == "other"
@@ -144,7 +146,7 @@ def test_reading_opens_no_picture(tmp_path):
     root = make_folder(tmp_path)
     for f in (root / "images").rglob("*.jpg"):
         f.write_bytes(b"not a picture")
-    data = nd.read_folder(root, unseen=["c5"])
+    data = read_folder(root, unseen=["c5"])
     with pytest.raises(NiwtError, match=r"0\.jpg' cannot be read"):
         data.images[0]
 
@@ -153,7 +155,7 @@ def test_reading_opens_no_picture(tmp_path):
 def test_a_picture_without_permission_is_named(tmp_path):
     root = make_folder(tmp_path)
     (root / "images" / "c0" / "0.jpg").chmod(0)
-    data = nd.read_folder(root, unseen=["c5"])
+    data = read_folder(root, unseen=["c5"])
     with pytest.raises(NiwtError, match="PermissionError"):
         data.images[0]
 
@@ -163,12 +165,12 @@ def test_large_photos_are_made_smaller_in_little_memory(tmp_path):
 
     Image.new("L", (9000, 6000)).save(tmp_path / "large.jpg", quality=20)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    image = nd.open_image(tmp_path / "large.jpg")
+    image = open_image(tmp_path / "large.jpg")
     assert image.size == (4500, 3000)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000
     Image.new("L", (9000, 6000)).save(tmp_path / "large.png")
     with pytest.raises(NiwtError, match="9000 x 6000 pixels, more than 50 megapixels"):
-        nd.open_image(tmp_path / "large.png")
+        open_image(tmp_path / "large.png")
 
 
 def test_image_attributes_with_the_known_fault(tmp_path):
@@ -177,7 +179,7 @@ def test_image_attributes_with_the_known_fault(tmp_path):
     lines = [f"{i} {a} {(i * a) % 3 == 0:d} {1 + (i + a) % 4} 1.5" for i in range(1, images + 1) for a in range(1, attributes + 1)]
     lines[5000] = " ".join([*lines[5000].split()[:4], "0", "0", "1.509"])
     (tmp_path / "labels.txt").write_text("\n".join(lines))
-    table, lost = nd.read_image_attributes(tmp_path / "labels.txt", images, attributes)
+    table, lost = read_image_attributes(tmp_path / "labels.txt", images, attributes)
     i, a = np.meshgrid(np.arange(1, images + 1), np.arange(1, attributes + 1), indexing="ij")
     assert lost == 0
     assert np.array_equal(table.numpy(), ((i * a) % 3 == 0) & ((i + a) % 4 != 0))
@@ -194,5 +196,5 @@ def test_names_with_markup_and_unicode_pass_through_unharmed(tmp_path):
 
     with open(root / "attributes.csv", "w", newline="", encoding="utf-8") as f:
         csv.writer(f).writerows([["class", "<b>x</b>"], *([n, i] for i, n in enumerate(names))])
-    data = nd.read_folder(root, unseen=["犬"])
+    data = read_folder(root, unseen=["犬"])
     assert set(data.classes) == set(names) and data.get_knowledge().names == ("<b>x</b>",)
