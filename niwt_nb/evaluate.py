@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['predict', 'per_class_accuracy', 'harmonic_mean', 'stack', 'GZSL', 'gzsl', 'seen_unseen_curve', 'ausuc',
-           'choose_gamma', 'metric_row', 'metric_rows', 'head_scores', 'chance', 'Scaler', 'known_rows', 'ridge_solve',
-           'ESZSL']
+           'choose_gamma', 'metric_row', 'metric_rows', 'head_scores', 'chance', 'Scaler', 'known_rows', 'Baseline',
+           'ridge_solve', 'ESZSL']
 
-# %% ../nbs/07_evaluate.ipynb #1c71e0a8
+# %% ../nbs/07_evaluate.ipynb #cbcaf5eb
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ import torch
 from sklearn.base import BaseEstimator
 from torch import Tensor, nn
 
-from .core import NiwtError, check_name
+from .core import NiwtError, check_name, seeded
 
 # %% ../nbs/07_evaluate.ipynb #050a4a0d
 def _check(
@@ -299,6 +299,45 @@ def known_rows(
         raise NiwtError(f"nothing is known of class {int(classes[~rows.isfinite().all(1)][0])}, which has training images")
     return classes, rows, targets
 
+# %% ../nbs/07_evaluate.ipynb #3fbc6480
+class Baseline(BaseEstimator):
+    "Base of zero-shot estimators on fixed features; subclasses set `features` and `knowledge` (kinds of scaling) and write `_fit` and `_scores`."
+
+    features: str = "centre"
+    knowledge: str = "centre"
+
+    def fit(
+        self,
+        features: Tensor,  # (n, D) features of seen training images
+        labels: Tensor,  # (n,) their class ids
+        knowledge: Tensor,  # (C, A) domain knowledge; only rows of classes in `labels` are read
+    ) -> "Baseline":  # itself
+        "Scale both sides by what seen classes show, then learn; the caller's random stream is left alone."
+        self.classes_, rows, targets = known_rows(knowledge, labels)
+        if len(features) != len(labels):
+            raise NiwtError(f"{len(features)} rows of features for {len(labels)} labels")
+        self.scale_features_, self.scale_knowledge_ = Scaler(self.features).fit(features), Scaler(self.knowledge).fit(rows)
+        with seeded(getattr(self, "seed", 0)):
+            self._fit(self.scale_features_.transform(features), self.scale_knowledge_.transform(rows), targets)
+        return self
+
+    def scores(
+        self,
+        features: Tensor,  # (N, D) features of any images
+        knowledge: Tensor,  # (C, A) domain knowledge
+    ) -> Tensor:  # (N, C) scores, minus infinity where nothing is known of the class
+        "Score every image for every class."
+        known = knowledge.isfinite().all(1)
+        with torch.no_grad():
+            out = self._scores(self.scale_features_.transform(features), self.scale_knowledge_.transform(knowledge.nan_to_num()))
+        return out.masked_fill(~known, -math.inf)
+
+    def _fit(self, x: Tensor, k: Tensor, targets: Tensor) -> None:
+        raise NotImplementedError
+
+    def _scores(self, x: Tensor, k: Tensor) -> Tensor:
+        raise NotImplementedError
+
 # %% ../nbs/07_evaluate.ipynb #57ec3536
 def ridge_solve(
     gram: Tensor,  # (D, D) symmetric, positive semi-definite: X'X
@@ -312,8 +351,8 @@ def ridge_solve(
     a.diagonal().add_(ridge * a.trace() / len(a) + 1e-12)
     return torch.cholesky_solve(right.double(), torch.linalg.cholesky(a)).to(right.dtype)
 
-# %% ../nbs/07_evaluate.ipynb #c8f0bef4
-class ESZSL(BaseEstimator):
+# %% ../nbs/07_evaluate.ipynb #f827dbc5
+class ESZSL(Baseline):
     "A bilinear form between features and knowledge, in closed form (Romera-Paredes and Torr, ICML 2015)."
 
     def __init__(
@@ -326,26 +365,10 @@ class ESZSL(BaseEstimator):
         self.ridge_features, self.ridge_knowledge = ridge_features, ridge_knowledge
         self.features, self.knowledge = features, knowledge
 
-    def fit(
-        self,
-        features: Tensor,  # (n, D) features of seen training images
-        labels: Tensor,  # (n,) their class ids
-        knowledge: Tensor,  # (C, A) domain knowledge; only rows of classes in `labels` are read
-    ) -> "ESZSL":  # itself
-        "Solve for the bilinear form V (D, A)."
-        _, rows, targets = known_rows(knowledge, labels)
-        self.scale_features_, self.scale_knowledge_ = Scaler(self.features).fit(features), Scaler(self.knowledge).fit(rows)
-        x, k = self.scale_features_.transform(features), self.scale_knowledge_.transform(rows)
-        y = 2 * nn.functional.one_hot(targets, len(rows)).float() - 1
+    def _fit(self, x: Tensor, k: Tensor, targets: Tensor) -> None:
+        y = 2 * nn.functional.one_hot(targets, len(k)).float() - 1
+        self.n_seen_ = len(k)
         self.form_ = ridge_solve(k.T @ k, ridge_solve(x.T @ x, x.T @ (y @ k), self.ridge_features).T, self.ridge_knowledge).T
-        return self
 
-    def scores(
-        self,
-        features: Tensor,  # (N, D) features of any images
-        knowledge: Tensor,  # (C, A) domain knowledge
-    ) -> Tensor:  # (N, C) scores
-        "x' V k for every image and class."
-        known = knowledge.isfinite().all(1)
-        out = self.scale_features_.transform(features) @ self.form_ @ self.scale_knowledge_.transform(knowledge.nan_to_num()).T
-        return out.masked_fill(~known, -math.inf)
+    def _scores(self, x: Tensor, k: Tensor) -> Tensor:
+        return self.n_seen_ * (x @ self.form_ @ k.T)
