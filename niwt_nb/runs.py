@@ -51,7 +51,7 @@ def setting(
     "A field of a settings class that carries its own explanation."
     return field(default=default, metadata={"help": help})
 
-# %% ../nbs/10a_runs.ipynb #064c1c00
+# %% ../nbs/10a_runs.ipynb #78f22ff8
 @dataclass(frozen=True)
 class RunConfig:
     "Everything that can change the result of a run; raises `NiwtError` for a value that is no choice or out of range."
@@ -69,7 +69,7 @@ class RunConfig:
     weights: str = setting("", "weights of a torchvision model: DEFAULT, or a local .pt or .safetensors file; empty: random")
     layer: str = setting("", "layer whose channels are the neurons; empty: the one the network recommends")
     train: str = setting("auto", "network: train all of it; head: frozen, fit only the last layer; auto: network for fieldguide, else head")
-    epochs: int = setting(12, "passes over the training images when the network is trained")
+    epochs: int = setting(8, "passes over the training images when the network is trained")
     lr: float = setting(0.004, "learning rate when the network is trained")
     l2: float = setting(1e-5, "weight decay of the fitted last layer, relative to the features (train = head): 1e-2 is strong, 1e-6 weak")
     map: str = setting("ridge", "from knowledge to importance: ridge, or cosine (the paper's)")
