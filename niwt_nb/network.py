@@ -865,7 +865,7 @@ def train_classifier(
         module.into_model(example.to(device))
     return history
 
-# %% ../nbs/03_network.ipynb #ffb05aaa
+# %% ../nbs/03_network.ipynb #4e71a75d
 @torch.no_grad()
 def extract_features(
     network: CutNetwork,  # whose penultimate features are wanted
@@ -880,7 +880,7 @@ def extract_features(
     found = []
     with evaluating(network):
         for x, _, _ in batches(data, indices, transform, batch_size, quiet=quiet, desc="features"):
-            found.append(network.features(x.to(device)).float().cpu())
+            found.append(network.features(x.to(device, memory_format=torch.channels_last)).float().cpu())  # about twice as fast
     return torch.cat(found)
 
 # %% ../nbs/03_network.ipynb #ba3caf86
@@ -1111,7 +1111,7 @@ class ActivationCache:
         which = torch.randint(self.values.shape[1], (len(rows),)) if augment else torch.zeros(len(rows), dtype=torch.long)
         return self.values[rows, which].float()
 
-# %% ../nbs/03_network.ipynb #0d1f06a7
+# %% ../nbs/03_network.ipynb #58f1329c
 def _shard_of(
     network: CutNetwork, data: ZeroShotData, chunk: Tensor, transform: Callable, flips: bool, dtype: torch.dtype, bar: Any
 ) -> Tensor:
@@ -1119,7 +1119,7 @@ def _shard_of(
     device, parts = network.head.weight.device, []
     for x, _, _ in batches(data, chunk, transform, 32):
         views = torch.stack([x, x.flip(3)], 1) if flips else x[:, None]
-        A = network.lower(views.flatten(0, 1).to(device))
+        A = network.lower(views.flatten(0, 1).to(device, memory_format=torch.channels_last))
         parts.append(A.to(dtype).cpu().unflatten(0, views.shape[:2]))
         if not parts[-1].isfinite().all():
             raise NiwtError(f"activations of {network.layer!r} do not fit into {dtype}; choose dtype=torch.float32")
