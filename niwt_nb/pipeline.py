@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = ['PART', 'RIDGES', 'TOO_WIDE', 'ABOUT', 'STEP_NAMES', 'load_data', 'photos_key', 'split_key', 'Photos', 'faster',
            'photo_pass', 'photos_step', 'readable_step', 'Problem', 'trains', 'untrained', 'load_network',
-           'network_step', 'head_step', 'importance_step', 'fold_problems', 'problems', 'make_map', 'level_rows',
-           'solve', 'solver_settings', 'common_gamma', 'compare', 'choose_step', 'solve_step', 'control_step',
-           'judge_knowledge', 'draw_cases', 'shown', 'picture', 'because', 'explain_cases', 'explainer_of',
-           'neuron_dictionary', 'draw_charts', 'zero_shot_confusion', 'frequent_confusions', 'charts_of', 'describe',
-           'step_times', 'finish', 'run']
+           'network_step', 'head_step', 'importance_step', 'make_problem', 'frozen_problems', 'trained_problems',
+           'problems', 'make_map', 'level_rows', 'solve', 'solver_settings', 'compare', 'choose_step', 'solve_step',
+           'control_step', 'judge_knowledge', 'draw_cases', 'shown', 'picture', 'because', 'explain_cases',
+           'explainer_of', 'neuron_dictionary', 'draw_charts', 'zero_shot_confusion', 'frequent_confusions',
+           'charts_of', 'describe', 'step_times', 'finish', 'run']
 
-# %% ../nbs/11_pipeline.ipynb #7d2bf766
+# %% ../nbs/11_pipeline.ipynb #0a4b35ce
+import copy
 import io
 import json
 import os
@@ -31,7 +32,7 @@ from torch import Tensor, nn
 from . import __version__
 from .core import NiwtError, content_hash, model_hash, progress, seeded
 from .data import DomainKnowledge, ZeroShotData, batches
-from .evaluate import ESZSL, ausuc, chance, gzsl, head_scores, metric_rows, predict, seen_unseen_curve, stack
+from .evaluate import ESZSL, ausuc, chance, choose_gamma, gzsl, head_scores, metric_rows, predict, seen_unseen_curve, stack
 from .explain import Explainer, explain_prediction, grad_cam, make_explainer, name_neurons, phrase, readable
 from .fieldguide import field_guide
 from .figures import balance_curve, class_bars, confusion_figure, figure_png, history_figure, metrics_bars, overlay
@@ -239,24 +240,30 @@ def load_network(
     backbone = load_backbone(config.model, config.weights or None, config.seed)
     return backbone.cut(config.layer or None, torch.stack([backbone.preprocess(Image.new("RGB", (256, 256), c)) for c in ("teal", "tan")])), backbone.preprocess
 
-# %% ../nbs/11_pipeline.ipynb #6b9e555a
+# %% ../nbs/11_pipeline.ipynb #2a671a49
 def network_step(
     folder: RunFolder,  # keeps the trained parameters
     prefix: str,  # of the step's name
     data: ZeroShotData,  # what it learns from
     key: str,  # of the pictures
+    start: CutNetwork | None = None,  # where to go on from; None: from the beginning
     quiet: bool = True,  # no progress bar
 ) -> tuple[CutNetwork, Callable, list[dict]]:  # the trained network, its preprocessing and the training history
     "Train a network on the seen classes of `data`; an interrupted training goes on from its last epoch."
     config, checkpoint = folder.config, folder.path / f"{prefix}training.safetensors"
     network, transform = untrained(config, len(data.seen))
-    key = content_hash(key, split_key(data), model_hash(network.model), config.epochs, config.lr, config.seed)
+    if start is not None:
+        network = with_head(copy.deepcopy(start), network.head)
+    knowledge = data.get_knowledge(config.knowledge[0] if config.knowledge else None).values if config.guided else None
+    known = None if knowledge is None else knowledge[data.seen]
+    epochs = config.epochs if start is None else config.more_epochs
+    key = content_hash(key, split_key(data), model_hash(network.model), epochs, config.lr, config.seed, known)
 
     def compute() -> tuple[dict[str, Tensor], dict]:
         history = train_classifier(
-            network.model, data, transform, epochs=config.epochs, lr=config.lr, seed=config.seed, checkpoint=checkpoint, quiet=quiet
+            network.model, data, transform, knowledge, epochs=epochs, lr=config.lr, seed=config.seed, checkpoint=checkpoint, quiet=quiet
         )
-        return dict(network.model.state_dict()), {"history": history.reset_index().to_dict("records"), "images": config.epochs * len(data.train)}
+        return dict(network.model.state_dict()), {"history": history.reset_index().to_dict("records"), "images": epochs * len(data.train)}
 
     state, facts = folder.step(f"{prefix}network", key, compute, f"training on {len(data.seen)} classes")
     checkpoint.unlink(missing_ok=True)
@@ -310,54 +317,67 @@ def importance_step(
         sums.by_layer[layer] = sums.by_layer.get(layer, 0) + part["total"]
     return sums.means(data.seen, "gradient")[layer].mean
 
-# %% ../nbs/11_pipeline.ipynb #d57fbe63
-def fold_problems(
-    problem: Problem,  # the real problem, with a network that was trained on all seen classes
-) -> list[Problem]:  # one for each part of the seen classes
-    "Validation problems in which the seen classes take turns at playing the unseen ones; nothing is trained or measured again."
-    data, config, found = problem.data, problem.config, []
-    order = data.seen[torch.randperm(len(data.seen), generator=torch.Generator().manual_seed(config.seed))]
-    for number, part in enumerate(order.tensor_split(min(config.folds, len(order)))):
-        fold = replace(data, val_classes=part.sort().values).validation(config.seed)
-        rows = columns_of(data)[fold.seen]
-        head = nn.Linear(problem.network.head.in_features, len(rows)).requires_grad_(False)
-        head.weight.copy_(problem.network.head.weight[rows])
-        head.bias.copy_(problem.network.head.bias[rows])
-        own = problem.photos.take(torch.searchsorted(data.source, fold.source))
-        key = content_hash(problem.key, "fold", number, split_key(fold))
-        network = with_head(problem.network, head)
-        found.append(Problem(fold, network, problem.transform, own, problem.importance[rows], config, key, problem))
-    return found
+# %% ../nbs/11_pipeline.ipynb #8b7e2aeb
+def make_problem(
+    folder: RunFolder,  # keeps all steps
+    prefix: str,  # of the steps' names
+    data: ZeroShotData,  # the whole data set, or its validation part
+    network: CutNetwork,  # with a head for `data.seen`
+    transform: Callable,  # PIL image -> (3, H, W) tensor
+    photos: Photos,  # of the images of `data`
+    key: str,  # of the pictures and the network
+    shared: Problem | None = None,  # one with the same network below the head
+    quiet: bool = True,  # no progress bar
+) -> Problem:  # ready to be solved
+    "Measure the importance of the seen classes, the last thing that a problem needs."
+    alpha = importance_step(folder, prefix, data, network, transform, key, quiet)
+    own = content_hash(key, split_key(data), network.layer, alpha, network.head.weight)
+    return Problem(data, network, transform, photos, alpha, folder.config, own, shared)
 
-# %% ../nbs/11_pipeline.ipynb #15d483cc
+# %% ../nbs/11_pipeline.ipynb #ad25375f
+def frozen_problems(
+    folder: RunFolder,  # keeps all steps
+    data: ZeroShotData,  # the whole data set
+    pictures: str,  # key of the pictures
+    quiet: bool = True,  # no progress bars
+) -> tuple[Problem, Problem, list[dict]]:  # the real problem, the validation problem, no history
+    "Both problems for a pretrained network that only gets new heads."
+    network, transform = load_network(folder.config)
+    key = content_hash(pictures, model_hash(network.model))
+    photos = photos_step(folder, "", data, network, transform, key, quiet)
+    real = make_problem(folder, "", data, head_step(folder, "", data, network, photos, key), transform, photos, key, quiet=quiet)
+    part = data.validation(folder.config.seed)
+    own = photos.take(torch.searchsorted(data.source, part.source))
+    headed = head_step(folder, "validation/", part, network, own, key)
+    return real, make_problem(folder, "validation/", part, headed, transform, own, key, real, quiet), []
+
+# %% ../nbs/11_pipeline.ipynb #fc682ead
+def trained_problems(
+    folder: RunFolder,  # keeps all steps
+    data: ZeroShotData,  # the whole data set
+    pictures: str,  # key of the pictures
+    quiet: bool = True,  # no progress bars
+) -> tuple[Problem, Problem, list[dict]]:  # the real problem, the validation problem, and the history of training
+    "Both problems for a network that is trained here: half-way it is the validation problem's, in the end the real one's."
+    found, histories, network = [], [], None
+    for prefix, part in (("validation/", data.validation(folder.config.seed)), ("", data)):
+        network, transform, history = network_step(folder, prefix, part, pictures, network, quiet)
+        key = content_hash(pictures, model_hash(network.model))
+        photos = photos_step(folder, prefix, part, network, transform, key, quiet)
+        found.append(make_problem(folder, prefix, part, network, transform, photos, key, quiet=quiet))
+        histories += history
+    return found[1], found[0], [{**row, "epoch": number + 1} for number, row in enumerate(histories)]
+
+# %% ../nbs/11_pipeline.ipynb #f85d66ba
 def problems(
     folder: RunFolder,  # keeps all steps
     data: ZeroShotData,  # the whole data set
     quiet: bool = True,  # no progress bars
-) -> tuple[Problem, list[Problem], list[dict]]:  # the real problem, those to choose settings on, and the history of training (empty if frozen)
+) -> tuple[Problem, Problem, list[dict]]:  # the real problem, the validation problem, and the history of training (empty if frozen)
     "Everything up to the importance of the seen classes."
-    config, pictures = folder.config, photos_key(data)
-    data = readable_step(folder, data, quiet)
-
-    def finished(prefix: str, part: ZeroShotData, network: CutNetwork, transform: Callable, photos: Photos, key: str, shared: Problem | None) -> Problem:
-        alpha = importance_step(folder, prefix, part, network, transform, key, quiet)
-        own = content_hash(key, split_key(part), network.layer, alpha, network.head.weight)
-        return Problem(part, network, transform, photos, alpha, config, own, shared)
-
-    if trains(config):
-        network, transform, history = network_step(folder, "", data, pictures, quiet)
-        key = content_hash(pictures, model_hash(network.model))
-        photos = photos_step(folder, "", data, network, transform, key, quiet)
-        real = finished("", data, network, transform, photos, key, None)
-        return real, fold_problems(real), history
-    network, transform = load_network(config)
-    key = content_hash(pictures, model_hash(network.model))
-    photos = photos_step(folder, "", data, network, transform, key, quiet)
-    real = finished("", data, head_step(folder, "", data, network, photos, key), transform, photos, key, None)
-    part = data.validation(config.seed)
-    own = photos.take(torch.searchsorted(data.source, part.source))
-    headed = head_step(folder, "validation/", part, network, own, key)
-    return real, [finished("validation/", part, headed, transform, own, key, real)], []
+    pictures = photos_key(data)
+    both = trained_problems if trains(folder.config) else frozen_problems
+    return both(folder, readable_step(folder, data, quiet), pictures, quiet)
 
 # %% ../nbs/11_pipeline.ipynb #8502a9e6
 def make_map(
@@ -413,62 +433,46 @@ def solver_settings(
 # %% ../nbs/11_pipeline.ipynb #850aead3
 RIDGES = (0.01, 0.1, 1.0, 10.0)  # tried for each side of ESZSL
 
-# %% ../nbs/11_pipeline.ipynb #725deae6
-def common_gamma(
-    curves: list[pd.DataFrame],  # from `seen_unseen_curve`, one a validation problem
-) -> tuple[float, float]:  # gamma, and the mean H there
-    "The gamma with the largest harmonic mean, averaged over the problems."
-    grid = np.unique(np.concatenate([c.gamma for c in curves]))
-    mean = np.mean([np.interp(grid, c.gamma, c.H) for c in curves], 0)
-    return float(grid[mean.argmax()]), float(mean.max())
-
-# %% ../nbs/11_pipeline.ipynb #2d9ec2f7
+# %% ../nbs/11_pipeline.ipynb #bedd4e9d
 def compare(
     candidates: Iterable[Any],  # settings to try
-    scores_of: Callable[[Problem, Any], Tensor],  # validation problem, setting -> scores (n, C) of its test images
-    problems: list[Problem],  # the validation problems
-) -> dict[str, Any]:  # `best`, its `gamma`, and the `table` of all: setting, T1, AUSUC, H at its best gamma, all means over the problems
-    "Try settings on the validation problems; the largest AUSUC wins, the first of equals."
-    table = []
+    scores_of: Callable[[Any], Tensor],  # a setting -> scores (n, C) of the validation problem's test images
+    problem: Problem,  # the validation problem
+) -> dict[str, Any]:  # `best`, its `gamma`, and the `table` of all: setting, T1, AUSUC, H at its best gamma
+    "Try settings on the validation problem; the largest AUSUC wins, the first of equals."
+    data, labels, table = problem.data, problem.data.labels[problem.test], []
     for setting in candidates:
-        areas, rights, curves = [], [], []
-        for problem in problems:
-            where = (scores_of(problem, setting), problem.data.labels[problem.test], problem.data.seen, problem.data.unseen)
-            curves.append(seen_unseen_curve(*where))
-            areas.append(ausuc(*where))
-            rights.append(gzsl(*where).T1)
-        gamma, h = common_gamma(curves)
-        table.append({"setting": setting, "T1": float(np.mean(rights)), "AUSUC": float(np.mean(areas)), "H": h, "gamma": gamma})
+        where = (scores_of(setting), labels, data.seen, data.unseen)
+        gamma = choose_gamma(*where)
+        found = gzsl(*where, gamma)
+        table.append({"setting": setting, "T1": found.T1, "AUSUC": ausuc(*where), "H": found.H, "gamma": gamma})
     best = max(table, key=lambda row: row["AUSUC"])
     return {"best": best["setting"], "gamma": best["gamma"], "table": table}
 
-# %% ../nbs/11_pipeline.ipynb #205517dc
+# %% ../nbs/11_pipeline.ipynb #32934c71
 def choose_step(
     folder: RunFolder,  # keeps the choice
-    problems: list[Problem],  # the validation problems
-    knowledge: DomainKnowledge,  # what is known of the classes
+    problem: Problem,  # the validation problem
+    name: str,  # of the kind of knowledge
 ) -> dict[str, Any]:  # "niwt" and "eszsl", each as `compare` gives it
     "Choose the strength of the map, gamma and the baseline's settings for one kind of knowledge, on held-out seen classes only."
+    data, features, knowledge = problem.data, problem.photos.features, problem.data.get_knowledge(name)  # rows of truly unseen classes are NaN
 
-    def known(problem: Problem) -> DomainKnowledge:  # rows of truly unseen classes are NaN there
-        return problem.data.get_knowledge(knowledge.name)
-
-    def niwt(problem: Problem, strength: float) -> Tensor:
-        found = solve(problem, known(problem), strength)
+    def niwt(strength: float) -> Tensor:
+        found = solve(problem, knowledge, strength)
         return problem.judge(found.weight, found.bias)
 
-    def eszsl(problem: Problem, ridges: list[float]) -> Tensor:
-        data, features = problem.data, problem.photos.features
+    def eszsl(ridges: list[float]) -> Tensor:
         model = ESZSL(ridge_features=ridges[0], ridge_knowledge=ridges[1])
-        model.fit(features[data.train], data.labels[data.train], known(problem).values)
-        return model.scores(features[problem.test], known(problem).values)
+        model.fit(features[data.train], data.labels[data.train], knowledge.values)
+        return model.scores(features[problem.test], knowledge.values)
 
     def compute() -> tuple[dict[str, Tensor], dict]:
         pairs = [[a, b] for a in RIDGES for b in RIDGES]
-        return {}, {"niwt": compare(folder.config.strengths, niwt, problems), "eszsl": compare(pairs, eszsl, problems)}
+        return {}, {"niwt": compare(folder.config.strengths, niwt, problem), "eszsl": compare(pairs, eszsl, problem)}
 
-    key = content_hash([p.key for p in problems], [known(p).values for p in problems], solver_settings(folder.config), folder.config.strengths)
-    return folder.step(f"choice-{knowledge.name}", key, compute, f"settings for {knowledge.name}, on held-out seen classes")[1]
+    key = content_hash(problem.key, knowledge.values, solver_settings(folder.config), folder.config.strengths)
+    return folder.step(f"choice-{name}", key, compute, f"settings for {name}, on held-out seen classes")[1]
 
 # %% ../nbs/11_pipeline.ipynb #b63299a5
 def solve_step(
@@ -514,16 +518,16 @@ def control_step(
         return []
     return folder.step(f"control-{knowledge.name}", key, compute, f"control: shuffled {knowledge.name}, {config.shuffles} times")[1]["rows"]
 
-# %% ../nbs/11_pipeline.ipynb #c9bf322c
+# %% ../nbs/11_pipeline.ipynb #c4de5bf1
 def judge_knowledge(
     folder: RunFolder,  # keeps the steps
     problem: Problem,  # the real problem
-    val: list[Problem],  # the validation problems
+    val: Problem,  # the validation problem
     knowledge: DomainKnowledge,  # one kind of knowledge
 ) -> dict[str, Any]:  # `rows` of the table, `scores` by method, `gamma` by method, `choice`, and the new `weight` and `bias`
-    "NIWT, its control and ESZSL for one kind of knowledge: settings from the validation problems, figures from the real one."
+    "NIWT, its control and ESZSL for one kind of knowledge: settings from the validation problem, figures from the real one."
     data, labels, photos = problem.data, problem.data.labels[problem.test], problem.photos
-    choice = choose_step(folder, val, knowledge)
+    choice = choose_step(folder, val, knowledge.name)
     new, facts = solve_step(folder, problem, knowledge, choice["niwt"]["best"])
     ridges = choice["eszsl"]["best"]
     model = ESZSL(ridge_features=ridges[0], ridge_knowledge=ridges[1])
@@ -742,7 +746,7 @@ ABOUT = {
     "about_choices": "Chosen on seen classes only: some of them played the unseen ones, on training images.",
 }
 
-# %% ../nbs/11_pipeline.ipynb #8ae58daf
+# %% ../nbs/11_pipeline.ipynb #c1fb5a88
 def describe(
     problem: Problem,  # the real problem
     judged: dict[str, dict[str, Any]],  # knowledge -> what `judge_knowledge` gives
@@ -760,7 +764,8 @@ def describe(
         choices.append([f"strength of the map, {name}", f"{found['best']} of {', '.join(str(r['setting']) for r in found['table'])}"])
         choices.append([f"gamma, {name}", f"{found['gamma']:.3f} (NIWT), {part['choice']['eszsl']['gamma']:.3f} (ESZSL)"])
         choices.append([f"solver, {name}", f"{part['facts']['solver']}: {part['facts']['reason']}"])
-    network = f"{config.model}, layer {problem.network.layer}, {problem.importance.shape[1]} neurons, " + ("trained here" if trains(config) else "frozen")
+    how = "trained here" + (", with a head of knowledge" if config.guided else "") if trains(config) else "frozen"
+    network = f"{config.model}, layer {problem.network.layer}, {problem.importance.shape[1]} neurons, {how}"
     return {
         "title": f"Zero-shot learning on {data.name}",
         "summary": f"{counts}. The network learned the seen classes; for the unseen ones it got classifiers "

@@ -51,7 +51,7 @@ def setting(
     "A field of a settings class that carries its own explanation."
     return field(default=default, metadata={"help": help})
 
-# %% ../nbs/10a_runs.ipynb #78f22ff8
+# %% ../nbs/10a_runs.ipynb #1dfa57fe
 @dataclass(frozen=True)
 class RunConfig:
     "Everything that can change the result of a run; raises `NiwtError` for a value that is no choice or out of range."
@@ -69,7 +69,9 @@ class RunConfig:
     weights: str = setting("", "weights of a torchvision model: DEFAULT, or a local .pt or .safetensors file; empty: random")
     layer: str = setting("", "layer whose channels are the neurons; empty: the one the network recommends")
     train: str = setting("auto", "network: train all of it; head: frozen, fit only the last layer; auto: network for fieldguide, else head")
-    epochs: int = setting(8, "passes over the training images when the network is trained")
+    guided: bool = setting(True, "train with a head that is made of the first kind of knowledge of the seen classes (train = network)")
+    epochs: int = setting(8, "passes over the images of the first seen classes (train = network)")
+    more_epochs: int = setting(5, "passes over the images of all seen classes after that (train = network)")
     lr: float = setting(0.004, "learning rate when the network is trained")
     l2: float = setting(1e-5, "weight decay of the fitted last layer, relative to the features (train = head): 1e-2 is strong, 1e-6 weak")
     map: str = setting("ridge", "from knowledge to importance: ridge, or cosine (the paper's)")
@@ -79,7 +81,6 @@ class RunConfig:
     lam: float = setting(0.01, "pull of the new weights towards the mean seen weight (solver = lbfgs, reference)")
     max_steps: int = setting(5000, "steps at most (solver = reference)")
     level: bool = setting(True, "give the scores of new classes the mean and spread of the seen ones' on training images; false: as solved")
-    folds: int = setting(5, "parts into which the seen classes are split to choose settings (train = network)")
     images: str = setting("seen", "images on which importances are matched: seen training images or noise")
     n_images: int = setting(64, "how many of them")
     shuffles: int = setting(5, "runs of the control with shuffled knowledge that are averaged")
@@ -91,14 +92,12 @@ class RunConfig:
     def __post_init__(self) -> None:
         for name, choices in CHOICES.items():
             check_name(getattr(self, name), choices, name)
-        for name in ("n_seen", "n_unseen", "image_size", "epochs", "n_images", "batch_size", "max_steps"):
+        for name in ("n_seen", "n_unseen", "image_size", "epochs", "more_epochs", "n_images", "batch_size", "max_steps"):
             if getattr(self, name) < 1:
                 raise NiwtError(f"{name} is {getattr(self, name)}, expected at least 1")
         for name in ("shuffles", "cases", "seed", "l2", "lam", "ridge"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise NiwtError(f"{name} is {getattr(self, name)}, expected 0 or more")
-        if self.folds < 2:
-            raise NiwtError(f"folds is {self.folds}, expected at least 2")
         if not self.lr > 0:
             raise NiwtError(f"lr is {self.lr}, expected more than 0")
         if len(set(self.knowledge)) < len(self.knowledge):
