@@ -1,0 +1,97 @@
+"Several processes measure what one process measures, and a dead one is an error that leaves its finished work usable."
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from niwt_nb.core import load_tensors
+from niwt_nb.importance import class_importance, cmp, open_store, write_importance
+
+WORKERS = Path(__file__).parent / "workers"
+sys.path.insert(0, str(WORKERS))
+from importance_worker import transform, world  # noqa: E402
+
+pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="this PyTorch has no torch.distributed")
+
+
+def torchrun(n: int, *arguments: object) -> subprocess.CompletedProcess:
+    "Start n processes of the worker on this machine."
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", n, WORKERS / "importance_worker.py", *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    return subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=600, env=environment)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    "What one process measures: the store and the streamed class means."
+    data, indices, network = world()
+    folder = tmp_path_factory.mktemp("alone")
+    store = write_importance(network, data, indices, transform, folder, shard=8, dtype="float32", batch_size=8)
+    return store, class_importance(network, data, indices, transform, batch_size=8)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_n_processes_measure_the_same(n, alone, tmp_path):
+    store, streamed = alone
+    result = torchrun(n, tmp_path)
+    assert result.returncode == 0, result.stderr[-3000:]
+    found = open_store(tmp_path, store.manifest)
+    assert found.damaged() == []
+    assert torch.equal(found.column("index"), store.column("index")) and torch.equal(found.column("target"), store.column("target"))
+    assert cmp("rows", found.rows(), store.rows()).close
+    assert cmp("means from shards", found.class_importance()["stage2"].mean, store.class_importance()["stage2"].mean).close
+    for rank in range(n):
+        means, _ = load_tensors(tmp_path / f"rank{rank}.safetensors")
+        assert torch.equal(means["count"], streamed.count)
+        assert cmp(f"streamed means, rank {rank} of {n}", means["mean"], streamed.mean).close
+    assert not (tmp_path / f"rank{n}.safetensors").exists()
+
+
+def test_a_dead_process_ends_the_job_and_leaves_whole_shards(alone, tmp_path):
+    store, _ = alone
+    start = time.monotonic()
+    result = torchrun(2, tmp_path, 1, 4 + 12)  # 4 probes of the data hash, then its first shard and half of its second
+    assert result.returncode != 0 and "SIGKILL" in result.stderr + result.stdout
+    assert time.monotonic() - start < 300
+    assert not list(tmp_path.glob("rank*.safetensors"))
+    found = open_store(tmp_path, store.manifest)
+    missing = found.damaged()
+    assert 3 in missing and 0 not in missing and 1 not in missing  # rank 1 wrote shard 1 and died in shard 3
+    assert all(not found.path(i).exists() for i in missing), "a half shard was left"
+    kept = {i: found.path(i).stat().st_mtime_ns for i in range(found.n_shards) if i not in missing}
+    data, indices, network = world()
+    again = write_importance(network, data, indices, transform, tmp_path, shard=8, dtype="float32", batch_size=8)
+    assert again.damaged() == [] and {i: again.path(i).stat().st_mtime_ns for i in kept} == kept
+    assert cmp("rows", again.rows(), store.rows()).close
+
+
+def test_more_processes_than_work(alone, tmp_path):
+    "Three processes, two batches: the third has nothing to do and still gets the sums."
+    script = tmp_path / "few.py"
+    script.write_text(
+        f"""
+import sys
+sys.path.insert(0, {str(WORKERS)!r})
+from importance_worker import transform, world
+from niwt_nb.core import save_tensors
+from niwt_nb.importance import class_importance, several_processes
+data, indices, network = world()
+with several_processes(60) as (rank, _):
+    few = class_importance(network, data, indices[:10], transform, batch_size=8)
+    save_tensors({str(tmp_path)!r} + f"/few{{rank}}.safetensors", {{"mean": few.mean.nan_to_num(-1), "count": few.count}}, {{}})
+"""
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "3", str(script)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=600, env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""})
+    assert result.returncode == 0, result.stderr[-3000:]
+    data, indices, network = world()
+    expected = class_importance(network, data, indices[:10], transform, batch_size=8)
+    for rank in range(3):
+        means, _ = load_tensors(tmp_path / f"few{rank}.safetensors")
+        assert torch.equal(means["count"], expected.count)
+        assert cmp("few", means["mean"], expected.mean.nan_to_num(-1)).close

@@ -1,0 +1,47 @@
+"One process of several that measure importance together; started by torchrun. Arguments: folder, and the rank that dies after so many images."
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import torch
+
+from niwt_nb.core import save_tensors, seeded
+from niwt_nb.fieldguide import field_guide
+from niwt_nb.importance import class_importance, several_processes, write_importance
+from niwt_nb.network import SmallCNN, cut
+
+
+def world():
+    "A small data set, 71 of its 80 training images, and a network: the same in every process."
+    with seeded(0):
+        data = field_guide(n_seen=20, n_unseen=5, images_per_class=(4, 1), size=32, seed=0)
+        network = cut(SmallCNN(20, width=8, features=16).eval(), "stage2")
+    return data, data.train[torch.arange(80) % 9 != 0], network
+
+
+def transform(image):
+    "PIL image -> (3, H, W) in -0.5 ... 0.5."
+    return torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).view(image.height, image.width, 3).permute(2, 0, 1) / 255 - 0.5
+
+
+def main(folder: Path, victim: int = -1, after: int = 0) -> None:
+    "Write the shards and the class means of both ways; rank `victim` kills itself after `after` images."
+    data, indices, network = world()
+    done = []
+    with several_processes(timeout=60) as (rank, _):
+
+        def seen(image):
+            done.append(1)
+            if rank == victim and len(done) > after:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return transform(image)
+
+        write_importance(network, data, indices, seen, folder, shard=8, dtype="float32", batch_size=8)
+        streamed = class_importance(network, data, indices, seen, batch_size=8)
+        save_tensors(folder / f"rank{rank}.safetensors", {"mean": streamed.mean, "count": streamed.count}, {})
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), *map(int, sys.argv[2:]))
