@@ -10,7 +10,7 @@ __all__ = ['POOLINGS', 'METHODS', 'Agreement', 'cmp', 'pool', 'targets_of', 'gra
            'pack_rows', 'data_hash', 'describe_run', 'differences', 'ImportanceStore', 'open_store', 'write_importance',
            'several_processes', 'count_operations', 'plan_run', 'measure_costs', 'cost_figure']
 
-# %% ../nbs/04_importance.ipynb #c6762109
+# %% ../nbs/04_importance.ipynb #b24073f1
 import copy
 import itertools
 import json
@@ -45,17 +45,7 @@ from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils.flop_counter import FlopCounterMode
 
-from niwt_nb.core import (
-    NiwtError,
-    atomic_path,
-    check_name,
-    content_hash,
-    load_tensors,
-    model_hash,
-    progress,
-    save_tensors,
-    seeded,
-)
+from .core import NiwtError, atomic_path, check_name, content_hash, load_tensors, model_hash, progress, save_tensors, seeded
 from .data import ZeroShotData, batches
 from .network import CutNetwork, cut, evaluating, scores_of
 
@@ -476,7 +466,7 @@ def captum_pass(
 class DegenerateLayerWarning(UserWarning):
     "The importance is legitimate but says nothing: equal to the weights, or zero everywhere."
 
-# %% ../nbs/04_importance.ipynb #688a4201
+# %% ../nbs/04_importance.ipynb #d7fb5de7
 def notice(
     result: Importance,  # of a batch, by the gradient
     head: nn.Linear,  # the last linear layer
@@ -486,7 +476,7 @@ def notice(
     weight = head.weight.detach()[result.target]
     for layer, alpha in result.by_layer.items():
         if not alpha.any():
-            reason = "the scores do not read the positions that are pooled (a transformer's head reads its class token only: pooling='class')"
+            reason = "all units above it are off, or the head reads no pooled position (a transformer's may read the class token only: pooling='class')"
             said.append(f"importance at {layer!r} is zero: {reason}")
         elif alpha.shape == weight.shape and bool((nn.functional.cosine_similarity(alpha, weight, dim=-1) > 1 - 1e-6).all()):
             reason = "everything above it is linear; NIWT learns nothing there, choose an earlier layer"
