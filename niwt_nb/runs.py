@@ -297,14 +297,14 @@ def check_folder(
 # %% ../nbs/10a_runs.ipynb #057c3f0a
 RESULTS = ("metrics.json", "metrics.csv", "results.json", "per_class.csv", "neurons.csv", "report.html", "pictures")
 
-# %% ../nbs/10a_runs.ipynb #b0e2d3d7
+# %% ../nbs/10a_runs.ipynb #61b820e2
 @contextmanager
 def open_run(
     path: str | os.PathLike,  # the run folder, made if it is not there
     config: RunConfig,  # the settings
     replace_run: bool = False,  # a run of other settings or of another version in that folder may be overwritten
     notify: Callable[[str], None] = lambda text: None,  # told about every step in one line
-) -> Iterator[RunFolder]:
+) -> Iterator[RunFolder]:  # the open folder; unlocked when the block ends
     "Lock `path`, check what is in it, write `config.toml` and give the open `RunFolder`; raises `NiwtError` for every reason not to."
     path = Path(path)
     with ExitStack() as stack:

@@ -1,0 +1,266 @@
+"What the pipeline's notebook cannot show: processes that are killed, folders that cannot be written, other data than birds, real photos."
+
+import errno
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+from niwt_nb import pipeline, runs
+from niwt_nb.core import NiwtError
+from niwt_nb.pipeline import run
+from niwt_nb.runs import RunConfig, open_run, read_config
+
+HERE = Path(__file__).parent
+ENV = {**os.environ, "OMP_NUM_THREADS": "1"}
+SMALL = RunConfig(n_seen=12, n_unseen=4, images_per_class=(8, 3), epochs=2, more_epochs=2, n_images=8, shuffles=2, cases=4)
+
+
+def python(*arguments: str, **kw) -> subprocess.CompletedProcess:
+    "Another process of this Python."
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=300, env=ENV, **kw)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    "The folder and the table of a run that nobody disturbed, in a process like those of the test below."
+    folder = tmp_path_factory.mktemp("runs") / "undisturbed"
+    done = python(str(HERE / "workers" / "killed_runs.py"), str(folder), "0", "0")
+    assert done.returncode == 0, done.stderr
+    return folder, json.loads(done.stdout)["rows"]
+
+
+def test_killed_at_20_moments_and_resumed_gives_the_same_digits(finished, tmp_path):
+    done = python(str(HERE / "workers" / "killed_runs.py"), str(tmp_path / "run"), "20", "1")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["killed"] == 20
+    assert result["rows"] == finished[1]
+    assert not result["left"], "temporary files were left behind"
+    for name in ("metrics.json", "metrics.csv", "per_class.csv", "neurons.csv", "config.toml"):
+        assert (tmp_path / "run" / name).read_bytes() == (finished[0] / name).read_bytes(), name
+
+
+def test_a_finished_step_is_not_computed_again(finished, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(finished[0], folder)
+    said: list[str] = []
+    assert run(SMALL, folder, notify=said.append) == finished[1]
+    assert said and all(line.endswith("already done") for line in said), said
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "emptied", "removed"])
+def test_a_damaged_step_is_noticed_and_computed_again(finished, tmp_path, damage):
+    folder = tmp_path / "copy"
+    shutil.copytree(finished[0], folder)
+    step = folder / "weights-attributes.safetensors"
+    raw = bytearray(step.read_bytes())
+    if damage == "removed":
+        step.unlink()
+    else:
+        raw[-1] ^= 255
+        step.write_bytes({"cut": raw[: len(raw) // 2], "flipped": raw, "emptied": b""}[damage])
+    said: list[str] = []
+    rows = run(SMALL, folder, notify=said.append)
+    assert [line for line in said if "already done" not in line][0].startswith("classifiers from attributes")
+    for row, expected in zip(rows, finished[1], strict=True):
+        assert row == pytest.approx(expected), row["method"]
+
+
+def test_two_runs_in_one_folder(tmp_path):
+    hold = "import sys, time; from niwt_nb.runs import *; c = open_run(sys.argv[1], RunConfig()); c.__enter__(); print('in', flush=True); time.sleep(60)"
+    other = subprocess.Popen([sys.executable, "-c", hold, str(tmp_path / "run")], stdout=subprocess.PIPE, text=True, env=ENV)
+    try:
+        assert other.stdout.readline() == "in\n"
+        with pytest.raises(NiwtError, match=f"another run is using .* \\(process {other.pid} on"):
+            run(RunConfig(), tmp_path / "run")
+    finally:
+        other.kill()
+        other.wait()
+        other.stdout.close()
+    with open_run(tmp_path / "run", RunConfig()):
+        pass  # the lock of a killed process holds nobody up
+
+
+def test_a_folder_that_may_not_be_written_to(tmp_path):
+    folder = tmp_path / "locked"
+    folder.mkdir()
+    folder.chmod(0o555)
+    tmp_path.chmod(0o755)
+    code = "import os, sys; from niwt_nb.runs import *\nif os.getuid() == 0: os.setuid(65534)\nwith open_run(sys.argv[1], RunConfig()): pass"
+    for target in (folder, folder / "deeper"):
+        for parent in list(tmp_path.parents)[:3]:
+            if parent.stat().st_uid == os.getuid() and str(parent).startswith("/tmp/"):
+                parent.chmod(parent.stat().st_mode | 0o055)
+        done = python("-c", code, str(target))
+        assert done.returncode == 1
+        assert "NiwtError: may not write to" in done.stderr.splitlines()[-1], done.stderr
+
+
+def test_a_disk_that_is_full(tmp_path, monkeypatch):
+    def full(*args, **kw):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("niwt_nb.core.save_file", full)
+        with pytest.raises(NiwtError, match="the disk is full, .* finished steps are kept"):
+            run(SMALL, tmp_path / "run")
+    assert not list((tmp_path / "run").rglob("*.tmp"))
+    assert not (tmp_path / "run" / "metrics.json").exists()
+
+
+def test_a_limit_on_the_size_of_files(tmp_path):
+    code = "import sys; from niwt_nb.runs import *; import torch\nwith open_run(sys.argv[1], RunConfig()) as r: r.step('big', 'k', lambda: ({'x': torch.zeros(10**6)}, {}))"
+    done = python("-c", code, str(tmp_path / "run"), preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (10**6, 10**6)))
+    assert done.returncode == 1
+    assert "NiwtError" in done.stderr.splitlines()[-1], done.stderr
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == [".lock", "config.toml"]
+
+
+def test_a_run_of_another_version(finished, tmp_path, monkeypatch):
+    folder = tmp_path / "copy"
+    shutil.copytree(finished[0], folder)
+    monkeypatch.setattr(runs, "__version__", "9.9.9")
+    with pytest.raises(NiwtError, match=r"was written by niwt_nb \d.* \(format 1\), this is 9\.9\.9"):
+        run(SMALL, folder)
+
+
+def test_other_settings_reuse_what_still_fits(finished, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(finished[0], folder)
+    said: list[str] = []
+    run(replace(SMALL, shuffles=3), folder, replace_run=True, notify=said.append)
+    assert [line for line in said if "already done" not in line][0].startswith("control")
+    assert read_config(folder / "config.toml").shuffles == 3
+
+
+def test_the_caller_keeps_its_random_numbers(finished, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(finished[0], folder)
+    (folder / "network.safetensors").unlink()
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    run(SMALL, folder)
+    assert torch.equal(torch.rand(3), expected)
+
+
+SHAPES, COLOURS = ("circle", "square", "triangle", "cross"), {"red": (200, 40, 40), "green": (40, 160, 60), "blue": (50, 80, 200), "yellow": (220, 200, 40)}
+NETWORK = """
+from torch import nn
+from torchvision.transforms.functional import pil_to_tensor
+def preprocess(image): return pil_to_tensor(image.resize((32, 32))).float() / 255
+def load(): return nn.Sequential(nn.Conv2d(3, 16, 5, 2), nn.ReLU(), nn.Conv2d(16, 24, 3, 2), nn.ReLU(), nn.Conv2d(24, 32, 3), nn.ReLU(),
+    nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 2))
+"""
+
+
+def draw_shape(shape: str, colour: tuple[int, int, int], dice: np.random.Generator) -> Image.Image:
+    "A coloured shape somewhere on a grey page."
+    image = Image.fromarray(dice.integers(90, 130, (48, 48, 3), dtype=np.uint8))
+    x, y, r = (*dice.integers(16, 32, 2), int(dice.integers(9, 15)))
+    pen = ImageDraw.Draw(image)
+    if shape == "circle":
+        pen.ellipse((x - r, y - r, x + r, y + r), fill=colour)
+    elif shape == "square":
+        pen.rectangle((x - r, y - r, x + r, y + r), fill=colour)
+    elif shape == "triangle":
+        pen.polygon([(x, y - r), (x - r, y + r), (x + r, y + r)], fill=colour)
+    else:
+        pen.rectangle((x - r, y - 3, x + r, y + 3), fill=colour)
+        pen.rectangle((x - 3, y - r, x + 3, y + r), fill=colour)
+    return image
+
+
+@pytest.fixture
+def shapes(tmp_path):
+    "A folder of 16 kinds of shapes with their attributes; four kinds are not to be learned. One name is hostile."
+    dice, names = np.random.default_rng(0), {}
+    for shape in SHAPES:
+        for colour, paint in COLOURS.items():
+            name = "<b>red<" if (shape, colour) == ("circle", "red") else f"{colour} {shape}"
+            names[name] = (shape, colour)
+            (tmp_path / "shapes" / name).mkdir(parents=True)
+            for i in range(8):
+                draw_shape(shape, paint, dice).save(tmp_path / "shapes" / name / f"{i}.png")
+    table = [["class", *SHAPES, *COLOURS], *([n, *(int(s == x) for x in SHAPES), *(int(c == x) for x in COLOURS)] for n, (s, c) in names.items())]
+    (tmp_path / "shapes" / "attributes.csv").write_text("\n".join(",".join(map(str, row)) for row in table))
+    (tmp_path / "net.py").write_text("from niwt_nb.core import import_torchvision; import_torchvision()\n" + NETWORK)
+    unseen = ("<b>red<", "green square", "blue triangle", "yellow cross")
+    config = RunConfig(data="folder", root=str(tmp_path / "shapes"), unseen=unseen, model=f"{tmp_path}/net.py:load", n_images=8, shuffles=1, cases=4)
+    return config, tmp_path
+
+
+def test_a_folder_of_something_else_than_birds(shapes):
+    config, place = shapes
+    rows = run(config, place / "run")
+    assert [r["method"] for r in rows].count("NIWT") == 2
+    page = (place / "run" / "report.html").read_text(encoding="utf-8")
+    assert "<b>red<" not in page and "&lt;b&gt;red&lt;" in page
+
+
+def test_a_broken_image_stops_a_run_or_is_left_out_when_asked(shapes):
+    config, place = shapes
+    broken = place / "shapes" / "blue circle" / "3.png"
+    broken.write_bytes(broken.read_bytes()[:100])
+    with pytest.raises(NiwtError, match="3.png"):
+        run(config, place / "run")
+    rows = run(replace(config, skip_broken=True), place / "left-out")
+    assert rows
+    results = json.loads((place / "left-out" / "results.json").read_text())
+    assert any("1 images left out" in value and "3.png" in value for _, value in results["data"])
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"layer": "layer9"}, "unknown layer 'layer9'"),
+        ({"unseen": ("purple square",)}, "unknown class|purple square"),
+        ({"knowledge": ("sounds",)}, "unknown knowledge 'sounds'"),
+        ({"model": "no_such_module:load"}, "cannot import 'no_such_module'"),
+        ({"model": "resnet19"}, "unknown network 'resnet19'"),
+        ({"root": "/no/such/folder"}, "no folder '/no/such/folder'"),
+    ],
+)
+def test_wrong_input_is_one_clear_error(shapes, change, message):
+    config, place = shapes
+    with pytest.raises(NiwtError, match=message):
+        run(replace(config, **change), place / "run")
+
+
+def test_attributes_that_cannot_be_used(shapes):
+    config, place = shapes
+    table = place / "shapes" / "attributes.csv"
+    good = table.read_text()
+    for bad, message in ((good.replace(",1,", ",nan,", 1), "nan|NaN|number"), (good.rsplit("\n", 1)[0], "no row|not in|yellow cross"), ("", "empty")):
+        table.write_text(bad)
+        with pytest.raises(NiwtError, match=message):
+            run(config, place / "run")
+
+
+CUB, SPLITS, BACKBONE = (os.environ.get(name) for name in ("NIWT_CUB_ROOT", "NIWT_XLSA17_ROOT", "NIWT_BACKBONE"))
+
+
+@pytest.mark.skipif(not (CUB and SPLITS and BACKBONE), reason="needs NIWT_CUB_ROOT, NIWT_XLSA17_ROOT and NIWT_BACKBONE")
+def test_an_excerpt_of_the_real_photos(tmp_path, monkeypatch):
+    from niwt_nb.data import excerpt
+
+    whole = pipeline.load_data
+    monkeypatch.setattr(pipeline, "load_data", lambda config: excerpt(whole(config), 12, 4, per_class=8))
+    splits = str(Path(SPLITS) / "CUB" / "att_splits.mat")
+    config = RunConfig(data="cub", root=CUB, splits=splits, model=BACKBONE, knowledge=("attributes", "captions"), n_images=8, shuffles=2, cases=4)
+    rows = run(config, tmp_path / "run")
+    for knowledge in config.knowledge:
+        best = {r["method"]: r for r in rows if r["calibrated"] and r["knowledge"] == knowledge}
+        assert best["NIWT"]["T1"] > 0.5, rows
+        assert best["NIWT"]["T1"] > best["NIWT, shuffled"]["T1"] + 0.2
+        assert best["ESZSL"]["T1"] > 0.4
