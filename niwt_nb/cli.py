@@ -221,7 +221,7 @@ def report(
 
     typer.echo(f"report: {write_report(folder)}")
 
-# %% ../nbs/12_cli.ipynb #73ae42fc
+# %% ../nbs/12_cli.ipynb #e99b5726
 @app.command()
 @plain_errors
 def bench(
@@ -230,6 +230,7 @@ def bench(
     quiet: Quiet = False,  # no progress
 ) -> None:
     "Measure what things cost on this machine, beside a peer or the least that is possible. ratio = ours / theirs."
+    from niwt_nb import bench_importance, bench_transfer  # noqa: F401 (each puts itself on the list)
     from niwt_nb.bench import BENCHES, bench_table, run_bench
     from niwt_nb.core import atomic_path
 

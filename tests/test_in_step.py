@@ -54,12 +54,25 @@ def test_every_module_has_its_notebook():
     assert modules == {module_name(p).split(".")[1] for p in MODULES}
 
 
+def imported(source: str) -> set[str]:
+    "Names of this package's modules that a module imports, in either spelling, at the top or inside functions."
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and (node.level == 1 or (node.module or "").split(".")[0] == "niwt_nb"):
+            module = (node.module or "").removeprefix("niwt_nb").strip(".")
+            found |= {module} if module else {a.name for a in node.names if not a.name.startswith("_")}
+    return found
+
+
+def test_imports_are_found_in_every_spelling():
+    assert imported("from .core import a\nfrom niwt_nb.data import b\nfrom . import bench, __version__\nimport os") == {"core", "data", "bench"}
+
+
 def test_a_module_imports_only_modules_before_it():
     order = [module_name(p).split(".")[1] for p in MODULES]
     wrong = []
     for i, name in enumerate(order):
-        tree = ast.parse((ROOT / "niwt_nb" / f"{name}.py").read_text(encoding="utf-8"))
-        used = {n.module.split(".")[1] for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module and n.module.startswith("niwt_nb.")}
+        used = imported((ROOT / "niwt_nb" / f"{name}.py").read_text(encoding="utf-8"))
         wrong += [f"{name} imports {u}" for u in used if u not in order[:i]]
     assert not wrong, wrong
 

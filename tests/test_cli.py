@@ -1,0 +1,129 @@
+"The command as users meet it: another process, its exit code, one line for a mistake."
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from niwt_nb import __version__
+
+NIWT = [sys.executable, "-c", "from niwt_nb.cli import app; app()"]
+ENV = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
+TINY = ["n_seen=10", "n_unseen=3", "images_per_class=[5, 2]", "epochs=1", "more_epochs=1", "n_images=8", "shuffles=1", "cases=2"]
+TINY = [part for setting in TINY for part in ("--set", setting)]
+
+
+def niwt(*arguments: str, **kw) -> subprocess.CompletedProcess:
+    "The command with these arguments."
+    return subprocess.run([*NIWT, *map(str, arguments)], capture_output=True, text=True, timeout=300, env=ENV, **kw)
+
+
+def test_the_entry_point_is_installed():
+    script = Path(sys.executable).parent / "niwt"
+    if not script.exists():
+        pytest.skip("the package is not installed in this environment")
+    done = subprocess.run([str(script), "--version"], capture_output=True, text=True, timeout=60, env=ENV)
+    assert (done.returncode, done.stdout.strip()) == (0, f"niwt_nb {__version__}")
+
+
+def test_help_teaches_and_does_not_wait_for_torch():
+    code = "import sys; from niwt_nb.cli import app\ntry: app(['--help'])\nfinally: print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env=ENV)
+    assert done.stdout.strip().endswith("False"), "niwt --help loads torch"
+    for word in ("niwt demo", "harmonic mean", "run", "report", "bench", "data"):
+        assert word in done.stdout
+
+
+@pytest.mark.parametrize("command", ["demo", "run", "report", "bench", "data check"])
+def test_every_command_explains_itself(command):
+    done = niwt(*command.split(), "--help")
+    assert done.returncode == 0
+    assert len(done.stdout.splitlines()) > 5
+
+
+def test_nothing_asked_shows_the_help():
+    assert "Start with:  niwt demo" in (lambda d: d.stdout + d.stderr)(niwt())
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["run", "--data", "cup"], "unknown data 'cup'; nearest: 'cub'"),
+        (["run", "--data", "cub"], "needs root"),
+        (["run", "--data", "cub", "--root", "/no/such"], "no folder"),
+        (["run", "--config", "/no/such.toml"], "cannot read the settings"),
+        (["run", "--model", "resnet19", *TINY], "unknown network 'resnet19'"),
+        (["run", "--model", "no/such.py:load", *TINY], "cannot import"),
+        (["demo", "--set", "sed=1"], "unknown setting 'sed'; nearest: 'seed'"),
+        (["demo", "--set", "epochs"], "--set takes name=value"),
+        (["demo", "--set", "epochs=0"], "epochs is 0"),
+        (["demo", "--set", "layer=stage9", *TINY], "unknown layer 'stage9'"),
+        (["report", "/no/such/run"], "holds no finished run"),
+        (["bench", "dmo"], "unknown benchmark 'dmo'; nearest: 'demo'"),
+    ],
+)
+def test_a_mistake_is_one_line_on_stderr_and_exit_code_2(arguments, words, tmp_path):
+    done = niwt(*arguments, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert words in done.stderr and done.stderr.startswith("niwt: ")
+    assert len(done.stderr.strip().splitlines()) == 1 and "Traceback" not in done.stderr
+    assert not done.stdout
+
+
+def test_an_unknown_option_is_exit_code_2():
+    assert niwt("demo", "--sed", "1").returncode == 2
+
+
+def test_quiet_prints_the_table_and_where_the_report_is_and_nothing_else(tmp_path):
+    done = niwt("demo", "--quiet", "--json", "t.json", *TINY, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr
+    lines = done.stdout.strip().splitlines()
+    assert lines[0].split() == ["method", "knowledge", "calibrated", "T1", "U", "S", "H", "AUSUC", "gamma"]
+    assert lines[-1] == "report: niwt-demo/report.html"
+    rows = json.loads((tmp_path / "t.json").read_text())
+    assert len(lines) == len(rows) + 4
+    keys = {"method", "knowledge", "calibrated", "U", "S", "H", "T1", "AUSUC", "gamma", "seed"}
+    assert all(set(row) == keys for row in rows)
+    assert all(0 <= row[k] <= 1 for row in rows for k in ("U", "S", "H", "T1", "AUSUC"))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["niwt-demo", "t.json"]
+    again = niwt("demo", "--quiet", "--seed", "1", *TINY, cwd=tmp_path)
+    assert again.stdout.strip().endswith("report: niwt-demo-seed1/report.html")
+
+
+def test_an_interrupt_says_how_to_go_on_and_the_same_command_does(tmp_path):
+    command = [*NIWT, "demo", *TINY]
+    started = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENV, cwd=tmp_path)
+    while started.poll() is None and not list((tmp_path / "niwt-demo" / "validation").glob("network.*") if (tmp_path / "niwt-demo").exists() else ()):
+        time.sleep(0.01)
+    started.send_signal(signal.SIGINT)
+    _, errors = started.communicate(timeout=60)
+    assert started.returncode == 130, errors
+    assert errors.strip().splitlines()[-1].startswith("niwt: interrupted; the same command goes on")
+    assert "Traceback" not in errors
+    done = niwt("demo", *TINY, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "training on 8 classes: already done" in done.stderr
+
+
+def test_a_folder_that_holds_something_else_is_left_alone(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    done = niwt("demo", "--out", tmp_path / "mine", *TINY)
+    assert done.returncode == 2 and "is not empty and holds no run (there is 'thesis.txt')" in done.stderr
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
+
+
+def test_data_check_says_what_is_there_and_what_is_missing(tmp_path):
+    done = niwt("data", "check", tmp_path)
+    assert done.returncode == 1 and "Layout expected" in done.stdout
+    cub = os.environ.get("NIWT_CUB_ROOT")
+    if cub:
+        done = niwt("data", "check", cub)
+        assert done.returncode == 0, done.stdout
+        assert "11788" in done.stdout
