@@ -119,7 +119,12 @@ def test_a_disk_that_is_full(tmp_path, monkeypatch):
 
 
 def test_a_limit_on_the_size_of_files(tmp_path):
-    code = "import sys; from niwt_nb.runs import *; import torch\nwith open_run(sys.argv[1], RunConfig()) as r: r.step('big', 'k', lambda: ({'x': torch.zeros(10**6)}, {}))"
+    code = """
+import sys, torch
+from niwt_nb.runs import RunConfig, open_run
+with open_run(sys.argv[1], RunConfig()) as run:
+    run.step('big', 'k', lambda: ({'x': torch.zeros(10**6)}, {}))
+"""
     done = python("-c", code, str(tmp_path / "run"), preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (10**6, 10**6)))
     assert done.returncode == 1
     assert "NiwtError" in done.stderr.splitlines()[-1], done.stderr
