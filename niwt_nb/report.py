@@ -137,7 +137,7 @@ def case_html(
         f"<p>{text(case.get('sentence', ''))}</p>{bars_html(case.get('attributes', []))}{note}</article>"
     )
 
-# %% ../nbs/10b_report.ipynb #452a5f50
+# %% ../nbs/10b_report.ipynb #af83ab7c
 STYLE = """
 :root{--ink:#1c2430;--soft:#5b6675;--line:#d9dee5;--page:#fbfbf9;--card:#fff;--accent:#0b6e6e;--good:#1c7c3c;--bad:#b3372b;
   color-scheme:light dark}
@@ -204,7 +204,7 @@ footer{padding:2em 20px 3em}
 @media print{
   body{font-size:10.5pt;background:#fff} main,header,footer{max-width:none;padding-left:0;padding-right:0} nav{display:none}
   .frame,.frame.tall,pre{max-height:none;overflow:visible} pre{white-space:pre-wrap;overflow-wrap:anywhere}
-  h2,h3{break-after:avoid} tr,figure,.tile{break-inside:avoid} thead{display:table-header-group} th{position:static}
+  h2,h3,h2+.soft{break-after:avoid} tr,figure,.tile{break-inside:avoid} thead{display:table-header-group} th{position:static}
   .cases{grid-template-columns:repeat(3,1fr)} .charts{grid-template-columns:1fr 1fr} .bars li{grid-template-columns:minmax(0,7em) 1fr 2.6em}}
 """
 PAGE = """<!doctype html>
