@@ -469,20 +469,20 @@ def shuffled_control(
     numbers = ("U", "S", "H", "T1", "AUSUC", "gamma")
     return [{**rows[0], **{k: sum(r[k] for r in rows) / shuffles for k in numbers}} for rows in zip(*runs, strict=True)]
 
-# %% ../nbs/07a_baselines.ipynb #fe461d4a
+# %% ../nbs/07a_baselines.ipynb #ea478e64
 def baselines() -> dict[str, tuple[Baseline, dict[str, list]]]:  # name -> (estimator, grid of settings to choose from)
     "Every baseline with the settings that are tried on validation classes; the grids are small on purpose, so that each method gets the same few tries."
-    ranking: dict[str, list] = {"weight_decay": [3e-4, 1e-3, 3e-3], "epochs": [4, 8]}
+    ranking: dict[str, list] = {"epochs": [8, 16, 32], "weight_decay": [1e-3, 1e-2]}
     return {
-        "ESZSL": (ESZSL(features="standard"), {"ridge_features": [0.3, 1.0, 3.0], "ridge_knowledge": [0.3, 3.0]}),
+        "ESZSL": (ESZSL(features="standard"), {"ridge_features": [0.5, 1.0, 2.0], "ridge_knowledge": [1.0, 3.0, 10.0]}),
         "SAE": (SAE(), {"balance": [0.03, 0.1, 0.3, 1.0], "direction": ["to features", "to knowledge"]}),
         "DeViSE": (RankingForm("devise"), ranking),
         "SJE": (RankingForm("sje"), ranking),
         "ALE": (RankingForm("ale"), ranking),
-        "DEM": (DEM(), {"weight_decay": [1e-4, 1e-3], "features": ["centre", "unit"]}),
-        "class-norm MLP": (ClassNorm(), {"epochs": [5, 10], "features": ["centre", "unit"]}),
-        "ICIS": (ICIS(), {"epochs": [50, 150], "l2": [1e-6, 1e-5]}),
-        "weight regression": (WeightRegression(), {"ridge": [0.03, 0.1, 0.3, 1.0], "l2": [1e-6, 1e-5]}),
+        "DEM": (DEM(), {"steps": [50, 100, 200], "weight_decay": [0.0, 1e-4]}),
+        "class-norm MLP": (ClassNorm(features="centre"), {"epochs": [2, 4, 8], "weight_decay": [1e-4, 1e-3]}),
+        "ICIS": (ICIS(), {"epochs": [50, 100], "l2": [1e-6, 1e-5, 1e-4]}),
+        "weight regression": (WeightRegression(), {"ridge": [0.05, 0.1, 0.2, 0.5], "l2": [1e-6, 1e-5, 1e-4]}),
     }
 
 # %% ../nbs/07a_baselines.ipynb #e2f2c0c3
