@@ -831,7 +831,7 @@ def finish(
     folder.write("results.json", json.dumps(results, indent=1))
     return write_report(folder.path)
 
-# %% ../nbs/11_pipeline.ipynb #c0edf67e
+# %% ../nbs/11_pipeline.ipynb #ad55e110
 def run(
     config: RunConfig,  # all settings
     out: str | os.PathLike = "niwt-run",  # the run folder; a run in it that was interrupted is finished
@@ -840,7 +840,7 @@ def run(
     notify: Callable[[str], None] = lambda text: None,  # told about every step in one line
 ) -> list[dict[str, Any]]:  # the table: method, knowledge, calibrated, U, S, H, T1, AUSUC, gamma, seed
     "All steps of NIWT, from the images to the report; raises `NiwtError` for settings, data or folders that cannot be used."
-    with open_run(out, config, replace_run, notify) as folder:
+    with seeded(config.seed), open_run(out, config, replace_run, notify) as folder:
         data = load_data(config)
         real, val, history = problems(folder, data, quiet)
         names = config.knowledge or (next(iter(data.knowledge)),)

@@ -209,10 +209,11 @@ def locked(
         f.flush()
         yield
 
-# %% ../nbs/10a_runs.ipynb #03c3b091
+# %% ../nbs/10a_runs.ipynb #6bf498f4
 @contextmanager
 def plain_os_errors(
     path: str | os.PathLike,  # the folder that is being written to
+    only_full: bool = False,  # leave *not permitted* alone, where the block also reads files of others
 ) -> Iterator[None]:
     "Turn *disk full*, *read-only* and *not permitted* inside the block into a `NiwtError` that says what to do; other errors pass through."
     full = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up", errno.EFBIG: "a file may not become that large here"}
@@ -222,7 +223,7 @@ def plain_os_errors(
     except OSError as e:
         if e.errno in full:
             raise NiwtError(f"{full[e.errno]}, nothing more could be written to {str(path)!r}; make room and run again: finished steps are kept") from e
-        if e.errno in denied:
+        if e.errno in denied and not only_full:
             raise NiwtError(f"may not write to {str(e.filename or path)!r} ({e.strerror}); choose a folder of your own") from e
         raise
     except SafetensorError as e:
@@ -230,7 +231,7 @@ def plain_os_errors(
             raise
         raise NiwtError(f"the disk is full, nothing more could be written to {str(path)!r}; make room and run again: finished steps are kept") from e
 
-# %% ../nbs/10a_runs.ipynb #66b14189
+# %% ../nbs/10a_runs.ipynb #05350a05
 @dataclass
 class RunFolder:
     "An open run folder: keeps finished steps and says how long each took. Open one with `open_run`."
@@ -255,7 +256,8 @@ class RunFolder:
             except NiwtError as e:
                 self.notify(f"{about or name}: computed again, for the file does not fit ({e})")
         start = time.perf_counter()
-        tensors, facts = compute()
+        with plain_os_errors(self.path, only_full=True):  # a step may keep what it has so far
+            tensors, facts = compute()
         self.seconds[name], self.images[name] = round(time.perf_counter() - start, 3), facts.get("images", 0)
         with plain_os_errors(self.path):
             save_tensors(path, tensors, {**expect, "seconds": self.seconds[name], "facts": facts})

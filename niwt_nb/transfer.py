@@ -819,7 +819,7 @@ def join_layers(
     layer, tail = "+".join(j.layer for j in jacobians), "+".join(j.tail for j in jacobians)
     return PooledJacobian(torch.cat(each, 1) if each else mean[None][:0], mean, jacobians[0].images, "joined", layer, tail), joint, scales
 
-# %% ../nbs/06_transfer.ipynb #eab8103b
+# %% ../nbs/06_transfer.ipynb #612ed632
 def extend(
     head: nn.Linear,  # the seen classes' head
     weight: Tensor,  # (n, D) rows to add
@@ -835,7 +835,7 @@ def extend(
         raise NiwtError(f"{len(weight)} new weights need {len(weight)} biases, got shape {tuple(bias.shape)}")
     old = head.weight.detach()
     old_bias = torch.zeros(len(old)).to(old) if head.bias is None else head.bias.detach()
-    bigger = nn.Linear(head.in_features, len(old) + len(weight)).to(old)
+    bigger = nn.utils.skip_init(nn.Linear, head.in_features, len(old) + len(weight), device=old.device, dtype=old.dtype)
     with torch.no_grad():
         bigger.weight.copy_(torch.cat([old, weight.to(old)]))
         bigger.bias.copy_(torch.cat([old_bias, bias.to(old)]))

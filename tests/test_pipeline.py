@@ -246,7 +246,12 @@ def test_attributes_that_cannot_be_used(shapes):
     config, place = shapes
     table = place / "shapes" / "attributes.csv"
     good = table.read_text()
-    for bad, message in ((good.replace(",1,", ",nan,", 1), "nan|NaN|number"), (good.rsplit("\n", 1)[0], "no row|not in|yellow cross"), ("", "empty")):
+    wrong = {
+        good.replace(",1,", ",nan,", 1): "nan|NaN|number",
+        good.rsplit("\n", 1)[0]: "no row|not in|yellow cross",
+        "": "expected a header and at least one row",
+    }
+    for bad, message in wrong.items():
         table.write_text(bad)
         with pytest.raises(NiwtError, match=message):
             run(config, place / "run")
@@ -260,12 +265,14 @@ def test_an_excerpt_of_the_real_photos(tmp_path, monkeypatch):
     from niwt_nb.data import excerpt
 
     whole = pipeline.load_data
-    monkeypatch.setattr(pipeline, "load_data", lambda config: excerpt(whole(config), 12, 4, per_class=8))
+    monkeypatch.setattr(pipeline, "load_data", lambda config: excerpt(whole(config), 40, 10, per_class=5))
     splits = str(Path(SPLITS) / "CUB" / "att_splits.mat")
-    config = RunConfig(data="cub", root=CUB, splits=splits, model=BACKBONE, knowledge=("attributes", "captions"), n_images=8, shuffles=2, cases=4)
+    config = RunConfig(
+        data="cub", root=CUB, splits=splits, model=BACKBONE, layer="features.18", knowledge=("attributes", "captions"), n_images=8, shuffles=2, cases=4
+    )
     rows = run(config, tmp_path / "run")
     for knowledge in config.knowledge:
         best = {r["method"]: r for r in rows if r["calibrated"] and r["knowledge"] == knowledge}
-        assert best["NIWT"]["T1"] > 0.5, rows
+        assert best["NIWT"]["T1"] > 0.35, rows  # chance is 0.1
         assert best["NIWT"]["T1"] > best["NIWT, shuffled"]["T1"] + 0.2
-        assert best["ESZSL"]["T1"] > 0.4
+        assert best["ESZSL"]["T1"] > 0.35
