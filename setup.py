@@ -1,16 +1,40 @@
 "Package metadata lives in settings.ini, the one place nbdev reads too."
 
+import shutil
 from configparser import ConfigParser
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 here = Path(__file__).parent
 config = ConfigParser(delimiters=["="], interpolation=None)
 config.read(here / "settings.ini", encoding="utf-8")
 cfg = config["DEFAULT"]
 
+PAGES = ("glossary", "paper_map", "limits", "teaching")
+
+
+class WithLessons(build_py):
+    "Put the lessons and the pages beside them into the package; an editable install reads them where they are."
+
+    def run(self):
+        super().run()
+        if getattr(self, "editable_mode", False):
+            return
+        target = Path(self.build_lib) / cfg["lib_path"] / "lessons"
+        shutil.rmtree(target, ignore_errors=True)
+        for folder, files in {
+            target: [p for p in (here / "nbs" / "lessons").iterdir() if p.suffix in (".ipynb", ".json", ".csv")],
+            target / "pages": [p for p in (here / "nbs" / f"{name}.ipynb" for name in PAGES) if p.exists()],
+        }.items():
+            folder.mkdir(parents=True, exist_ok=True)
+            for path in files:
+                shutil.copy(path, folder / path.name)
+
+
 setup(
+    cmdclass={"build_py": WithLessons},
     name=cfg["lib_name"],
     version=cfg["version"],
     description=cfg["description"],

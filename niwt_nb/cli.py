@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['Out', 'Seed', 'Quiet', 'Json', 'Replace', 'Set', 'Config', 'Data', 'Root', 'Splits', 'Model', 'Weights', 'Layer',
            'Knowledge', 'HELP', 'app', 'data_app', 'plain_errors', 'parse_settings', 'absolute', 'metrics_table',
-           'perform', 'version_option', 'demo', 'run', 'report', 'bench', 'data_check']
+           'perform', 'version_option', 'demo', 'run', 'report', 'bench', 'data_check', 'open_lab', 'lessons']
 
 # %% ../nbs/12_cli.ipynb #02d84b66
 import functools
 import json
+import subprocess
 import sys
 import tomllib
 import warnings
@@ -258,3 +259,40 @@ def data_check(
     typer.echo(str(found))
     if not found.ok:
         raise typer.Exit(1)
+
+# %% ../nbs/12_cli.ipynb #baa069b1
+def open_lab(
+    folder: Path,  # where to start
+) -> int:  # exit code of JupyterLab
+    "Start JupyterLab in `folder` and wait until it is closed."
+    typer.echo("Starting JupyterLab; press Ctrl-C twice here to end it.")
+    return subprocess.call([sys.executable, "-m", "jupyterlab"], cwd=folder)
+
+# %% ../nbs/12_cli.ipynb #f24d20f7
+@app.command()
+@plain_errors
+def lessons(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Your folder; made if it is not there.")] = Path("niwt-lessons"),  # student's folder
+    check: Annotated[bool, typer.Option("--check", help="Run your notebooks, and show which exercises are right.")] = False,  # grade
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Put fresh lessons in place of changed ones; yours stay as NAME.old-1.ipynb.")] = False,  # anew
+    no_open: Annotated[bool, typer.Option("--no-open", help="Copy only, do not start JupyterLab.")] = False,  # no JupyterLab
+    timeout: Annotated[int, typer.Option(min=1, help="Seconds a cell may take with --check.")] = 120,  # seconds a cell
+) -> None:
+    """The course: copies the lessons into FOLDER and opens them in JupyterLab. Work of yours that is already there is kept.
+
+    Begin with 00_the_promise.ipynb. Every exercise tells you whether it is right, and if not, what is likely to be wrong. See how far you are with
+
+      niwt lessons FOLDER --check
+    """
+    from niwt_nb.course import copy_lessons, grade, progress_table
+
+    if check:
+        typer.echo(progress_table(grade(folder, timeout, say=lambda name: typer.echo(f"  {name}", err=True))))
+        return
+    done = copy_lessons(folder, overwrite)
+    for name, state in done.items():
+        if state in ("kept, it is yours", "replaced"):
+            typer.echo(f"  {name}: {state}")
+    typer.echo(f"{sum(n[:2].isdigit() for n in done)} lessons are in {folder}; begin with {min(done)}")
+    if not no_open:
+        raise typer.Exit(open_lab(folder))
