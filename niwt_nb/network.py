@@ -1051,7 +1051,10 @@ def _load_torchvision(name: str, weights: str | os.PathLike | None) -> Backbone:
     check_name(name, ["fieldguide", *models.list_models(module=models)], "network")
     choices = models.get_model_weights(name)
     known = getattr(choices, str(weights), None) if weights is not None else None
-    model = models.get_model(name, weights=known)
+    try:
+        model = models.get_model(name, weights=known)
+    except (OSError, RuntimeError) as e:  # no connection, or a file whose hash is wrong
+        raise NiwtError(f"cannot download the weights {known} ({type(e).__name__}: {e}); give a file of weights instead") from e
     if weights is not None and known is None:
         load_weights(model, weights)
     transform = (known or choices.DEFAULT).transforms()

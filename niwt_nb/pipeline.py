@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PART', 'RIDGES', 'TOO_WIDE', 'ABOUT', 'STEP_NAMES', 'load_data', 'photos_key', 'split_key', 'Photos', 'faster',
-           'photo_pass', 'photos_step', 'readable_step', 'Problem', 'trains', 'untrained', 'load_network',
+           'photo_pass', 'photos_step', 'readable_step', 'Problem', 'trains', 'untrained', 'load_network', 'tune',
            'network_step', 'head_step', 'importance_step', 'make_problem', 'frozen_problems', 'trained_problems',
            'problems', 'make_map', 'level_rows', 'solve', 'solver_settings', 'compare', 'choose_step', 'solve_step',
            'control_step', 'judge_knowledge', 'draw_cases', 'shown', 'picture', 'because', 'explain_cases',
@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from . import __version__
 from .core import NiwtError, content_hash, model_hash, progress, seeded
-from .data import DomainKnowledge, ZeroShotData, batches
+from .data import DomainKnowledge, ZeroShotData, batches, excerpt
 from .evaluate import ESZSL, ausuc, chance, choose_gamma, gzsl, head_scores, metric_rows, predict, seen_unseen_curve, stack
 from .explain import Explainer, explain_prediction, grad_cam, make_explainer, name_neurons, phrase, readable
 from .fieldguide import field_guide
@@ -40,7 +40,9 @@ from .images import ImageFiles
 from .images import readable as leave_out_unreadable
 from .importance import ClassSums, ImportanceEngine, fold_batchnorm, frozen_copy, measure, pool
 from .mapping import CosineLinearMap, RidgeMap
-from .network import CutNetwork, SmallCNN, columns_of, cut, field_guide_transform, fit_head, load_backbone, train_classifier, with_head
+from .network import CutNetwork, FineTuned, SmallCNN, cache_images, columns_of, cut, field_guide_transform, fine_tune, fit_head, load_backbone
+from .network import train_classifier, with_head
+from .presets import beside_paper, departures, get_preset
 from .readers import read_root
 from .report import write_report
 from .runs import FORMAT, RunConfig, RunFolder, config_text, open_run, versions
@@ -50,7 +52,7 @@ from .transfer import PooledJacobian, Transfer, extend, noise_images, pooled_jac
 def load_data(
     config: RunConfig,  # `data`, `root`, `splits`, `unseen`, and the sizes of the field guide
 ) -> ZeroShotData:  # the data set
-    "The data set that the settings name; raises `NiwtError` if it cannot be read or lacks the knowledge that is asked for."
+    "The data set that the settings name, or an excerpt of it; raises `NiwtError` if it cannot be read or lacks the knowledge that is asked for."
     if config.data == "fieldguide":
         data = field_guide(config.n_seen, config.n_unseen, config.images_per_class, config.image_size, config.seed)
     elif not config.root:
@@ -58,6 +60,9 @@ def load_data(
     else:
         unseen = {"unseen": list(config.unseen)} if config.data == "folder" and config.unseen else {}
         data = read_root(config.root, config.splits or None, config.data, seed=config.seed, **unseen)
+    if config.excerpt:
+        seen, others, each = config.excerpt
+        data = excerpt(data, seen, others, each, config.seed)
     for name in config.knowledge:
         data.get_knowledge(name)
     return data
@@ -217,7 +222,7 @@ def trains(
     config: RunConfig,  # `train` and `model`
 ) -> bool:  # whether the whole network is trained
     "Whether a run trains its network or keeps it frozen."
-    return config.train == "network" or (config.train == "auto" and config.model == "fieldguide")
+    return config.train in ("network", "tune") or (config.train == "auto" and config.model == "fieldguide")
 
 # %% ../nbs/11_pipeline.ipynb #e118a319
 def untrained(
@@ -240,6 +245,22 @@ def load_network(
     backbone = load_backbone(config.model, config.weights or None, config.seed)
     return backbone.cut(config.layer or None, torch.stack([backbone.preprocess(Image.new("RGB", (256, 256), c)) for c in ("teal", "tan")])), backbone.preprocess
 
+# %% ../nbs/11_pipeline.ipynb #d7e38ac0
+def tune(
+    config: RunConfig,  # `lr`, `batch_size`, `seed`
+    network: CutNetwork,  # where it starts; not changed
+    data: ZeroShotData,  # what it learns from
+    transform: Callable,  # PIL image -> (3, H, W) tensor
+    knowledge: Tensor | None,  # (C, A) by class id for a head that is made of it; None: an ordinary head
+    epochs: int,  # times that each image is seen
+    checkpoint: Path,  # to go on from
+    quiet: bool = True,  # no progress bar
+) -> FineTuned:  # the trained copy, and how it went
+    "Fine-tune the whole network on the seen classes of `data`."
+    cache = replace(cache_images(data, data.train, transform, quiet), index=data.source[data.train])
+    settings: dict[str, Any] = {"epochs": epochs, "lr": config.lr, "batch_size": config.batch_size, "hold": 0.0, "seed": config.seed}
+    return fine_tune(network, data, transform, cache, "all", knowledge, checkpoint=checkpoint, quiet=quiet, **settings)
+
 # %% ../nbs/11_pipeline.ipynb #2a671a49
 def network_step(
     folder: RunFolder,  # keeps the trained parameters
@@ -257,13 +278,18 @@ def network_step(
     knowledge = data.get_knowledge(config.knowledge[0] if config.knowledge else None).values if config.guided else None
     known = None if knowledge is None else knowledge[data.seen]
     epochs = config.epochs if start is None else config.more_epochs
-    key = content_hash(key, split_key(data), model_hash(network.model), epochs, config.lr, config.seed, known)
+    way: list[Any] = ["tune", config.batch_size] if config.train == "tune" else []
+    key = content_hash(key, split_key(data), model_hash(network.model), epochs, config.lr, config.seed, known, *way)
 
     def compute() -> tuple[dict[str, Tensor], dict]:
-        history = train_classifier(
-            network.model, data, transform, knowledge, epochs=epochs, lr=config.lr, seed=config.seed, checkpoint=checkpoint, quiet=quiet
-        )
-        return dict(network.model.state_dict()), {"history": history.reset_index().to_dict("records"), "images": epochs * len(data.train)}
+        if way:
+            tuned = tune(config, network, data, transform, knowledge, epochs, checkpoint, quiet)
+            state, history = tuned.network.model.state_dict(), tuned.history
+        else:
+            settings: dict[str, Any] = {"epochs": epochs, "lr": config.lr, "seed": config.seed}
+            history = train_classifier(network.model, data, transform, knowledge, checkpoint=checkpoint, quiet=quiet, **settings)
+            state = network.model.state_dict()
+        return dict(state), {"history": history.reset_index().to_dict("records"), "images": epochs * len(data.train)}
 
     state, facts = folder.step(f"{prefix}network", key, compute, f"training on {len(data.seen)} classes")
     checkpoint.unlink(missing_ok=True)
@@ -414,7 +440,8 @@ def solve(
     estimator = make_map(config.map, strength, config.seed).fit(knowledge.rows(data.seen), problem.importance)
     demanded = estimator.predict(knowledge.rows(data.unseen))
     solver = "closed" if config.solver == "auto" else config.solver
-    choices: dict[str, dict[str, Any]] = {"closed": {"ridge": config.ridge, "match": config.map == "cosine"}, "reference": {"max_steps": config.max_steps}}
+    choices: dict[str, dict[str, Any]] = {"closed": {"ridge": config.ridge, "match": config.map == "cosine"}}
+    choices["reference"] = {"max_steps": config.max_steps, "lr": config.solver_lr, "batch_size": config.batch_size}
     images = problem.images if solver == "reference" else problem.jacobian
     found = transfer_weights(problem.network, demanded, images, solver=solver, lam=config.lam, seed=config.seed, **choices.get(solver, {}))
     if not config.level:
@@ -427,7 +454,7 @@ def solver_settings(
     config: RunConfig,  # all settings
 ) -> list[Any]:  # those that `solve` depends on
     "What new rows depend on besides the problem, the knowledge and the strength: part of the key of every step that solves."
-    names = ("map", "solver", "ridge", "lam", "max_steps", "level", "images", "n_images", "seed")
+    names = ("map", "solver", "ridge", "lam", "solver_lr", "batch_size", "max_steps", "level", "images", "n_images", "seed")
     return [getattr(config, name) for name in names]
 
 # %% ../nbs/11_pipeline.ipynb #850aead3
@@ -764,7 +791,8 @@ def describe(
         choices.append([f"strength of the map, {name}", f"{found['best']} of {', '.join(str(r['setting']) for r in found['table'])}"])
         choices.append([f"gamma, {name}", f"{found['gamma']:.3f} (NIWT), {part['choice']['eszsl']['gamma']:.3f} (ESZSL)"])
         choices.append([f"solver, {name}", f"{part['facts']['solver']}: {part['facts']['reason']}"])
-    how = "trained here" + (", with a head of knowledge" if config.guided else "") if trains(config) else "frozen"
+    how = ("fine-tuned" if config.train == "tune" else "trained") + " here" + (", with a head of knowledge" if config.guided else "")
+    how = how if trains(config) else "frozen"
     network = f"{config.model}, layer {problem.network.layer}, {problem.importance.shape[1]} neurons, {how}"
     return {
         "title": f"Zero-shot learning on {data.name}",
@@ -815,7 +843,8 @@ def finish(
     write = lambda name, raw: folder.write(f"pictures/{name}", raw)  # noqa: E731
     explainer = explainer_of(problem, data.get_knowledge(first), part["weight"], part["bias"])
     table = gzsl(part["scores"]["NIWT"], labels, data.seen, data.unseen, gamma, data.classes).per_class
-    results = {"format": FORMAT, **describe(problem, judged, rows), "metrics": rows}
+    results = {"format": FORMAT, **describe(problem, judged, rows), "metrics": rows, "paper": beside_paper(folder.config, rows)}
+    results["departures"] = [[text] for text in (*departures(folder.config), *get_preset(folder.config.preset).differs)] if results["paper"] else []
     results["cases"] = explain_cases(problem, explainer, scores, write)
     results["neurons"] = neuron_dictionary(problem, explainer, write)
     results["charts"] = draw_charts(charts_of(problem, judged, history), write)
@@ -840,6 +869,7 @@ def run(
     notify: Callable[[str], None] = lambda text: None,  # told about every step in one line
 ) -> list[dict[str, Any]]:  # the table: method, knowledge, calibrated, U, S, H, T1, AUSUC, gamma, seed
     "All steps of NIWT, from the images to the report; raises `NiwtError` for settings, data or folders that cannot be used."
+    departures(config)  # an unknown recipe is refused before anything is written
     with seeded(config.seed), open_run(out, config, replace_run, notify) as folder:
         data = load_data(config)
         real, val, history = problems(folder, data, quiet)

@@ -37,7 +37,7 @@ except ImportError:  # not a Unix: no lock there
 # %% ../nbs/10a_runs.ipynb #180949b5
 CHOICES = {
     "data": ("fieldguide", "cub", "awa2", "folder"),
-    "train": ("auto", "network", "head"),
+    "train": ("auto", "network", "tune", "head"),
     "map": ("ridge", "cosine"),
     "solver": ("auto", "closed", "lbfgs", "reference"),
     "images": ("seen", "noise"),
@@ -59,6 +59,7 @@ class RunConfig:
     data: str = setting("fieldguide", "the data set: fieldguide (drawn birds, nothing to download), cub, awa2 or folder")
     root: str = setting("", "folder of the data set (not used by fieldguide)")
     splits: str = setting("", "att_splits.mat with the proposed split (cub, awa2); empty: look beside the data")
+    excerpt: tuple[int, ...] = setting((), "seen classes, unseen classes and images of each to try first, such as [15, 5, 20]; empty: everything")
     unseen: tuple[str, ...] = setting((), "names of the classes to leave out of training (data = folder)")
     knowledge: tuple[str, ...] = setting((), "kinds of domain knowledge, each used on its own (attributes, captions, ...); empty: the first there is")
     n_seen: int = setting(50, "seen species (fieldguide)")
@@ -68,7 +69,8 @@ class RunConfig:
     model: str = setting("fieldguide", "the network: fieldguide (small CNN), a torchvision name, module:function or file.py:function")
     weights: str = setting("", "weights of a torchvision model: DEFAULT, or a local .pt or .safetensors file; empty: random")
     layer: str = setting("", "layer whose channels are the neurons; empty: the one the network recommends")
-    train: str = setting("auto", "network: train all of it; head: frozen, fit only the last layer; auto: network for fieldguide, else head")
+    train: str = setting("auto", "network: train all of it from the start; tune: fit the last layer, then fine-tune all of it; head: fit only the last layer; "
+                         "auto: network for fieldguide, else head")
     guided: bool = setting(True, "train with a head that is made of the first kind of knowledge of the seen classes (train = network)")
     epochs: int = setting(8, "passes over the images of the first seen classes (train = network)")
     more_epochs: int = setting(5, "passes over the images of all seen classes after that (train = network)")
@@ -79,6 +81,7 @@ class RunConfig:
     solver: str = setting("auto", "how new weights are found: closed, lbfgs, reference (the paper's optimiser), auto")
     ridge: float = setting(0.03, "damping of what the layer can barely express (solver = closed)")
     lam: float = setting(0.01, "pull of the new weights towards the mean seen weight (solver = lbfgs, reference)")
+    solver_lr: float = setting(0.001, "Adam's step size (solver = reference)")
     max_steps: int = setting(5000, "steps at most (solver = reference)")
     level: bool = setting(True, "give the scores of new classes the mean and spread of the seen ones' on training images; false: as solved")
     images: str = setting("seen", "images on which importances are matched: seen training images or noise")
@@ -87,6 +90,7 @@ class RunConfig:
     cases: int = setting(12, "predictions that the report explains")
     skip_broken: bool = setting(False, "leave out images that cannot be read instead of stopping at the first")
     batch_size: int = setting(32, "images at a time")
+    preset: str = setting("", "the recipe that these settings came from; its figures are shown beside the result")
     seed: int = setting(0, "every random choice follows from it")
 
     def __post_init__(self) -> None:
@@ -98,8 +102,11 @@ class RunConfig:
         for name in ("shuffles", "cases", "seed", "l2", "lam", "ridge"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise NiwtError(f"{name} is {getattr(self, name)}, expected 0 or more")
-        if not self.lr > 0:
-            raise NiwtError(f"lr is {self.lr}, expected more than 0")
+        for name in ("lr", "solver_lr"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise NiwtError(f"{name} is {getattr(self, name)}, expected more than 0")
+        if self.excerpt and (len(self.excerpt) != 3 or min(self.excerpt) < 1):
+            raise NiwtError(f"excerpt is {list(self.excerpt)}, expected seen classes, unseen classes and images of each, all at least 1")
         if len(set(self.knowledge)) < len(self.knowledge):
             raise NiwtError(f"knowledge names a kind twice: {', '.join(self.knowledge)}")
         if not self.strengths or min(self.strengths) < 0:

@@ -1,0 +1,41 @@
+"The paper's recipes from the command line to the report, on an excerpt of the real photos and with random weights of a small network."
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from niwt_nb.pipeline import run
+from niwt_nb.presets import PRESETS, preset_config
+from niwt_nb.runs import RunConfig, read_config
+
+CUB, SPLITS = os.environ.get("NIWT_CUB_ROOT"), os.environ.get("NIWT_XLSA17_ROOT")
+TINY = {"weights": "", "excerpt": (15, 5, 2), "epochs": 1, "more_epochs": 1, "n_images": 4, "max_steps": 5, "shuffles": 1, "cases": 2}
+
+
+def on_cub(name: str, **settings) -> RunConfig:
+    "A recipe on 20 classes of the real photos."
+    if not (CUB and SPLITS):
+        pytest.skip("needs NIWT_CUB_ROOT and NIWT_XLSA17_ROOT")
+    return replace(preset_config(name), root=CUB, splits=str(Path(SPLITS) / "CUB" / "att_splits.mat"), **{**TINY, **settings})
+
+
+def test_the_recipe_and_the_paper_stand_in_the_report(tmp_path):
+    config = on_cub("cub-vgg16", model="mobilenet_v3_small", layer="features.11", batch_size=8)
+    rows = run(config, tmp_path / "run")
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["paper"][0] == {"what": "the paper, as recalled", "calibrated": False, "U": None, "S": None, "H": 0.37}
+    assert [r["H"] for r in results["paper"][1:]] == [r["H"] for r in rows if r["method"] == "NIWT"]
+    page = (tmp_path / "run" / "report.html").read_text()
+    for words in ("Beside the paper", "model is &#x27;mobilenet_v3_small&#x27;, the recipe has &#x27;vgg16&#x27;", "3,000 ImageNet photos", "fine-tuned here"):
+        assert words in page, words
+    assert read_config(tmp_path / "run" / "config.toml") == config
+
+
+@pytest.mark.skipif(not os.environ.get("NIWT_LONG"), reason="minutes for each network; set NIWT_LONG to run it")
+@pytest.mark.parametrize("name", [name for name in PRESETS if name.startswith("cub")])
+def test_the_recipe_with_its_own_network(name, tmp_path):
+    rows = run(on_cub(name), tmp_path / "run")
+    assert {row["method"] for row in rows} == {"NIWT", "ESZSL", "NIWT, shuffled", "chance"}
