@@ -43,6 +43,7 @@ setup(
     author=cfg["author"],
     license=cfg["license"].upper(),
     keywords=cfg["keywords"].split(),
+    classifiers=["Operating System :: POSIX :: Linux", "Programming Language :: Python :: 3.11", "Typing :: Typed", f"Intended Audience :: {cfg['audience']}"],
     python_requires=f">={cfg['min_python']}",
     packages=find_packages(include=[cfg["lib_path"], f"{cfg['lib_path']}.*"]),
     package_data={cfg["lib_path"]: cfg["package_data"].split()},
