@@ -134,7 +134,10 @@ def paint_mosaic(
     "Square pictures in rows with a word below each; raises `NiwtError` without pictures."
     if not len(images):
         raise NiwtError("no pictures to show")
-    side, words = area.width / columns, 18.0 if len(labels) else 0.0
+    side = area.width / columns
+    per_line = max(6, int(side / 6.1))
+    told = [plain(t, per_line, 2) for t in labels[: len(images)]]
+    words = 8.0 + 13 * max((t.count("\n") + 1 for t in told), default=0) if told else 0.0
     px, rows = int(side * 2), math.ceil(len(images) / columns)
     pad = max(4, px // 24)
     page = np.ones((int(rows * (side + words) * 2), px * columns, 3), np.float32)
@@ -153,9 +156,9 @@ def paint_mosaic(
             at = lambda n, start: start + (np.arange(n) + 0.5) * (px - 2 * pad) / n  # noqa: E731
             for colour, thick in (("black", 2.6), (COLOURS["yellow"], 1.3)):
                 ax.contour(at(m.shape[1], x), at(m.shape[0], y), m.astype(float), levels=[0.5], colors=[colour], linewidths=[thick])
-    for i, label in enumerate(labels[: len(images)]):
-        x, y = (i % columns + 0.5) * px, (i // columns * (side + words) + side) * 2 + 4
-        ax.text(x, y, short(label, side, 8.5), fontsize=8.5, ha="center", va="top", color=COLOURS["ink"])
+    for i, label in enumerate(told):
+        centre, below = (i % columns + 0.5) * px, (i // columns * (side + words) + side) * 2 + 4
+        ax.text(centre, below, label, fontsize=8.5, ha="center", va="top", color=COLOURS["ink"])
     ax.set_axis_off()
     ax.set(xlim=(0, page.shape[1]), ylim=(page.shape[0], 0))
 
@@ -235,7 +238,7 @@ def paint_change(
     if not len(names) == len(a) == len(b):
         raise NiwtError(f"{len(names)} names, {len(a)} values before and {len(b)} after: the numbers must be equal")
     top = area.text(title, size=10.5, fontweight="bold") + 4 if title else 0
-    room = min(170.0, area.width * 0.46)
+    room = min(190.0, area.width * 0.52)
     ax = area.part(room, top, area.width - room - 44, area.height - top - 20).axes()
     ax.set(xlim=(0, 1), ylim=(len(a) - 0.5, -0.5))
     y = np.arange(len(a))

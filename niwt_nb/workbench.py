@@ -76,7 +76,8 @@ class Workbench:
     importance: Tensor  # (S, K) mean importance of the seen classes
     jacobian: PooledJacobian
     designer: ClassDesigner
-    kept: Kept = field(default_factory=Kept)  # answers at this layer
+    kept: Kept = field(default_factory=Kept)  # the last answers at this layer
+    fixed: Kept = field(default_factory=Kept)  # what is measured once at this layer
     layers: dict[str, "Workbench"] = field(default_factory=dict)  # the same bench at other layers
 
     @property
@@ -100,7 +101,7 @@ class Workbench:
         if self.network is None:
             raise NiwtError(f"data set {self.data.name!r} is on the bench with features only; explanations of pictures need a network")
         each = -(-len(self.train) // len(self.data.seen))
-        return self.kept.get("explainer", lambda: fit_explainer(self.network, self.data, self.transform, self.columns, self.head, self.knowledge, each))
+        return self.fixed.get("explainer", lambda: fit_explainer(self.network, self.data, self.transform, self.columns, self.head, self.knowledge, each))
 
     def label(self, row: int) -> str:
         "The name of a head row for people; a star marks what the network was never shown."
@@ -357,7 +358,7 @@ def names_of(
     bench: Workbench,  # with a network
 ) -> pd.DataFrame:  # a row a neuron, see `name_neurons`
     "The names of all neurons of the layer, kept."
-    return bench.kept.get("names", lambda: name_neurons(bench.explainer))
+    return bench.fixed.get("names", lambda: name_neurons(bench.explainer))
 
 # %% ../nbs/09a_workbench.ipynb #f8e95024
 def neuron_label(
@@ -393,7 +394,7 @@ def exciting_pictures(
         return torch.cat([peaks(layer_activations(bench.network, load(p))) for p in parts])
 
     check_neurons([neuron], bench.importance.shape[1])
-    best = bench.kept.get("peaks", measure)[:, neuron].argsort(descending=True)[:n]
+    best = bench.fixed.get("peaks", measure)[:, neuron].argsort(descending=True)[:n]
     index = bench.train[best].tolist()
     pictures = [bench.data.images[i] for i in index]
     x = torch.stack([bench.transform(p) for p in pictures])
@@ -413,7 +414,7 @@ def map_effects(
         answers = np.asarray(bench.designer.estimator.predict(moved.numpy()))
         return (answers[1:] - answers[0]) / np.maximum(bench.importance.double().std(0).numpy(), 1e-12)
 
-    return bench.kept.get("effects", measure)
+    return bench.fixed.get("effects", measure)
 
 # %% ../nbs/09a_workbench.ipynb #81f3ac88
 @dataclass(frozen=True, eq=False)
@@ -534,7 +535,7 @@ def others_right(
             best = bench.head(bench.features).max(1)
         return best.values, bench.columns[best.indices] == bench.data.labels[bench.test]
 
-    value, right = bench.kept.get("others", score)
+    value, right = bench.fixed.get("others", score)
     stays = bench.features @ weight + bias <= value
     return float(right.float().mean()), float((right & stays).float().mean())
 
@@ -626,7 +627,7 @@ def study_edit(
         with torch.no_grad():
             return bench.head(bench.features)
 
-    base, labels = bench.kept.get("scores", score), data.labels[bench.test]
+    base, labels = bench.fixed.get("scores", score), data.labels[bench.test]
     values, tables = known_values(bench, row, changes), []
     for description in (bench.rows[row], values):
         weight, bias = design_class(bench.designer, description)
