@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = ['PART_WORDS', 'DICTIONARY_PAGE', 'readable', 'phrase', 'listing', 'NetworkView', 'check_rows', 'layer_activations',
            'to_size', 'grad_cam', 'layer_gradient', 'weighted_map', 'class_difference_map', 'check_neurons',
-           'neuron_maps', 'fine_map', 'presence', 'average_precision', 'pearson', 'Explainer', 'neuron_answers',
-           'lift_of', 'choose_names', 'name_floor', 'evidence', 'make_explainer', 'peaks', 'fit_explainer',
-           'choose_words', 'explain_prediction', 'Explanations', 'without', 'neurons_behind', 'explain_batch', 'join',
-           'explain_images', 'sentence', 'trust', 'nearest_phrases', 'attribute_map', 'source_pixels', 'object_masks',
-           'part_points', 'parts_of', 'name_neurons', 'region', 'TopImages', 'top_images', 'thumbnail',
-           'dictionary_html', 'neuron_dictionary', 'dictionary_page', 'as_seen', 'NeuronEdit', 'edit_neurons',
-           'edit_effect', 'background_evidence', 'suspicious_neurons']
+           'neuron_maps', 'fine_map', 'presence', 'average_precision', 'pearson', 'InvertedMap', 'Explainer',
+           'neuron_answers', 'lift_of', 'name_evidence', 'choose_names', 'name_floor', 'evidence', 'attribute_rows',
+           'make_explainer', 'peaks', 'fit_explainer', 'check_size', 'choose_words', 'explain_prediction',
+           'Explanations', 'without', 'neurons_behind', 'explain_batch', 'join', 'explain_images', 'sentence', 'trust',
+           'nearest_phrases', 'attribute_view', 'attribute_map', 'source_pixels', 'object_masks', 'part_points',
+           'parts_of', 'name_neurons', 'region', 'TopImages', 'top_images', 'thumbnail', 'dictionary_html',
+           'neuron_dictionary', 'dictionary_page', 'as_seen', 'NeuronEdit', 'edit_neurons', 'edit_effect',
+           'background_evidence', 'suspicious_neurons']
 
 # %% ../nbs/08_explain.ipynb #3a03d1b8
 import base64
@@ -26,12 +27,13 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from captum.attr import LayerGradCam
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
 from .core import NiwtError, check_name, progress
 from .data import batches
-from .mapping import RidgeMap, inverse_map
+from .mapping import ImportanceMap, RidgeMap, inverse_map
 
 # %% ../nbs/08_explain.ipynb #b8836f21
 def readable(
@@ -261,6 +263,23 @@ def pearson(
 
     return unit(a).T @ unit(b)
 
+# %% ../nbs/08_explain.ipynb #2869b1c0
+class InvertedMap(ImportanceMap):
+    "From importance to knowledge through the forward map (ridge of strength `alpha`), inverted by least squares with some `damping`."
+
+    def __init__(self, alpha: float = 1.0, damping: float = 0.01) -> None:
+        self.alpha, self.damping = alpha, damping
+
+    def _fit(self, x: NDArray, y: NDArray) -> None:
+        if self.damping <= 0:
+            raise NiwtError(f"damping must be positive, got {self.damping}")
+        spread = y.std(0)
+        spread = np.where(spread > 1e-9, spread, np.inf)  # a column without spread is never read
+        forward = RidgeMap(alpha=self.alpha).fit(y / spread, x).coef_  # (K, A)
+        gram = forward.T @ forward
+        damped = gram + (self.damping * np.trace(gram) / len(gram) + 1e-30) * np.eye(len(gram))
+        self.coef_ = np.where(np.isfinite(spread), spread, 0)[:, None] * np.linalg.solve(damped, forward.T)
+
 # %% ../nbs/08_explain.ipynb #bb4ab797
 @dataclass(frozen=True, eq=False)
 class Explainer:
@@ -279,8 +298,10 @@ class Explainer:
     unseen: frozenset = frozenset()  # class ids that no image was seen of
     active: Tensor | None = None  # (K,) the usual mean activation
     found_spread: Tensor | None = None  # (A,) how much the evidence found in an image varies
-    lift: Tensor | None = None  # (K, A) how well activation ranks the attribute on seen classes
+    lift: Tensor | None = None  # (K, A) how well activation answers to the attribute on seen classes
     floor: float = 0.0  # confidence that names reach by chance, 95th percentile
+    rows: Tensor | None = None  # (A, D) weight vectors of the attributes, see `attribute_rows`
+    size: tuple[int, int] | None = None  # height and width of the images that it was fitted on
 
     def class_name(self, row: int) -> str:
         "The name of head row `row`."
@@ -304,13 +325,13 @@ class Explainer:
 def neuron_answers(
     importance: Tensor,  # (m, K) importances of seen classes
     values: Tensor,  # (m, A) their domain knowledge
-    alpha: float = 10.0,  # strength of the ridge
+    alpha: float = 1.0,  # strength of the ridge
 ) -> Tensor:  # (K, A)
-    "What a strongly smoothed inverse map says to one neuron alone, one usual deviation above its mean, in spreads of the attribute."
+    "What the inverse map says to one neuron alone when damped to the limit: the forward map's coefficients, in spreads of neuron and attribute."
     scale = importance.std(0).clamp_min(1e-12)
     unit = (importance - importance.mean(0)) / scale
     tidy = (values - values.mean(0)) / values.std(0).clamp_min(1e-12)
-    return torch.as_tensor(RidgeMap(alpha=alpha).fit(unit.numpy(), tidy.numpy()).coef_.T).float()
+    return torch.as_tensor(RidgeMap(alpha=alpha).fit(tidy.numpy(), unit.numpy()).coef_).float()
 
 # %% ../nbs/08_explain.ipynb #5dbd97c4
 def lift_of(
@@ -322,11 +343,19 @@ def lift_of(
     lift = (average_precision(activation, present) - base) / (1 - base).clamp_min(1e-6)
     return torch.where((base > 0) & (base < 1), lift, 0.0).nan_to_num()
 
+# %% ../nbs/08_explain.ipynb #7f6b09a6
+def name_evidence(
+    activation: Tensor,  # (m, K) activations of seen-class images
+    values: Tensor,  # (m, A) domain knowledge of each image's class
+) -> Tensor:  # (K, A) 1 at best, 0 for chance
+    "The mean of `lift_of` and Pearson's r: how well a neuron's activation answers to each attribute on seen classes."
+    return (lift_of(activation, presence(values)) + pearson(activation, values)) / 2
+
 # %% ../nbs/08_explain.ipynb #bdeebb8f
 def choose_names(
     answers: Tensor,  # (K, A) from `neuron_answers`
-    lift: Tensor | None,  # (K, A) from `lift_of`, if there is one
-    shortlist: int = 8,  # names that the map proposes for a neuron; activation chooses among them
+    lift: Tensor | None,  # (K, A) from `name_evidence`, if there is one
+    shortlist: int = 12,  # names that the map proposes for a neuron; activation chooses among them
 ) -> tuple[Tensor, Tensor]:  # confidence (K, 2) and attribute (K, 2) of the best and the second name
     "The map proposes names, the activations choose; without activations the confidence is the attribute's share of the answer's direction."
     if lift is None:
@@ -345,6 +374,7 @@ def name_floor(
     activation: Tensor | None = None,  # (m, K)
     draws: int = 5,  # how many shuffles
     seed: int = 0,  # of the shuffles
+    most: int = 150,  # neurons looked at in each draw, others than in the last
 ) -> float:  # a confidence
     "The confidence that 95 % of names stay below when the knowledge is dealt to the wrong classes."
     ids, inverse = classes.unique(return_inverse=True)
@@ -352,8 +382,9 @@ def name_floor(
     generator, best = torch.Generator().manual_seed(seed), []
     for _ in range(draws):
         mixed = rows[torch.randperm(len(ids), generator=generator)][inverse]
-        lift = None if activation is None else lift_of(activation, presence(mixed))
-        best.append(choose_names(neuron_answers(importance, mixed), lift)[0][:, 0])
+        some = torch.randperm(importance.shape[1], generator=generator)[:most]
+        lift = None if activation is None else name_evidence(activation[:, some], mixed)
+        best.append(choose_names(neuron_answers(importance[:, some], mixed), lift)[0][:, 0])
     return float(torch.cat(best).quantile(0.95))
 
 # %% ../nbs/08_explain.ipynb #e9773b4b
@@ -369,6 +400,17 @@ def evidence(
     found = found @ explainer.parts().T
     return found if explainer.found_spread is None else found / explainer.found_spread
 
+# %% ../nbs/08_explain.ipynb #2e5255f5
+def attribute_rows(
+    head: Tensor,  # (S, D) head rows of the seen classes
+    values: Tensor,  # (S, A) their domain knowledge
+    alpha: float = 0.1,  # strength of the ridge
+) -> Tensor:  # (A, D), zero for an attribute that does not vary
+    "Weight vectors of the attributes: what one standard deviation more of an attribute adds to a class's weights."
+    spread = values.std(0)
+    tidy = (values - values.mean(0)) / torch.where(spread > 1e-6, spread, torch.inf)
+    return torch.as_tensor(RidgeMap(alpha=alpha).fit(tidy.numpy(), head.cpu().numpy()).coef_.T).float()
+
 # %% ../nbs/08_explain.ipynb #17976a6b
 def make_explainer(
     network: Any,  # a cut network
@@ -378,10 +420,11 @@ def make_explainer(
     importance_classes: Tensor,  # (m,) class id of each
     columns: Tensor,  # (n,) class id of each head row
     head: nn.Linear | None = None,  # the head with a row a class; `None`: the network's own
-    estimator: Any = None,  # an unfitted map (see `mapping`); `None`: ridge regression
+    estimator: Any = None,  # an unfitted map (see `mapping`); `None`: the forward map, inverted
     activation: Tensor | None = None,  # (m, K) mean activation of the same images
     peak: Tensor | None = None,  # (m, K) their strongest activation, for names; `None`: `activation`
     seed: int = 0,  # of the shuffles that say how sure a name must be
+    size: tuple[int, int] | None = None,  # height and width of the images, where known: others are refused
 ) -> Explainer:  # ready to explain
     "Fit the inverse map on seen classes and put everything together; raises `NiwtError` where the parts do not fit."
     view = NetworkView(network, head)
@@ -391,13 +434,14 @@ def make_explainer(
     if len(ids) != len(importance):
         raise NiwtError(f"{len(importance)} importances but {len(ids)} class ids")
     table, values = importance.detach().cpu().float(), knowledge.values.float()
-    inverse = inverse_map(estimator or RidgeMap(alpha=0.1), values[ids], table)
+    inverse = inverse_map(estimator or InvertedMap(), values[ids], table)
     read, peak = inverse.predict(table), activation if peak is None else peak
+    known = torch.isin(columns, ids)
     made = Explainer(
         view, columns, tuple(classes), values[columns], tuple(knowledge.names), inverse, read.mean(0), read.std(0).clamp_min(1e-6),
         neuron_answers(table, values[ids]), table.mean(0), frozenset(columns.tolist()) - frozenset(ids.tolist()),
-        lift=None if peak is None else lift_of(peak, presence(values[ids])),
-        floor=name_floor(table, values[ids], ids, peak, seed=seed),
+        lift=None if peak is None else name_evidence(peak, values[ids]),
+        floor=name_floor(table, values[ids], ids, peak, seed=seed), rows=attribute_rows(view.head.weight.detach()[known], values[columns[known]]), size=size,
     )  # fmt: skip
     if activation is None:
         return made
@@ -442,7 +486,20 @@ def fit_explainer(
         peak.append(peaks(a))
         ids.append(y)
     tables: dict[str, Any] = {"activation": torch.cat(mean), "peak": torch.cat(peak)}
+    tables["size"] = (int(x.shape[2]), int(x.shape[3]))
     return make_explainer(view, data.classes, known, torch.cat(importance), torch.cat(ids), columns, **tables, **options)
+
+# %% ../nbs/08_explain.ipynb #1ba4c7c7
+def check_size(
+    explainer: Explainer,  # from `make_explainer` or `fit_explainer`
+    x: Tensor,  # (B, 3, H, W) images
+) -> None:
+    "Raise `NiwtError` for what is no batch of images, or images of another size than the explainer was fitted on."
+    if x.ndim != 4:
+        raise NiwtError(f"expected images (B, 3, H, W), got {tuple(x.shape)}")
+    if explainer.size is not None and tuple(x.shape[2:]) != tuple(explainer.size):
+        size, wanted = (" x ".join(map(str, s)) for s in (x.shape[2:], explainer.size))
+        raise NiwtError(f"images of {size} pixels, but the explainer was fitted on {wanted}; use the same preprocessing")
 
 # %% ../nbs/08_explain.ipynb #d7ae862e
 def choose_words(
@@ -490,7 +547,8 @@ class Explanations:
     neurons: Tensor  # (n, m) the neurons behind the words
     score: Tensor  # (n,) of the class, above the mean of all classes
     drop: Tensor  # (n,) by how much it falls without those neurons
-    random_drop: Tensor  # (n,) and without as many random ones
+    random_drop: Tensor  # (n,) without as many random ones
+    other_drop: Tensor  # (n,) and without those behind as many attributes that it does not name
     size: tuple[int, int] = (0, 0)  # height and width of the images
 
     def __len__(self) -> int:
@@ -541,14 +599,12 @@ def without(
 def neurons_behind(
     explainer: Explainer,  # from `make_explainer`
     words: Tensor,  # (B, top) attributes named
-    importance: Tensor,  # (B, K) of the explained class
-    activation: Tensor,  # (B, K) mean activation in the image
+    adds: Tensor,  # (B, K) what each neuron adds to the explained class in the image
     n: int = 10,  # neurons an image
 ) -> Tensor:  # (B, n)
-    "The neurons that carry the named attributes in an image: what each adds to the class, times its share in those attributes."
+    "The neurons that carry the named attributes in an image: what each adds to the class, times the root of the share that these attributes have in its role."
     share = explainer.parts()
-    named = share[words].sum(1) / share.sum(0).clamp_min(1e-12)
-    adds = (importance - explainer.usual) * activation
+    named = (share[words].sum(1) / share.sum(0).clamp_min(1e-12)).sqrt()
     order = torch.where((adds > 0) & (named > 0), adds * named, torch.where(adds > 0, adds * 1e-6, adds - adds.abs().max()))
     return order.topk(min(n, order.shape[1]), 1).indices
 
@@ -563,7 +619,8 @@ def explain_batch(
     draws: int = 5,  # random choices of as many neurons
     seed: int = 0,  # of these choices
 ) -> Explanations:  # of every image
-    "Map, words, contrast and faithfulness of a batch of predictions, two backward passes through the tail in all."
+    "Map, words, contrast and faithfulness of a batch of predictions, three backward passes through the tail in all."
+    check_size(explainer, x)
     net = explainer.network
     a = layer_activations(net, x)
     with torch.no_grad():
@@ -577,15 +634,18 @@ def explain_batch(
     strength = explainer.read(alpha)
     words = choose_words(strength, explainer.names, top)
     found = torch.full_like(strength, torch.nan) if explainer.active is None else evidence(explainer, alpha, mean)
-    neurons = neurons_behind(explainer, words, alpha, mean, n_neurons)
-    score, left = without(net, a, neurons[:, :0], row), without(net, a, neurons, row)
+    adds = (layer_gradient(net, a, w[row] - w.mean(0)) * a).sum((2, 3)).cpu()
     generator = torch.Generator().manual_seed(seed)
+    others_named = torch.rand(strength.shape, generator=generator).scatter(1, words, -1.0).topk(min(words.shape[1], strength.shape[1] - 1), 1).indices
+    neurons, elsewhere = (neurons_behind(explainer, named, adds, n_neurons) for named in (words, others_named))
+    score = without(net, a, neurons[:, :0], row)
     lots = [torch.rand(len(x), a.shape[1], generator=generator).topk(neurons.shape[1], 1).indices for _ in range(draws)]
     random_drop = torch.stack([score - without(net, a, lot, row) for lot in lots]).mean(0)
     return Explanations(
         torch.full((len(x),), -1), row, other, scores.softmax(1).gather(1, torch.stack([row, other], 1)), strength, found,
         strength - explainer.read(beta), words, weighted_map(a, mine).cpu(), weighted_map(a, mine - theirs).cpu(), neurons,
-        score.cpu(), (score - left).cpu(), random_drop.cpu(), (x.shape[2], x.shape[3]),
+        score.cpu(), (score - without(net, a, neurons, row)).cpu(), random_drop.cpu(), (score - without(net, a, elsewhere, row)).cpu(),
+        (x.shape[2], x.shape[3]),
     )  # fmt: skip
 
 # %% ../nbs/08_explain.ipynb #48e052f5
@@ -668,23 +728,33 @@ def nearest_phrases(
     return [[(phrases[j], float(v)) for v, j in zip(vs, js, strict=True)] for vs, js in zip(best.values, best.indices.tolist(), strict=True)]
 
 # %% ../nbs/08_explain.ipynb #df4f2e90
+def attribute_view(
+    explainer: Explainer,  # from `make_explainer` or `fit_explainer`
+) -> NetworkView:  # head (D -> A): one row an attribute, no bias
+    "The network with the attributes as its classes; raises `NiwtError` for an explainer that has no rows for them."
+    if explainer.rows is None:
+        raise NiwtError("this explainer has no weight vectors for attributes; make it with `make_explainer` or `fit_explainer`")
+    head = nn.Linear(explainer.rows.shape[1], len(explainer.rows), bias=False).to(explainer.network.head.weight)
+    head.weight = nn.Parameter(explainer.rows.to(head.weight), requires_grad=False)
+    return NetworkView(explainer.network, head)
+
+# %% ../nbs/08_explain.ipynb #0f846a23
 def attribute_map(
-    explainer: Explainer,  # from `fit_explainer`, or any with the attribute's neurons
+    explainer: Explainer,  # from `fit_explainer` or `make_explainer`
     x: Tensor,  # (B, 3, H, W) images, preprocessed
     attribute: str | Sequence[str],  # an attribute's name, or one an image
+    fine: bool = True,  # sharpened at the pixels (`fine_map`), or `False`: Grad-CAM at the layer's size
 ) -> Tensor:  # (B, H, W), not negative
-    "Where the neurons of an attribute are more active than usual; raises `NiwtError` for an attribute that no neuron answers to."
+    "Where the network sees an attribute; raises `NiwtError` for an attribute that no neuron answers to."
+    check_size(explainer, x)
     asked = [attribute] * len(x) if isinstance(attribute, str) else list(attribute)
     if len(asked) != len(x):
         raise NiwtError(f"{len(asked)} attributes for {len(x)} images; give one for all or one an image")
-    rows = [explainer.names.index(check_name(n, explainer.names, "attribute")) for n in asked]
-    share = explainer.parts()[rows]
+    picked = [explainer.names.index(check_name(n, explainer.names, "attribute")) for n in asked]
+    share = explainer.parts()[picked]
     if not bool((share.sum(1) > 0).all()):
         raise NiwtError(f"no neuron of layer {explainer.network.layer!r} answers to {asked[int(share.sum(1).argmin())]!r}")
-    a = layer_activations(explainer.network, x)
-    usual = a.mean((0, 2, 3)) if explainer.active is None else explainer.active
-    above = (a - usual.to(a)[:, None, None]) / usual.to(a).clamp_min(1e-6)[:, None, None]
-    return to_size(weighted_map(above, share.to(a)).clamp_min(0), x.shape[-2:])
+    return (fine_map if fine else grad_cam)(attribute_view(explainer), x, picked)
 
 # %% ../nbs/08_explain.ipynb #afcf7599
 def source_pixels(

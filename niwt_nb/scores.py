@@ -4,22 +4,29 @@
 
 # %% auto #0
 __all__ = ['energy_inside', 'pointing_game', 'random_maps', 'score_maps', 'image_truth', 'attribute_pairs', 'part_score',
-           'score_attribute_maps', 'precision_at', 'score_words', 'average_precision_rows', 'score_names',
-           'score_faithfulness', 'deletion_insertion', 'untrained', 'control_explainers', 'score_explanations']
+           'score_attribute_maps', 'part_summary', 'precision_at', 'average_precision_rows', 'score_words',
+           'score_names', 'score_faithfulness', 'deletion_insertion', 'score_deletion', 'untrained',
+           'control_explainers', 'KeptImages', 'peak_activations', 'map_table', 'part_table', 'score_explanations',
+           'headline', 'head_with_unseen', 'field_guide_case', 'field_guide_scores', 'headlines', 'cub_case',
+           'some_of_each', 'cub_scores']
 
 # %% ../nbs/08a_scores.ipynb #7873c806
 import copy
+import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from sklearn.base import clone
 from torch import Tensor, nn
 
-from .core import NiwtError, check_name
-from .data import batches
+from .core import NiwtError, check_name, progress
+from .data import ZeroShotData, batches
 from niwt_nb.explain import (
     Explainer,
     Explanations,
@@ -31,6 +38,7 @@ from niwt_nb.explain import (
     explain_images,
     fine_map,
     fit_explainer,
+    grad_cam,
     layer_activations,
     object_masks,
     part_points,
@@ -40,7 +48,23 @@ from niwt_nb.explain import (
     presence,
     to_size,
 )
-from .network import cut
+from .fieldguide import field_guide
+from .importance import class_importance
+from .mapping import RidgeMap, default_map
+from niwt_nb.network import (
+    CutNetwork,
+    SmallCNN,
+    columns_of,
+    cut,
+    extract_features,
+    field_guide_transform,
+    fit_head,
+    load_backbone,
+    train_field_guide_network,
+    with_head,
+)
+from .readers import read_cub
+from .transfer import choose_balance, extend, pooled_jacobian, transfer_weights
 
 # %% ../nbs/08a_scores.ipynb #bf418a33
 def energy_inside(
@@ -162,21 +186,39 @@ def part_score(
 
 # %% ../nbs/08a_scores.ipynb #e7929d00
 def score_attribute_maps(
-    explainer: Explainer,  # from `fit_explainer`
+    explainer: Explainer,  # from `fit_explainer`; decides which attributes are asked for
     data: Any,  # `ZeroShotData` with masks of parts or part points
     indices: Tensor,  # (n,) image indices
     transform: Callable,  # PIL image -> (3, H, W) tensor
     per_image: int = 4,  # attributes of each image, drawn among those that it has
+    maps_of: Explainer | None = None,  # control: whose maps are judged; `None`: its own
+    wrong: bool = False,  # control: judge the map of an attribute of another part
     batch_size: int = 64,  # maps a batch
     seed: int = 0,  # of the draw
 ) -> pd.DataFrame:  # a row an image and attribute: image, attribute, part and the numbers of `part_score`
     "Does an attribute's map fall on its own part? Energy against area where there are masks, distances where there are points."
     pairs, rows = attribute_pairs(explainer, data, indices, transform, per_image, seed), []
+    asked = [p["attribute"] for p in pairs]
+    if wrong:
+        draw = np.random.default_rng(seed)
+        others = {part: [p["attribute"] for p in pairs if p["part"] != part] for part in {p["part"] for p in pairs}}
+        asked = [str(draw.choice(others[p["part"]] or [p["attribute"]])) for p in pairs]
     for start in range(0, len(pairs), batch_size):
-        some = pairs[start : start + batch_size]
+        some, names = pairs[start : start + batch_size], asked[start : start + batch_size]
         x = torch.stack([transform(data.images[p["image"]]) for p in some])
-        for p, heat in zip(some, attribute_map(explainer, x, [p["attribute"] for p in some]), strict=True):
+        for p, heat in zip(some, attribute_map(explainer if maps_of is None else maps_of, x, names), strict=True):
             rows.append({k: p[k] for k in ("image", "attribute", "part")} | part_score(heat, p))
+    return pd.DataFrame(rows)
+
+# %% ../nbs/08a_scores.ipynb #4d8f99a3
+def part_summary(
+    tables: Mapping[str, pd.DataFrame],  # kind of map -> table from `score_attribute_maps`
+) -> pd.DataFrame:  # a row a kind: energy, area, ratio, pointing, n; or distance, centre_distance, n
+    "Mean scores of several kinds of attribute maps."
+    rows = []
+    for kind, table in tables.items():
+        row: dict[str, Any] = {"maps": kind} | {c: float(table[c].mean()) for c in ("energy", "area", "pointing", "distance", "centre_distance") if c in table}
+        rows.append(row | ({"ratio": row["energy"] / row["area"]} if "energy" in row else {}) | {"n": len(table)})
     return pd.DataFrame(rows)
 
 # %% ../nbs/08a_scores.ipynb #9ca7d6d4
@@ -190,6 +232,14 @@ def precision_at(
     "The share of the k strongest attributes that are true."
     return truth.gather(1, choose_words(strength, names, k, one_per_group)).float().mean(1)
 
+# %% ../nbs/08a_scores.ipynb #5db3ec3b
+def average_precision_rows(
+    strength: Tensor,  # (n, A)
+    truth: Tensor,  # (n, A) bool
+) -> Tensor:  # (n,) NaN where nothing is true
+    "Average precision of each image's ranking of attributes."
+    return average_precision(strength.T, truth.T).diagonal()
+
 # %% ../nbs/08a_scores.ipynb #8d5ec088
 def score_words(
     explainer: Explainer,  # that made the explanations
@@ -197,8 +247,8 @@ def score_words(
     data: Any,  # `ZeroShotData`
     controls: Mapping[str, Tensor] | None = None,  # name -> (n, A) strength from a control, for the same images
     k: int = 8,  # how many words
-) -> pd.DataFrame:  # a row a group of predictions and kind of words: precision, n
-    "Precision of the strongest attributes against those of the image, for predictions of seen and of unseen classes."
+) -> pd.DataFrame:  # a row a group of predictions and kind of words: precision of the k strongest, average precision (ap) of the whole ranking
+    "Precision of the words against what the image shows, for predictions of seen and of unseen classes."
     truth, row = image_truth(explainer, data, explanations.index), explanations.row
     seen = torch.tensor([int(c) not in explainer.unseen for c in explainer.columns])
     often = presence(explainer.knowledge)[seen].float().mean(0) + 1e-6 * explainer.knowledge[seen].float().mean(0)
@@ -209,17 +259,12 @@ def score_words(
         if bool(pick.any()):
             right = float((explainer.columns[row[pick]] == data.labels[explanations.index[pick]]).float().mean())
             common = {"group": group, "n": int(pick.sum()), "right": right}
-            rows += [{"words": name, **common, "precision": float(precision_at(s[pick], truth[pick], explainer.names, k).mean())} for name, s in kinds.items()]
-            rows.append({"words": "chance", **common, "precision": float(truth[pick].float().mean())})
+            for name, s in kinds.items():
+                ap = float(average_precision_rows(s[pick], truth[pick]).nanmean())
+                rows.append({"words": name, **common, "precision": float(precision_at(s[pick], truth[pick], explainer.names, k).mean()), "ap": ap})
+            share = float(truth[pick].float().mean())
+            rows.append({"words": "chance", **common, "precision": share, "ap": share})
     return pd.DataFrame(rows)
-
-# %% ../nbs/08a_scores.ipynb #5db3ec3b
-def average_precision_rows(
-    strength: Tensor,  # (n, A)
-    truth: Tensor,  # (n, A) bool
-) -> Tensor:  # (n,) NaN where nothing is true
-    "Average precision of each image's ranking of attributes."
-    return average_precision(strength.T, truth.T).diagonal()
 
 # %% ../nbs/08a_scores.ipynb #dbefea2e
 def score_names(
@@ -228,6 +273,7 @@ def score_names(
     truth: Tensor,  # (n, A) bool, what these images show
     controls: Mapping[str, Explainer] | None = None,  # explainers of shuffled knowledge or untrained networks
     seeds: Sequence[int] = (0, 1, 2),  # of the random names
+    strangers: Mapping[str, tuple[Explainer, Tensor]] | None = None,  # untrained networks' explainers with their own activations (n, K)
 ) -> pd.DataFrame:  # a row a kind of name: auprc, pearson, above (share of names better than the controls' mean AUPRC), n, distinct
     "How well a neuron's activation on new images ranks those that show its named attribute; controls: random, shuffled and constant names."
     table, r = average_precision(activation, truth), pearson(activation, truth)
@@ -253,6 +299,11 @@ def score_names(
     best = torch.where(usable, table, -1).argmax(1)
     rows = [row("NIWT, all neurons", name), row("NIWT, good names only", name, good)]
     rows += [row(title, n) for title, n in others.items()]
+    for title, (e, own) in (strangers or {}).items():
+        theirs, at = average_precision(own, truth), named(e)[0]
+        fine = usable[at]
+        score = float(theirs[k[: len(at)][fine], at[fine]].mean())
+        rows.append({"names": title, "auprc": score, "pearson": float(pearson(own, truth)[k[: len(at)], at][fine].mean()), "n": int(fine.sum())})
     rows.append(lots[0] | {c: float(np.mean([lot[c] for lot in lots])) for c in ("auprc", "pearson")})
     return pd.DataFrame([*rows, row("one name for all", commonest), row("the best attribute (bound)", best)])
 
@@ -261,16 +312,17 @@ def score_faithfulness(
     explanations: Explanations,  # of n images
     group: Sequence[str] | None = None,  # (n,) names of groups
     seed: int = 0,  # of the bootstrap
-) -> pd.DataFrame:  # a row a group: drop, random_drop, ratio with a 95 % interval, n
-    "Fall of the class's score without the neurons behind the words, and without as many random ones; the ratio of the two means."
+) -> pd.DataFrame:  # a row a group: drop, other_drop, random_drop, ratio of drop to random_drop with a 95 % interval, n
+    "Fall of the class's score without the neurons behind the words, behind as many other words, and without as many random ones; ratio of the means."
     groups = np.asarray(["all"] * len(explanations) if group is None else group)
     rng, rows = np.random.default_rng(seed), []
     for g in sorted(set(groups)):
         pick = np.flatnonzero(groups == g)
-        d, r = explanations.drop.numpy()[pick], explanations.random_drop.numpy()[pick]
+        d, other, r = (t.numpy()[pick] for t in (explanations.drop, explanations.other_drop, explanations.random_drop))
         again = rng.integers(len(pick), size=(500, len(pick)))
         low, high = np.quantile(d[again].mean(1) / np.maximum(r[again].mean(1), 1e-9), [0.025, 0.975])
-        rows.append({"group": g, "drop": d.mean(), "random_drop": r.mean(), "ratio": d.mean() / max(r.mean(), 1e-9), "low": low, "high": high, "n": len(pick)})
+        row = {"group": g, "drop": d.mean(), "other_drop": other.mean(), "random_drop": r.mean(), "ratio": d.mean() / max(r.mean(), 1e-9)}
+        rows.append(row | {"low": low, "high": high, "n": len(pick)})
     return pd.DataFrame(rows)
 
 # %% ../nbs/08a_scores.ipynb #c9a8a8c0
@@ -296,6 +348,29 @@ def deletion_insertion(
             curves.append(both.gather(1, rows.repeat(2)[:, None]).view(2, -1).T)
     return torch.trapezoid(torch.stack(curves), dx=1 / steps, dim=0)
 
+# %% ../nbs/08a_scores.ipynb #27f5b0a0
+def score_deletion(
+    network: Any,  # a cut network
+    data: Any,  # `ZeroShotData`
+    indices: Tensor,  # (n,) image indices
+    transform: Callable,  # PIL image -> (3, H, W) tensor
+    rows: Tensor,  # (n,) head rows that the maps are for
+    steps: int = 10,  # points of the curves besides the start
+    batch_size: int = 50,  # images a batch
+    seed: int = 0,  # of the random map
+) -> pd.DataFrame:  # a row a kind of map: deletion (smaller is better), insertion (larger is better), n
+    "Mean deletion and insertion areas of Grad-CAM, of the fine map and of a random map."
+    sums: dict[str, Tensor] = {}
+    done = 0
+    for x, _, _ in batches(data, indices, transform, batch_size):
+        row = rows[done : done + len(x)]
+        a = layer_activations(network, x[:1])
+        noise = random_maps(len(x), (a.shape[2], a.shape[3]), (x.shape[2], x.shape[3]), seed + done)
+        done += len(x)
+        for kind, maps in {"Grad-CAM": grad_cam(network, x, row), "fine map": fine_map(network, x, row), "random map": noise}.items():
+            sums[kind] = sums.get(kind, torch.zeros(2)) + deletion_insertion(network, x, maps, row, steps).sum(0)
+    return pd.DataFrame([{"maps": k, "deletion": float(s[0]) / done, "insertion": float(s[1]) / done, "n": done} for k, s in sums.items()])
+
 # %% ../nbs/08a_scores.ipynb #93753462
 def untrained(
     network: Any,  # a `CutNetwork`
@@ -319,20 +394,92 @@ def control_explainers(
     columns: Tensor | None = None,  # (n,) class id of each head row
     head: nn.Linear | None = None,  # the head with a row a class
     knowledge: str = "attributes",  # name of the domain knowledge
-    seeds: Sequence[int] = (0, 1, 2),  # of shuffles and fresh weights
+    seeds: Sequence[int] = (0, 1, 2),  # of the shuffles
+    blank_seeds: Sequence[int] = (0,),  # of the fresh weights
     **options: Any,  # for `fit_explainer`
 ) -> dict[str, Explainer]:  # "shuffled knowledge 0", "untrained network 0", ...
     "Explainers that should fail: right network with shuffled knowledge, right knowledge with an untrained network."
     known = data.knowledge[check_name(knowledge, data.knowledge, "knowledge")]
     made = {f"shuffled knowledge {s}": fit_explainer(network, data, transform, columns, head, known.shuffled(s), **options) for s in seeds}
     rows = network.head.out_features if head is None else head.out_features
-    for s in seeds:
+    for s in blank_seeds:
         blank = untrained(network, s)
         with torch.random.fork_rng():
             torch.manual_seed(s)
             fresh = nn.Linear(blank.head.in_features, rows)
         made[f"untrained network {s}"] = fit_explainer(blank, data, transform, columns, fresh, known, **options)
     return made
+
+# %% ../nbs/08a_scores.ipynb #0d324063
+class KeptImages(Sequence):
+    "Images that are remembered after they were drawn or decoded for the first time."
+
+    def __init__(self, images: Sequence) -> None:
+        self.images, self.kept = images, {}  # type: ignore[var-annotated]
+
+    def __len__(self) -> int:
+        "As many as there are."
+        return len(self.images)
+
+    def __getitem__(self, i: Any) -> Any:
+        "The image, from memory if it was asked for before."
+        if int(i) not in self.kept:
+            self.kept[int(i)] = self.images[int(i)]
+        return self.kept[int(i)]
+
+# %% ../nbs/08a_scores.ipynb #412c2cfc
+def peak_activations(
+    network: Any,  # a cut network
+    data: Any,  # `ZeroShotData`
+    indices: Tensor,  # (n,) image indices
+    transform: Callable,  # PIL image -> (3, H, W) tensor
+) -> Tensor:  # (n, K), see `peaks`
+    "The strongest activation of every neuron in every image."
+    return torch.cat([peaks(layer_activations(network, x)).cpu() for x, _, _ in batches(data, indices, transform, 64)])
+
+# %% ../nbs/08a_scores.ipynb #664b0508
+def map_table(
+    explainer: Explainer,  # from `fit_explainer`
+    told: Explanations,  # of n images, `index` filled in
+    blank: Explainer,  # of an untrained network
+    lost: Explanations,  # of the untrained network, for the same images
+    data: Any,  # `ZeroShotData` with masks or boxes
+    transform: Callable,  # PIL image -> (3, H, W) tensor
+    group: Sequence[str],  # (n,) "seen" or "unseen"
+    seeds: Sequence[int] = (0, 1, 2),  # of the random map
+) -> pd.DataFrame:  # as `score_maps` gives it
+    "Where Grad-CAM and the fine map look, beside a random map and the same maps of an untrained network."
+    masks = object_masks(data, told.index, transform)
+    sharp: dict[str, list[Tensor]] = {"fine map": [], "fine map, untrained network": []}
+    done = 0
+    for x, _, _ in batches(data, told.index, transform, 32):
+        for (_, kept), e, rows in zip(sharp.items(), (explainer, blank), (told.row, lost.row), strict=True):
+            kept.append(fine_map(e.network, x, rows[done : done + len(x)]))
+        done += len(x)
+    cells = (told.maps.shape[1], told.maps.shape[2])
+    tables = [score_maps(to_size(told.maps.clamp_min(0), told.size), masks, group, cells, seeds)]
+    tables += [score_maps(torch.cat(kept), masks, group, kind=kind) for kind, kept in sharp.items()]
+    tables.append(score_maps(to_size(lost.maps.clamp_min(0), told.size), masks, group, kind="Grad-CAM, untrained network"))
+    return pd.concat(tables, ignore_index=True)
+
+# %% ../nbs/08a_scores.ipynb #b565982c
+def part_table(
+    explainer: Explainer,  # from `fit_explainer`
+    blank: Explainer,  # of an untrained network
+    data: Any,  # `ZeroShotData`
+    indices: Tensor,  # (n,) image indices
+    transform: Callable,  # PIL image -> (3, H, W) tensor
+) -> pd.DataFrame:  # rows of `part_summary`, then one row a part; empty where the data set knows no parts
+    "Whether attribute maps fall on their own part, beside maps of other attributes and of an untrained network."
+    if data.masks is None and data.parts is None:
+        return pd.DataFrame()
+    own = score_attribute_maps(explainer, data, indices, transform)
+    if not len(own):
+        return pd.DataFrame()
+    kinds = {"own attribute, fine": own, "another part's attribute": score_attribute_maps(explainer, data, indices, transform, wrong=True)}
+    if bool((blank.parts().sum(1) > 0).all()):
+        kinds["own attribute, untrained network"] = score_attribute_maps(explainer, data, indices, transform, maps_of=blank)
+    return part_summary(kinds | {f"own attribute, fine: {part}": table for part, table in own.groupby("part")})
 
 # %% ../nbs/08a_scores.ipynb #49e1e303
 def score_explanations(
@@ -344,36 +491,177 @@ def score_explanations(
     knowledge: str = "attributes",  # name of the domain knowledge
     indices: Tensor | None = None,  # images to explain; `None`: all test images
     seeds: Sequence[int] = (0, 1, 2),  # of the controls
-    quiet: bool = True,  # no progress bars
+    some: int = 200,  # images for the scores that need many passes an image: attribute maps, deletion
     **options: Any,  # for `fit_explainer`
-) -> dict[str, pd.DataFrame]:  # "where", "attributes", "words", "names", "faithfulness"
-    "Scores of maps, attribute maps, words, names and faithfulness, each beside its controls."
-    explainer = fit_explainer(network, data, transform, columns, head, knowledge, quiet=quiet, **options)
-    controls = control_explainers(network, data, transform, explainer.columns, head, knowledge, seeds, quiet=quiet, **options)
+) -> dict[str, pd.DataFrame]:  # "where", "attributes", "words", "names", "faithfulness", "deletion"
+    "Scores of maps, attribute maps, words, names, faithfulness and deletion, each beside its controls."
+    data = replace(data, images=KeptImages(data.images))
+    explainer = fit_explainer(network, data, transform, columns, head, knowledge, **options)
+    controls = control_explainers(network, data, transform, explainer.columns, head, knowledge, seeds, **options)
     test = torch.cat([data.test_seen, data.test_unseen]) if indices is None else torch.as_tensor(indices)
-    told = explain_images(explainer, data, test, transform, quiet=quiet)
+    told = explain_images(explainer, data, test, transform)
+    tells = {name: explain_images(e, data, test, transform, draws=1) for name, e in controls.items()}
     group = ["unseen" if u else "seen" for u in torch.isin(data.labels[test], data.unseen)]
-    masks, where = object_masks(data, test, transform), []
-    fine: list[Tensor] = []
-    peak: list[Tensor] = []
-    for x, _, _ in batches(data, test, transform, 64):
-        done = len(peak)
-        peak += peaks(layer_activations(explainer.network, x))
-        fine += fine_map(explainer.network, x, told.row[done : done + len(x)])
-    blank = next((e for name, e in controls.items() if name.startswith("untrained")), None)
-    cells = (told.maps.shape[1], told.maps.shape[2])
-    where.append(score_maps(to_size(told.maps.clamp_min(0), told.size), masks, group, cells, seeds))
-    where.append(score_maps(torch.stack(fine), masks, group, kind="fine map"))
-    tells = {name: explain_images(e, data, test, transform, quiet=quiet) for name, e in controls.items()}
-    if blank is not None:
-        lost = to_size(tells["untrained network " + str(seeds[0])].maps.clamp_min(0), told.size)
-        where.append(score_maps(lost, masks, group, kind="Grad-CAM, untrained network"))
-    truth = image_truth(explainer, data, test)
-    shuffled = {name: e for name, e in controls.items() if name.startswith("shuffled")}
+    few = torch.linspace(0, len(test) - 1, min(some, len(test))).round().long()
+    blanks = {name: e for name, e in controls.items() if name.startswith("untrained")}
+    blank = next(iter(blanks.values()))
+    lost = next(t for name, t in tells.items() if name in blanks)
+    truth, shuffled = image_truth(explainer, data, test), {name: e for name, e in controls.items() if name not in blanks}
+    strangers = {name: (e, peak_activations(e.network, data, test, transform)) for name, e in blanks.items()}
     return {
-        "where": pd.concat(where, ignore_index=True),
-        "attributes": score_attribute_maps(explainer, data, test, transform) if data.masks is not None or data.parts is not None else pd.DataFrame(),
+        "where": map_table(explainer, told, blank, lost, data, transform, group, seeds),
+        "attributes": part_table(explainer, blank, data, test[few], transform),
         "words": score_words(explainer, told, data, {name: t.strength for name, t in tells.items()}),
-        "names": score_names(explainer, torch.stack(peak), truth, shuffled, seeds),
+        "names": score_names(explainer, peak_activations(explainer.network, data, test, transform), truth, shuffled, seeds, strangers),
         "faithfulness": score_faithfulness(told, group),
+        "deletion": score_deletion(explainer.network, data, test[few], transform, told.row[few]),
     }
+
+# %% ../nbs/08a_scores.ipynb #a4469a07
+def headline(
+    tables: Mapping[str, pd.DataFrame],  # from `score_explanations`
+    drop: float = 5.0,  # how many times more the class should lose without the named neurons than without random ones
+) -> pd.DataFrame:  # a row a question: question, value, control, wanted
+    "The scores that matter, each with its control and the value wanted."
+    rows: list[dict[str, Any]] = []
+
+    def ask(question: str, value: float, control: float, wanted: float) -> None:
+        rows.append({"question": question, "value": float(value), "control": float(control), "wanted": wanted})
+
+    where, words, names = (tables[k].set_index(i) for k, i in (("where", ["group", "maps"]), ("words", ["group", "words"]), ("names", "names")))
+    for g in sorted({g for g, _ in where.index}):
+        for what, wanted in (("energy", 0.8), ("pointing", 0.9), ("ratio", 1.3)):
+            ask(f"fine map, {what}, {g}", where.loc[(g, "fine map"), what], where.loc[(g, "fine map, untrained network"), what], wanted)
+        ask(f"Grad-CAM, energy, {g}", where.loc[(g, "Grad-CAM"), "energy"], where.loc[(g, "Grad-CAM, untrained network"), "energy"], 0.8)
+    parts = tables["attributes"].set_index("maps") if len(tables["attributes"]) else pd.DataFrame()
+    for what, wanted in (("ratio", 3.0), ("pointing", np.nan), ("distance", np.nan)):
+        if what in parts:
+            ask(f"attribute map on its part, {what}", parts.loc["own attribute, fine", what], parts.loc["another part's attribute", what], wanted)
+    for g in sorted({g for g, _ in words.index}):
+        mixed = [w for w in words.loc[g].index if w.startswith("shuffled")]
+        ask(f"words, precision of 8, {g}", words.loc[(g, "NIWT"), "precision"], words.loc[g].loc[mixed, "precision"].mean(), 0.75 if g == "unseen" else np.nan)
+        common = words.loc[(g, "commonest attributes"), "ap"]
+        chance = words.loc[g].loc[mixed, "ap"].mean() / common
+        ask(f"words, average precision over that of the commonest, {g}", words.loc[(g, "NIWT"), "ap"] / common, chance, np.nan)
+    mixed = [w for w in names.index if w.startswith("shuffled")]
+    level, good = names.loc[mixed, "auprc"].mean(), names.loc["NIWT, good names only"]
+    ask("names given, AUPRC over that of shuffled knowledge", good["auprc"] / level, 1.0, 2.0)
+    ask("names of all neurons, the same", names.loc["NIWT, all neurons", "auprc"] / level, names.loc["random", "auprc"] / level, np.nan)
+    ask("names given, share above shuffled knowledge", good["above"], names.loc[mixed, "above"].mean(), 0.8)
+    ask("names given, Pearson r", good["pearson"], names.loc[mixed, "pearson"].mean(), np.nan)
+    for _, row in tables["faithfulness"].iterrows():
+        ask(f"faithfulness, named over random neurons, {row['group']}", row["ratio"], row["other_drop"] / max(row["random_drop"], 1e-9), drop)
+    gone = tables["deletion"].set_index("maps")
+    for what in ("deletion", "insertion"):
+        ask(f"fine map, {what} area", gone.loc["fine map", what], gone.loc["random map", what], np.nan)
+    return pd.DataFrame(rows)
+
+# %% ../nbs/08a_scores.ipynb #4a63ade7
+def head_with_unseen(
+    network: Any,  # a `CutNetwork` with a head for `data.seen`
+    data: ZeroShotData,  # images and knowledge
+    transform: Callable,  # PIL image -> (3, H, W) tensor
+    estimator: Any = None,  # an unfitted map from knowledge to importance; `None`: ridge regression
+    every: int = 8,  # one training image of so many is used
+    n_images: int = 64,  # images of the Jacobian
+) -> nn.Linear:  # rows for `data.seen`, then for `data.unseen`
+    "The head extended by NIWT from the attributes, balanced on seen classes that were left out."
+    words, some, model = data.get_knowledge("attributes"), data.train[::every], estimator or RidgeMap()
+    seen, features = class_importance(network, data, some, transform).mean, extract_features(network, data, some, transform)
+    images = torch.stack([transform(data.images[i]) for i in some[:: max(1, len(some) // n_images)].tolist()])
+    jacobian, known = pooled_jacobian(network, images), words.rows(data.seen)
+
+    def weights(learn: Tensor, new: Tensor) -> Tensor:
+        return transfer_weights(network, clone(model).fit(known[learn], seen[learn]).predict(known[new]), jacobian).weight
+
+    balance = choose_balance(weights, network.head, features, columns_of(data)[data.labels[some]])
+    wanted = clone(model).fit(known, seen).predict(words.rows(data.unseen))
+    found = transfer_weights(network, wanted, jacobian, features=features, loudness=balance.loudness, offset=balance.offset)
+    return extend(network.head, found.weight, found.bias)
+
+# %% ../nbs/08a_scores.ipynb #0f752a5b
+def field_guide_case(
+    seed: int = 0,  # of the world, the first weights and the training
+    folder: str | os.PathLike | None = None,  # trained networks are kept here; `None`: trained anew (0 is the shipped network)
+) -> tuple[ZeroShotData, CutNetwork, nn.Linear]:  # world, network, head with a row for every species
+    "A world of the field guide, its network, and the head extended to the unseen species."
+    data, path = field_guide(seed=seed), None if folder is None else Path(folder) / f"field-guide-{seed}.safetensors"
+    if seed == 0:
+        network = load_backbone().cut()
+    elif path is not None and path.exists():
+        network = load_backbone(weights=path).cut()
+    else:
+        network = cut(train_field_guide_network(data, seed=seed, path=path)[0], SmallCNN.default_layer)
+    return data, network, head_with_unseen(network, data, field_guide_transform)
+
+# %% ../nbs/08a_scores.ipynb #86bbb047
+def field_guide_scores(
+    seeds: Sequence[int] = (0, 1, 2),  # worlds
+    folder: str | os.PathLike | None = None,  # trained networks are kept here
+    quiet: bool = True,  # no progress bar
+    **options: Any,  # for `score_explanations`
+) -> dict[int, dict[str, pd.DataFrame]]:  # seed -> tables
+    "`score_explanations` for several worlds of the field guide."
+    found = {}
+    for seed in progress(list(seeds), "worlds", quiet=quiet):
+        data, network, head = field_guide_case(seed, folder)
+        found[seed] = score_explanations(network, data, field_guide_transform, head=head, **options)
+    return found
+
+# %% ../nbs/08a_scores.ipynb #a188607f
+def headlines(
+    runs: Mapping[Any, Mapping[str, pd.DataFrame]],  # seed or name -> tables
+    drop: float = 5.0,  # see `headline`
+) -> pd.DataFrame:  # a row a question: a column a run, mean, control, wanted, reached ("yes", "no", "")
+    "`headline` of several runs side by side."
+    tables = {name: headline(t, drop).set_index("question") for name, t in runs.items()}
+    first = next(iter(tables.values()))
+    table = pd.DataFrame({str(name): t["value"] for name, t in tables.items()}, index=first.index)
+    table["mean"] = table.mean(axis=1)
+    table["control"] = pd.DataFrame({name: t["control"] for name, t in tables.items()}).mean(axis=1)
+    table["wanted"] = first["wanted"]
+    table["reached"] = np.where(table["wanted"].isna(), "", np.where(table["mean"] >= table["wanted"], "yes", "no"))
+    return table.reset_index()
+
+# %% ../nbs/08a_scores.ipynb #38572cc6
+def cub_case(
+    root: str | os.PathLike,  # the CUB_200_2011 folder
+    splits: str | os.PathLike,  # `att_splits.mat`
+    model: str,  # what `load_backbone` takes
+    layer: str = "features.18",  # whose channels are the neurons
+    l2: float = 1e-5,  # of the head fitted to frozen features
+) -> tuple[ZeroShotData, CutNetwork, Callable, nn.Linear]:  # data, network, its preprocessing, head with a row for every class
+    "CUB and a network whose head knows all classes: fitted or given for the seen ones, transferred for the unseen ones."
+    data, backbone = read_cub(root, splits), load_backbone(model)
+    network = backbone.cut(layer)
+    if network.head.out_features != len(data.seen):
+        features = extract_features(network, data, data.train, backbone.preprocess)
+        network = with_head(network, fit_head(features, columns_of(data)[data.labels[data.train]], len(data.seen), l2=l2))
+    estimator = default_map(data.get_knowledge("attributes").values)
+    return data, network, backbone.preprocess, head_with_unseen(network, data, backbone.preprocess, estimator)
+
+# %% ../nbs/08a_scores.ipynb #75a098a6
+def some_of_each(
+    data: ZeroShotData,  # images and labels
+    indices: Tensor,  # image indices to draw from
+    per_class: int,  # how many of each class at most
+    seed: int = 0,  # of the draw
+) -> Tensor:  # image indices, ascending
+    "A few images of every class, drawn by lot."
+    order = indices[torch.randperm(len(indices), generator=torch.Generator().manual_seed(seed))]
+    return torch.cat([order[data.labels[order] == c][:per_class] for c in data.labels[indices].unique()]).sort().values
+
+# %% ../nbs/08a_scores.ipynb #6e97ecaf
+def cub_scores(
+    root: str | os.PathLike,  # the CUB_200_2011 folder
+    splits: str | os.PathLike,  # `att_splits.mat`
+    model: str,  # what `load_backbone` takes
+    per_class: int = 3,  # test images of each class that are explained
+    layer: str = "features.18",  # whose channels are the neurons
+    some: int = 60,  # images for the scores that need many passes an image
+    train_images: int = 6,  # training images of each seen class that the explainer is fitted on
+) -> dict[str, pd.DataFrame]:  # as `score_explanations` gives them
+    "The scores on a few test photos of every CUB class."
+    data, network, transform, head = cub_case(root, splits, model, layer)
+    test = some_of_each(data, torch.cat([data.test_seen, data.test_unseen]), per_class)
+    return score_explanations(network, data, transform, head=head, indices=test, some=some, per_class=train_images)
