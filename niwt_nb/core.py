@@ -160,7 +160,8 @@ def save_tensors(
 ) -> None:
     "Write `tensors` and `manifest` as one safetensors file, atomically, with a hash of the content."
     clean = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
-    meta = {"manifest": json.dumps(manifest, sort_keys=True), "content": content_hash(clean)}
+    text = json.dumps(manifest, sort_keys=True)
+    meta = {"manifest": text, "manifest_hash": content_hash(text), "content": content_hash(clean)}
     with atomic_path(path) as tmp:
         save_file(clean, str(tmp), metadata=meta)
 
@@ -178,9 +179,11 @@ def load_tensors(
             meta = f.metadata() or {}
             tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118
         manifest = json.loads(meta["manifest"])
-    except (SafetensorError, KeyError, ValueError, OSError) as e:
+        if not isinstance(manifest, dict):
+            raise ValueError(f"its manifest is a {type(manifest).__name__}")
+    except (SafetensorError, KeyError, ValueError, OSError, RecursionError) as e:
         raise NiwtError(f"{str(path)!r} is damaged or was not written by niwt_nb ({type(e).__name__}: {e})") from None
-    if content_hash(tensors) != meta.get("content"):
+    if content_hash(tensors) != meta.get("content") or meta.get("manifest_hash") not in (None, content_hash(meta["manifest"])):
         raise NiwtError(f"{str(path)!r} was changed after it was written: its content does not match its hash")
     differ = [f"{k}: file has {manifest.get(k)!r}, expected {v!r}" for k, v in (expect or {}).items() if manifest.get(k) != v]
     if differ:

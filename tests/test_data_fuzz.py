@@ -1,6 +1,6 @@
 """Malformed input for the readers: whatever the bytes, the answer is a result or a `NiwtError`, soon and in little memory.
 
-`NIWT_FUZZ=20` makes every loop twenty times as long; more than 10,000 malformed files then go through the readers in one run.
+With test_fuzz_files.py more than 10,000 malformed files go through in one run; `NIWT_FUZZ=20` makes every loop twenty times as long.
 """
 
 import contextlib
@@ -111,7 +111,7 @@ def mat_bytes(compress: bool) -> bytes:
 
 @pytest.mark.parametrize("compress", [False, True], ids=["plain", "compressed"])
 def test_a_damaged_mat_file_is_read_or_refused(tmp_path, compress):
-    count = survives(read_att_splits, tmp_path / "att_splits.mat", damaged(mat_bytes(compress), 150 * TIMES, seed=compress))
+    count = survives(read_att_splits, tmp_path / "att_splits.mat", damaged(mat_bytes(compress), 300 * TIMES, seed=compress))
     assert count["refused"] > 50 * TIMES
 
 
@@ -155,7 +155,7 @@ def test_a_damaged_picture_is_read_or_refused(tmp_path, form):
         assert image.mode == "RGB" and image.width * image.height <= MAX_PIXELS
         assert np.asarray(image).shape == (image.height, image.width, 3)
 
-    count = survives(read, path, damaged(picture(form), 60 * TIMES, seed=1))
+    count = survives(read, path, damaged(picture(form), 120 * TIMES, seed=1))
     assert count["refused"] > 5 * TIMES
 
 
@@ -189,21 +189,21 @@ LABELS = b"1 1 1 3 1.5\n1 2 0 1 0.2\n2 1 1 4 0 0 1.509\n2 2 1 2 3\n"
     ids=["csv", "json", "sentences.json", "sentences.csv", "numbered", "matrix", "image attributes"],
 )
 def test_a_damaged_text_file_is_read_or_refused(tmp_path, name, raw, read):
-    count = survives(read, tmp_path / name, damaged(raw, 200 * TIMES, seed=2))
+    count = survives(read, tmp_path / name, damaged(raw, 400 * TIMES, seed=2))
     assert count["refused"] > 10 * TIMES
 
 
 def test_a_damaged_embedding_is_read_or_refused(tmp_path):
     f = io.BytesIO()
     np.save(f, np.arange(12, dtype=np.float32).reshape(4, 3))
-    survives(lambda p: read_embeddings(p, 4), tmp_path / "e.npy", damaged(f.getvalue(), 150 * TIMES, seed=3))
+    survives(lambda p: read_embeddings(p, 4), tmp_path / "e.npy", damaged(f.getvalue(), 300 * TIMES, seed=3))
 
 
 def test_a_damaged_feature_file_is_read_or_refused(tmp_path):
     f = io.BytesIO()
     files = np.array([f"/x/{i}.jpg" for i in range(6)], dtype=object)
     savemat(f, {"features": np.arange(12.0).reshape(2, 6), "labels": np.arange(1, 7)[:, None], "image_files": files})
-    survives(read_features, tmp_path / "res101.mat", damaged(f.getvalue(), 150 * TIMES, seed=4))
+    survives(read_features, tmp_path / "res101.mat", damaged(f.getvalue(), 300 * TIMES, seed=4))
 
 
 @FEW
