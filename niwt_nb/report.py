@@ -202,7 +202,7 @@ footer{padding:2em 20px 3em}
   body{font-size:15.5px} h1{font-size:1.5rem} main,header,footer{padding-left:14px;padding-right:14px}
   th,td{padding:.38em .55em} .tile b{font-size:1.45rem} .tiles{grid-template-columns:1fr 1fr}}
 @media print{
-  body{font-size:10.5pt;background:#fff} main,header,footer{max-width:none;padding-left:0;padding-right:0} nav{display:none}
+  body{font-size:10.5pt;background:#fff} main,header,footer{max-width:none;padding-left:0;padding-right:0} nav{display:none} footer{padding:6px 0 0}
   .frame,.frame.tall,pre{max-height:none;overflow:visible} pre{white-space:pre-wrap;overflow-wrap:anywhere}
   h2,h3,h2+.soft{break-after:avoid} tr,figure,.tile{break-inside:avoid} thead{display:table-header-group} th{position:static}
   .cases{grid-template-columns:repeat(3,1fr)} .charts{grid-template-columns:1fr 1fr} .bars li{grid-template-columns:minmax(0,7em) 1fr 2.6em}}
