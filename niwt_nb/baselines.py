@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['minimise', 'SAE', 'violations', 'devise_loss', 'sje_loss', 'ale_loss', 'RankingForm', 'class_means', 'DEM',
-           'ClassStandardise', 'ClassNorm', 'seen_head', 'HeadBaseline', 'WeightRegression', 'cosine_distance', 'ICIS',
-           'Selection', 'fit_scores', 'rows_of', 'select', 'Measured', 'measure', 'shuffled_control', 'baselines',
-           'compare']
+           'ClassStandardise', 'ClassNorm', 'seen_head', 'scaled_head', 'HeadBaseline', 'WeightRegression',
+           'cosine_distance', 'ICIS', 'blend_heads', 'NIWT', 'PublishedNIWT', 'Selection', 'head_by_id', 'fit_scores',
+           'rows_of', 'select', 'Measured', 'Encoded', 'measure', 'shuffled_control', 'baselines', 'compare']
 
 # %% ../nbs/07a_baselines.ipynb #f8b659df
 import time
@@ -22,8 +22,10 @@ from torch import Tensor, nn
 
 from .core import NiwtError, check_name, content_hash, progress
 from .data import ZeroShotData
-from .evaluate import ESZSL, Baseline, ausuc, chance, choose_gamma, gzsl, metric_rows, ridge_solve
+from .evaluate import ESZSL, Baseline, Scaler, ausuc, chance, choose_gamma, gzsl, metric_rows, ridge_solve
+from .mapping import CosineLinearMap, KernelRidgeMap
 from .network import fit_head
+from .transfer import score_level, solve_reference
 
 # %% ../nbs/07a_baselines.ipynb #99d902e0
 def minimise(
@@ -133,13 +135,15 @@ class RankingForm(Baseline):
     def _fit(self, x: Tensor, k: Tensor, targets: Tensor) -> None:
         losses = {"devise": devise_loss, "sje": sje_loss, "ale": ale_loss}
         of = losses[check_name(self.loss, losses, "loss")]
-        form = nn.Parameter(torch.zeros(x.shape[1], k.shape[1]))
+        _, size, basis = torch.linalg.svd(k, full_matrices=False)
+        basis = basis[size > 1e-5 * size.max()]  # (r, A): no gradient leaves the span of the seen classes' knowledge, which is small
+        form, k = nn.Parameter(torch.zeros(x.shape[1], len(basis))), k @ basis.T
 
         def step(i: Tensor) -> Tensor:
             return of(violations(self.scale * x[i] @ (form @ k.T), targets[i], self.margin))
 
         self.loss_ = minimise(step, [form], len(x), self.epochs, self.lr, self.batch_size, self.weight_decay)
-        self.form_ = form.detach()
+        self.form_ = form.detach() @ basis
 
     def _scores(self, x: Tensor, k: Tensor) -> Tensor:
         return self.scale * x @ (self.form_ @ k.T)
@@ -266,14 +270,31 @@ def seen_head(
             del _HEADS[old]
     return _HEADS[key]
 
+# %% ../nbs/07a_baselines.ipynb #36619394
+def scaled_head(
+    head: nn.Linear,  # of raw features
+    scaler: Scaler,  # fitted, of kind "none" or "standard"
+    n: int,  # rows that the head must have
+) -> nn.Linear:  # of scaled features, with the same scores
+    "A head moved behind a `Scaler`; raises `NiwtError` for a head of another shape."
+    if head.weight.shape != (n, len(scaler.mean_)):
+        raise NiwtError(f"the head must have {n} rows of width {len(scaler.mean_)}, got {tuple(head.weight.shape)}")
+    check_name(scaler.kind, ("none", "standard"), "kind of scaling that a linear head can follow")
+    out = nn.Linear(head.in_features, head.out_features).requires_grad_(False)
+    bias = torch.zeros(len(out.bias)) if head.bias is None else head.bias.detach()
+    out.weight.copy_(head.weight.detach() * scaler.scale_)
+    out.bias.copy_(bias + head.weight.detach() @ scaler.mean_)
+    return out
+
 # %% ../nbs/07a_baselines.ipynb #6d3e60e7
 class HeadBaseline(Baseline):
     "Base of methods that predict head rows from knowledge: seen classes keep their trained rows. Subclasses write `_fit_rows(k, rows)` and `_rows(k)`."
 
     l2: float = 1e-5
+    head: nn.Linear | None = None  # the network's own head, one row for each seen class in the order of their ids; None: fitted here
 
     def _fit(self, x: Tensor, k: Tensor, targets: Tensor) -> None:
-        self.head_ = seen_head(x, targets, self.l2)
+        self.head_ = seen_head(x, targets, self.l2) if self.head is None else scaled_head(self.head, self.scale_features_, len(k))
         self._fit_rows(k, torch.cat([self.head_.weight, self.head_.bias[:, None]], 1).detach())
 
     def _scores(self, x: Tensor, k: Tensor) -> Tensor:
@@ -353,14 +374,114 @@ class ICIS(HeadBaseline):
     def _rows(self, k: Tensor) -> Tensor:
         return nn.functional.normalize(self.net_(k / self.k_size_)) * self.length_
 
+# %% ../nbs/07a_baselines.ipynb #74e7f8ec
+def blend_heads(
+    one: nn.Linear,  # D -> n
+    other: nn.Linear,  # D -> n, the same classes
+    features: Tensor,  # (m, D) on which their scores are brought to the same level and spread
+    share: float = 0.5,  # of the first
+) -> nn.Linear:  # D -> n, frozen
+    "A head whose scores are the weighted mean of two heads' scores, each around its mean over the classes, at the first one's spread."
+    out = nn.Linear(one.in_features, one.out_features).requires_grad_(False)
+    first, second = score_level(one, features), score_level(other, features)
+    parts = ((one, first, share), (other, second, 1 - share))
+    out.weight.copy_(torch.stack([w * (h.weight.detach() - s.prior) * (first.spread / s.spread) for h, s, w in parts]).sum(0))
+    means = [(h.bias.detach() - h.bias.detach().mean()) * (first.spread / s.spread) for h, s, _ in parts]
+    out.bias.copy_(share * means[0] + (1 - share) * means[1])
+    return out
+
+# %% ../nbs/07a_baselines.ipynb #6226f5f1
+class NIWT(HeadBaseline):
+    "NIWT at the last layer: a map from knowledge to head rows, new rows levelled to the seen ones. `map_`, `level_`."
+
+    def __init__(
+        self,
+        alpha: float = 0.1,  # ridge of the map, see `KernelRidgeMap`
+        kernel: str = "rbf",  # of the map: "rbf" or "linear"
+        width: float = 3.0,  # of the Gaussian kernel
+        loudness: float | None = 1.0,  # spread of new scores relative to the seen ones'; None: rows keep the length that was predicted
+        offset: float = 0.0,  # added to the biases of new rows; `select` puts its gamma here
+        l2: float = 1e-4,  # penalty of the seen head, see `fit_head`
+        features: str = "standard",  # how features are scaled, see `Scaler`
+        knowledge: str = "centre",  # how knowledge is scaled
+        head: nn.Linear | None = None,  # the network's own head for the seen classes, in the order of their ids; None: `fit_head`
+        blend: float = 1.0,  # share of `head` in the rows; the rest comes from `fit_head`, at the same spread of scores
+    ) -> None:
+        self.alpha, self.kernel, self.width, self.loudness, self.offset = alpha, kernel, width, loudness, offset
+        self.l2, self.features, self.knowledge, self.head, self.blend = l2, features, knowledge, head, blend
+
+    def _fit(self, x: Tensor, k: Tensor, targets: Tensor) -> None:
+        own = None if self.head is None or self.blend <= 0 else scaled_head(self.head, self.scale_features_, len(k))
+        fitted = seen_head(x, targets, self.l2) if own is None or self.blend < 1 else own
+        self.head_ = fitted if own is None or own is fitted else blend_heads(own, fitted, x, self.blend)
+        self.level_ = score_level(self.head_, x)
+        self._fit_rows(k, self.head_.weight.detach())
+
+    def _fit_rows(self, k: Tensor, rows: Tensor) -> None:
+        self.map_ = KernelRidgeMap(self.alpha, self.kernel, self.width, unit=False).fit(k, rows)
+
+    def _rows(self, k: Tensor) -> Tensor:
+        weight, bias = self.level_.apply(self.map_.predict(k), self.loudness, self.offset)
+        return torch.cat([weight, bias[:, None]], 1)
+
+# %% ../nbs/07a_baselines.ipynb #a019e8b2
+class _LastLayer:
+    "The last layer as a network that `solve_reference` can differentiate: importance equals the weights."
+
+    def __init__(self, head: nn.Linear):
+        self.head, self.tail = head, nn.Flatten()
+
+# %% ../nbs/07a_baselines.ipynb #ec570542
+class PublishedNIWT(HeadBaseline):
+    "NIWT with the map and the optimiser of Selvaraju et al. (ECCV 2018), at the last layer. `map_`."
+
+    def __init__(
+        self,
+        epochs: int = 300,  # of the map, over the classes
+        map_lr: float = 1e-2,  # Adam's step size for the map
+        lam: float = 1e-2,  # weight of the pull towards the mean seen row; the paper's number for CUB
+        lr: float = 1e-3,  # Adam's step size for the rows
+        max_steps: int = 3000,  # of the rows at most
+        l2: float = 1e-4,  # penalty of the seen head, see `fit_head`
+        features: str = "standard",  # how features are scaled, see `Scaler`
+        knowledge: str = "none",  # how knowledge is scaled
+        seed: int = 0,  # initial weights and batches
+        head: nn.Linear | None = None,  # the network's own head, see `NIWT`
+    ) -> None:
+        self.epochs, self.map_lr, self.lam, self.lr, self.max_steps = epochs, map_lr, lam, lr, max_steps
+        self.l2, self.features, self.knowledge, self.seed, self.head = l2, features, knowledge, seed, head
+
+    def _fit_rows(self, k: Tensor, rows: Tensor) -> None:
+        self.k_size_ = float(k.square().mean().sqrt())
+        self.map_ = CosineLinearMap(self.epochs, self.map_lr, 32, init="normal", seed=self.seed).fit(k / self.k_size_, rows[:, :-1])
+
+    def _rows(self, k: Tensor) -> Tensor:
+        wanted, flat = self.map_.predict(k / self.k_size_).float(), torch.zeros(1, self.head_.in_features)
+        with torch.enable_grad():
+            weight, _, _ = solve_reference(_LastLayer(self.head_), wanted, flat, self.lam, self.lr, max_steps=self.max_steps, seed=self.seed)
+        return torch.cat([weight, weight.new_zeros(len(weight), 1)], 1)
+
 # %% ../nbs/07a_baselines.ipynb #eafe71b7
 @dataclass(frozen=True, eq=False)
 class Selection:
     "Settings chosen on validation classes."
 
     estimator: Baseline  # not fitted, with the chosen settings
-    gamma: float  # the calibration chosen with them
+    gamma: float  # the calibration chosen with them; 0 for a method with an `offset`, which takes it
     curve: pd.DataFrame = field(repr=False)  # one row a combination: its settings, H, S, U, T1, AUSUC, gamma, seconds
+
+# %% ../nbs/07a_baselines.ipynb #8b2c85b4
+def head_by_id(
+    head: nn.Linear,  # rows in the order of `data.seen`
+    data: ZeroShotData,  # with its seen classes
+) -> nn.Linear:  # the same rows in the order of class ids
+    "The order that estimators use, whose classes are sorted."
+    if head.out_features != len(data.seen):
+        raise NiwtError(f"the head has {head.out_features} rows for {len(data.seen)} seen classes of {data.name!r}")
+    order, out = data.seen.argsort(), nn.Linear(head.in_features, head.out_features).requires_grad_(False)
+    out.weight.copy_(head.weight.detach()[order])
+    out.bias.copy_(head.bias.detach()[order] if head.bias is not None else torch.zeros(len(order)))
+    return out
 
 # %% ../nbs/07a_baselines.ipynb #523098b6
 def fit_scores(
@@ -368,11 +489,14 @@ def fit_scores(
     features: Tensor,  # (N, D) a row for each image of `data`
     data: ZeroShotData,  # labels and splits
     knowledge: str | None = None,  # which knowledge of `data`; None: the first
+    head: nn.Linear | None = None,  # the network's own head for `data.seen`, for methods that keep it
 ) -> tuple[Tensor, Tensor]:  # scores (M, C) and labels (M,) of the M test images, seen ones first
     "Fit on the training images of seen classes, score the test images."
     if len(features) != len(data):
         raise NiwtError(f"{len(features)} rows of features for {len(data)} images of {data.name!r}")
     known = data.get_knowledge(knowledge).values
+    if head is not None and "head" in estimator.get_params():
+        estimator.set_params(head=head_by_id(head, data))
     estimator.fit(features[data.train], data.labels[data.train], known)
     test = torch.cat([data.test_seen, data.test_unseen])
     return estimator.scores(features[test], known), data.labels[test]
@@ -397,6 +521,7 @@ def select(
     data: ZeroShotData,  # `data.validation()` of the whole set, nothing else
     knowledge: str | None = None,  # which knowledge; None: the first
     criterion: str = "H",  # what to maximise: "H" at its best gamma, "AUSUC" or "T1"
+    head: nn.Linear | None = None,  # the network's own head for `data.seen`, for methods that keep it
 ) -> Selection:  # the best settings, their gamma, and the whole curve
     "Choose settings and gamma on validation classes; raises `NiwtError` for a data set that still knows its test classes."
     check_name(criterion, ("H", "AUSUC", "T1"), "criterion")
@@ -405,7 +530,7 @@ def select(
     rows, best = [], None
     for params in ParameterGrid(dict(grid)):
         start, candidate = time.perf_counter(), clone(estimator).set_params(**params)
-        scores, labels = fit_scores(candidate, features, data, knowledge)
+        scores, labels = fit_scores(candidate, features, data, knowledge, head)
         gamma = choose_gamma(scores, labels, data.seen, data.unseen)
         got = gzsl(scores, labels, data.seen, data.unseen, gamma)
         area = ausuc(scores, labels, data.seen, data.unseen)
@@ -414,7 +539,10 @@ def select(
         if best is None or rows[-1][criterion] > rows[best][criterion]:
             best = len(rows) - 1
     assert best is not None
-    return Selection(clone(estimator).set_params(**list(ParameterGrid(dict(grid)))[best]), rows[best]["gamma"], pd.DataFrame(rows))
+    chosen, gamma = clone(estimator).set_params(**list(ParameterGrid(dict(grid)))[best]), rows[best]["gamma"]
+    if "offset" in chosen.get_params():  # this method can keep the balance in its own biases
+        chosen, gamma = chosen.set_params(offset=chosen.offset + gamma), 0.0
+    return Selection(chosen, gamma, pd.DataFrame(rows))
 
 # %% ../nbs/07a_baselines.ipynb #711f847b
 @dataclass(frozen=True, eq=False)
@@ -427,6 +555,15 @@ class Measured:
     labels: Tensor = field(repr=False)  # (M,) their class ids
     seconds: float  # selection, fit and scores together
 
+# %% ../nbs/07a_baselines.ipynb #db32d06b
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    "What one network makes of a data set: `features` (N, D) of its images, and its own `head` for `data.seen`, if it was trained with one."
+
+    features: Tensor
+    data: ZeroShotData
+    head: nn.Linear | None = None
+
 # %% ../nbs/07a_baselines.ipynb #7e19e8cd
 def measure(
     name: str,  # of the method, for the table
@@ -437,13 +574,18 @@ def measure(
     knowledge: str | None = None,  # which knowledge; None: the first
     seed: int = 0,  # of the validation split and of an estimator that has a seed
     criterion: str = "H",  # see `select`
+    head: nn.Linear | None = None,  # the network's own head, for methods that keep it
+    validation: Encoded | None = None,  # `data.validation()` seen by a network that did not learn its unseen classes; None: the features are the same
 ) -> Measured:  # rows, choice and scores
     "Choose settings on validation classes, refit on all seen classes, score the test images."
-    start, val = time.perf_counter(), data.validation(seed=seed)
+    start = time.perf_counter()
+    if validation is None:
+        val = data.validation(seed=seed)
+        validation = Encoded(features[rows_of(val, data)], val)
     if "seed" in estimator.get_params():
         estimator = clone(estimator).set_params(seed=seed)
-    selection = select(estimator, grid, features[rows_of(val, data)], val, knowledge, criterion)
-    scores, labels = fit_scores(clone(selection.estimator), features, data, knowledge)
+    selection = select(estimator, grid, validation.features, validation.data, knowledge, criterion, validation.head)
+    scores, labels = fit_scores(clone(selection.estimator), features, data, knowledge, head)
     what = data.get_knowledge(knowledge).name
     rows = metric_rows(name, what, scores, labels, data.seen, data.unseen, selection.gamma, seed)
     return Measured(rows, selection, scores, labels, time.perf_counter() - start)
@@ -482,6 +624,7 @@ def baselines() -> dict[str, tuple[Baseline, dict[str, list]]]:  # name -> (esti
         "DEM": (DEM(), {"steps": [50, 100, 200], "weight_decay": [0.0, 1e-4]}),
         "class-norm MLP": (ClassNorm(features="centre"), {"epochs": [2, 4, 8], "weight_decay": [1e-4, 1e-3]}),
         "ICIS": (ICIS(), {"epochs": [50, 100], "l2": [1e-6, 1e-5, 1e-4]}),
+        "NIWT as published": (PublishedNIWT(), {"epochs": [100, 300], "knowledge": ["none", "centre"]}),
         "weight regression": (WeightRegression(), {"ridge": [0.05, 0.1, 0.2, 0.5], "l2": [1e-6, 1e-5, 1e-4]}),
     }
 
@@ -494,6 +637,8 @@ def compare(
     shuffles: int = 5,  # permutations of the shuffled control; 0: leave it out
     seed: int = 0,  # of everything random
     quiet: bool = False,  # no progress bar
+    head: nn.Linear | None = None,  # the network's own head, see `measure`
+    validation: Encoded | None = None,  # see `measure`
 ) -> pd.DataFrame:  # rows as `metric_row` makes them, and `seconds` of each method
     "Chance, the shuffled control and every method on the same features, split and rule, uncalibrated and calibrated."
     methods = baselines() if methods is None else methods
@@ -505,7 +650,7 @@ def compare(
     todo = [(kind, name) for kind in kinds for name in methods]
     chosen: dict[str, Baseline] = {}
     for kind, name in progress(todo, "baselines", quiet=quiet):
-        got = measure(name, *methods[name], features, data, kind, seed)
+        got = measure(name, *methods[name], features, data, kind, seed, head=head, validation=validation)
         chosen[kind] = got.selection.estimator
         rows += [{**row, "seconds": got.seconds} for row in got.rows]
     for kind in kinds if shuffles else ():

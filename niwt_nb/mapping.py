@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['as_table', 'like', 'ImportanceMap', 'RidgeMap', 'CosineLinearMap', 'inverse_map', 'agreement', 'held_out_agreement',
-           'KernelRidgeMap', 'LowRankMap', 'MLPMap', 'MapChoice', 'select_map', 'default_map']
+           'KernelRidgeMap', 'LowRankMap', 'MLPMap', 'MapChoice', 'select_map', 'default_map', 'complete',
+           'class_texts', 'text_knowledge', 'combine']
 
 # %% ../nbs/05_mapping.ipynb #a3af356e
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,13 @@ import torch
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 from sklearn.base import BaseEstimator, RegressorMixin, clone
+from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.model_selection import KFold
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from .core import NiwtError, check_name, seeded
+from .data import DomainKnowledge, ZeroShotData, as_ids
 
 # %% ../nbs/05_mapping.ipynb #d22afc29
 def as_table(
@@ -337,3 +340,85 @@ def default_map(
     "The map that did best on CUB's validation classes for this kind of knowledge: kernel ridge, on square roots where no value is negative."
     shares = bool((as_table(knowledge, "domain knowledge") >= 0).all())
     return KernelRidgeMap(alpha=0.1 if shares else 0.03, width=3.0, power=0.5 if shares else 1.0)
+
+# %% ../nbs/05_mapping.ipynb #112606c7
+def complete(
+    knowledge: DomainKnowledge,  # some values may be missing (NaN)
+    seen: Any,  # (S,) ids of the classes whose mean is used
+    certainty: Any = None,  # (C, A) from 0, a guess, to 1, sure; None: whatever is there is sure
+) -> DomainKnowledge:  # without gaps, but for rows that are missing altogether
+    "Put the seen classes' mean where a value is missing and pull uncertain values towards it; raises `NiwtError` where no seen class has a value."
+    values = knowledge.values.clone()
+    ids = as_ids(seen, "seen classes", len(values))
+    sure = (~values.isnan()).float()
+    if certainty is not None:
+        given = torch.as_tensor(certainty, dtype=torch.float32)
+        if given.shape != values.shape or not bool(((given >= 0) & (given <= 1)).all()):
+            raise NiwtError(f"certainty must be {tuple(values.shape)} numbers from 0 to 1, got shape {tuple(given.shape)}")
+        sure = sure * given
+    weight = sure[ids].sum(0)
+    if not bool((weight > 0).all()):
+        raise NiwtError(f"knowledge {knowledge.name!r}: no seen class has a value for {knowledge.names[int(weight.argmin())]!r}; leave that column out")
+    mean = (values[ids].nan_to_num() * sure[ids]).sum(0) / weight
+    filled = mean + sure * (values.nan_to_num() - mean)
+    return replace(knowledge, values=torch.where(knowledge.known[:, None], filled, torch.nan))
+
+# %% ../nbs/05_mapping.ipynb #b8c877ab
+def class_texts(
+    data: ZeroShotData,  # perhaps with captions
+    texts: Mapping[str, Sequence[str]] | None = None,  # class name -> sentences about the class
+) -> list[list[str]]:  # C lists of sentences; empty for a class of which nothing may be read
+    "Sentences about every class: its own text, else the captions of its training images, never those of test images."
+    found: list[list[str]] = [[] for _ in data.classes]
+    for name, sentences in (texts or {}).items():
+        found[data.classes.index(check_name(name, data.classes, "class"))] = list(sentences)
+    named = {i for i, sentences in enumerate(found) if sentences}
+    if data.captions is not None:
+        for i in data.train.tolist():
+            c = int(data.labels[i])
+            found[c] += [] if c in named else list(data.captions[i])
+    return found
+
+# %% ../nbs/05_mapping.ipynb #779eb449
+def text_knowledge(
+    texts: Sequence[Sequence[str]],  # C lists of sentences, as `class_texts` gives them
+    seen: Any,  # (S,) ids of the classes whose words make the vocabulary
+    encoder: Callable[[list[str]], Any] | None = None,  # n sentences -> (n, A) numbers; None: TF-IDF of words and pairs of words
+    name: str = "captions",  # of the knowledge
+) -> DomainKnowledge:  # a row a class: the mean over its sentences; NaN for a class without any
+    "Class vectors from sentences, by TF-IDF or by any encoder."
+    ids, flat = as_ids(seen, "seen classes", len(texts)), [s for sentences in texts for s in sentences]
+    if not any(texts[i] for i in ids.tolist()):
+        raise NiwtError(f"no seen class has a sentence to make knowledge {name!r} from")
+    if encoder is None:
+        words = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True).fit([" . ".join(texts[i]) for i in ids.tolist() if texts[i]])
+        rows, names = torch.tensor(words.transform(flat).toarray(), dtype=torch.float32), tuple(words.get_feature_names_out())
+    else:
+        rows = torch.as_tensor(encoder(flat)).detach().float().cpu()
+        names = tuple(f"dim {i}" for i in range(rows.shape[-1]))
+    if rows.ndim != 2 or len(rows) != len(flat):
+        raise NiwtError(f"the encoder must give one row for each of {len(flat)} sentences, got shape {tuple(rows.shape)}")
+    parts = rows.split([len(sentences) for sentences in texts])
+    empty = torch.full((rows.shape[1],), torch.nan)
+    return DomainKnowledge(name, torch.stack([part.mean(0) if len(part) else empty for part in parts]), names)
+
+# %% ../nbs/05_mapping.ipynb #5594a339
+def combine(
+    parts: Sequence[DomainKnowledge],  # two kinds or more, of the same classes
+    seen: Any,  # (S,) ids of the classes that each kind is centred on
+    weights: Sequence[float] | None = None,  # share of each kind in the squared length of a row; None: equal
+) -> DomainKnowledge:  # named "attributes+captions"; columns "attributes: ...", "captions: ..."
+    "Several kinds of knowledge as one; a class is known if all kinds know it."
+    sizes = sorted({len(part) for part in parts})
+    if len(parts) < 2 or len(sizes) > 1:
+        raise NiwtError(f"combine needs two or more kinds of knowledge of the same classes, got {len(parts)} with {sizes} classes")
+    shares = torch.ones(len(parts)) if weights is None else torch.tensor(list(weights), dtype=torch.float32)
+    if len(shares) != len(parts) or not bool((shares >= 0).all()) or not float(shares.sum()) > 0:
+        raise NiwtError(f"combine needs one weight of 0 or more for each of {len(parts)} kinds, got {weights}")
+    ids, columns = as_ids(seen, "seen classes", sizes[0]), []
+    for part, share in zip(parts, shares / shares.sum(), strict=True):
+        apart = part.values - part.rows(ids).mean(0)
+        columns.append(share.sqrt() * apart / apart.norm(dim=1, keepdim=True).clamp_min(1e-12))
+    values = torch.cat(columns, 1)
+    values[values.isnan().any(1)] = torch.nan
+    return DomainKnowledge("+".join(p.name for p in parts), values, tuple(f"{p.name}: {n}" for p in parts for n in p.names))

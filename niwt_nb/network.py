@@ -7,8 +7,9 @@ __all__ = ['field_guide_transform', 'FIELD_GUIDE_WEIGHTS', 'PAPER_LAYERS', 'Powe
            'evaluating', 'cut', 'layer_names', 'choose_layer', 'ImageTransform', 'PixelCache', 'mirror', 'cache_images',
            'one_cycle', 'train_loop', 'erase_squares', 'columns_of', 'hold_out', 'check_outputs', 'accuracy',
            'KnowledgeHead', 'train_classifier', 'extract_features', 'fit_head', 'with_head', 'Backbone', 'read_weights',
-           'load_weights', 'train_field_guide_network', 'load_backbone', 'ActivationCache', 'cache_activations',
-           'FineTuned', 'fine_tune', 'choose_epochs']
+           'load_weights', 'train_field_guide_network', 'load_backbone', 'bfloat16_works', 'arithmetic',
+           'ActivationCache', 'cache_activations', 'cached_features', 'mixed_loss', 'FineTuned', 'fine_tune',
+           'choose_epochs']
 
 # %% ../nbs/03_network.ipynb #0eb29302
 import contextlib
@@ -18,9 +19,12 @@ import math
 import os
 import pickle
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -587,22 +591,23 @@ def _groups(module: nn.Module, weight_decay: float, lr: float, rates: dict[str, 
     return [{"params": ps, "lr": rate, "peak": rate, "weight_decay": decay} for (rate, decay), ps in groups.items()]
 
 # %% ../nbs/03_network.ipynb #53a8e942
-def _pack_training(module: nn.Module, optimiser: torch.optim.Optimizer, best: dict[str, Tensor]) -> dict[str, Tensor]:
+def _pack_training(module: nn.Module, optimiser: torch.optim.Optimizer, best: dict[str, Tensor], mean: dict[str, Tensor]) -> dict[str, Tensor]:
     "Everything that a training needs to go on, as named tensors."
     params = [p for g in optimiser.param_groups for p in g["params"]]
     states = {f"optimiser.{i}.{k}": v for i, p in enumerate(params) for k, v in optimiser.state[p].items()}
-    return {**{f"module.{k}": v for k, v in module.state_dict().items()}, **states, **{f"best.{k}": v for k, v in best.items()}}
+    groups = {"module": module.state_dict(), "best": best, "mean": mean}
+    return {**states, **{f"{group}.{k}": v for group, values in groups.items() for k, v in values.items()}}
 
 # %% ../nbs/03_network.ipynb #e771fbe3
-def _unpack_training(tensors: dict[str, Tensor], module: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    "The reverse of `_pack_training`; returns the best state so far."
+def _unpack_training(tensors: dict[str, Tensor], module: nn.Module, optimiser: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    "The reverse of `_pack_training`; returns the best state so far and the mean of the weights."
     part = lambda prefix: {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}  # noqa: E731
     module.load_state_dict(part("module."))
     params = [p for g in optimiser.param_groups for p in g["params"]]
     for key, value in part("optimiser.").items():
         i, name = key.split(".")
         optimiser.state[params[int(i)]][name] = value.to(params[int(i)].device) if name != "step" else value
-    return part("best.")
+    return part("best."), part("mean.")
 
 # %% ../nbs/03_network.ipynb #52495d76
 def _since_best(history: list[dict[str, float]]) -> int:
@@ -610,9 +615,29 @@ def _since_best(history: list[dict[str, float]]) -> int:
     scores = [row["score"] for row in history]
     return len(scores) - 1 - scores.index(max(scores))
 
+# %% ../nbs/03_network.ipynb #4f6f6f0d
+@torch.no_grad()
+def _towards(mean: dict[str, Tensor], module: nn.Module, decay: float, step: int) -> None:
+    "Move the running mean of the weights towards those of `module`; early steps count more, or the first weights would stay in it for long."
+    decay = min(decay, (1 + step) / (10 + step))
+    for name, value in module.named_parameters():
+        mean[name] = value.detach().clone() if name not in mean else mean[name].lerp_(value, 1 - decay)
+
+# %% ../nbs/03_network.ipynb #5fa84e5d
+@contextlib.contextmanager
+def _with_mean(module: nn.Module, mean: dict[str, Tensor]) -> Iterator[None]:
+    "Inside the block the module has the mean of its weights, if there is one."
+    own = {k: v.detach().clone() for k, v in module.named_parameters() if k in mean}
+    module.load_state_dict(mean, strict=False)
+    try:
+        yield
+    finally:
+        module.load_state_dict(own, strict=False)
+
 # %% ../nbs/03_network.ipynb #c2bcc2d7
 def _epoch(
-    module: nn.Module, step: Callable, optimiser: torch.optim.Optimizer, n: int, batch_size: int, epoch: int, epochs: int, seed: int
+    module: nn.Module, step: Callable, optimiser: torch.optim.Optimizer, n: int, batch_size: int, epoch: int, epochs: int, seed: int,
+    after: Callable[[int], None] = lambda step: None,
 ) -> dict[str, float]:
     "One epoch of `train_loop`: loss and accuracy."
     total, right, rows, per_epoch = 0.0, 0, 0, max(n // batch_size, 1)
@@ -629,6 +654,7 @@ def _epoch(
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
+            after(epoch * per_epoch + k)
             total, right, rows = total + loss.item() * len(chosen), right + correct, rows + len(chosen)
     module.eval()
     return {"loss": total / rows, "accuracy": right / rows}
@@ -646,6 +672,7 @@ def train_loop(
     rates: dict[str, float] | None = None,  # prefix of parameter names -> factor of the learning rate
     score: Callable[[], float] | None = None,  # measured after each epoch, larger is better; the best epoch is kept
     patience: int | None = None,  # stop after so many epochs without a better score
+    average: float = 0.0,  # decay of a running mean of the weights, which is scored and kept instead of the last ones, such as 0.99; 0: no mean
     stop: int | None = None,  # end after this epoch, with the learning rate on its way as if `epochs` were still to come
     checkpoint: str | os.PathLike | None = None,  # a file to continue from, written after each epoch
     belongs_to: dict | None = None,  # what a checkpoint must agree with besides the settings
@@ -658,27 +685,30 @@ def train_loop(
     if patience is not None and score is None:
         raise NiwtError("patience needs a score (or validation images) to watch")
     settings: dict[str, Any] = {"epochs": epochs, "n": n, "lr": lr, "batch_size": batch_size, "weight_decay": weight_decay, "seed": seed, "rates": rates}
-    settings |= {"start": model_hash(module), **(belongs_to or {})}
+    settings |= {"average": average, "start": model_hash(module), **(belongs_to or {})}
     optimiser = torch.optim.AdamW(_groups(module, weight_decay, lr, rates))
     history: list[dict[str, float]] = []
     best: dict[str, Tensor] = {}
+    mean: dict[str, Tensor] = {}
     if checkpoint is not None and Path(checkpoint).exists():
         tensors, manifest = load_tensors(checkpoint, expect=json.loads(json.dumps(settings)))
-        best, history = _unpack_training(tensors, module, optimiser), manifest["history"]
+        (best, mean), history = _unpack_training(tensors, module, optimiser), manifest["history"]
     for epoch in progress(range(len(history), min(stop or epochs, epochs)), desc, quiet=quiet):
         if patience is not None and history and _since_best(history) >= patience:
             break
         start = time.perf_counter()
-        row = {"epoch": epoch + 1, **_epoch(module, step, optimiser, n, batch_size, epoch, epochs, seed)}
-        if score is not None:
-            row["score"] = float(score())
-        history.append({**row, "seconds": time.perf_counter() - start})
-        if score is not None and _since_best(history) == 0:
-            best = {k: v.detach().clone() for k, v in module.state_dict().items()}
+        keep = (lambda step: _towards(mean, module, average, step)) if average else (lambda step: None)
+        row = {"epoch": epoch + 1, **_epoch(module, step, optimiser, n, batch_size, epoch, epochs, seed, keep)}
+        with _with_mean(module, mean):
+            if score is not None:
+                row["score"] = float(score())
+            history.append({**row, "seconds": time.perf_counter() - start})
+            if score is not None and _since_best(history) == 0:
+                best = {k: v.detach().clone() for k, v in module.state_dict().items()}
         if checkpoint is not None:
-            save_tensors(checkpoint, _pack_training(module, optimiser, best), {**settings, "history": history})
-    if best:
-        module.load_state_dict(best)
+            save_tensors(checkpoint, _pack_training(module, optimiser, best, mean), {**settings, "history": history})
+    if best or mean:
+        module.load_state_dict(best or mean, strict=bool(best))
     module.eval()
     return pd.DataFrame(history).set_index("epoch")
 
@@ -758,6 +788,7 @@ class KnowledgeHead(nn.Module):
         features: int,  # D
         scale: float = 20.0,  # of the cosine, the inverse temperature of the softmax
         dropout: float = 0.0,  # share of the knowledge left out at random while training
+        learn_scale: bool = False,  # `scale` is only where training starts
     ):
         super().__init__()
         knowledge = torch.as_tensor(knowledge).float()
@@ -766,17 +797,34 @@ class KnowledgeHead(nn.Module):
         self.register_buffer("mean", knowledge.mean(0))
         self.register_buffer("knowledge", self.prepare(knowledge))
         self.map = nn.Linear(knowledge.shape[1], features)
-        self.dropout, self.scale = nn.Dropout(dropout), scale
+        self.dropout = nn.Dropout(dropout)
+        self.first_scale, self.log_scale = scale, nn.Parameter(torch.tensor(math.log(scale))) if learn_scale else None
+        self.register_buffer("shift", torch.zeros(features))
+        self.register_buffer("spread", torch.ones(features))
+
+    @property
+    def scale(self) -> float:
+        "What the cosine is multiplied by."
+        return self.first_scale if self.log_scale is None else float(self.log_scale.detach().exp())
 
     def prepare(self, knowledge: Tensor) -> Tensor:
         "Centred on the classes that the head was made with, every row of length 1."
         assert isinstance(self.mean, Tensor)
         return nn.functional.normalize(torch.as_tensor(knowledge).float().to(self.mean.device) - self.mean, dim=1)
 
+    def standardise(self, features: Tensor) -> "KnowledgeHead":
+        "Measure mean and spread of features (m, D), which are taken off from now on."
+        self.shift, self.spread = features.mean(0), features.std(0, correction=0).clamp_min(1e-6)
+        return self
+
+    def align(self, features: Tensor) -> Tensor:
+        "Features (B, D) as they are compared with the rows: standardised, of length 1."
+        return nn.functional.normalize((features - self.shift) / self.spread, dim=1)
+
     @torch.no_grad()
-    def start(self, class_features: Tensor, l2: float = 0.1) -> "KnowledgeHead":
-        "Begin with the ridge regression from knowledge to the classes' mean features (n, D), centred."
-        K, Y = self.knowledge, nn.functional.normalize(class_features - class_features.mean(0), dim=1)
+    def start(self, wanted: Tensor, l2: float = 0.1) -> "KnowledgeHead":
+        "Begin with the ridge regression from knowledge to rows (n, D), centred: mean features of the classes, or the rows of a linear head."
+        K, Y = self.knowledge, nn.functional.normalize(wanted - wanted.mean(0), dim=1)
         assert isinstance(K, Tensor)
         self.map.weight.copy_(torch.linalg.solve(K.T @ K + l2 * torch.eye(K.shape[1], device=K.device), K.T @ Y).T)
         self.map.bias.zero_()
@@ -788,17 +836,17 @@ class KnowledgeHead(nn.Module):
         return nn.functional.normalize(self.map(self.dropout(prepared)), dim=1)
 
     def linear(self, scale: float = 1.0, knowledge: Tensor | None = None) -> nn.Linear:
-        "An nn.Linear without bias that ranks classes as this head does, since the length of the features does not change the order."
-        rows = self.rows(knowledge).detach()
-        head = nn.Linear(rows.shape[1], len(rows))
-        with torch.no_grad():
-            head.weight.copy_(scale * rows)
-            head.bias.zero_()
-        return head.requires_grad_(False)
+        "An nn.Linear that ranks classes as this head does, since the length of the features does not change the order."
+        rows = self.rows(knowledge).detach() / self.spread
+        head = nn.Linear(rows.shape[1], len(rows)).requires_grad_(False)
+        head.weight.copy_(scale * rows)
+        head.bias.copy_(-scale * (rows @ self.shift))
+        return head
 
     def forward(self, features: Tensor) -> Tensor:
         "Features (B, D) -> scores (B, n)."
-        return self.scale * nn.functional.normalize(features, dim=1) @ self.rows().T
+        scale = self.first_scale if self.log_scale is None else self.log_scale.exp()
+        return scale * self.align(features) @ self.rows().T
 
 # %% ../nbs/03_network.ipynb #b3cbd0b0
 class _WithKnowledge(nn.Module):
@@ -822,7 +870,7 @@ class _WithKnowledge(nn.Module):
             made, own = self.knowledge_head.linear(self.knowledge_head.scale / length), self._network[0].head
         own.weight.copy_(made.weight)
         if own.bias is not None:
-            own.bias.zero_()
+            own.bias.copy_(made.bias)
 
 # %% ../nbs/03_network.ipynb #4e6e5909
 def train_classifier(
@@ -1094,6 +1142,24 @@ def load_backbone(
     with seeded(seed):
         return _load_function(spec, weights) if ":" in spec else _load_torchvision(spec, weights)
 
+# %% ../nbs/03_network.ipynb #441a8ef4
+@lru_cache(maxsize=1)
+def bfloat16_works() -> bool:  # whether convolutions and matrix products in bfloat16 run here
+    "Try bfloat16 in a process of its own, because on some processors it is an illegal instruction."
+    trial = "import torch as t; x = t.rand(2, 8, 7, 7).bfloat16(); t.nn.Conv2d(8, 8, 3).bfloat16()(x); t.rand(64, 64).bfloat16() @ t.rand(64, 64).bfloat16()"
+    return subprocess.run([sys.executable, "-c", trial], capture_output=True, timeout=300).returncode == 0
+
+# %% ../nbs/03_network.ipynb #775063fe
+def arithmetic(
+    precision: str,  # "float32", or "bfloat16": about twice as fast where the processor has it, 3 digits instead of 7
+    device: torch.device,  # where it is computed
+) -> contextlib.AbstractContextManager:  # inside it, convolutions and matrix products are computed so
+    "The arithmetic of convolutions; weights stay float32. Raises `NiwtError` where bfloat16 would be an illegal instruction."
+    check_name(precision, ("float32", "bfloat16"), "precision")
+    if precision == "bfloat16" and device.type == "cpu" and not bfloat16_works():
+        raise NiwtError("this processor cannot compute in bfloat16; use precision 'float32'")
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+
 # %% ../nbs/03_network.ipynb #7b0e8bc1
 @dataclass(frozen=True, eq=False)
 class ActivationCache:
@@ -1108,20 +1174,26 @@ class ActivationCache:
         "How many images."
         return len(self.labels)
 
-    def batch(self, rows: Tensor, augment: bool = False) -> Tensor:
-        "Activations (B, K, H, W); with `augment` those of the mirror image with a chance of one half."
-        which = torch.randint(self.values.shape[1], (len(rows),)) if augment else torch.zeros(len(rows), dtype=torch.long)
-        return self.values[rows, which].float()
+    def batch(self, rows: Tensor, augment: bool = False, window: float = 1.0, view: int = 0) -> Tensor:
+        "Activations (B, K, H, W) of a view (1: the mirror image); with `augment` of either, and a random window of that share of each side."
+        which = torch.randint(self.values.shape[1], (len(rows),)) if augment else torch.full((len(rows),), view)
+        x = self.values[rows, which]
+        if augment and window < 1:
+            sides = [max(round(window * s), 1) for s in x.shape[2:]]
+            top, left = (int(torch.randint(s - w + 1, ())) for s, w in zip(x.shape[2:], sides, strict=True))
+            x = x[:, :, top : top + sides[0], left : left + sides[1]]
+        return x.float().contiguous(memory_format=torch.channels_last)
 
 # %% ../nbs/03_network.ipynb #58f1329c
 def _shard_of(
-    network: CutNetwork, data: ZeroShotData, chunk: Tensor, transform: Callable, flips: bool, dtype: torch.dtype, bar: Any
+    network: CutNetwork, data: ZeroShotData, chunk: Tensor, transform: Callable, flips: bool, dtype: torch.dtype, precision: str, bar: Any
 ) -> Tensor:
     "Activations of some images (n, V, K, H, W)."
     device, parts = network.head.weight.device, []
-    for x, _, _ in batches(data, chunk, transform, 32):
+    for x, _, _ in batches(data, chunk, transform, 16):
         views = torch.stack([x, x.flip(3)], 1) if flips else x[:, None]
-        A = network.lower(views.flatten(0, 1).to(device, memory_format=torch.channels_last))
+        with arithmetic(precision, device):
+            A = network.lower(views.flatten(0, 1).to(device, memory_format=torch.channels_last))
         parts.append(A.to(dtype).cpu().unflatten(0, views.shape[:2]))
         if not parts[-1].isfinite().all():
             raise NiwtError(f"activations of {network.layer!r} do not fit into {dtype}; choose dtype=torch.float32")
@@ -1137,6 +1209,7 @@ def cache_activations(
     transform: Callable,  # PIL image -> (3, H, W) float tensor; must not be random
     flips: bool = True,  # mirror images too
     dtype: torch.dtype = torch.float16,  # float16 halves the memory
+    precision: str = "float32",  # of the convolutions, see `arithmetic`
     folder: str | os.PathLike | None = None,  # keep finished parts here; a later call with the same network and images reads them
     shard: int = 1024,  # images a part
     quiet: bool = True,  # no progress bar
@@ -1144,7 +1217,7 @@ def cache_activations(
     "Activations of many images; an interrupted call goes on where it was. Raises `NiwtError` for values too large for `dtype`."
     indices = torch.as_tensor(indices)
     source, parts = data.source[indices], []
-    of_all = {"model": model_hash(network.lower), "layer": network.layer, "flips": flips, "dtype": str(dtype)}
+    of_all = {"model": model_hash(network.lower), "layer": network.layer, "flips": flips, "dtype": str(dtype), "precision": precision}
     of_all["transform"] = repr(transform) if isinstance(transform, ImageTransform) else getattr(transform, "__qualname__", type(transform).__name__)
     with evaluating(network), tqdm(total=len(indices), desc="activations", disable=quiet, leave=False) as bar:
         for i, chunk in enumerate(indices.split(shard)):
@@ -1154,18 +1227,18 @@ def cache_activations(
                 parts.append(load_tensors(path or "", expect=belongs_to)[0]["values"])
                 bar.update(len(chunk))
             except NiwtError:
-                parts.append(_shard_of(network, data, chunk, transform, flips, dtype, bar))
+                parts.append(_shard_of(network, data, chunk, transform, flips, dtype, precision, bar))
                 if path is not None:
                     save_tensors(path, {"values": parts[-1]}, belongs_to)
     return ActivationCache(torch.cat(parts), data.labels[indices], source, network.layer)
 
 # %% ../nbs/03_network.ipynb #b880875b
 class _Tuned(nn.Module):
-    "Body, dropout and head; batch norms keep their statistics."
+    "Body, dropout and head; batch norms keep their statistics. Only the body computes in `precision`."
 
-    def __init__(self, body: nn.Module, head: nn.Module, dropout: float):
+    def __init__(self, body: nn.Module, head: nn.Module, dropout: float, precision: str):
         super().__init__()
-        self.body, self.dropout, self.head = body, nn.Dropout(dropout), head
+        self.body, self.dropout, self.head, self.precision = body, nn.Dropout(dropout), head, precision
 
     def train(self, mode: bool = True) -> "_Tuned":
         super().train(mode)
@@ -1175,7 +1248,9 @@ class _Tuned(nn.Module):
         return self
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.dropout(self.body(x)))
+        with arithmetic(self.precision, x.device):
+            features = self.body(x)
+        return self.head(self.dropout(features.float()))
 
 # %% ../nbs/03_network.ipynb #575f57b2
 class _Features(nn.Module):
@@ -1190,10 +1265,16 @@ class _Features(nn.Module):
 
 # %% ../nbs/03_network.ipynb #093df490
 @torch.no_grad()
-def _cached_features(body: nn.Module, cache: PixelCache | ActivationCache, rows: Tensor, device: torch.device) -> Tensor:
-    "Features of rows of a cache, (n, D)."
+def _cached_features(
+    body: nn.Module, cache: PixelCache | ActivationCache, rows: Tensor, device: torch.device, precision: str = "float32", view: int = 0
+) -> Tensor:
+    "Features of rows of a cache, (n, D); `view` 1 for the mirror images of an `ActivationCache`."
+    found, other = [], {"view": view} if isinstance(cache, ActivationCache) else {}
     with evaluating(body):
-        return torch.cat([body(cache.batch(r).to(device)) for r in rows.split(64)])
+        for part in rows.split(64):
+            with arithmetic(precision, device):
+                found.append(body(cache.batch(part, **other).to(device)).float())  # type: ignore[arg-type]
+    return torch.cat(found)
 
 # %% ../nbs/03_network.ipynb #8cc35073
 def _rows_of(cache: PixelCache | ActivationCache, wanted: Tensor) -> Tensor:
@@ -1204,13 +1285,44 @@ def _rows_of(cache: PixelCache | ActivationCache, wanted: Tensor) -> Tensor:
         raise NiwtError(f"{len(missing)} of {len(wanted)} training images are not in the cache, such as image {missing[0]}")
     return torch.tensor([place[i] for i in wanted.tolist()], dtype=torch.long)
 
+# %% ../nbs/03_network.ipynb #40666dfa
+def cached_features(
+    network: CutNetwork,  # cut at the layer of the cache
+    cache: ActivationCache,  # activations at that layer
+    images: Tensor | None = None,  # (n,) original indices of images in the cache; None: all of it
+    precision: str = "float32",  # see `arithmetic`
+) -> Tensor:  # (n, D) features, the mean over plain and mirrored views
+    "Features of cached images; raises `NiwtError` for a cache of another layer."
+    if cache.layer != network.layer:
+        raise NiwtError(f"the cache is of layer {cache.layer!r}, the network is cut at {network.layer!r}")
+    rows, device = torch.arange(len(cache)) if images is None else _rows_of(cache, images), network.head.weight.device
+    views = [_cached_features(network.tail, cache, rows, device, precision, view) for view in range(cache.values.shape[1])]
+    return torch.stack(views).mean(0).cpu()
+
 # %% ../nbs/03_network.ipynb #7db8430c
 def _first_head(features: Tensor, y: Tensor, knowledge: Tensor | None, n: int, knowledge_dropout: float) -> nn.Module:
-    "The best head for the body as it is: logistic regression, or ridge from the knowledge."
+    "The best head for the body as it is: logistic regression, or the ridge regression from knowledge to its rows."
     if knowledge is None:
         return fit_head(features, y, n, l2=1e-4, max_iter=60).requires_grad_(True)
-    means = torch.stack([features[y == c].mean(0) for c in range(n)])
-    return KnowledgeHead(knowledge.to(features.device), features.shape[1], dropout=knowledge_dropout).start(means)
+    head = KnowledgeHead(knowledge.to(features.device), features.shape[1], 30.0, knowledge_dropout, learn_scale=True).standardise(features)
+    return head.start(fit_head((features - head.shift) / head.spread, y, n, l2=1e-4, max_iter=100).weight)
+
+# %% ../nbs/03_network.ipynb #2d4f0cd9
+def mixed_loss(
+    scores_of: Callable[[Tensor], Tensor],  # inputs (B, ...) -> scores (B, n)
+    x: Tensor,  # inputs
+    y: Tensor,  # (B,) their classes
+    mix: float = 0.0,  # parameter of the Beta distribution of the shares: 0.2 mixes a little, 1 evenly; 0: not at all
+    label_smoothing: float = 0.0,  # share of the target spread over all classes
+) -> tuple[Tensor, int]:  # the loss, and how many scores have their largest entry at `y`
+    "Cross-entropy, with each input mixed with another one in shares that its target has as well (mixup, Zhang et al., ICLR 2018)."
+    loss = lambda scores, y: nn.functional.cross_entropy(scores, y, label_smoothing=label_smoothing)  # noqa: E731
+    if not mix:
+        scores = scores_of(x)
+        return loss(scores, y), int((scores.argmax(1) == y).sum())
+    share, other = float(torch.distributions.Beta(mix, mix).sample()), torch.randperm(len(x))
+    scores = scores_of(share * x + (1 - share) * x[other])
+    return share * loss(scores, y) + (1 - share) * loss(scores, y[other]), int((scores.argmax(1) == y).sum())
 
 # %% ../nbs/03_network.ipynb #8df37786
 @dataclass(frozen=True, eq=False)
@@ -1237,6 +1349,10 @@ def fine_tune(
     label_smoothing: float = 0.0,  # share of the target spread over all classes
     dropout: float = 0.2,  # of the features
     knowledge_dropout: float = 0.1,  # of the knowledge
+    window: float = 1.0,  # learn from random windows of the cached activations, of this share of each side
+    mix: float = 0.0,  # mix activations of two images, see `mixed_loss`
+    average: float = 0.0,  # decay of a running mean of the weights, see `train_loop`
+    precision: str = "float32",  # of the body's convolutions, see `arithmetic`
     hold: float = 0.1,  # share of each class's training images kept aside
     patience: int | None = None,  # stop after so many epochs without a better score
     score: Callable[[nn.Module, nn.Module], float] | None = None,  # (body, head) -> larger is better; None: accuracy on the images kept aside
@@ -1253,31 +1369,33 @@ def fine_tune(
         cache = cache_activations(network, data, data.train, transform, quiet=quiet) if part == "tail" else cache_images(data, data.train, transform, quiet)
     if isinstance(cache, ActivationCache) != (part == "tail") or (isinstance(cache, ActivationCache) and cache.layer != network.layer):
         raise NiwtError(f"part {part!r} of a network cut at {network.layer!r} does not fit a {type(cache).__name__} of {getattr(cache, 'layer', 'images')!r}")
+    body.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     learn, watch = (_rows_of(cache, data.source[i]) for i in hold_out(data, hold, seed))
     column = columns_of(data)
     known = None if knowledge is None else torch.as_tensor(knowledge)[data.seen]
     with seeded(seed):
-        first = _cached_features(body, cache, learn, device)
+        first = _cached_features(body, cache, learn, device, precision)
         head = _first_head(first, column[cache.labels[learn]].to(device), known, len(data.seen), knowledge_dropout).to(device)
-    module = _Tuned(body, head, dropout).requires_grad_(True)
+    module = _Tuned(body, head, dropout, precision).requires_grad_(True)
+    windows: dict[str, Any] = {"window": window} if part == "tail" else {}
 
     def step(rows: Tensor) -> tuple[Tensor, int]:
-        x, y = cache.batch(learn[rows], augment=True).to(device), column[cache.labels[learn[rows]]].to(device)
-        scores = module(x)
-        return nn.functional.cross_entropy(scores, y, label_smoothing=label_smoothing), int((scores.argmax(1) == y).sum())
+        x, y = cache.batch(learn[rows], augment=True, **windows).to(device), column[cache.labels[learn[rows]]].to(device)
+        return mixed_loss(module, x, y, mix, label_smoothing)
 
     def watched() -> float:
-        found = head(_cached_features(body, cache, watch, device)).argmax(1).cpu()
+        found = head(_cached_features(body, cache, watch, device, precision)).argmax(1).cpu()
         return float((found == column[cache.labels[watch]]).float().mean())
 
     measure = (lambda: score(body, head)) if score is not None else (watched if len(watch) else None)
-    belongs_to = {"label_smoothing": label_smoothing, "dropout": dropout, "part": part, "data": content_hash(data.name, cache.index[learn])}
+    belongs_to = {"label_smoothing": label_smoothing, "dropout": dropout, "part": part, "window": window, "mix": mix, "precision": precision}
+    belongs_to["data"] = content_hash(data.name, cache.index[learn])
     history = train_loop(
         module, step, len(learn), epochs, lr, batch_size, weight_decay, seed, rates={"head": head_rate}, score=measure, patience=patience,
-        stop=stop, checkpoint=checkpoint, belongs_to=belongs_to, quiet=quiet, desc="fine-tuning"
+        average=average, stop=stop, checkpoint=checkpoint, belongs_to=belongs_to, quiet=quiet, desc="fine-tuning"
     )
     if isinstance(head, KnowledgeHead):
-        linear = head.linear(head.scale / float(first.norm(dim=1).mean())).to(device)
+        linear = head.linear(head.scale / float(((first - head.shift) / head.spread).norm(dim=1).mean())).to(device)
     else:
         assert isinstance(head, nn.Linear)
         linear = head
@@ -1307,7 +1425,7 @@ def choose_epochs(
     def score(body: nn.Module, head: nn.Module) -> float:
         assert isinstance(head, KnowledgeHead)
         with torch.no_grad(), evaluating(head):
-            scores = _cached_features(body, cache, rows, device) @ head.rows(known[trial.unseen]).T
+            scores = head.align(_cached_features(body, cache, rows, device)) @ head.rows(known[trial.unseen]).T
         right = (trial.unseen[scores.argmax(1).cpu()] == y).float()
         return float(torch.stack([right[y == c].mean() for c in trial.unseen.tolist()]).mean())
 

@@ -6,10 +6,10 @@
 __all__ = ['PART', 'RIDGES', 'TOO_WIDE', 'ABOUT', 'STEP_NAMES', 'load_data', 'photos_key', 'split_key', 'Photos', 'faster',
            'photo_pass', 'photos_step', 'readable_step', 'Problem', 'trains', 'untrained', 'load_network', 'tune',
            'network_step', 'head_step', 'importance_step', 'make_problem', 'frozen_problems', 'trained_problems',
-           'problems', 'make_map', 'level_rows', 'solve', 'solver_settings', 'compare', 'choose_step', 'solve_step',
-           'control_step', 'judge_knowledge', 'draw_cases', 'shown', 'picture', 'because', 'explain_cases',
-           'explainer_of', 'neuron_dictionary', 'draw_charts', 'zero_shot_confusion', 'frequent_confusions',
-           'charts_of', 'describe', 'step_times', 'finish', 'run']
+           'problems', 'bench_of', 'tuned_problems', 'make_map', 'level_rows', 'solve', 'solver_settings', 'compare',
+           'choose_step', 'solve_step', 'control_step', 'judge_knowledge', 'draw_cases', 'shown', 'picture', 'because',
+           'explain_cases', 'explainer_of', 'neuron_dictionary', 'draw_charts', 'zero_shot_confusion',
+           'frequent_confusions', 'charts_of', 'describe', 'step_times', 'finish', 'comparison_step', 'run']
 
 # %% ../nbs/11_pipeline.ipynb #0a4b35ce
 import copy
@@ -30,6 +30,17 @@ from PIL import Image
 from torch import Tensor, nn
 
 from . import __version__
+from niwt_nb.comparison import (
+    Bench,
+    add_combinations,
+    comparison,
+    comparison_figure,
+    make_bench,
+    summary,
+    tuned_network,
+    tuned_step,
+    with_combination,
+)
 from .core import NiwtError, content_hash, model_hash, progress, seeded
 from .data import DomainKnowledge, ZeroShotData, batches, excerpt
 from .evaluate import ESZSL, ausuc, chance, choose_gamma, gzsl, head_scores, metric_rows, predict, seen_unseen_curve, stack
@@ -64,7 +75,8 @@ def load_data(
         seen, others, each = config.excerpt
         data = excerpt(data, seen, others, each, config.seed)
     for name in config.knowledge:
-        data.get_knowledge(name)
+        for kind in name.split("+"):
+            data.get_knowledge(kind)
     return data
 
 # %% ../nbs/11_pipeline.ipynb #02b12a9d
@@ -399,11 +411,49 @@ def problems(
     folder: RunFolder,  # keeps all steps
     data: ZeroShotData,  # the whole data set
     quiet: bool = True,  # no progress bars
+    bench: Bench | None = None,  # see `bench_of`; made here if it is needed and not given
 ) -> tuple[Problem, Problem, list[dict]]:  # the real problem, the validation problem, and the history of training (empty if frozen)
     "Everything up to the importance of the seen classes."
     pictures = photos_key(data)
+    if folder.config.train == "tail":
+        return tuned_problems(folder, bench or bench_of(folder, readable_step(folder, data, quiet), pictures, quiet), pictures, quiet)
     both = trained_problems if trains(folder.config) else frozen_problems
     return both(folder, readable_step(folder, data, quiet), pictures, quiet)
+
+# %% ../nbs/11_pipeline.ipynb #a63a0401
+def bench_of(
+    folder: RunFolder,  # keeps the activations
+    data: ZeroShotData,  # the whole data set
+    pictures: str,  # key of the pictures
+    quiet: bool = True,  # no progress bar
+) -> Bench:  # with all combinations of knowledge that the settings name
+    "Activations of all images where fine-tuning begins."
+    config = folder.config
+    network, transform = load_network(replace(config, layer=config.tune_from or config.layer))
+    return add_combinations(make_bench(folder, data, network, transform, pictures, quiet), config.knowledge)
+
+# %% ../nbs/11_pipeline.ipynb #ed08fe9a
+def tuned_problems(
+    folder: RunFolder,  # keeps all steps
+    bench: Bench,  # see `bench_of`
+    pictures: str,  # key of the pictures
+    quiet: bool = True,  # no progress bars
+) -> tuple[Problem, Problem, list[dict]]:  # the real problem, the validation problem, and the history of the real training
+    "Both problems for a network whose upper part is fine-tuned here, each on the classes that it may know."
+    config, data, found = folder.config, bench.data, []
+    history: list[dict] = []
+    kind = (config.knowledge[0] if config.knowledge else next(iter(data.knowledge))) if config.guided else None
+    transform = bench.transform
+    for prefix, part, side in (("validation/", data.validation(config.seed), "twin"), ("", data, "real")):
+        where = f"compare/network-{kind or 'plain'}-{config.seed}-{side}"
+        encoded, state, history = tuned_step(bench, part, where, kind, config.seed, quiet)
+        network = tuned_network(bench, state)
+        if config.layer and config.layer != network.layer:
+            network = cut(network.model, config.layer, torch.stack([transform(data.images[int(i)]) for i in data.train[:2]]))
+        key = content_hash(pictures, model_hash(network.model))
+        photos = photos_step(folder, prefix, part, network, transform, key, quiet)
+        found.append(make_problem(folder, prefix, part, network, transform, photos, key, quiet=quiet))
+    return found[1], found[0], history
 
 # %% ../nbs/11_pipeline.ipynb #8502a9e6
 def make_map(
@@ -860,6 +910,20 @@ def finish(
     folder.write("results.json", json.dumps(results, indent=1))
     return write_report(folder.path)
 
+# %% ../nbs/11_pipeline.ipynb #6c92e619
+def comparison_step(
+    folder: RunFolder,  # where the tables go
+    bench: Bench,  # see `bench_of`
+    knowledge: Iterable[str],  # kinds of knowledge
+    quiet: bool = True,  # no progress bars
+) -> pd.DataFrame:  # see `comparison`
+    "All methods side by side: `comparison.csv`, `comparison_summary.csv` and a picture."
+    table = comparison(bench, list(knowledge), quiet=quiet)
+    folder.write("comparison.csv", table.to_csv(index=False))
+    folder.write("comparison_summary.csv", summary(table).to_csv(index=False))
+    folder.write("pictures/comparison.png", figure_png(comparison_figure(table, title=f"H of all methods on {bench.data.name}")))
+    return table
+
 # %% ../nbs/11_pipeline.ipynb #ad55e110
 def run(
     config: RunConfig,  # all settings
@@ -871,9 +935,17 @@ def run(
     "All steps of NIWT, from the images to the report; raises `NiwtError` for settings, data or folders that cannot be used."
     departures(config)  # an unknown recipe is refused before anything is written
     with seeded(config.seed), open_run(out, config, replace_run, notify) as folder:
-        data = load_data(config)
-        real, val, history = problems(folder, data, quiet)
+        data, bench = load_data(config), None
         names = config.knowledge or (next(iter(data.knowledge)),)
+        if config.compare == "all" or config.train == "tail":
+            pictures = photos_key(data)
+            bench = bench_of(folder, readable_step(folder, data, quiet), pictures, quiet)
+            data = bench.data
+        for name in names:
+            data = data if name in data.knowledge else with_combination(data, name)
+        if bench is not None and config.compare == "all":
+            comparison_step(folder, bench, names, quiet)
+        real, val, history = problems(folder, data, quiet, bench)
         judged = {name: judge_knowledge(folder, real, val, data.get_knowledge(name)) for name in names}
         n = len(data.seen), len(data.unseen)
         rows = [row for part in judged.values() for row in part["rows"]] + [chance(*n, calibrated=c, seed=config.seed) for c in (False, True)]

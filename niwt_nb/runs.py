@@ -37,7 +37,9 @@ except ImportError:  # not a Unix: no lock there
 # %% ../nbs/10a_runs.ipynb #180949b5
 CHOICES = {
     "data": ("fieldguide", "cub", "awa2", "folder"),
-    "train": ("auto", "network", "tune", "head"),
+    "train": ("auto", "network", "tune", "tail", "head"),
+    "precision": ("float32", "bfloat16"),
+    "compare": ("eszsl", "all"),
     "map": ("ridge", "cosine"),
     "solver": ("auto", "closed", "lbfgs", "reference"),
     "images": ("seen", "noise"),
@@ -61,7 +63,7 @@ class RunConfig:
     splits: str = setting("", "att_splits.mat with the proposed split (cub, awa2); empty: look beside the data")
     excerpt: tuple[int, ...] = setting((), "seen classes, unseen classes and images of each to try first, such as [15, 5, 20]; empty: everything")
     unseen: tuple[str, ...] = setting((), "names of the classes to leave out of training (data = folder)")
-    knowledge: tuple[str, ...] = setting((), "kinds of domain knowledge, each used on its own (attributes, captions, ...); empty: the first there is")
+    knowledge: tuple[str, ...] = setting((), "kinds of domain knowledge, each on its own: attributes, captions, attributes+captions, ...; empty: the first")
     n_seen: int = setting(50, "seen species (fieldguide)")
     n_unseen: int = setting(10, "unseen species (fieldguide)")
     images_per_class: tuple[int, int] = setting((40, 10), "training and test drawings of a species (fieldguide)")
@@ -69,9 +71,14 @@ class RunConfig:
     model: str = setting("fieldguide", "the network: fieldguide (small CNN), a torchvision name, module:function or file.py:function")
     weights: str = setting("", "weights of a torchvision model: DEFAULT, or a local .pt or .safetensors file; empty: random")
     layer: str = setting("", "layer whose channels are the neurons; empty: the one the network recommends")
-    train: str = setting("auto", "network: train all of it from the start; tune: fit the last layer, then fine-tune all of it; head: fit only the last layer; "
-                         "auto: network for fieldguide, else head")
-    guided: bool = setting(True, "train with a head that is made of the first kind of knowledge of the seen classes (train = network)")
+    train: str = setting("auto", "network: train all of it from the start; tune: fit the last layer, then fine-tune all of it; "
+                         "tail: fine-tune what lies above tune_from; head: fit only the last layer; auto: network for fieldguide, else head")
+    guided: bool = setting(True, "train with a head that is made of the first kind of knowledge of the seen classes (train = network or tail)")
+    tune_from: str = setting("", "layer above which the network is fine-tuned, on cached activations (train = tail, compare = all); empty: layer")
+    tune_epochs: int = setting(8, "passes over the training images when it is fine-tuned")
+    tune_lr: float = setting(2e-4, "largest learning rate then")
+    tune_mix: float = setting(0.3, "how much activations of two images are mixed then, parameter of a Beta distribution; 0: not at all")
+    precision: str = setting("float32", "of fine-tuning: float32, or bfloat16, twice as fast where the processor has it")
     epochs: int = setting(8, "passes over the images of the first seen classes (train = network)")
     more_epochs: int = setting(5, "passes over the images of all seen classes after that (train = network)")
     lr: float = setting(0.004, "learning rate when the network is trained")
@@ -86,6 +93,8 @@ class RunConfig:
     level: bool = setting(True, "give the scores of new classes the mean and spread of the seen ones' on training images; false: as solved")
     images: str = setting("seen", "images on which importances are matched: seen training images or noise")
     n_images: int = setting(64, "how many of them")
+    compare: str = setting("eszsl", "what stands beside NIWT: eszsl, or all baselines (with train = tail on fine-tuned networks too), in comparison.csv")
+    seeds: int = setting(1, "seeds of the comparison, counted from seed on (compare = all)")
     shuffles: int = setting(5, "runs of the control with shuffled knowledge that are averaged")
     cases: int = setting(12, "predictions that the report explains")
     skip_broken: bool = setting(False, "leave out images that cannot be read instead of stopping at the first")
@@ -96,17 +105,19 @@ class RunConfig:
     def __post_init__(self) -> None:
         for name, choices in CHOICES.items():
             check_name(getattr(self, name), choices, name)
-        for name in ("n_seen", "n_unseen", "image_size", "epochs", "more_epochs", "n_images", "batch_size", "max_steps"):
+        for name in ("n_seen", "n_unseen", "image_size", "epochs", "more_epochs", "tune_epochs", "seeds", "n_images", "batch_size", "max_steps"):
             if getattr(self, name) < 1:
                 raise NiwtError(f"{name} is {getattr(self, name)}, expected at least 1")
-        for name in ("shuffles", "cases", "seed", "l2", "lam", "ridge"):
+        for name in ("shuffles", "cases", "seed", "l2", "lam", "ridge", "tune_mix"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise NiwtError(f"{name} is {getattr(self, name)}, expected 0 or more")
-        for name in ("lr", "solver_lr"):
+        for name in ("lr", "solver_lr", "tune_lr"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise NiwtError(f"{name} is {getattr(self, name)}, expected more than 0")
         if self.excerpt and (len(self.excerpt) != 3 or min(self.excerpt) < 1):
             raise NiwtError(f"excerpt is {list(self.excerpt)}, expected seen classes, unseen classes and images of each, all at least 1")
+        if self.tune_from and self.train != "tail" and self.compare != "all":
+            raise NiwtError("tune_from is for train = 'tail' and compare = 'all'; set one of them, or leave it out")
         if len(set(self.knowledge)) < len(self.knowledge):
             raise NiwtError(f"knowledge names a kind twice: {', '.join(self.knowledge)}")
         if not self.strengths or min(self.strengths) < 0:
@@ -304,7 +315,7 @@ def check_folder(
         raise NiwtError(f"{str(path)!r} holds a run with other settings ({'; '.join(differ)}); choose another folder, or replace that run")
 
 # %% ../nbs/10a_runs.ipynb #057c3f0a
-RESULTS = ("metrics.json", "metrics.csv", "results.json", "per_class.csv", "neurons.csv", "report.html", "pictures")
+RESULTS = ("metrics.json", "metrics.csv", "results.json", "per_class.csv", "neurons.csv", "comparison.csv", "comparison_summary.csv", "report.html", "pictures")
 
 # %% ../nbs/10a_runs.ipynb #61b820e2
 @contextmanager

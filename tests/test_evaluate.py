@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from niwt_nb.baselines import DEM, ICIS, SAE, ClassNorm, RankingForm, WeightRegression, measure, rows_of, select
+from niwt_nb.baselines import DEM, ICIS, NIWT, SAE, ClassNorm, Encoded, PublishedNIWT, RankingForm, WeightRegression, measure, rows_of, select
 from niwt_nb.core import NiwtError
 from niwt_nb.data import DomainKnowledge, NoImages, ZeroShotData
 from niwt_nb.evaluate import ESZSL, Baseline, ausuc, chance, choose_gamma, gzsl, metric_rows, seen_unseen_curve, stack
@@ -165,6 +165,8 @@ ESTIMATORS = {
     "ClassNorm": ClassNorm(hidden=32, epochs=40, lr=3e-3, features="centre"),
     "WeightRegression": WeightRegression(0.1, l2=1e-3),
     "ICIS": ICIS(hidden=64, epochs=300, lr=1e-3, l2=1e-3),
+    "NIWT": NIWT(l2=1e-3),
+    "PublishedNIWT": PublishedNIWT(l2=1e-2, knowledge="centre", max_steps=1000),
 }
 
 
@@ -232,6 +234,19 @@ def test_whatever_test_images_and_unseen_knowledge_are_the_choice_is_the_same(se
     other = replace(data, knowledge={"attributes": replace(data.get_knowledge(), values=known)})
     chosen = measure("ESZSL", ESZSL(), grid, x, other).selection
     assert chosen.estimator.get_params() == own.estimator.get_params() and chosen.gamma == own.gamma
+
+
+def test_with_a_twin_network_the_choice_comes_from_the_twin_alone():
+    data, g = world(), torch.Generator().manual_seed(5)
+    val = data.validation()
+    twin = Encoded(data.features[rows_of(val, data)], val, torch.nn.Linear(12, len(val.seen)).requires_grad_(False))
+    head = torch.nn.Linear(12, len(data.seen)).requires_grad_(False)
+    grid, chosen = {"alpha": [0.03, 0.3], "blend": [0.0, 0.5]}, []
+    for x in (data.features, 100 * torch.randn(data.features.shape, generator=g)):
+        found = measure("NIWT", NIWT(l2=1e-3), grid, x, data, head=head, validation=twin).selection
+        chosen.append((found.estimator.get_params()["alpha"], found.estimator.blend, found.estimator.offset))
+        assert found.gamma == 0
+    assert chosen[0] == chosen[1]
 
 
 def test_selection_refuses_the_whole_data_set():
