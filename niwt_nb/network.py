@@ -205,6 +205,8 @@ def _trace(model: nn.Module, layer: str) -> tuple[fx.Graph, fx.Node]:
             node = node.kwargs["logits"]  # a dataclass is built last
         if not isinstance(node, fx.Node):
             raise _Untraceable("torch.fx: the output holds no class scores")
+        while node.op == "call_module" and isinstance(wrap.get_submodule(str(node.target)), nn.Identity):
+            node = node.all_input_nodes[0]  # nothing happens there
         module = wrap.get_submodule(str(node.target)) if node.op == "call_module" else None
         if module is None or isinstance(module, nn.Linear):
             break
@@ -490,12 +492,16 @@ def choose_layer(
     model: nn.Module,  # any network that ends in a linear layer; its attribute `default_layer` is taken if there is one
     example: Tensor,  # images (B, 3, H, W)
 ) -> str:  # the name of a layer
-    "The last spatial layer with a convolution or linear layer between it and the head; raises `NiwtError` if there is none."
+    """The last spatial layer with a convolution or linear layer between it and the head, in the second half of the network if there is one.
+
+    Blocks come before what is in them. Raises `NiwtError` if there is no such layer.
+    """
     if isinstance(getattr(model, "default_layer", None), str):
         return str(model.default_layer)
     shapes = layer_names(model, example, check=False)["shape"]
     spatial = [str(n) for n, s in shapes.items() if len(s) == 3 and s[1] > 1 and s[2] > 1]
-    for name in sorted(spatial, key=lambda n: (max(n.count("."), 1), -spatial.index(n))):  # the last first; blocks before what is in them
+    late = set(shapes.index[len(shapes) // 2 :])
+    for name in sorted(spatial, key=lambda n: (n not in late, max(n.count("."), 1), -spatial.index(n))):  # the last first
         if _can_cut(model, name, example):
             network = cut(model, name, example)
             if network.how != "torch.fx" or any(isinstance(m, (nn.Conv2d, nn.Linear)) for m in network.tail.modules()):
@@ -1112,6 +1118,7 @@ def _load_torchvision(name: str, weights: str | os.PathLike | None) -> Backbone:
 # %% ../nbs/03_network.ipynb #c143c9d6
 def _load_function(spec: str, weights: str | os.PathLike | None) -> Backbone:
     "What a function of the reader's own returns: a model, or a model and its preprocessing."
+    import_torchvision()  # such a file may import it, which needs help on some installs
     function = import_object(spec)
     made = function() if callable(function) else function
     model, preprocess = made if isinstance(made, tuple) and len(made) == 2 else (made, getattr(function, "__globals__", {}).get("preprocess"))
