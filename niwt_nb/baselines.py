@@ -9,6 +9,7 @@ __all__ = ['minimise', 'SAE', 'violations', 'devise_loss', 'sje_loss', 'ale_loss
            'rows_of', 'select', 'Measured', 'Encoded', 'measure', 'shuffled_control', 'baselines', 'compare']
 
 # %% ../nbs/07a_baselines.ipynb #f8b659df
+import copy
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -406,9 +407,12 @@ class NIWT(HeadBaseline):
         knowledge: str = "centre",  # how knowledge is scaled
         head: nn.Linear | None = None,  # the network's own head for the seen classes, in the order of their ids; None: `fit_head`
         blend: float = 1.0,  # share of `head` in the rows; the rest comes from `fit_head`, at the same spread of scores
+        pull: float = 0.0,  # how far seen rows are pulled towards what the map predicts for them; 0: they stay as they are
+        ranked: float = 0.0,  # share of a linear map that is trained to rank classes on the features, as ALE is, beside the regression
     ) -> None:
         self.alpha, self.kernel, self.width, self.loudness, self.offset = alpha, kernel, width, loudness, offset
         self.l2, self.features, self.knowledge, self.head, self.blend = l2, features, knowledge, head, blend
+        self.pull, self.ranked = pull, ranked
 
     def _fit(self, x: Tensor, k: Tensor, targets: Tensor) -> None:
         own = None if self.head is None or self.blend <= 0 else scaled_head(self.head, self.scale_features_, len(k))
@@ -416,13 +420,32 @@ class NIWT(HeadBaseline):
         self.head_ = fitted if own is None or own is fitted else blend_heads(own, fitted, x, self.blend)
         self.level_ = score_level(self.head_, x)
         self._fit_rows(k, self.head_.weight.detach())
+        self.form_ = None
+        if self.ranked:
+            ranking = RankingForm("ale", epochs=16)
+            ranking._fit(nn.functional.normalize(x), k, targets)
+            self.form_ = k.mean(0), ranking.form_ * self.level_.spread / self.level_.spreads(self.level_.prior + (k - k.mean(0)) @ ranking.form_.T).mean()
+        if self.pull or self.ranked:
+            self.head_ = copy.deepcopy(self.head_).requires_grad_(False)
+            weight, bias = self._mixed(k, self.head_.weight * (1 - self.pull), self.head_.bias * (1 - self.pull), self.pull, 0.0)
+            self.head_.weight.copy_(weight)
+            self.head_.bias.copy_(bias)
+
+    def _mixed(self, k: Tensor, weight: Tensor | float, bias: Tensor | float, share: float, offset: float) -> tuple[Tensor, Tensor]:
+        "Rows and biases: what is given, plus `share` of the map's rows, and both mixed with the ranking map's."
+        mapped, level = self.level_.apply(self.map_.predict(k), self.loudness, offset)
+        weight, bias = weight + share * mapped, bias + share * level
+        if self.form_ is None:
+            return weight, bias
+        ranked = (k - self.form_[0]) @ self.form_[1].T
+        return (1 - self.ranked) * weight + self.ranked * ranked, (1 - self.ranked) * bias - self.ranked * (ranked @ self.level_.mean)
 
     def _fit_rows(self, k: Tensor, rows: Tensor) -> None:
         self.map_ = KernelRidgeMap(self.alpha, self.kernel, self.width, unit=False).fit(k, rows)
 
     def _rows(self, k: Tensor) -> Tensor:
-        weight, bias = self.level_.apply(self.map_.predict(k), self.loudness, self.offset)
-        return torch.cat([weight, bias[:, None]], 1)
+        weight, bias = self._mixed(k, 0.0, 0.0, 1.0, 0.0)
+        return torch.cat([weight, bias[:, None] + self.offset], 1)
 
 # %% ../nbs/07a_baselines.ipynb #a019e8b2
 class _LastLayer:

@@ -151,8 +151,8 @@ def niwt_method(
 ) -> tuple[NIWT, dict[str, list]]:  # the estimator and its grid
     "NIWT with the settings that are tried on validation classes."
     if network == "frozen":
-        return NIWT(), {"alpha": [0.03, 0.1, 0.3], "l2": [1e-5, 1e-4]}
-    return NIWT(), {"alpha": [0.03, 0.1], "blend": [0.0, 0.4, 1.0]}
+        return NIWT(l2=1e-5, features="sphere"), {"pull": [0.0, 0.3, 0.5], "ranked": [0.0, 0.4]}
+    return NIWT(pull=0.3), {"blend": [0.0, 0.4, 1.0], "ranked": [0.0, 0.4]}
 
 # %% ../nbs/10c_comparison.ipynb #ffb1d5f6
 def method_step(

@@ -261,7 +261,8 @@ class Scaler(BaseEstimator):
 
     def __init__(
         self,
-        kind: str = "centre",  # "none"; "unit": rows of length 1; "centre": minus the mean, then length 1; "standard": columns of mean 0 and spread 1
+        kind: str = "centre",  # "none"; "unit": rows of length 1; "centre": minus the mean, then length 1; "standard": columns of mean 0 and
+        # spread 1; "sphere": the same, then rows of length sqrt(D)
     ) -> None:
         self.kind = kind
 
@@ -270,11 +271,11 @@ class Scaler(BaseEstimator):
         x: Tensor,  # (n, D) training rows
     ) -> "Scaler":  # itself
         "Learn the column means and spreads of `x`."
-        check_name(self.kind, ["none", "unit", "centre", "standard"], "kind of scaling")
+        check_name(self.kind, ["none", "unit", "centre", "standard", "sphere"], "kind of scaling")
         x = x.float()
-        self.mean_ = x.mean(0) if self.kind in ("centre", "standard") else x.new_zeros(x.shape[1])
+        self.mean_ = x.mean(0) if self.kind in ("centre", "standard", "sphere") else x.new_zeros(x.shape[1])
         spread = x.std(0, correction=0)
-        self.scale_ = torch.where(spread > 0, spread, 1.0) if self.kind == "standard" else torch.ones_like(spread)
+        self.scale_ = torch.where(spread > 0, spread, 1.0) if self.kind in ("standard", "sphere") else torch.ones_like(spread)
         return self
 
     def transform(
@@ -283,7 +284,8 @@ class Scaler(BaseEstimator):
     ) -> Tensor:  # (N, D) scaled rows
         "Scale `x` by what was learned."
         x = (x.float() - self.mean_) / self.scale_
-        return x / x.norm(dim=1, keepdim=True).clamp(min=1e-12) if self.kind in ("unit", "centre") else x
+        length = {"unit": 1.0, "centre": 1.0, "sphere": x.shape[1] ** 0.5}.get(self.kind)
+        return x if length is None else x * (length / x.norm(dim=1, keepdim=True).clamp(min=1e-12))
 
 # %% ../nbs/07_evaluate.ipynb #800dbb96
 def known_rows(
