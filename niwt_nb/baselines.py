@@ -21,7 +21,7 @@ from sklearn.base import clone
 from sklearn.model_selection import ParameterGrid
 from torch import Tensor, nn
 
-from .core import NiwtError, check_name, content_hash, progress
+from .core import NiwtError, check_name, content_hash, progress, seeded
 from .data import ZeroShotData
 from .evaluate import ESZSL, Baseline, Scaler, ausuc, chance, choose_gamma, gzsl, metric_rows, ridge_solve
 from .mapping import CosineLinearMap, KernelRidgeMap
@@ -423,7 +423,8 @@ class NIWT(HeadBaseline):
         self.form_ = None
         if self.ranked:
             ranking = RankingForm("ale", epochs=16)
-            ranking._fit(nn.functional.normalize(x), k, targets)
+            with seeded(ranking.seed):
+                ranking._fit(nn.functional.normalize(x), k, targets)
             self.form_ = k.mean(0), ranking.form_ * self.level_.spread / self.level_.spreads(self.level_.prior + (k - k.mean(0)) @ ranking.form_.T).mean()
         if self.pull or self.ranked:
             self.head_ = copy.deepcopy(self.head_).requires_grad_(False)

@@ -249,20 +249,22 @@ def comparison_figure(
     means = summary(table[table.calibrated & (table.knowledge != "none")])
     if not len(means):
         raise NiwtError("no calibrated rows to show")
-    kinds, marks = list(means.knowledge.unique()), {"frozen": ("o", "grey"), "fine-tuned": ("s", "sky"), "knowledge-aware": ("D", "orange")}
+    kinds, marks = list(means.knowledge.unique()), {"frozen": ("o", "grey", 0.2), "fine-tuned": ("s", "sky", 0.0), "knowledge-aware": ("D", "orange", -0.2)}
     order = means.groupby("method")[metric].mean().sort_values().index.tolist()
     order = [m for m in order if not m.startswith("NIWT")] + [m for m in order if m.startswith("NIWT") and m != "NIWT"] + ["NIWT"]
-    fig = new_figure(width, 110 + 26 * len(order))
-    for i, (ax, kind) in enumerate(zip(fig.subplots(1, len(kinds), sharey=True, squeeze=False)[0], kinds, strict=True)):
-        for network, (mark, colour) in marks.items():
+    fig = new_figure(width, 130 + 26 * len(order))
+    axes = fig.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
+    for ax, kind in zip(axes, kinds, strict=True):
+        for network, (mark, colour, lift) in marks.items():
             part = means[(means.knowledge == kind) & (means.network == network)]
-            at = [order.index(m) for m in part.method]
-            ax.errorbar(part[metric], at, xerr=part[f"{metric} std"].fillna(0), fmt=mark, color=COLOURS[colour], ms=6, label=network if len(part) else None)
+            at = [order.index(m) + lift for m in part.method]
+            ax.errorbar(part[metric], at, xerr=part[f"{metric} std"].fillna(0), fmt=mark, color=COLOURS[colour], ms=5, label=network if len(part) else None)
         ax.set(title=plain(kind), xlim=(0, max(0.8, means[metric].max() + 0.05)), xlabel=f"{metric}, calibrated" if metric == "H" else metric)
         ax.set_yticks(range(len(order)), [plain(m) for m in order])
         ax.grid(axis="x", color=COLOURS["grey"], alpha=0.3)
         ax.spines[["top", "right"]].set_visible(False)
-        if i == 0:
-            ax.legend(fontsize=8, loc="lower right", frameon=False)
+        ax.set_ylim(-0.6, len(order) - 0.4)
+    handles = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    fig.legend(handles.values(), handles, fontsize=9, loc="outside lower center", ncols=3, frameon=False)
     fig.suptitle(plain(title), fontsize=13, fontweight="bold", x=0.01, ha="left")
     return fig

@@ -166,6 +166,7 @@ ESTIMATORS = {
     "WeightRegression": WeightRegression(0.1, l2=1e-3),
     "ICIS": ICIS(hidden=64, epochs=300, lr=1e-3, l2=1e-3),
     "NIWT": NIWT(l2=1e-3),
+    "NIWT, ranked": NIWT(l2=1e-3, features="sphere", pull=0.3, ranked=0.4),
     "PublishedNIWT": PublishedNIWT(l2=1e-2, knowledge="centre", max_steps=1000),
 }
 
