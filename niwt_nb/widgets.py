@@ -37,9 +37,10 @@ def under_test() -> bool:  # whether errors must not only be shown but raised
     "Whether the environment says that a test is running (`IN_TEST`)."
     return os.environ.get("IN_TEST", "0") not in ("", "0")
 
-# %% ../nbs/10_widgets.ipynb #65ea2907
+# %% ../nbs/10_widgets.ipynb #58337f33
 STYLE = """<style>
-.niwt{background:#fff;color:#222;border:1px solid #d9dde2;border-radius:8px;padding:14px 16px 10px;max-width:940px;box-sizing:border-box;overflow:visible;
+.niwt{container-type:inline-size;width:100%;background:#fff;color:#222;border:1px solid #d9dde2;border-radius:8px;
+padding:14px 16px 10px;max-width:940px;box-sizing:border-box;overflow:visible;
 --jp-widgets-color:#222;--jp-widgets-label-color:#222;--jp-widgets-input-color:#222;--jp-widgets-input-background-color:#fff;
 --jp-widgets-input-border-color:#8a9099;--jp-ui-font-color1:#222;--jp-ui-font-color0:#000;--jp-layout-color2:#eef1f4;--jp-layout-color3:#dbe1e7}
 .niwt .widget-html,.niwt .widget-html-content{height:auto;line-height:1.4;margin:0;overflow:visible;white-space:normal}
@@ -49,7 +50,8 @@ STYLE = """<style>
 .niwt .niwt-body{gap:14px 18px;align-items:flex-start;overflow:visible}
 .niwt .niwt-panel{flex:0 1 auto;margin:0;object-fit:contain;object-position:left top}
 .niwt .niwt-say{font-size:14px}.niwt .niwt-say b{color:#111}.niwt .niwt-say big{font-size:22px;font-weight:650;color:#111}
-.niwt .niwt-sub{font-size:13px;font-weight:650;color:#111;margin:0 0 4px}
+.niwt .niwt-text{font-size:15px;line-height:1.5;max-width:760px}
+.niwt .niwt-sub{font-size:13px;font-weight:650;color:#111;margin:6px 0 4px}
 .niwt .niwt-rows{gap:0;overflow:visible;align-items:flex-start}
 .niwt .niwt-rows .widget-toggle-button{width:38px;height:26px;line-height:24px;margin:2px 4px 2px 0;padding:0;font-size:11px;
 border:1px solid #8a9099;border-radius:4px}
@@ -61,10 +63,17 @@ overflow:hidden;text-overflow:ellipsis;border:1px solid #d9dde2;border-radius:4p
 .niwt button:focus-visible,.niwt input:focus-visible,.niwt select:focus-visible,.niwt .noUi-handle:focus-visible{outline:3px solid #E69F00;outline-offset:1px}
 .niwt .niwt-status{min-height:20px;font-size:12.5px;color:#555}.niwt .niwt-busy{color:#7a4b00}
 .niwt .niwt-error{color:#8a2b00;background:#fff3ec;border-left:4px solid #D55E00;padding:6px 10px;font-size:13.5px}
-.niwt .niwt-alt,.niwt .niwt-alt *{height:0!important;margin:0!important;padding:0;overflow:hidden!important;opacity:0;line-height:0!important}
+.niwt .niwt-alt{position:absolute!important;width:1px!important;height:1px!important;margin:0!important;overflow:hidden!important;
+clip-path:inset(50%)}
 .niwt .niwt-cards{display:flex;flex-wrap:wrap;gap:8px;margin:0 0 6px}.niwt .niwt-card{background:#f5f7f9;border-radius:6px;padding:6px 12px;min-width:74px}
 .niwt .niwt-card b{display:block;font-size:20px;color:#111}.niwt .niwt-card span{font-size:12px;color:#555}
 .niwt table{border-collapse:collapse;font-size:13px}.niwt td{padding:2px 10px 2px 0}
+@container (max-width:720px){.niwt-side{width:100%!important;flex-flow:row wrap!important;gap:8px 18px}}
+.niwt .niwt-stack>.jupyter-widgets{flex-direction:column;align-items:stretch;height:auto;width:auto;margin:0}
+.niwt .niwt-stack .widget-label{text-align:left;width:auto;line-height:18px;height:18px;font-size:12.5px}
+.niwt .niwt-stack select{flex:0 0 28px;width:100%;min-width:0}
+.niwt .niwt-stack{gap:4px 12px;margin:8px 0 6px}
+.niwt-mode{margin:0 0 6px}.niwt-mode .jupyter-button.mod-active{background:#0072B2;color:#fff}
 </style>"""
 
 # %% ../nbs/10_widgets.ipynb #ed6a7841
@@ -124,13 +133,14 @@ class Explorer:
         self.controls: dict[str, Any] = {}
         self.panels: dict[str, Panel] = {}
         self.says: dict[str, widgets.HTML] = {}
-        self._depth = 0
+        self._depth = 1  # nothing is drawn while controls and panels are made
         self.status = widgets.HTML()
         self.status.add_class("niwt-status")
         self.build()
         head = widgets.HTML(f"{STYLE}<h3>{escaped(self.title)}</h3><p>{escaped(self.about)}</p>")
         self.ui = widgets.VBox([head, *self.arrange(), self.status])
         self.ui.add_class("niwt")
+        self._depth = 0
         self.act(lambda: None)
 
     def build(self) -> None:
@@ -308,8 +318,8 @@ def read_upload(
         with Image.open(path, formats=FORMATS) as original:
             mode, size = original.mode, original.size
     said = {"CMYK": "in print colours (CMYK)", "L": "in grey", "LA": "in grey", "1": "in black and white"}.get(mode, "")
-    smaller = size[0] * size[1] > max_pixels
-    return picture, f"{name}: a picture {said}, read as RGB" if said else f"{name}: {size[0]} x {size[1]} pixels" + (", read smaller" if smaller else "")
+    smaller = ", decoded smaller" if size[0] * size[1] > max_pixels else ""
+    return picture, f"{name}: {size[0]} x {size[1]} pixels" + (f" {said}, read as RGB" if said else "") + smaller
 
 # %% ../nbs/10_widgets.ipynb #ac0b1e49
 class PictureExplorer(Explorer):
@@ -336,7 +346,7 @@ class PictureExplorer(Explorer):
             ),
         )
         self.control("picture", widgets.IntSlider(1, 1, self._pictures(first), description="picture", layout=widgets.Layout(width="260px")))
-        self.upload = widgets.FileUpload(accept="image/*", description="Upload a picture", tooltip=self.upload_about, layout=widgets.Layout(width="160px"))
+        self.upload = widgets.FileUpload(accept="image/*", description="Upload", tooltip=self.upload_about, layout=widgets.Layout(width="120px"))
         self.upload.observe(lambda change: self.act(self._take) if change["new"] else None, "value")
         self.own: tuple[str, Image.Image] | None = None
 
@@ -418,7 +428,9 @@ class NeuronExplorer(PictureExplorer):
         rows = [(self.bench.label(i), i) for i in range(len(self.bench.columns))]
         self.control("explain", choice("class", [("the one it predicts", -1), *rows], width="300px", tooltip="for which class importance is read"))
         self.control("layer", choice("layer", layers_of(self.bench), self.bench.layer, "170px"))
-        self.control("by", choice("bars show", [("importance: what more of it adds", "importance"), ("what it adds in this picture", "adds")], width="300px"))
+        self.control(
+            "by", choice("bars show", [("importance: what more of it would add", "importance"), ("what it adds in this picture", "adds")], width="370px")
+        )
         self.control("neuron", choice("neuron", self._all_names(), width="260px", tooltip="the neuron to look at"))
         self.off: tuple[int, ...] = ()
         self.switches = [widgets.ToggleButton(description="off", tooltip="switch off") for _ in range(self.top)]
@@ -430,31 +442,28 @@ class NeuronExplorer(PictureExplorer):
         self.restore = widgets.Button(description="All neurons on", tooltip="switch all neurons back on", layout=widgets.Layout(width="140px"))
         self.restore.on_click(lambda _: self.switch_all_on())
         self._silent = False
-        self.words("verdict")
-        self.words("exciting")
+        self.words("verdict", "100%")
+        self.words("exciting", "474px")
         key = lambda: (self.picture_key, self.bench.layer)  # noqa: E731
         shows = lambda: (*key(), self.state["explain"], self.state["by"])  # noqa: E731
         self.panels["picture"] = Panel(290, 180, lambda: (*key(), self.neuron), self._paint_picture, self._alt_picture)
         self.panels["bars"] = Panel(
-            272, 30 * self.top, lambda: (*shows(), self.off, self.neuron), self._paint_bars, lambda: "bars of the ten neurons, in the order of their names"
+            250, 30 * self.top, lambda: (*shows(), self.off, self.neuron), self._paint_bars, lambda: "bars of the ten neurons, in the order of their names"
         )
         self.panels["exciting"] = Panel(
-            494, 118, lambda: (self.bench.layer, self.neuron), self._paint_exciting, lambda: f"pictures that excite neuron {self.neuron}"
+            474, 130, lambda: (self.bench.layer, self.neuron), self._paint_exciting, lambda: f"pictures that excite neuron {self.neuron}"
         )
         self.panels["scores"] = Panel(290, 200, lambda: (*key(), self.state["explain"], self.off), self._paint_scores, self._alt_scores)
 
     def arrange(self) -> list[widgets.Widget]:
         "Controls, then pictures and scores beside the neurons."
-        column = widgets.VBox(self.switches, layout=widgets.Layout(overflow="visible"))
-        rows = widgets.HBox([column, self.names, self.panels["bars"].ui])
+        rows = widgets.HBox([column(*self.switches), self.names, self.panels["bars"].ui])
         rows.add_class("niwt-rows")
-        keep = widgets.Layout(overflow="visible")
-        left = widgets.VBox(
-            [self.says["verdict"], self.panels["picture"].ui, self.panels["scores"].ui], layout=widgets.Layout(width="290px", overflow="visible")
-        )
-        right = widgets.VBox([rows, self.restore, self.says["exciting"], self.panels["exciting"].ui], layout=keep)
+        left = column(column(self.panels["picture"].ui, width="290px"), self.panels["scores"].ui, width="290px")
+        left.add_class("niwt-side")
+        right = column(rows, self.restore, self.says["exciting"], self.panels["exciting"].ui)
         controls = flow(*self.pickers(), *(self.controls[c] for c in ("explain", "layer", "by", "neuron")), kind="controls")
-        return [controls, flow(left, right)]
+        return [controls, self.says["verdict"], flow(left, right)]
 
     def _all_names(self) -> list[tuple[str, int]]:
         return [(neuron_label(self.bench, k), k) for k in names_of(self.bench)["neuron"].tolist()]
@@ -537,7 +546,8 @@ class NeuronExplorer(PictureExplorer):
 
     def _verdict(self, study: NeuronStudy) -> str:
         before, after = (escaped(self.bench.label(r)) for r in study.predicted)
-        told = f"<b>{escaped(self.truth)}</b><br>taken for <b>{before}</b>"
+        right = " ✓" if not self.own and self.bench.label(study.predicted[0]).removesuffix(" ★") == self.truth else ""
+        told = f"{'It is' if not self.own else 'This is'} {escaped(self.truth)}. The network says <b>{before}</b>{right}"
         if study.off:
             silent = ", ".join(str(k) for k in study.off)
             told += f"; without neuron{'s' if len(study.off) > 1 else ''} {silent}: <b>{after}</b>"
@@ -557,9 +567,9 @@ class NeuronExplorer(PictureExplorer):
         return lambda area: paint_bars(area, self.bar_values, [k in study.off for k in study.neurons], at)
 
     def _paint_exciting(self) -> Callable[[Area], None]:
-        found = exciting_pictures(self.bench, self.neuron, 6)
+        found = exciting_pictures(self.bench, self.neuron, 5)
         pictures = [as_seen(self.bench.transform(p), self.bench.transform) for p in found.images]
-        return lambda area: paint_mosaic(area, pictures, found.labels, 6, outlines=found.regions)
+        return lambda area: paint_mosaic(area, pictures, found.labels, 5, outlines=found.regions)
 
     def _paint_scores(self) -> Callable[[Area], None]:
         study = self.study
@@ -575,14 +585,14 @@ class NeuronExplorer(PictureExplorer):
         study, focus = self.study, self.neuron
         names, silent = [neuron_label(self.bench, k) for k in study.neurons], [k in study.off for k in study.neurons]
         at = study.neurons.index(focus) if focus in study.neurons else None
-        taken = f"{self.truth}: taken for {self.bench.label(study.predicted[0])}"
+        taken = f"It is {self.truth}. The network says {self.bench.label(study.predicted[0])}"
         without = f"Without neurons {', '.join(map(str, study.off))}: {self.bench.label(study.predicted[1])}" if study.off else ""
         bars = lambda area: paint_bars(area, self.bar_values, silent, at, names, 210)  # noqa: E731
         excites = f"What excites neuron {neuron_label(self.bench, focus)}"
         return [
             [(lambda area: paint_words(area, taken, without), 860, 44)],
             [self.painter("picture"), (bars, 540, 270)],
-            [self.painter("scores"), (titled(excites, self.panels["exciting"].paint()), 494, 150)],
+            [self.painter("scores"), (titled(excites, self.panels["exciting"].paint()), 474, 160)],
         ]
 
 # %% ../nbs/10_widgets.ipynb #71d5ee11
@@ -606,20 +616,20 @@ class MapExplorer(Explorer):
         self.control("held_out", choice("class held out", [(bench.label(i), i) for i in [*val, *others]], width="330px"))
         if bench.network is not None:
             self.control("layer", choice("layer", layers_of(bench), bench.layer, "170px"))
-        self.words("test", "380px")
-        self.words("row")
-        self.words("column")
+        self.words("test", "400px")
+        self.words("row", "385px")
+        self.words("column", "385px")
         self._start()
         picked = lambda: (self.bench.layer, self.state["attribute"], self.state["neuron"])  # noqa: E731
         rows = len(self.order[0])
-        self.panels["map"] = Panel(880, min(max(14 * rows + 70, 260), 620), picked, self._paint_map, lambda: "heatmap of attributes against neurons")
-        self.panels["row"] = Panel(400, 210, lambda: picked()[:2], self._paint_row, lambda: f"neurons of {self.attribute}")
+        self.panels["map"] = Panel(810, min(max(14 * rows + 70, 260), 620), picked, self._paint_map, lambda: "heatmap of attributes against neurons")
+        self.panels["row"] = Panel(385, 200, lambda: picked()[:2], self._paint_row, lambda: f"neurons of {self.attribute}")
         self.panels["column"] = Panel(
-            400, 210, lambda: (self.bench.layer, self.state["neuron"]), self._paint_column, lambda: f"attributes of neuron {self.state['neuron']}"
+            385, 200, lambda: (self.bench.layer, self.state["neuron"]), self._paint_column, lambda: f"attributes of neuron {self.state['neuron']}"
         )
         self.panels["test"] = Panel(
             400,
-            360,
+            370,
             lambda: (self.bench.layer, self.state["held_out"], self.state["neuron"]),
             self._paint_test,
             lambda: "predicted against measured importance",
@@ -727,6 +737,7 @@ class SpeciesDrawer(Explorer):
     def build(self) -> None:
         "Controls and panels."
         look = parse_description(FIRST_BIRD)
+        self._surprises, self._reading = 0, False
         self.control(
             "sentence",
             widgets.Text(
@@ -738,35 +749,34 @@ class SpeciesDrawer(Explorer):
             ),
         )
         self.controls["sentence"].tooltip = "describe the bird in plain English and press Enter"
-        for group, values in ATTRIBUTES.items():
-            options = [("any", None), *((v, v) for v in values)]
-            control = choice(group.replace("_", " "), options, width="212px")
-            control.style.description_width = "92px"
-            control.value = look.get(group)
-            self.control(group, control)
-        self.control("seed", widgets.BoundedIntText(0, 0, 9999, description="birds no.", layout=widgets.Layout(width="170px")))
+        for group in sorted(ATTRIBUTES, key=lambda g: ("wing", "belly", "crown", "head", "bill", "tail", "leg").index(g.split("_")[0])):
+            options = [("any", None), *((v, v) for v in ATTRIBUTES[group])]
+            self.control(group, choice(group.replace("_", " "), options, width="auto"))
+            self.controls[group].value = look.get(group)
+        self.control(
+            "seed", widgets.BoundedIntText(0, 0, 9999, description="birds no.", layout=widgets.Layout(width="150px"), style={"description_width": "initial"})
+        )
         self.controls["seed"].tooltip = "which birds of this species are drawn"
         self.surprise = widgets.Button(description="Surprise me", tooltip="a species at random", layout=widgets.Layout(width="120px"))
         self.surprise.on_click(lambda _: self.invent())
-        self.words("verdict", "380px")
-        self.words("nearest")
-        self.words("confusion")
-        self.words("why")
-        self._surprises, self._reading = 0, False
+        self.words("verdict", "400px")
+        self.words("nearest", "385px")
+        self.words("confusion", "400px")
+        self.words("why", "385px")
         key = lambda: (tuple(look_of(self.state).items()), self.state["seed"])  # noqa: E731
-        self.panels["drawings"] = Panel(440, 366, key, self._paint_drawings, lambda: self.told)
-        self.panels["nearest"] = Panel(330, 128, lambda: key()[0], self._paint_nearest, lambda: "the nearest known species")
-        self.panels["confusion"] = Panel(400, 150, key, self._paint_confusion, lambda: "what the drawings were taken for")
-        self.panels["why"] = Panel(420, 220, key, self._paint_why, lambda: "what the new classifier looks for")
+        self.panels["drawings"] = Panel(400, 402, key, self._paint_drawings, lambda: self.told)
+        self.panels["nearest"] = Panel(360, 154, lambda: key()[0], self._paint_nearest, lambda: "the nearest known species")
+        self.panels["confusion"] = Panel(400, 140, key, self._paint_confusion, lambda: "what the drawings were taken for")
+        self.panels["why"] = Panel(385, 210, key, self._paint_why, lambda: "what the new classifier looks for")
 
     def arrange(self) -> list[widgets.Widget]:
         "Sentence, properties, then the birds beside what there is to say about them."
         groups = widgets.GridBox(
-            [self.controls[g] for g in ATTRIBUTES], layout=widgets.Layout(grid_template_columns="repeat(auto-fill, 222px)", width="100%")
+            [c for g, c in self.controls.items() if g in ATTRIBUTES],
+            layout=widgets.Layout(grid_template_columns="repeat(auto-fill, minmax(132px, 1fr))", width="100%"),
         )
-        controls = widgets.VBox(
-            [self.controls["sentence"], groups, widgets.HBox([self.controls["seed"], self.surprise])], layout=widgets.Layout(overflow="visible")
-        )
+        groups.add_class("niwt-stack")
+        controls = column(self.controls["sentence"], groups, widgets.HBox([self.controls["seed"], self.surprise]))
         controls.add_class("niwt-controls")
         pair = lambda name: column(self.says[name], self.panels[name].ui)  # noqa: E731
         left = column(self.says["verdict"], self.panels["drawings"].ui)
@@ -814,8 +824,8 @@ class SpeciesDrawer(Explorer):
         told = f"<big>{escaped(s.name)}</big><br><b>{right} of {n}</b> recognised ({right / n:.0%}) among {s.n + 1} species; by chance {1 / (s.n + 1):.1%}."
         told += f" The others: {s.others[0]:.1%} right before, {s.others[1]:.1%} with it."
         self.say("verdict", told)
-        near = [f"{escaped(self.bench.label(r))} ({'nothing' if not d else escaped(', '.join(g.replace('_', ' ') for g in d))})" for r, d in s.nearest]
-        self.say("nearest", f'<div class="niwt-sub">Nearest known species, and what differs</div>{"; ".join(near)}')
+        near = [f"<b>{escaped(self.bench.label(r))}</b>: {'nothing' if not d else escaped(', '.join(g.replace('_', ' ') for g in d))}" for r, d in s.nearest]
+        self.say("nearest", f'<div class="niwt-sub">Nearest known species, and what differs</div><p>{"<br>".join(near)}</p>')
         self.say("confusion", '<div class="niwt-sub">What the drawings were taken for</div>')
         self.say("why", '<div class="niwt-sub">Why: what its neurons read, ✓ if you asked for it</div>')
         super().refresh()
@@ -843,8 +853,8 @@ class SpeciesDrawer(Explorer):
         picture = overlay(as_seen(self.bench.transform(s.images[0]), self.bench.transform), s.heat)
 
         def paint(area: Area) -> None:
-            paint_bars(area.part(width=270), [v for _, v, _ in s.words], names=names, room=165)
-            paint_beside(area.part(280, width=140, height=190), [("where it looks", picture)])
+            paint_bars(area.part(width=255), [v for _, v, _ in s.words], names=names, room=160)
+            paint_beside(area.part(265, width=120, height=165), [("where it looks", picture)])
 
         return paint
 
@@ -855,11 +865,11 @@ class SpeciesDrawer(Explorer):
 
         def side(area: Area) -> None:
             titled("What its neurons read, ✓ if asked for", self.panels["why"].paint())(area.part(height=244))
-            titled("Nearest known species", self.panels["nearest"].paint())(area.part(top=252, width=330))
+            titled("Nearest known species", self.panels["nearest"].paint())(area.part(top=250, width=360))
 
         return [
             [(lambda area: paint_words(area, s.name, self.told.partition(": ")[2] + f"; by chance {1 / (s.n + 1):.1%}. " + costs), 860, 56)],
-            [self.painter("drawings"), (side, 420, 400)],
+            [self.painter("drawings"), (side, 400, 440)],
             [(titled("What the drawings were taken for", self.panels["confusion"].paint()), 860, 170)],
         ]
 
@@ -900,20 +910,20 @@ class ClassEditor(Explorer):
         self.control("edited", choice("class", [(self.bench.label(i), i) for i in range(seen, len(self.bench.columns))], width="330px"))
         self.control("group", choice("attributes", list(self.groups), width="300px"))
         look: dict[str, Any] = {"readout_format": ".2f", "continuous_update": False, "style": {"description_width": "130px"}}
-        room = lambda: widgets.Layout(width="400px", max_width="100%")  # noqa: E731
+        room = lambda: widgets.Layout(width="390px", max_width="100%")  # noqa: E731
         self.sliders = [widgets.FloatSlider(layout=room(), **look) for _ in range(max(map(len, self.groups.values())))]
         for i, s in enumerate(self.sliders):
             s.observe(lambda change, i=i: self._moved(i, change["new"]), "value")
         self.undo = widgets.Button(description="As it was", tooltip="undo all changes to this class", layout=widgets.Layout(width="120px"))
         self.undo.on_click(lambda _: self.reset())
-        self.words("verdict", "400px")
-        self.words("changes")
+        self.words("verdict", "390px")
+        self.words("changes", "390px")
         self._silent = False
         values = self.bench.knowledge.values[self.bench.columns]
         self.low, self.high = values.amin(0).clamp(max=0), values.amax(0)
         key = lambda: (self.row, tuple(sorted(self.changes.items())))  # noqa: E731
-        self.panels["rates"] = Panel(400, 160, key, self._paint_rates, lambda: self.told)
-        self.panels["taken"] = Panel(400, 190, key, self._paint_taken, lambda: "where the pictures of the class go")
+        self.panels["rates"] = Panel(390, 160, key, self._paint_rates, lambda: self.told)
+        self.panels["taken"] = Panel(390, 190, key, self._paint_taken, lambda: "where the pictures of the class go")
 
     def arrange(self) -> list[widgets.Widget]:
         "Class and group, sliders beside the results."
@@ -1044,7 +1054,7 @@ class SpeciesDesigner:
         check_name(mode or "edit", modes, "mode of SpeciesDesigner here")
         self.parts: dict[str, Explorer] = {}
         self.mode = widgets.ToggleButtons(options=[(v, k) for k, v in modes.items()], value=mode or next(iter(modes)), description="")
-        self.mode.tooltips = [f"{v}" for v in modes.values()]
+        self.mode.add_class("niwt-mode")
         self.mode.observe(lambda change: self.show(), "value")
         self.ui = widgets.VBox()
         self.show()
@@ -1092,12 +1102,12 @@ class ExplanationViewer(PictureExplorer):
         rows = [(self.bench.label(i), i) for i in range(len(self.bench.columns))]
         self.control("explain", choice("explain", [("what it predicts", -1), *rows], width="300px"))
         self.control("other", choice("rather than", [("the runner-up", -1), *rows], width="320px"))
-        self.words("verdict", "860px")
-        self.words("sentence", "860px")
-        self.words("bars")
+        self.words("verdict", "100%")
+        self.words("sentence", "100%")
+        self.words("bars", "320px")
         key = lambda: (self.picture_key, self.state["explain"], self.state["other"])  # noqa: E731
-        self.panels["maps"] = Panel(500, 205, key, self._paint_maps, self._alt_maps)
-        self.panels["bars"] = Panel(360, 240, key, self._paint_bars, self._alt_bars)
+        self.panels["maps"] = Panel(470, 195, key, self._paint_maps, self._alt_maps)
+        self.panels["bars"] = Panel(320, 230, key, self._paint_bars, self._alt_bars)
 
     def arrange(self) -> list[widgets.Widget]:
         "Controls, the answer, maps beside words, sentence."
@@ -1116,7 +1126,7 @@ class ExplanationViewer(PictureExplorer):
         name = self.bench.label(s.row)
         right = "" if self.own else (" ✓ right" if name.removesuffix(" ★") == self.truth else f" ✗ it is a {escaped(self.truth)}")
         self.say("verdict", f"<big>{escaped(name)}</big> {s.probability[0]:.0%}{right} · then {escaped(self.bench.label(s.other))} {s.probability[1]:.0%}")
-        self.say("sentence", f"<b>{escaped(s.sentence)}</b><br><p>{escaped(s.trust)}</p>")
+        self.say("sentence", f'<div class="niwt-text">{escaped(s.sentence)}</div><p>{escaped(s.trust)}</p>')
         self.say("bars", '<div class="niwt-sub">Words it read: for (right) and against (left)</div>')
         super().refresh()
 
@@ -1140,7 +1150,7 @@ class ExplanationViewer(PictureExplorer):
 
     def _paint_bars(self) -> Callable[[Area], None]:
         names, values = self.bars
-        return lambda area: paint_bars(area, values, names=names, room=160)
+        return lambda area: paint_bars(area, values, names=names, room=150)
 
     def _alt_maps(self) -> str:
         return f"{self.truth}, where the network looked for {self.bench.label(self.study.row)}, and what tells it from {self.bench.label(self.study.other)}"
@@ -1194,11 +1204,11 @@ class BalanceExplorer(Explorer):
             description="Gamma from validation", tooltip="move gamma to where seen classes that played unseen did best", layout=widgets.Layout(width="180px")
         )
         self.use.on_click(lambda _: self.use_chosen())
-        self.words("verdict", "860px")
+        self.words("verdict", "100%")
         self._range()
         key = lambda: (self.bench.layer, self.state["lam"], self.state["matched"], self.state["gamma"])  # noqa: E731
-        self.panels["curve"] = Panel(430, 390, key, self._paint_curve, lambda: self.told)
-        self.panels["gamma"] = Panel(420, 330, key, self._paint_gamma, lambda: "S, U and H against gamma")
+        self.panels["curve"] = Panel(400, 370, key, self._paint_curve, lambda: self.told)
+        self.panels["gamma"] = Panel(390, 370, key, self._paint_gamma, lambda: "S, U and H against gamma")
 
     def arrange(self) -> list[widgets.Widget]:
         "Controls, numbers, the curve beside its three accuracies."

@@ -1,0 +1,308 @@
+"""The widgets in a real browser: one JupyterLab on a loopback port, one kernel, Debian's chromium; each widget is opened in its lesson.
+
+Operated by mouse and keyboard; what the page shows is read back and compared with the Python side, byte by byte; nothing may leave the machine.
+"""
+
+import ast
+import builtins
+import hashlib
+import io
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.parse
+import urllib.request
+from pathlib import Path
+
+import pytest
+from notebooks import LESSONS, cells
+from PIL import Image
+
+CHROMIUM = next((p for p in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if p), None)
+FLAGS = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync"
+WIDGETS = ("NeuronExplorer", "MapExplorer", "SpeciesDesigner", "ExplanationViewer", "BalanceExplorer")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt-get install chromium")
+
+
+def lesson_of(name: str) -> tuple[Path, int] | None:
+    "The first lesson with a cell that shows the widget, and the number of that cell."
+    for path in LESSONS:
+        for cell in cells(path):
+            if cell.kind == "code" and f"{name}(" in cell.source and "exported" not in cell.directives:
+                return path, cell.number
+    return None
+
+
+def unknown_names(source: str) -> set[str]:
+    "Names that a cell reads but neither defines nor imports."
+    tree = ast.parse(source)
+    made = {a.asname or a.name for n in ast.walk(tree) if isinstance(n, (ast.Import, ast.ImportFrom)) for a in n.names}
+    made |= {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    return {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)} - made - set(dir(builtins))
+
+
+def prepare(name: str, folder: Path) -> tuple[str, int, list[str]]:
+    "Copy the widget's lesson without outputs (or write a small notebook); its file name, the widget's cell, what must run before."
+    found = lesson_of(name)
+    if found:
+        path, number = found
+        book = json.loads(path.read_text(encoding="utf-8"))
+        before = ["".join(c["source"]) for c in book["cells"][:number] if c["cell_type"] == "code"]
+        needs = unknown_names("".join(book["cells"][number]["source"])) - {name}
+        only_imports = [s for s in before if all(isinstance(n, (ast.Import, ast.ImportFrom)) for n in ast.parse(s).body)]
+        given = {a.asname or a.name for s in only_imports for n in ast.parse(s).body for a in n.names}
+        setup = only_imports if needs <= given else before
+    else:
+        source = f"from niwt_nb.widgets import {name}\n{name}()"
+        book = {"cells": [{"cell_type": "code", "metadata": {}, "source": source}], "nbformat": 4, "nbformat_minor": 4}
+        book["metadata"] = {"kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}}
+        number, setup = 0, []
+    for c in book["cells"]:
+        if c["cell_type"] == "code":
+            c |= {"outputs": [], "execution_count": None}
+    target = folder / f"{name}.ipynb"
+    target.write_text(json.dumps(book), encoding="utf-8")
+    return target.name, number, setup
+
+
+class Lab:
+    "A running JupyterLab with one kernel that all notebooks share."
+
+    def __init__(self, folder: Path):
+        self.root, self.token = folder / "root", secrets.token_hex(16)
+        self.root.mkdir()
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            self.port = s.getsockname()[1]
+        settings = folder / "settings" / "@jupyterlab"
+        for plugin, values in (("notebook-extension/tracker", {"windowingMode": "none"}), ("apputils-extension/notification", {"fetchNews": "false"})):
+            file = settings / f"{plugin}.jupyterlab-settings"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps(values))
+        places = {f"JUPYTER_{k}_DIR": str(folder / k.lower()) for k in ("CONFIG", "DATA", "RUNTIME")}
+        env = {**os.environ, **places, "JUPYTERLAB_SETTINGS_DIR": str(settings.parent), "IPYTHONDIR": str(folder / "ipython")}
+        env |= {"OMP_NUM_THREADS": "1", "IN_TEST": "0"}
+        options = ["--no-browser", "--ip=127.0.0.1", f"--port={self.port}", "--ServerApp.port_retries=0", "--ServerApp.allow_root=True"]
+        options += [f"--ServerApp.root_dir={self.root}", f"--IdentityProvider.token={self.token}", "--LabApp.news_url=None"]
+        self.log = open(folder / "log", "w")  # noqa: SIM115 (closed in `close`)
+        self.process = subprocess.Popen([sys.executable, "-m", "jupyterlab", *options], env=env, stdout=self.log, stderr=subprocess.STDOUT)
+        self.runtime, self.client, self.notebooks = folder / "runtime", None, {}
+
+    def call(self, path: str, body: dict | None = None) -> dict:
+        "A call of the server's REST interface."
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}/{path}", data, {"Authorization": f"token {self.token}"})
+        return json.load(urllib.request.urlopen(request, timeout=60))
+
+    def start(self) -> None:
+        "Wait for the server, start the kernel, prepare the notebooks."
+        from jupyter_client import BlockingKernelClient
+
+        for _ in range(240):
+            assert self.process.poll() is None, Path(self.log.name).read_text()[-3000:]
+            try:
+                self.call("api/status")
+                break
+            except OSError:
+                time.sleep(0.5)
+        for name in WIDGETS:
+            self.notebooks[name] = prepare(name, self.root)
+        kernel = self.call("api/kernels", {"name": "python3"})
+        for file, _, _ in self.notebooks.values():
+            self.call("api/sessions", {"path": file, "name": file, "type": "notebook", "kernel": {"id": kernel["id"]}})
+        self.client = BlockingKernelClient(connection_file=str(self.runtime / f"kernel-{kernel['id']}.json"))
+        self.client.load_connection_file()
+        self.client.start_channels()
+        self.client.wait_for_ready(timeout=120)
+        self.run("import gc, hashlib\nfrom niwt_nb.workbench import open_workbench\n_bench = open_workbench()")
+
+    def run(self, code: str) -> str:
+        "Run code in the kernel; what it prints."
+        out: list[str] = []
+        reply = self.client.execute_interactive(code, timeout=240, output_hook=lambda m: out.append(m["content"].get("text", "")), store_history=False)
+        assert reply["content"]["status"] == "ok", reply["content"].get("traceback") or reply["content"]
+        return "".join(out)
+
+    def ask(self, name: str, expression: str):
+        "The value of an expression of the widget `w`."
+        find = f"w = [o for o in gc.get_objects() if type(o).__name__ == {name!r}][-1]\n"
+        return ast.literal_eval(self.run(find + f"print(repr({expression}), flush=True)"))
+
+    def close(self) -> None:
+        if self.client:
+            self.client.stop_channels()
+        self.process.terminate()
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+        self.log.close()
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    made = Lab(tmp_path_factory.mktemp("lab"))
+    try:
+        made.start()
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture(scope="module")
+def context(lab):
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS.split())
+        made = browser.new_context(viewport={"width": 1280, "height": 1000})
+        made.outside, made.faults = [], []
+
+        def guard(route):
+            host = urllib.parse.urlsplit(route.request.url).hostname
+            if host in ("127.0.0.1", "localhost"):
+                return route.continue_()
+            made.outside.append(route.request.url)
+            return route.abort()
+
+        made.route("**/*", guard)
+        yield made
+        browser.close()
+
+
+class Shown:
+    "A widget on a page."
+
+    def __init__(self, lab: Lab, page, name: str):
+        self.lab, self.page, self.name = lab, page, name
+        self.part = page.locator(".niwt").first
+
+    def wait(self, expression: str, wanted, seconds: float = 60):
+        "Wait until the Python side says so."
+        end = time.monotonic() + seconds
+        while (got := self.lab.ask(self.name, expression)) != wanted:
+            assert time.monotonic() < end, f"{expression} is {got!r}, not {wanted!r}"
+            time.sleep(0.2)
+
+    def agree(self) -> None:
+        "Every picture on the page is, byte for byte, the one that Python made."
+        wanted = sorted(self.lab.ask(self.name, "[hashlib.sha256(bytes(p.image.value)).hexdigest() for p in w.panels.values()]"))
+        read = "async es => Promise.all(es.map(async e => Array.from(new Uint8Array(await (await fetch(e.src)).arrayBuffer()))))"
+        end = time.monotonic() + 30
+        while True:
+            got = sorted(hashlib.sha256(bytes(b)).hexdigest() for b in self.part.locator("img.niwt-panel").evaluate_all(read))
+            if got == wanted or time.monotonic() > end:
+                break
+            time.sleep(0.2)
+        assert got == wanted
+
+    def select(self, label: str, option: str) -> None:
+        self.part.get_by_label(label, exact=True).select_option(option)
+
+
+@pytest.fixture
+def show(lab, context, tmp_path):
+    "Open a widget in its lesson; afterwards: a screenshot at both widths, nothing wrong in the console, nothing cut off, nothing sent out."
+    pages = []
+
+    def opened(name: str) -> Shown:
+        file, number, setup = lab.notebooks[name]
+        for source in setup:
+            lab.run(source)
+        page = context.new_page()
+        wrong: list[str] = []
+        page.on("console", lambda m: wrong.append(m.text) if m.type == "error" else None)
+        page.on("pageerror", lambda e: wrong.append(str(e)))
+        pages.append((name, page, wrong))
+        page.goto(f"http://127.0.0.1:{lab.port}/lab/tree/{file}?token={lab.token}&reset")
+        cell = page.locator(".jp-Notebook .jp-Cell").nth(number)
+        cell.locator(".cm-content").first.click(timeout=60_000)
+        page.wait_for_timeout(500)
+        page.keyboard.press("Control+Enter")
+        page.locator(".niwt img.niwt-panel").first.wait_for(state="visible", timeout=90_000)
+        return Shown(lab, page, name)
+
+    yield opened
+    for name, page, wrong in pages:
+        for width in (1280, 800):
+            page.set_viewport_size({"width": width, "height": 1000})
+            page.wait_for_timeout(300)
+            page.locator(".niwt").first.screenshot(path=str(tmp_path / f"{name}_{width}.png"))
+            assert (tmp_path / f"{name}_{width}.png").stat().st_size > 20_000
+            over = "e => { const r = e.getBoundingClientRect(); return [...e.querySelectorAll('img, select, button')]" + (
+                ".filter(x => { const q = x.getBoundingClientRect(); return q.width && q.right > r.right + 1 }).map(x => x.className) }"
+            )
+            assert page.locator(".niwt").first.evaluate(over) == [], f"{name} at {width}: something sticks out"
+        assert wrong == [], f"{name}: errors in the console"
+        page.close()
+    assert context.outside == [], "something asked for an address outside this machine"
+
+
+def test_neuron_explorer_by_keyboard_mouse_and_upload(show, tmp_path):
+    w = show("NeuronExplorer")
+    w.agree()
+    w.part.locator(".noUi-handle").first.focus()
+    w.page.keyboard.press("ArrowRight")
+    w.wait("w.state['picture']", 2)
+    w.agree()
+    switch = w.part.locator(".niwt-rows .widget-toggle-button").nth(1)
+    switch.click()
+    w.wait("w.off == (w.study.neurons[1],)", True)
+    switch.focus()
+    w.page.keyboard.press("Space")
+    w.wait("w.off", ())
+    w.part.locator(".niwt-names button").nth(3).click()
+    w.wait("w.neuron == w.study.neurons[3]", True)
+    w.agree()
+    out = io.BytesIO()
+    Image.effect_noise((90, 70), 60).convert("CMYK").save(out, "JPEG")
+    w.part.locator("input[type=file]").set_input_files({"name": "print.jpg", "mimeType": "image/jpeg", "buffer": out.getvalue()})
+    w.wait("w.own is not None", True)
+    w.part.get_by_text("print colours (CMYK)").wait_for()
+    w.agree()
+
+
+def test_map_explorer_by_dropdown(show):
+    w = show("MapExplorer")
+    w.select("attribute", "wing color: blue")
+    w.wait("w.attribute", "wing color: blue")
+    w.agree()
+
+
+def test_species_designer_by_sentence_and_dropdown(show):
+    w = show("SpeciesDesigner")
+    words = w.part.get_by_label("in words")
+    words.fill("a bird with blue striped wings, a hooked red bill, a white belly and black legs")
+    words.press("Enter")
+    w.wait("w.state['bill_shape']", "hooked")
+    w.select("tail shape", "forked")
+    w.wait("w.study.look['tail_shape']", "forked")
+    told = w.lab.ask("SpeciesDesigner", "(w.study.name, sum(p == w.study.n for p in w.study.predicted))")
+    w.part.get_by_text(f"{told[1]} of 12", exact=True).wait_for()
+    w.agree()
+
+
+def test_explanation_viewer_survives_a_bad_file(show):
+    w = show("ExplanationViewer")
+    w.part.locator("input[type=file]").set_input_files({"name": "notes.txt", "mimeType": "text/plain", "buffer": b"no picture " * 9})
+    w.part.locator("[role=alert]").get_by_text("notes.txt").wait_for()
+    w.select("rather than", w.lab.ask("ExplanationViewer", "w.bench.label(3)"))
+    w.wait("w.study.other", 3)
+    w.part.locator("[role=alert]").wait_for(state="detached")
+    w.agree()
+
+
+def test_balance_explorer_by_button_and_keyboard(show):
+    w = show("BalanceExplorer")
+    w.part.get_by_role("button", name="Gamma from validation").click()
+    w.wait("abs(w.state['gamma'] - w.study.chosen) < 0.2 and w.state['gamma'] != 0", True)
+    before = w.lab.ask("BalanceExplorer", "w.state['gamma']")
+    w.part.locator(".noUi-handle").nth(1).focus()
+    w.page.keyboard.press("ArrowRight")
+    w.wait(f"w.state['gamma'] > {before}", True)
+    w.agree()
