@@ -20,9 +20,9 @@ from .fieldguide import ATTRIBUTES
 from .widgets import BalanceExplorer, ClassEditor, ExplanationViewer, Explorer, MapExplorer, NeuronExplorer, SpeciesDrawer
 from .workbench import Workbench, open_workbench
 
-# %% ../nbs/11e_bench_widgets.ipynb #35fe87f0
+# %% ../nbs/11e_bench_widgets.ipynb #42ee77e9
 def new_changes(
-    widget: Explorer,  # any of the widgets
+    widget: Any,  # any of the widgets
     seed: int = 0,  # which changes
 ) -> Callable[[int], Any]:  # called with 0, 1, 2, ...: makes one change
     "An endless series of changes such as a user makes."
@@ -41,10 +41,10 @@ def new_changes(
             lambda: widget.switch(int(rng.integers(72)), True),
             lambda: pick("species"),
             lambda: pick("explain"),
-        ],  # type: ignore[attr-defined]
+        ],
         MapExplorer: [lambda: pick("attribute"), lambda: pick("neuron"), lambda: pick("held_out")],
         SpeciesDrawer: [lambda: pick(str(rng.choice(list(ATTRIBUTES)))), lambda: pick("seed")],
-        ClassEditor: [lambda: pick("edited"), lambda: pick("group"), lambda: setattr(widget.sliders[0], "value", float(rng.uniform()))],  # type: ignore[attr-defined]
+        ClassEditor: [lambda: pick("edited"), lambda: pick("group"), lambda: setattr(widget.sliders[0], "value", float(rng.uniform()))],
         ExplanationViewer: [lambda: pick("picture"), lambda: pick("species"), lambda: pick("other")],
         BalanceExplorer: [lambda: setattr(widget.controls["gamma"], "value", float(rng.uniform(0, 10))), lambda: pick("matched")],
     }

@@ -177,17 +177,17 @@ def paint_mosaic(
     px, rows = int(side * 2), math.ceil(len(images) / columns)
     pad = max(4, px // 24)
     page = np.ones((int(rows * (side + words) * 2), px * columns, 3), np.float32)
-    lines: list[tuple[np.ndarray, int, int]] = []
+    drawn: list[tuple[np.ndarray, int, int]] = []
     for i, image in enumerate(images):
         y, x = int(i // columns * (side + words) * 2), i % columns * px
         if i < len(marks) and marks[i]:
             page[y + pad // 3 : y + px - pad // 3, x + pad // 3 : x + px - pad // 3] = matplotlib.colors.to_rgb(COLOURS[marks[i]])
         page[y + pad : y + px - pad, x + pad : x + px - pad] = enlarged(image, px - 2 * pad)[: page.shape[0] - y - pad]
         if i < len(outlines) and outlines[i] is not None:
-            lines.append((np.asarray(outlines[i]), y + pad, x + pad))
+            drawn.append((np.asarray(outlines[i]), y + pad, x + pad))
     ax = area.part(height=page.shape[0] / 2).axes()
     ax.imshow(page, interpolation="nearest", aspect="auto", extent=(0, page.shape[1], page.shape[0], 0))
-    for m, y, x in lines:
+    for m, y, x in drawn:
         if m.any() and not m.all():
             at = lambda n, start: start + (np.arange(n) + 0.5) * (px - 2 * pad) / n  # noqa: E731
             for colour, thick in (("black", 2.6), (COLOURS["yellow"], 1.3)):

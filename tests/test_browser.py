@@ -201,6 +201,11 @@ class Shown:
             time.sleep(0.2)
         assert got == wanted
 
+    def upload(self, name: str, kind: str, content: bytes) -> None:
+        with self.page.expect_file_chooser() as chooser:
+            self.part.locator(".widget-upload").click()
+        chooser.value.set_files({"name": name, "mimeType": kind, "buffer": content})
+
     def select(self, label: str, option: str) -> None:
         self.part.get_by_label(label, exact=True).select_option(option)
 
@@ -261,7 +266,7 @@ def test_neuron_explorer_by_keyboard_mouse_and_upload(show, tmp_path):
     w.agree()
     out = io.BytesIO()
     Image.effect_noise((90, 70), 60).convert("CMYK").save(out, "JPEG")
-    w.part.locator("input[type=file]").set_input_files({"name": "print.jpg", "mimeType": "image/jpeg", "buffer": out.getvalue()})
+    w.upload("print.jpg", "image/jpeg", out.getvalue())
     w.wait("w.own is not None", True)
     w.part.get_by_text("print colours (CMYK)").wait_for()
     w.agree()
@@ -289,7 +294,7 @@ def test_species_designer_by_sentence_and_dropdown(show):
 
 def test_explanation_viewer_survives_a_bad_file(show):
     w = show("ExplanationViewer")
-    w.part.locator("input[type=file]").set_input_files({"name": "notes.txt", "mimeType": "text/plain", "buffer": b"no picture " * 9})
+    w.upload("notes.txt", "text/plain", b"no picture " * 9)
     w.part.locator("[role=alert]").get_by_text("notes.txt").wait_for()
     w.select("rather than", w.lab.ask("ExplanationViewer", "w.bench.label(3)"))
     w.wait("w.study.other", 3)
