@@ -97,6 +97,15 @@ def twin_text(path: Path) -> str:
     return stored(clean_twin(read_book(path)))
 
 
+def where(book: dict[str, Any]) -> str:
+    "The cell that failed and the end of its traceback, without colours."
+    for i, cell in enumerate(book["cells"]):
+        for output in cell.get("outputs", []):
+            if output["output_type"] == "error":
+                return f"cell {i}:\n" + re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(output["traceback"]))[-2500:]
+    return ""
+
+
 def main(names: list[str]) -> int:
     "Execute and save; the exit code is 1 if a lesson failed, which is then left as it was."
     failed = 0
@@ -109,7 +118,7 @@ def main(names: list[str]) -> int:
         took = time.monotonic() - start
         if ran["trouble"]:
             failed += 1
-            print(f"{path.stem}: {ran['trouble']}", file=sys.stderr)
+            print(f"{path.stem}: {ran['trouble']}\n{where(ran)}", file=sys.stderr)
             continue
         path.write_text(stored(ran), encoding="utf-8")
         (FOLDER / "clean" / path.name).write_text(twin_text(path), encoding="utf-8")
