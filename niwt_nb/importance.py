@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['POOLINGS', 'METHODS', 'Agreement', 'cmp', 'pool', 'targets_of', 'gradient_importance', 'frozen_copy',
-           'fold_batchnorm', 'Importance', 'gradient_pass', 'unshare', 'why_captum_failed', 'MethodOptions',
-           'captum_pass', 'DegenerateLayerWarning', 'notice', 'ImportanceEngine', 'neuron_importance', 'head_classes',
-           'ClassImportance', 'ClassSums', 'measure', 'process_place', 'sum_over_processes', 'class_importance',
-           'pack_rows', 'data_hash', 'describe_run', 'differences', 'ImportanceStore', 'open_store', 'write_importance',
-           'several_processes', 'count_operations', 'plan_run', 'measure_costs', 'cost_figure']
+           'fold_batchnorm', 'Importance', 'taps_on_grid', 'channels_come_last', 'gradient_pass', 'unshare',
+           'why_captum_failed', 'MethodOptions', 'captum_pass', 'DegenerateLayerWarning', 'notice', 'ImportanceEngine',
+           'neuron_importance', 'head_classes', 'ClassImportance', 'ClassSums', 'measure', 'process_place',
+           'sum_over_processes', 'class_importance', 'pack_rows', 'data_hash', 'describe_run', 'differences',
+           'ImportanceStore', 'open_store', 'write_importance', 'several_processes', 'count_operations', 'plan_run',
+           'measure_costs', 'cost_figure']
 
 # %% ../nbs/04_importance.ipynb #b24073f1
 import copy
@@ -42,7 +43,9 @@ from captum.attr import (
 )
 from matplotlib.figure import Figure
 from torch import Tensor, fx, nn
+from torch.autograd.function import once_differentiable
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from .core import NiwtError, atomic_path, check_name, content_hash, load_tensors, model_hash, progress, save_tensors, seeded
@@ -167,13 +170,16 @@ def frozen_copy(
 def fold_batchnorm(
     model: nn.Module,  # a private copy in evaluation mode; changed
     keep: Iterable[str] = (),  # layers whose output must stay as it is
-) -> list[str]:  # names of the convolutions that absorbed their batch norm; empty if the model cannot be traced
-    "Fold every batch norm that directly follows a convolution into it."
+) -> list[str]:  # names of the convolutions that absorbed their batch norm
+    "Fold every batch norm that directly follows a convolution into it; a model that cannot be traced is searched block by block."
+    keep, folded = list(keep), []
     try:
         nodes = list(fx.symbolic_trace(model).graph.nodes)
-    except Exception:  # noqa: BLE001 (anybody's model: what cannot be traced is left as it is)
-        return []
-    keep, folded = list(keep), []
+    except Exception:  # noqa: BLE001 (anybody's model: what cannot be traced may still have blocks that can)
+        for name, block in model.named_children():
+            inside = [k.removeprefix(name + ".") for k in keep if k.startswith(name + ".")]
+            folded += [f"{name}.{conv}" for conv in fold_batchnorm(block, inside)]
+        return folded
     runs = Counter(n.target for n in nodes if n.op == "call_module")
     within = lambda name, layer: name == layer or name.startswith(layer + ".")  # noqa: E731
     for node in nodes:
@@ -206,16 +212,85 @@ class Importance:
         "The importances of the only layer (of the first, if there are several)."
         return next(iter(self.by_layer.values()))
 
+# %% ../nbs/04_importance.ipynb #cfafb42b
+def taps_on_grid(
+    n_in: int,  # positions of the input along one axis
+    n_out: int,  # positions of the output
+    kernel: int,  # taps
+    stride: int = 1,
+    padding: int = 0,
+    dilation: int = 1,
+) -> Tensor:  # (kernel, n_out): 1 where the tap of this output position reads the input, 0 where it reads padding
+    "Where a convolution's taps fall on its input, along one axis."
+    reads = torch.arange(n_out) * stride - padding + torch.arange(kernel)[:, None] * dilation
+    return ((reads >= 0) & (reads < n_in)).float()
+
+# %% ../nbs/04_importance.ipynb #1d4be0de
+class _PooledConv(torch.autograd.Function):
+    "A convolution that passes back, at every position, the mean over positions of its input's gradient."
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple, padding: tuple, dilation: tuple, groups: int) -> Tensor:
+        "As `torch.conv2d`."
+        y = torch.conv2d(x, weight, bias, stride, padding, dilation, groups)
+        rows, columns = (taps_on_grid(x.shape[i + 2], y.shape[i + 2], weight.shape[i + 2], stride[i], padding[i], dilation[i]) for i in (0, 1))
+        ctx.reads = torch.einsum("ih,jw->hwij", rows, columns).flatten(2).flatten(0, 1).to(weight) / x[0, 0].numel()  # (positions, taps)
+        ctx.weight = weight.view(groups, -1, *weight.shape[1:]).flatten(3).transpose(2, 3).flatten(1, 2)  # (groups, outputs x taps, inputs)
+        ctx.shape = x.shape
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple:
+        "S, then a matrix product instead of a convolution."
+        s = (gradient.flatten(2) @ ctx.reads).view(len(gradient), len(ctx.weight), -1)
+        mean = (s.transpose(0, 1) @ ctx.weight).transpose(0, 1).reshape(*ctx.shape[:2], 1, 1)
+        return mean.expand(ctx.shape), *[None] * 6
+
+# %% ../nbs/04_importance.ipynb #a44acefa
+class _PooledConvs(TorchFunctionMode):
+    "While it is on, convolutions that read one of `starts` are `_PooledConv`s."
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.starts: list[tuple[Tensor, int]] = []  # tensors and their versions
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        "Every PyTorch function of the forward pass comes through here."
+        if func is torch.conv2d and args and any(args[0] is start and start._version == version for start, version in self.starts):
+            return self.pooled(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+    @staticmethod
+    def pooled(x: Tensor, weight: Tensor, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1) -> Tensor:
+        "The convolution; padding in words (\"same\") is left to PyTorch."
+        if isinstance(padding, str):
+            return torch.conv2d(x, weight, bias, stride, padding, dilation, groups)
+        pair = lambda v: (v, v) if isinstance(v, int) else (*v, *v)[:2]  # noqa: E731
+        return _PooledConv.apply(x, weight, bias, pair(stride), pair(padding), pair(dilation), groups)
+
+# %% ../nbs/04_importance.ipynb #6c4fb2f0
+def channels_come_last(
+    module: nn.Module,  # the layer
+    shape: tuple[int, ...],  # of its output, four numbers
+) -> bool:  # whether the output is (B, H, W, K)
+    "Whether a layer works with channels last: some linear layer or norm in it writes as many numbers as the last axis has, and no convolution as the second."
+    parts = list(module.modules())
+    last = any(m.out_features == shape[3] if isinstance(m, nn.Linear) else getattr(m, "normalized_shape", None) == (shape[3],) for m in parts)
+    return last and not any(m.out_channels == shape[1] for m in parts if isinstance(m, nn.Conv2d))
+
 # %% ../nbs/04_importance.ipynb #4ebc8701
 def _record(
     twin: nn.Module,  # a private copy
     layers: list[str],
     head: str,
     x: Tensor,
+    pooling: str | None = None,
 ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
     "One forward pass: the activation of each layer (the lowest starts the graph), features (B, D) and scores (B, C)."
     acts: dict[str, Tensor] = {}
     features: list[Tensor] = []
+    mode = _PooledConvs()
 
     def at(layer: str) -> Callable:
         def hook(module: nn.Module, args: Any, output: Any) -> Any:
@@ -224,8 +299,12 @@ def _record(
                 raise NiwtError(f"layer {layer!r} runs more than once in a forward pass; name the block around it")
             if not isinstance(A, Tensor):
                 raise NiwtError(f"layer {layer!r} returns a {type(A).__name__}, not a tensor")
+            if pooling is None and A.ndim == 4 and channels_come_last(module, tuple(A.shape)):
+                raise NiwtError(f"layer {layer!r} returns {tuple(A.shape)}, which looks like (B, H, W, K); say pooling='last', or 'space' if it is (B, K, H, W)")
             acts[layer] = A if A.requires_grad else A.detach().requires_grad_()
             passed_on = acts[layer].clone()
+            if not A.requires_grad and A.ndim == 4 and pooling in (None, "space"):
+                mode.starts.append((passed_on, passed_on._version))
             return (passed_on, *output[1:]) if isinstance(output, tuple) else passed_on
 
         return hook
@@ -233,7 +312,8 @@ def _record(
     handles = [twin.get_submodule(layer).register_forward_hook(at(layer)) for layer in layers]
     handles.append(twin.get_submodule(head).register_forward_pre_hook(lambda module, args: features.append(args[0])))
     try:
-        logits = scores_of(twin(x))
+        with mode:
+            logits = scores_of(twin(x))
     finally:
         for handle in handles:
             handle.remove()
@@ -272,7 +352,7 @@ def gradient_pass(
     pooling: str | None = None,  # see `pool`
 ) -> Importance:  # of this batch
     "One forward pass, then backward passes through the tail only: one a class, or one a feature if that is fewer."
-    acts, features, logits = _record(twin, layers, head, x)
+    acts, features, logits = _record(twin, layers, head, x, pooling)
     columns = targets_of(target, logits)
     wide = columns.view(len(x), -1)
     if wide.shape[1] > features.shape[1]:
@@ -447,7 +527,7 @@ def captum_pass(
 ) -> Importance:  # of this batch
     "Importance by one of Captum's layer attributions, pooled; raises `NiwtError` with a reason where Captum cannot."
     with torch.no_grad():
-        acts, features, logits = _record(twin, layers, head, x)
+        acts, features, logits = _record(twin, layers, head, x, pooling)
     columns = targets_of(target, logits)
     wide, scores, by_layer = columns.view(len(x), -1), _Scores(twin), {}
     for layer in layers:
