@@ -18,10 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .core import NiwtError, check_name
+from .core import NiwtError, check_name, import_object
 from .network import SmallCNN
-from .pipeline import run
-from .runs import RunConfig
 
 # %% ../nbs/11b_bench.ipynb #b7d8ea6f
 def bench_row(
@@ -126,10 +124,11 @@ def timing_rows(
 @register("demo")
 def bench_demo(
     quiet: bool = False,  # no progress on the screen
-    config: RunConfig | None = None,  # other settings than the demo's, for a quick look
+    config: Any = None,  # `RunConfig`, other settings than the demo's, for a quick look
 ) -> list[dict[str, Any]]:  # rows as `bench_row` makes them
     "Seconds of each step of `niwt demo` beside the bare forward passes that it contains."
-    config = config or RunConfig()
+    config = config or import_object("niwt_nb.runs:RunConfig")()  # imported here, so that other benchmarks are not measured with a pipeline in memory
+    run = import_object("niwt_nb.pipeline:run")
     with tempfile.TemporaryDirectory() as place:
         start = time.perf_counter()
         run(config, Path(place) / "demo", quiet=quiet)

@@ -22,10 +22,9 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
-from sklearn.feature_extraction.text import TfidfVectorizer
 from torch import Tensor
 
-from .core import NiwtError, check_name
+from .core import NiwtError, check_name, import_object
 from .data import DomainKnowledge, ZeroShotData
 
 # %% ../nbs/02_fieldguide.ipynb #f67e244e
@@ -994,7 +993,7 @@ def caption_knowledge(
 ) -> DomainKnowledge:  # "captions", one column a word or pair of words
     "TF-IDF vectors of class texts; words that all texts or a single one use are left out."
     common = ["a", "an", "and", "the", "it", "its", "has", "this", "with", "by", "for", "you", "can", "tell", "look", "note", "shows", "bird", "above"]
-    model = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True, stop_words=common)
+    model = import_object("sklearn.feature_extraction.text:TfidfVectorizer")(ngram_range=(1, 2), min_df=2, sublinear_tf=True, stop_words=common)
     values = model.fit_transform(texts).toarray()
     return DomainKnowledge("captions", torch.tensor(values, dtype=torch.float32), tuple(model.get_feature_names_out())).drop_constant()
 

@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['POOLINGS', 'METHODS', 'Agreement', 'cmp', 'pool', 'targets_of', 'gradient_importance', 'frozen_copy',
            'fold_batchnorm', 'Importance', 'taps_on_grid', 'channels_come_last', 'gradient_pass', 'unshare',
-           'why_captum_failed', 'MethodOptions', 'captum_pass', 'DegenerateLayerWarning', 'notice', 'ImportanceEngine',
-           'neuron_importance', 'head_classes', 'ClassImportance', 'ClassSums', 'measure', 'process_place',
-           'sum_over_processes', 'class_importance', 'pack_rows', 'data_hash', 'describe_run', 'differences',
-           'ImportanceStore', 'open_store', 'write_importance', 'several_processes', 'count_operations', 'plan_run',
-           'measure_costs', 'cost_figure']
+           'lend_rule', 'why_captum_failed', 'MethodOptions', 'captum_pass', 'DegenerateLayerWarning', 'notice',
+           'ImportanceEngine', 'neuron_importance', 'head_classes', 'ClassImportance', 'ClassSums', 'image_targets',
+           'measure', 'process_place', 'sum_over_processes', 'class_importance', 'pack_rows', 'data_hash',
+           'describe_run', 'differences', 'ImportanceStore', 'open_store', 'write_importance', 'several_processes',
+           'count_operations', 'plan_run', 'measure_costs', 'cost_figure']
 
 # %% ../nbs/04_importance.ipynb #b24073f1
 import copy
@@ -154,7 +154,8 @@ def gradient_importance(
 # %% ../nbs/04_importance.ipynb #79cb77f4
 def frozen_copy(
     model: nn.Module,  # any module
-) -> nn.Module:  # in evaluation mode; no parameter requires a gradient, no module works in place
+    inplace: bool = False,  # let modules that work in place go on doing so
+) -> nn.Module:  # in evaluation mode; no parameter requires a gradient
     "A copy of `model` that shares its parameters' memory but none of its switches; buffers are copied."
     with torch.inference_mode(False):
         memo: dict[int, Any] = {}
@@ -162,7 +163,7 @@ def frozen_copy(
             memo[id(p)] = nn.Parameter(p.detach().clone() if p.is_inference() else p.detach(), requires_grad=False)
         twin = copy.deepcopy(model, memo).eval()
     for module in twin.modules():
-        if getattr(module, "inplace", False):
+        if getattr(module, "inplace", False) and not inplace:
             module.inplace = False  # type: ignore[assignment]
     return twin
 
@@ -300,7 +301,7 @@ def _record(
             if not isinstance(A, Tensor):
                 raise NiwtError(f"layer {layer!r} returns a {type(A).__name__}, not a tensor")
             if pooling is None and A.ndim == 4 and channels_come_last(module, tuple(A.shape)):
-                raise NiwtError(f"layer {layer!r} returns {tuple(A.shape)}, which looks like (B, H, W, K); say pooling='last', or 'space' if it is (B, K, H, W)")
+                raise NiwtError(f"layer {layer!r} returns {tuple(A.shape)}, it looks like (B, H, W, K); say pooling='last', or 'space' if it is (B, K, H, W)")
             acts[layer] = A if A.requires_grad else A.detach().requires_grad_()
             passed_on = acts[layer].clone()
             if not A.requires_grad and A.ndim == 4 and pooling in (None, "space"):
@@ -412,6 +413,19 @@ def unshare(
         model.set_submodule(name, _InTurn(leaves[name], runs[name]))
     return shared
 
+# %% ../nbs/04_importance.ipynb #ae6bc4ce
+def lend_rule(
+    model: nn.Module,  # a private copy; changed
+) -> list[str]:  # the names of the modules that now count as nn.ReLU
+    "Let Captum's DeepLift apply its element-wise rule to activation functions that it has no entry for; what they compute stays."
+    kinds = (nn.ReLU6, nn.Hardtanh, nn.Hardswish, nn.Hardsigmoid, nn.SiLU, nn.GELU, nn.Mish, nn.SELU, nn.CELU, nn.LogSigmoid, nn.Softsign)
+    lent = [name for name, module in model.named_modules() if type(module) in kinds]
+    for name in lent:
+        stand_in = nn.ReLU()
+        stand_in.forward = model.get_submodule(name).forward  # type: ignore[method-assign]
+        model.set_submodule(name, stand_in)
+    return lent
+
 # %% ../nbs/04_importance.ipynb #288de4a5
 class _Scores(nn.Module):
     "A model as Captum wants it: images in, a tensor of scores out."
@@ -437,7 +451,10 @@ def why_captum_failed(
     elif "inference" in text.lower():
         reason = "the model was made under torch.inference_mode(); make it outside"
     elif method == "deeplift":
-        reason = "DeepLift needs every nonlinearity as a module of its own (nn.ReLU, not torch.relu); use method='conductance', or 'integrated_gradients'"
+        reason = (
+            "DeepLift has rules for nonlinearities that work number by number and are modules of their own (nn.ReLU, not torch.relu), none for "
+            "attention or for products of activations; use method='conductance', or 'integrated_gradients'"
+        )
     else:
         reason = "use method='gradient', which works on every layer"
     return NiwtError(f"method {method!r} does not work at layer {layer!r}: {reason} [Captum's {METHODS[method].__name__} said {text.splitlines()[0]}]")
@@ -466,7 +483,8 @@ def _ablation(scores: _Scores, layer: str, x: Tensor, A: Tensor, column: Tensor,
         drop = FeatureAblation(lambda a: parts.head(parts.tail(a))).attribute(A, target=column, feature_mask=mask, perturbations_per_eval=options.at_once)
     except NiwtError:
         judge = LayerFeatureAblation(scores, scores.net.get_submodule(layer))
-        rows = [judge.attribute(x[i : i + 1], target=column[i : i + 1], layer_mask=mask) for i in range(len(x))]
+        at_once = options.at_once
+        rows = [judge.attribute(x[i : i + 1], target=int(column[i]), layer_mask=mask, perturbations_per_eval=at_once) for i in range(len(x))]
         drop = torch.cat([r[0] if isinstance(r, tuple) else r for r in rows])
     return drop * (A.shape[axis] / A[0].numel())
 
@@ -474,6 +492,7 @@ def _ablation(scores: _Scores, layer: str, x: Tensor, A: Tensor, column: Tensor,
 def _deeplift(scores: _Scores, layer: str, x: Tensor, column: Tensor, baseline: Tensor, options: MethodOptions) -> Tensor:
     "DeepLift on a copy with unshared modules, refused where its parts do not add up."
     own = _Scores(frozen_copy(scores.net))
+    lend_rule(own.net)
     unshare(own.net, x)
     result = LayerDeepLift(own, own.net.get_submodule(layer)).attribute(x.clone().requires_grad_(), baseline, target=column)
     result = (result[0] if isinstance(result, tuple) else result).detach()
@@ -482,9 +501,10 @@ def _deeplift(scores: _Scores, layer: str, x: Tensor, column: Tensor, baseline: 
     except NiwtError:
         return result  # values pass around this layer, so its parts need not add up
     with torch.no_grad():
-        change = (own(x) - own(baseline)).gather(1, column[:, None]).flatten()
-    gap = (result.flatten(1).sum(1) - change).abs()
-    if bool((gap > options.tolerance * change.abs().maximum(1e-3 * result.abs().flatten(1).sum(1))).any()):
+        score, reference = (own(images).gather(1, column[:, None]).flatten() for images in (x, baseline))
+    change, gap = score - reference, (result.flatten(1).sum(1) - (score - reference)).abs()
+    rounding = (1e-3 * result.abs().flatten(1).sum(1)).maximum(1e-4 * score.abs())  # of these the change is a small remainder
+    if bool((gap > options.tolerance * change.abs().maximum(rounding)).any()):
         worst = int(gap.argmax())
         raise NotImplementedError(f"the parts add up to {float(result[worst].sum()):.3g}, but the score changes by {float(change[worst]):.3g}")
     return result
@@ -593,7 +613,7 @@ class ImportanceEngine:
     def prepare(self) -> None:
         "Make the private copy; repeated by itself when the network's parameters have changed."
         self.state = self._state()
-        self.twin = frozen_copy(self.network.model)
+        self.twin = frozen_copy(self.network.model, inplace=self.method == "gradient" and self.fast)
         self.folded = fold_batchnorm(self.twin, self.layers) if self.fold else []
         if self.channels_last:
             self.twin = self.twin.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -705,13 +725,28 @@ class ClassSums:
         mean = lambda total: (total.cpu() / self.count[:, None]).float()  # noqa: E731 (0 / 0 is NaN, on purpose)
         return {layer: ClassImportance(mean(total), self.count.clone(), classes, layer, method) for layer, total in self.by_layer.items()}
 
+# %% ../nbs/04_importance.ipynb #80a41c5b
+def image_targets(
+    target: int | str | Tensor | list,  # as in `measure`
+    n: int,  # images
+) -> Tensor | None:  # (n,) or (n, T): one row an image; None where the target is the same for every image
+    "The target of each image of a data set; raises `NiwtError` if there are not as many as images."
+    if isinstance(target, (str, int)):
+        return None
+    rows = torch.as_tensor(target)
+    if rows.ndim == 0 or (rows.ndim == 2 and len(rows) == 1):
+        return None
+    if len(rows) != n:
+        raise NiwtError(f"targets of shape {tuple(rows.shape)} for {n} images; give ({n},), ({n}, T), or (1, T) for the same T classes in every image")
+    return rows
+
 # %% ../nbs/04_importance.ipynb #b23459d5
 def measure(
     engine: ImportanceEngine,  # how to measure
     data: ZeroShotData,  # images and labels
     indices: Tensor,  # (n,) image indices
     transform: Callable,  # PIL image -> (3, H, W)
-    target: int | str | Tensor | list = "true",  # "true": the image's own class; else see `targets_of`, the same for every image
+    target: int | str | Tensor | list = "true",  # "true": the image's own class; (n,) or (n, T): one row an image; else the same for all, see `targets_of`
     columns: Tensor | None = None,  # the class id of each head column, see `head_classes`
     batch_size: int = 32,  # images read at a time
     on_error: str = "raise",  # what to do about an unreadable image, see `batches`
@@ -721,8 +756,17 @@ def measure(
     classes = head_classes(data, engine.network.head, columns)
     place = torch.full((len(data.classes),), -1)
     place[classes] = torch.arange(len(classes))
+    every, at = image_targets(target, len(indices)), 0
     for x, y, index in batches(data, indices, transform, batch_size, quiet, "neuron importance", on_error):
         own: Any = target
+        if every is not None:
+            spots = []
+            for image in index.tolist():
+                while int(indices[at]) != image:
+                    at += 1  # it was left out
+                spots.append(at)
+                at += 1
+            own = every[spots]
         if isinstance(target, str) and target == "true":
             own = place[y]
             if bool((own < 0).any()):
@@ -763,7 +807,7 @@ def class_importance(
     data: ZeroShotData,  # images and labels
     indices: Tensor | None,  # (n,) image indices; None: `data.train`
     transform: Callable,  # PIL image -> (3, H, W)
-    target: int | str | Tensor | list = "true",  # "true": each image for its own class; "predicted"; "all"; see `targets_of`
+    target: int | str | Tensor | list = "true",  # "true": each image for its own class; "predicted"; "all"; see `measure`
     columns: Tensor | None = None,  # the class id of each head column, see `head_classes`
     batch_size: int = 32,  # images read at a time
     on_error: str = "raise",  # what to do about an unreadable image, see `batches`
@@ -774,9 +818,10 @@ def class_importance(
     classes = head_classes(data, engine.network.head, columns)
     rank, world = process_place()
     every = data.train if indices is None else torch.as_tensor(indices)
-    own = torch.cat([every[:0], *every.split(batch_size)[rank::world]])
+    mine = torch.cat([torch.arange(0), *torch.arange(len(every)).split(batch_size)[rank::world]])
+    rows = image_targets(target, len(every))
     sums = ClassSums(len(classes))
-    for result, _ in measure(engine, data, own, transform, target, classes, batch_size, on_error, quiet or rank > 0):
+    for result, _ in measure(engine, data, every[mine], transform, target if rows is None else rows[mine], classes, batch_size, on_error, quiet or rank > 0):
         sums.add(result)
     if not sum_over_processes(sums).by_layer:
         raise NiwtError("no image to measure importance on")
@@ -823,6 +868,7 @@ def describe_run(
     **storage: Any,  # shard, dtype, keep
 ) -> dict:  # the manifest: only JSON types
     "All that decides what the numbers are (not how fast they came: chunks, memory layout and folding are left out)."
+    rows = image_targets(target, len(indices))
     options = {k: content_hash(v) if isinstance(v, Tensor) else v for k, v in vars(engine.options).items()}
     return {
         "format": 1,
@@ -831,7 +877,7 @@ def describe_run(
         "method": engine.method,
         "options": {} if engine.method == "gradient" else options,
         "pooling": engine.pooling,
-        "target": target if isinstance(target, (str, int)) else torch.as_tensor(target).tolist(),
+        "target": target if isinstance(target, (str, int)) else torch.as_tensor(target).tolist() if rows is None else content_hash(rows),
         "data": data_hash(data, indices, transform),
         "name": data.name,
         "images": len(indices),
@@ -969,7 +1015,7 @@ def write_importance(
         with atomic_path(Path(folder) / "importance.json") as tmp:
             tmp.write_text(json.dumps(wanted, indent=1), encoding="utf-8")
     store = open_store(folder, wanted)
-    rank, world = process_place()
+    rank, world, rows = *process_place(), image_targets(target, len(every))
     for i in progress(range(rank, store.n_shards, world), "shards", quiet=quiet or rank > 0):
         try:
             store.shard(i)
@@ -977,8 +1023,8 @@ def write_importance(
         except NiwtError as e:
             if store.path(i).exists():
                 warnings.warn(f"shard {i} is computed again: {e}", stacklevel=2)
-        own = every[i * shard : (i + 1) * shard]
-        results = measure(engine, data, own, transform, target, classes, batch_size, on_error)
+        own = slice(i * shard, (i + 1) * shard)
+        results = measure(engine, data, every[own], transform, target if rows is None else rows[own], classes, batch_size, on_error)
         save_tensors(store.path(i), _shard_tensors(results, len(classes), keep, dtype), {"run": content_hash(wanted), "shard": i})
     if world > 1:
         dist.barrier()
@@ -1006,22 +1052,24 @@ def several_processes(
 def count_operations(
     network: CutNetwork,  # made by `cut`; may be on the "meta" device
     x: Tensor,  # (1, 3, H, W)
-) -> dict[str, float]:  # floating-point operations of "lower", "tail" and "backward" for one image; "K", "D", "positions"
-    "Operations of a forward pass up to the layer, of the tail, and of one backward pass through the tail."
+) -> dict[str, float]:  # floating-point operations of "lower", "tail", "backward", "full backward" for one image; "K", "D", "positions"
+    "Operations of a forward pass up to the layer, of the tail, and of one backward pass through the tail: the engine's, and one that keeps all positions."
     twin = cut(frozen_copy(network.model), network.layer, None if x.is_meta else x.expand(2, *x.shape[1:]))
     counted = {}
+
+    def count(name: str, work: Callable[[], Any]) -> Any:
+        with FlopCounterMode(display=False) as counter:
+            result = work()
+        counted[name] = float(counter.get_total_flops())
+        return result
+
     with evaluating(twin), torch.enable_grad():
-        with FlopCounterMode(display=False) as counter:
-            A = twin.activations(x).detach().requires_grad_()
-        counted["lower"] = float(counter.get_total_flops())
-        with FlopCounterMode(display=False) as counter:
-            features = twin.tail(A)
-            score = twin.head(features)[:, 0].sum()
-        counted["tail"] = float(counter.get_total_flops())
-        with FlopCounterMode(display=False) as counter:
-            torch.autograd.grad(score, A)
-        counted["backward"] = float(counter.get_total_flops())
-    return counted | {"K": A.shape[1], "D": features.shape[1], "positions": A[0, 0].numel()}
+        A = count("lower", lambda: twin.activations(x)).detach().requires_grad_()
+        features = count("tail", lambda: twin.head(twin.tail(A)))
+        count("full backward", lambda: torch.autograd.grad(features[:, 0].sum(), A))
+        acts, phi, scores = _record(twin.model, [network.layer], network.head_name, x, None if A.ndim == 4 else "tokens")
+        count("backward", lambda: torch.autograd.grad(scores[:, 0].sum(), acts[network.layer]))
+    return counted | {"K": A.shape[-1 if A.ndim == 3 else 1], "D": phi.shape[1], "positions": A[0].numel() // A.shape[-1 if A.ndim == 3 else 1]}
 
 # %% ../nbs/04_importance.ipynb #8d82569a
 def plan_run(
@@ -1045,7 +1093,7 @@ def plan_run(
         "of them below the layer": (ops["lower"] / each, "share"),
         "computing": (hours, "h"),
         "reading and decoding": (images / reading / 3600, "h"),
-        "a loop of whole passes instead": (images * targets * (ops["lower"] + ops["tail"] + ops["backward"]) / speed / 3600, "h"),
+        "a loop of whole passes instead": (images * targets * (ops["lower"] + ops["tail"] + ops["full backward"]) / speed / 3600, "h"),
         "class means, float32": (classes * k * 4 / 1e6, "MB"),
         "sums in memory, float64": (classes * k * 8 / 1e6, "MB"),
         "importance rows, float16": (images * targets * per_row / 1e9, "GB"),
