@@ -166,7 +166,7 @@ MEASURED = ("engine", "Captum, frozen", "Captum")  # whose memory is measured
 # %% ../nbs/11c_bench_importance.ipynb #245d2aa3
 def in_fresh_processes(
     calls: dict[str, str],  # name -> a Python expression, see `in_fresh_process`
-    repeats: int = 5,
+    repeats: int = 5,  # processes for each
 ) -> dict[str, float]:  # name -> the median of its values
     "Evaluate each expression several times, each time in a new Python process, two at a time."
     with ThreadPoolExecutor(2) as pool:

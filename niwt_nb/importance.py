@@ -218,9 +218,9 @@ def taps_on_grid(
     n_in: int,  # positions of the input along one axis
     n_out: int,  # positions of the output
     kernel: int,  # taps
-    stride: int = 1,
-    padding: int = 0,
-    dilation: int = 1,
+    stride: int = 1,  # steps between output positions
+    padding: int = 0,  # positions added at each end
+    dilation: int = 1,  # steps between taps
 ) -> Tensor:  # (kernel, n_out): 1 where the tap of this output position reads the input, 0 where it reads padding
     "Where a convolution's taps fall on its input, along one axis."
     reads = torch.arange(n_out) * stride - padding + torch.arange(kernel)[:, None] * dilation
