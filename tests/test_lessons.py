@@ -1,0 +1,101 @@
+"""The lessons: each runs in a fresh kernel without network, its stored outputs are those of the run, its parts are all there, its clean twin is current.
+
+The order is shuffled, so that no lesson can lean on another. The variables that name real photos are taken away: committed outputs are those
+of a machine without them.
+"""
+
+import random
+import re
+
+import pytest
+from lessons import FOLDER, execute, twin_text
+from notebooks import LESSONS, NBS, cells
+
+from niwt_nb.course import exercises_in, read_book
+
+SHUFFLED = random.Random(0).sample(LESSONS, len(LESSONS))
+NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
+
+
+def ids(path):
+    return path.stem
+
+
+def outputs(book) -> list[dict]:
+    "All outputs of a notebook, in order."
+    return [o for c in book["cells"] if c["cell_type"] == "code" for o in c["outputs"]]
+
+
+def words(output) -> str:
+    "The text of an output; empty for a picture."
+    text = output.get("text") or output.get("data", {}).get("text/plain", "")
+    return "".join(text)
+
+
+def differs(stored: str, now: str) -> str:
+    "How a stored text differs from a new one: other words, or numbers further apart than rounding and other processors explain; empty if it does not."
+    if NUMBER.sub("#", stored).split() != NUMBER.sub("#", now).split():
+        return f"stored {stored[:300]!r}, now {now[:300]!r}"
+    for a, b in zip(map(float, NUMBER.findall(stored)), map(float, NUMBER.findall(now)), strict=True):
+        if abs(a - b) > 0.02 + 0.02 * abs(a) and max(abs(a), abs(b)) > 1e-3:
+            return f"stored {a}, now {b}, in {stored[:300]!r}"
+    return ""
+
+
+def test_a_changed_output_is_noticed():
+    assert not differs("T1 0.98  H 0.91", "T1 0.98   H 0.915")
+    assert differs("T1 0.98  H 0.91", "T1 0.98  H 0.81") and differs("a robin 0.9", "a wren 0.9")
+
+
+@pytest.mark.parametrize("path", SHUFFLED, ids=ids)
+def test_lesson_runs_in_a_fresh_kernel_and_its_outputs_are_current(path, monkeypatch):
+    for name in ("NIWT_CUB_ROOT", "NIWT_XLSA17_ROOT", "NIWT_BACKBONE"):
+        monkeypatch.delenv(name, raising=False)
+    ran, stored = execute(path, timeout=240), read_book(path)
+    assert not ran["trouble"], ran["trouble"]
+    old, new = outputs(stored), outputs(ran)
+    assert ["image/png" in o.get("data", {}) for o in old] == ["image/png" in o.get("data", {}) for o in new], "run: python tests/lessons.py " + path.stem
+    faults = [f for a, b in zip(old, new, strict=True) if (f := differs(words(a), words(b)))]
+    assert not faults, "run: python tests/lessons.py " + path.stem + "\n" + "\n".join(faults)
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=ids)
+def test_lesson_has_all_its_parts(path):
+    every = cells(path)
+    text = "\n".join(c.source for c in every if c.kind == "markdown")
+    code = [c.source for c in every if c.kind == "code"]
+    parts = ("**You will be able to**", "**Needs**", "**Takes**", "**Predict", "## Exercises", "## Recall", "## What next")
+    missing = [what for what in parts if what not in text]
+    assert not missing, f"{path.stem} lacks {missing}"
+    tasks = exercises_in(read_book(path))
+    proofs = [s for s in code if re.match(r"#\|\s*hide", s) and ".prove()" in s]
+    assert len(tasks) >= 4 and len({t["level"] for t in tasks}) >= 2, f"{len(tasks)} exercises"
+    assert sum(s.count(".prove()") for s in proofs) >= len(tasks), "an exercise has no hidden cell that proves its checker"
+    recall = text[text.index("## Recall") :]
+    assert len(re.findall(r"^\d+\. ", recall.split("<details>")[0], re.M)) >= 5 or recall.count("<details>") >= 5, "fewer than five recall questions"
+    assert "<details>" in recall, "the answers to the recall questions are missing, or not folded"
+    assert text[: text.index("## Recall")].count("<details>") >= len(tasks) + 1, "an exercise has no folded solution, or no prediction a folded answer"
+    assert any("image/png" in o.get("data", {}) for c in every[:5] for o in c.outputs), "no picture in the first screen"
+    assert any(re.match(r"#\|\s*hide", s) and re.search(r"^\s*assert |test_", s, re.M) for s in code), "no hidden cell asserts the numbers of the text"
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=ids)
+def test_clean_twin_is_current(path):
+    twin = FOLDER / "clean" / path.name
+    assert twin.exists() and twin.read_text(encoding="utf-8") == twin_text(path), f"run: python tests/lessons.py {path.stem}"
+
+
+def test_every_twin_has_its_lesson():
+    assert {p.name for p in (FOLDER / "clean").glob("*.ipynb")} == {p.name for p in LESSONS}
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=ids)
+def test_links_between_lessons_and_pages_lead_somewhere(path):
+    broken = [
+        link
+        for c in cells(path)
+        if c.kind == "markdown"
+        for link in re.findall(r"\]\(([^)#:]+\.ipynb)", c.source)
+        if not ((path.parent / link).exists() or (NBS / link).exists())
+    ]
+    assert not broken, broken
