@@ -8,14 +8,15 @@ __all__ = ['noise_images', 'importance_of_weights', 'jacobian_forward', 'jacobia
            'works', 'jacobian_way', 'pooled_jacobian', 'Transfer', 'check_targets', 'solve_reference',
            'exact_objective', 'cosine_objective', 'minimise_rows', 'scale_figure', 'ClosedForm', 'closed_form',
            'solve_closed', 'solve_lbfgs', 'certificate', 'ScoreLevel', 'score_level', 'solve_rows', 'transfer_weights',
-           'Balance', 'left_out_rates', 'choose_balance', 'match_length', 'ClassDesigner', 'fit_designer',
-           'design_class', 'join_layers', 'extend', 'replace_classes', 'check_head_rows', 'remove_classes']
+           'Balance', 'left_out_rates', 'left_out_curve', 'choose_balance', 'match_length', 'ClassDesigner',
+           'fit_designer', 'design_class', 'join_layers', 'extend', 'replace_classes', 'check_head_rows',
+           'remove_classes']
 
 # %% ../nbs/06_transfer.ipynb #01a04ea6
 import os
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
@@ -745,12 +746,13 @@ def transfer_weights(
 # %% ../nbs/06_transfer.ipynb #04936bf1
 @dataclass(frozen=True, eq=False)
 class Balance:
-    "The chosen `loudness` (None: keep the length) and `offset`, the harmonic mean `H` that they reached on classes left out, and the whole `curve`."
+    "The chosen `loudness` (None: keep the length), `offset` and `settings` (which solver), the `H` that they reached on classes left out, and the whole `curve`."
 
     loudness: float | None
     offset: float
     H: float
     curve: pd.DataFrame
+    settings: Any = None
 
 # %% ../nbs/06_transfer.ipynb #8d3b5651
 def left_out_rates(
@@ -772,8 +774,37 @@ def left_out_rates(
     return unseen, seen, among
 
 # %% ../nbs/06_transfer.ipynb #563cfb1a
-def choose_balance(
+def left_out_curve(
     solve: Callable[[Tensor, Tensor], Tensor],  # (rows to fit on, rows to predict) -> weights (h, D) of the latter
+    head: nn.Linear,  # the seen classes' head
+    features: Tensor,  # (m, D) features of seen images
+    labels: Tensor,  # (m,) head row of each
+    folds: Sequence[Tensor],  # sets of rows that play unseen
+    loudness: Sequence[float | None],  # spreads to try, relative to the seen classes'; None keeps the length
+) -> pd.DataFrame:  # columns loudness (NaN: length kept), offset, U, S, H: means over the folds
+    "Accuracies on classes left out, for every loudness and offset."
+    weight, feats, labels, rows = head.weight.detach(), features.detach().to(head.weight), labels.cpu(), torch.arange(len(head.weight))
+    bias = torch.zeros(len(weight)) if head.bias is None else head.bias.detach()
+    base, found = feats @ weight.T + bias, []
+    for held in folds:
+        rest = rows[~torch.isin(rows, held)]
+        part = nn.Linear(head.in_features, len(rest)).to(weight).requires_grad_(False)
+        part.weight.copy_(weight[rest])
+        part.bias.copy_(bias[rest])
+        offsets = torch.linspace(-4, 4, 81) * float(base[:, rest].std())
+        level, predicted = score_level(part, feats[torch.isin(labels, rest)]), solve(rest, held)
+        for loud in loudness:
+            w, b = level.apply(predicted, loud)
+            unseen, seen, _ = left_out_rates(base.index_copy(1, held, feats @ w.T + b), labels, held, offsets)
+            columns = {"loudness": np.nan if loud is None else loud, "step": range(81), "offset": offsets.numpy(), "U": unseen.numpy(), "S": seen.numpy()}
+            found.append(pd.DataFrame(columns))
+    curve = pd.concat(found)
+    curve["H"] = 2 * curve["U"] * curve["S"] / (curve["U"] + curve["S"]).clip(lower=1e-12)
+    return curve.groupby(["loudness", "step"], dropna=False, as_index=False).mean().drop(columns="step")
+
+# %% ../nbs/06_transfer.ipynb #56c88928
+def choose_balance(
+    solve: Callable[[Tensor, Tensor], Tensor] | Mapping[Any, Callable[[Tensor, Tensor], Tensor]],  # (rows to fit on, to predict) -> weights; or several such
     head: nn.Linear,  # the seen classes' head
     features: Tensor,  # (m, D) features of seen images; best of images that the head was not fitted on
     labels: Tensor,  # (m,) head row of each
@@ -781,33 +812,21 @@ def choose_balance(
     loudness: Sequence[float | None] = (0.7, 0.85, 1.0, 1.2, None),  # spreads to try, relative to the seen classes'; None keeps the length
     seed: int = 0,  # of the parts
 ) -> Balance:  # what did best on classes left out
-    "Choose loudness and offset by leaving seen classes out; sees nothing but seen classes."
-    rows = torch.arange(len(head.weight))
+    "Choose loudness, offset and, among several, the solver (`settings` is its key) by leaving seen classes out; sees nothing but seen classes."
     if isinstance(folds, int):
-        if not 2 <= folds <= len(rows) // 2:
-            raise NiwtError(f"folds must be between 2 and half the number of seen classes ({len(rows) // 2}), got {folds}")
+        if not 2 <= folds <= len(head.weight) // 2:
+            raise NiwtError(f"folds must be between 2 and half the number of seen classes ({len(head.weight) // 2}), got {folds}")
         with seeded(seed):
-            folds = list(torch.randperm(len(rows)).chunk(folds))
-    weight, feats, labels = head.weight.detach(), features.detach().to(head.weight), labels.cpu()
-    bias = torch.zeros(len(weight)) if head.bias is None else head.bias.detach()
-    base, found = feats @ weight.T + bias, []
-    offsets = torch.linspace(-4, 4, 81) * float(base.std())
-    for held in folds:
-        rest = rows[~torch.isin(rows, held)]
-        part = nn.Linear(head.in_features, len(rest)).to(weight).requires_grad_(False)
-        part.weight.copy_(weight[rest])
-        part.bias.copy_(bias[rest])
-        level, predicted = score_level(part, feats[torch.isin(labels, rest)]), solve(rest, held)
-        for loud in loudness:
-            w, b = level.apply(predicted, loud)
-            scores = base.index_copy(1, held, feats @ w.T + b)
-            unseen, seen, _ = left_out_rates(scores, labels, held, offsets)
-            found.append(pd.DataFrame({"loudness": np.nan if loud is None else loud, "offset": offsets.numpy(), "U": unseen.numpy(), "S": seen.numpy()}))
-    curve = pd.concat(found)
-    curve["H"] = 2 * curve["U"] * curve["S"] / (curve["U"] + curve["S"]).clip(lower=1e-12)
-    curve = curve.groupby(["loudness", "offset"], dropna=False, as_index=False).mean()
-    best = curve.loc[curve["H"].idxmax()]
-    return Balance(None if np.isnan(best["loudness"]) else float(best["loudness"]), float(best["offset"]), float(best["H"]), curve)
+            folds = list(torch.randperm(len(head.weight)).chunk(folds))
+    best: Balance | None = None
+    for key, one in (solve if isinstance(solve, Mapping) else {None: solve}).items():
+        curve = left_out_curve(one, head, features, labels, folds, loudness)
+        top = curve.loc[curve["H"].idxmax()]
+        if best is None or top["H"] > best.H:
+            best = Balance(None if np.isnan(top["loudness"]) else float(top["loudness"]), float(top["offset"]), float(top["H"]), curve, key)
+    if best is None:
+        raise NiwtError("no solver to choose from")
+    return best
 
 # %% ../nbs/06_transfer.ipynb #25d5f1e4
 def match_length(
@@ -847,27 +866,37 @@ def fit_designer(
     importance: Tensor,  # (S, K) their mean importance
     features: Tensor,  # (m, D) penultimate features of seen training images
     labels: Tensor | None = None,  # (m,) head row of each; without it nothing is chosen: loudness 1, offset 0
-    estimator: Any = None,  # unfitted map; ridge of strength 1 if not given
-    ridge: float = 0.1,  # damping of the closed form
+    estimator: Any = None,  # unfitted map, or several to choose from (then `labels` are needed); ridge of strength 1 if not given
+    ridge: float | Sequence[float] = 0.1,  # damping of the closed form, or several to choose from
     balance: Balance | None = None,  # chosen before, for example on a head that was fitted without the validation images
     folds: int | Sequence[Tensor] = 5,  # as in `choose_balance`
     seed: int = 0,  # of the folds
+    network: Any = None,  # the cut network; if given, `jacobian` must belong to it
 ) -> ClassDesigner:  # turns knowledge into weights by three matrix products
     "Fit map, closed form, level and balance on seen classes."
     knowledge, importance = torch.as_tensor(knowledge).float(), check_targets(None, importance, 0.0)
     if len(knowledge) != len(head.weight) or len(importance) != len(head.weight):
         raise NiwtError(f"the head has {len(head.weight)} rows; got {len(knowledge)} rows of knowledge and {len(importance)} of importance")
-    unfitted = RidgeMap(alpha=1.0) if estimator is None else estimator
+    if network is not None:
+        jacobian.check(network)
+    maps = list(estimator) if isinstance(estimator, (list, tuple)) else [RidgeMap(alpha=1.0) if estimator is None else estimator]
+    pairs = [(m, float(r)) for m in maps for r in (ridge if isinstance(ridge, Sequence) else [ridge])]
 
-    def solve(fit: Tensor, new: Tensor) -> Tensor:
-        predicted = torch.as_tensor(clone(unfitted).fit(knowledge[fit], importance[fit]).predict(knowledge[new])).float()
-        return closed_form(jacobian.mean, head.weight[fit].mean(0), ridge).solve(match_length(predicted, importance[fit]))
+    def chain(unfitted: Any, ridge: float) -> Callable[[Tensor, Tensor], Tensor]:
+        def solve(fit: Tensor, new: Tensor) -> Tensor:
+            predicted = torch.as_tensor(clone(unfitted).fit(knowledge[fit], importance[fit]).predict(knowledge[new])).float()
+            return closed_form(jacobian.mean, head.weight.detach()[fit].mean(0), ridge).solve(match_length(predicted, importance[fit]))
+
+        return solve
 
     if balance is None and labels is not None:
-        balance = choose_balance(solve, head, features, labels, folds, seed=seed)
-    balance = balance or Balance(1.0, 0.0, float("nan"), pd.DataFrame())
-    form = closed_form(jacobian.mean, head.weight.detach().mean(0), ridge)
-    return ClassDesigner(clone(unfitted).fit(knowledge, importance), form, importance, score_level(head, features), balance)
+        balance = choose_balance({pair: chain(*pair) for pair in pairs}, head, features, labels, folds, seed=seed)
+    elif len(pairs) > 1 and (balance is None or balance.settings not in pairs):
+        raise NiwtError(f"{len(pairs)} combinations of map and ridge, and no labels to choose among them")
+    balance = balance or Balance(1.0, 0.0, float("nan"), pd.DataFrame(), pairs[0])
+    chosen, damping = balance.settings if balance.settings in pairs else pairs[0]
+    form = closed_form(jacobian.mean, head.weight.detach().mean(0), damping)
+    return ClassDesigner(clone(chosen).fit(knowledge, importance), form, importance, score_level(head, features), balance)
 
 # %% ../nbs/06_transfer.ipynb #9f39d6a8
 def design_class(
