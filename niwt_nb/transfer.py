@@ -746,7 +746,7 @@ def transfer_weights(
 # %% ../nbs/06_transfer.ipynb #04936bf1
 @dataclass(frozen=True, eq=False)
 class Balance:
-    "The chosen `loudness` (None: keep the length), `offset` and `settings` (which solver), the `H` that they reached on classes left out, and the whole `curve`."
+    "The chosen `loudness` (None: keep the length), `offset` and `settings` (which solver), the `H` reached on classes left out, and the whole `curve`."
 
     loudness: float | None
     offset: float
@@ -786,12 +786,12 @@ def left_out_curve(
     weight, feats, labels, rows = head.weight.detach(), features.detach().to(head.weight), labels.cpu(), torch.arange(len(head.weight))
     bias = torch.zeros(len(weight)) if head.bias is None else head.bias.detach()
     base, found = feats @ weight.T + bias, []
+    offsets = torch.linspace(-4, 4, 81) * float(base.std())
     for held in folds:
         rest = rows[~torch.isin(rows, held)]
         part = nn.Linear(head.in_features, len(rest)).to(weight).requires_grad_(False)
         part.weight.copy_(weight[rest])
         part.bias.copy_(bias[rest])
-        offsets = torch.linspace(-4, 4, 81) * float(base[:, rest].std())
         level, predicted = score_level(part, feats[torch.isin(labels, rest)]), solve(rest, held)
         for loud in loudness:
             w, b = level.apply(predicted, loud)
