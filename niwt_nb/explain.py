@@ -548,7 +548,8 @@ class Explanations:
     score: Tensor  # (n,) of the class, above the mean of all classes
     drop: Tensor  # (n,) by how much it falls without those neurons
     random_drop: Tensor  # (n,) without as many random ones
-    other_drop: Tensor  # (n,) and without those behind as many attributes that it does not name
+    other_drop: Tensor  # (n,) without those behind as many attributes that it does not name
+    best_drop: Tensor  # (n,) and without as many that add most, whatever they are called
     size: tuple[int, int] = (0, 0)  # height and width of the images
 
     def __len__(self) -> int:
@@ -602,9 +603,8 @@ def neurons_behind(
     adds: Tensor,  # (B, K) what each neuron adds to the explained class in the image
     n: int = 10,  # neurons an image
 ) -> Tensor:  # (B, n)
-    "The neurons that carry the named attributes in an image: what each adds to the class, times the root of the share that these attributes have in its role."
-    share = explainer.parts()
-    named = (share[words].sum(1) / share.sum(0).clamp_min(1e-12)).sqrt()
+    "The neurons that carry the named attributes in an image: what each adds to the class, times what it answers to these attributes taken together."
+    named = explainer.answers.T[words].sum(1)
     order = torch.where((adds > 0) & (named > 0), adds * named, torch.where(adds > 0, adds * 1e-6, adds - adds.abs().max()))
     return order.topk(min(n, order.shape[1]), 1).indices
 
@@ -639,13 +639,13 @@ def explain_batch(
     others_named = torch.rand(strength.shape, generator=generator).scatter(1, words, -1.0).topk(min(words.shape[1], strength.shape[1] - 1), 1).indices
     neurons, elsewhere = (neurons_behind(explainer, named, adds, n_neurons) for named in (words, others_named))
     score = without(net, a, neurons[:, :0], row)
+    fall = [score - without(net, a, k, row) for k in (neurons, elsewhere, adds.topk(neurons.shape[1], 1).indices)]
     lots = [torch.rand(len(x), a.shape[1], generator=generator).topk(neurons.shape[1], 1).indices for _ in range(draws)]
     random_drop = torch.stack([score - without(net, a, lot, row) for lot in lots]).mean(0)
     return Explanations(
         torch.full((len(x),), -1), row, other, scores.softmax(1).gather(1, torch.stack([row, other], 1)), strength, found,
         strength - explainer.read(beta), words, weighted_map(a, mine).cpu(), weighted_map(a, mine - theirs).cpu(), neurons,
-        score.cpu(), (score - without(net, a, neurons, row)).cpu(), random_drop.cpu(), (score - without(net, a, elsewhere, row)).cpu(),
-        (x.shape[2], x.shape[3]),
+        score.cpu(), fall[0].cpu(), random_drop.cpu(), fall[1].cpu(), fall[2].cpu(), (x.shape[2], x.shape[3]),
     )  # fmt: skip
 
 # %% ../nbs/08_explain.ipynb #48e052f5

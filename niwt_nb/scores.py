@@ -312,17 +312,17 @@ def score_faithfulness(
     explanations: Explanations,  # of n images
     group: Sequence[str] | None = None,  # (n,) names of groups
     seed: int = 0,  # of the bootstrap
-) -> pd.DataFrame:  # a row a group: drop, other_drop, random_drop, ratio of drop to random_drop with a 95 % interval, n
+) -> pd.DataFrame:  # a row a group: drop, other_drop, best_drop, random_drop, ratio of drop to random_drop with a 95 % interval, n
     "Fall of the class's score without the neurons behind the words, behind as many other words, and without as many random ones; ratio of the means."
     groups = np.asarray(["all"] * len(explanations) if group is None else group)
     rng, rows = np.random.default_rng(seed), []
     for g in sorted(set(groups)):
         pick = np.flatnonzero(groups == g)
-        d, other, r = (t.numpy()[pick] for t in (explanations.drop, explanations.other_drop, explanations.random_drop))
+        d, other, best, r = (getattr(explanations, f"{k}drop").numpy()[pick] for k in ("", "other_", "best_", "random_"))
         again = rng.integers(len(pick), size=(500, len(pick)))
         low, high = np.quantile(d[again].mean(1) / np.maximum(r[again].mean(1), 1e-9), [0.025, 0.975])
-        row = {"group": g, "drop": d.mean(), "other_drop": other.mean(), "random_drop": r.mean(), "ratio": d.mean() / max(r.mean(), 1e-9)}
-        rows.append(row | {"low": low, "high": high, "n": len(pick)})
+        row = {"group": g, "drop": d.mean(), "other_drop": other.mean(), "best_drop": best.mean(), "random_drop": r.mean()}
+        rows.append(row | {"ratio": d.mean() / max(r.mean(), 1e-9), "low": low, "high": high, "n": len(pick)})
     return pd.DataFrame(rows)
 
 # %% ../nbs/08a_scores.ipynb #c9a8a8c0
@@ -550,7 +550,9 @@ def headline(
     ask("names given, share above shuffled knowledge", good["above"], names.loc[mixed, "above"].mean(), 0.8)
     ask("names given, Pearson r", good["pearson"], names.loc[mixed, "pearson"].mean(), np.nan)
     for _, row in tables["faithfulness"].iterrows():
-        ask(f"faithfulness, named over random neurons, {row['group']}", row["ratio"], row["other_drop"] / max(row["random_drop"], 1e-9), drop)
+        lot = max(row["random_drop"], 1e-9)
+        ask(f"faithfulness, named over random neurons, {row['group']}", row["ratio"], row["other_drop"] / lot, drop)
+        ask(f"the same for the neurons that add most (bound), {row['group']}", row["best_drop"] / lot, row["other_drop"] / lot, np.nan)
     gone = tables["deletion"].set_index("maps")
     for what in ("deletion", "insertion"):
         ask(f"fine map, {what} area", gone.loc["fine map", what], gone.loc["random map", what], np.nan)
