@@ -297,6 +297,7 @@ class Explainer:
     usual: Tensor  # (K,) the usual importance
     unseen: frozenset = frozenset()  # class ids that no image was seen of
     active: Tensor | None = None  # (K,) the usual mean activation
+    feature: Tensor | None = None  # (D,) the usual features
     found_spread: Tensor | None = None  # (A,) how much the evidence found in an image varies
     lift: Tensor | None = None  # (K, A) how well activation answers to the attribute on seen classes
     floor: float = 0.0  # confidence that names reach by chance, 95th percentile
@@ -389,15 +390,13 @@ def name_floor(
 
 # %% ../nbs/08_explain.ipynb #e9773b4b
 def evidence(
-    explainer: Explainer,  # with `active`
-    importance: Tensor,  # (m, K) importance of the explained class
-    activation: Tensor,  # (m, K) mean activation in the image
-) -> Tensor:  # (m, A) for (positive) or against (negative) the class
-    "What the neurons behind each attribute add to the class in this image: more importance than usual times more activation than usual."
-    if explainer.active is None:
-        raise NiwtError("this explainer knows no usual activation; make it with `fit_explainer`, or give `activation`")
-    found = (importance - explainer.usual) * (activation - explainer.active)
-    found = found @ explainer.parts().T
+    explainer: Explainer,  # with `rows` and `feature`
+    features: Tensor,  # (m, D) features of the images
+) -> Tensor:  # (m, A) above (positive) or below (negative) what is usual, in standard deviations
+    "How much of each attribute the image shows: the attribute's own score, compared with the seen classes' images."
+    if explainer.feature is None or explainer.rows is None:
+        raise NiwtError("this explainer knows no usual features; make it with `fit_explainer`, or give `features`")
+    found = (features.float() - explainer.feature) @ explainer.rows.T
     return found if explainer.found_spread is None else found / explainer.found_spread
 
 # %% ../nbs/08_explain.ipynb #2e5255f5
@@ -423,6 +422,7 @@ def make_explainer(
     estimator: Any = None,  # an unfitted map (see `mapping`); `None`: the forward map, inverted
     activation: Tensor | None = None,  # (m, K) mean activation of the same images
     peak: Tensor | None = None,  # (m, K) their strongest activation, for names; `None`: `activation`
+    features: Tensor | None = None,  # (m, D) their features, to say what is found in an image
     seed: int = 0,  # of the shuffles that say how sure a name must be
     size: tuple[int, int] | None = None,  # height and width of the images, where known: others are refused
 ) -> Explainer:  # ready to explain
@@ -443,10 +443,12 @@ def make_explainer(
         lift=None if peak is None else name_evidence(peak, values[ids]),
         floor=name_floor(table, values[ids], ids, peak, seed=seed), rows=attribute_rows(view.head.weight.detach()[known], values[columns[known]]), size=size,
     )  # fmt: skip
-    if activation is None:
-        return made
-    made = replace(made, active=activation.mean(0))
-    return replace(made, found_spread=evidence(made, table, activation).std(0).clamp_min(1e-9))
+    if activation is not None:
+        made = replace(made, active=activation.mean(0))
+    if features is not None:
+        made = replace(made, feature=features.float().mean(0))
+        made = replace(made, found_spread=evidence(made, features).std(0).clamp_min(1e-9))
+    return made
 
 # %% ../nbs/08_explain.ipynb #21f0fad5
 def peaks(
@@ -477,15 +479,17 @@ def fit_explainer(
         columns = torch.cat([data.seen, data.unseen]) if view.head.out_features > len(data.seen) else data.seen
     row_of = {int(c): i for i, c in enumerate(columns)}
     pick = torch.cat([data.train[data.labels[data.train] == c][:per_class] for c in data.seen])
-    importance, mean, peak, ids = [], [], [], []
+    importance, mean, peak, features, ids = [], [], [], [], []
     for x, y, _ in progress(batches(data, pick, transform, batch_size), "measuring importances", -(-len(pick) // batch_size), quiet):
         a = layer_activations(view, x)
         rows = torch.tensor([row_of[int(c)] for c in y])
         importance.append(layer_gradient(view, a, view.head.weight[rows]).mean((2, 3)))
         mean.append(a.mean((2, 3)))
         peak.append(peaks(a))
+        with torch.no_grad():
+            features.append(view.tail(a).cpu())
         ids.append(y)
-    tables: dict[str, Any] = {"activation": torch.cat(mean), "peak": torch.cat(peak)}
+    tables: dict[str, Any] = {"activation": torch.cat(mean), "peak": torch.cat(peak), "features": torch.cat(features)}
     tables["size"] = (int(x.shape[2]), int(x.shape[3]))
     return make_explainer(view, data.classes, known, torch.cat(importance), torch.cat(ids), columns, **tables, **options)
 
@@ -539,7 +543,7 @@ class Explanations:
     runner_up: Tensor  # (n,) the best other head row
     probability: Tensor  # (n, 2) of both
     strength: Tensor  # (n, A)
-    found: Tensor  # (n, A); NaN without activations in the explainer
+    found: Tensor  # (n, A); NaN without features in the explainer
     contrast: Tensor  # (n, A)
     words: Tensor  # (n, top) attributes named, strongest first
     maps: Tensor  # (n, h, w) signed Grad-CAM at the layer's size
@@ -568,7 +572,7 @@ class Explanations:
     def verdict(self, explainer: Explainer, i: int, attribute: int) -> str:
         "\"for\" or \"against\"."
         has = bool(presence(explainer.knowledge)[self.row[i], attribute])
-        there = bool(self.found[i, attribute] >= 0) or bool(self.found[i, attribute].isnan())
+        there = not bool(self.found[i, attribute] < -1)  # one spread below the usual; NaN: unknown
         return "for" if has and there and self.strength[i, attribute] > 0 else "against"
 
     def frame(self, explainer: Explainer, i: int) -> pd.DataFrame:
@@ -624,16 +628,17 @@ def explain_batch(
     net = explainer.network
     a = layer_activations(net, x)
     with torch.no_grad():
-        scores = net.head(net.tail(a)).cpu()
+        phi = net.tail(a)
+        scores = net.head(phi).cpu()
     row = check_rows(net, scores.argmax(1) if target is None else target, len(x)).cpu()
     others = scores.scatter(1, row[:, None], -torch.inf)
     other = check_rows(net, others.argmax(1) if runner_up is None else runner_up, len(x)).cpu()
     w = net.head.weight.detach()
     mine, theirs = (layer_gradient(net, a, w[r]).mean((2, 3)) for r in (row, other))
-    alpha, beta, mean = mine.cpu(), theirs.cpu(), a.mean((2, 3)).cpu()
+    alpha, beta = mine.cpu(), theirs.cpu()
     strength = explainer.read(alpha)
     words = choose_words(strength, explainer.names, top)
-    found = torch.full_like(strength, torch.nan) if explainer.active is None else evidence(explainer, alpha, mean)
+    found = torch.full_like(strength, torch.nan) if explainer.feature is None else evidence(explainer, phi.cpu())
     adds = (layer_gradient(net, a, w[row] - w.mean(0)) * a).sum((2, 3)).cpu()
     generator = torch.Generator().manual_seed(seed)
     others_named = torch.rand(strength.shape, generator=generator).scatter(1, words, -1.0).topk(min(words.shape[1], strength.shape[1] - 1), 1).indices
@@ -691,7 +696,7 @@ def sentence(
     sure = "certainly" if p >= 0.95 else "probably" if p >= 0.6 else "perhaps"
     text = f"This is {sure} {'an' if name[:1].lower() in 'aeiou' else 'a'} {name} ({p:.0%})"
     text += f", for {listing([phrase(a) for a in good['attribute'].head(most)])}." if len(good) else ", though nothing that has a name speaks for it."
-    lacking = bad[(bad["found"] < 0) & (bad["strength"] > 0)]["attribute"].head(2)
+    lacking = bad[(bad["found"] < -1) & (bad["strength"] > 0)]["attribute"].head(2)
     if len(lacking):
         missed = "them" if len(lacking) > 1 else "enough of it"
         text += f" Against it: the network looked for {listing([phrase(a) for a in lacking])} and did not find {missed}."

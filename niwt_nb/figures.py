@@ -109,14 +109,14 @@ def overlay(
     signed: bool = False,  # show negative values in vermilion
     strength: float = 0.8,  # opacity at the strongest place
 ) -> np.ndarray:  # (H, W, 3) floats in 0..1
-    "The image, greyed a little, with the map painted over it; raises `NiwtError` when the sizes differ."
+    "The image, greyed, with the map painted over it; raises `NiwtError` when the sizes differ."
     picture = to_array(image)
     m = np.asarray(heat.detach().cpu() if isinstance(heat, Tensor) else heat, dtype=np.float32)
     if m.shape != picture.shape[:2]:
         raise NiwtError(f"the map is {m.shape} but the image is {picture.shape[:2]}; both must be (H, W)")
     m = np.nan_to_num(m)
-    m = m / max(float(np.abs(m).max()), 1e-12)
-    grey = 0.5 * picture + 0.5 * picture.mean(-1, keepdims=True)
+    m = (m / max(float(np.quantile(np.abs(m), 0.995)), float(np.abs(m).max()) / 3, 1e-12)).clip(-1, 1)  # a few glaring pixels do not hide the rest
+    grey = 0.2 * picture + 0.8 * picture.mean(-1, keepdims=True)
     if signed:
         plus, minus = (np.array([int(COLOURS[c][i : i + 2], 16) / 255 for i in (1, 3, 5)]) for c in ("blue", "vermilion"))
         colour = np.where(m[..., None] >= 0, plus, minus)
@@ -174,7 +174,7 @@ def signed_bars(
 def explanation_card(
     image: Any,  # the image, as `to_array` takes it
     heat: Any,  # (H, W) Grad-CAM map of the predicted class
-    attributes: pd.DataFrame,  # columns `attribute` and `strength`, strongest first
+    attributes: pd.DataFrame,  # columns `attribute`, `strength` and perhaps `verdict` ("against" turns a bar to the left), strongest first
     sentence: str = "",  # the explanation in words
     title: str = "",  # the prediction
     note: str = "",  # how faithful the sentence is, in words
@@ -202,7 +202,9 @@ def explanation_card(
         show_image(place(fig, 20 + i * (side + 10), top + 40, side, tall), picture, label, wrap=side // 8)
     left = 20 + n * (side + 10) + 170 if beside else 200
     ax = place(fig, left, top + 35 if beside else top + 75 + tall, width - left - 25, bars)
-    signed_bars(ax, [readable(a) for a in rows["attribute"]], rows["strength"], "speaks against   |   speaks for", wrap=22)
+    against = rows["verdict"].eq("against") if "verdict" in rows else pd.Series(False, rows.index)
+    values = rows["strength"].where(~against, -rows["strength"].abs())
+    signed_bars(ax, [readable(a) for a in rows["attribute"]], values, "speaks against   |   speaks for", wrap=22)
     fig.text(20 / width, 1 - 12 / h, plain(title, (width - 40) // 11, 1), va="top", fontsize=14, fontweight="bold", color=COLOURS["ink"])
     fig.text(20 / width, 1 - below / h, text, va="top", fontsize=12, color=COLOURS["ink"], linespacing=1.3)
     fig.text(20 / width, 1 - (below + 22 * lines + 4) / h, small, va="top", fontsize=10, color="#555555", linespacing=1.3)
