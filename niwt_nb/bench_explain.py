@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from .bench import bench_row, register
+from .bench import bench_row, forward_seconds, register
 from .explain import explain_images, fine_map, fit_explainer, sentence
 from .fieldguide import field_guide
 from .network import field_guide_transform, load_backbone
@@ -37,8 +37,7 @@ def bench_explain(
             taken.append(time.perf_counter() - started)
         return statistics.median(taken), result
 
-    with torch.no_grad():
-        bare = seconds(lambda: [network(part) for part in x.split(64)])[0]
+    bare = forward_seconds(network, x[:64]) * len(test)
     whole, told = seconds(lambda: explain_images(explainer, data, test, field_guide_transform))
     speak = seconds(lambda: [sentence(told.frame(explainer, i)) for i in range(len(told))])[0]
     sharp = seconds(lambda: [fine_map(explainer.network, part, told.row[64 * i : 64 * i + len(part)]) for i, part in enumerate(x.split(64))])[0]

@@ -245,7 +245,7 @@ def bench(
     quiet: Quiet = False,  # no progress
 ) -> None:
     "Measure what things cost on this machine, beside a peer or the least that is possible. ratio = ours / theirs."
-    from niwt_nb import bench_importance, bench_transfer, bench_widgets  # noqa: F401 (each puts itself on the list)
+    from niwt_nb import bench_explain, bench_importance, bench_transfer, bench_widgets  # noqa: F401 (each puts itself on the list)
     from niwt_nb.bench import BENCHES, bench_table, run_bench
     from niwt_nb.core import atomic_path
 
