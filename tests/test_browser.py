@@ -1,10 +1,9 @@
-"""The widgets in a real browser: one JupyterLab on a loopback port, one kernel, Debian's chromium; each widget is opened in its lesson.
+"""The widgets in a real browser: one JupyterLab on a loopback port, one kernel, Debian's chromium; each widget in a notebook of its own.
 
 Operated by mouse and keyboard; what the page shows is read back and compared with the Python side, byte by byte; nothing may leave the machine.
 """
 
 import ast
-import builtins
 import hashlib
 import io
 import json
@@ -20,7 +19,6 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from notebooks import LESSONS, cells
 from PIL import Image
 
 CHROMIUM = next((p for p in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if p), None)
@@ -29,45 +27,14 @@ WIDGETS = ("NeuronExplorer", "MapExplorer", "SpeciesDesigner", "ExplanationViewe
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt-get install chromium")
 
 
-def lesson_of(name: str) -> tuple[Path, int] | None:
-    "The first lesson with a cell that shows the widget, and the number of that cell."
-    for path in LESSONS:
-        for cell in cells(path):
-            if cell.kind == "code" and f"{name}(" in cell.source and "exported" not in cell.directives:
-                return path, cell.number
-    return None
-
-
-def unknown_names(source: str) -> set[str]:
-    "Names that a cell reads but neither defines nor imports."
-    tree = ast.parse(source)
-    made = {a.asname or a.name for n in ast.walk(tree) if isinstance(n, (ast.Import, ast.ImportFrom)) for a in n.names}
-    made |= {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
-    return {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)} - made - set(dir(builtins))
-
-
 def prepare(name: str, folder: Path) -> tuple[str, int, list[str]]:
-    "Copy the widget's lesson without outputs (or write a small notebook); its file name, the widget's cell, what must run before."
-    found = lesson_of(name)
-    if found:
-        path, number = found
-        book = json.loads(path.read_text(encoding="utf-8"))
-        before = ["".join(c["source"]) for c in book["cells"][:number] if c["cell_type"] == "code"]
-        needs = unknown_names("".join(book["cells"][number]["source"])) - {name}
-        only_imports = [s for s in before if all(isinstance(n, (ast.Import, ast.ImportFrom)) for n in ast.parse(s).body)]
-        given = {a.asname or a.name for s in only_imports for n in ast.parse(s).body for a in n.names}
-        setup = only_imports if needs <= given else before
-    else:
-        source = f"from niwt_nb.widgets import {name}\n{name}()"
-        book = {"cells": [{"cell_type": "code", "metadata": {}, "source": source}], "nbformat": 4, "nbformat_minor": 4}
-        book["metadata"] = {"kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}}
-        number, setup = 0, []
-    for c in book["cells"]:
-        if c["cell_type"] == "code":
-            c |= {"outputs": [], "execution_count": None}
+    "Write a notebook that shows the widget as a reader would; its file name, the widget's cell, what must run before (nothing)."
+    source = f"from niwt_nb.widgets import {name}\n{name}()"
+    cell = {"cell_type": "code", "metadata": {}, "source": source, "outputs": [], "execution_count": None}
+    kernel = {"kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}}
     target = folder / f"{name}.ipynb"
-    target.write_text(json.dumps(book), encoding="utf-8")
-    return target.name, number, setup
+    target.write_text(json.dumps({"cells": [cell], "metadata": kernel, "nbformat": 4, "nbformat_minor": 4}), encoding="utf-8")
+    return target.name, 0, []
 
 
 class Lab:
@@ -198,10 +165,10 @@ class Shown:
 
     def agree(self) -> None:
         "Every picture on the page is, byte for byte, the one that Python made."
-        wanted = sorted(self.lab.ask(self.name, "[hashlib.sha256(bytes(p.image.value)).hexdigest() for p in w.panels.values()]"))
         read = "async es => Promise.all(es.map(async e => Array.from(new Uint8Array(await (await fetch(e.src)).arrayBuffer()))))"
-        end = time.monotonic() + 30
-        while True:
+        end = time.monotonic() + 90
+        while True:  # both sides anew: a change that is still on its way may redraw a picture
+            wanted = sorted(self.lab.ask(self.name, "[hashlib.sha256(bytes(p.image.value)).hexdigest() for p in w.panels.values()]"))
             got = sorted(hashlib.sha256(bytes(b)).hexdigest() for b in self.part.locator("img.niwt-panel").evaluate_all(read))
             if got == wanted or time.monotonic() > end:
                 break
