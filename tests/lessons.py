@@ -57,6 +57,17 @@ def tidy(output: dict[str, Any]) -> dict[str, Any] | None:
     return kept | ({"execution_count": None} if output["output_type"] == "execute_result" else {})
 
 
+def joined(outputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    "Printed text in one piece, however the kernel happened to cut it."
+    out: list[dict[str, Any]] = []
+    for o in outputs:
+        if out and o["output_type"] == out[-1]["output_type"] == "stream":
+            out[-1] = {**o, "text": out[-1]["text"] + o["text"]}
+        else:
+            out.append(o)
+    return out
+
+
 def split(text: str) -> list[str]:
     "Text as a notebook file stores it."
     return text.splitlines(True)
@@ -68,7 +79,7 @@ def execute(path: Path, finish: str = "", timeout: int = 60) -> dict[str, Any]:
         ran = run_book(read_book(path), box, setup=BLOCK, finish=finish, timeout=timeout, allow_errors=False)
     for cell in ran["cells"]:
         if cell["cell_type"] == "code":
-            cell["outputs"] = [t for o in cell["outputs"] if (t := tidy(o))]
+            cell["outputs"] = joined([t for o in cell["outputs"] if (t := tidy(o))])
             cell["execution_count"] = None
             cell["metadata"] = {k: v for k, v in cell["metadata"].items() if k == "tags"}
             if re.match(r"#\|\s*hide", cell["source"]):

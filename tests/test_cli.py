@@ -98,7 +98,9 @@ def test_quiet_prints_the_table_and_where_the_report_is_and_nothing_else(tmp_pat
 
 def test_an_interrupt_says_how_to_go_on_and_the_same_command_does(tmp_path):
     long = [*TINY, "--set", "more_epochs=60"]  # some seconds of training in which to stop it
-    started = subprocess.Popen([*NIWT, "demo", *long], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENV, cwd=tmp_path)
+    heard = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731 (a shell's background jobs inherit a deaf ear)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "preexec_fn": heard}
+    started = subprocess.Popen([*NIWT, "demo", *long], **pipes, env=ENV, cwd=tmp_path)
     while started.poll() is None and not list((tmp_path / "niwt-demo" / "validation").glob("network.*") if (tmp_path / "niwt-demo").exists() else ()):
         time.sleep(0.01)
     for _ in range(5):
