@@ -62,7 +62,7 @@ def joined(outputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     out: list[dict[str, Any]] = []
     for o in outputs:
         if out and o["output_type"] == out[-1]["output_type"] == "stream":
-            out[-1] = {**o, "text": out[-1]["text"] + o["text"]}
+            out[-1] = {**o, "text": "".join(out[-1]["text"]) + "".join(o["text"])}
         else:
             out.append(o)
     return out

@@ -8,7 +8,7 @@ import random
 import re
 
 import pytest
-from lessons import FOLDER, execute, twin_text
+from lessons import FOLDER, execute, joined, twin_text
 from notebooks import LESSONS, NBS, cells
 
 from niwt_nb.course import exercises_in, read_book
@@ -23,7 +23,7 @@ def ids(path):
 
 def outputs(book) -> list[dict]:
     "All outputs of a notebook, in order."
-    return [o for c in book["cells"] if c["cell_type"] == "code" for o in c["outputs"]]
+    return [o for c in book["cells"] if c["cell_type"] == "code" for o in joined(c["outputs"])]
 
 
 def words(output) -> str:
