@@ -296,7 +296,6 @@ class Explainer:
     answers: Tensor  # (K, A) what the inverse map says to one neuron alone
     usual: Tensor  # (K,) the usual importance
     unseen: frozenset = frozenset()  # class ids that no image was seen of
-    active: Tensor | None = None  # (K,) the usual mean activation
     feature: Tensor | None = None  # (D,) the usual features
     found_spread: Tensor | None = None  # (A,) how much the evidence found in an image varies
     lift: Tensor | None = None  # (K, A) how well activation answers to the attribute on seen classes
@@ -420,8 +419,7 @@ def make_explainer(
     columns: Tensor,  # (n,) class id of each head row
     head: nn.Linear | None = None,  # the head with a row a class; `None`: the network's own
     estimator: Any = None,  # an unfitted map (see `mapping`); `None`: the forward map, inverted
-    activation: Tensor | None = None,  # (m, K) mean activation of the same images
-    peak: Tensor | None = None,  # (m, K) their strongest activation, for names; `None`: `activation`
+    peak: Tensor | None = None,  # (m, K) strongest activation in the same images, for names
     features: Tensor | None = None,  # (m, D) their features, to say what is found in an image
     seed: int = 0,  # of the shuffles that say how sure a name must be
     size: tuple[int, int] | None = None,  # height and width of the images, where known: others are refused
@@ -435,7 +433,7 @@ def make_explainer(
         raise NiwtError(f"{len(importance)} importances but {len(ids)} class ids")
     table, values = importance.detach().cpu().float(), knowledge.values.float()
     inverse = inverse_map(estimator or InvertedMap(), values[ids], table)
-    read, peak = inverse.predict(table), activation if peak is None else peak
+    read = inverse.predict(table)
     known = torch.isin(columns, ids)
     made = Explainer(
         view, columns, tuple(classes), values[columns], tuple(knowledge.names), inverse, read.mean(0), read.std(0).clamp_min(1e-6),
@@ -443,8 +441,6 @@ def make_explainer(
         lift=None if peak is None else name_evidence(peak, values[ids]),
         floor=name_floor(table, values[ids], ids, peak, seed=seed), rows=attribute_rows(view.head.weight.detach()[known], values[columns[known]]), size=size,
     )  # fmt: skip
-    if activation is not None:
-        made = replace(made, active=activation.mean(0))
     if features is not None:
         made = replace(made, feature=features.float().mean(0))
         made = replace(made, found_spread=evidence(made, features).std(0).clamp_min(1e-9))
@@ -479,17 +475,16 @@ def fit_explainer(
         columns = torch.cat([data.seen, data.unseen]) if view.head.out_features > len(data.seen) else data.seen
     row_of = {int(c): i for i, c in enumerate(columns)}
     pick = torch.cat([data.train[data.labels[data.train] == c][:per_class] for c in data.seen])
-    importance, mean, peak, features, ids = [], [], [], [], []
+    importance, peak, features, ids = [], [], [], []
     for x, y, _ in progress(batches(data, pick, transform, batch_size), "measuring importances", -(-len(pick) // batch_size), quiet):
         a = layer_activations(view, x)
         rows = torch.tensor([row_of[int(c)] for c in y])
         importance.append(layer_gradient(view, a, view.head.weight[rows]).mean((2, 3)))
-        mean.append(a.mean((2, 3)))
         peak.append(peaks(a))
         with torch.no_grad():
             features.append(view.tail(a).cpu())
         ids.append(y)
-    tables: dict[str, Any] = {"activation": torch.cat(mean), "peak": torch.cat(peak), "features": torch.cat(features)}
+    tables: dict[str, Any] = {"peak": torch.cat(peak), "features": torch.cat(features)}
     tables["size"] = (int(x.shape[2]), int(x.shape[3]))
     return make_explainer(view, data.classes, known, torch.cat(importance), torch.cat(ids), columns, **tables, **options)
 
