@@ -27,14 +27,14 @@ WIDGETS = ("NeuronExplorer", "MapExplorer", "SpeciesDesigner", "ExplanationViewe
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt-get install chromium")
 
 
-def prepare(name: str, folder: Path) -> tuple[str, int, list[str]]:
-    "Write a notebook that shows the widget as a reader would; its file name, the widget's cell, what must run before (nothing)."
+def write_notebook(name: str, folder: Path) -> str:
+    "Write a notebook that shows the widget as a reader would; its file name."
     source = f"from niwt_nb.widgets import {name}\n{name}()"
     cell = {"cell_type": "code", "metadata": {}, "source": source, "outputs": [], "execution_count": None}
     kernel = {"kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}}
     target = folder / f"{name}.ipynb"
     target.write_text(json.dumps({"cells": [cell], "metadata": kernel, "nbformat": 4, "nbformat_minor": 4}), encoding="utf-8")
-    return target.name, 0, []
+    return target.name
 
 
 class Lab:
@@ -78,9 +78,9 @@ class Lab:
             except OSError:
                 time.sleep(0.5)
         for name in WIDGETS:
-            self.notebooks[name] = prepare(name, self.root)
+            self.notebooks[name] = write_notebook(name, self.root)
         kernel = self.call("api/kernels", {"name": "python3"})
-        for file, _, _ in self.notebooks.values():
+        for file in self.notebooks.values():
             self.call("api/sessions", {"path": file, "name": file, "type": "notebook", "kernel": {"id": kernel["id"]}})
         self.client = BlockingKernelClient(connection_file=str(self.runtime / f"kernel-{kernel['id']}.json"))
         self.client.load_connection_file()
@@ -186,20 +186,17 @@ class Shown:
 
 @pytest.fixture
 def show(lab, context, tmp_path):
-    "Open a widget in its lesson; afterwards: a screenshot at both widths, nothing wrong in the console, nothing cut off, nothing sent out."
+    "Open a widget; afterwards: a screenshot at both widths, nothing wrong in the console, nothing cut off, nothing sent out."
     pages = []
 
     def opened(name: str) -> Shown:
-        file, number, setup = lab.notebooks[name]
-        for source in setup:
-            lab.run(source)
         page = context.new_page()
         wrong: list[str] = []
         page.on("console", lambda m: wrong.append(m.text) if m.type == "error" else None)
         page.on("pageerror", lambda e: wrong.append(str(e)))
         pages.append((name, page, wrong))
-        page.goto(f"http://127.0.0.1:{lab.port}/lab/tree/{file}?token={lab.token}&reset")
-        cell = page.locator(".jp-Notebook .jp-Cell").nth(number)
+        page.goto(f"http://127.0.0.1:{lab.port}/lab/tree/{lab.notebooks[name]}?token={lab.token}&reset")
+        cell = page.locator(".jp-Notebook .jp-Cell").first
         cell.locator(".cm-content").first.click(timeout=60_000)
         page.wait_for_timeout(500)
         page.keyboard.press("Control+Enter")
