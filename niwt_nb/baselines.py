@@ -623,15 +623,21 @@ def shuffled_control(
     shuffles: int = 5,  # number of permutations
     seed: int = 0,  # of the first permutation
     name: str = "shuffled control",  # for the table
+    head: nn.Linear | None = None,  # the network's own head, see `measure`
+    validation: Encoded | None = None,  # see `measure`; it is told the same wrong things
 ) -> list[dict[str, Any]]:  # two rows, each the mean over the permutations
     "Means of the rows of `estimator` with the knowledge of other classes; gamma is chosen anew for each permutation."
     if shuffles < 1:
         raise NiwtError(f"shuffles must be at least 1, got {shuffles}")
-    own = data.get_knowledge(knowledge)
-    runs = []
+    own, runs, twin = data.get_knowledge(knowledge), [], validation
     for i in range(shuffles):
-        wrong = replace(data, knowledge={own.name: own.shuffled(seed * shuffles + i)})
-        runs.append(measure(name, estimator, {}, features, wrong, seed=seed).rows)
+        wrong = own.shuffled(seed * shuffles + i)
+        if validation is not None:
+            known = validation.data.get_knowledge(own.name).known[:, None]
+            told = replace(wrong, values=torch.where(known, wrong.values, torch.nan))
+            twin = replace(validation, data=replace(validation.data, knowledge={own.name: told}))
+        lost = replace(data, knowledge={own.name: wrong})
+        runs.append(measure(name, estimator, {}, features, lost, seed=seed, head=head, validation=twin).rows)
     numbers = ("U", "S", "H", "T1", "AUSUC", "gamma")
     return [{**rows[0], **{k: sum(r[k] for r in rows) / shuffles for k in numbers}} for rows in zip(*runs, strict=True)]
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SHARES', 'Bench', 'make_bench', 'frozen_step', 'tuned_network', 'tuned_step', 'with_combination', 'shares_step',
-           'niwt_method', 'method_step', 'networks_of', 'add_combinations', 'comparison', 'summary',
-           'comparison_figure']
+           'niwt_method', 'method_step', 'networks_of', 'add_combinations', 'shuffled_step', 'comparison', 'summary',
+           'side_by_side', 'comparison_figure']
 
 # %% ../nbs/10c_comparison.ipynb #d7fba643
 import copy
@@ -206,25 +206,44 @@ def add_combinations(
         bench = replace(bench, data=with_combination(bench.data, name, shares))
     return bench
 
+# %% ../nbs/10c_comparison.ipynb #7d1fea8d
+def shuffled_step(
+    bench: Bench,  # see `make_bench`
+    network: str,  # name of the network, for the table
+    knowledge: str,  # kind of knowledge
+    real: Encoded,  # all images as the network sees them
+    twin: Encoded,  # the validation part as its twin sees it
+    seed: int = 0,  # of the permutations
+) -> list[dict[str, Any]]:  # the uncalibrated and the calibrated row, means over the permutations
+    "The control: NIWT on the same network, given what is known of other classes."
+    estimator, shuffles = niwt_method(network)[0], bench.folder.config.shuffles
+
+    def compute() -> tuple[dict[str, Tensor], dict]:
+        rows = shuffled_control(estimator, real.features, real.data, knowledge, shuffles, seed, "NIWT, shuffled", real.head, twin)
+        return {}, {"rows": [{"network": network, **row} for row in rows]}
+
+    key = content_hash(real.features, twin.features, real.data.get_knowledge(knowledge).values, repr(estimator), shuffles, seed)
+    about = f"comparison: shuffled control, {network}, {knowledge}"
+    return bench.folder.step(f"compare/{network}-{knowledge}-{seed}/shuffled", key, compute, about)[1]["rows"]
+
 # %% ../nbs/10c_comparison.ipynb #a653c04f
 def comparison(
     bench: Bench,  # see `make_bench`
     knowledge: Sequence[str],  # kinds of knowledge, combinations as "attributes+captions"
-    methods: Mapping[str, tuple[Baseline, Mapping[str, Sequence]]] | None = None,  # rivals of NIWT; None: `baselines()`
+    methods: Mapping[str, tuple[Baseline, Mapping[str, Sequence]]] | None = None,  # rivals of NIWT; None: those of `baselines()` that the settings name
     quiet: bool = True,  # no progress bars
 ) -> pd.DataFrame:  # network, method, knowledge, calibrated, U, S, H, T1, AUSUC, gamma, seed, seconds
     "NIWT, its rivals, the shuffled control and chance on every network, for every kind of knowledge and every seed of the run."
-    config, rivals, rows = bench.folder.config, baselines() if methods is None else methods, []
+    config, every, rows = bench.folder.config, baselines(), []
+    rivals = {name: every[name] for name in config.rivals or every} if methods is None else methods
     bench = add_combinations(bench, knowledge)
     for seed in range(config.seed, config.seed + config.seeds):
         for network, real, twin, kinds in networks_of(bench, knowledge, seed, quiet):
             todo = {"NIWT": niwt_method(network), **rivals}
             for kind, method in progress([(k, m) for k in kinds for m in todo], f"comparison, {network}, seed {seed}", quiet=quiet):
                 rows += method_step(bench, network, method, todo[method], kind, real, twin, seed)
-            if seed == config.seed and config.shuffles and real.head is None:
-                for kind in kinds:
-                    control = shuffled_control(NIWT(), real.features, real.data, kind, config.shuffles, seed, "NIWT, shuffled")
-                    rows += [{"network": network, **row, "seconds": float("nan")} for row in control]
+            for kind in kinds if seed == config.seed and config.shuffles else ():
+                rows += shuffled_step(bench, network, kind, real, twin, seed)
     n = len(bench.data.seen), len(bench.data.unseen)
     rows += [{"network": "none", **chance(*n, calibrated=c, seed=config.seed), "seconds": 0.0} for c in (False, True)]
     return pd.DataFrame(rows)
@@ -238,13 +257,26 @@ def summary(
     means, deviations = by.mean(), by.std(ddof=1).add_suffix(" std")
     return means.join(deviations).join(by.size().rename("seeds")).reset_index()
 
+# %% ../nbs/10c_comparison.ipynb #20070364
+def side_by_side(
+    table: pd.DataFrame,  # as `comparison` gives it
+) -> pd.DataFrame:  # network, knowledge, method, T1, U, S, H, H std, H uncalibrated, AUSUC, seeds; the best of each network and kind first
+    "What people want to read: one calibrated row for each method, with its H at gamma = 0 beside it."
+    by = ["network", "knowledge", "method"]
+    means = summary(table).set_index(by)
+    bare = means[~means.calibrated].H.rename("H uncalibrated")
+    columns = ["T1", "U", "S", "H", "H std", "H uncalibrated", "AUSUC", "seeds"]
+    found = means[means.calibrated].join(bare)[columns].reset_index()
+    order = {name: i for name in by[:2] for i, name in enumerate(dict.fromkeys(table[name]))}
+    return found.sort_values(["network", "knowledge", "H"], key=lambda s: -s if s.name == "H" else s.map(order), ignore_index=True)
+
 # %% ../nbs/10c_comparison.ipynb #5a985620
 def comparison_figure(
     table: pd.DataFrame,  # as `comparison` gives it
     metric: str = "H",  # what is drawn, of the calibrated rows
     title: str = "",  # above it
     width: int = 900,  # pixels
-) -> Figure:  # a panel for each kind of knowledge, a line for each method, a mark for each network
+) -> Figure:  # a panel for each kind of knowledge (one below the other on a narrow figure), a line for each method, a mark for each network
     "All methods side by side; a bar through a mark is one standard deviation over seeds to each side."
     means = summary(table[table.calibrated & (table.knowledge != "none")])
     if not len(means):
@@ -252,8 +284,9 @@ def comparison_figure(
     kinds, marks = list(means.knowledge.unique()), {"frozen": ("o", "grey", 0.2), "fine-tuned": ("s", "sky", 0.0), "knowledge-aware": ("D", "orange", -0.2)}
     order = means.groupby("method")[metric].mean().sort_values().index.tolist()
     order = [m for m in order if not m.startswith("NIWT")] + [m for m in order if m.startswith("NIWT") and m != "NIWT"] + ["NIWT"]
-    fig = new_figure(width, 130 + 26 * len(order))
-    axes = fig.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
+    lines = len(kinds) if width < 600 else 1
+    fig = new_figure(width, 130 + (20 + 26 * len(order)) * lines)
+    axes = fig.subplots(lines, len(kinds) // lines, sharex=True, sharey=True, squeeze=False).ravel()
     for ax, kind in zip(axes, kinds, strict=True):
         for network, (mark, colour, lift) in marks.items():
             part = means[(means.knowledge == kind) & (means.network == network)]
@@ -266,5 +299,5 @@ def comparison_figure(
         ax.set_ylim(-0.6, len(order) - 0.4)
     handles = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
     fig.legend(handles.values(), handles, fontsize=9, loc="outside lower center", ncols=3, frameon=False)
-    fig.suptitle(plain(title), fontsize=13, fontweight="bold", x=0.01, ha="left")
+    fig.suptitle(plain(title), fontsize=13, fontweight="bold", x=0.01, ha="left") if title else None
     return fig

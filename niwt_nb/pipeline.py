@@ -36,6 +36,7 @@ from niwt_nb.comparison import (
     comparison,
     comparison_figure,
     make_bench,
+    side_by_side,
     summary,
     tuned_network,
     tuned_step,
@@ -816,6 +817,9 @@ ABOUT = {
     "about_metrics": "Fractions, each a mean over classes. T1: unseen images, unseen classes allowed. U and S: unseen and seen images, all classes "
     "allowed; H: their harmonic mean. AUSUC: area under the seen-unseen curve. Calibrated rows take gamma off the scores of seen classes; gamma was "
     "chosen on held-out seen classes. The shuffled control has the knowledge of every class given to another one.",
+    "about_compared": "Every method on the same features, split and rule; settings and gamma come from the validation classes (of fine-tuned networks, from a "
+    "twin that never saw them). NIWT stands here as an estimator on the network's last features, where importance is the weight vector; the "
+    "results above go through the importance of the layer that the settings name. Means over seeds, \u00b1 one standard deviation.",
     "about_cases": "Drawn by lot, not picked: right and wrong predictions of unseen and seen classes. The map shows what spoke for the predicted "
     "class; bars are standard deviations above the usual.",
     "about_neurons": "The attribute that each neuron answers to most, through the inverse map, and the test images that excite it most. "
@@ -842,7 +846,8 @@ def describe(
         choices.append([f"gamma, {name}", f"{found['gamma']:.3f} (NIWT), {part['choice']['eszsl']['gamma']:.3f} (ESZSL)"])
         choices.append([f"solver, {name}", f"{part['facts']['solver']}: {part['facts']['reason']}"])
     how = ("fine-tuned" if config.train == "tune" else "trained") + " here" + (", with a head of knowledge" if config.guided else "")
-    how = how if trains(config) else "frozen"
+    above = f"fine-tuned above {config.tune_from or problem.network.layer}" + (", with a head of knowledge" if config.guided else "")
+    how = above if config.train == "tail" else how if trains(config) else "frozen"
     network = f"{config.model}, layer {problem.network.layer}, {problem.importance.shape[1]} neurons, {how}"
     return {
         "title": f"Zero-shot learning on {data.name}",
@@ -884,6 +889,7 @@ def finish(
     judged: dict[str, dict[str, Any]],  # knowledge -> what `judge_knowledge` gives
     rows: list[dict[str, Any]],  # of the table
     history: list[dict],  # of training; empty if the network was frozen
+    compared: pd.DataFrame | None = None,  # what `comparison_step` gives, if there was one
 ) -> Path:  # the report
     "Explanations, charts, tables and the report of a finished run."
     data, labels, first = problem.data, problem.data.labels[problem.test], next(iter(judged))
@@ -898,6 +904,10 @@ def finish(
     results["cases"] = explain_cases(problem, explainer, scores, write)
     results["neurons"] = neuron_dictionary(problem, explainer, write)
     results["charts"] = draw_charts(charts_of(problem, judged, history), write)
+    if compared is not None:
+        caption = "All methods, H calibrated; a bar through a mark is one standard deviation over seeds to each side."
+        results["compared"] = json.loads(side_by_side(compared).to_json(orient="records", double_precision=15))
+        results["compared_charts"] = draw_charts({"compared": (caption, lambda width: comparison_figure(compared, width=width))}, write)
     results["per_class"] = json.loads(table.to_json(orient="records"))
     results["confusions"] = frequent_confusions(problem, scores)
     results["timings"] = [{"step": name, "seconds": seconds, "images": folder.images[name]} for name, seconds in folder.seconds.items()]
@@ -917,7 +927,7 @@ def comparison_step(
     knowledge: Iterable[str],  # kinds of knowledge
     quiet: bool = True,  # no progress bars
 ) -> pd.DataFrame:  # see `comparison`
-    "All methods side by side: `comparison.csv`, `comparison_summary.csv` and a picture."
+    "All methods side by side: `comparison.csv`, `comparison_summary.csv` and a picture; the report shows them as well."
     table = comparison(bench, list(knowledge), quiet=quiet)
     folder.write("comparison.csv", table.to_csv(index=False))
     folder.write("comparison_summary.csv", summary(table).to_csv(index=False))
@@ -943,13 +953,12 @@ def run(
             data = bench.data
         for name in names:
             data = data if name in data.knowledge else with_combination(data, name)
-        if bench is not None and config.compare == "all":
-            comparison_step(folder, bench, names, quiet)
+        compared = comparison_step(folder, bench, names, quiet) if bench is not None and config.compare == "all" else None
         real, val, history = problems(folder, data, quiet, bench)
         judged = {name: judge_knowledge(folder, real, val, data.get_knowledge(name)) for name in names}
         n = len(data.seen), len(data.unseen)
         rows = [row for part in judged.values() for row in part["rows"]] + [chance(*n, calibrated=c, seed=config.seed) for c in (False, True)]
         folder.write("metrics.json", json.dumps(rows, indent=1))
         folder.write("metrics.csv", pd.DataFrame(rows).to_csv(index=False))
-        finish(folder, real, judged, rows, history)
+        finish(folder, real, judged, rows, history, compared)
     return rows
