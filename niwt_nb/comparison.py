@@ -87,11 +87,11 @@ def tuned_step(
     seed: int = 0,  # of the training
     quiet: bool = True,  # no progress bar
 ) -> tuple[Encoded, dict[str, Tensor], list[dict]]:  # features of all images of `part` with the head, the state of `tuned_network`, the history
-    "Fine-tune, resumable, and look at the images of `part`."
+    "Fine-tune, resumable and perhaps with an early end (`tune_hold`), and look at the images of `part`."
     folder, config = bench.folder, bench.folder.config
     known = None if knowledge is None else part.get_knowledge(knowledge).values
-    settings: dict[str, Any] = {"epochs": config.tune_epochs, "lr": config.tune_lr, "average": 0.99, "hold": 0.0}
-    settings |= {"window": 0.86, "mix": config.tune_mix, "precision": config.precision, "seed": seed}
+    settings: dict[str, Any] = {"epochs": config.tune_epochs, "lr": config.tune_lr, "average": 0.99, "hold": config.tune_hold}
+    settings |= {"window": 0.86, "mix": config.tune_mix, "precision": config.precision, "seed": seed} | ({"patience": 2} if config.tune_hold else {})
     checkpoint = folder.path / f"{name}-training.safetensors"
 
     def compute() -> tuple[dict[str, Tensor], dict]:
@@ -99,7 +99,7 @@ def tuned_step(
         net = tuned.network
         state = {**{f"tail.{k}": v for k, v in net.tail.state_dict().items()}, **{f"head.{k}": v for k, v in net.head.state_dict().items()}}
         features = cached_features(net, bench.cache, part.source, config.precision)
-        return {**state, "features": features}, {"history": tuned.history.reset_index().to_dict("records"), "images": config.tune_epochs * len(part.train)}
+        return {**state, "features": features}, {"history": tuned.history.reset_index().to_dict("records"), "images": len(tuned.history) * len(part.train)}
 
     seen_only = None if known is None else known[part.seen]
     key = content_hash(bench.key, part.name, part.source, part.train, part.seen, seen_only, settings)

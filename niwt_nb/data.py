@@ -68,6 +68,7 @@ class DomainKnowledge:
     name: str  # "attributes", "captions", ...
     values: Tensor  # (C, A) float32
     names: tuple[str, ...]  # A column names
+    certainty: Tensor | None = None  # (C, A) from 0, a guess, to 1, sure, for `mapping.complete`; None: every value that is there is sure
 
     def __post_init__(self) -> None:
         "Take any table; raise `NiwtError` if it is not one row a class with one distinct name a column."
@@ -81,6 +82,11 @@ class DomainKnowledge:
             raise NiwtError(f"knowledge {self.name!r}: the name {str(twice[0])!r} is used for more than one column")
         object.__setattr__(self, "values", values)
         object.__setattr__(self, "names", names)
+        if self.certainty is not None:
+            sure = as_values(self.certainty, f"certainty of {self.name!r}")
+            if sure.shape != values.shape or not bool(((sure >= 0) & (sure <= 1)).all()):
+                raise NiwtError(f"certainty must be {tuple(values.shape)} numbers from 0 to 1, got shape {tuple(sure.shape)}")
+            object.__setattr__(self, "certainty", sure)
 
     def __repr__(self) -> str:
         "One line."
@@ -139,7 +145,15 @@ class DomainKnowledge:
         "Keep only the named columns; raises `NiwtError` with the nearest names for one that does not exist."
         at = {n: i for i, n in enumerate(self.names)}
         cols = [at[check_name(n, self.names, "attribute")] for n in names]
-        return replace(self, values=self.values[:, cols], names=tuple(self.names[i] for i in cols))
+        sure = None if self.certainty is None else self.certainty[:, cols]
+        return replace(self, values=self.values[:, cols], names=tuple(self.names[i] for i in cols), certainty=sure)
+
+    def of_classes(
+        self,
+        ids: Tensor,  # (n,) class ids
+    ) -> "DomainKnowledge":  # (n, A), class i of it is class `ids[i]` of this
+        "Only some classes, in the order given."
+        return replace(self, values=self.values[ids], certainty=None if self.certainty is None else self.certainty[ids])
 
     def to_frame(
         self,
@@ -162,9 +176,9 @@ class DomainKnowledge:
         "Rows permuted over all known classes in one random cycle, so that no class keeps its own row."
         at = torch.arange(len(self))[self.known]
         order = at[torch.randperm(len(at), generator=torch.Generator().manual_seed(seed))]
-        values = self.values.clone()
-        values[order] = self.values[order.roll(1)]
-        return replace(self, values=values)
+        whose = torch.arange(len(self))
+        whose[order] = order.roll(1)
+        return self.of_classes(whose)
 
 # %% ../nbs/01_data.ipynb #6ddb118c
 class ImageSubset(Sequence):
@@ -589,7 +603,7 @@ def excerpt(
     keep = torch.cat(list(index.values())).sort().values
     place = {int(c): i for i, c in enumerate(classes)}
     number = lambda ids: torch.tensor([place[c] for c in ids.tolist() if c in place], dtype=torch.long)  # noqa: E731
-    knowledge = {k: replace(v, values=v.values[classes]).drop_constant() for k, v in data.knowledge.items()}
+    knowledge = {k: v.of_classes(classes).drop_constant() for k, v in data.knowledge.items()}
     small = {k: torch.searchsorted(keep, v) for k, v in index.items()}
     ids = {"seen": number(data.seen), "unseen": number(data.unseen), "val_classes": number(val)}
     names = tuple(data.classes[c] for c in classes.tolist())

@@ -345,23 +345,19 @@ def default_map(
 def complete(
     knowledge: DomainKnowledge,  # some values may be missing (NaN)
     seen: Any,  # (S,) ids of the classes whose mean is used
-    certainty: Any = None,  # (C, A) from 0, a guess, to 1, sure; None: whatever is there is sure
+    certainty: Any = None,  # (C, A) from 0, a guess, to 1, sure; None: what `knowledge` says of itself, or else whatever is there is sure
 ) -> DomainKnowledge:  # without gaps, but for rows that are missing altogether
     "Put the seen classes' mean where a value is missing and pull uncertain values towards it; raises `NiwtError` where no seen class has a value."
     values = knowledge.values.clone()
     ids = as_ids(seen, "seen classes", len(values))
-    sure = (~values.isnan()).float()
-    if certainty is not None:
-        given = torch.as_tensor(certainty, dtype=torch.float32)
-        if given.shape != values.shape or not bool(((given >= 0) & (given <= 1)).all()):
-            raise NiwtError(f"certainty must be {tuple(values.shape)} numbers from 0 to 1, got shape {tuple(given.shape)}")
-        sure = sure * given
+    given = knowledge.certainty if certainty is None else replace(knowledge, certainty=certainty).certainty
+    sure = (~values.isnan()).float() * (1 if given is None else given)
     weight = sure[ids].sum(0)
     if not bool((weight > 0).all()):
         raise NiwtError(f"knowledge {knowledge.name!r}: no seen class has a value for {knowledge.names[int(weight.argmin())]!r}; leave that column out")
     mean = (values[ids].nan_to_num() * sure[ids]).sum(0) / weight
     filled = mean + sure * (values.nan_to_num() - mean)
-    return replace(knowledge, values=torch.where(knowledge.known[:, None], filled, torch.nan))
+    return replace(knowledge, values=torch.where(knowledge.known[:, None], filled, torch.nan), certainty=None)
 
 # %% ../nbs/05_mapping.ipynb #b8c877ab
 def class_texts(

@@ -271,7 +271,8 @@ def tune(
 ) -> FineTuned:  # the trained copy, and how it went
     "Fine-tune the whole network on the seen classes of `data`."
     cache = replace(cache_images(data, data.train, transform, quiet), index=data.source[data.train])
-    settings: dict[str, Any] = {"epochs": epochs, "lr": config.lr, "batch_size": config.batch_size, "hold": 0.0, "seed": config.seed}
+    settings: dict[str, Any] = {"epochs": epochs, "lr": config.lr, "batch_size": config.batch_size, "hold": config.tune_hold, "seed": config.seed}
+    settings["patience"] = 2 if config.tune_hold else None
     return fine_tune(network, data, transform, cache, "all", knowledge, checkpoint=checkpoint, quiet=quiet, **settings)
 
 # %% ../nbs/11_pipeline.ipynb #2a671a49
@@ -291,7 +292,7 @@ def network_step(
     knowledge = data.get_knowledge(config.knowledge[0] if config.knowledge else None).values if config.guided else None
     known = None if knowledge is None else knowledge[data.seen]
     epochs = config.epochs if start is None else config.more_epochs
-    way: list[Any] = ["tune", config.batch_size] if config.train == "tune" else []
+    way: list[Any] = ["tune", config.batch_size, *([config.tune_hold] if config.tune_hold else [])] if config.train == "tune" else []
     key = content_hash(key, split_key(data), model_hash(network.model), epochs, config.lr, config.seed, known, *way)
 
     def compute() -> tuple[dict[str, Tensor], dict]:

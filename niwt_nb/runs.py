@@ -79,6 +79,8 @@ class RunConfig:
     tune_epochs: int = setting(8, "passes over the training images when it is fine-tuned")
     tune_lr: float = setting(2e-4, "largest learning rate then")
     tune_mix: float = setting(0.3, "how much activations of two images are mixed then, parameter of a Beta distribution; 0: not at all")
+    tune_hold: float = setting(0.0, "share of each seen class's training images kept aside then: the epoch that names most of them rightly is kept, "
+                               "two epochs without a better one end it; 0: all epochs, learning from all images")
     precision: str = setting("float32", "of fine-tuning: float32, or bfloat16, twice as fast where the processor has it")
     epochs: int = setting(8, "passes over the images of the first seen classes (train = network)")
     more_epochs: int = setting(5, "passes over the images of all seen classes after that (train = network)")
@@ -116,6 +118,8 @@ class RunConfig:
         for name in ("lr", "solver_lr", "tune_lr"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise NiwtError(f"{name} is {getattr(self, name)}, expected more than 0")
+        if not 0 <= self.tune_hold < 1:
+            raise NiwtError(f"tune_hold is {self.tune_hold}, expected a share of at least 0 and below 1")
         if self.excerpt and (len(self.excerpt) != 3 or min(self.excerpt) < 1):
             raise NiwtError(f"excerpt is {list(self.excerpt)}, expected seen classes, unseen classes and images of each, all at least 1")
         if self.tune_from and self.train != "tail" and self.compare != "all":
