@@ -82,8 +82,8 @@ def execute(path: Path, finish: str = "", timeout: int = 60) -> dict[str, Any]:
             cell["outputs"] = joined([t for o in cell["outputs"] if (t := tidy(o))])
             cell["execution_count"] = None
             cell["metadata"] = {k: v for k, v in cell["metadata"].items() if k == "tags"}
-            if re.match(r"#\|\s*hide", cell["source"]):
-                cell["metadata"]["jupyter"] = {"source_hidden": True}
+            if re.match(r"#\|\s*hide", cell["source"]):  # folded in JupyterLab, and left out by page makers that know the tag
+                cell["metadata"] = {"jupyter": {"source_hidden": True}, "tags": ["hide-input"]}
         else:
             cell["metadata"] = {}
     return ran
