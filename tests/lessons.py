@@ -42,6 +42,28 @@ del ipaddress, socket
 """
 
 
+# Runs in the kernel after the last cell: every folded solution, in order, must pass its own checker. `PAIRS`: (solution, call of the checker).
+SOLVE = """
+for _niwt_code, _niwt_call in PAIRS:
+    exec(_niwt_code, globals())
+    _niwt_verdict = eval(_niwt_call, globals())
+    assert _niwt_verdict, f"the folded solution does not pass: {_niwt_verdict!r}"
+"""
+
+
+def solutions(book: dict[str, Any]) -> list[tuple[str, str]]:
+    "Each exercise's folded solution and the call of its checker, as (code, call)."
+    pairs, call = [], ""
+    for cell in book["cells"]:
+        if cell["cell_type"] == "code":
+            found = re.search(r"^check_\d+_\d+\(\w+\)$", cell["source"], re.M)
+            call = found.group() if found else call
+        elif call and "<summary>Solution" in cell["source"]:
+            code = "\n".join(re.findall(r"```python\n(.*?)```", cell["source"], re.S))
+            pairs, call = [*pairs, (code, call)], ""
+    return pairs
+
+
 def tidy(output: dict[str, Any]) -> dict[str, Any] | None:
     "One output as it is committed; None for one that is not (progress bars, warnings, widgets)."
     if output["output_type"] == "stream":
@@ -73,10 +95,12 @@ def split(text: str) -> list[str]:
     return text.splitlines(True)
 
 
-def execute(path: Path, finish: str = "", timeout: int = 60) -> dict[str, Any]:
-    "Run a lesson in a fresh kernel without network, in an empty folder; give it back with tidy outputs."
+def execute(path: Path, timeout: int = 60) -> dict[str, Any]:
+    "Run a lesson in a fresh kernel without network, in an empty folder, then its folded solutions; give it back with tidy outputs."
+    book = read_book(path)
     with tempfile.TemporaryDirectory() as box:
-        ran = run_book(read_book(path), box, setup=BLOCK, finish=finish, timeout=timeout, allow_errors=False)
+        finish = SOLVE.replace("PAIRS", repr(solutions(book)))
+        ran = run_book(book, box, setup=BLOCK, finish=finish, timeout=timeout, allow_errors=False)
     for cell in ran["cells"]:
         if cell["cell_type"] == "code":
             cell["outputs"] = joined([t for o in cell["outputs"] if (t := tidy(o))])

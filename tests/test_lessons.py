@@ -8,7 +8,7 @@ import random
 import re
 
 import pytest
-from lessons import FOLDER, execute, joined, twin_text
+from lessons import FOLDER, execute, joined, solutions, twin_text
 from notebooks import LESSONS, NBS, cells
 
 from niwt_nb.course import exercises_in, read_book
@@ -75,6 +75,8 @@ def test_lesson_has_all_its_parts(path):
     assert len(re.findall(r"^\d+\. ", recall.split("<details>")[0], re.M)) >= 5 or recall.count("<details>") >= 5, "fewer than five recall questions"
     assert "<details>" in recall, "the answers to the recall questions are missing, or not folded"
     assert text[: text.index("## Recall")].count("<details>") >= len(tasks) + 1, "an exercise has no folded solution, or no prediction a folded answer"
+    solved = solutions(read_book(path))  # run against their checkers where the lesson is executed
+    assert len(solved) == len(tasks) and all(code.strip() for code, _ in solved), "a folded solution that its checker cannot be asked about"
     assert any("image/png" in o.get("data", {}) for c in every[:5] for o in c.outputs), "no picture in the first screen"
     assert any(re.match(r"#\|\s*hide", s) and re.search(r"^\s*assert |test_", s, re.M) for s in code), "no hidden cell asserts the numbers of the text"
 
