@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from niwt_nb import __version__
+from niwt_nb.cli import app
 
 NIWT = [sys.executable, "-c", "from niwt_nb.cli import app; app()"]
 ENV = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
@@ -67,12 +68,20 @@ def test_nothing_asked_shows_the_help():
         (["bench", "dmo"], "unknown benchmark 'dmo'; nearest: 'demo'"),
     ],
 )
-def test_a_mistake_is_one_line_on_stderr_and_exit_code_2(arguments, words, tmp_path):
-    done = niwt(*arguments, cwd=tmp_path)
-    assert done.returncode == 2, done.stderr
-    assert words in done.stderr and done.stderr.startswith("niwt: ")
-    assert len(done.stderr.strip().splitlines()) == 1 and "Traceback" not in done.stderr
-    assert not done.stdout
+def test_a_mistake_is_one_line_on_stderr_and_exit_code_2(arguments, words, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as left:
+        app(arguments)
+    out, errors = capfd.readouterr()
+    assert left.value.code == 2, errors
+    assert words in errors and errors.startswith("niwt: ")
+    assert len(errors.strip().splitlines()) == 1 and not out
+
+
+def test_a_mistake_shows_no_traceback_in_a_process_of_its_own(tmp_path):
+    done = niwt("demo", "--set", "sed=1", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "") and "Traceback" not in done.stderr
+    assert done.stderr.startswith("niwt: unknown setting 'sed'; nearest: 'seed'")
 
 
 def test_an_unknown_option_is_exit_code_2():
