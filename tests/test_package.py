@@ -9,7 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from notebooks import MODULES, ROOT, module_name
+from notebooks import LESSONS, MODULES, ROOT, module_name
 from packaging.requirements import Requirement
 
 DEV_ONLY = ("nbdev", "fastcore", "execnb", "pytest", "hypothesis", "nbclient_", "playwright", "mypy", "ruff")
@@ -30,6 +30,9 @@ def test_wheel_holds_every_module_and_data_file(wheel):
     wanted = {f"niwt_nb/{p.name}" for p in (ROOT / "niwt_nb").iterdir() if p.is_file()}
     assert not wanted - names, f"missing from the wheel: {wanted - names}"
     assert not [n for n in names if n.startswith(("tests", "nbs"))]
+    course = {p.name for p in [*(ROOT / "nbs" / "lessons").iterdir(), *(ROOT / "nbs").glob("[a-z]*.ipynb")] if p.suffix in (".ipynb", ".json", ".csv")}
+    missing = course - {"index.ipynb"} - {Path(n).name for n in names if n.startswith("niwt_nb/lessons/")}
+    assert len(course) > 14 and not missing, f"missing from the wheel: {missing}"
 
 
 def runtime_closure() -> set[str]:
@@ -65,7 +68,7 @@ def bare(wheel, tmp_path_factory):
     return home / "bin" / "python"
 
 
-def test_wheel_imports_in_an_empty_environment(bare, tmp_path):
+def test_wheel_imports_and_hands_out_its_lessons_in_an_empty_environment(bare, tmp_path):
     modules = [module_name(p) for p in MODULES]
     code = f"""
 import importlib, sys
@@ -74,11 +77,17 @@ for name in {modules!r}:
 extra = sorted(m for m in {DEV_ONLY!r} if m in sys.modules)
 assert not extra, extra
 assert "torchvision" not in sys.modules, "torchvision was imported before anyone asked for it"
+from niwt_nb.course import copy_lessons, lessons_folder
+assert "site-packages" in str(lessons_folder()), lessons_folder()
+done = copy_lessons("course")
+assert all(state == "new" for state in done.values()), done
+assert all(state == "as it was" for state in copy_lessons("course").values())
 print("imported", len({modules!r}))
 """
     done = subprocess.run([str(bare), "-I", "-c", code], capture_output=True, text=True, timeout=300, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.split() == ["imported", str(len(modules))]
+    assert len(list((tmp_path / "course").glob("[0-9][0-9]_*.ipynb"))) == len(list((tmp_path / "course" / "clean").glob("*.ipynb"))) == len(LESSONS)
 
 
 def test_the_bare_environment_is_bare(bare, tmp_path):
