@@ -140,7 +140,7 @@ def gradient_importance(
     target: int | str | Tensor | list = "predicted",  # see `targets_of`; one class an image
     pooling: str | None = None,  # see `pool`
 ) -> Tensor:  # (B, K)
-    "Neuron importance as NIWT defines it (section 3.1), written to be read: the mean over positions of d score / d activation."
+    "Neuron importance as NIWT defines it (part on neuron importance), written to be read: the mean over positions of d score / d activation."
     with evaluating(network):
         with torch.no_grad():
             A = network.activations(x)
