@@ -96,6 +96,7 @@ STEPS = {
     "network": "training",
     "photos": "features",
     "importance": "importance",
+    "jacobian": "Jacobian of the tail",
     "choice": "choosing settings",
     "weights": "new classifiers",
     "control": "shuffled control",

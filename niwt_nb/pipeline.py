@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['PART', 'RIDGES', 'TOO_WIDE', 'ABOUT', 'STEP_NAMES', 'load_data', 'photos_key', 'split_key', 'Photos', 'faster',
-           'photo_pass', 'photos_step', 'readable_step', 'Problem', 'trains', 'untrained', 'load_network', 'tune',
-           'network_step', 'head_step', 'importance_step', 'make_problem', 'frozen_problems', 'trained_problems',
-           'problems', 'bench_of', 'tuned_problems', 'make_map', 'level_rows', 'solve', 'solver_settings', 'compare',
-           'choose_step', 'solve_step', 'control_step', 'judge_knowledge', 'draw_cases', 'shown', 'picture', 'because',
-           'explain_cases', 'explainer_of', 'neuron_dictionary', 'draw_charts', 'zero_shot_confusion',
-           'frequent_confusions', 'charts_of', 'describe', 'step_times', 'finish', 'comparison_step', 'run']
+           'photo_pass', 'photos_step', 'readable_step', 'Problem', 'step_jacobian', 'jacobian_step', 'run_jacobian',
+           'trains', 'untrained', 'load_network', 'tune', 'network_step', 'head_step', 'importance_step',
+           'make_problem', 'frozen_problems', 'trained_problems', 'problems', 'bench_of', 'tuned_problems', 'make_map',
+           'solve', 'solver_settings', 'compare', 'choose_step', 'solve_step', 'control_step', 'judge_knowledge',
+           'draw_cases', 'shown', 'picture', 'because', 'explain_cases', 'explainer_of', 'neuron_dictionary',
+           'draw_charts', 'zero_shot_confusion', 'frequent_confusions', 'charts_of', 'describe', 'step_times', 'finish',
+           'comparison_step', 'run']
 
 # %% ../nbs/11_pipeline.ipynb #0a4b35ce
 import copy
@@ -42,7 +43,7 @@ from niwt_nb.comparison import (
     tuned_step,
     with_combination,
 )
-from .core import NiwtError, content_hash, model_hash, progress, seeded
+from .core import NiwtError, content_hash, load_tensors, model_hash, progress, seeded
 from .data import DomainKnowledge, ZeroShotData, batches, excerpt
 from .evaluate import ESZSL, ausuc, chance, choose_gamma, gzsl, head_scores, metric_rows, predict, seen_unseen_curve, stack
 from .explain import Explainer, explain_prediction, grad_cam, make_explainer, name_neurons, phrase, readable
@@ -58,7 +59,7 @@ from .presets import beside_paper, departures, get_preset
 from .readers import read_root
 from .report import write_report
 from .runs import FORMAT, RunConfig, RunFolder, config_text, open_run, versions
-from .transfer import PooledJacobian, Transfer, extend, noise_images, pooled_jacobian, transfer_weights
+from .transfer import PooledJacobian, ScoreLevel, Transfer, extend, noise_images, pooled_jacobian, score_level, transfer_weights
 
 # %% ../nbs/11_pipeline.ipynb #f90091fb
 def load_data(
@@ -193,6 +194,8 @@ class Problem:
     importance: Tensor
     config: RunConfig
     key: str
+    folder: RunFolder  # where G is kept
+    prefix: str = ""  # of the step's name
     shared: "Problem | None" = None  # one with the same network below the head
 
     @property
@@ -205,18 +208,32 @@ class Problem:
         "The class of each row of the extended head."
         return torch.cat([self.data.seen, self.data.unseen])
 
+    def drawn(self, start: int, stop: int) -> Tensor:
+        "Preprocessed training images (stop - start, 3, H, W) in an order drawn by seed."
+        order = torch.randperm(len(self.data.train), generator=torch.Generator().manual_seed(self.config.seed))
+        return torch.cat([x for x, _, _ in batches(self.data, self.data.train[order[start:stop]], self.transform)])
+
     @cached_property
     def images(self) -> Tensor:
         "The images on which importances are matched: seen training images drawn by seed, or noise with their statistics."
-        order = torch.randperm(len(self.data.train), generator=torch.Generator().manual_seed(self.config.seed))
-        chosen = self.data.train[order[: self.config.n_images]]
-        x = torch.cat([x for x, _, _ in batches(self.data, chosen, self.transform)])
+        x = self.drawn(0, self.config.n_images)
         return x if self.config.images == "seen" else noise_images(self.config.n_images, x, self.config.seed)
+
+    @cached_property
+    def fresh(self) -> Tensor:
+        "Eight other training images (noise where none is left) on which no solver is fitted, for the certificate."
+        n = self.config.n_images
+        return self.drawn(n, n + 8) if n < len(self.data.train) else noise_images(8, self.images, self.config.seed + 1)
 
     @cached_property
     def jacobian(self) -> PooledJacobian:
         "What all solvers but the reference need of those images; the same for every head."
-        return self.shared.jacobian if self.shared else pooled_jacobian(self.network, self.images)
+        return self.shared.jacobian if self.shared else jacobian_step(self)
+
+    @cached_property
+    def level(self) -> ScoreLevel:
+        "What the seen classes' scores do on the training images."
+        return score_level(self.network.head, self.photos.features[self.data.train])
 
     @property
     def rows(self) -> Tensor:
@@ -229,6 +246,44 @@ class Problem:
         "Scores (n, C) of the test images when `weight` and `bias` are the rows of the unseen classes."
         head = extend(self.network.head, weight, bias)
         return head_scores(self.photos.features[self.test], head, self.columns, len(self.data.classes))
+
+# %% ../nbs/11_pipeline.ipynb #2fe3b6a0
+def step_jacobian(
+    tensors: dict[str, Tensor],  # of the step `jacobian`
+    facts: dict[str, Any],  # of the same step
+    network: CutNetwork,  # the network that it must belong to
+) -> PooledJacobian:  # the mean only
+    "The pooled Jacobian as a run keeps it; raises `NiwtError` if it belongs to another network or layer."
+    mean, fresh = tensors["mean"], tensors["fresh"]
+    found = PooledJacobian(mean[None][:0], mean, facts["images"], facts["how"], facts["layer"], facts["tail"], fresh)
+    found.check(network)
+    return found
+
+# %% ../nbs/11_pipeline.ipynb #aba653e6
+def jacobian_step(
+    problem: Problem,  # network and images
+) -> PooledJacobian:  # for L-BFGS with one matrix per image, else the mean only
+    "G of a problem: computed once, then read from the run folder."
+    config, network = problem.config, problem.network
+    every = pooled_jacobian(network, problem.images, fresh=problem.fresh) if config.solver == "lbfgs" else None
+
+    def compute() -> tuple[dict[str, Tensor], dict]:
+        g = every or pooled_jacobian(network, problem.images, each=False, fresh=problem.fresh)
+        facts = {"images": g.images, "how": g.how, "layer": g.layer, "tail": g.tail, "chosen": config.images}
+        return {"mean": g.mean, "fresh": g.fresh.mean(0, keepdim=True)}, facts
+
+    key = content_hash(problem.key, config.images, config.n_images, config.seed)
+    kept = step_jacobian(*problem.folder.step(f"{problem.prefix}jacobian", key, compute, f"Jacobian of the tail on {config.n_images} images"), network)
+    return every or kept
+
+# %% ../nbs/11_pipeline.ipynb #c403be95
+def run_jacobian(
+    path: str | os.PathLike,  # the folder of a run
+    network: CutNetwork,  # its network, cut at its layer; the head may have grown
+) -> PooledJacobian:  # the mean only
+    "G of a finished run, for further classes; raises `NiwtError` if it is absent, damaged, or belongs to another network or layer."
+    tensors, manifest = load_tensors(Path(path) / "jacobian.safetensors", {"step": "jacobian", "format": FORMAT})
+    return step_jacobian(tensors, manifest["facts"], network)
 
 # %% ../nbs/11_pipeline.ipynb #28c65bba
 def trains(
@@ -369,10 +424,13 @@ def make_problem(
     shared: Problem | None = None,  # one with the same network below the head
     quiet: bool = True,  # no progress bar
 ) -> Problem:  # ready to be solved
-    "Measure the importance of the seen classes, the last thing that a problem needs."
+    "Measure the importance of the seen classes and the Jacobian of the tail, the last things that a problem needs."
     alpha = importance_step(folder, prefix, data, network, transform, key, quiet)
     own = content_hash(key, split_key(data), network.layer, alpha, network.head.weight)
-    return Problem(data, network, transform, photos, alpha, folder.config, own, shared)
+    made = Problem(data, network, transform, photos, alpha, folder.config, own, folder, prefix, shared)
+    if folder.config.solver in ("auto", "closed"):
+        _ = made.jacobian  # a step of its own, not a part of the first that needs it
+    return made
 
 # %% ../nbs/11_pipeline.ipynb #ad25375f
 def frozen_problems(
@@ -466,21 +524,6 @@ def make_map(
     "The map of that name and strength."
     return RidgeMap(alpha=strength) if kind == "ridge" else CosineLinearMap(l2=strength, seed=seed)
 
-# %% ../nbs/11_pipeline.ipynb #7ee9b4a3
-def level_rows(
-    weight: Tensor,  # (U, D) new rows
-    head: nn.Linear,  # the seen classes' head
-    features: Tensor,  # (n, D) of training images
-) -> tuple[Tensor, Tensor]:  # weight (U, D) and bias (U,)
-    "Give each new row, around the mean seen row, the length and the bias at which its scores have the spread and mean of seen rows."
-    seen, mean, centre = head.weight.detach(), head.weight.detach().mean(0), features.mean(0)
-    spread = lambda rows: ((features - centre) @ (rows - mean).T).std(0, correction=0)  # noqa: E731
-    own = spread(weight)
-    scale = torch.where(own > 0, spread(seen).mean() / own.clamp_min(1e-12), 1.0)
-    weight = mean + (weight - mean) * scale[:, None]
-    bias = 0.0 if head.bias is None else head.bias.detach()
-    return weight, (seen @ centre + bias).mean() - weight @ centre
-
 # %% ../nbs/11_pipeline.ipynb #2dd0f5d4
 def solve(
     problem: Problem,  # real or validation
@@ -494,12 +537,9 @@ def solve(
     solver = "closed" if config.solver == "auto" else config.solver
     choices: dict[str, dict[str, Any]] = {"closed": {"ridge": config.ridge, "match": config.map == "cosine"}}
     choices["reference"] = {"max_steps": config.max_steps, "lr": config.solver_lr, "batch_size": config.batch_size}
-    images = problem.images if solver == "reference" else problem.jacobian
-    found = transfer_weights(problem.network, demanded, images, solver=solver, lam=config.lam, seed=config.seed, **choices.get(solver, {}))
-    if not config.level:
-        return found
-    weight, bias = level_rows(found.weight, problem.network.head, problem.photos.features[data.train])
-    return replace(found, weight=weight, bias=bias)
+    where = {"images": problem.images, "fresh": problem.fresh} if solver == "reference" else {"images": problem.jacobian}
+    level = problem.level if config.level else None
+    return transfer_weights(problem.network, demanded, solver=solver, lam=config.lam, seed=config.seed, features=level, **where, **choices.get(solver, {}))
 
 # %% ../nbs/11_pipeline.ipynb #9e6935db
 def solver_settings(
@@ -559,13 +599,15 @@ def solve_step(
     problem: Problem,  # the real problem
     knowledge: DomainKnowledge,  # what is known of the classes
     strength: float,  # of the map, as chosen
-) -> tuple[dict[str, Tensor], dict]:  # weight (U, D), bias (U,), cosine (U,); solver, objective, reason for stopping, history
+) -> tuple[dict[str, Tensor], dict]:  # weight (U, D), bias (U,), cosine and fresh (U,); solver, objective, both cosines' means, reason for stopping, history
     "Classifiers for the unseen classes, by the settings that were chosen."
 
     def compute() -> tuple[dict[str, Tensor], dict]:
         found = solve(problem, knowledge, strength)
-        facts = {"solver": found.solver, "objective": found.objective, "reason": found.reason, "history": found.history.to_dict("list")}
-        return {"weight": found.weight, "bias": found.bias, "cosine": found.cosine}, facts
+        fresh = found.cosine if found.fresh is None else found.fresh
+        facts = {"solver": found.solver, "objective": found.objective, "cosine": float(found.cosine.mean()), "fresh": float(fresh.mean())}
+        facts |= {"reason": found.reason, "history": found.history.to_dict("list")}
+        return {"weight": found.weight, "bias": found.bias, "cosine": found.cosine, "fresh": fresh}, facts
 
     key = content_hash(problem.key, knowledge.values, solver_settings(folder.config), strength)
     return folder.step(f"weights-{knowledge.name}", key, compute, f"classifiers from {knowledge.name}")
@@ -846,6 +888,8 @@ def describe(
         choices.append([f"strength of the map, {name}", f"{found['best']} of {', '.join(str(r['setting']) for r in found['table'])}"])
         choices.append([f"gamma, {name}", f"{found['gamma']:.3f} (NIWT), {part['choice']['eszsl']['gamma']:.3f} (ESZSL)"])
         choices.append([f"solver, {name}", f"{part['facts']['solver']}: {part['facts']['reason']}"])
+        reached = f"{part['facts']['cosine']:.3f} on the images used, {part['facts']['fresh']:.3f} on other ones"
+        choices.append([f"cosine of demanded and reached importance, {name}", reached])
     how = ("fine-tuned" if config.train == "tune" else "trained") + " here" + (", with a head of knowledge" if config.guided else "")
     above = f"fine-tuned above {config.tune_from or problem.network.layer}" + (", with a head of knowledge" if config.guided else "")
     how = above if config.train == "tail" else how if trains(config) else "frozen"
@@ -866,7 +910,8 @@ def describe(
     }  # fmt: skip
 
 # %% ../nbs/11_pipeline.ipynb #758d69db
-STEP_NAMES = {"readable": "unreadable images", "network": "training", "photos": "features of all images", "head": "last layer", "importance": "importance"}
+STEP_NAMES = {"readable": "unreadable images", "network": "training", "photos": "features of all images", "head": "last layer", "importance": "importance",
+              "jacobian": "Jacobian of the tail"}  # fmt: skip
 
 # %% ../nbs/11_pipeline.ipynb #2dc38668
 def step_times(
@@ -911,6 +956,7 @@ def finish(
         results["compared_charts"] = draw_charts({"compared": (caption, lambda width: comparison_figure(compared, width=width))}, write)
     results["per_class"] = json.loads(table.to_json(orient="records"))
     results["confusions"] = frequent_confusions(problem, scores)
+    results["certificates"] = {name: {k: part["facts"][k] for k in ("solver", "objective", "cosine", "fresh")} for name, part in judged.items()}
     results["timings"] = [{"step": name, "seconds": seconds, "images": folder.images[name]} for name, seconds in folder.seconds.items()]
     results["steps"] = step_times(results["timings"])
     results["versions"] = list(versions().items())

@@ -656,7 +656,8 @@ class ScoreLevel:
     def apply(self, weight: Tensor, loudness: float | None = 1.0, offset: float = 0.0) -> tuple[Tensor, Tensor]:
         "Weights (n, D) at `loudness` times the seen spread (None: as they are) and biases (n,) for the seen level plus `offset`."
         if loudness is not None:
-            factor = loudness * self.spread / self.spreads(weight).clamp_min(1e-12)
+            own = self.spreads(weight)
+            factor = torch.where(own > 1e-6 * self.spread, loudness * self.spread / own.clamp_min(1e-12), 1.0)  # a row that says the same everywhere stays
             weight = self.prior + (weight - self.prior) * factor[:, None]
         return weight, self.level + offset - weight @ self.mean
 
@@ -713,7 +714,7 @@ def transfer_weights(
     seed: int = 0,  # of everything random
     fresh: Tensor | PooledJacobian | None = None,  # other images, or their Jacobian, for the certificate; None: those of the Jacobian, or noise
     names: Sequence[str] | None = None,  # names of the new classes, one per row
-    features: Tensor | None = None,  # (m, D) penultimate features of seen training images: level and loudness are matched to the seen classes'
+    features: Tensor | ScoreLevel | None = None,  # (m, D) penultimate features of seen training images, or their `score_level`: level and loudness are matched
     loudness: float | None = 1.0,  # with `features`: spread of the new scores relative to the seen ones; None keeps the length
     offset: float = 0.0,  # with `features`: added to the level; what leave-classes-out (`choose_balance`) or a gamma from validation classes says
     quiet: bool = True,  # no progress bar
@@ -733,7 +734,8 @@ def transfer_weights(
         judge = pooled_jacobian(network, images, quiet=quiet)
     weight, bias, history, reason = solve_rows(network, target, judge, solver, lam, seed, quiet, **options)
     if features is not None:
-        weight, bias = score_level(network.head, features).apply(weight, loudness, offset)
+        level = features if isinstance(features, ScoreLevel) else score_level(network.head, features)
+        weight, bias = level.apply(weight, loudness, offset)
     seconds = time.process_time() - started
     if fresh is None and not isinstance(judge, PooledJacobian):
         fresh = noise_images(4, judge, seed=1)
