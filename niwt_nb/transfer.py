@@ -10,7 +10,7 @@ __all__ = ['noise_images', 'importance_of_weights', 'jacobian_forward', 'jacobia
            'solve_closed', 'solve_lbfgs', 'certificate', 'ScoreLevel', 'score_level', 'solve_rows', 'transfer_weights',
            'Balance', 'left_out_rates', 'left_out_curve', 'choose_balance', 'match_length', 'ClassDesigner',
            'fit_designer', 'design_class', 'join_layers', 'extend', 'replace_classes', 'check_head_rows',
-           'remove_classes']
+           'remove_classes', 'study_figure']
 
 # %% ../nbs/06_transfer.ipynb #01a04ea6
 import os
@@ -518,30 +518,33 @@ def scale_figure(
     importance: Tensor,  # (K,) demanded importance of one class
     weight: Tensor,  # (D,) a weight vector for it; its ray is drawn
     head: nn.Linear,  # the seen classes' head
-    lams: Sequence[float] = (1e-3, 1e-2, 1e-1),  # weights of the penalty
+    lams: Sequence[float] = (1e-3, 3e-3, 1e-2),  # weights of the penalty
 ) -> Figure:  # left: objective against length; right: length of the importance against length, with the seen classes' band
-    "Why the cosine loss cannot fix the scale: the objective along the ray of `weight`."
+    "Why the cosine loss cannot fix the scale: the objective along the ray of `weight`; lengths on a logarithmic axis."
     seen, direction = head.weight.detach(), weight / weight.norm()
-    prior, lengths = seen.mean(0), torch.linspace(0.02, 2.5, 120) * float(seen.norm(dim=1).mean())
+    prior, usual = seen.mean(0), float(seen.norm(dim=1).mean())
+    lengths = torch.logspace(-3, 0.4, 500) * usual
     ray = lengths[:, None] * direction
-    figure = Figure(figsize=(9, 3.2), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    target = importance[None].expand(len(ray), -1)
-    for lam in (0.0, *lams):
-        value = cosine_objective(jacobian.each, target, ray, prior, lam)[0]
-        (line,) = left.plot(lengths, value, label=f"lambda {lam:g}")
-        if lam:
-            left.plot(lengths[value.argmin()], value.min(), "o", color=line.get_color())
-    left.set(xlabel="length of the new weight vector", ylabel="objective", title="flat without penalty; a penalty picks its own length")
-    left.legend(frameon=False)
     known = jacobian.importance(seen).norm(dim=2).mean(1)
     reached = jacobian.importance(ray).norm(dim=2).mean(1)
-    right.plot(lengths, reached, label="new class")
+    asked = lengths[(reached - known.mean()).abs().argmin()]
+    figure = Figure(figsize=(9.5, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for lam in (0.0, *lams):
+        value = cosine_objective(jacobian.each, importance[None].expand(len(ray), -1), ray, prior, lam)[0]
+        (line,) = left.plot(lengths, value, label=f"lambda {lam:g}" if lam else "lambda 0: flat")
+        if lam:
+            left.plot(lengths[value.argmin()], value.min(), "o", color=line.get_color())
+    left.set(ylabel="objective", title="the objective: where the penalty ends")
+    right.plot(lengths, reached, label="this class")
     right.axhspan(float(known.min()), float(known.max()), alpha=0.15, label="seen classes, range")
     right.axhline(float(known.mean()), linestyle="--", color="0.4", label="seen classes, mean")
-    right.plot(lengths[(reached - known.mean()).abs().argmin()], known.mean(), "o", color="0.2")
-    right.set(xlabel="length of the new weight vector", ylabel="length of its importance", title="the seen classes' importances know the length")
-    right.legend(frameon=False)
+    right.plot(asked, known.mean(), "o", color="0.2")
+    right.set(ylabel="length of the importance", title="the importance: where it is as long as others'")
+    for ax in (left, right):
+        ax.axvline(float(asked), linestyle=":", color="0.2", label="as long an importance as seen classes")
+        ax.set(xscale="log", xlabel="length of the new weight vector")
+        ax.legend(frameon=False, fontsize="small", loc="upper left")
     return figure
 
 # %% ../nbs/06_transfer.ipynb #c66a9720
@@ -1011,3 +1014,28 @@ def remove_classes(
         smaller.weight.copy_(full.weight[keep])
         smaller.bias.copy_(full.bias[keep])
     return smaller.requires_grad_(head.weight.requires_grad).train(head.training)
+
+# %% ../nbs/06_transfer.ipynb #26781855
+def study_figure(
+    table: pd.DataFrame,  # columns seed, layer, images, n and the measures
+    measures: Sequence[str] = ("H", "cosine, fresh images"),  # one row of panels each
+) -> Figure:  # one column of panels a layer, one line a kind of images; the band is the spread of the seeds, each seed's own mean taken off
+    "Small multiples: a measure against the number of images, for each layer and kind of images."
+    table = table.reset_index(drop=True)
+    layers, kinds, counts = list(dict.fromkeys(table["layer"])), list(dict.fromkeys(table["images"])), sorted(table["n"].unique())
+    figure = Figure(figsize=(1 + 2.1 * len(layers), 1 + 2.1 * len(measures)), layout="constrained")
+    axes = figure.subplots(len(measures), len(layers), sharex=True, sharey="row", squeeze=False)
+    for (row, measure), (column, layer) in ((r, c) for r in enumerate(measures) for c in enumerate(layers)):
+        ax, values = axes[row][column], table[measure] - table.groupby("seed")[measure].transform("mean") + table[measure].mean()
+        for kind, mark in zip(kinds, "osD^vP*X", strict=False):
+            groups = values[(table["layer"] == layer) & (table["images"] == kind)].groupby(table["n"])
+            mean, spread = groups.mean(), groups.std().fillna(0)
+            (line,) = ax.plot(mean.index, mean, mark + "-", ms=4, lw=1.3, label=kind)
+            ax.fill_between(mean.index, mean - spread, mean + spread, color=line.get_color(), alpha=0.12, lw=0)
+        ax.set_xscale("log", base=2)
+        ax.set_xticks(counts, labels=[str(c) for c in counts])
+        ax.grid(alpha=0.25)
+        name = "\n+ ".join(layer.split("+")) if layer.count("+") > 1 else layer.replace("+", " + ")
+        ax.set(title=name if row == 0 else "", ylabel=measure if column == 0 else "", xlabel="images" if row == len(measures) - 1 else "")
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=len(kinds), frameon=False)
+    return figure
