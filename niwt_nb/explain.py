@@ -7,12 +7,12 @@ __all__ = ['PART_WORDS', 'DICTIONARY_PAGE', 'readable', 'phrase', 'listing', 'Ne
            'to_size', 'grad_cam', 'layer_gradient', 'weighted_map', 'class_difference_map', 'check_neurons',
            'neuron_maps', 'fine_map', 'presence', 'average_precision', 'pearson', 'InvertedMap', 'Explainer',
            'neuron_answers', 'lift_of', 'name_evidence', 'choose_names', 'name_floor', 'evidence', 'attribute_rows',
-           'make_explainer', 'peaks', 'fit_explainer', 'check_size', 'choose_words', 'explain_prediction',
-           'Explanations', 'without', 'neurons_behind', 'explain_batch', 'join', 'explain_images', 'sentence', 'trust',
-           'nearest_phrases', 'attribute_view', 'attribute_map', 'source_pixels', 'object_masks', 'part_points',
-           'parts_of', 'name_neurons', 'region', 'TopImages', 'top_images', 'thumbnail', 'dictionary_html',
-           'neuron_dictionary', 'dictionary_page', 'as_seen', 'NeuronEdit', 'edit_neurons', 'edit_effect',
-           'background_evidence', 'suspicious_neurons']
+           'make_explainer', 'peaks', 'measure_seen', 'fit_explainer', 'check_size', 'choose_words',
+           'explain_prediction', 'Explanations', 'without', 'neurons_behind', 'explain_batch', 'join', 'explain_images',
+           'sentence', 'trust', 'nearest_phrases', 'attribute_view', 'attribute_map', 'source_pixels', 'object_masks',
+           'part_points', 'parts_of', 'name_neurons', 'region', 'TopImages', 'top_images', 'thumbnail',
+           'dictionary_html', 'neuron_dictionary', 'dictionary_page', 'as_seen', 'NeuronEdit', 'edit_neurons',
+           'edit_effect', 'background_evidence', 'suspicious_neurons']
 
 # %% ../nbs/08_explain.ipynb #3a03d1b8
 import base64
@@ -122,7 +122,7 @@ def layer_activations(
         raise NiwtError(f"expected images (B, 3, H, W), got {tuple(x.shape)}")
     try:
         with torch.no_grad():
-            a = network.lower(x).detach()
+            a = network.lower(x.contiguous(memory_format=torch.channels_last)).detach()  # convolutions are twice as fast
     except RuntimeError as e:
         raise NiwtError(f"the network cannot take images of shape {tuple(x.shape[1:])}: {str(e).splitlines()[0]}") from e
     if a.ndim != 4:
@@ -147,7 +147,7 @@ def grad_cam(
     "Grad-CAM through Captum, brought to the size of the images; raises `NiwtError` for a row that the head does not have."
     rows = check_rows(network, target, len(x))
     layer_activations(network, x[:1])
-    small = LayerGradCam(network, network.lower).attribute(x.clone(), target=rows, relu_attributions=relu)
+    small = LayerGradCam(network, network.lower).attribute(x.clone(memory_format=torch.channels_last), target=rows, relu_attributions=relu)
     return to_size(small.detach()[:, 0], x.shape[-2:])
 
 # %% ../nbs/08_explain.ipynb #98447af7
@@ -220,7 +220,7 @@ def fine_map(
     a = layer_activations(network, x)
     alpha = layer_gradient(network, a, network.head.weight[rows]).mean((2, 3))
     with torch.enable_grad():
-        pixels = x.detach().requires_grad_()
+        pixels = x.detach().contiguous(memory_format=torch.channels_last).requires_grad_()
         score = (network.tail(network.lower(pixels)) * network.head.weight[rows].detach()).sum()
         gradient = torch.autograd.grad(score, pixels)[0]
     detail = (gradient * (x - x.mean((2, 3), keepdim=True))).sum(1, keepdim=True).abs()
@@ -456,6 +456,31 @@ def peaks(
     return flat.topk(max(1, int(flat.shape[2] * share)), 2).values.mean(2)
 
 # %% ../nbs/08_explain.ipynb #fbafb56a
+def measure_seen(
+    network: Any,  # a cut network whose head has a row a class
+    data: Any,  # `ZeroShotData`
+    transform: Callable,  # PIL image -> (3, H, W) tensor
+    columns: Tensor,  # (n,) class id of each head row
+    per_class: int = 20,  # training images of each seen class
+    batch_size: int = 64,  # images a batch
+    quiet: bool = True,  # no progress bar
+) -> dict[str, Any]:  # `importance`, `importance_classes`, `peak`, `features`, `size` as `make_explainer` takes them
+    "One pass over some training images of each seen class; classes count equally."
+    row_of = {int(c): i for i, c in enumerate(columns)}
+    pick = torch.cat([data.train[data.labels[data.train] == c][:per_class] for c in data.seen])
+    importance, peak, features, ids = [], [], [], []
+    for x, y, _ in progress(batches(data, pick, transform, batch_size), "measuring importances", -(-len(pick) // batch_size), quiet):
+        a = layer_activations(network, x)
+        rows = torch.tensor([row_of[int(c)] for c in y])
+        importance.append(layer_gradient(network, a, network.head.weight[rows]).mean((2, 3)))
+        peak.append(peaks(a))
+        with torch.no_grad():
+            features.append(network.tail(a).cpu())
+        ids.append(y)
+    tables: dict[str, Any] = {"importance": torch.cat(importance), "importance_classes": torch.cat(ids), "peak": torch.cat(peak)}
+    return tables | {"features": torch.cat(features), "size": (int(x.shape[2]), int(x.shape[3]))}
+
+# %% ../nbs/08_explain.ipynb #4ff8ccf6
 def fit_explainer(
     network: Any,  # a cut network
     data: Any,  # `ZeroShotData`
@@ -466,6 +491,7 @@ def fit_explainer(
     per_class: int = 20,  # training images of each seen class
     batch_size: int = 64,  # images a batch
     quiet: bool = True,  # no progress bar
+    measured: Mapping[str, Any] | None = None,  # from `measure_seen`, to measure once for several kinds of knowledge
     **options: Any,  # for `make_explainer`
 ) -> Explainer:  # ready to explain
     "Measure importances and activations on training images of the seen classes and make an explainer of them."
@@ -473,20 +499,9 @@ def fit_explainer(
     view = NetworkView(network, head)
     if columns is None:
         columns = torch.cat([data.seen, data.unseen]) if view.head.out_features > len(data.seen) else data.seen
-    row_of = {int(c): i for i, c in enumerate(columns)}
-    pick = torch.cat([data.train[data.labels[data.train] == c][:per_class] for c in data.seen])
-    importance, peak, features, ids = [], [], [], []
-    for x, y, _ in progress(batches(data, pick, transform, batch_size), "measuring importances", -(-len(pick) // batch_size), quiet):
-        a = layer_activations(view, x)
-        rows = torch.tensor([row_of[int(c)] for c in y])
-        importance.append(layer_gradient(view, a, view.head.weight[rows]).mean((2, 3)))
-        peak.append(peaks(a))
-        with torch.no_grad():
-            features.append(view.tail(a).cpu())
-        ids.append(y)
-    tables: dict[str, Any] = {"peak": torch.cat(peak), "features": torch.cat(features)}
-    tables["size"] = (int(x.shape[2]), int(x.shape[3]))
-    return make_explainer(view, data.classes, known, torch.cat(importance), torch.cat(ids), columns, **tables, **options)
+    if measured is None:
+        measured = measure_seen(view, data, transform, columns, per_class, batch_size, quiet)
+    return make_explainer(view, data.classes, known, columns=columns, **measured, **options)
 
 # %% ../nbs/08_explain.ipynb #1ba4c7c7
 def check_size(
@@ -549,6 +564,8 @@ class Explanations:
     random_drop: Tensor  # (n,) without as many random ones
     other_drop: Tensor  # (n,) without those behind as many attributes that it does not name
     best_drop: Tensor  # (n,) and without as many that add most, whatever they are called
+    importance: Tensor  # (n, K) of the explained class
+    peak: Tensor  # (n, K) strongest activations, see `peaks`
     size: tuple[int, int] = (0, 0)  # height and width of the images
 
     def __len__(self) -> int:
@@ -645,7 +662,7 @@ def explain_batch(
     return Explanations(
         torch.full((len(x),), -1), row, other, scores.softmax(1).gather(1, torch.stack([row, other], 1)), strength, found,
         strength - explainer.read(beta), words, weighted_map(a, mine).cpu(), weighted_map(a, mine - theirs).cpu(), neurons,
-        score.cpu(), fall[0].cpu(), random_drop.cpu(), fall[1].cpu(), fall[2].cpu(), (x.shape[2], x.shape[3]),
+        score.cpu(), fall[0].cpu(), random_drop.cpu(), fall[1].cpu(), fall[2].cpu(), alpha, peaks(a).cpu(), (x.shape[2], x.shape[3]),
     )  # fmt: skip
 
 # %% ../nbs/08_explain.ipynb #48e052f5
