@@ -543,7 +543,8 @@ def headline(
         ask("attribute map, distance to its part, beside the middle of the box", own["distance"], own["centre_distance"], np.nan, "at most")
     for g in sorted({g for g, _ in words.index}):
         mixed = [w for w in words.loc[g].index if w.startswith("shuffled")]
-        ask(f"words, precision of 8, {g}", words.loc[(g, "NIWT"), "precision"], words.loc[g].loc[mixed, "precision"].mean(), 0.75 if g == "unseen" and not photos else np.nan)
+        right = words.loc[g, "precision"]
+        ask(f"words, precision of 8, {g}", right["NIWT"], right[mixed].mean(), 0.75 if g == "unseen" and not photos else np.nan)
         common = words.loc[(g, "commonest attributes"), "ap"]
         chance = words.loc[g].loc[mixed, "ap"].mean() / common
         ask(f"words, average precision over that of the commonest, {g}", words.loc[(g, "NIWT"), "ap"] / common, chance, 2.0 if photos else np.nan)
