@@ -504,12 +504,13 @@ def score_explanations(
     said = {name: e.read(told.importance) for name, e in shuffled.items()} | {name: t.strength for name, t in lost.items()}
     group = ["unseen" if u else "seen" for u in torch.isin(data.labels[test], data.unseen)]
     few = torch.linspace(0, len(test) - 1, min(some, len(test))).round().long()
-    first = next(iter(blanks))
+    first, truth = next(iter(blanks)), image_truth(explainer, data, test)
+    strangers = {name: (e, lost[name].peak) for name, e in blanks.items()}
     return {
         "where": map_table(explainer, told, blanks[first], lost[first], data, transform, group, seeds),
         "attributes": part_table(explainer, blanks[first], data, test[few], transform),
         "words": score_words(explainer, told, data, said),
-        "names": score_names(explainer, told.peak, image_truth(explainer, data, test), shuffled, seeds, {name: (e, lost[name].peak) for name, e in blanks.items()}),
+        "names": score_names(explainer, told.peak, truth, shuffled, seeds, strangers),
         "faithfulness": score_faithfulness(told, group),
         "deletion": score_deletion(explainer.network, data, test[few], transform, told.row[few]),
     }
