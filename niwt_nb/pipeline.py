@@ -46,7 +46,7 @@ from niwt_nb.comparison import (
 from .core import NiwtError, content_hash, load_tensors, model_hash, progress, seeded
 from .data import DomainKnowledge, ZeroShotData, batches, excerpt
 from .evaluate import ESZSL, ausuc, chance, choose_gamma, gzsl, head_scores, metric_rows, predict, seen_unseen_curve, stack
-from .explain import Explainer, explain_prediction, grad_cam, make_explainer, name_neurons, phrase, readable
+from .explain import Explainer, explain_prediction, grad_cam, make_explainer, name_neurons, phrase, readable, trust
 from .fieldguide import field_guide
 from .figures import balance_curve, class_bars, confusion_figure, figure_png, history_figure, metrics_bars, overlay
 from .images import ImageFiles
@@ -734,7 +734,7 @@ def explain_cases(
         told = explain_prediction(explainer, x, row, top=5)
         case: dict[str, Any] = {"image": f"case-{number:02d}.jpg", "heat": f"case-{number:02d}-cam.jpg", "truth": data.classes[int(labels[i])]}
         case |= {"predicted": data.classes[int(guess[i])], "correct": bool(guess[i] == labels[i])}
-        case |= {"group": "unseen" if int(labels[i]) in data.unseen.tolist() else "seen", "sentence": because(told)}
+        case |= {"group": "unseen" if int(labels[i]) in data.unseen.tolist() else "seen", "sentence": because(told), "trust": trust(told)}
         case["attributes"] = [[readable(a), float(v)] for a, v in zip(told.attribute, told.strength, strict=True)]
         cases.append(case)
     return cases

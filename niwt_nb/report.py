@@ -121,7 +121,7 @@ def bars_html(
 
 # %% ../nbs/10b_report.ipynb #6ee60b07
 def case_html(
-    case: Mapping[str, Any],  # `image`, `heat`, `truth`, `predicted`, `group`, `correct`, `sentence`, `attributes`, `note`
+    case: Mapping[str, Any],  # `image`, `heat`, `truth`, `predicted`, `group`, `correct`, `sentence`, `trust`, `attributes`, `note`
     folder: str | os.PathLike,  # the run folder
 ) -> str:  # HTML
     "One explained prediction as a card."
@@ -130,11 +130,12 @@ def case_html(
     images = [(case["image"], "the photo"), *([(case["heat"], "where the network looked for this class")] if case.get("heat") else [])]
     pictures = "".join(f'<img src="{picture_uri(folder, f)}" alt="{text(a)}">' for f, a in images)
     truth = "" if right else f'<p class="truth">It is {text(case["truth"])}.</p>'
+    trust = f'<p class="soft">{text(case["trust"])}</p>' if case.get("trust") else ""
     note = f'<p class="note">{text(case["note"])}</p>' if case.get("note") else ""
     return (
         f'<article class="case"><div class="pair">{pictures}</div><p class="tags"><span class="tag {verdict}">{verdict}</span> '
         f'<span class="tag">{text(case["group"])} class</span></p><h3>{text(case["predicted"])}</h3>{truth}'
-        f"<p>{text(case.get('sentence', ''))}</p>{bars_html(case.get('attributes', []))}{note}</article>"
+        f"<p>{text(case.get('sentence', ''))}</p>{trust}{bars_html(case.get('attributes', []))}{note}</article>"
     )
 
 # %% ../nbs/10b_report.ipynb #af83ab7c

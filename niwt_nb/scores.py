@@ -533,8 +533,8 @@ def headline(
                 ask(f"{kind}, {what}, {g}", where.loc[(g, kind), what], where.loc[(g, f"{kind}, untrained network"), what], wanted)
     if {"seen", "unseen"} <= {g for g, _ in where.index}:
         for kind in ("fine map", "Grad-CAM"):
-            apart = [abs(where.loc[("seen", k), "energy"] - where.loc[("unseen", k), "energy"]) for k in (kind, f"{kind}, untrained network")]
-            ask(f"{kind}, energy, seen and unseen apart", *apart, 0.03 if photos else np.nan, "at most")
+            here, blank = (abs(where.loc[("seen", k), "energy"] - where.loc[("unseen", k), "energy"]) for k in (kind, f"{kind}, untrained network"))
+            ask(f"{kind}, energy, seen and unseen apart", here, blank, 0.03 if photos else np.nan, "at most")
     parts = tables["attributes"].set_index("maps") if len(tables["attributes"]) else pd.DataFrame()
     for what, wanted, sense in (("ratio", 3.0, "at least"), ("pointing", np.nan, "at least"), ("distance", np.nan, "at most")):
         if what in parts:
