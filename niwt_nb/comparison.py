@@ -165,7 +165,7 @@ def method_step(
     twin: Encoded,  # the validation part as its twin sees it
     seed: int = 0,  # of the method
 ) -> list[dict[str, Any]]:  # the uncalibrated and the calibrated row
-    "One method on one network with one kind of knowledge: settings from the twin, figures from the real network."
+    "One method on one network with one kind of knowledge: settings from the twin, figures from the real network. The step keeps the whole curve."
 
     def compute() -> tuple[dict[str, Tensor], dict]:
         got = measure(method, *estimator, real.features, real.data, knowledge, seed, head=real.head, validation=twin)
@@ -176,7 +176,9 @@ def method_step(
     heads = [None if e.head is None else e.head.weight for e in (real, twin)]
     key = content_hash(real.features, twin.features, twin.data.source, twin.data.train, real.data.get_knowledge(knowledge).values, heads, repr(estimator), seed)
     name = f"compare/{network}-{knowledge}-{seed}/{method}".replace(" ", "-")
-    return bench.folder.step(name, key, compute, f"comparison: {method}, {network}, {knowledge}, seed {seed}")[1]["rows"]
+    facts = bench.folder.step(name, key, compute, f"comparison: {method}, {network}, {knowledge}, seed {seed}")[1]
+    chosen = ", ".join(f"{k}={facts['settings'].get(k)}" for k in estimator[1])
+    return [{**row, "settings": chosen} for row in facts["rows"]]
 
 # %% ../nbs/10c_comparison.ipynb #30d1c361
 def networks_of(
@@ -232,7 +234,7 @@ def comparison(
     knowledge: Sequence[str],  # kinds of knowledge, combinations as "attributes+captions"
     methods: Mapping[str, tuple[Baseline, Mapping[str, Sequence]]] | None = None,  # rivals of NIWT; None: those of `baselines()` that the settings name
     quiet: bool = True,  # no progress bars
-) -> pd.DataFrame:  # network, method, knowledge, calibrated, U, S, H, T1, AUSUC, gamma, seed, seconds
+) -> pd.DataFrame:  # network, method, knowledge, calibrated, U, S, H, T1, AUSUC, gamma, seed, seconds, settings (those that were chosen)
     "NIWT, its rivals, the shuffled control and chance on every network, for every kind of knowledge and every seed of the run."
     config, every, rows = bench.folder.config, baselines(), []
     rivals = {name: every[name] for name in config.rivals or every} if methods is None else methods

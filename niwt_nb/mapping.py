@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['as_table', 'like', 'ImportanceMap', 'RidgeMap', 'CosineLinearMap', 'inverse_map', 'agreement', 'held_out_agreement',
            'KernelRidgeMap', 'LowRankMap', 'MLPMap', 'MapChoice', 'select_map', 'default_map', 'complete',
-           'class_texts', 'text_knowledge', 'combine']
+           'class_texts', 'text_knowledge', 'name_knowledge', 'combine']
 
 # %% ../nbs/05_mapping.ipynb #a3af356e
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -397,6 +398,24 @@ def text_knowledge(
     parts = rows.split([len(sentences) for sentences in texts])
     empty = torch.full((rows.shape[1],), torch.nan)
     return DomainKnowledge(name, torch.stack([part.mean(0) if len(part) else empty for part in parts]), names)
+
+# %% ../nbs/05_mapping.ipynb #44678e38
+def name_knowledge(
+    classes: Sequence[str],  # C class names, such as "001.Black_footed_Albatross"
+    seen: Any,  # (S,) ids of the classes whose words make the vocabulary
+    encoder: Callable[[list[str]], Any] | None = None,  # n names -> (n, A) numbers; None: TF-IDF of words that two seen classes or more share
+) -> DomainKnowledge:  # named "names"; zeros for a name that shares no word
+    "Class names as domain knowledge; digits and punctuation are left out."
+    plain = [" ".join(re.findall(r"[^\W\d_]+", name)).lower() for name in classes]
+    for name, words in zip(classes, plain, strict=True):
+        if not words:
+            raise NiwtError(f"the class name {name!r} has no word in it, so nothing can be known from it")
+    try:
+        return text_knowledge([[words] for words in plain], seen, encoder, "names")
+    except NiwtError:
+        raise
+    except ValueError as e:  # scikit-learn's
+        raise NiwtError(f"the names of the seen classes share no word ({e}); give an encoder, or another kind of knowledge") from None
 
 # %% ../nbs/05_mapping.ipynb #5594a339
 def combine(

@@ -52,7 +52,7 @@ from .figures import balance_curve, class_bars, confusion_figure, figure_png, hi
 from .images import ImageFiles
 from .images import readable as leave_out_unreadable
 from .importance import ClassSums, ImportanceEngine, fold_batchnorm, frozen_copy, measure, pool
-from .mapping import CosineLinearMap, RidgeMap
+from .mapping import CosineLinearMap, RidgeMap, name_knowledge
 from .network import CutNetwork, FineTuned, SmallCNN, cache_images, columns_of, cut, field_guide_transform, fine_tune, fit_head, load_backbone
 from .network import train_classifier, with_head
 from .presets import beside_paper, departures, get_preset
@@ -76,9 +76,11 @@ def load_data(
     if config.excerpt:
         seen, others, each = config.excerpt
         data = excerpt(data, seen, others, each, config.seed)
-    for name in config.knowledge:
-        for kind in name.split("+"):
-            data.get_knowledge(kind)
+    kinds = [kind for name in config.knowledge for kind in name.split("+")]
+    if "names" in kinds and "names" not in data.knowledge:
+        data = replace(data, knowledge={**data.knowledge, "names": name_knowledge(data.classes, data.seen)})
+    for kind in kinds:
+        data.get_knowledge(kind)
     return data
 
 # %% ../nbs/11_pipeline.ipynb #02b12a9d

@@ -64,7 +64,7 @@ class RunConfig:
     splits: str = setting("", "att_splits.mat with the proposed split (cub, awa2); empty: look beside the data")
     excerpt: tuple[int, ...] = setting((), "seen classes, unseen classes and images of each to try first, such as [15, 5, 20]; empty: everything")
     unseen: tuple[str, ...] = setting((), "names of the classes to leave out of training (data = folder)")
-    knowledge: tuple[str, ...] = setting((), "kinds of domain knowledge, each on its own: attributes, captions, attributes+captions, ...; empty: the first")
+    knowledge: tuple[str, ...] = setting((), "kinds of domain knowledge, each on its own: attributes, captions, names, attributes+captions; empty: the first")
     n_seen: int = setting(50, "seen species (fieldguide)")
     n_unseen: int = setting(10, "unseen species (fieldguide)")
     images_per_class: tuple[int, int] = setting((40, 10), "training and test drawings of a species (fieldguide)")
