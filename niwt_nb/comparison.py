@@ -90,8 +90,8 @@ def tuned_step(
     "Fine-tune, resumable and perhaps with an early end (`tune_hold`), and look at the images of `part`."
     folder, config = bench.folder, bench.folder.config
     known = None if knowledge is None else part.get_knowledge(knowledge).values
-    settings: dict[str, Any] = {"epochs": config.tune_epochs, "lr": config.tune_lr, "average": 0.99, "hold": config.tune_hold}
-    settings |= {"window": 0.86, "mix": config.tune_mix, "precision": config.precision, "seed": seed} | ({"patience": 2} if config.tune_hold else {})
+    settings: dict[str, Any] = {"epochs": config.tune_epochs, "lr": config.tune_lr, "average": 0.99, **config.early_end}
+    settings |= {"window": 0.86, "mix": config.tune_mix, "precision": config.precision, "seed": seed}
     checkpoint = folder.path / f"{name}-training.safetensors"
 
     def compute() -> tuple[dict[str, Tensor], dict]:
@@ -301,5 +301,6 @@ def comparison_figure(
         ax.set_ylim(-0.6, len(order) - 0.4)
     handles = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
     fig.legend(handles.values(), handles, fontsize=9, loc="outside lower center", ncols=3, frameon=False)
-    fig.suptitle(plain(title), fontsize=13, fontweight="bold", x=0.01, ha="left") if title else None
+    if title:
+        fig.suptitle(plain(title), fontsize=13, fontweight="bold", x=0.01, ha="left")
     return fig

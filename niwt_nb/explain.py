@@ -33,6 +33,7 @@ from torch import Tensor, nn
 
 from .core import NiwtError, check_name, progress
 from .data import batches
+from .importance import head_classes
 from .mapping import ImportanceMap, RidgeMap, inverse_map
 
 # %% ../nbs/08_explain.ipynb #b8836f21
@@ -460,12 +461,13 @@ def measure_seen(
     network: Any,  # a cut network whose head has a row a class
     data: Any,  # `ZeroShotData`
     transform: Callable,  # PIL image -> (3, H, W) tensor
-    columns: Tensor,  # (n,) class id of each head row
+    columns: Tensor | None = None,  # (n,) class id of each head row, see `head_classes`
     per_class: int = 20,  # training images of each seen class
     batch_size: int = 64,  # images a batch
     quiet: bool = True,  # no progress bar
-) -> dict[str, Any]:  # `importance`, `importance_classes`, `peak`, `features`, `size` as `make_explainer` takes them
+) -> dict[str, Any]:  # `columns`, `importance`, `importance_classes`, `peak`, `features`, `size` as `make_explainer` takes them
     "One pass over some training images of each seen class; classes count equally."
+    columns = head_classes(data, network.head, columns)
     row_of = {int(c): i for i, c in enumerate(columns)}
     pick = torch.cat([data.train[data.labels[data.train] == c][:per_class] for c in data.seen])
     importance, peak, features, ids = [], [], [], []
@@ -477,7 +479,7 @@ def measure_seen(
         with torch.no_grad():
             features.append(network.tail(a).cpu())
         ids.append(y)
-    tables: dict[str, Any] = {"importance": torch.cat(importance), "importance_classes": torch.cat(ids), "peak": torch.cat(peak)}
+    tables: dict[str, Any] = {"columns": columns, "importance": torch.cat(importance), "importance_classes": torch.cat(ids), "peak": torch.cat(peak)}
     return tables | {"features": torch.cat(features), "size": (int(x.shape[2]), int(x.shape[3]))}
 
 # %% ../nbs/08_explain.ipynb #4ff8ccf6
@@ -485,23 +487,21 @@ def fit_explainer(
     network: Any,  # a cut network
     data: Any,  # `ZeroShotData`
     transform: Callable,  # PIL image -> (3, H, W) tensor
-    columns: Tensor | None = None,  # (n,) class id of each head row; `None`: seen classes, then unseen ones if the head has rows for them
+    columns: Tensor | None = None,  # see `measure_seen`
     head: nn.Linear | None = None,  # the head with a row a class; `None`: the network's own
     knowledge: Any = "attributes",  # name of the domain knowledge, or the knowledge itself
     per_class: int = 20,  # training images of each seen class
     batch_size: int = 64,  # images a batch
     quiet: bool = True,  # no progress bar
-    measured: Mapping[str, Any] | None = None,  # from `measure_seen`, to measure once for several kinds of knowledge
+    measured: Mapping[str, Any] | None = None,  # from `measure_seen` with these `columns`, to measure once for several kinds of knowledge
     **options: Any,  # for `make_explainer`
 ) -> Explainer:  # ready to explain
     "Measure importances and activations on training images of the seen classes and make an explainer of them."
     known = data.knowledge[check_name(knowledge, data.knowledge, "knowledge")] if isinstance(knowledge, str) else knowledge
     view = NetworkView(network, head)
-    if columns is None:
-        columns = torch.cat([data.seen, data.unseen]) if view.head.out_features > len(data.seen) else data.seen
     if measured is None:
         measured = measure_seen(view, data, transform, columns, per_class, batch_size, quiet)
-    return make_explainer(view, data.classes, known, columns=columns, **measured, **options)
+    return make_explainer(view, data.classes, known, **measured, **options)
 
 # %% ../nbs/08_explain.ipynb #1ba4c7c7
 def check_size(

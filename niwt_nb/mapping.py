@@ -388,7 +388,11 @@ def text_knowledge(
     if not any(texts[i] for i in ids.tolist()):
         raise NiwtError(f"no seen class has a sentence to make knowledge {name!r} from")
     if encoder is None:
-        words = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True).fit([" . ".join(texts[i]) for i in ids.tolist() if texts[i]])
+        words = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True)
+        try:
+            words.fit([" . ".join(texts[i]) for i in ids.tolist() if texts[i]])
+        except ValueError as e:  # scikit-learn's
+            raise NiwtError(f"{name!r}: the seen classes share no word ({e}); give an encoder, or another kind of knowledge") from None
         rows, names = torch.tensor(words.transform(flat).toarray(), dtype=torch.float32), tuple(words.get_feature_names_out())
     else:
         rows = torch.as_tensor(encoder(flat)).detach().float().cpu()
@@ -410,12 +414,7 @@ def name_knowledge(
     for name, words in zip(classes, plain, strict=True):
         if not words:
             raise NiwtError(f"the class name {name!r} has no word in it, so nothing can be known from it")
-    try:
-        return text_knowledge([[words] for words in plain], seen, encoder, "names")
-    except NiwtError:
-        raise
-    except ValueError as e:  # scikit-learn's
-        raise NiwtError(f"the names of the seen classes share no word ({e}); give an encoder, or another kind of knowledge") from None
+    return text_knowledge([[words] for words in plain], seen, encoder, "names")
 
 # %% ../nbs/05_mapping.ipynb #5594a339
 def combine(

@@ -328,8 +328,7 @@ def tune(
 ) -> FineTuned:  # the trained copy, and how it went
     "Fine-tune the whole network on the seen classes of `data`."
     cache = replace(cache_images(data, data.train, transform, quiet), index=data.source[data.train])
-    settings: dict[str, Any] = {"epochs": epochs, "lr": config.lr, "batch_size": config.batch_size, "hold": config.tune_hold, "seed": config.seed}
-    settings["patience"] = 2 if config.tune_hold else None
+    settings: dict[str, Any] = {"epochs": epochs, "lr": config.lr, "batch_size": config.batch_size, "seed": config.seed, **config.early_end}
     return fine_tune(network, data, transform, cache, "all", knowledge, checkpoint=checkpoint, quiet=quiet, **settings)
 
 # %% ../nbs/11_pipeline.ipynb #2a671a49

@@ -137,6 +137,11 @@ class RunConfig:
         if min(self.images_per_class) < 1:
             raise NiwtError(f"images_per_class is {list(self.images_per_class)}, expected two numbers of at least 1")
 
+    @property
+    def early_end(self) -> dict[str, Any]:
+        "`hold` and `patience` as `fine_tune` takes them: two epochs without a better one end it, if images are kept aside."
+        return {"hold": self.tune_hold} | ({"patience": 2} if self.tune_hold else {})
+
 # %% ../nbs/10a_runs.ipynb #fe5f9266
 def typed(
     name: str,  # of the setting, for the message

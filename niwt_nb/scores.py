@@ -490,10 +490,7 @@ def score_explanations(
 ) -> dict[str, pd.DataFrame]:  # "where", "attributes", "words", "names", "faithfulness", "deletion"
     "Scores of maps, attribute maps, words, names, faithfulness and deletion, each beside its controls."
     data = replace(data, images=KeptImages(data.images))
-    view = NetworkView(network, head)
-    if columns is None:
-        columns = torch.cat([data.seen, data.unseen]) if view.head.out_features > len(data.seen) else data.seen
-    measured = measure_seen(view, data, transform, columns, per_class)
+    measured = measure_seen(NetworkView(network, head), data, transform, columns, per_class)
     explainer = fit_explainer(network, data, transform, columns, head, knowledge, measured=measured, **options)
     controls = control_explainers(network, data, transform, columns, head, knowledge, seeds, measured=measured, per_class=per_class, **options)
     test = torch.cat([data.test_seen, data.test_unseen]) if indices is None else torch.as_tensor(indices)
