@@ -35,7 +35,7 @@ def alone(tmp_path_factory):
     return store, class_importance(network, data, indices, transform, batch_size=8)
 
 
-@pytest.mark.parametrize("n", [2, 3])
+@pytest.mark.parametrize("n", [1, 2, 3])
 def test_n_processes_measure_the_same(n, alone, tmp_path):
     store, streamed = alone
     result = torchrun(n, tmp_path)
