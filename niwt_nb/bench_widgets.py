@@ -115,6 +115,5 @@ def bench_widgets(
         widget: Explorer = kind(bench=bench)
         rows.append(bench_row(f"{name}: first picture", "wall time", "s", time.perf_counter() - started))
         rows += widget_rows(name, widget, n)
-        if kind in (NeuronExplorer, MapExplorer):
-            rows.append(bench_row(f"{name}: {changes} changes", "memory growth", "MB", memory_growth(widget, changes), repeats=1))
+        rows.append(bench_row(f"{name}: {changes} changes", "memory growth", "MB", memory_growth(widget, changes), repeats=1))
     return rows

@@ -701,6 +701,7 @@ def sentence(
     table: pd.DataFrame,  # from `explain_prediction` or `Explanations.frame`
     unseen: bool = False,  # the class was never shown to the network
     most: int = 3,  # reasons for
+    asked: bool = False,  # a reader chose the other class; it need not come next
 ) -> str:  # two or three sentences
     "What speaks for the prediction, what against it, and what the runner-up would need."
     good, bad = table[table["verdict"] == "for"], table[table["verdict"] == "against"]
@@ -715,7 +716,10 @@ def sentence(
     telling = good.sort_values("contrast", ascending=False)
     telling = telling[telling["contrast"] > 0]["attribute"].head(1)
     rival = readable(table.attrs["runner_up"])
-    text += f" Next comes {rival}; what tells them apart most is {phrase(telling.iloc[0])}." if len(telling) else f" Next comes {rival}."
+    if asked:
+        text += f" What tells it most from {rival}: {phrase(telling.iloc[0])}." if len(telling) else f" None of these words tells it from {rival}."
+    else:
+        text += f" Next comes {rival}; what tells them apart most is {phrase(telling.iloc[0])}." if len(telling) else f" Next comes {rival}."
     return text + (" The network was never shown one; it knows the species from its description." if unseen else "")
 
 # %% ../nbs/08_explain.ipynb #a84fb24f

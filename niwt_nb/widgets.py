@@ -73,6 +73,12 @@ clip-path:inset(50%)}
 .niwt .niwt-stack .widget-label{text-align:left;width:auto;line-height:18px;height:18px;font-size:12.5px}
 .niwt .niwt-stack select{flex:0 0 28px;width:100%;min-width:0}
 .niwt .niwt-stack{gap:4px 12px;margin:8px 0 6px}
+.niwt .niwt-rows{overflow-x:auto;max-width:100%;padding:3px}.niwt .niwt-rows>.jupyter-widgets{flex:none}
+.niwt .niwt-rows .niwt-panel{max-width:none!important}
+.niwt .niwt-scroll{overflow-x:auto}.niwt .niwt-scroll .niwt-panel{max-width:none!important;min-width:620px}
+@container (max-width:520px){.niwt-names .jupyter-button{width:112px!important}
+.niwt-controls .widget-slider,.widget-slider{flex-wrap:wrap;height:auto!important}.widget-slider>.widget-label{width:100%!important;text-align:left}}
+@container (max-width:840px){.niwt-scroll .niwt-panel{width:100%!important}}
 .niwt-mode{margin:0 0 6px}.niwt-mode .jupyter-button.mod-active{background:#0072B2;color:#fff}
 </style>"""
 
@@ -386,7 +392,8 @@ class PictureExplorer(Explorer):
                 "whose pictures to choose from; a star: never shown to the network",
             ),
         )
-        self.control("picture", widgets.IntSlider(1, 1, self._pictures(first), description="picture", layout=widgets.Layout(width="260px")))
+        look: dict[str, Any] = {"style": {"description_width": "initial"}, "layout": widgets.Layout(width="260px")}
+        self.control("picture", widgets.IntSlider(1, 1, self._pictures(first), description="picture", **look))
         self.upload = widgets.FileUpload(accept="image/*", description="Upload", tooltip=self.upload_about, layout=widgets.Layout(width="120px"))
         self.upload.observe(lambda change: self.act(self._take) if change["new"] else None, "value")
         self.own: tuple[str, Image.Image] | None = None
@@ -673,6 +680,7 @@ class MapExplorer(Explorer):
             self._paint_map,
             lambda: f"heatmap of attributes against neurons; framed: {self.attribute}, and {self.neuron_name(self.state['neuron'])}",
         )
+        self.panels["map"].ui.add_class("niwt-scroll")  # on a narrow page its words would be too small to read
         self.panels["row"] = Panel(385, 200, lambda: picked()[:2], self._paint_row, lambda: f"neurons of {self.attribute}")
         self.panels["column"] = Panel(
             385, 200, lambda: (self.bench.layer, self.state["neuron"]), self._paint_column, lambda: f"attributes of neuron {self.state['neuron']}"
@@ -772,10 +780,10 @@ FIRST_BIRD = "green spotted wings, a striped yellow belly, a red crown above a b
 
 # %% ../nbs/10_widgets.ipynb #59b5e346
 def look_of(
-    values: Mapping[str, Any],  # group -> value or None
+    values: Mapping[str, Any],  # group -> value; nothing where any will do
 ) -> dict[str, str]:  # only what is decided
     "The groups that controls decide."
-    return {g: v for g, v in values.items() if g in ATTRIBUTES and v is not None}
+    return {g: v for g, v in values.items() if g in ATTRIBUTES and v}
 
 # %% ../nbs/10_widgets.ipynb #dd395f3e
 class SpeciesDrawer(Explorer):
@@ -797,15 +805,16 @@ class SpeciesDrawer(Explorer):
                 FIRST_BIRD,
                 description="in words",
                 continuous_update=False,
+                style={"description_width": "initial"},
                 layout=widgets.Layout(width="100%"),
                 placeholder="such as: a bird with blue wings and a hooked red bill",
             ),
         )
         self.controls["sentence"].tooltip = "describe the bird in plain English and press Enter"
         for group in sorted(ATTRIBUTES, key=lambda g: ("wing", "belly", "crown", "head", "bill", "tail", "leg").index(g.split("_")[0])):
-            options = [("any", None), *((v, v) for v in ATTRIBUTES[group])]
+            options = [("any", ""), *((v, v) for v in ATTRIBUTES[group])]
             self.control(group, choice(group.replace("_", " "), options, width="auto"))
-            self.controls[group].value = look.get(group)
+            self.controls[group].value = look.get(group, "")
         self.control(
             "seed", widgets.BoundedIntText(0, 0, 9999, description="birds no.", layout=widgets.Layout(width="150px"), style={"description_width": "initial"})
         )
@@ -848,7 +857,7 @@ class SpeciesDrawer(Explorer):
         if name == "sentence" and self.state["sentence"].strip():
             look, self._reading = parse_description(self.state["sentence"]), True
             for group in ATTRIBUTES:
-                self.controls[group].value = look.get(group)
+                self.controls[group].value = look.get(group, "")
             self._reading = False
         elif name in ATTRIBUTES and not self._reading:
             self.controls["sentence"].value = ""
@@ -1177,12 +1186,18 @@ class ExplanationViewer(PictureExplorer):
         target, other = (None if self.state[k] < 0 else self.state[k] for k in ("explain", "other"))
         return self.kept.get(("told", self.picture_key, target, other), lambda: study_explanation(self.bench, self.x, target, other))
 
+    @property
+    def beside(self) -> str:
+        "How the other class is named: it comes next, or was asked for."
+        return "then" if self.state["other"] < 0 else "beside"
+
     def refresh(self) -> None:
         "Sentences and panels."
         s = self.study
         name = self.bench.label(s.row)
         right = "" if self.own else (" ✓ right" if name.removesuffix(" ★") == self.truth else f" ✗ it is a {escaped(self.truth)}")
-        self.say("verdict", f"<big>{escaped(name)}</big> {s.probability[0]:.0%}{right} · then {escaped(self.bench.label(s.other))} {s.probability[1]:.0%}")
+        other = f"{self.beside} {escaped(self.bench.label(s.other))} {s.probability[1]:.0%}"
+        self.say("verdict", f"<big>{escaped(name)}</big> {s.probability[0]:.0%}{right} · {other}")
         self.say("sentence", f'<div class="niwt-text">{escaped(s.sentence)}</div><p>{escaped(s.trust)}</p>')
         self.say("bars", '<div class="niwt-sub">Words it read: for (right) and against (left)</div>')
         super().refresh()
@@ -1218,7 +1233,7 @@ class ExplanationViewer(PictureExplorer):
     def page(self) -> list[list[tuple[Callable[[Area], None], int, int]]]:
         "Answer, maps and words, sentence."
         s = self.study
-        answer = f"{self.bench.label(s.row)} ({s.probability[0]:.0%}), then {self.bench.label(s.other)} ({s.probability[1]:.0%}); it is {self.truth}"
+        answer = f"{self.bench.label(s.row)} ({s.probability[0]:.0%}), {self.beside} {self.bench.label(s.other)} ({s.probability[1]:.0%}); it is {self.truth}"
         return [
             [(lambda area: paint_words(area, answer), 870, 24)],
             [self.painter("maps"), self.painter("bars")],

@@ -477,7 +477,7 @@ def study_explanation(
     if int(told.row[0]) == int(told.runner_up[0]):
         raise NiwtError(f"choose two different classes to tell apart: the picture is taken for {bench.label(int(told.row[0]))!r} already")
     table, row = told.frame(bench.explainer, 0), int(told.row[0])
-    words = sentence(table, unseen=row >= len(bench.data.seen))
+    words = sentence(table, unseen=row >= len(bench.data.seen), asked=other is not None)
     difference = to_size(told.difference, told.size)[0]
     probability = (float(told.probability[0, 0]), float(told.probability[0, 1]))
     return ExplanationStudy(row, int(told.runner_up[0]), probability, table, told.heat(0), difference, words, trust(table))
