@@ -532,7 +532,7 @@ def paint_gamma(
     ax.tick_params(labelsize=8.5)
     ax.set_yticks(np.arange(0, 1.01, 0.2))
     ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(fontsize=8.5, loc="upper center", ncols=2, frameon=False)
+    ax.legend(fontsize=8.5, loc="upper center", ncols=2, framealpha=1, edgecolor="white")
 
 # %% ../nbs/09b_panels.ipynb #0c0b6974
 def paint_words(

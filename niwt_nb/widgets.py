@@ -75,8 +75,8 @@ clip-path:inset(50%)}
 .niwt .niwt-stack{gap:4px 12px;margin:8px 0 6px}
 .niwt .niwt-rows{overflow-x:auto;max-width:100%;padding:3px}.niwt .niwt-rows>.jupyter-widgets{flex:none}
 .niwt .niwt-rows .niwt-panel{max-width:none!important}
-.niwt .niwt-scroll{overflow-x:auto}.niwt .niwt-scroll .niwt-panel{max-width:none!important;min-width:620px}
-@container (max-width:520px){.niwt-names .jupyter-button{width:112px!important}
+.niwt .niwt-scroll{overflow-x:auto!important}.niwt .niwt-scroll .niwt-panel{max-width:none!important;min-width:620px}
+@container (max-width:520px){.niwt-names .jupyter-button{width:132px!important}
 .niwt-controls .widget-slider,.widget-slider{flex-wrap:wrap;height:auto!important}.widget-slider>.widget-label{width:100%!important;text-align:left}}
 @container (max-width:840px){.niwt-scroll .niwt-panel{width:100%!important}}
 .niwt-mode{margin:0 0 6px}.niwt-mode .jupyter-button.mod-active{background:#0072B2;color:#fff}

@@ -27,6 +27,7 @@ WIDGETS = ("NeuronExplorer", "MapExplorer", "SpeciesDesigner", "ExplanationViewe
 # What sticks out at the right (unless it can be scrolled to), a slider without a track, an empty choice, bars that left the rows of their names.
 CROOKED = """e => { const all = q => [...e.querySelectorAll(q)], box = x => x.getBoundingClientRect(), right = box(e).right + 1;
 return [...all('img, select, button').filter(x => box(x).width && box(x).right > right && !x.closest('.niwt-scroll, .niwt-rows')),
+...all('.niwt-scroll, .niwt-rows').filter(x => box(x).right > right || getComputedStyle(x).overflowX != 'auto'),
 ...all('.noUi-target').filter(x => box(x).width && box(x).width < 60), ...all('select').filter(x => box(x).width && x.selectedIndex < 0),
 ...all('.niwt-rows img').filter(x => box(x).height < 290)].map(x => x.outerHTML.slice(0, 90)) }"""
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt-get install chromium")
