@@ -1,4 +1,4 @@
-"""The widgets in a real browser: one JupyterLab on a loopback port, one kernel, Debian's chromium; each widget in a notebook of its own.
+"""The widgets in a real browser: one JupyterLab on a loopback port, one kernel, Debian's chromium; each widget in the lesson that shows it.
 
 Operated by mouse and keyboard; what the page shows is read back and compared with the Python side, byte by byte; nothing may leave the machine.
 """
@@ -23,7 +23,8 @@ from PIL import Image
 
 CHROMIUM = next((p for p in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if p), None)
 FLAGS = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync"
-WIDGETS = ("NeuronExplorer", "MapExplorer", "SpeciesDesigner", "ExplanationViewer", "BalanceExplorer")
+WIDGETS = {"NeuronExplorer": "01", "MapExplorer": "03", "SpeciesDesigner": "00", "ExplanationViewer": "07", "BalanceExplorer": "05"}  # its lesson
+LESSONS = Path(__file__).resolve().parent.parent / "nbs" / "lessons"
 # What sticks out at the right (unless it can be scrolled to), a slider without a track, an empty choice, bars that left the rows of their names.
 CROOKED = """e => { const all = q => [...e.querySelectorAll(q)], box = x => x.getBoundingClientRect(), right = box(e).right + 1;
 return [...all('img, select, button').filter(x => box(x).width && box(x).right > right && !x.closest('.niwt-scroll, .niwt-rows')),
@@ -33,14 +34,12 @@ return [...all('img, select, button').filter(x => box(x).width && box(x).right >
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt-get install chromium")
 
 
-def write_notebook(name: str, folder: Path) -> str:
-    "Write a notebook that shows the widget as a reader would; its file name."
-    source = f"from niwt_nb.widgets import {name}\n{name}()"
-    cell = {"cell_type": "code", "metadata": {}, "source": source, "outputs": [], "execution_count": None}
-    kernel = {"kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}}
-    target = folder / f"{name}.ipynb"
-    target.write_text(json.dumps({"cells": [cell], "metadata": kernel, "nbformat": 4, "nbformat_minor": 4}), encoding="utf-8")
-    return target.name
+def place_lesson(name: str, folder: Path) -> tuple[str, int]:
+    "Copy the lesson that shows the widget; its file name and the place of the widget's cell."
+    path = next(LESSONS.glob(f"{WIDGETS[name]}_*.ipynb"))
+    shutil.copy(path, folder)
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return path.name, next(i for i, c in enumerate(cells) if c["cell_type"] == "code" and f"{name}()" in "".join(c["source"]))
 
 
 class Lab:
@@ -84,9 +83,9 @@ class Lab:
             except OSError:
                 time.sleep(0.5)
         for name in WIDGETS:
-            self.notebooks[name] = write_notebook(name, self.root)
+            self.notebooks[name] = place_lesson(name, self.root)
         kernel = self.call("api/kernels", {"name": "python3"})
-        for file in self.notebooks.values():
+        for file, _ in self.notebooks.values():
             self.call("api/sessions", {"path": file, "name": file, "type": "notebook", "kernel": {"id": kernel["id"]}})
         self.client = BlockingKernelClient(connection_file=str(self.runtime / f"kernel-{kernel['id']}.json"))
         self.client.load_connection_file()
@@ -99,7 +98,10 @@ class Lab:
                 if not left or self.process.poll() is not None:
                     raise
                 time.sleep(2)
-        self.run("import gc, hashlib\nfrom niwt_nb.workbench import open_workbench\n_bench = open_workbench()")
+        # what the widget's cell takes from the first cell of its lesson; the cells between are no business of the widget
+        self.run(
+            f"import gc, hashlib\nfrom niwt_nb.widgets import {', '.join(WIDGETS)}\nfrom niwt_nb.workbench import open_workbench\n_bench = open_workbench()"
+        )
 
     def run(self, code: str) -> str:
         "Run code in the kernel; what it prints."
@@ -201,8 +203,9 @@ def show(lab, context, tmp_path):
         page.on("console", lambda m: wrong.append(m.text) if m.type == "error" else None)
         page.on("pageerror", lambda e: wrong.append(str(e)))
         pages.append((name, page, wrong))
-        page.goto(f"http://127.0.0.1:{lab.port}/lab/tree/{lab.notebooks[name]}?token={lab.token}&reset")
-        cell = page.locator(".jp-Notebook .jp-Cell").first
+        file, place = lab.notebooks[name]
+        page.goto(f"http://127.0.0.1:{lab.port}/lab/tree/{file}?token={lab.token}&reset")
+        cell = page.locator(".jp-Notebook .jp-Cell").nth(place)
         cell.locator(".cm-content").first.click(timeout=60_000)
         page.wait_for_timeout(500)
         page.keyboard.press("Control+Enter")
