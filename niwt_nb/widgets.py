@@ -1008,6 +1008,12 @@ class ClassEditor(Explorer):
         "Attribute -> new value, for this class."
         return self.edits.get(self.row, {})
 
+    def largest(self, most: int) -> tuple[list[tuple[str, float, float]], int]:
+        "Name, old and new value of the largest changes, and how many more there are."
+        own, names = self.bench.rows[self.row], self.bench.knowledge.names
+        every = sorted(((readable(n), float(own[names.index(n)]), v) for n, v in self.changes.items()), key=lambda t: -abs(t[2] - t[1]))
+        return every[:most], max(0, len(every) - most)
+
     @property
     def study(self) -> EditStudy:
         "Scores before and after."
@@ -1064,11 +1070,9 @@ class ClassEditor(Explorer):
         near = ", ".join(escaped(self.bench.label(r)) for r, _ in study.nearest)
         self.say("verdict", f'<big>{escaped(self.bench.label(self.row))}</big><div class="niwt-cards">{cards}</div>nearest descriptions: {near}')
         self.undo.disabled = not self.changes
-        own = self.bench.rows[self.row]
-        rows = "".join(
-            f"<tr><td>{escaped(readable(n))}</td><td>{float(own[self.bench.knowledge.names.index(n)]):.2f} → <b>{v:.2f}</b></td></tr>"
-            for n, v in self.changes.items()
-        )
+        largest, more = self.largest(8)
+        rows = "".join(f"<tr><td>{escaped(n)}</td><td>{was:.2f} → <b>{new:.2f}</b></td></tr>" for n, was, new in largest)
+        rows += f"<tr><td>and {more} more</td><td></td></tr>" if more else ""
         self.say("changes", f'<div class="niwt-sub">Changed</div><table>{rows}</table>' if rows else "<p>Nothing changed yet.</p>")
         super().refresh()
 
@@ -1094,11 +1098,10 @@ class ClassEditor(Explorer):
 
     def page(self) -> list[list[tuple[Callable[[Area], None], int, int]]]:
         "Verdict, changes, rates, confusion."
-        own = self.bench.rows[self.row]
-        changed = (
-            "; ".join(f"{readable(n)} {float(own[self.bench.knowledge.names.index(n)]):.2f} to {v:.2f}" for n, v in self.changes.items()) or "nothing changed"
-        )
-        return [[(lambda area: paint_words(area, self.told, changed), 860, 70)], [self.painter("rates"), self.painter("taken")]]
+        largest, more = self.largest(4)
+        changed = "; ".join(f"{n} {was:.2f} to {new:.2f}" for n, was, new in largest) or "nothing changed"
+        changed += f"; and {more} more" if more else ""
+        return [[(lambda area: paint_words(area, self.told, changed), 860, 100)], [self.painter("rates"), self.painter("taken")]]
 
 # %% ../nbs/10_widgets.ipynb #d14af02f
 class SpeciesDesigner:
