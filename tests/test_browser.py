@@ -206,7 +206,9 @@ def show(lab, context, tmp_path):
         file, place = lab.notebooks[name]
         page.goto(f"http://127.0.0.1:{lab.port}/lab/tree/{file}?token={lab.token}&reset")
         cell = page.locator(".jp-Notebook .jp-Cell").nth(place)
-        cell.locator(".cm-content").first.click(timeout=60_000)
+        cell.locator(".cm-content").first.wait_for(timeout=60_000)
+        page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for(timeout=60_000)  # asked earlier, a busy Lab loses the wish to run
+        cell.locator(".cm-content").first.click()
         page.wait_for_timeout(500)
         page.keyboard.press("Control+Enter")
         page.locator(".niwt img.niwt-panel").first.wait_for(state="visible", timeout=90_000)
