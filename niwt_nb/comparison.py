@@ -49,8 +49,8 @@ def make_bench(
     quiet: bool = True,  # no progress bar
 ) -> Bench:  # ready to be compared on
     "Look at every image once, and at its mirror image: activations at the cut are kept in the run folder."
-    precision = folder.config.precision
-    cache = cache_activations(network, data, torch.arange(len(data)), transform, precision=precision, folder=folder.path / "activations", quiet=quiet)
+    precision, where = folder.config.precision, folder.path / "activations"
+    cache = cache_activations(network, data, torch.arange(len(data)), transform, precision=precision, folder=where, key=key, quiet=quiet)
     return Bench(folder, data, network, cache, content_hash(key, model_hash(network.model), network.layer, precision), transform)
 
 # %% ../nbs/10c_comparison.ipynb #4e996e8f
@@ -224,7 +224,9 @@ def shuffled_step(
         rows = shuffled_control(estimator, real.features, real.data, knowledge, shuffles, seed, "NIWT, shuffled", real.head, twin)
         return {}, {"rows": [{"network": network, **row} for row in rows]}
 
-    key = content_hash(real.features, twin.features, real.data.get_knowledge(knowledge).values, repr(estimator), shuffles, seed)
+    heads = [None if e.head is None else e.head.weight for e in (real, twin)]
+    known, part = real.data.get_knowledge(knowledge).values, twin.data
+    key = content_hash(real.features, twin.features, part.source, part.train, known, heads, repr(estimator), shuffles, seed)
     about = f"comparison: shuffled control, {network}, {knowledge}"
     return bench.folder.step(f"compare/{network}-{knowledge}-{seed}/shuffled", key, compute, about)[1]["rows"]
 

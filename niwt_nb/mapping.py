@@ -422,7 +422,7 @@ def combine(
     seen: Any,  # (S,) ids of the classes that each kind is centred on
     weights: Sequence[float] | None = None,  # share of each kind in the squared length of a row; None: equal
 ) -> DomainKnowledge:  # named "attributes+captions"; columns "attributes: ...", "captions: ..."
-    "Several kinds of knowledge as one; a class is known if all kinds know it."
+    "Several kinds of knowledge as one, with their certainty; a class is known if all kinds know it. Raises `NiwtError` for gaps, see `complete`."
     sizes = sorted({len(part) for part in parts})
     if len(parts) < 2 or len(sizes) > 1:
         raise NiwtError(f"combine needs two or more kinds of knowledge of the same classes, got {len(parts)} with {sizes} classes")
@@ -433,6 +433,12 @@ def combine(
     for part, share in zip(parts, shares / shares.sum(), strict=True):
         apart = part.values - part.rows(ids).mean(0)
         columns.append(share.sqrt() * apart / apart.norm(dim=1, keepdim=True).clamp_min(1e-12))
+        gap = (part.values.isnan() & part.known[:, None]).nonzero()
+        if len(gap):
+            where = f"{part.names[int(gap[0, 1])]!r} of class number {int(gap[0, 0])}"
+            raise NiwtError(f"knowledge {part.name!r} has {len(gap)} missing values, such as {where}; fill them first with complete()")
     values = torch.cat(columns, 1)
     values[values.isnan().any(1)] = torch.nan
-    return DomainKnowledge("+".join(p.name for p in parts), values, tuple(f"{p.name}: {n}" for p in parts for n in p.names))
+    sure = [torch.ones_like(p.values) if p.certainty is None else p.certainty for p in parts]
+    certainty = None if all(p.certainty is None for p in parts) else torch.cat(sure, 1)
+    return DomainKnowledge("+".join(p.name for p in parts), values, tuple(f"{p.name}: {n}" for p in parts for n in p.names), certainty)

@@ -8,8 +8,8 @@ __all__ = ['field_guide_transform', 'FIELD_GUIDE_WEIGHTS', 'PAPER_LAYERS', 'Powe
            'one_cycle', 'train_loop', 'erase_squares', 'columns_of', 'hold_out', 'check_outputs', 'accuracy',
            'KnowledgeHead', 'train_classifier', 'extract_features', 'fit_head', 'with_head', 'Backbone', 'read_weights',
            'load_weights', 'train_field_guide_network', 'load_backbone', 'bfloat16_works', 'arithmetic',
-           'ActivationCache', 'cache_activations', 'cached_features', 'mixed_loss', 'FineTuned', 'fine_tune',
-           'choose_epochs']
+           'ActivationCache', 'cache_activations', 'cached_features', 'above', 'CachedImages', 'with_activations',
+           'mixed_loss', 'FineTuned', 'fine_tune', 'choose_epochs']
 
 # %% ../nbs/03_network.ipynb #0eb29302
 import contextlib
@@ -22,7 +22,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -190,10 +190,10 @@ def evaluating(
             m.training = mode
 
 # %% ../nbs/03_network.ipynb #e833492a
-def _trace(model: nn.Module, layer: str) -> tuple[fx.Graph, fx.Node]:
-    "The graph of `model` with the surroundings of `layer` and of the head opened, and the node that runs the head."
-    wrap, path = _Wrap(model), layer.split(".")
-    opened = {"model"} | {".".join(["model", *path[:i]]) for i in range(1, len(path))}
+def _trace(model: nn.Module, *layers: str) -> tuple[fx.Graph, fx.Node]:
+    "The graph of `model` with the surroundings of `layers` and of the head opened, and the node that runs the head."
+    wrap, paths = _Wrap(model), [layer.split(".") for layer in layers]
+    opened = {"model"} | {".".join(["model", *path[:i]]) for path in paths for i in range(1, len(path))}
     while True:
         try:
             with evaluating(model):
@@ -1217,14 +1217,16 @@ def cache_activations(
     flips: bool = True,  # mirror images too
     dtype: torch.dtype = torch.float16,  # float16 halves the memory
     precision: str = "float32",  # of the convolutions, see `arithmetic`
-    folder: str | os.PathLike | None = None,  # keep finished parts here; a later call with the same network and images reads them
+    folder: str | os.PathLike | None = None,  # keep finished parts here; a later call with the same network, images and key reads them
     shard: int = 1024,  # images a part
+    key: str = "",  # of the pictures: parts that were kept with another key are made again
     quiet: bool = True,  # no progress bar
 ) -> ActivationCache:  # n * V * K * H * W values in memory
     "Activations of many images; an interrupted call goes on where it was. Raises `NiwtError` for values too large for `dtype`."
     indices = torch.as_tensor(indices)
     source, parts = data.source[indices], []
     of_all = {"model": model_hash(network.lower), "layer": network.layer, "flips": flips, "dtype": str(dtype), "precision": precision}
+    of_all |= {"pictures": key} if key else {}
     of_all["transform"] = repr(transform) if isinstance(transform, ImageTransform) else getattr(transform, "__qualname__", type(transform).__name__)
     with evaluating(network), tqdm(total=len(indices), desc="activations", disable=quiet, leave=False) as bar:
         for i, chunk in enumerate(indices.split(shard)):
@@ -1289,7 +1291,7 @@ def _rows_of(cache: PixelCache | ActivationCache, wanted: Tensor) -> Tensor:
     place = {int(i): r for r, i in enumerate(cache.index.tolist())}
     missing = [i for i in wanted.tolist() if i not in place]
     if missing:
-        raise NiwtError(f"{len(missing)} of {len(wanted)} training images are not in the cache, such as image {missing[0]}")
+        raise NiwtError(f"{len(missing)} of {len(wanted)} images are not in the cache, such as image {missing[0]}")
     return torch.tensor([place[i] for i in wanted.tolist()], dtype=torch.long)
 
 # %% ../nbs/03_network.ipynb #40666dfa
@@ -1305,6 +1307,53 @@ def cached_features(
     rows, device = torch.arange(len(cache)) if images is None else _rows_of(cache, images), network.head.weight.device
     views = [_cached_features(network.tail, cache, rows, device, precision, view) for view in range(cache.values.shape[1])]
     return torch.stack(views).mean(0).cpu()
+
+# %% ../nbs/03_network.ipynb #e3d04b10
+def above(
+    network: CutNetwork,  # any cut network
+    start: str,  # a layer at or below the one that it is cut at
+) -> CutNetwork:  # activations of `start` -> scores, cut at the layer of `network`, with the same parameters
+    "The part of a network above a layer as a network whose images are activations; raises `NiwtError` where it cannot be taken out."
+    try:
+        graph, head = _trace(network.model, start, network.layer)
+        runs = [n for n in graph.nodes if n.op == "call_module" and n.target == f"model.{start}"]
+        if len(runs) != 1:
+            raise NiwtError(f"cannot begin at {start!r} and cut at {network.layer!r}: the one runs {len(runs)} times beside the other")
+        _check_flow(start, runs[0], head)
+    except _Untraceable as e:
+        raise NiwtError(f"cannot begin at {start!r}: {e}") from e
+    upper = _part(network.model, _ancestors(head, stop=runs[0]), runs[0], head, clone=False)
+    upper.add_submodule(start, nn.Identity())  # a place for hooks
+    image = next(iter(upper.graph.nodes))
+    with upper.graph.inserting_after(image):
+        entry = upper.graph.call_module(start, (image,))
+    image.replace_all_uses_with(entry, delete_user_cb=lambda user: user is not entry)
+    upper.recompile()
+    return cut(upper.train(network.model.training), network.layer)
+
+# %% ../nbs/03_network.ipynb #8f075ad8
+@dataclass(frozen=True, eq=False)
+class CachedImages(Sequence):
+    "Cached activations in the place of pictures: `images[i]` is a float32 tensor (K, H, W), of the plain view."
+
+    cache: ActivationCache
+    rows: Tensor  # (n,) row of the cache for each image
+
+    def __len__(self) -> int:
+        "How many."
+        return len(self.rows)
+
+    def __getitem__(self, i: Any) -> Any:
+        "Activations of image i."
+        return self.cache.values[self.rows[i], 0].float()
+
+# %% ../nbs/03_network.ipynb #d4fd3333
+def with_activations(
+    data: ZeroShotData,  # any images of the data set that the cache is of
+    cache: ActivationCache,  # of all of them, see `cache_activations`
+) -> ZeroShotData:  # the same, but images are activations (K, H, W); the transform that fits is `torch.as_tensor`
+    "A data set for a network that is fed with activations, see `above`; raises `NiwtError` for images that are not in the cache."
+    return replace(data, images=CachedImages(cache, _rows_of(cache, data.source)))
 
 # %% ../nbs/03_network.ipynb #7db8430c
 def _first_head(features: Tensor, y: Tensor, knowledge: Tensor | None, n: int, knowledge_dropout: float) -> nn.Module:

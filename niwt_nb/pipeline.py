@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PART', 'RIDGES', 'TOO_WIDE', 'ABOUT', 'STEP_NAMES', 'load_data', 'photos_key', 'split_key', 'Photos', 'faster',
            'photo_pass', 'photos_step', 'readable_step', 'Problem', 'step_jacobian', 'jacobian_step', 'run_jacobian',
-           'trains', 'untrained', 'load_network', 'tune', 'network_step', 'head_step', 'importance_step',
+           'trains', 'untrained', 'load_network', 'tune', 'network_step', 'head_step', 'importance_step', 'at_hand',
            'make_problem', 'frozen_problems', 'trained_problems', 'problems', 'bench_of', 'tuned_problems', 'make_map',
            'solve', 'solver_settings', 'compare', 'choose_step', 'solve_step', 'control_step', 'judge_knowledge',
            'draw_cases', 'shown', 'picture', 'because', 'explain_cases', 'explainer_of', 'neuron_dictionary',
@@ -53,8 +53,8 @@ from .images import ImageFiles
 from .images import readable as leave_out_unreadable
 from .importance import ClassSums, ImportanceEngine, fold_batchnorm, frozen_copy, measure, pool
 from .mapping import CosineLinearMap, RidgeMap, name_knowledge
-from .network import CutNetwork, FineTuned, SmallCNN, cache_images, columns_of, cut, field_guide_transform, fine_tune, fit_head, load_backbone
-from .network import train_classifier, with_head
+from .network import CutNetwork, FineTuned, SmallCNN, above, cache_images, columns_of, cut, field_guide_transform, fine_tune, fit_head
+from .network import load_backbone, train_classifier, with_activations, with_head
 from .presets import beside_paper, departures, get_preset
 from .readers import read_root
 from .report import write_report
@@ -413,6 +413,23 @@ def importance_step(
         sums.by_layer[layer] = sums.by_layer.get(layer, 0) + part["total"]
     return sums.means(data.seen, "gradient")[layer].mean
 
+# %% ../nbs/11_pipeline.ipynb #301a8251
+def at_hand(
+    bench: Bench | None,  # of the same photos and lower part; None: there is none
+    network: CutNetwork,  # cut at its layer
+    data: ZeroShotData,  # the images that are to be looked at
+    transform: Callable,  # PIL image -> (3, H, W) tensor
+    key: str,  # of the pictures and the network
+) -> tuple[CutNetwork, ZeroShotData, Callable, str]:  # network, images, transform and key to use: on activations where they can serve, else what was given
+    "The cheapest way to look at images: what lies above a bench's cut, and the activations there."
+    if bench is None:
+        return network, data, transform, key
+    try:
+        upper = above(network, bench.network.layer)
+    except NiwtError:  # the layer lies below the cut
+        return network, data, transform, key
+    return upper, with_activations(data, bench.cache), torch.as_tensor, content_hash(key, bench.key)
+
 # %% ../nbs/11_pipeline.ipynb #8b7e2aeb
 def make_problem(
     folder: RunFolder,  # keeps all steps
@@ -424,9 +441,11 @@ def make_problem(
     key: str,  # of the pictures and the network
     shared: Problem | None = None,  # one with the same network below the head
     quiet: bool = True,  # no progress bar
+    bench: Bench | None = None,  # see `at_hand`
 ) -> Problem:  # ready to be solved
     "Measure the importance of the seen classes and the Jacobian of the tail, the last things that a problem needs."
-    alpha = importance_step(folder, prefix, data, network, transform, key, quiet)
+    upper, pictures, look, pictures_key = at_hand(bench, network, data, transform, key)
+    alpha = importance_step(folder, prefix, pictures, upper, look, pictures_key, quiet)
     own = content_hash(key, split_key(data), network.layer, alpha, network.head.weight)
     made = Problem(data, network, transform, photos, alpha, folder.config, own, folder, prefix, shared)
     if folder.config.solver in ("auto", "closed"):
@@ -439,16 +458,18 @@ def frozen_problems(
     data: ZeroShotData,  # the whole data set
     pictures: str,  # key of the pictures
     quiet: bool = True,  # no progress bars
+    bench: Bench | None = None,  # see `at_hand`
 ) -> tuple[Problem, Problem, list[dict]]:  # the real problem, the validation problem, no history
     "Both problems for a pretrained network that only gets new heads."
     network, transform = load_network(folder.config)
     key = content_hash(pictures, model_hash(network.model))
-    photos = photos_step(folder, "", data, network, transform, key, quiet)
-    real = make_problem(folder, "", data, head_step(folder, "", data, network, photos, key), transform, photos, key, quiet=quiet)
+    upper, pixels, look, own_key = at_hand(bench, network, data, transform, key)
+    photos = photos_step(folder, "", pixels, upper, look, own_key, quiet)
+    real = make_problem(folder, "", data, head_step(folder, "", data, network, photos, own_key), transform, photos, own_key, quiet=quiet, bench=bench)
     part = data.validation(folder.config.seed)
     own = photos.take(torch.searchsorted(data.source, part.source))
-    headed = head_step(folder, "validation/", part, network, own, key)
-    return real, make_problem(folder, "validation/", part, headed, transform, own, key, real, quiet), []
+    headed = head_step(folder, "validation/", part, network, own, own_key)
+    return real, make_problem(folder, "validation/", part, headed, transform, own, own_key, real, quiet, bench), []
 
 # %% ../nbs/11_pipeline.ipynb #fc682ead
 def trained_problems(
@@ -472,14 +493,14 @@ def problems(
     folder: RunFolder,  # keeps all steps
     data: ZeroShotData,  # the whole data set
     quiet: bool = True,  # no progress bars
-    bench: Bench | None = None,  # see `bench_of`; made here if it is needed and not given
+    bench: Bench | None = None,  # see `bench_of`; made here if it is needed and not given; its activations spare a frozen network the photos
 ) -> tuple[Problem, Problem, list[dict]]:  # the real problem, the validation problem, and the history of training (empty if frozen)
     "Everything up to the importance of the seen classes."
     pictures = photos_key(data)
     if folder.config.train == "tail":
         return tuned_problems(folder, bench or bench_of(folder, readable_step(folder, data, quiet), pictures, quiet), pictures, quiet)
-    both = trained_problems if trains(folder.config) else frozen_problems
-    return both(folder, readable_step(folder, data, quiet), pictures, quiet)
+    data = readable_step(folder, data, quiet)
+    return trained_problems(folder, data, pictures, quiet) if trains(folder.config) else frozen_problems(folder, data, pictures, quiet, bench)
 
 # %% ../nbs/11_pipeline.ipynb #a63a0401
 def bench_of(
@@ -512,8 +533,9 @@ def tuned_problems(
         if config.layer and config.layer != network.layer:
             network = cut(network.model, config.layer, torch.stack([transform(data.images[int(i)]) for i in data.train[:2]]))
         key = content_hash(pictures, model_hash(network.model))
-        photos = photos_step(folder, prefix, part, network, transform, key, quiet)
-        found.append(make_problem(folder, prefix, part, network, transform, photos, key, quiet=quiet))
+        upper, pixels, look, key = at_hand(bench, network, part, transform, key)
+        photos = photos_step(folder, prefix, pixels, upper, look, key, quiet)
+        found.append(make_problem(folder, prefix, part, network, transform, photos, key, quiet=quiet, bench=bench))
     return found[1], found[0], history
 
 # %% ../nbs/11_pipeline.ipynb #8502a9e6
