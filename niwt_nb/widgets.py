@@ -65,6 +65,7 @@ overflow:hidden;text-overflow:ellipsis;border:1px solid #d9dde2;border-radius:4p
 .niwt .niwt-error{color:#8a2b00;background:#fff3ec;border-left:4px solid #D55E00;padding:6px 10px;font-size:13.5px}
 .niwt .niwt-alt{position:absolute!important;width:1px!important;height:1px!important;margin:0!important;overflow:hidden!important;
 clip-path:inset(50%)}
+.niwt .widget-upload{font-size:0}.niwt .widget-upload i{font-size:13px}.niwt .widget-upload::after{content:"Upload";font-size:13px}
 .niwt .niwt-cards{display:flex;flex-wrap:wrap;gap:8px;margin:0 0 6px}.niwt .niwt-card{background:#f5f7f9;border-radius:6px;padding:6px 12px;min-width:74px}
 .niwt .niwt-card b{display:block;font-size:20px;color:#111}.niwt .niwt-card span{font-size:12px;color:#555}
 .niwt table{border-collapse:collapse;font-size:13px}.niwt td{padding:2px 10px 2px 0}
@@ -76,7 +77,8 @@ clip-path:inset(50%)}
 .niwt .niwt-rows{overflow-x:auto;max-width:100%;padding:3px}.niwt .niwt-rows>.jupyter-widgets{flex:none}
 .niwt .niwt-rows .niwt-panel{max-width:none!important}
 .niwt .niwt-scroll{overflow-x:auto!important}.niwt .niwt-scroll .niwt-panel{max-width:none!important;min-width:620px}
-@container (max-width:520px){.niwt-names .jupyter-button{width:132px!important}
+@container (max-width:520px){.niwt-names .jupyter-button{width:112px!important;padding:0 5px!important}
+.niwt-rows .niwt-panel{width:min(220px,calc(100cqw - 168px))!important;height:300px!important;object-fit:fill!important}
 .niwt-controls .widget-slider,.widget-slider{flex-wrap:wrap;height:auto!important}.widget-slider>.widget-label{width:100%!important;text-align:left}}
 @container (max-width:840px){.niwt-scroll .niwt-panel{width:100%!important}}
 .niwt-mode{margin:0 0 6px}.niwt-mode .jupyter-button.mod-active{background:#0072B2;color:#fff}
@@ -496,7 +498,7 @@ class NeuronExplorer(PictureExplorer):
         shows = lambda: (*key(), self.state["explain"], self.state["by"])  # noqa: E731
         self.panels["picture"] = Panel(290, 180, lambda: (*key(), self.neuron), self._paint_picture, self._alt_picture)
         self.panels["bars"] = Panel(
-            250, 30 * self.top, lambda: (*shows(), self.off, self.neuron), self._paint_bars, lambda: "bars of the ten neurons, in the order of their names"
+            220, 30 * self.top, lambda: (*shows(), self.off, self.neuron), self._paint_bars, lambda: "bars of the ten neurons, in the order of their names"
         )
         self.panels["exciting"] = Panel(
             474, 130, lambda: (self.bench.layer, self.neuron), self._paint_exciting, lambda: f"pictures that excite neuron {self.neuron}"
