@@ -41,7 +41,7 @@ CHOICES = {
     "train": ("auto", "network", "tune", "tail", "head"),
     "precision": ("float32", "bfloat16"),
     "compare": ("eszsl", "all"),
-    "map": ("ridge", "cosine"),
+    "map": ("ridge", "kernel", "low-rank", "mlp", "cosine", "auto"),
     "solver": ("auto", "closed", "lbfgs", "reference"),
     "images": ("seen", "noise"),
 }
@@ -86,7 +86,8 @@ class RunConfig:
     more_epochs: int = setting(5, "passes over the images of all seen classes after that (train = network)")
     lr: float = setting(0.004, "learning rate when the network is trained")
     l2: float = setting(1e-5, "weight decay of the fitted last layer, relative to the features (train = head): 1e-2 is strong, 1e-6 weak")
-    map: str = setting("ridge", "from knowledge to importance: ridge, or cosine (the paper's)")
+    map: str = setting("ridge", "from knowledge to importance: ridge, kernel, low-rank, mlp, cosine (the paper's), "
+                       "or auto: the one that does best on held-out seen classes")
     strengths: tuple[float, ...] = setting((0.03, 0.1, 0.3, 1.0, 3.0), "regularisation strengths of the map, best one chosen on held-out seen classes")
     solver: str = setting("auto", "how new weights are found: closed, lbfgs, reference (the paper's optimiser), auto")
     ridge: float = setting(0.03, "damping of what the layer can barely express (solver = closed)")
