@@ -71,7 +71,7 @@ def widget_rows(
     widget: Explorer,  # built
     n: int = 100,  # changes that are timed
 ) -> list[dict[str, Any]]:  # rows: median and 95th percentile
-    "Time of a change, with the issue's limits as the peer: 200 ms in the median, 400 ms at the 95th percentile."
+    "Time of a change, with the limits of comfort as the peer: 200 ms in the median, 400 ms at the 95th percentile."
     change_seconds(widget, 5, seed=1)  # fonts, lazy fits
     took = [1e3 * t for t in change_seconds(widget, n, seed=2)]
     high = float(np.quantile(took, 0.95))
