@@ -25,6 +25,7 @@ class WithLessons(build_py):
         target = Path(self.build_lib) / cfg["lib_path"] / "lessons"
         shutil.rmtree(target, ignore_errors=True)
         for folder, files in {
+            target / "checkers": sorted((here / "nbs" / "lessons" / "checkers").glob("*.py")),
             target: [p for p in (here / "nbs" / "lessons").iterdir() if p.suffix in (".ipynb", ".json", ".csv")],
             target / "pages": [p for p in (here / "nbs" / f"{name}.ipynb" for name in PAGES) if p.exists()],
         }.items():

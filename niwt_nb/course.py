@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['PAGES', 'Verdict', 'kind_of', 'difference', 'fresh', 'error_line', 'Outcome', 'outcome', 'Exercise', 'judge_answer',
-           'prove_checker', 'lessons_folder', 'lesson_files', 'read_book', 'exercises_in', 'names_in', 'needed_cells',
-           'questions_only', 'clean_twin', 'book_text', 'student_text', 'copy_lessons', 'run_book', 'Progress',
-           'with_checkers', 'grade_lesson', 'collect_verdicts', 'grade', 'progress_table']
+           'prove_checker', 'lessons_folder', 'lesson_files', 'checker_code', 'checker', 'read_book', 'unfolded',
+           'exercises_in', 'names_in', 'needed_cells', 'questions_only', 'clean_twin', 'book_text', 'student_text',
+           'copy_lessons', 'run_book', 'Progress', 'with_checkers', 'grade_lesson', 'collect_verdicts', 'grade',
+           'progress_table']
 
 # %% ../nbs/11f_course.ipynb #6ce4a0aa
 import ast
@@ -334,6 +335,35 @@ def lesson_files() -> dict[str, Path]:  # name in a student's folder -> file
     pages = {f"{name}.ipynb": place / f"{name}.ipynb" for name in PAGES for place in (folder.parent, folder / "pages")}
     return found | {name: path for name, path in pages.items() if path.exists()}
 
+# %% ../nbs/11f_course.ipynb #fa6a2abc
+def checker_code(
+    number: str,  # of an exercise, such as "5.1"
+) -> tuple[str, Path]:  # the code that builds its checker, and the file it comes from
+    "Look up a checker; lines of the other exercises are left empty, so that line numbers are those of the file. Raises `NiwtError` if there is none."
+    files = sorted((lessons_folder() / "checkers").glob(f"{number.split('.')[0]:0>2}_*.py"))
+    for path in files:
+        lines, block, code = path.read_text(encoding="utf-8").splitlines(), "", []
+        for line in lines:
+            block = line[5:].strip() if line.startswith("# %% ") else block
+            code.append(line if block in ("", number) else "")
+        if f"# %% {number}" in lines:
+            return "\n".join(code), path
+    raise NiwtError(f"no checker for exercise {number!r}: looked in {[p.name for p in files] or lessons_folder() / 'checkers'}")
+
+# %% ../nbs/11f_course.ipynb #bec2f57d
+def checker(
+    number: str,  # of an exercise, such as "5.1"
+    scope: dict[str, Any],  # the names of the lesson: globals()
+) -> Exercise:  # its checker
+    "The checker of an exercise of the course. Raises `NiwtError` if there is none, or if a name that it needs is not there yet."
+    code, path = checker_code(number)
+    linecache.checkcache(str(path))
+    try:
+        exec(compile(code, str(path), "exec"), scope)
+    except NameError as e:
+        raise NiwtError(f"the checker of exercise {number} needs the cells above: {e}. Run the lesson from its first cell (Run > Run All Cells)") from None
+    return scope[f"check_{number.replace('.', '_')}"]
+
 # %% ../nbs/11f_course.ipynb #d3a74041
 def read_book(
     path: str | os.PathLike,  # a notebook
@@ -347,16 +377,22 @@ def read_book(
         raise NiwtError(f"{path} cannot be read as a notebook: {type(e).__name__}: {e}") from None
     return book
 
+# %% ../nbs/11f_course.ipynb #4ee19a29
+def unfolded(
+    source: str,  # of a code cell
+) -> str:  # the code of the checkers that it names; the cell itself if it names none
+    "What a cell runs: a cell that calls `checker` stands for the code of that checker."
+    numbers = re.findall(r"\bchecker\(\s*[\"']([\d.]+)[\"']", source)
+    return "\n".join(checker_code(n)[0] for n in numbers) or source
+
 # %% ../nbs/11f_course.ipynb #c406e546
 def exercises_in(
     book: Mapping[str, Any],  # a notebook, as `read_book` gives it
 ) -> list[dict[str, Any]]:  # number, title and level of each exercise, in order
-    "The exercises of a notebook, from the `Exercise(...)` calls in its code."
+    "The exercises of a notebook, from the `Exercise(...)` calls in its code and in the checkers that it names."
     found = []
-    for cell in book["cells"]:
-        if cell["cell_type"] != "code" or "Exercise(" not in cell["source"]:
-            continue
-        for node in ast.walk(_tree(cell["source"])):
+    for source in (unfolded(c["source"]) for c in book["cells"] if c["cell_type"] == "code"):
+        for node in ast.walk(_tree(source)) if "Exercise(" in source else ():
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Exercise":
                 given = dict(zip(("number", "title"), node.args, strict=False)) | {k.arg: k.value for k in node.keywords}
                 said = {k: v.value for k, v in given.items() if k in ("number", "title", "level") and isinstance(v, ast.Constant)}
@@ -421,7 +457,7 @@ def clean_twin(
 ) -> dict[str, Any]:  # the twin, without outputs
     "The lesson with headings, questions and empty exercise cells, and no answers: to redo it from memory."
     code = [i for i, c in enumerate(book["cells"]) if c["cell_type"] == "code"]
-    sources = [book["cells"][i]["source"] for i in code]
+    sources = [unfolded(book["cells"][i]["source"]) for i in code]
     roots = [n for n, s in enumerate(sources) if "NotImplemented" in s or "Exercise(" in s or re.search(r"^\w+ = \.\.\.", s, re.M) or n == 0]
     needed = {code[n] for n in needed_cells(sources, roots)}
     cells: list[dict[str, Any]] = []
@@ -547,7 +583,7 @@ def with_checkers(
     shipped: Mapping[str, Any],  # the lesson
 ) -> dict[str, Any]:  # the student's notebook with the lesson's own checkers
     "Put the lesson's checker cells back where a student's notebook has them, by cell id; missing ones go before the first cell that calls them."
-    checkers = {c["id"]: c for c in shipped["cells"] if c["cell_type"] == "code" and "Exercise(" in c["source"]}
+    checkers = {c["id"]: c for c in shipped["cells"] if c["cell_type"] == "code" and "Exercise(" in unfolded(c["source"])}
     cells = [checkers.get(c.get("id"), c) for c in mine["cells"]]
     present = {c.get("id") for c in cells}
     for lost in (c for i, c in checkers.items() if i not in present):

@@ -307,12 +307,13 @@ def balance_curve(
     levels = ax.contour(u, s, 2 * s * u / (s + u), levels=np.arange(0.1, 1, 0.1), colors=COLOURS["pale"], linewidths=0.8)
     ax.clabel(levels, fmt="H %.1f", fontsize=8, colors="#999999")
     colours, dashes = [COLOURS[c] for c in ("blue", "vermilion", "green", "purple", "orange", "grey")], ["-", "--", "-.", ":"]
+    corner = 0.0  # how far a curve comes along the diagonal: the key stands where the curves are not
     for i, (name, (seen, unseen)) in enumerate(curves.items()):
         a, b = np.asarray(seen, float), np.asarray(unseen, float)
         if a.shape != b.shape or a.ndim != 1 or not len(a):
             raise NiwtError(f"curve {name!r} has {a.shape} seen and {b.shape} unseen accuracies; they must be equal and not empty")
         h = 2 * a * b / np.maximum(a + b, 1e-12)
-        best = int(h.argmax())
+        best, corner = int(h.argmax()), max(corner, float(np.minimum(a, b).max()))
         label = name + (f", AUSUC {ausuc[name]:.3f}" if ausuc and name in ausuc else "") + f", best H {h[best]:.3f}"
         colour = colours[i % len(colours)]
         ax.plot(b, a, dashes[i % len(dashes)], color=colour, lw=2.2, label=plain(label))
@@ -324,7 +325,8 @@ def balance_curve(
     ax.set_ylabel("accuracy on seen classes", fontsize=11)
     ax.set_title(plain(title), fontsize=13, fontweight="bold")
     ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(fontsize=10, loc="lower left", frameon=True, title="star: best H" + ("   dot: in use" if points else ""), title_fontsize=9)
+    key = "lower left" if corner > 0.6 else "upper right"
+    ax.legend(fontsize=10, loc=key, frameon=True, title="star: best H" + ("   dot: in use" if points else ""), title_fontsize=9)
     return fig
 
 # %% ../nbs/09_figures.ipynb #b971fd7e

@@ -82,6 +82,14 @@ def test_lesson_has_all_its_parts(path):
 
 
 @pytest.mark.parametrize("path", LESSONS, ids=ids)
+def test_the_answers_lie_beside_the_page(path):
+    blocks = re.findall(r"^# %% (\S+)$", (FOLDER / "checkers" / f"{path.stem}.py").read_text(encoding="utf-8"), re.M)
+    sources = [c.source for p in (path, FOLDER / "clean" / path.name) for c in cells(p) if c.kind == "code"]
+    asked = [n for s in sources for n in re.findall(r"checker\(\"([\d.]+)\", globals\(\)\)", s)]
+    assert asked == blocks * 2 and not [s for s in sources if "Exercise(" in s or "mistakes=" in s]
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=ids)
 def test_clean_twin_is_current(path):
     twin = FOLDER / "clean" / path.name
     assert twin.exists() and twin.read_text(encoding="utf-8") == twin_text(path), f"run: python tests/lessons.py {path.stem}"

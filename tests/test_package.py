@@ -31,8 +31,9 @@ def test_wheel_holds_every_module_and_data_file(wheel):
     assert not wanted - names, f"missing from the wheel: {wanted - names}"
     assert not [n for n in names if n.startswith(("tests", "nbs"))]
     course = {p.name for p in [*(ROOT / "nbs" / "lessons").iterdir(), *(ROOT / "nbs").glob("[a-z]*.ipynb")] if p.suffix in (".ipynb", ".json", ".csv")}
+    course |= {p.name for p in (ROOT / "nbs" / "lessons" / "checkers").glob("*.py")}
     missing = course - {"index.ipynb"} - {Path(n).name for n in names if n.startswith("niwt_nb/lessons/")}
-    assert len(course) > 14 and not missing, f"missing from the wheel: {missing}"
+    assert len(course) > 25 and not missing, f"missing from the wheel: {missing}"
 
 
 def runtime_closure() -> set[str]:
@@ -77,8 +78,9 @@ for name in {modules!r}:
 extra = sorted(m for m in {DEV_ONLY!r} if m in sys.modules)
 assert not extra, extra
 assert "torchvision" not in sys.modules, "torchvision was imported before anyone asked for it"
-from niwt_nb.course import copy_lessons, lessons_folder
+from niwt_nb.course import checker_code, copy_lessons, lessons_folder
 assert "site-packages" in str(lessons_folder()), lessons_folder()
+assert "Exercise(" in checker_code("10.5")[0]
 done = copy_lessons("course")
 assert all(state == "new" for state in done.values()), done
 assert all(state == "as it was" for state in copy_lessons("course").values())
