@@ -325,7 +325,7 @@ def balance_curve(
     ax.set_ylabel("accuracy on seen classes", fontsize=11)
     ax.set_title(plain(title), fontsize=13, fontweight="bold")
     ax.spines[["top", "right"]].set_visible(False)
-    key = "lower left" if corner > 0.6 else "upper right"
+    key: Any = "lower left" if corner > 0.6 else "upper right"
     ax.legend(fontsize=10, loc=key, frameon=True, title="star: best H" + ("   dot: in use" if points else ""), title_fontsize=9)
     return fig
 
