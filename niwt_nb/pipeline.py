@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor, nn
@@ -824,7 +825,9 @@ def draw_charts(
         for ending, width in (("", 760), ("-small", 460))[: 1 if name in TOO_WIDE else 2]:
             fig = draw(width)
             fig.set_dpi(160)
-            image = Image.open(io.BytesIO(figure_png(fig))).convert("RGB").quantize(96)
+            canvas = FigureCanvasAgg(fig)
+            canvas.draw()
+            image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB").quantize(96)
             out = io.BytesIO()
             image.save(out, "PNG", optimize=True)
             write(f"{name}{ending}.png", out.getvalue())
