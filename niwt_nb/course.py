@@ -219,7 +219,7 @@ def _shown(value: Any) -> str:
     "An input in a few characters."
     a = _array(value)
     if a is not None and a.size <= 6:
-        return str((a if a.dtype.kind == "b" else np.round(a, 4)).tolist())
+        return str((np.round(a.astype(float), 4) if a.dtype.kind == "f" else a).tolist())
     return kind_of(value) if a is not None or callable(value) or len(repr(value)) > 60 else repr(value)
 
 # %% ../nbs/11f_course.ipynb #fc0af97b
