@@ -124,7 +124,8 @@ def classes_figure(
         ax.set(xscale="log", yscale="log", title=name, xlabel="new classes at once")
         ax.grid(alpha=0.25)
     axes[0].set_ylabel("CPU time, ms")
-    axes[0].legend(frameon=False)
+    if found:
+        axes[0].legend(frameon=False)
     return figure
 
 # %% ../nbs/11d_bench_transfer.ipynb #5b91746b
