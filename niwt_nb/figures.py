@@ -153,15 +153,18 @@ def signed_bars(
     values: Any,  # as many numbers
     label: str = "",  # what the length of a bar means
     wrap: int = 30,  # characters a label line
+    faint: Sequence[bool] = (),  # bars that are only outlined
 ) -> None:
-    "Horizontal bars, blue to the right for positive values and hatched vermilion to the left for negative ones."
+    "Horizontal bars, blue to the right for positive values and hatched vermilion to the left for negative ones; what is left open is outlined."
     v = np.asarray(values, dtype=float)
-    if len(names) != len(v):
-        raise NiwtError(f"{len(names)} names for {len(v)} values")
+    if len(names) != len(v) or len(faint) not in (0, len(v)):
+        raise NiwtError(f"{len(names)} names for {len(v)} values" + (f" and {len(faint)} outlines" if len(faint) else ""))
+    open_ = np.asarray(faint, bool) if len(faint) else np.zeros(len(v), bool)
     y = np.arange(len(v))
     for sign, colour, hatch in ((1, "blue", None), (-1, "vermilion", "///")):
-        pick = (v >= 0) if sign > 0 else (v < 0)
+        pick = ((v >= 0) if sign > 0 else (v < 0)) & ~open_
         ax.barh(y[pick], v[pick], color=COLOURS[colour], hatch=hatch, edgecolor="white", linewidth=0.5, height=0.72)
+    ax.barh(y[open_], v[open_], facecolor="white", edgecolor=COLOURS["grey"], linestyle=":", linewidth=1.2, height=0.72)
     ax.axvline(0, color=COLOURS["ink"], lw=0.8)
     ax.set_yticks(y, [plain(n, wrap, 2) for n in names], fontsize=10)
     ax.invert_yaxis()
@@ -174,7 +177,7 @@ def signed_bars(
 def explanation_card(
     image: Any,  # the image, as `to_array` takes it
     heat: Any,  # (H, W) Grad-CAM map of the predicted class
-    attributes: pd.DataFrame,  # columns `attribute`, `strength` and perhaps `verdict` ("against" turns a bar to the left), strongest first
+    attributes: pd.DataFrame,  # columns `attribute`, `strength` and perhaps `verdict` ("against" turns a bar to the left, "open" outlines it), strongest first
     sentence: str = "",  # the explanation in words
     title: str = "",  # the prediction
     note: str = "",  # how faithful the sentence is, in words
@@ -202,9 +205,11 @@ def explanation_card(
         show_image(place(fig, 20 + i * (side + 10), top + 40, side, tall), picture, label, wrap=side // 8)
     left = 20 + n * (side + 10) + 170 if beside else 200
     ax = place(fig, left, top + 35 if beside else top + 75 + tall, width - left - 25, bars)
-    against = rows["verdict"].eq("against") if "verdict" in rows else pd.Series(False, rows.index)
+    call = rows["verdict"] if "verdict" in rows else pd.Series("for", rows.index)
+    against, faint = call.eq("against"), call.eq("open").tolist()
     values = rows["strength"].where(~against, -rows["strength"].abs())
-    signed_bars(ax, [readable(a) for a in rows["attribute"]], values, "speaks against   |   speaks for", wrap=22)
+    names, legend = [readable(a) for a in rows["attribute"]], "against   |   for" + ("   (outlined: open)" if any(faint) else "")
+    signed_bars(ax, names, values, legend if against.any() else legend.removeprefix("against   |   "), wrap=22, faint=faint)
     fig.text(20 / width, 1 - 12 / h, plain(title, (width - 40) // 11, 1), va="top", fontsize=14, fontweight="bold", color=COLOURS["ink"])
     fig.text(20 / width, 1 - below / h, text, va="top", fontsize=12, color=COLOURS["ink"], linespacing=1.3)
     fig.text(20 / width, 1 - (below + 22 * lines + 4) / h, small, va="top", fontsize=10, color="#555555", linespacing=1.3)

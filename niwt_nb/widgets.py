@@ -16,6 +16,7 @@ from typing import Any
 
 import ipywidgets as widgets
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
@@ -1204,16 +1205,17 @@ class ExplanationViewer(PictureExplorer):
         other = f"{self.beside} {escaped(self.bench.label(s.other))} {s.probability[1]:.0%}"
         self.say("verdict", f"<big>{escaped(name)}</big> {s.probability[0]:.0%}{right} · {other}")
         self.say("sentence", f'<div class="niwt-text">{escaped(s.sentence)}</div><p>{escaped(s.trust)}</p>')
-        self.say("bars", '<div class="niwt-sub">Words it read: for (right) and against (left)</div>')
+        self.say("bars", '<div class="niwt-sub">Words it read: for (right), against (left, hatched), open (dotted)</div>')
         super().refresh()
 
     @property
-    def bars(self) -> tuple[list[str], list[float]]:
-        "Words and signed strengths: what speaks against the class counts as negative."
+    def bars(self) -> tuple[list[str], list[float], list[bool]]:
+        "Words, signed strengths (what speaks against the class counts as negative) and which of them are left open."
         t = self.study.table
-        signed = [abs(s) if v == "for" else -abs(s) for s, v in zip(t["strength"], t["verdict"], strict=True)]
-        order = np.argsort(-np.asarray(signed))
-        return [phrase(t["attribute"].iloc[i]) for i in order], [float(signed[i]) for i in order]
+        signed = t["strength"].abs() * np.where(t["verdict"] == "against", -1, 1)
+        t = t.assign(signed=signed, open=t["verdict"] == "open").sort_values(["open", "signed"], ascending=[True, False], kind="stable")
+        t = pd.concat([t[~t["open"] & (t["signed"] > 0)], t[t["open"]], t[t["signed"] < 0]])
+        return [phrase(a) for a in t["attribute"]], t["signed"].tolist(), t["open"].tolist()
 
     def _paint_maps(self) -> Callable[[Area], None]:
         s, picture = self.study, self.seen_picture
@@ -1226,14 +1228,14 @@ class ExplanationViewer(PictureExplorer):
         return lambda area: paint_beside(area, pictures)
 
     def _paint_bars(self) -> Callable[[Area], None]:
-        names, values = self.bars
-        return lambda area: paint_bars(area, values, names=names, room=150)
+        names, values, unsure = self.bars
+        return lambda area: paint_bars(area, values, unsure, names=names, room=150)
 
     def _alt_maps(self) -> str:
         return f"{self.truth}, where the network looked for {self.bench.label(self.study.row)}, and what tells it from {self.bench.label(self.study.other)}"
 
     def _alt_bars(self) -> str:
-        return "; ".join(f"{n} {'for' if v > 0 else 'against'}" for n, v in zip(*self.bars, strict=True))
+        return "; ".join(f"{n} {'open' if o else 'for' if v > 0 else 'against'}" for n, v, o in zip(*self.bars, strict=True))
 
     def page(self) -> list[list[tuple[Callable[[Area], None], int, int]]]:
         "Answer, maps and words, sentence."
