@@ -13,7 +13,7 @@ __all__ = ['OPENING', 'PART_WORDS', 'DICTIONARY_PAGE', 'readable', 'phrase', 'li
            'phrase_knowledge', 'nearest_phrases', 'attribute_view', 'attribute_map', 'source_pixels', 'object_masks',
            'part_points', 'parts_of', 'name_neurons', 'region', 'TopImages', 'top_images', 'thumbnail',
            'dictionary_html', 'neuron_dictionary', 'dictionary_page', 'as_seen', 'NeuronEdit', 'edit_neurons',
-           'edit_effect', 'background_evidence', 'suspicious_neurons']
+           'edit_effect', 'background_evidence', 'suspicious_neurons', 'refit_head', 'repair_background']
 
 # %% ../nbs/08_explain.ipynb #3a03d1b8
 import base64
@@ -38,6 +38,7 @@ from .core import NiwtError, check_name, progress
 from .data import DomainKnowledge, batches
 from .importance import head_classes
 from .mapping import ImportanceMap, RidgeMap, inverse_map
+from .network import extract_features, fit_head
 
 # %% ../nbs/08_explain.ipynb #b8836f21
 def readable(
@@ -95,9 +96,13 @@ class NetworkView(nn.Module):
             raise NiwtError(f"the head takes {self.head.in_features} features, the network gives {network.head.in_features}")
         self.eval()
 
+    def features(self, x: Tensor) -> Tensor:
+        "Images (B, 3, H, W) -> features (B, D), after the edit."
+        return self.tail(self.lower(x))
+
     def forward(self, x: Tensor) -> Tensor:
         "Images (B, 3, H, W) -> scores (B, C) of the view's own head."
-        return self.head(self.tail(self.lower(x)))
+        return self.head(self.features(x))
 
 # %% ../nbs/08_explain.ipynb #4c94feef
 def check_rows(
@@ -1223,3 +1228,40 @@ def suspicious_neurons(
     rows, neurons = odd.nonzero(as_tuple=True)
     table = {"row": rows, "neuron": neurons, "outside": outside[odd], "inside": inside[odd], "excess": (excess / scale)[odd]}
     return pd.DataFrame({k: v.numpy() for k, v in table.items()}).sort_values("excess", ascending=False, ignore_index=True)
+
+# %% ../nbs/08_explain.ipynb #1777fcdb
+def refit_head(
+    view: Any,  # a cut network, edited or not
+    data: Any,  # `ZeroShotData`
+    indices: Tensor,  # (n,) training images
+    transform: Callable,  # PIL image -> (3, H, W) tensor
+    columns: Tensor,  # (C,) class id of each head row
+    l2: float = 1e-3,  # strength of the penalty
+) -> NetworkView:  # rows of classes without training images stay as they are
+    "The network with its last layer fitted again to some images; it forgets nothing about classes that these do not show."
+    features = extract_features(view, data, indices, transform)
+    labels = data.labels[indices]
+    shown = torch.isin(columns, labels)
+    place = torch.full((int(columns.max()) + 1,), -1)
+    place[columns[shown]] = torch.arange(int(shown.sum()))
+    new = fit_head(features, place[labels], int(shown.sum()), l2=l2)
+    head = nn.Linear(view.head.in_features, len(columns)).requires_grad_(False).to(view.head.weight)
+    head.weight.copy_(view.head.weight)
+    head.bias.copy_(torch.zeros(len(columns)) if view.head.bias is None else view.head.bias)
+    head.weight[shown], head.bias[shown] = new.weight.detach().to(head.weight), new.bias.detach().to(head.weight)
+    return NetworkView(view, head)
+
+# %% ../nbs/08_explain.ipynb #16fe152a
+def repair_background(
+    explainer: Explainer,  # of the network with the cue
+    data: Any,  # `ZeroShotData` with masks or boxes
+    indices: Tensor,  # (n,) training images
+    transform: Callable,  # PIL image -> (3, H, W) tensor
+    n: int = 6,  # neurons to silence, those with most excess over all classes
+    refit: bool = True,  # fit the head again
+) -> tuple[NetworkView, list[int]]:  # the repaired network, and the silenced neurons
+    "Find neurons that speak for classes from the background, silence them, and fit the head again on the same images."
+    found = suspicious_neurons(*background_evidence(explainer, data, indices, transform))
+    worst = found.groupby("neuron")["excess"].sum().sort_values(ascending=False, kind="stable").index[:n].tolist()
+    view = edit_neurons(explainer.network, len(explainer.answers), zero=worst)
+    return (refit_head(view, data, indices, transform, explainer.columns) if refit else view), worst

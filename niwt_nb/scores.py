@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['energy_inside', 'pointing_game', 'random_maps', 'score_maps', 'image_truth', 'attribute_pairs', 'part_score',
            'score_attribute_maps', 'part_summary', 'precision_at', 'average_precision_rows', 'score_words',
-           'score_names', 'score_faithfulness', 'deletion_insertion', 'score_deletion', 'untrained',
+           'score_verdicts', 'score_names', 'score_faithfulness', 'deletion_insertion', 'score_deletion', 'untrained',
            'control_explainers', 'KeptImages', 'map_table', 'part_table', 'score_explanations', 'headline',
-           'head_with_unseen', 'field_guide_case', 'field_guide_scores', 'headlines', 'cub_case', 'some_of_each',
-           'cub_scores']
+           'head_with_unseen', 'field_guide_case', 'field_guide_scores', 'headlines', 'drawn_with_cue', 'cue_rates',
+           'planted_cue_scores', 'read_head', 'cub_case', 'some_of_each', 'cub_scores']
 
 # %% ../nbs/08a_scores.ipynb #7873c806
 import copy
@@ -37,6 +37,7 @@ from niwt_nb.explain import (
     check_rows,
     choose_names,
     choose_words,
+    edit_neurons,
     explain_images,
     fine_map,
     fit_explainer,
@@ -48,9 +49,11 @@ from niwt_nb.explain import (
     parts_of,
     pearson,
     presence,
+    refit_head,
+    repair_background,
     to_size,
 )
-from .fieldguide import field_guide
+from .fieldguide import FieldGuideImages, field_guide
 from .importance import class_importance
 from .mapping import RidgeMap, default_map
 from niwt_nb.network import (
@@ -266,6 +269,27 @@ def score_words(
                 rows.append({"words": name, **common, "precision": float(precision_at(s[pick], truth[pick], explainer.names, k).mean()), "ap": ap})
             share = float(truth[pick].float().mean())
             rows.append({"words": "chance", **common, "precision": share, "ap": share})
+    return pd.DataFrame(rows)
+
+# %% ../nbs/08a_scores.ipynb #bd943aa5
+def score_verdicts(
+    explainer: Explainer,  # that made the explanations
+    explanations: Explanations,  # of n images, `index` filled in
+    data: Any,  # `ZeroShotData`
+    seed: int = 0,  # of the other image whose findings are the control
+) -> pd.DataFrame:  # a row a group of predictions and verdict: right (share of claims that hold), control, per_image, n
+    "Precision of words for and against, for predictions of seen and of unseen classes and for wrong ones; open words: how many the image shows."
+    truth, row = image_truth(explainer, data, explanations.index), explanations.row
+    other = torch.randperm(len(row), generator=torch.Generator().manual_seed(seed))
+    mixed = replace(explanations, found=explanations.found[other])
+    calls = [(e.verdicts(explainer), e.said(explainer)) for e in (explanations, mixed)]
+    new = torch.tensor([int(c) in explainer.unseen for c in explainer.columns])[row]
+    rows = []
+    for group, pick in (("seen", ~new), ("unseen", new), ("wrong", explainer.columns[row] != data.labels[explanations.index])):
+        for verdict, sign in (("for", 1), ("against", -1), ("open", 0)):
+            claims = [(v == sign) & said & pick[:, None] for v, said in calls]
+            right, control = (float((truth[c] == (sign >= 0)).float().mean()) for c in claims)
+            rows.append({"group": group, "verdict": verdict, "right": right, "control": control, "per_image": int(claims[0].sum()) / max(int(pick.sum()), 1), "n": int(pick.sum())})
     return pd.DataFrame(rows)
 
 # %% ../nbs/08a_scores.ipynb #dbefea2e
@@ -487,8 +511,8 @@ def score_explanations(
     some: int = 200,  # images for the scores that need many passes an image: attribute maps, deletion
     per_class: int = 20,  # training images of each seen class
     **options: Any,  # for `make_explainer`
-) -> dict[str, pd.DataFrame]:  # "where", "attributes", "words", "names", "faithfulness", "deletion"
-    "Scores of maps, attribute maps, words, names, faithfulness and deletion, each beside its controls."
+) -> dict[str, pd.DataFrame]:  # "where", "attributes", "words", "verdicts", "names", "faithfulness", "deletion"
+    "Scores of maps, attribute maps, words, verdicts, names, faithfulness and deletion, each beside its controls."
     data = replace(data, images=KeptImages(data.images))
     measured = measure_seen(NetworkView(network, head), data, transform, columns, per_class)
     explainer = fit_explainer(network, data, transform, columns, head, knowledge, measured=measured, **options)
@@ -507,6 +531,7 @@ def score_explanations(
         "where": map_table(explainer, told, blanks[first], lost[first], data, transform, group, seeds),
         "attributes": part_table(explainer, blanks[first], data, test[few], transform),
         "words": score_words(explainer, told, data, said),
+        "verdicts": score_verdicts(explainer, told, data),
         "names": score_names(explainer, told.peak, truth, shuffled, seeds, strangers),
         "faithfulness": score_faithfulness(told, group),
         "deletion": score_deletion(explainer.network, data, test[few], transform, told.row[few]),
@@ -546,6 +571,9 @@ def headline(
         common = words.loc[(g, "commonest attributes"), "ap"]
         chance = words.loc[g].loc[mixed, "ap"].mean() / common
         ask(f"words, average precision over that of the commonest, {g}", words.loc[(g, "NIWT"), "ap"] / common, chance, 2.0 if photos else np.nan)
+    for _, row in tables["verdicts"].iterrows():
+        if row["verdict"] != "open" and np.isfinite(row["right"]):
+            ask(f"words {row['verdict']} the class that hold, {row['group']}", row["right"], row["control"])
     mixed = [w for w in names.index if w.startswith("shuffled")]
     level, good = names.loc[mixed, "auprc"].mean(), names.loc["NIWT, good names only"]
     ask("names given, AUPRC over that of shuffled knowledge", good["auprc"] / level, 1.0, 2.0)
@@ -629,6 +657,82 @@ def headlines(
     table["reached"] = np.where(table["wanted"].isna(), "", np.where(far >= 0, "yes", "no"))
     return table.reset_index()
 
+# %% ../nbs/08a_scores.ipynb #46d52d34
+def drawn_with_cue(
+    data: ZeroShotData,  # the field guide
+    indices: Tensor,  # (n,) image indices
+    on: bool,  # with berries
+) -> Tensor:  # (n, 3, H, W) preprocessed
+    "The same birds with berries in the background of all of them, or of none."
+    drawn = data.images
+    every = FieldGuideImages(drawn.looks, drawn.poses, torch.full_like(drawn.cues, on), drawn.species, drawn.size)
+    return torch.stack([field_guide_transform(every[i]) for i in torch.as_tensor(indices).tolist()])
+
+# %% ../nbs/08a_scores.ipynb #ecbbce87
+def cue_rates(
+    networks: Mapping[str, Any],  # name -> network with a head row a seen species
+    data: ZeroShotData,  # a field guide with berries in some species' training pictures
+    indices: Tensor | None = None,  # test pictures of seen species; `None`: all
+) -> pd.DataFrame:  # a row a network: right names of berry species and others, bare and with berries; pulled: named as a berry species only because of berries
+    "What berries in the background do to the names that networks give."
+    test = data.test_seen if indices is None else indices
+    share = torch.stack([data.images.cues[data.train[data.labels[data.train] == c]].float().mean() for c in data.seen])
+    cued, columns = (share > 0.5).nonzero().flatten(), columns_of(data)[data.labels[test]]
+    here, (bare, berries) = torch.isin(columns, cued), (drawn_with_cue(data, test, on) for on in (False, True))
+    rows = []
+    for name, network in networks.items():
+        with torch.no_grad():
+            without, shown = (torch.cat([network(x).argmax(1) for x in images.split(100)]) for images in (bare, berries))
+        rate = lambda named, pick: float((named == columns)[pick].float().mean())  # noqa: E731
+        row = {"network": name, "berry_bare": rate(without, here), "berry_with": rate(shown, here), "other_bare": rate(without, ~here)}
+        rows.append(row | {"other_with": rate(shown, ~here), "pulled": float(((without != shown) & torch.isin(shown, cued)).float().mean())})
+    return pd.DataFrame(rows)
+
+# %% ../nbs/08a_scores.ipynb #5af4cceb
+def planted_cue_scores(
+    seed: int = 0,  # of the world, the first weights and the training
+    folder: str | os.PathLike | None = None,  # trained networks are kept here; `None`: trained anew
+    n: int = 6,  # neurons to silence
+    draws: int = 3,  # random choices of as many
+) -> pd.DataFrame:  # as `cue_rates`: before, silenced, repaired, and the controls
+    "Train on a field guide with a planted cue, find the neurons that carry it, silence them, fit the head again; the same with random neurons."
+    data, path = field_guide(seed=seed, spurious=1.0), None if folder is None else Path(folder) / f"berries-{seed}.safetensors"
+    if path is not None and path.exists():
+        network = load_backbone(weights=path).cut()
+    else:
+        network = cut(train_field_guide_network(data, seed=seed, path=path)[0], SmallCNN.default_layer)
+    explainer = fit_explainer(network, data, field_guide_transform, columns=data.seen, per_class=10)
+    k, some = len(explainer.answers), data.train[::4]
+    repaired, worst = repair_background(explainer, data, some, field_guide_transform, n)
+    fit = lambda view: refit_head(view, data, some, field_guide_transform, explainer.columns)  # noqa: E731
+    lots = [edit_neurons(network, k, zero=torch.randperm(k, generator=torch.Generator().manual_seed(s))[:n].tolist()) for s in range(draws)]
+    named = {"before": network, "silenced": edit_neurons(network, k, zero=worst), "silenced and refitted": repaired, "only refitted": fit(NetworkView(network))}
+    named |= {f"random {s}": view for s, view in enumerate(lots)} | {f"random {s}, refitted": fit(view) for s, view in enumerate(lots)}
+    table = cue_rates(named, data)
+    table["network"] = table["network"].str.replace(r"random \d+", f"{n} random neurons silenced", regex=True)
+    return table.groupby("network", sort=False).mean().reset_index()
+
+# %% ../nbs/08a_scores.ipynb #79870ba3
+def read_head(
+    path: str | os.PathLike,  # a safetensors file with `weight` (C, D) and `bias` (C,), rows by class id
+    n_classes: int,  # C
+    width: int,  # D
+    ids: Tensor,  # (n,) class id of each row wanted
+) -> nn.Linear:  # D -> n
+    "A head kept in a file; raises `NiwtError` that names the file, what is in it and what was expected."
+    wanted = f"'weight' ({n_classes}, {width}) and 'bias' ({n_classes},)"
+    try:
+        table = load_file(os.fspath(path))
+    except Exception as e:  # safetensors raises several kinds
+        raise NiwtError(f"head {os.fspath(path)!r} is not a readable safetensors file with {wanted} ({type(e).__name__}: {str(e)[:120]})") from None
+    shapes = {k: tuple(v.shape) for k, v in table.items()}
+    if shapes.get("weight") != (n_classes, width) or shapes.get("bias") != (n_classes,):
+        raise NiwtError(f"head {os.fspath(path)!r} holds {shapes}; expected {wanted}")
+    head = nn.Linear(width, len(ids)).requires_grad_(False)
+    head.weight.copy_(table["weight"][ids])
+    head.bias.copy_(table["bias"][ids])
+    return head
+
 # %% ../nbs/08a_scores.ipynb #38572cc6
 def cub_case(
     root: str | os.PathLike,  # the CUB_200_2011 folder
@@ -636,17 +740,14 @@ def cub_case(
     model: str,  # what `load_backbone` takes
     layer: str = "features.18",  # whose channels are the neurons
     l2: float = 1e-5,  # of the head fitted to frozen features
-    head: str | os.PathLike | None = None,  # a safetensors file with `weight` (200, D) and `bias` (200,) by class id; `None`: transferred here
+    head: str | os.PathLike | None = None,  # see `read_head`; `None`: transferred here
     every: int = 8,  # one training photo of so many is used for the transfer
 ) -> tuple[ZeroShotData, CutNetwork, Callable, nn.Linear]:  # data, network, its preprocessing, head with a row for every class
     "CUB and a network whose head knows all classes: fitted or given for the seen ones, transferred or given for the unseen ones."
     data, backbone = read_cub(root, splits), load_backbone(model)
     network = backbone.cut(layer)
     if head is not None:
-        table, ids = load_file(str(head)), torch.cat([data.seen, data.unseen])
-        known = nn.Linear(table["weight"].shape[1], len(ids)).requires_grad_(False)
-        known.weight.copy_(table["weight"][ids])
-        known.bias.copy_(table["bias"][ids])
+        known = read_head(head, len(data.classes), network.head.in_features, torch.cat([data.seen, data.unseen]))
         return data, with_head(network, known), backbone.preprocess, known
     if network.head.out_features != len(data.seen):
         features = extract_features(network, data, data.train, backbone.preprocess)
