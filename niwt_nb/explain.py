@@ -31,7 +31,7 @@ import torch
 import torch.nn.functional as F
 from captum.attr import LayerGradCam
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFilter
 from torch import Tensor, nn
 
 from .core import NiwtError, check_name, progress
@@ -1039,10 +1039,11 @@ def thumbnail(
     small = image.convert("RGB").resize((side, side), Image.Resampling.NEAREST if max(image.size) <= side else Image.Resampling.LANCZOS)
     if outline is not None and bool(outline.any()):
         mask = Image.fromarray((outline.cpu().numpy() * 255).astype(np.uint8)).resize((side, side), Image.Resampling.BILINEAR)
-        inside = np.asarray(mask) > 127
-        edge = inside & ~(np.roll(inside, 1, 0) & np.roll(inside, -1, 0) & np.roll(inside, 1, 1) & np.roll(inside, -1, 1))
+        mask = mask.point(lambda v: 255 if v > 127 else 0)
+        inside, core, around = (np.asarray(m) > 0 for m in (mask, mask.filter(ImageFilter.MinFilter(5)), mask.filter(ImageFilter.MaxFilter(3))))
         pixels = np.asarray(small).copy()
-        pixels[edge] = (240, 228, 66)
+        pixels[around & ~inside] = (20, 20, 20)
+        pixels[inside & ~core] = (240, 228, 66)  # two pixels of yellow in a dark line, to be seen on any ground
         small = Image.fromarray(pixels)
     out = io.BytesIO()
     small.save(out, "JPEG", quality=85)
@@ -1055,7 +1056,7 @@ body{{font:16px/1.45 system-ui,sans-serif;color:#222;margin:2rem auto;max-width:
 input{{font:inherit;padding:.4rem .6rem;width:min(24rem,100%);border:1px solid #888;border-radius:.3rem}}
 article{{display:grid;grid-template-columns:14rem 1fr;gap:1rem;padding:.8rem 0;border-top:1px solid #ddd}}
 h2{{font-size:1rem;margin:0}} p{{margin:.1rem 0;color:#555;font-size:.9rem}} .pics{{display:flex;flex-wrap:wrap;gap:.4rem}} img{{width:96px;height:96px}}
-.none h2{{font-weight:400;font-style:italic}} meter{{width:8rem}} @media(max-width:40rem){{article{{grid-template-columns:1fr}}}}
+.none h2{{font-weight:400;font-style:italic}} meter{{width:5.5rem}} @media(max-width:40rem){{article{{grid-template-columns:1fr}}}}
 </style></head><body><h1>{title}</h1><p>{about}</p>
 <p><label>Show neurons whose names contain <input id="q" type="search" autocomplete="off"></label> <span id="n" aria-live="polite"></span></p>
 <main>{entries}</main>

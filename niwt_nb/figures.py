@@ -198,7 +198,7 @@ def explanation_card(
     text, small = plain(sentence, (width - 40) // 9), plain(note, (width - 40) // 8)
     lines, more = (text.count("\n") + 1 if sentence else 0), (small.count("\n") + 1 if note else 0)
     top = 45 if title else 10
-    below = top + 45 + (max(tall, bars) if beside else tall + bars + 30) + 50
+    below = top + 45 + (max(tall, bars) if beside else tall + bars + 30) + 58
     fig = new_figure(width, below + 22 * lines + 20 * more + 15, arrange=False)
     h = fig.get_figheight() * 100
     for i, (label, picture) in enumerate(pictures):
@@ -217,9 +217,9 @@ def explanation_card(
 
 # %% ../nbs/09_figures.ipynb #c648fe28
 def _grid(panels: Sequence[tuple], columns: int, title: str, width: int) -> Figure:
-    "Pictures `(title, image)` or `(title, image, outline)` in rows of `columns`."
-    columns = max(1, min(columns, len(panels)))
-    n_rows = math.ceil(len(panels) / columns)
+    "Pictures `(title, image)` or `(title, image, outline)` in rows of at most `columns`."
+    n_rows = math.ceil(len(panels) / max(1, min(columns, len(panels))))
+    columns = math.ceil(len(panels) / n_rows)  # rows as equal as they can be
     cell = (width - 20) / columns
     tall = (cell - 10) * min(1.4, max(to_array(p[1]).shape[0] / to_array(p[1]).shape[1] for p in panels))
     wrap = max(10, int(cell / 7.5))
