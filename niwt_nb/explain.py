@@ -7,8 +7,8 @@ __all__ = ['OPENING', 'PART_WORDS', 'DICTIONARY_PAGE', 'readable', 'phrase', 'li
            'layer_activations', 'to_size', 'grad_cam', 'layer_gradient', 'weighted_map', 'class_difference_map',
            'check_neurons', 'neuron_maps', 'fine_map', 'presence', 'average_precision', 'pearson', 'InvertedMap',
            'Explainer', 'neuron_answers', 'lift_of', 'name_evidence', 'choose_names', 'name_floor', 'evidence_scale',
-           'evidence', 'attribute_rows', 'make_explainer', 'peaks', 'measure_seen', 'fit_explainer', 'check_size',
-           'choose_words', 'explain_prediction', 'verdicts', 'Explanations', 'without', 'neurons_behind',
+           'evidence', 'attribute_rows', 'fair_scores', 'make_explainer', 'peaks', 'measure_seen', 'fit_explainer',
+           'check_size', 'choose_words', 'explain_prediction', 'verdicts', 'Explanations', 'without', 'neurons_behind',
            'explain_batch', 'join', 'explain_images', 'lacking', 'sentence', 'trust', 'phrases_in', 'phrase_uses',
            'phrase_knowledge', 'nearest_phrases', 'attribute_view', 'attribute_map', 'source_pixels', 'object_masks',
            'part_points', 'parts_of', 'name_neurons', 'region', 'TopImages', 'top_images', 'thumbnail',
@@ -431,6 +431,26 @@ def attribute_rows(
     tidy = (values - values.mean(0)) / torch.where(spread > 1e-6, spread, torch.inf)
     return torch.as_tensor(RidgeMap(alpha=alpha).fit(tidy.numpy(), head.cpu().numpy()).coef_.T).float()
 
+# %% ../nbs/08_explain.ipynb #4d7f5427
+def fair_scores(
+    head: Tensor,  # (S, D) head rows of the seen classes
+    values: Tensor,  # (S, A) their domain knowledge
+    features: Tensor,  # (m, D) features of images of these classes
+    place: Tensor,  # (m,) the row of each image's class
+    folds: int = 5,  # parts of the classes; with fewer than two classes a part nothing is left out
+    seed: int = 0,  # of the parts
+) -> Tensor:  # (m, A)
+    "Scores of images by attribute vectors that were fitted without the images' own class."
+    n = len(head)
+    if n < 2 * folds:
+        return features.float() @ attribute_rows(head, values).T
+    part = (torch.arange(n) % folds)[torch.randperm(n, generator=torch.Generator().manual_seed(seed))]
+    scores = torch.empty(len(features), values.shape[1])
+    for f in range(folds):
+        mine = part[place] == f
+        scores[mine] = features[mine].float() @ attribute_rows(head[part != f], values[part != f]).T
+    return scores
+
 # %% ../nbs/08_explain.ipynb #17976a6b
 def make_explainer(
     network: Any,  # a cut network
@@ -469,7 +489,11 @@ def make_explainer(
     shown = ids if feature_classes is None else torch.as_tensor(feature_classes).long().cpu()
     if len(shown) != len(features):
         raise NiwtError(f"features of {len(features)} images but {len(shown)} class ids")
-    return replace(made, scale=evidence_scale(features.float() @ made.rows.T, presence(values[shown], values[ids])))
+    rows = columns[known]
+    if not bool(torch.isin(shown, rows).all()):
+        raise NiwtError("features of images whose class has no importance or no head row")
+    scores = fair_scores(view.head.weight.detach()[known], values[rows], features, (shown[:, None] == rows).int().argmax(1))
+    return replace(made, scale=evidence_scale(scores, presence(values[shown], values[ids])))
 
 # %% ../nbs/08_explain.ipynb #21f0fad5
 def peaks(
@@ -631,12 +655,13 @@ class Explanations:
         "The words of explanation `i` as a table, strongest first, then what else speaks against."
         one, row, other = self[i], int(self.row[i]), int(self.runner_up[i])
         more = one.said(explainer)[0].scatter(0, self.words[i], False).nonzero().flatten()
+        sign = one.verdicts(explainer)[0]
         w = torch.cat([self.words[i], more[self.found[i, more].argsort()]])
         call = {1: "for", -1: "against", 0: "open"}
         table = pd.DataFrame({
             "attribute": [explainer.names[a] for a in w], "strength": self.strength[i, w].numpy(), "found": self.found[i, w].numpy(),
             "contrast": self.contrast[i, w].numpy(), "known": explainer.knowledge[row, w].numpy(),
-            "verdict": [call[v] for v in one.verdicts(explainer)[0, w].tolist()], "class": explainer.class_name(row),
+            "verdict": [call[v] for v in sign[w].tolist()], "class": explainer.class_name(row),
         })  # fmt: skip
         table.attrs.update(row=row, probability=float(self.probability[i, 0]), runner_up=explainer.class_name(other), index=int(self.index[i]))
         table.attrs.update(drop=float(self.drop[i]), random_drop=float(self.random_drop[i]), score=float(self.score[i]))
