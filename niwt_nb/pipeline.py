@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['PART', 'RIDGES', 'TOO_WIDE', 'ABOUT', 'STEP_NAMES', 'load_data', 'photos_key', 'split_key', 'Photos', 'faster',
            'photo_pass', 'photos_step', 'readable_step', 'Problem', 'step_jacobian', 'jacobian_step', 'run_jacobian',
-           'trains', 'untrained', 'load_network', 'tune', 'network_step', 'head_step', 'importance_step',
+           'trains', 'untrained', 'load_network', 'tune', 'network_step', 'head_step', 'importance_step', 'at_hand',
            'make_problem', 'frozen_problems', 'trained_problems', 'problems', 'bench_of', 'tuned_problems', 'make_map',
-           'solve', 'solver_settings', 'compare', 'choose_step', 'solve_step', 'control_step', 'judge_knowledge',
-           'draw_cases', 'shown', 'picture', 'because', 'explain_cases', 'words_of', 'explainer_of',
+           'map_settings', 'solve', 'solver_settings', 'compare', 'choose_step', 'solve_step', 'control_step',
+           'judge_knowledge', 'draw_cases', 'shown', 'picture', 'because', 'explain_cases', 'words_of', 'explainer_of',
            'neuron_dictionary', 'draw_charts', 'zero_shot_confusion', 'frequent_confusions', 'charts_of', 'describe',
            'step_times', 'finish', 'comparison_step', 'run']
 
@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor, nn
@@ -43,7 +44,7 @@ from niwt_nb.comparison import (
     tuned_step,
     with_combination,
 )
-from .core import NiwtError, content_hash, load_tensors, model_hash, progress, seeded
+from .core import NiwtError, check_name, content_hash, load_tensors, model_hash, progress, seeded
 from .data import DomainKnowledge, ZeroShotData, batches, excerpt
 from .evaluate import ESZSL, ausuc, chance, choose_gamma, gzsl, head_scores, metric_rows, predict, seen_unseen_curve, stack
 from .explain import Explainer, explain_prediction, grad_cam, lacking, listing, make_explainer, name_neurons, phrase, phrase_knowledge, readable, trust
@@ -52,13 +53,13 @@ from .figures import balance_curve, class_bars, confusion_figure, figure_png, hi
 from .images import ImageFiles
 from .images import readable as leave_out_unreadable
 from .importance import ClassSums, ImportanceEngine, fold_batchnorm, frozen_copy, measure, pool
-from .mapping import CosineLinearMap, RidgeMap, name_knowledge
-from .network import CutNetwork, FineTuned, SmallCNN, cache_images, columns_of, cut, field_guide_transform, fine_tune, fit_head, load_backbone
-from .network import train_classifier, with_head
+from .mapping import CosineLinearMap, ImportanceMap, KernelRidgeMap, LowRankMap, MLPMap, RidgeMap, name_knowledge
+from .network import CutNetwork, FineTuned, SmallCNN, above, cache_images, columns_of, cut, field_guide_transform, fine_tune, fit_head
+from .network import load_backbone, train_classifier, with_activations, with_head
 from .presets import beside_paper, departures, get_preset
 from .readers import read_root
 from .report import write_report
-from .runs import FORMAT, RunConfig, RunFolder, config_text, open_run, versions
+from .runs import CHOICES, FORMAT, RunConfig, RunFolder, config_text, open_run, versions
 from .transfer import PooledJacobian, ScoreLevel, Transfer, extend, noise_images, pooled_jacobian, score_level, transfer_weights
 
 # %% ../nbs/11_pipeline.ipynb #f90091fb
@@ -413,6 +414,23 @@ def importance_step(
         sums.by_layer[layer] = sums.by_layer.get(layer, 0) + part["total"]
     return sums.means(data.seen, "gradient")[layer].mean
 
+# %% ../nbs/11_pipeline.ipynb #301a8251
+def at_hand(
+    bench: Bench | None,  # of the same photos and lower part; None: there is none
+    network: CutNetwork,  # cut at its layer
+    data: ZeroShotData,  # the images that are to be looked at
+    transform: Callable,  # PIL image -> (3, H, W) tensor
+    key: str,  # of the pictures and the network
+) -> tuple[CutNetwork, ZeroShotData, Callable, str]:  # network, images, transform and key to use: on activations where they can serve, else what was given
+    "The cheapest way to look at images: what lies above a bench's cut, and the activations there."
+    if bench is None:
+        return network, data, transform, key
+    try:
+        upper = above(network, bench.network.layer)
+    except NiwtError:  # the layer lies below the cut
+        return network, data, transform, key
+    return upper, with_activations(data, bench.cache), torch.as_tensor, content_hash(key, bench.key)
+
 # %% ../nbs/11_pipeline.ipynb #8b7e2aeb
 def make_problem(
     folder: RunFolder,  # keeps all steps
@@ -424,9 +442,11 @@ def make_problem(
     key: str,  # of the pictures and the network
     shared: Problem | None = None,  # one with the same network below the head
     quiet: bool = True,  # no progress bar
+    bench: Bench | None = None,  # see `at_hand`
 ) -> Problem:  # ready to be solved
     "Measure the importance of the seen classes and the Jacobian of the tail, the last things that a problem needs."
-    alpha = importance_step(folder, prefix, data, network, transform, key, quiet)
+    upper, pictures, look, pictures_key = at_hand(bench, network, data, transform, key)
+    alpha = importance_step(folder, prefix, pictures, upper, look, pictures_key, quiet)
     own = content_hash(key, split_key(data), network.layer, alpha, network.head.weight)
     made = Problem(data, network, transform, photos, alpha, folder.config, own, folder, prefix, shared)
     if folder.config.solver in ("auto", "closed"):
@@ -439,16 +459,18 @@ def frozen_problems(
     data: ZeroShotData,  # the whole data set
     pictures: str,  # key of the pictures
     quiet: bool = True,  # no progress bars
+    bench: Bench | None = None,  # see `at_hand`
 ) -> tuple[Problem, Problem, list[dict]]:  # the real problem, the validation problem, no history
     "Both problems for a pretrained network that only gets new heads."
     network, transform = load_network(folder.config)
     key = content_hash(pictures, model_hash(network.model))
-    photos = photos_step(folder, "", data, network, transform, key, quiet)
-    real = make_problem(folder, "", data, head_step(folder, "", data, network, photos, key), transform, photos, key, quiet=quiet)
+    upper, pixels, look, own_key = at_hand(bench, network, data, transform, key)
+    photos = photos_step(folder, "", pixels, upper, look, own_key, quiet)
+    real = make_problem(folder, "", data, head_step(folder, "", data, network, photos, own_key), transform, photos, own_key, quiet=quiet, bench=bench)
     part = data.validation(folder.config.seed)
     own = photos.take(torch.searchsorted(data.source, part.source))
-    headed = head_step(folder, "validation/", part, network, own, key)
-    return real, make_problem(folder, "validation/", part, headed, transform, own, key, real, quiet), []
+    headed = head_step(folder, "validation/", part, network, own, own_key)
+    return real, make_problem(folder, "validation/", part, headed, transform, own, own_key, real, quiet, bench), []
 
 # %% ../nbs/11_pipeline.ipynb #fc682ead
 def trained_problems(
@@ -472,14 +494,14 @@ def problems(
     folder: RunFolder,  # keeps all steps
     data: ZeroShotData,  # the whole data set
     quiet: bool = True,  # no progress bars
-    bench: Bench | None = None,  # see `bench_of`; made here if it is needed and not given
+    bench: Bench | None = None,  # see `bench_of`; made here if it is needed and not given; its activations spare a frozen network the photos
 ) -> tuple[Problem, Problem, list[dict]]:  # the real problem, the validation problem, and the history of training (empty if frozen)
     "Everything up to the importance of the seen classes."
     pictures = photos_key(data)
     if folder.config.train == "tail":
         return tuned_problems(folder, bench or bench_of(folder, readable_step(folder, data, quiet), pictures, quiet), pictures, quiet)
-    both = trained_problems if trains(folder.config) else frozen_problems
-    return both(folder, readable_step(folder, data, quiet), pictures, quiet)
+    data = readable_step(folder, data, quiet)
+    return trained_problems(folder, data, pictures, quiet) if trains(folder.config) else frozen_problems(folder, data, pictures, quiet, bench)
 
 # %% ../nbs/11_pipeline.ipynb #a63a0401
 def bench_of(
@@ -512,31 +534,50 @@ def tuned_problems(
         if config.layer and config.layer != network.layer:
             network = cut(network.model, config.layer, torch.stack([transform(data.images[int(i)]) for i in data.train[:2]]))
         key = content_hash(pictures, model_hash(network.model))
-        photos = photos_step(folder, prefix, part, network, transform, key, quiet)
-        found.append(make_problem(folder, prefix, part, network, transform, photos, key, quiet=quiet))
+        upper, pixels, look, key = at_hand(bench, network, part, transform, key)
+        photos = photos_step(folder, prefix, pixels, upper, look, key, quiet)
+        found.append(make_problem(folder, prefix, part, network, transform, photos, key, quiet=quiet, bench=bench))
     return found[1], found[0], history
 
 # %% ../nbs/11_pipeline.ipynb #8502a9e6
 def make_map(
-    kind: str,  # "ridge" or "cosine"
+    kind: str,  # "ridge", "kernel", "low-rank", "mlp" or "cosine"
     strength: float,  # of the regularisation
-    seed: int = 0,  # of the cosine map's batches
-) -> RidgeMap | CosineLinearMap:  # an unfitted map from knowledge to importance
+    seed: int = 0,  # of the cosine map's batches and of the small network
+    shares: bool = False,  # no value of the knowledge is negative: the kernel compares square roots, see `default_map`
+) -> ImportanceMap:  # an unfitted map from knowledge to importance
     "The map of that name and strength."
-    return RidgeMap(alpha=strength) if kind == "ridge" else CosineLinearMap(l2=strength, seed=seed)
+    makers: dict[str, Callable[[], ImportanceMap]] = {
+        "ridge": lambda: RidgeMap(alpha=strength),
+        "kernel": lambda: KernelRidgeMap(alpha=strength, power=0.5 if shares else 1.0),
+        "low-rank": lambda: LowRankMap(alpha=strength),
+        "mlp": lambda: MLPMap(alpha=strength, seed=seed),
+        "cosine": lambda: CosineLinearMap(l2=strength, seed=seed),
+    }
+    return makers[check_name(kind, makers, "map")]()
+
+# %% ../nbs/11_pipeline.ipynb #ede18ff1
+def map_settings(
+    config: RunConfig,  # `map` and `strengths`
+) -> list[Any]:  # strengths; with map = "auto" pairs [name of a map, strength]
+    "What is tried on the validation problem."
+    kinds = [kind for kind in CHOICES["map"] if kind != "auto"]
+    return [[kind, s] for kind in kinds for s in config.strengths] if config.map == "auto" else list(config.strengths)
 
 # %% ../nbs/11_pipeline.ipynb #2dd0f5d4
 def solve(
     problem: Problem,  # real or validation
     knowledge: DomainKnowledge,  # of all classes that take part
-    strength: float,  # of the map
+    setting: Any,  # of the map, one of `map_settings`
 ) -> Transfer:  # the rows of the unseen classes
     "Predict the importance of the unseen classes, find the weights that have it, and level them."
     config, data = problem.config, problem.data
-    estimator = make_map(config.map, strength, config.seed).fit(knowledge.rows(data.seen), problem.importance)
+    kind, strength = setting if config.map == "auto" else (config.map, setting)
+    known = knowledge.rows(data.seen)
+    estimator = make_map(kind, strength, config.seed, bool((known >= 0).all())).fit(known, problem.importance)
     demanded = estimator.predict(knowledge.rows(data.unseen))
     solver = "closed" if config.solver == "auto" else config.solver
-    choices: dict[str, dict[str, Any]] = {"closed": {"ridge": config.ridge, "match": config.map == "cosine"}}
+    choices: dict[str, dict[str, Any]] = {"closed": {"ridge": config.ridge, "match": kind == "cosine"}}
     choices["reference"] = {"max_steps": config.max_steps, "lr": config.solver_lr, "batch_size": config.batch_size}
     where = {"images": problem.images, "fresh": problem.fresh} if solver == "reference" else {"images": problem.jacobian}
     level = problem.level if config.level else None
@@ -575,11 +616,11 @@ def choose_step(
     problem: Problem,  # the validation problem
     name: str,  # of the kind of knowledge
 ) -> dict[str, Any]:  # "niwt" and "eszsl", each as `compare` gives it
-    "Choose the strength of the map, gamma and the baseline's settings for one kind of knowledge, on held-out seen classes only."
+    "Choose the map or its strength, gamma and the baseline's settings for one kind of knowledge, on held-out seen classes only."
     data, features, knowledge = problem.data, problem.photos.features, problem.data.get_knowledge(name)  # rows of truly unseen classes are NaN
 
-    def niwt(strength: float) -> Tensor:
-        found = solve(problem, knowledge, strength)
+    def niwt(setting: Any) -> Tensor:
+        found = solve(problem, knowledge, setting)
         return problem.judge(found.weight, found.bias)
 
     def eszsl(ridges: list[float]) -> Tensor:
@@ -589,7 +630,7 @@ def choose_step(
 
     def compute() -> tuple[dict[str, Tensor], dict]:
         pairs = [[a, b] for a in RIDGES for b in RIDGES]
-        return {}, {"niwt": compare(folder.config.strengths, niwt, problem), "eszsl": compare(pairs, eszsl, problem)}
+        return {}, {"niwt": compare(map_settings(folder.config), niwt, problem), "eszsl": compare(pairs, eszsl, problem)}
 
     key = content_hash(problem.key, knowledge.values, solver_settings(folder.config), folder.config.strengths)
     return folder.step(f"choice-{name}", key, compute, f"settings for {name}, on held-out seen classes")[1]
@@ -599,18 +640,18 @@ def solve_step(
     folder: RunFolder,  # keeps the weights
     problem: Problem,  # the real problem
     knowledge: DomainKnowledge,  # what is known of the classes
-    strength: float,  # of the map, as chosen
+    setting: Any,  # of the map, as chosen
 ) -> tuple[dict[str, Tensor], dict]:  # weight (U, D), bias (U,), cosine and fresh (U,); solver, objective, both cosines' means, reason for stopping, history
     "Classifiers for the unseen classes, by the settings that were chosen."
 
     def compute() -> tuple[dict[str, Tensor], dict]:
-        found = solve(problem, knowledge, strength)
+        found = solve(problem, knowledge, setting)
         fresh = found.cosine if found.fresh is None else found.fresh
         facts = {"solver": found.solver, "objective": found.objective, "cosine": float(found.cosine.mean()), "fresh": float(fresh.mean())}
         facts |= {"reason": found.reason, "history": found.history.to_dict("list")}
         return {"weight": found.weight, "bias": found.bias, "cosine": found.cosine, "fresh": fresh}, facts
 
-    key = content_hash(problem.key, knowledge.values, solver_settings(folder.config), strength)
+    key = content_hash(problem.key, knowledge.values, solver_settings(folder.config), setting)
     return folder.step(f"weights-{knowledge.name}", key, compute, f"classifiers from {knowledge.name}")
 
 # %% ../nbs/11_pipeline.ipynb #ea334312
@@ -618,7 +659,7 @@ def control_step(
     folder: RunFolder,  # keeps the rows
     problem: Problem,  # the real problem
     knowledge: DomainKnowledge,  # what is known of the classes
-    strength: float,  # of the map, as chosen for the true knowledge
+    setting: Any,  # of the map, as chosen for the true knowledge
     gamma: float,  # as chosen for the true knowledge
 ) -> list[dict[str, Any]]:  # an uncalibrated and a calibrated row, means over `shuffles` runs; none if `shuffles` is 0
     "The same method with the knowledge of every class given to another one."
@@ -626,7 +667,7 @@ def control_step(
 
     def one(number: int) -> list[dict[str, Any]]:
         wrong = knowledge.shuffled(1000 * config.seed + number)
-        found = solve(problem, wrong, strength)
+        found = solve(problem, wrong, setting)
         scores = problem.judge(found.weight, found.bias)
         return metric_rows("NIWT, shuffled", knowledge.name, scores, data.labels[problem.test], data.seen, data.unseen, gamma, config.seed)
 
@@ -635,7 +676,7 @@ def control_step(
         mean = lambda i, k: float(np.mean([run[i][k] for run in runs]))  # noqa: E731
         return {}, {"rows": [{**row, **{k: mean(i, k) for k in ("U", "S", "H", "T1", "AUSUC")}} for i, row in enumerate(runs[0])]}
 
-    key = content_hash(problem.key, knowledge.values, solver_settings(config), strength, gamma, config.shuffles)
+    key = content_hash(problem.key, knowledge.values, solver_settings(config), setting, gamma, config.shuffles)
     if not config.shuffles:
         return []
     return folder.step(f"control-{knowledge.name}", key, compute, f"control: shuffled {knowledge.name}, {config.shuffles} times")[1]["rows"]
@@ -805,7 +846,9 @@ def draw_charts(
         for ending, width in (("", 760), ("-small", 460))[: 1 if name in TOO_WIDE else 2]:
             fig = draw(width)
             fig.set_dpi(160)
-            image = Image.open(io.BytesIO(figure_png(fig))).convert("RGB").quantize(96)
+            canvas = FigureCanvasAgg(fig)
+            canvas.draw()
+            image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB").quantize(96)
             out = io.BytesIO()
             image.save(out, "PNG", optimize=True)
             write(f"{name}{ending}.png", out.getvalue())
@@ -908,7 +951,8 @@ def describe(
     choices = []
     for name, part in judged.items():
         found = part["choice"]["niwt"]
-        choices.append([f"strength of the map, {name}", f"{found['best']} of {', '.join(str(r['setting']) for r in found['table'])}"])
+        chosen, *tried = (" ".join(map(str, s)) if isinstance(s, list) else str(s) for s in (found["best"], *(r["setting"] for r in found["table"])))
+        choices.append([f"{'map and strength' if config.map == 'auto' else 'strength of the map'}, {name}", f"{chosen} of {', '.join(tried)}"])
         choices.append([f"gamma, {name}", f"{found['gamma']:.3f} (NIWT), {part['choice']['eszsl']['gamma']:.3f} (ESZSL)"])
         choices.append([f"solver, {name}", f"{part['facts']['solver']}: {part['facts']['reason']}"])
         reached = f"{part['facts']['cosine']:.3f} on the images used, {part['facts']['fresh']:.3f} on other ones"
