@@ -289,7 +289,8 @@ def score_verdicts(
         for verdict, sign in (("for", 1), ("against", -1), ("open", 0)):
             claims = [(v == sign) & said & pick[:, None] for v, said in calls]
             right, control = (float((truth[c] == (sign >= 0)).float().mean()) for c in claims)
-            rows.append({"group": group, "verdict": verdict, "right": right, "control": control, "per_image": int(claims[0].sum()) / max(int(pick.sum()), 1), "n": int(pick.sum())})
+            often, images = int(claims[0].sum()), int(pick.sum())
+            rows.append({"group": group, "verdict": verdict, "right": right, "control": control, "per_image": often / max(images, 1), "n": images})
     return pd.DataFrame(rows)
 
 # %% ../nbs/08a_scores.ipynb #dbefea2e
@@ -663,8 +664,10 @@ def drawn_with_cue(
     indices: Tensor,  # (n,) image indices
     on: bool,  # with berries
 ) -> Tensor:  # (n, 3, H, W) preprocessed
-    "The same birds with berries in the background of all of them, or of none."
+    "The same birds with berries in the background of all of them, or of none; raises `NiwtError` for images that are no drawings."
     drawn = data.images
+    if not isinstance(drawn, FieldGuideImages):
+        raise NiwtError(f"only drawings of the field guide can be drawn again; data set {data.name!r} has {type(drawn).__name__}")
     every = FieldGuideImages(drawn.looks, drawn.poses, torch.full_like(drawn.cues, on), drawn.species, drawn.size)
     return torch.stack([field_guide_transform(every[i]) for i in torch.as_tensor(indices).tolist()])
 
@@ -676,7 +679,8 @@ def cue_rates(
 ) -> pd.DataFrame:  # a row a network: right names of berry species and others, bare and with berries; pulled: named as a berry species only because of berries
     "What berries in the background do to the names that networks give."
     test = data.test_seen if indices is None else indices
-    share = torch.stack([data.images.cues[data.train[data.labels[data.train] == c]].float().mean() for c in data.seen])
+    shown_in: Any = getattr(data.images, "cues", torch.zeros(len(data), dtype=torch.bool))
+    share = torch.stack([shown_in[data.train[data.labels[data.train] == c]].float().mean() for c in data.seen])
     cued, columns = (share > 0.5).nonzero().flatten(), columns_of(data)[data.labels[test]]
     here, (bare, berries) = torch.isin(columns, cued), (drawn_with_cue(data, test, on) for on in (False, True))
     rows = []
