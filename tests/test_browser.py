@@ -31,6 +31,7 @@ return [...all('img, select, button').filter(x => box(x).width && box(x).right >
 ...all('.niwt-scroll, .niwt-rows').filter(x => box(x).right > right || getComputedStyle(x).overflowX != 'auto'),
 ...all('.noUi-target').filter(x => box(x).width && box(x).width < 60), ...all('select').filter(x => box(x).width && x.selectedIndex < 0),
 ...all('.niwt-rows img').filter(x => box(x).height < 290)].map(x => x.outerHTML.slice(0, 90)) }"""
+OPEN = "async ([path, id]) => { const a = window.jupyterapp; await a.restored; await a.commands.execute('docmanager:open', {path, kernel: {id}}) }"
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt-get install chromium")
 
 
@@ -61,6 +62,7 @@ class Lab:
         env |= {"OMP_NUM_THREADS": "1", "IN_TEST": "0"}
         options = ["--no-browser", "--ip=127.0.0.1", f"--port={self.port}", "--ServerApp.port_retries=0", "--ServerApp.allow_root=True"]
         options += [f"--ServerApp.root_dir={self.root}", f"--IdentityProvider.token={self.token}", "--LabApp.news_url=None"]
+        options += ["--LabApp.expose_app_in_browser=True"]  # to open a notebook on a kernel of our choice
         self.log = open(folder / "log", "w")  # noqa: SIM115 (closed in `close`)
         self.process = subprocess.Popen([sys.executable, "-m", "jupyterlab", *options], env=env, stdout=self.log, stderr=subprocess.STDOUT)
         self.runtime, self.client, self.notebooks = folder / "runtime", None, {}
@@ -85,8 +87,7 @@ class Lab:
         for name in WIDGETS:
             self.notebooks[name] = place_lesson(name, self.root)
         kernel = self.call("api/kernels", {"name": "python3"})
-        for file, _ in self.notebooks.values():
-            self.call("api/sessions", {"path": file, "name": file, "type": "notebook", "kernel": {"id": kernel["id"]}})
+        self.kernel = kernel["id"]
         self.client = BlockingKernelClient(connection_file=str(self.runtime / f"kernel-{kernel['id']}.json"))
         self.client.load_connection_file()
         self.client.start_channels()
@@ -204,7 +205,10 @@ def show(lab, context, tmp_path):
         page.on("pageerror", lambda e: wrong.append(str(e)))
         pages.append((name, page, wrong))
         file, place = lab.notebooks[name]
-        page.goto(f"http://127.0.0.1:{lab.port}/lab/tree/{file}?token={lab.token}&reset")
+        page.goto(f"http://127.0.0.1:{lab.port}/lab?token={lab.token}&reset")
+        page.wait_for_function("window.jupyterapp?.commands.hasCommand('docmanager:open')", timeout=90_000)
+        # told the kernel, a Lab that does not know yet what is running cannot start another one
+        page.evaluate(OPEN, [file, lab.kernel])
         cell = page.locator(".jp-Notebook .jp-Cell").nth(place)
         cell.locator(".cm-content").first.wait_for(timeout=60_000)
         page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for(timeout=60_000)  # asked earlier, a busy Lab loses the wish to run
