@@ -31,7 +31,8 @@ return [...all('img, select, button').filter(x => box(x).width && box(x).right >
 ...all('.niwt-scroll, .niwt-rows').filter(x => box(x).right > right || getComputedStyle(x).overflowX != 'auto'),
 ...all('.noUi-target').filter(x => box(x).width && box(x).width < 60), ...all('select').filter(x => box(x).width && x.selectedIndex < 0),
 ...all('.niwt-rows img').filter(x => box(x).height < 290)].map(x => x.outerHTML.slice(0, 90)) }"""
-OPEN = "async ([path, id]) => { const a = window.jupyterapp; await a.restored; await a.commands.execute('docmanager:open', {path, kernel: {id}}) }"
+NOW = "() => window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel"  # of the notebook in front
+CHANGE = "id => window.jupyterapp.shell.currentWidget.sessionContext.changeKernel({id})"
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt-get install chromium")
 
 
@@ -205,13 +206,19 @@ def show(lab, context, tmp_path):
         page.on("pageerror", lambda e: wrong.append(str(e)))
         pages.append((name, page, wrong))
         file, place = lab.notebooks[name]
-        page.goto(f"http://127.0.0.1:{lab.port}/lab?token={lab.token}&reset")
-        page.wait_for_function("window.jupyterapp?.commands.hasCommand('docmanager:open')", timeout=90_000)
-        # told the kernel, a Lab that does not know yet what is running cannot start another one
-        page.evaluate(OPEN, [file, lab.kernel])
+        page.goto(f"http://127.0.0.1:{lab.port}/lab/tree/{file}?token={lab.token}&reset")
         cell = page.locator(".jp-Notebook .jp-Cell").nth(place)
         cell.locator(".cm-content").first.wait_for(timeout=60_000)
-        page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for(timeout=60_000)  # asked earlier, a busy Lab loses the wish to run
+        idle = page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]")
+        for _ in range(10):  # a Lab starts a kernel of its own, at times twice, and shuts the first one down: ours is given to it when it is done
+            page.wait_for_function(f"({NOW})()?.connectionStatus == 'connected'", timeout=60_000)
+            idle.wait_for(timeout=60_000)  # asked earlier, it loses the wish to run
+            if page.evaluate(f"({NOW})().id") == lab.kernel:
+                break
+            page.wait_for_timeout(1000)
+            page.evaluate(CHANGE, lab.kernel)
+            page.wait_for_timeout(1000)
+        wrong.clear()  # what the Lab said about kernels that it gave up is no fault of the widget
         cell.locator(".cm-content").first.click()
         page.wait_for_timeout(500)
         page.keyboard.press("Control+Enter")
