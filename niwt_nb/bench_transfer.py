@@ -21,12 +21,12 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from .bench import bench_row, bench_table, register
-from .data import ZeroShotData
+from .data import ZeroShotData, first_of_each
 from .fieldguide import field_guide
 from .mapping import RidgeMap
 from .network import CutNetwork, columns_of, cut, extract_features, fit_head, load_backbone, with_head
 from .readers import read_cub
-from .transfer import closed_form, pooled_jacobian, solve_lbfgs, transfer_weights
+from .transfer import certificate, closed_form, pooled_jacobian, solve_lbfgs, transfer_weights
 
 # %% ../nbs/11d_bench_transfer.ipynb #60d7ea07
 def cpu_seconds(
@@ -67,17 +67,17 @@ def solver_rows(
     theirs = transfer_weights(network, importance, images, solver="reference", lam=lam, lr=lr, max_steps=max_steps)
     peer, rows = f"reference, {len(theirs.history)} steps", []
     built, jacobian = cpu_seconds(lambda: pooled_jacobian(network, images, fresh=0), min(repeats, 3), 0)
-    full, (_, history, _) = cpu_seconds(lambda: solve_lbfgs(jacobian, importance, network.head, lam), repeats, 0)
+    full, (weight, history, _) = cpu_seconds(lambda: solve_lbfgs(jacobian, importance, network.head, lam), repeats, 0)
     reached = history["loss"] <= theirs.objective
-    ends = {"to its end": (full, len(history) - 1)}
+    ends = {"to its end": (full, len(history) - 1, weight)}
     if reached.any():
         first = int(reached.idxmax())
-        early = cpu_seconds(lambda: solve_lbfgs(jacobian, importance, network.head, lam, steps=first), repeats, 0)[0]
-        ends = {"to the reference's objective": (early, first)} | ends
-    for end, (seconds, steps) in ends.items():
+        early, (weight, _, _) = cpu_seconds(lambda: solve_lbfgs(jacobian, importance, network.head, lam, steps=first), repeats, 0)
+        ends = {"to the reference's objective": (early, first, weight)} | ends
+    for end, (seconds, steps, weight) in ends.items():
         for ready, before in (("G ready", 0.0), (f"G included ({jacobian.how})", built)):
             rows.append(bench_row(f"{name}: lbfgs {end}, {steps} steps, {ready}", "CPU time", "s", before + seconds, peer, theirs.seconds, repeats))
-        objective = transfer_weights(network, importance, jacobian, solver="lbfgs", lam=lam, steps=steps).objective
+        objective = certificate(network, weight, importance, jacobian, lam)[0]
         rows.append(bench_row(f"{name}: lbfgs {end}", "objective", "1", objective, peer, theirs.objective))
     form = closed_form(jacobian.mean, network.head.weight.detach().mean(0), 0.1)
     one = cpu_seconds(lambda: form.solve(importance[:1]), max(repeats, 5))[0]
@@ -160,8 +160,7 @@ def photo_problems(
 ) -> list[TransferProblem]:  # one a layer; lambda 1e-2
     "CUB photographs and attributes on a network with a head for the seen birds."
     data, loaded = read_cub(root, splits, image_attributes=False), load_backbone(backbone)
-    row = columns_of(data)[data.labels[data.train]]
-    few = torch.cat([data.train[row == c][:each] for c in range(len(data.seen))])
+    few = first_of_each(data, data.train, data.seen, each)
     example = torch.stack([loaded.preprocess(data.images[int(i)]) for i in few[:2]])
     first = cut(loaded.model.requires_grad_(False), layers[0], example)
     head = fit_head(extract_features(first, data, few, loaded.preprocess), columns_of(data)[data.labels[few]], len(data.seen))

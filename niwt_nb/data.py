@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['as_values', 'as_ids', 'DomainKnowledge', 'ImageSubset', 'NoImages', 'propose_val_classes', 'ZeroShotData', 'Batches',
-           'batches', 'excerpt']
+           'batches', 'first_of_each', 'excerpt']
 
 # %% ../nbs/01_data.ipynb #f013c99e
 import warnings
@@ -578,6 +578,17 @@ def batches(
         raise NiwtError(f"batch_size must be at least 1, got {batch_size}")
     return Batches(data, as_ids(indices, "indices", len(data), unique=False), transform, batch_size, quiet, desc, on_error, threads)
 
+# %% ../nbs/01_data.ipynb #7464984b
+def first_of_each(
+    data: ZeroShotData,  # with labels
+    indices: Tensor,  # (n,) images to choose from
+    classes: Any,  # class ids, in the order wanted
+    most: int | None,  # of each class; None: all
+) -> Tensor:  # image indices, class after class
+    "The first few images of each class, in the order of `indices`."
+    labels = data.labels[indices]
+    return torch.cat([indices[labels == c][:most] for c in torch.as_tensor(classes).tolist()])
+
 # %% ../nbs/01_data.ipynb #64c579ce
 def excerpt(
     data: ZeroShotData,  # a large data set
@@ -599,7 +610,7 @@ def excerpt(
     index = {}
     for split in ("train", "test_seen", "test_unseen"):
         every = getattr(data, split).sort().values
-        index[split] = torch.cat([every[data.labels[every] == c][:per_class] for c in classes.tolist()])
+        index[split] = first_of_each(data, every, classes, per_class)
     keep = torch.cat(list(index.values())).sort().values
     place = {int(c): i for i, c in enumerate(classes)}
     number = lambda ids: torch.tensor([place[c] for c in ids.tolist() if c in place], dtype=torch.long)  # noqa: E731

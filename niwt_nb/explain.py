@@ -9,9 +9,9 @@ __all__ = ['OPENING', 'PART_WORDS', 'DICTIONARY_PAGE', 'readable', 'phrase', 'li
            'Explainer', 'neuron_answers', 'lift_of', 'name_evidence', 'choose_names', 'name_floor', 'evidence_scale',
            'evidence', 'attribute_rows', 'fair_scores', 'make_explainer', 'peaks', 'measure_seen', 'fit_explainer',
            'check_size', 'choose_words', 'explain_prediction', 'verdicts', 'Explanations', 'without', 'neurons_behind',
-           'explain_batch', 'join', 'explain_images', 'lacking', 'sentence', 'trust', 'phrases_in', 'phrase_uses',
-           'phrase_knowledge', 'nearest_phrases', 'attribute_view', 'attribute_map', 'source_pixels', 'object_masks',
-           'part_points', 'parts_of', 'name_neurons', 'region', 'TopImages', 'top_images', 'thumbnail',
+           'explain_batch', 'join', 'explain_images', 'lacking', 'telling', 'sentence', 'trust', 'phrases_in',
+           'phrase_uses', 'phrase_knowledge', 'nearest_phrases', 'attribute_view', 'attribute_map', 'source_pixels',
+           'object_masks', 'part_points', 'parts_of', 'name_neurons', 'region', 'TopImages', 'top_images', 'thumbnail',
            'dictionary_html', 'neuron_dictionary', 'dictionary_page', 'as_seen', 'NeuronEdit', 'edit_neurons',
            'edit_effect', 'background_evidence', 'suspicious_neurons', 'refit_head', 'repair_background']
 
@@ -35,10 +35,11 @@ from PIL import Image, ImageFilter
 from torch import Tensor, nn
 
 from .core import NiwtError, check_name, progress
-from .data import DomainKnowledge, batches
+from .data import DomainKnowledge, batches, first_of_each
 from .importance import head_classes
 from .mapping import ImportanceMap, RidgeMap, inverse_map
 from .network import extract_features, fit_head
+from .transfer import replace_classes
 
 # %% ../nbs/08_explain.ipynb #b8836f21
 def readable(
@@ -517,7 +518,7 @@ def measure_seen(
     "One pass over some training images of each seen class; classes count equally."
     columns = head_classes(data, network.head, columns)
     row_of = {int(c): i for i, c in enumerate(columns)}
-    pick = torch.cat([data.train[data.labels[data.train] == c][:per_class] for c in data.seen])
+    pick = first_of_each(data, data.train, data.seen, per_class)
     importance, peak, features, ids = [], [], [], []
     for x, y, _ in progress(batches(data, pick, transform, batch_size), "measuring importances", -(-len(pick) // batch_size), quiet):
         a = layer_activations(network, x)
@@ -773,6 +774,14 @@ def lacking(
     words = table[table["verdict"] == "against"].sort_values("found", kind="stable")["attribute"].head(most)
     return f" Against it: the network looked for {listing([phrase(a) for a in words])}, which the picture does not seem to show." if len(words) else ""
 
+# %% ../nbs/08_explain.ipynb #f2d398f7
+def telling(
+    table: pd.DataFrame,  # from `explain_prediction` or `Explanations.frame`
+) -> str:  # a phrase, or nothing
+    "The word for a class that sets it apart most from the runner-up."
+    good = table[(table["verdict"] == "for") & (table["contrast"] > 0)].sort_values("contrast", ascending=False)
+    return "".join(phrase(a) for a in good["attribute"].head(1))
+
 # %% ../nbs/08_explain.ipynb #13a95406
 def sentence(
     table: pd.DataFrame,  # from `explain_prediction` or `Explanations.frame`
@@ -787,13 +796,11 @@ def sentence(
     text = f"This is {sure} {'an' if name[:1].lower() in 'aeiou' else 'a'} {name} ({p:.0%})"
     text += f", for {listing([phrase(a) for a in good['attribute'].head(most)])}." if len(good) else ", though nothing that has a name speaks for it."
     text += lacking(table)
-    telling = good.sort_values("contrast", ascending=False)
-    telling = telling[telling["contrast"] > 0]["attribute"].head(1)
-    rival = readable(table.attrs["runner_up"])
+    word, rival = telling(table), readable(table.attrs["runner_up"])
     if asked:
-        text += f" What tells it most from {rival}: {phrase(telling.iloc[0])}." if len(telling) else f" None of these words tells it from {rival}."
+        text += f" What tells it most from {rival}: {word}." if word else f" None of these words tells it from {rival}."
     else:
-        text += f" Next comes {rival}; what tells them apart most is {phrase(telling.iloc[0])}." if len(telling) else f" Next comes {rival}."
+        text += f" Next comes {rival}; what tells them apart most is {word}." if word else f" Next comes {rival}."
     return text + (" The network was never shown one; it knows the species from its description." if unseen else "")
 
 # %% ../nbs/08_explain.ipynb #a84fb24f
@@ -1271,11 +1278,8 @@ def refit_head(
     place = torch.full((int(columns.max()) + 1,), -1)
     place[columns[shown]] = torch.arange(int(shown.sum()))
     new = fit_head(features, place[labels], int(shown.sum()), l2=l2)
-    head = nn.Linear(view.head.in_features, len(columns)).requires_grad_(False).to(view.head.weight)
-    head.weight.copy_(view.head.weight)
-    head.bias.copy_(torch.zeros(len(columns)) if view.head.bias is None else view.head.bias)
-    head.weight[shown], head.bias[shown] = new.weight.detach().to(head.weight), new.bias.detach().to(head.weight)
-    return NetworkView(view, head)
+    head = replace_classes(view.head, shown.nonzero().flatten().tolist(), new.weight.detach(), new.bias.detach())
+    return NetworkView(view, head.requires_grad_(False))
 
 # %% ../nbs/08_explain.ipynb #16fe152a
 def repair_background(

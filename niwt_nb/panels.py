@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['text_width', 'short', 'wrapped', 'Area', 'panel_figure', 'panel_pixels', 'panel_png', 'stack_page', 'enlarged',
            'Pixels', 'paint_mosaic', 'paint_beside', 'row_label', 'paint_bars', 'paint_change', 'map_order', 'map_axes',
-           'paint_map_ground', 'paint_map_choice', 'paint_map', 'agreement_axes', 'paint_agreement',
-           'paint_agreement_focus', 'paint_curve', 'paint_gamma', 'paint_words']
+           'paint_map_ground', 'paint_map_choice', 'agreement_axes', 'paint_agreement', 'paint_agreement_focus',
+           'paint_curve', 'paint_gamma', 'paint_words']
 
 # %% ../nbs/09b_panels.ipynb #caa50cf7
 import io
@@ -411,20 +411,6 @@ def paint_map_choice(
         box = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}  # the plain name lies below
         style: dict[str, Any] = {"ha": "right", "va": "center_baseline", "fontsize": 8.5, "fontweight": "bold", "bbox": box}
         ax.annotate(told, (0, i), (-3.5, 0), xycoords=side, textcoords="offset points", annotation_clip=False, **style)
-
-# %% ../nbs/09b_panels.ipynb #5e1f9a07
-def paint_map(
-    area: Area,  # where
-    effects: np.ndarray,  # (A, K) signed
-    rows: np.ndarray,  # attribute numbers in the order shown
-    columns: np.ndarray,  # neuron numbers in the order shown
-    names: Sequence[str],  # A attribute names
-    attribute: int | None = None,  # framed
-    neuron: int | None = None,  # framed
-) -> None:
-    "The heatmap from attributes to neurons with one of each framed."
-    paint_map_ground(area, effects, rows, columns, names)
-    paint_map_choice(area, rows, columns, names, attribute, neuron)
 
 # %% ../nbs/09b_panels.ipynb #5e1f9a09
 def agreement_axes(

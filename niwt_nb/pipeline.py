@@ -45,9 +45,9 @@ from niwt_nb.comparison import (
     with_combination,
 )
 from .core import NiwtError, check_name, content_hash, load_tensors, model_hash, progress, seeded
-from .data import DomainKnowledge, ZeroShotData, batches, excerpt
+from .data import DomainKnowledge, ZeroShotData, batches, excerpt, first_of_each
 from .evaluate import ESZSL, ausuc, chance, choose_gamma, gzsl, head_scores, metric_rows, predict, seen_unseen_curve, stack
-from .explain import Explainer, explain_prediction, grad_cam, lacking, listing, make_explainer, name_neurons, phrase, phrase_knowledge, readable, trust
+from .explain import Explainer, explain_prediction, grad_cam, lacking, listing, make_explainer, name_neurons, phrase, phrase_knowledge, readable, telling, trust
 from .fieldguide import field_guide
 from .figures import balance_curve, class_bars, confusion_figure, figure_png, history_figure, metrics_bars, overlay
 from .images import ImageFiles
@@ -754,9 +754,8 @@ def because(
     "What speaks for a prediction, what against it, and what tells it from the next class; it says so when nothing speaks for the class."
     good = told[told["verdict"] == "for"]
     text = f"For it: {listing([phrase(a) for a in good['attribute'].head(most)])}." if len(good) else "Nothing that has a name speaks for this class here."
-    telling = good[good["contrast"] > 0].sort_values("contrast", ascending=False)["attribute"].head(1)
-    rival = readable(told.attrs["runner_up"])
-    return text + lacking(told) + (f" What tells it most from {rival}: {phrase(telling.iloc[0])}." if len(telling) else "")
+    word = telling(told)
+    return text + lacking(told) + (f" What tells it most from {readable(told.attrs['runner_up'])}: {word}." if word else "")
 
 # %% ../nbs/11_pipeline.ipynb #f5c51102
 def explain_cases(
@@ -809,7 +808,7 @@ def explainer_of(
     "The inverse map, and what features and activity of training images say, ready to explain predictions."
     data, photos = problem.data, problem.photos
     network = with_head(problem.network, extend(problem.network.head, weight, bias))
-    some = torch.cat([data.train[data.labels[data.train] == c][:per_class] for c in data.seen])
+    some = first_of_each(data, data.train, data.seen, per_class)
     measured: dict[str, Any] = {"features": photos.features[some], "feature_classes": data.labels[some]}
     return make_explainer(network, data.classes, knowledge, problem.importance, data.seen, problem.columns, **measured)
 

@@ -16,7 +16,6 @@ from typing import Any
 
 import ipywidgets as widgets
 import numpy as np
-import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
@@ -1213,9 +1212,9 @@ class ExplanationViewer(PictureExplorer):
         "Words, signed strengths (what speaks against the class counts as negative) and which of them are left open."
         t = self.study.table
         signed = t["strength"].abs() * np.where(t["verdict"] == "against", -1, 1)
-        t = t.assign(signed=signed, open=t["verdict"] == "open").sort_values(["open", "signed"], ascending=[True, False], kind="stable")
-        t = pd.concat([t[~t["open"] & (t["signed"] > 0)], t[t["open"]], t[t["signed"] < 0]])
-        return [phrase(a) for a in t["attribute"]], t["signed"].tolist(), t["open"].tolist()
+        place = t["verdict"].map({"for": 0, "open": 1, "against": 2})
+        t = t.assign(signed=signed, place=place).sort_values(["place", "signed"], ascending=[True, False], kind="stable")
+        return [phrase(a) for a in t["attribute"]], t["signed"].tolist(), (t["verdict"] == "open").tolist()
 
     def _paint_maps(self) -> Callable[[Area], None]:
         s, picture = self.study, self.seen_picture

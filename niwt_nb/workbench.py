@@ -25,7 +25,7 @@ from sklearn.base import clone
 from torch import Tensor, nn
 
 from .core import NiwtError, check_name
-from .data import DomainKnowledge, ZeroShotData
+from .data import DomainKnowledge, ZeroShotData, first_of_each
 from .evaluate import ausuc, choose_gamma, seen_unseen_curve
 from .explain import Explainer, check_neurons, choose_words, explain_batch, fit_explainer, layer_activations, layer_gradient, name_neurons
 from .explain import peaks, phrase, readable, region, sentence, to_size, trust, weighted_map
@@ -138,10 +138,7 @@ def some_of_each(
     per_class: int | None,  # at most so many of each class; None: all
 ) -> Tensor:  # image indices, the first ones of each class
     "The first images of each class."
-    if per_class is None:
-        return indices
-    labels = data.labels[indices]
-    return torch.cat([indices[labels == c][:per_class] for c in labels.unique()])
+    return indices if per_class is None else first_of_each(data, indices, data.labels[indices].unique(), per_class)
 
 # %% ../nbs/09a_workbench.ipynb #b688a10a
 def head_for(
