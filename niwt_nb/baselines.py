@@ -39,7 +39,7 @@ def minimise(
     weight_decay: float = 0.0,  # L2 penalty in Adam's gradient
 ) -> list[float]:  # mean loss of each epoch
     "Adam over shuffled batches; the order comes from torch's current random stream."
-    optimiser = torch.optim.Adam(list(parameters), lr=lr, weight_decay=weight_decay)
+    optimiser = torch.optim.Adam(list(parameters), lr=lr, weight_decay=weight_decay, fused=True)
     history = []
     for _ in range(epochs):
         total = 0.0
@@ -299,8 +299,11 @@ class HeadBaseline(Baseline):
         self._fit_rows(k, torch.cat([self.head_.weight, self.head_.bias[:, None]], 1).detach())
 
     def _scores(self, x: Tensor, k: Tensor) -> Tensor:
-        rows = self._rows(k)
+        new = torch.ones(len(k), dtype=torch.bool).index_fill(0, self.classes_, False)
+        rows = x.new_zeros(len(k), x.shape[1] + 1)
         rows[self.classes_] = torch.cat([self.head_.weight, self.head_.bias[:, None]], 1).detach()
+        if bool(new.any()):
+            rows[new] = self._rows(k[new])
         return x @ rows[:, :-1].T + rows[:, -1]
 
     def _fit_rows(self, k: Tensor, rows: Tensor) -> None:

@@ -144,7 +144,7 @@ class CosineLinearMap(ImportanceMap):
             basis, w = self._start(x, y)
             xt, yt = torch.tensor(x @ basis, dtype=torch.float32), torch.nn.functional.normalize(torch.tensor(y, dtype=torch.float32))
             w.requires_grad_(True)
-            adam, batch, self.loss_ = torch.optim.Adam([w], lr=self.lr), self.batch_size or len(x), []
+            adam, batch, self.loss_ = torch.optim.Adam([w], lr=self.lr, fused=True), self.batch_size or len(x), []
             for _ in range(self.epochs):
                 total = 0.0
                 for rows in torch.randperm(len(x)).split(batch):
