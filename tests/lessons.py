@@ -68,7 +68,7 @@ def solutions(book: dict[str, Any]) -> list[tuple[str, str]]:
     return pairs
 
 
-def fewer_colours(png: str, most: int = 300_000) -> str:
+def fewer_colours(png: str, most: int = 40_000) -> str:
     "A picture as it is, or with 256 colours if it has more than `most` bytes: a page of noisy drawings then takes a third. Base64 in, base64 out."
     content = base64.b64decode(png)
     if len(content) > most:

@@ -18,7 +18,7 @@ def test_is_a_valid_notebook_without_widget_state(path):
     found = [c.id for c in book.cells]
     assert len(found) == len(set(found)), "cell ids repeat"
     assert "widgets" not in book.metadata, "widget state is stored in the notebook"
-    limit = 1_000_000 if path in LESSONS else 300_000
+    limit = 450_000 if path in LESSONS else 300_000
     assert path.stat().st_size < limit, f"{path.stat().st_size} bytes, at most {limit}"
 
 
