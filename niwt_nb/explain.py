@@ -38,7 +38,7 @@ from .core import NiwtError, check_name, progress
 from .data import DomainKnowledge, batches, first_of_each
 from .importance import head_classes
 from .mapping import ImportanceMap, RidgeMap, inverse_map
-from .network import extract_features, fit_head
+from .network import colour_range, extract_features, fit_head
 from .transfer import replace_classes
 
 # %% ../nbs/08_explain.ipynb #b8836f21
@@ -1162,7 +1162,7 @@ def as_seen(
     transform: Callable,  # what preprocessed it
 ) -> Image.Image:  # what the network saw, in natural colours
     "Undo the colours of a preprocessing (not its crop), by looking at what it does to black and to white."
-    black, white = (transform(Image.new("RGB", (x.shape[2], x.shape[1]), c)).mean((1, 2))[:, None, None] for c in ("black", "white"))
+    black, white = colour_range(transform)
     pixels = ((x - black) / (white - black)).clamp(0, 1)
     return Image.fromarray((pixels.permute(1, 2, 0).cpu().numpy() * 255).round().astype(np.uint8))
 

@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['field_guide_transform', 'FIELD_GUIDE_WEIGHTS', 'PAPER_LAYERS', 'PowerMean', 'SmallCNN', 'CutNetwork', 'scores_of',
-           'evaluating', 'cut', 'layer_names', 'choose_layer', 'ImageTransform', 'PixelCache', 'mirror', 'cache_images',
-           'one_cycle', 'train_loop', 'erase_squares', 'columns_of', 'hold_out', 'check_outputs', 'accuracy',
-           'KnowledgeHead', 'train_classifier', 'extract_features', 'fit_head', 'with_head', 'Backbone', 'read_weights',
-           'load_weights', 'train_field_guide_network', 'load_backbone', 'bfloat16_works', 'arithmetic',
-           'ActivationCache', 'cache_activations', 'cached_features', 'above', 'CachedImages', 'with_activations',
-           'mixed_loss', 'FineTuned', 'fine_tune', 'choose_epochs']
+           'evaluating', 'cut', 'layer_names', 'choose_layer', 'ImageTransform', 'colour_range', 'at_size',
+           'PixelCache', 'mirror', 'cache_images', 'one_cycle', 'train_loop', 'erase_squares', 'columns_of', 'hold_out',
+           'check_outputs', 'accuracy', 'KnowledgeHead', 'train_classifier', 'extract_features', 'fit_head',
+           'with_head', 'Backbone', 'read_weights', 'load_weights', 'train_field_guide_network', 'load_backbone',
+           'bfloat16_works', 'arithmetic', 'ActivationCache', 'cache_activations', 'cached_features', 'above',
+           'CachedImages', 'with_activations', 'mixed_loss', 'FineTuned', 'fine_tune', 'choose_epochs']
 
 # %% ../nbs/03_network.ipynb #0eb29302
 import contextlib
@@ -534,6 +534,33 @@ class ImageTransform:
 
 field_guide_transform = ImageTransform(64, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 
+# %% ../nbs/03_network.ipynb #92d5c457
+def colour_range(
+    transform: Callable,  # PIL image -> (3, H, W) float tensor
+) -> tuple[Tensor, Tensor]:  # (3, 1, 1) what stands for 0, and what stands for 255
+    "What a preprocessing makes of black and of white."
+    black, white = (transform(Image.new("RGB", (256, 256), c)).amax((1, 2)).view(3, 1, 1) for c in ("black", "white"))
+    return black, white
+
+
+# %% ../nbs/03_network.ipynb #7eec9c87
+def at_size(
+    transform: Callable,  # PIL image -> (3, H, W) float tensor
+    size: int,  # height and width of the result in pixels
+) -> ImageTransform:  # the same colours: short side to `size`, centre crop
+    "A preprocessing for pictures of another size; raises `NiwtError` where it does more to colours than to scale and shift each channel."
+    if size < 8:
+        raise NiwtError(f"pictures of {size} pixels are too small, expected at least 8")
+    low, high = colour_range(transform)
+    std = 1 / (high - low)
+    mean = -low * std
+    sized = ImageTransform(size, mean=tuple(mean.flatten().tolist()), std=tuple(std.flatten().tolist()))
+    trial = Image.new("RGB", (256, 256), (51, 102, 204))
+    if not torch.allclose(sized(trial).amax((1, 2)), transform(trial).amax((1, 2)), atol=1e-2):
+        raise NiwtError("this preprocessing does more to colours than to scale and shift each channel; write one for the other size")
+    return sized
+
+
 # %% ../nbs/03_network.ipynb #ed2abc2e
 @dataclass(frozen=True, eq=False)
 class PixelCache:
@@ -569,8 +596,7 @@ def cache_images(
     quiet: bool = True,  # no progress bar
 ) -> PixelCache:  # the images in memory, n * 3 * H * W bytes
     "Decode images once and keep them as bytes; raises `NiwtError` where an image cannot be read."
-    side = max(data.images[int(indices[0])].size)
-    low, high = (transform(Image.new("RGB", (side, side), c)).amax((1, 2)).view(3, 1, 1) for c in ((0, 0, 0), (255, 255, 255)))
+    low, high = colour_range(transform)
     parts = [((x - low) / (high - low) * 255).round().clamp(0, 255).byte() for x, _, _ in batches(data, indices, transform, quiet=quiet, desc="images")]
     return PixelCache(torch.cat(parts), low, high, data.labels[indices], torch.as_tensor(indices))
 

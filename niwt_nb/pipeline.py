@@ -54,7 +54,7 @@ from .images import ImageFiles
 from .images import readable as leave_out_unreadable
 from .importance import ClassSums, ImportanceEngine, fold_batchnorm, frozen_copy, measure, pool
 from .mapping import CosineLinearMap, ImportanceMap, KernelRidgeMap, LowRankMap, MLPMap, RidgeMap, name_knowledge
-from .network import CutNetwork, FineTuned, SmallCNN, above, cache_images, columns_of, cut, field_guide_transform, fine_tune, fit_head
+from .network import CutNetwork, FineTuned, SmallCNN, above, at_size, cache_images, colour_range, columns_of, cut, field_guide_transform, fine_tune, fit_head
 from .network import load_backbone, train_classifier, with_activations, with_head
 from .presets import beside_paper, departures, get_preset
 from .readers import read_root
@@ -87,14 +87,15 @@ def load_data(
 # %% ../nbs/11_pipeline.ipynb #02b12a9d
 def photos_key(
     data: ZeroShotData,  # any data set
+    pixels: int = 0,  # side of the pictures that a network is given, if it is not its own preprocessing's
 ) -> str:  # 16 hexadecimal digits
     "A key of the pictures: names, sizes and times of change of files; the pixels of 16 of them where there are no files."
-    images = data.images
+    images, asked = data.images, [pixels] if pixels else []
     if isinstance(images, ImageFiles):
         stats = [os.stat(images.path(i)) for i in range(len(images))]
-        return content_hash(images.names, [(s.st_size, s.st_mtime_ns) for s in stats])
+        return content_hash(images.names, [(s.st_size, s.st_mtime_ns) for s in stats], *asked)
     some = np.linspace(0, len(images) - 1, min(16, len(images))).astype(int)
-    return content_hash(len(images), [np.asarray(images[int(i)]) for i in some])
+    return content_hash(len(images), [np.asarray(images[int(i)]) for i in some], *asked)
 
 # %% ../nbs/11_pipeline.ipynb #6bf88422
 def split_key(
@@ -310,11 +311,19 @@ def untrained(
 
 # %% ../nbs/11_pipeline.ipynb #e7a6c9f8
 def load_network(
-    config: RunConfig,  # `model`, `weights`, `layer`, `seed`
+    config: RunConfig,  # `model`, `weights`, `layer`, `pixels`, `seed`
 ) -> tuple[CutNetwork, Callable]:  # the network, cut at its layer, and its preprocessing
-    "The backbone that the settings name, cut and ready."
+    "The backbone that the settings name, cut and ready; raises `NiwtError` where it does not take pictures of `pixels`."
     backbone = load_backbone(config.model, config.weights or None, config.seed)
-    return backbone.cut(config.layer or None, torch.stack([backbone.preprocess(Image.new("RGB", (256, 256), c)) for c in ("teal", "tan")])), backbone.preprocess
+    transform = at_size(backbone.preprocess, config.pixels) if config.pixels else backbone.preprocess
+    example = torch.stack([transform(Image.new("RGB", (256, 256), c)) for c in ("teal", "tan")])
+    if config.pixels:
+        try:
+            with torch.no_grad():
+                backbone.model(example)
+        except (RuntimeError, ValueError, AssertionError) as e:
+            raise NiwtError(f"{config.model!r} does not take pictures of {config.pixels} pixels ({e}); leave `pixels` out") from None
+    return backbone.cut(config.layer or None, example), transform
 
 # %% ../nbs/11_pipeline.ipynb #d7e38ac0
 def tune(
@@ -497,7 +506,7 @@ def problems(
     bench: Bench | None = None,  # see `bench_of`; made here if it is needed and not given; its activations spare a frozen network the photos
 ) -> tuple[Problem, Problem, list[dict]]:  # the real problem, the validation problem, and the history of training (empty if frozen)
     "Everything up to the importance of the seen classes."
-    pictures = photos_key(data)
+    pictures = photos_key(data, folder.config.pixels)
     if folder.config.train == "tail":
         return tuned_problems(folder, bench or bench_of(folder, readable_step(folder, data, quiet), pictures, quiet), pictures, quiet)
     data = readable_step(folder, data, quiet)
@@ -727,8 +736,7 @@ def shown(
     transform: Callable,  # the preprocessing that made it
 ) -> Tensor:  # (3, H, W), 0 to 1
     "The part of an image that the network saw, in its own colours: the preprocessing is asked what it makes of black and of white."
-    side = max(x.shape[1:])
-    low, high = (transform(Image.new("RGB", (side, side), c)).mean((1, 2)).view(3, 1, 1) for c in ("black", "white"))
+    low, high = colour_range(transform)
     return ((x - low) / torch.where(high == low, 1.0, high - low)).clamp(0, 1)
 
 # %% ../nbs/11_pipeline.ipynb #35a3f448
@@ -1061,7 +1069,7 @@ def run(
         data, bench = load_data(config), None
         names = config.knowledge or (next(iter(data.knowledge)),)
         if config.compare == "all" or config.train == "tail":
-            pictures = photos_key(data)
+            pictures = photos_key(data, config.pixels)
             bench = bench_of(folder, readable_step(folder, data, quiet), pictures, quiet)
             data = bench.data
         for name in names:

@@ -71,6 +71,7 @@ class RunConfig:
     image_size: int = setting(64, "side of a drawing in pixels (fieldguide)")
     model: str = setting("fieldguide", "the network: fieldguide (small CNN), a torchvision name, module:function or file.py:function")
     weights: str = setting("", "weights of a torchvision model: DEFAULT, or a local .pt or .safetensors file; empty: random")
+    pixels: int = setting(0, "side of the pictures that a network other than fieldguide is given; 0: as its own preprocessing makes them")
     layer: str = setting("", "layer whose channels are the neurons; empty: the one the network recommends")
     train: str = setting("auto", "network: train all of it from the start; tune: fit the last layer, then fine-tune all of it; "
                          "tail: fine-tune what lies above tune_from; head: fit only the last layer; auto: network for fieldguide, else head")
@@ -113,7 +114,7 @@ class RunConfig:
         for name in ("n_seen", "n_unseen", "image_size", "epochs", "more_epochs", "tune_epochs", "seeds", "n_images", "batch_size", "max_steps"):
             if getattr(self, name) < 1:
                 raise NiwtError(f"{name} is {getattr(self, name)}, expected at least 1")
-        for name in ("shuffles", "cases", "seed", "l2", "lam", "ridge", "tune_mix"):
+        for name in ("shuffles", "cases", "seed", "pixels", "l2", "lam", "ridge", "tune_mix"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise NiwtError(f"{name} is {getattr(self, name)}, expected 0 or more")
         for name in ("lr", "solver_lr", "tune_lr"):
@@ -123,6 +124,8 @@ class RunConfig:
             raise NiwtError(f"tune_hold is {self.tune_hold}, expected a share of at least 0 and below 1")
         if self.excerpt and (len(self.excerpt) != 3 or min(self.excerpt) < 1):
             raise NiwtError(f"excerpt is {list(self.excerpt)}, expected seen classes, unseen classes and images of each, all at least 1")
+        if self.pixels and self.model == "fieldguide":
+            raise NiwtError(f"pixels is {self.pixels}, but the field guide's network takes drawings of image_size; set that")
         if self.tune_from and self.train != "tail" and self.compare != "all":
             raise NiwtError("tune_from is for train = 'tail' and compare = 'all'; set one of them, or leave it out")
         if len(set(self.knowledge)) < len(self.knowledge):
