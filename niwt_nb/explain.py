@@ -32,7 +32,7 @@ import torch
 import torch.nn.functional as F
 from captum.attr import LayerGradCam
 from numpy.typing import NDArray
-from PIL import Image, ImageFilter
+from PIL import Image, ImageFilter, ImageOps
 from torch import Tensor, nn
 
 from .core import NiwtError, check_name, progress
@@ -1158,11 +1158,12 @@ def outlined(
 ) -> Image.Image:  # as wide or as tall as asked for
     "A small picture with a region outlined."
     size = (max(1, round(image.width * side / max(image.size))), max(1, round(image.height * side / max(image.size))))
-    small = image.convert("RGB").resize(size, Image.Resampling.NEAREST if max(image.size) <= side else Image.Resampling.LANCZOS)
+    small = image.convert("RGB").resize(size, Image.Resampling.NEAREST if side % max(image.size) == 0 else Image.Resampling.LANCZOS)
     if outline is not None and bool(outline.any()):
         mask = Image.fromarray((outline.cpu().numpy() * 255).astype(np.uint8)).resize(size, Image.Resampling.BILINEAR)
         mask = mask.point(lambda v: 255 if v > 127 else 0)
-        inside, core, around = (np.asarray(m) > 0 for m in (mask, mask.filter(ImageFilter.MinFilter(5)), mask.filter(ImageFilter.MaxFilter(3))))
+        shrunk = ImageOps.expand(mask, 2).filter(ImageFilter.MinFilter(5)).crop((2, 2, size[0] + 2, size[1] + 2))  # the line goes on along the edge
+        inside, core, around = (np.asarray(m) > 0 for m in (mask, shrunk, mask.filter(ImageFilter.MaxFilter(3))))
         pixels = np.asarray(small).copy()
         pixels[around & ~inside] = (20, 20, 20)
         pixels[inside & ~core] = (240, 228, 66)  # two pixels of yellow in a dark line, to be seen on any ground
@@ -1173,7 +1174,7 @@ def outlined(
 def thumbnail(
     image: Image.Image,  # the picture
     outline: Tensor | None = None,  # (H, W) bool region to draw around, of any size
-    side: int = 96,  # pixels of the longer side
+    side: int = 128,  # pixels of the longer side
 ) -> str:  # a data URI
     "A small JPEG with a region outlined, as text that fits into an HTML page."
     out = io.BytesIO()
@@ -1186,7 +1187,8 @@ DICTIONARY_PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8">
 body{{font:16px/1.45 system-ui,sans-serif;color:#222;margin:2rem auto;max-width:70rem;padding:0 1rem}}
 input{{font:inherit;padding:.4rem .6rem;width:min(24rem,100%);border:1px solid #888;border-radius:.3rem}}
 article{{display:grid;grid-template-columns:14rem 1fr;gap:1rem;padding:.8rem 0;border-top:1px solid #ddd}}
-h2{{font-size:1rem;margin:0}} p{{margin:.1rem 0;color:#555;font-size:.9rem}} .pics{{display:flex;flex-wrap:wrap;gap:.4rem}} img{{width:96px;height:96px}}
+h2{{font-size:1rem;margin:0}} p{{margin:.1rem 0;color:#555;font-size:.9rem}}
+.pics{{display:flex;flex-wrap:wrap;gap:.4rem;align-content:start;align-items:start}} img{{width:calc((100% - 1.6rem)/5);min-width:60px;max-width:128px;height:auto;aspect-ratio:1;object-fit:contain}} main{{margin-top:1rem}}
 .none h2{{font-weight:400;font-style:italic}} meter{{width:5.5rem}} @media(max-width:40rem){{article{{grid-template-columns:1fr}}}}
 </style></head><body><h1>{title}</h1><p>{about}</p>
 <p><label>Show neurons whose names contain <input id="q" type="search" autocomplete="off"></label> <span id="n" aria-live="polite"></span></p>
@@ -1212,7 +1214,9 @@ def dictionary_html(
         name, second = html.escape(readable(entry["name"])), html.escape(readable(entry["second"]))
         words = html.escape(f"neuron {entry['neuron']} {readable(entry['name'])} {readable(entry['second'])}".lower())
         sure = max(0.0, min(1.0, float(entry["confidence"])))
-        images = "".join(f'<img src="{html.escape(u)}" alt="image {i + 1} that excites neuron {entry["neuron"]}">' for i, u in enumerate(uris))
+        shows = [readable(c) for c in entry.get("classes", ())] or ["an image"] * len(uris)
+        pairs = [(html.escape(u), html.escape(s)) for u, s in zip(uris, shows, strict=True)]
+        images = "".join(f'<img src="{u}" title="{s}" alt="{s}, number {i + 1} that excites neuron {entry["neuron"]}">' for i, (u, s) in enumerate(pairs))
         entries.append(
             f'<article data-words="{words}"{"" if good else " class=none"}><div>'
             f'<h2>{name if good else "no good name"}</h2><p>neuron {entry["neuron"]}</p>'
