@@ -1188,7 +1188,8 @@ body{{font:16px/1.45 system-ui,sans-serif;color:#222;margin:2rem auto;max-width:
 input{{font:inherit;padding:.4rem .6rem;width:min(24rem,100%);border:1px solid #888;border-radius:.3rem}}
 article{{display:grid;grid-template-columns:14rem 1fr;gap:1rem;padding:.8rem 0;border-top:1px solid #ddd}}
 h2{{font-size:1rem;margin:0}} p{{margin:.1rem 0;color:#555;font-size:.9rem}}
-.pics{{display:flex;flex-wrap:wrap;gap:.4rem;align-content:start;align-items:start}} img{{width:calc((100% - 1.6rem)/5);min-width:60px;max-width:128px;height:auto;aspect-ratio:1;object-fit:contain}} main{{margin-top:1rem}}
+.pics{{display:flex;flex-wrap:wrap;gap:.4rem;align-content:start;align-items:start}}
+img{{width:calc((100% - 1.6rem)/5);min-width:60px;max-width:128px;height:auto;aspect-ratio:1;object-fit:contain}} main{{margin-top:1rem}}
 .none h2{{font-weight:400;font-style:italic}} meter{{width:5.5rem}} @media(max-width:40rem){{article{{grid-template-columns:1fr}}}}
 </style></head><body><h1>{title}</h1><p>{about}</p>
 <p><label>Show neurons whose names contain <input id="q" type="search" autocomplete="off"></label> <span id="n" aria-live="polite"></span></p>
