@@ -94,6 +94,7 @@ class NetworkView(nn.Module):
         super().__init__()
         self.lower, self.layer, self.head = network.lower, network.layer, network.head if head is None else head
         self.tail = network.tail if edit is None else nn.Sequential(edit, network.tail)
+        self.size: tuple[int, int] | None = getattr(network, "size", None)  # height and width of the images, where an explainer has set it
         if self.head.in_features != network.head.in_features:
             raise NiwtError(f"the head takes {self.head.in_features} features, the network gives {network.head.in_features}")
         self.eval()
@@ -132,14 +133,18 @@ def check_rows(
 # %% ../nbs/08_explain.ipynb #85fff4f5
 def check_images(
     x: Any,  # should be a batch of images (B, 3, H, W)
+    size: Sequence[int] | None = None,  # height and width that they must have; `None`: any
 ) -> None:
-    "Raise `NiwtError` for what is no batch of images, holds none, or has pixels that are not finite."
+    "Raise `NiwtError` for what is no batch of images, holds none, has pixels that are not finite, or images of another size than an explainer was fitted on."
     if not isinstance(x, Tensor) or x.ndim != 4:
         raise NiwtError(f"expected images (B, 3, H, W), got {tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__}")
     if not x.numel():
         raise NiwtError(f"no images to explain: the batch has shape {tuple(x.shape)}")
     if x.is_floating_point() and not bool(x.isfinite().all()):
         raise NiwtError(f"image {int((~x.isfinite().flatten(1).all(1)).nonzero()[0])} of the batch has pixels that are not finite")
+    if size is not None and tuple(x.shape[2:]) != tuple(size):
+        given, wanted = (" x ".join(map(str, s)) for s in (x.shape[2:], size))
+        raise NiwtError(f"images of {given} pixels, but the explainer was fitted on {wanted}; use the same preprocessing")
 
 # %% ../nbs/08_explain.ipynb #71d634f8
 def layer_activations(
@@ -147,7 +152,7 @@ def layer_activations(
     x: Tensor,  # (B, 3, H, W) images
 ) -> Tensor:  # (B, K, h, w), detached
     "The activations of the chosen layer; raises `NiwtError` when images or layer have a shape that cannot be explained."
-    check_images(x)
+    check_images(x, getattr(network, "size", None))
     try:
         with torch.no_grad():
             a = network.lower(x.contiguous(memory_format=torch.channels_last)).detach()  # convolutions are twice as fast
@@ -540,6 +545,7 @@ def make_explainer(
 ) -> Explainer:  # ready to explain
     "Fit the inverse map on seen classes and put everything together; raises `NiwtError` where the parts do not fit."
     view = NetworkView(network, head)
+    view.size = size
     columns, ids = torch.as_tensor(columns).long().cpu(), torch.as_tensor(importance_classes).long().cpu()
     if len(columns) != view.head.out_features:
         raise NiwtError(f"{len(columns)} class ids for a head of {view.head.out_features} rows")
@@ -631,10 +637,7 @@ def check_size(
     x: Tensor,  # (B, 3, H, W) images
 ) -> None:
     "Raise `NiwtError` for what is no batch of images, or images of another size than the explainer was fitted on."
-    check_images(x)
-    if explainer.size is not None and tuple(x.shape[2:]) != tuple(explainer.size):
-        size, wanted = (" x ".join(map(str, s)) for s in (x.shape[2:], explainer.size))
-        raise NiwtError(f"images of {size} pixels, but the explainer was fitted on {wanted}; use the same preprocessing")
+    check_images(x, explainer.size)
 
 # %% ../nbs/08_explain.ipynb #d7ae862e
 def choose_words(
