@@ -67,10 +67,14 @@ def phrase(
         words = words[:-1]
     if words == ["primary"]:
         return f"an overall {value} look"
-    part = " ".join(words)
     plural = words[-1] in ("wing", "leg", "eye")
-    text = f"{part} {value}" if value.startswith(("shorter", "longer", "about")) else f"{value} {part}{'s' if plural else ''}"
-    return text if plural or part.endswith("parts") else f"{'an' if text[0] in 'aeiou' else 'a'} {text}"
+    part = " ".join(words).removeprefix("primary ") + "s" * plural
+    value = value.removesuffix(part).rstrip(" -") or value  # `tail_shape::forked_tail`, `wing_shape::long-wings`
+    article = lambda text: f"{'an' if text[0] in 'aeiou' and not text.startswith('uni') else 'a'} {text}"  # noqa: E731
+    if value in ("eyebrow", "eyering", "eyeline", "malar", "unique pattern"):
+        return f"{article(part)} with {article('malar stripe' if value == 'malar' else value)}"
+    text = f"{part} {value}" if value.startswith(("shorter", "longer", "about")) else f"{value} {part}"
+    return text if plural or part.endswith("parts") else article(text)
 
 # %% ../nbs/08_explain.ipynb #11fad232
 def listing(
