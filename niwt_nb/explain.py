@@ -4,16 +4,17 @@
 
 # %% auto #0
 __all__ = ['OPENING', 'PART_WORDS', 'DICTIONARY_PAGE', 'readable', 'phrase', 'listing', 'NetworkView', 'check_rows',
-           'layer_activations', 'to_size', 'grad_cam', 'layer_gradient', 'weighted_map', 'class_difference_map',
-           'check_neurons', 'neuron_maps', 'fine_map', 'presence', 'average_precision', 'pearson', 'InvertedMap',
-           'Explainer', 'neuron_answers', 'lift_of', 'name_evidence', 'choose_names', 'name_floor', 'evidence_scale',
-           'evidence', 'attribute_rows', 'fair_scores', 'make_explainer', 'peaks', 'measure_seen', 'fit_explainer',
-           'check_size', 'choose_words', 'explain_prediction', 'verdicts', 'Explanations', 'without', 'neurons_behind',
-           'explain_batch', 'join', 'explain_images', 'lacking', 'telling', 'sentence', 'trust', 'phrases_in',
-           'phrase_uses', 'phrase_knowledge', 'nearest_phrases', 'attribute_view', 'attribute_map', 'source_pixels',
-           'object_masks', 'part_points', 'parts_of', 'name_neurons', 'region', 'TopImages', 'top_images', 'thumbnail',
-           'dictionary_html', 'neuron_dictionary', 'dictionary_page', 'as_seen', 'NeuronEdit', 'edit_neurons',
-           'edit_effect', 'background_evidence', 'suspicious_neurons', 'refit_head', 'repair_background']
+           'check_images', 'layer_activations', 'features_above', 'to_size', 'grad_cam', 'layer_gradient',
+           'weighted_map', 'class_difference_map', 'check_neurons', 'neuron_maps', 'fine_map', 'presence',
+           'average_precision', 'pearson', 'InvertedMap', 'Explainer', 'neuron_answers', 'lift_of', 'name_evidence',
+           'choose_names', 'name_floor', 'evidence_scale', 'evidence', 'attribute_rows', 'fair_scores', 'check_fit',
+           'make_explainer', 'peaks', 'measure_seen', 'fit_explainer', 'check_size', 'choose_words',
+           'explain_prediction', 'verdicts', 'Explanations', 'without', 'neurons_behind', 'explain_batch', 'join',
+           'explain_images', 'lacking', 'telling', 'sentence', 'trust', 'phrases_in', 'phrase_uses', 'phrase_knowledge',
+           'nearest_phrases', 'attribute_view', 'attribute_map', 'source_pixels', 'object_masks', 'part_points',
+           'parts_of', 'name_neurons', 'region', 'TopImages', 'top_images', 'outlined', 'thumbnail', 'dictionary_html',
+           'neuron_dictionary', 'dictionary_page', 'as_seen', 'NeuronEdit', 'edit_neurons', 'edit_effect',
+           'background_evidence', 'suspicious_neurons', 'refit_head', 'repair_background']
 
 # %% ../nbs/08_explain.ipynb #3a03d1b8
 import base64
@@ -31,11 +32,11 @@ import torch
 import torch.nn.functional as F
 from captum.attr import LayerGradCam
 from numpy.typing import NDArray
-from PIL import Image, ImageFilter
+from PIL import Image, ImageFilter, ImageOps
 from torch import Tensor, nn
 
 from .core import NiwtError, check_name, progress
-from .data import DomainKnowledge, batches, first_of_each
+from .data import DomainKnowledge, as_ids, batches, first_of_each
 from .importance import head_classes
 from .mapping import ImportanceMap, RidgeMap, inverse_map
 from .network import colour_range, extract_features, fit_head
@@ -66,10 +67,14 @@ def phrase(
         words = words[:-1]
     if words == ["primary"]:
         return f"an overall {value} look"
-    part = " ".join(words)
     plural = words[-1] in ("wing", "leg", "eye")
-    text = f"{part} {value}" if value.startswith(("shorter", "longer", "about")) else f"{value} {part}{'s' if plural else ''}"
-    return text if plural or part.endswith("parts") else f"{'an' if text[0] in 'aeiou' else 'a'} {text}"
+    part = " ".join(words).removeprefix("primary ") + "s" * plural
+    value = value.removesuffix(part).rstrip(" -") or value  # `tail_shape::forked_tail`, `wing_shape::long-wings`
+    article = lambda text: f"{'an' if text[0] in 'aeiou' and not text.startswith('uni') else 'a'} {text}"  # noqa: E731
+    if value in ("eyebrow", "eyering", "eyeline", "malar", "unique pattern"):
+        return f"{article(part)} with {article('malar stripe' if value == 'malar' else value)}"
+    text = f"{part} {value}" if value.startswith(("shorter", "longer", "about")) else f"{value} {part}"
+    return text if plural or part.endswith("parts") else article(text)
 
 # %% ../nbs/08_explain.ipynb #11fad232
 def listing(
@@ -93,6 +98,7 @@ class NetworkView(nn.Module):
         super().__init__()
         self.lower, self.layer, self.head = network.lower, network.layer, network.head if head is None else head
         self.tail = network.tail if edit is None else nn.Sequential(edit, network.tail)
+        self.size: tuple[int, int] | None = getattr(network, "size", None)  # height and width of the images, where an explainer has set it
         if self.head.in_features != network.head.in_features:
             raise NiwtError(f"the head takes {self.head.in_features} features, the network gives {network.head.in_features}")
         self.eval()
@@ -112,15 +118,37 @@ def check_rows(
     n: int,  # number of images
 ) -> Tensor:  # (n,) head rows
     "`target` as one head row an image; raises `NiwtError` if there are too many or too few, or the head has no such row."
-    rows = torch.as_tensor(target).detach().long().reshape(-1)
+    try:
+        rows = torch.as_tensor(target).detach().reshape(-1)
+    except (TypeError, ValueError, RuntimeError):
+        raise NiwtError(f"a class is asked for by its head row, a whole number, got {target!r}; `Explainer.row` finds the row of a name") from None
     if len(rows) == 1:
         rows = rows.expand(n)
     if len(rows) != n:
         raise NiwtError(f"{len(rows)} targets for {n} images; give one for all or one an image")
+    if rows.is_floating_point() or rows.dtype == torch.bool:
+        raise NiwtError(f"head rows are whole numbers, got {rows.dtype} such as {rows[:1].tolist()}")
+    rows = rows.long()
     bad = rows[(rows < 0) | (rows >= network.head.out_features)]
     if len(bad):
         raise NiwtError(f"class row {int(bad[0])} is not in the head, which has {network.head.out_features} rows; was it extended?")
     return rows.to(network.head.weight.device)
+
+# %% ../nbs/08_explain.ipynb #85fff4f5
+def check_images(
+    x: Any,  # should be a batch of images (B, 3, H, W)
+    size: Sequence[int] | None = None,  # height and width that they must have; `None`: any
+) -> None:
+    "Raise `NiwtError` for what is no batch of images, holds none, has pixels that are not finite, or images of another size than an explainer was fitted on."
+    if not isinstance(x, Tensor) or x.ndim != 4:
+        raise NiwtError(f"expected images (B, 3, H, W), got {tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__}")
+    if not x.numel():
+        raise NiwtError(f"no images to explain: the batch has shape {tuple(x.shape)}")
+    if x.is_floating_point() and not bool(x.isfinite().all()):
+        raise NiwtError(f"image {int((~x.isfinite().flatten(1).all(1)).nonzero()[0])} of the batch has pixels that are not finite")
+    if size is not None and tuple(x.shape[2:]) != tuple(size):
+        given, wanted = (" x ".join(map(str, s)) for s in (x.shape[2:], size))
+        raise NiwtError(f"images of {given} pixels, but the explainer was fitted on {wanted}; use the same preprocessing")
 
 # %% ../nbs/08_explain.ipynb #71d634f8
 def layer_activations(
@@ -128,8 +156,7 @@ def layer_activations(
     x: Tensor,  # (B, 3, H, W) images
 ) -> Tensor:  # (B, K, h, w), detached
     "The activations of the chosen layer; raises `NiwtError` when images or layer have a shape that cannot be explained."
-    if x.ndim != 4:
-        raise NiwtError(f"expected images (B, 3, H, W), got {tuple(x.shape)}")
+    check_images(x, getattr(network, "size", None))
     try:
         with torch.no_grad():
             a = network.lower(x.contiguous(memory_format=torch.channels_last)).detach()  # convolutions are twice as fast
@@ -138,6 +165,17 @@ def layer_activations(
     if a.ndim != 4:
         raise NiwtError(f"layer {network.layer!r} gives {tuple(a.shape[1:])} an image; maps need (neurons, height, width)")
     return a
+
+# %% ../nbs/08_explain.ipynb #6c0d4678
+def features_above(
+    network: Any,  # a cut network
+    activation: Tensor,  # (B, K, h, w) activations of its layer
+) -> Tensor:  # (B, D)
+    "What the tail makes of activations; raises `NiwtError` where they are too small or too few for it."
+    try:
+        return network.tail(activation)
+    except RuntimeError as e:
+        raise NiwtError(f"above layer {network.layer!r} the network cannot go on with {tuple(activation.shape[1:])} an image: {str(e).splitlines()[0]}") from e
 
 # %% ../nbs/08_explain.ipynb #7813b40e
 def to_size(
@@ -155,8 +193,10 @@ def grad_cam(
     relu: bool = True,  # keep only what speaks for the class
 ) -> Tensor:  # (B, H, W) at the images' resolution
     "Grad-CAM through Captum, brought to the size of the images; raises `NiwtError` for a row that the head does not have."
+    check_images(x)
     rows = check_rows(network, target, len(x))
-    layer_activations(network, x[:1])
+    with torch.no_grad():
+        features_above(network, layer_activations(network, x[:1]))  # says what does not fit
     small = LayerGradCam(network, network.lower).attribute(x.clone(memory_format=torch.channels_last), target=rows, relu_attributions=relu)
     return to_size(small.detach()[:, 0], x.shape[-2:])
 
@@ -169,7 +209,7 @@ def layer_gradient(
     "Gradient of a score with respect to the activations; the parameters collect nothing."
     with torch.enable_grad():
         a = activation.detach().requires_grad_()
-        score = (network.tail(a) * weight.detach()).sum()
+        score = (features_above(network, a) * weight.detach()).sum()
         return torch.autograd.grad(score, a)[0]
 
 # %% ../nbs/08_explain.ipynb #7fd517bb
@@ -188,6 +228,7 @@ def class_difference_map(
     other: int | Tensor | Sequence[int],  # ... and not that
 ) -> Tensor:  # (B, H, W) signed, at the images' resolution
     "Grad-CAM of the difference of two scores, with its sign."
+    check_images(x)
     rows, others = check_rows(network, target, len(x)), check_rows(network, other, len(x))
     a, w = layer_activations(network, x), network.head.weight
     return to_size(weighted_map(a, layer_gradient(network, a, w[rows] - w[others]).mean((2, 3))), x.shape[-2:])
@@ -199,6 +240,8 @@ def check_neurons(
 ) -> list[int]:  # the same as integers
     "Raise `NiwtError` for a channel that does not exist."
     picked = [int(k) for k in neurons]
+    if any(float(k) != i for k, i in zip(neurons, picked, strict=True)):
+        raise NiwtError(f"neurons are whole numbers, got {list(neurons)!r}")
     bad = [k for k in picked if k < 0 or k >= n]
     if bad:
         raise NiwtError(f"neuron {bad[0]} does not exist; the layer has {n}, numbered 0 to {n - 1}")
@@ -212,8 +255,8 @@ def neuron_maps(
 ) -> Tensor:  # (B, n, H, W)
     "The activation of chosen neurons at the images' resolution; raises `NiwtError` for a neuron that the layer does not have."
     a = layer_activations(network, x)
-    check_neurons(neurons, a.shape[1])
-    return torch.stack([to_size(a[:, k], x.shape[-2:]) for k in neurons], 1)
+    picked = check_neurons(neurons, a.shape[1])
+    return F.interpolate(a[:, picked], size=tuple(x.shape[-2:]), mode="bilinear", align_corners=False) if picked else x.new_empty(len(x), 0, *x.shape[-2:])
 
 # %% ../nbs/08_explain.ipynb #7fadd709
 def fine_map(
@@ -223,10 +266,11 @@ def fine_map(
     blur: int | None = None,  # pixels that the fine part is smoothed over, odd; `None`: about 1/20 of the height
 ) -> Tensor:  # (B, H, W), not negative
     "Grad-CAM times the smoothed strength of gradient x image at the pixels; finer than the layer, for the same class."
+    check_images(x)
     rows = check_rows(network, target, len(x))
     blur = 2 * (x.shape[2] // 40) + 1 if blur is None else blur
-    if blur < 1 or blur % 2 == 0:
-        raise NiwtError(f"blur must be a positive odd number of pixels, got {blur}")
+    if blur < 1 or blur % 2 == 0 or blur // 2 >= min(x.shape[-2:]):
+        raise NiwtError(f"blur must be a positive odd number of pixels, less than twice the image's side, got {blur}")
     a = layer_activations(network, x)
     alpha = layer_gradient(network, a, network.head.weight[rows]).mean((2, 3))
     with torch.enable_grad():
@@ -312,8 +356,15 @@ class Explainer:
     rows: Tensor | None = None  # (A, D) weight vectors of the attributes, see `attribute_rows`
     size: tuple[int, int] | None = None  # height and width of the images that it was fitted on
 
+    def __repr__(self) -> str:
+        "One line."
+        known, new = len(self.columns) - len(self.unseen), len(self.unseen)
+        return f"Explainer(layer {self.network.layer!r}: {len(self.answers)} neurons, {len(self.names)} attributes, {known} seen + {new} unseen classes)"
+
     def class_name(self, row: int) -> str:
-        "The name of head row `row`."
+        "The name of head row `row`; raises `NiwtError` for a row that the head does not have."
+        if not 0 <= row < len(self.columns):
+            raise NiwtError(f"class row {row} is not in the head, which has {len(self.columns)} rows; was it extended?")
         return self.classes[int(self.columns[row])]
 
     def row(self, name: str) -> int:
@@ -322,7 +373,9 @@ class Explainer:
         return names.index(check_name(name, names, "class"))
 
     def read(self, importance: Tensor) -> Tensor:
-        "Importances (m, K) -> how far each attribute is above what is usual (m, A), in standard deviations."
+        "Importances (m, K) -> how far each attribute is above what is usual (m, A), in standard deviations; raises `NiwtError` for another layer's."
+        if importance.ndim != 2 or importance.shape[1] != len(self.answers):
+            raise NiwtError(f"expected importances (m, {len(self.answers)}), got {tuple(importance.shape)}; was the explainer made at another layer?")
         return (self.inverse.predict(importance.float().cpu()) - self.centre) / self.spread
 
     def parts(self) -> Tensor:
@@ -452,6 +505,32 @@ def fair_scores(
         scores[mine] = features[mine].float() @ attribute_rows(head[part != f], values[part != f]).T
     return scores
 
+# %% ../nbs/08_explain.ipynb #92ae3af2
+def check_fit(
+    classes: Sequence[str],  # names by class id
+    knowledge: Any,  # `DomainKnowledge`: `values` (C, A) by class id, `names`
+    importance: Tensor,  # (m, K) importances of seen classes
+    ids: Tensor,  # (m,) class id of each
+    columns: Tensor,  # (n,) class id of each head row
+    peak: Tensor | None = None,  # (m, K)
+) -> None:
+    "Raise `NiwtError` where knowledge, importances and classes do not fit together, naming the two."
+    values, c, a = knowledge.values, len(classes), len(knowledge.names)
+    if tuple(values.shape) != (c, a):
+        raise NiwtError(f"knowledge has shape {tuple(values.shape)}; expected {(c, a)}: a row a class, a column a name")
+    if importance.ndim != 2 or len(ids) != len(importance) or not importance.numel():
+        raise NiwtError(f"{len(importance)} importances but {len(ids)} class ids; expected importances (m, K) and an id each, got {tuple(importance.shape)}")
+    for what, some in (("importance", ids), ("head row", columns)):
+        if len(some) and not 0 <= int(some.min()) <= int(some.max()) < c:
+            raise NiwtError(f"{what} of class {int(some.max() if some.max() >= c else some.min())}, but there are {c} classes, numbered from 0")
+    if len(ids.unique()) < 2:
+        raise NiwtError("importances of one class only; words are what tells classes apart, so at least two are needed")
+    for what, table in (("importances", importance), ("knowledge of the seen classes", values[ids])):
+        if not bool(table.isfinite().all()):
+            raise NiwtError(f"{what}: row {int((~table.isfinite().all(1)).nonzero()[0])} has values that are not finite")
+    if peak is not None and peak.shape != importance.shape:
+        raise NiwtError(f"activations {tuple(peak.shape)} beside importances {tuple(importance.shape)}; they must be of the same images and neurons")
+
 # %% ../nbs/08_explain.ipynb #17976a6b
 def make_explainer(
     network: Any,  # a cut network
@@ -470,11 +549,11 @@ def make_explainer(
 ) -> Explainer:  # ready to explain
     "Fit the inverse map on seen classes and put everything together; raises `NiwtError` where the parts do not fit."
     view = NetworkView(network, head)
+    view.size = size
     columns, ids = torch.as_tensor(columns).long().cpu(), torch.as_tensor(importance_classes).long().cpu()
     if len(columns) != view.head.out_features:
         raise NiwtError(f"{len(columns)} class ids for a head of {view.head.out_features} rows")
-    if len(ids) != len(importance):
-        raise NiwtError(f"{len(importance)} importances but {len(ids)} class ids")
+    check_fit(classes, knowledge, importance, ids, columns, peak)
     table, values = importance.detach().cpu().float(), knowledge.values.float()
     inverse = inverse_map(estimator or InvertedMap(), values[ids], table)
     read = inverse.predict(table)
@@ -519,6 +598,8 @@ def measure_seen(
     columns = head_classes(data, network.head, columns)
     row_of = {int(c): i for i, c in enumerate(columns)}
     pick = first_of_each(data, data.train, data.seen, per_class)
+    if not len(pick):
+        raise NiwtError(f"no training images to measure: per_class is {per_class}")
     importance, peak, features, ids = [], [], [], []
     for x, y, _ in progress(batches(data, pick, transform, batch_size), "measuring importances", -(-len(pick) // batch_size), quiet):
         a = layer_activations(network, x)
@@ -550,6 +631,8 @@ def fit_explainer(
     view = NetworkView(network, head)
     if measured is None:
         measured = measure_seen(view, data, transform, columns, per_class, batch_size, quiet)
+    if missing := sorted({"columns", "importance", "importance_classes"} - set(measured)):
+        raise NiwtError(f"what was measured lacks {listing(missing)}; make it with `measure_seen`")
     return make_explainer(view, data.classes, known, **measured, **options)
 
 # %% ../nbs/08_explain.ipynb #1ba4c7c7
@@ -558,11 +641,7 @@ def check_size(
     x: Tensor,  # (B, 3, H, W) images
 ) -> None:
     "Raise `NiwtError` for what is no batch of images, or images of another size than the explainer was fitted on."
-    if x.ndim != 4:
-        raise NiwtError(f"expected images (B, 3, H, W), got {tuple(x.shape)}")
-    if explainer.size is not None and tuple(x.shape[2:]) != tuple(explainer.size):
-        size, wanted = (" x ".join(map(str, s)) for s in (x.shape[2:], explainer.size))
-        raise NiwtError(f"images of {size} pixels, but the explainer was fitted on {wanted}; use the same preprocessing")
+    check_images(x, explainer.size)
 
 # %% ../nbs/08_explain.ipynb #d7ae862e
 def choose_words(
@@ -627,6 +706,11 @@ class Explanations:
     importance: Tensor  # (n, K) of the explained class
     peak: Tensor  # (n, K) strongest activations, see `peaks`
     size: tuple[int, int] = (0, 0)  # height and width of the images
+
+    def __repr__(self) -> str:
+        "One line."
+        words = f"{self.words.shape[1]} words each of {self.strength.shape[1]} attributes"
+        return f"Explanations({len(self)} predictions, {words}, images {self.size[0]} x {self.size[1]})"
 
     def __len__(self) -> int:
         "The number of predictions."
@@ -706,10 +790,12 @@ def explain_batch(
 ) -> Explanations:  # of every image
     "Map, words, contrast and faithfulness of a batch of predictions, three backward passes through the tail in all."
     check_size(explainer, x)
+    if min(top, n_neurons, draws) < 1:
+        raise NiwtError(f"top, n_neurons and draws must be at least 1, got {top}, {n_neurons} and {draws}")
     net = explainer.network
     a = layer_activations(net, x)
     with torch.no_grad():
-        phi = net.tail(a)
+        phi = features_above(net, a)
         scores = net.head(phi).cpu()
     row = check_rows(net, scores.argmax(1) if target is None else target, len(x)).cpu()
     others = scores.scatter(1, row[:, None], -torch.inf)
@@ -741,6 +827,9 @@ def join(
     "Explanations of several batches as one; raises `NiwtError` without parts."
     if not parts:
         raise NiwtError("no explanations to join")
+    kinds = {(p.size, tuple(p.maps.shape[1:]), p.strength.shape[1], p.importance.shape[1], p.words.shape[1]) for p in parts}
+    if len(kinds) > 1:
+        raise NiwtError(f"explanations of {len(kinds)} kinds (image size, layer, attributes or number of words); join those of one explainer")
     joined: dict[str, Any] = {f.name: torch.cat([getattr(p, f.name) for p in parts]) for f in fields(Explanations) if f.name != "size"}
     return replace(parts[0], **joined)
 
@@ -758,6 +847,7 @@ def explain_images(
     "Explain the predictions for many images of a data set."
     if not len(indices):
         raise NiwtError("no images to explain")
+    target = None if target is None else check_rows(explainer.network, target, len(indices)).cpu()
     parts, done = [], 0
     for x, _, index in progress(batches(data, indices, transform, batch_size), "explaining", -(-len(indices) // batch_size), quiet):
         rows = None if target is None else target[done : done + len(x)]
@@ -899,6 +989,8 @@ def attribute_map(
 ) -> Tensor:  # (B, H, W), not negative
     "Where the network sees an attribute; raises `NiwtError` for an attribute that no neuron answers to."
     check_size(explainer, x)
+    if not isinstance(attribute, (str, Sequence)):
+        raise NiwtError(f"an attribute is asked for by its name, got {attribute!r}; the names are in `Explainer.names`")
     asked = [attribute] * len(x) if isinstance(attribute, str) else list(attribute)
     if len(asked) != len(x):
         raise NiwtError(f"{len(asked)} attributes for {len(x)} images; give one for all or one an image")
@@ -934,7 +1026,7 @@ def object_masks(
         raise NiwtError(f"data set {data.name!r} has no {'masks' if part else 'masks and no boxes'}")
     places: dict[tuple[int, int], Tensor] = {}
     out = []
-    for i in torch.as_tensor(indices).tolist():
+    for i in as_ids(indices, "indices", len(data), unique=False).tolist():
         masks = None if data.masks is None else data.masks(i)
         size = data.images[i].size if masks is None else next(iter(masks.values())).shape[::-1]
         if size not in places:
@@ -959,7 +1051,7 @@ def part_points(
         raise NiwtError(f"data set {data.name!r} has no part points")
     places: dict[tuple[int, int], Tensor] = {}
     out = []
-    for i in torch.as_tensor(indices).tolist():
+    for i in as_ids(indices, "indices", len(data), unique=False).tolist():
         size = data.images[i].size
         if size not in places:
             places[size] = source_pixels(transform, size)
@@ -1000,6 +1092,8 @@ def name_neurons(
     doubtful: bool = True,  # keep names that may be chance (`False`: leave them empty)
 ) -> pd.DataFrame:  # a row a neuron: neuron, name, confidence, second, second_confidence, good
     "The attribute that each neuron answers to through the inverse map, the second choice, and whether the name is surer than chance."
+    if shortlist < 1:
+        raise NiwtError(f"the map must propose at least 1 name, got shortlist {shortlist}")
     picked = list(range(len(explainer.answers))) if neurons is None else check_neurons(neurons, len(explainer.answers))
     confidence, names = choose_names(explainer.answers, explainer.lift, shortlist)
     good = confidence[picked, 0] > explainer.floor
@@ -1046,6 +1140,8 @@ def top_images(
     quiet: bool = True,  # no progress bar
 ) -> TopImages:  # strongest first
     "The images whose strongest places excite each neuron most; only those are kept while going through."
+    if not len(neurons) or n < 1:
+        raise NiwtError(f"at least one neuron and one image of each are needed, got {len(neurons)} neurons and n {n}")
     value = maps = index = None
     size = (0, 0)
     for x, _, at in progress(batches(data, indices, transform, batch_size), "exciting neurons", -(-len(indices) // batch_size), quiet):
@@ -1062,23 +1158,34 @@ def top_images(
     return TopImages([int(k) for k in neurons], index, value, maps, size)
 
 # %% ../nbs/08_explain.ipynb #fd0f0be0
-def thumbnail(
+def outlined(
     image: Image.Image,  # the picture
     outline: Tensor | None = None,  # (H, W) bool region to draw around, of any size
-    side: int = 96,  # pixels
-) -> str:  # a data URI
-    "A small JPEG with a region outlined, as text that fits into an HTML page."
-    small = image.convert("RGB").resize((side, side), Image.Resampling.NEAREST if max(image.size) <= side else Image.Resampling.LANCZOS)
+    side: int = 96,  # pixels of the longer side
+) -> Image.Image:  # as wide or as tall as asked for
+    "A small picture with a region outlined."
+    size = (max(1, round(image.width * side / max(image.size))), max(1, round(image.height * side / max(image.size))))
+    small = image.convert("RGB").resize(size, Image.Resampling.NEAREST if side % max(image.size) == 0 else Image.Resampling.LANCZOS)
     if outline is not None and bool(outline.any()):
-        mask = Image.fromarray((outline.cpu().numpy() * 255).astype(np.uint8)).resize((side, side), Image.Resampling.BILINEAR)
+        mask = Image.fromarray((outline.cpu().numpy() * 255).astype(np.uint8)).resize(size, Image.Resampling.BILINEAR)
         mask = mask.point(lambda v: 255 if v > 127 else 0)
-        inside, core, around = (np.asarray(m) > 0 for m in (mask, mask.filter(ImageFilter.MinFilter(5)), mask.filter(ImageFilter.MaxFilter(3))))
+        shrunk = ImageOps.expand(mask, 2).filter(ImageFilter.MinFilter(5)).crop((2, 2, size[0] + 2, size[1] + 2))  # the line goes on along the edge
+        inside, core, around = (np.asarray(m) > 0 for m in (mask, shrunk, mask.filter(ImageFilter.MaxFilter(3))))
         pixels = np.asarray(small).copy()
         pixels[around & ~inside] = (20, 20, 20)
         pixels[inside & ~core] = (240, 228, 66)  # two pixels of yellow in a dark line, to be seen on any ground
         small = Image.fromarray(pixels)
+    return small
+
+# %% ../nbs/08_explain.ipynb #21d7cdfa
+def thumbnail(
+    image: Image.Image,  # the picture
+    outline: Tensor | None = None,  # (H, W) bool region to draw around, of any size
+    side: int = 128,  # pixels of the longer side
+) -> str:  # a data URI
+    "A small JPEG with a region outlined, as text that fits into an HTML page."
     out = io.BytesIO()
-    small.save(out, "JPEG", quality=85)
+    outlined(image, outline, side).save(out, "JPEG", quality=85)
     return "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode()
 
 # %% ../nbs/08_explain.ipynb #4ceb39e9
@@ -1087,7 +1194,9 @@ DICTIONARY_PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8">
 body{{font:16px/1.45 system-ui,sans-serif;color:#222;margin:2rem auto;max-width:70rem;padding:0 1rem}}
 input{{font:inherit;padding:.4rem .6rem;width:min(24rem,100%);border:1px solid #888;border-radius:.3rem}}
 article{{display:grid;grid-template-columns:14rem 1fr;gap:1rem;padding:.8rem 0;border-top:1px solid #ddd}}
-h2{{font-size:1rem;margin:0}} p{{margin:.1rem 0;color:#555;font-size:.9rem}} .pics{{display:flex;flex-wrap:wrap;gap:.4rem}} img{{width:96px;height:96px}}
+h2{{font-size:1rem;margin:0}} p{{margin:.1rem 0;color:#555;font-size:.9rem}}
+.pics{{display:flex;flex-wrap:wrap;gap:.4rem;align-content:start;align-items:start}}
+img{{width:calc((100% - 1.6rem)/5);min-width:60px;max-width:128px;height:auto;aspect-ratio:1;object-fit:contain}} main{{margin-top:1rem}}
 .none h2{{font-weight:400;font-style:italic}} meter{{width:5.5rem}} @media(max-width:40rem){{article{{grid-template-columns:1fr}}}}
 </style></head><body><h1>{title}</h1><p>{about}</p>
 <p><label>Show neurons whose names contain <input id="q" type="search" autocomplete="off"></label> <span id="n" aria-live="polite"></span></p>
@@ -1113,7 +1222,9 @@ def dictionary_html(
         name, second = html.escape(readable(entry["name"])), html.escape(readable(entry["second"]))
         words = html.escape(f"neuron {entry['neuron']} {readable(entry['name'])} {readable(entry['second'])}".lower())
         sure = max(0.0, min(1.0, float(entry["confidence"])))
-        images = "".join(f'<img src="{html.escape(u)}" alt="image {i + 1} that excites neuron {entry["neuron"]}">' for i, u in enumerate(uris))
+        shows = [readable(c) for c in entry.get("classes", ())] or ["an image"] * len(uris)
+        pairs = [(html.escape(u), html.escape(s)) for u, s in zip(uris, shows, strict=True)]
+        images = "".join(f'<img src="{u}" title="{s}" alt="{s}, number {i + 1} that excites neuron {entry["neuron"]}">' for i, (u, s) in enumerate(pairs))
         entries.append(
             f'<article data-words="{words}"{"" if good else " class=none"}><div>'
             f'<h2>{name if good else "no good name"}</h2><p>neuron {entry["neuron"]}</p>'
@@ -1183,7 +1294,9 @@ class NeuronEdit(nn.Module):
         self.register_buffer("factor", factor)
 
     def forward(self, a: Tensor) -> Tensor:
-        "The edited activations."
+        "The edited activations; raises `NiwtError` for another layer's."
+        if a.shape[1] != len(self.order):
+            raise NiwtError(f"the edit is for {len(self.order)} neurons, the layer has {a.shape[1]}")
         return a[:, self.order] * self.factor.to(a.dtype).view(1, -1, *[1] * (a.ndim - 2))
 
 # %% ../nbs/08_explain.ipynb #dc90b5a1
@@ -1196,10 +1309,13 @@ def edit_neurons(
 ) -> NetworkView:  # the edited network; the given one is unchanged
     "A view of the network in which some neurons are silenced, scaled or swapped; raises `NiwtError` for neurons that do not exist."
     order, factor = torch.arange(n), torch.ones(n)
-    for i, j in swap:
-        i, j = check_neurons([i, j], n)
+    scale = {} if scale is None else scale
+    if not isinstance(scale, Mapping) or not np.isfinite([*scale.values()]).all() or any(len(pair) != 2 for pair in swap):
+        raise NiwtError(f"swap takes pairs of neurons, scale a finite factor for each neuron; got {list(swap)!r} and {scale!r}")
+    for pair in swap:
+        i, j = check_neurons(pair, n)
         order[[i, j]] = order[[j, i]]
-    for k, f in (scale or {}).items():
+    for k, f in scale.items():
         factor[check_neurons([k], n)] *= float(f)
     factor[check_neurons(zero, n)] = 0
     return NetworkView(network, edit=NeuronEdit(order, factor).to(network.head.weight.device))
@@ -1234,6 +1350,9 @@ def background_evidence(
     "How much each neuron adds to the class of an image, outside and inside the animal."
     net, n = explainer.network, len(explainer.columns)
     row_of = {int(c): i for i, c in enumerate(explainer.columns)}
+    strange = set(data.labels[as_ids(indices, "indices", len(data), unique=False)].tolist()) - set(row_of)
+    if strange or not len(indices):
+        raise NiwtError(f"no head row for {data.classes[min(strange)]!r}" if strange else "no images to weigh evidence in")
     sums = torch.zeros(2, n, len(explainer.answers))
     count = torch.zeros(n, 1)
     for x, y, at in progress(batches(data, indices, transform, batch_size), "weighing evidence", -(-len(indices) // batch_size), quiet):
@@ -1254,6 +1373,8 @@ def suspicious_neurons(
     strength: float = 3.0,  # how far above the usual of all classes and neurons, in robust deviations
 ) -> pd.DataFrame:  # row (of the head), neuron, outside, inside, excess; strongest first
     "Neurons that speak for a class mostly from the background, and do so much more than for other classes."
+    if outside.shape != inside.shape or outside.ndim != 2:
+        raise NiwtError(f"evidence outside {tuple(outside.shape)} and inside {tuple(inside.shape)}; expected two tables (C, K)")
     middle = outside.median(0).values
     excess = outside - middle
     scale = 1.4826 * excess.abs().median() + 1e-12
@@ -1272,6 +1393,8 @@ def refit_head(
     l2: float = 1e-3,  # strength of the penalty
 ) -> NetworkView:  # rows of classes without training images stay as they are
     "The network with its last layer fitted again to some images; it forgets nothing about classes that these do not show."
+    if not len(indices):
+        raise NiwtError("no images to fit the head to")
     features = extract_features(view, data, indices, transform)
     labels = data.labels[indices]
     shown = torch.isin(columns, labels)

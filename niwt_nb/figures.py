@@ -79,7 +79,8 @@ def plain(
     "`text` with dollar signs escaped, wrapped at `width` and cut after `lines` lines."
     text = str(text)
     if width is not None:
-        text = "\n".join(textwrap.wrap(text, max(width, 4), max_lines=lines, placeholder=" …") or [""])
+        split = any(len(word) > width for word in text.split())  # a word with a hyphen stays whole where it can
+        text = "\n".join(textwrap.wrap(text, max(width, 4), max_lines=lines, placeholder=" …", break_on_hyphens=split) or [""])
     return text.replace("$", r"\$")
 
 # %% ../nbs/09_figures.ipynb #8216732f
@@ -139,6 +140,9 @@ def show_image(
     ax.imshow(a, interpolation="nearest" if max(a.shape) < 100 else "antialiased")
     if outline is not None:
         region = np.asarray(outline.cpu() if isinstance(outline, Tensor) else outline).astype(float)
+        edge = max(1, min(region.shape) // 60)  # a line that meets the edge goes on along it, so that it is seen which side is meant
+        inner = np.pad(region[edge:-edge, edge:-edge], edge)
+        region = inner if inner.any() else region
         if region.any() and not region.all():
             for colour, line in (("black", 3.0), (COLOURS["yellow"], 1.6)):
                 ax.contour(region, levels=[0.5], colors=[colour], linewidths=[line])
@@ -194,7 +198,9 @@ def explanation_card(
     beside = n == 2 or width >= 1000  # the bars stand beside the pictures, else below
     side = int((width - 20 - (200 + width * 0.2 if beside else 0)) / n) - 10
     tall = int(side * min(pictures[0][1].shape[0] / pictures[0][1].shape[1], 1.4))
-    bars = max(40 + 26 * len(rows), tall if beside else 0)
+    names, wrap = [readable(a) for a in rows["attribute"]], 22 if beside else 26
+    tight = any("\n" in plain(a, wrap, 2) for a in names)  # labels of two lines need room
+    bars = max(40 + (34 if tight else 26) * len(rows), tall if beside else 0)
     text, small = plain(sentence, (width - 40) // 9), plain(note, (width - 40) // 8)
     lines, more = (text.count("\n") + 1 if sentence else 0), (small.count("\n") + 1 if note else 0)
     top = 45 if title else 10
@@ -208,8 +214,8 @@ def explanation_card(
     call = rows["verdict"] if "verdict" in rows else pd.Series("for", rows.index)
     against, faint = call.eq("against"), call.eq("open").tolist()
     values = rows["strength"].where(~against, -rows["strength"].abs())
-    names, legend = [readable(a) for a in rows["attribute"]], "against   |   for" + ("   (outlined: open)" if any(faint) else "")
-    signed_bars(ax, names, values, legend if against.any() else legend.removeprefix("against   |   "), wrap=22, faint=faint)
+    legend = "against   |   for" + ("   (outlined: open)" if any(faint) else "")
+    signed_bars(ax, names, values, legend if against.any() else legend.removeprefix("against   |   "), wrap=wrap, faint=faint)
     fig.text(20 / width, 1 - 12 / h, plain(title, (width - 40) // 11, 1), va="top", fontsize=14, fontweight="bold", color=COLOURS["ink"])
     fig.text(20 / width, 1 - below / h, text, va="top", fontsize=12, color=COLOURS["ink"], linespacing=1.3)
     fig.text(20 / width, 1 - (below + 22 * lines + 4) / h, small, va="top", fontsize=10, color="#555555", linespacing=1.3)
@@ -279,19 +285,22 @@ def neuron_page(
         raise NiwtError(f"{len(names)} neurons but pictures for {len(images)}; give as many of both, at least one")
     n, text = max(len(row) for row in images), max(210, width // 4)
     cell = min((width - text - 25) / max(n, 1), 190)
-    top, step = 50 if title else 12, max(cell, 100) + 6
-    fig = new_figure(width, int(top + len(names) * step + 6), arrange=False)
-    h = fig.get_figheight() * 100
-    for i, entry in enumerate(names.to_dict("records")):
-        good = isinstance(entry["name"], str) and entry["name"] != ""
-        y = top + i * step
+    words = []
+    for entry in names.to_dict("records"):
+        good = isinstance(entry["name"], str) and entry["name"] != "" and bool(entry.get("good", True))
         head = f"neuron {entry['neuron']}\n" + plain(readable(entry["name"]) if good else "no good name", text // 10, 2)
         second = f"or {readable(entry['second'])}" if isinstance(entry.get("second"), str) and entry["second"] else ""
-        small = plain(second, text // 8, 2) + f"\nconfidence {entry['confidence']:.2f}"
-        fig.text(15 / width, 1 - (y + 6) / h, head, va="top", fontsize=11, fontweight="bold" if good else "normal")
-        fig.text(15 / width, 1 - (y + step - 12) / h, small.strip(), va="bottom", fontsize=10, color="#555555")
+        words.append((good, head, (plain(second, text // 8, 2) + f"\nconfidence {entry['confidence']:.2f}").strip()))
+    top, step = 50 if title else 12, max(cell, *(30 + 19 * head.count("\n") + 16 * small.count("\n") + 26 for _, head, small in words)) + 6
+    fig = new_figure(width, int(top + len(names) * step + 6), arrange=False)
+    h = fig.get_figheight() * 100
+    for i, (good, head, small) in enumerate(words):
+        y = top + i * step
+        fig.text(15 / width, 1 - (y + 4) / h, head, va="top", fontsize=11, fontweight="bold" if good else "normal")
+        fig.text(15 / width, 1 - (y + 30 + 19 * head.count("\n")) / h, small, va="top", fontsize=10, color="#555555")
         for j, picture in enumerate(images[i]):
             ax = place(fig, 10 + text + j * cell, y, cell - 6, step - 8)
+            ax.set_anchor("N")
             show_image(ax, picture, outline=None if regions is None else regions[i][j])
     if title:
         fig.text(15 / width, 1 - 14 / h, plain(title, width // 11, 1), va="top", fontsize=13, fontweight="bold")

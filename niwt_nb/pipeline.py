@@ -47,7 +47,8 @@ from niwt_nb.comparison import (
 from .core import NiwtError, check_name, content_hash, load_tensors, model_hash, progress, seeded
 from .data import DomainKnowledge, ZeroShotData, batches, excerpt, first_of_each
 from .evaluate import ESZSL, ausuc, chance, choose_gamma, gzsl, head_scores, metric_rows, predict, seen_unseen_curve, stack
-from .explain import Explainer, explain_prediction, grad_cam, lacking, listing, make_explainer, name_neurons, phrase, phrase_knowledge, readable, telling, trust
+from .explain import Explainer, as_seen, explain_prediction, grad_cam, lacking, layer_activations, listing, make_explainer, name_neurons, outlined, phrase
+from .explain import phrase_knowledge, readable, region, telling, to_size, trust
 from .fieldguide import field_guide
 from .figures import balance_curve, class_bars, confusion_figure, figure_png, history_figure, metrics_bars, overlay
 from .images import ImageFiles
@@ -828,14 +829,18 @@ def neuron_dictionary(
     n: int = 12,  # neurons
     each: int = 6,  # pictures of each
 ) -> list[dict[str, Any]]:  # rows as the report takes them, the surest name first
-    "Names of the neurons that have the clearest ones, with the test images that excite them most."
+    "Names of the neurons that have the clearest ones, with the test images that excite them most, where they do so outlined."
     rows, test = [], problem.test
     for entry in name_neurons(explainer).nlargest(n, "confidence").to_dict("records"):
         k = int(entry["neuron"])
         top = test[problem.photos.activity[test, k].argsort(descending=True)[:each]]
-        images = [shown(problem.transform(problem.data.images[int(i)]), problem.transform) for i in top]
-        write(f"neuron-{k:04d}.jpg", picture(torch.cat(images, 2), side=64 * len(images)))
-        names = {"name": readable(entry["name"]), "second": readable(entry["second"])}
+        x = torch.stack([problem.transform(problem.data.images[int(i)]) for i in top])
+        where = region(to_size(layer_activations(explainer.network, x)[:, k], x.shape[2:]))
+        images = [np.asarray(outlined(as_seen(one, problem.transform), at, 128)) / 255 for one, at in zip(x, where, strict=True)]
+        strip = np.concatenate([np.pad(one, ((0, 0), (0, 4), (0, 0)), constant_values=1) for one in images], 1)[:, :-4]
+        write(f"neuron-{k:04d}.jpg", picture(strip, side=strip.shape[1]))
+        name, second = readable(entry["name"]), readable(entry["second"])
+        names = {"name": name, "second": second} if entry["good"] else {"name": "no good name", "second": f"perhaps {name}"}
         rows.append({"neuron": k, **names, "confidence": float(entry["confidence"]), "image": f"neuron-{k:04d}.jpg"})
     return rows
 
@@ -938,8 +943,8 @@ ABOUT = {
     "about_cases": "Drawn by lot, not picked: right and wrong predictions of unseen and seen classes. The map shows what spoke for the predicted "
     "class. Bars are standard deviations above the usual reading; to the left, what the class depends on and the image does not seem to show; open: "
     "read, but not surely there, or not said of the class.",
-    "about_neurons": "The attribute that each neuron answers to most, through the inverse map, and the test images that excite it most. "
-    "A name is a hypothesis.",
+    "about_neurons": "The attribute that each neuron answers to most, through the inverse map, and the test images that excite it most, "
+    "with a line around the place. A name is a hypothesis; one that shuffled knowledge would give as surely is left out.",
     "about_choices": "Chosen on seen classes only: some of them played the unseen ones, on training images.",
 }
 

@@ -196,7 +196,8 @@ figcaption{margin-top:.5em}
 .bar{background:var(--line);height:.55em;border-radius:9px;overflow:hidden}
 .bar i{display:block;height:100%;background:var(--accent);print-color-adjust:exact;-webkit-print-color-adjust:exact}
 .bar.minus i{background:var(--bad)}
-.strip img{display:block;height:52px;width:auto;border-radius:4px}
+td.strip{max-width:none}
+.strip img{display:block;height:clamp(52px,6vw,76px);width:auto;max-width:none}
 pre{background:var(--card);border:1px solid var(--line);border-radius:10px;padding:12px 14px;overflow:auto;font-size:.82rem;line-height:1.45}
 footer{padding:2em 20px 3em}
 @media (max-width:640px){
