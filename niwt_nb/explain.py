@@ -8,13 +8,13 @@ __all__ = ['OPENING', 'PART_WORDS', 'DICTIONARY_PAGE', 'readable', 'phrase', 'li
            'weighted_map', 'class_difference_map', 'check_neurons', 'neuron_maps', 'fine_map', 'presence',
            'average_precision', 'pearson', 'InvertedMap', 'Explainer', 'neuron_answers', 'lift_of', 'name_evidence',
            'choose_names', 'name_floor', 'evidence_scale', 'evidence', 'attribute_rows', 'fair_scores', 'check_fit',
-           'make_explainer', 'peaks', 'measure_seen', 'fit_explainer', 'check_size', 'choose_words',
-           'explain_prediction', 'verdicts', 'Explanations', 'without', 'neurons_behind', 'explain_batch', 'join',
-           'explain_images', 'lacking', 'telling', 'sentence', 'trust', 'phrases_in', 'phrase_uses', 'phrase_knowledge',
-           'nearest_phrases', 'attribute_view', 'attribute_map', 'source_pixels', 'object_masks', 'part_points',
-           'parts_of', 'name_neurons', 'region', 'TopImages', 'top_images', 'outlined', 'thumbnail', 'dictionary_html',
-           'neuron_dictionary', 'dictionary_page', 'as_seen', 'NeuronEdit', 'edit_neurons', 'edit_effect',
-           'background_evidence', 'suspicious_neurons', 'refit_head', 'repair_background']
+           'make_explainer', 'peaks', 'measure_seen', 'fit_explainer', 'choose_words', 'explain_prediction', 'verdicts',
+           'Explanations', 'without', 'neurons_behind', 'explain_batch', 'join', 'explain_images', 'lacking', 'telling',
+           'sentence', 'trust', 'phrases_in', 'phrase_uses', 'phrase_knowledge', 'nearest_phrases', 'attribute_view',
+           'attribute_map', 'source_pixels', 'object_masks', 'part_points', 'parts_of', 'name_neurons', 'region',
+           'TopImages', 'top_images', 'outlined', 'thumbnail', 'dictionary_html', 'neuron_dictionary',
+           'dictionary_page', 'as_seen', 'NeuronEdit', 'edit_neurons', 'edit_effect', 'background_evidence',
+           'suspicious_neurons', 'refit_head', 'repair_background']
 
 # %% ../nbs/08_explain.ipynb #3a03d1b8
 import base64
@@ -256,7 +256,9 @@ def neuron_maps(
     "The activation of chosen neurons at the images' resolution; raises `NiwtError` for a neuron that the layer does not have."
     a = layer_activations(network, x)
     picked = check_neurons(neurons, a.shape[1])
-    return F.interpolate(a[:, picked], size=tuple(x.shape[-2:]), mode="bilinear", align_corners=False) if picked else x.new_empty(len(x), 0, *x.shape[-2:])
+    if not picked:
+        return x.new_empty(len(x), 0, *x.shape[-2:])
+    return to_size(a[:, picked].flatten(0, 1), x.shape[-2:]).unflatten(0, (len(x), len(picked)))
 
 # %% ../nbs/08_explain.ipynb #7fadd709
 def fine_map(
@@ -635,14 +637,6 @@ def fit_explainer(
         raise NiwtError(f"what was measured lacks {listing(missing)}; make it with `measure_seen`")
     return make_explainer(view, data.classes, known, **measured, **options)
 
-# %% ../nbs/08_explain.ipynb #1ba4c7c7
-def check_size(
-    explainer: Explainer,  # from `make_explainer` or `fit_explainer`
-    x: Tensor,  # (B, 3, H, W) images
-) -> None:
-    "Raise `NiwtError` for what is no batch of images, or images of another size than the explainer was fitted on."
-    check_images(x, explainer.size)
-
 # %% ../nbs/08_explain.ipynb #d7ae862e
 def choose_words(
     strength: Tensor,  # (n, A) how strongly each attribute is read
@@ -789,7 +783,7 @@ def explain_batch(
     seed: int = 0,  # of these choices
 ) -> Explanations:  # of every image
     "Map, words, contrast and faithfulness of a batch of predictions, three backward passes through the tail in all."
-    check_size(explainer, x)
+    check_images(x, explainer.size)
     if min(top, n_neurons, draws) < 1:
         raise NiwtError(f"top, n_neurons and draws must be at least 1, got {top}, {n_neurons} and {draws}")
     net = explainer.network
@@ -988,7 +982,7 @@ def attribute_map(
     fine: bool = True,  # sharpened at the pixels (`fine_map`), or `False`: Grad-CAM at the layer's size
 ) -> Tensor:  # (B, H, W), not negative
     "Where the network sees an attribute; raises `NiwtError` for an attribute that no neuron answers to."
-    check_size(explainer, x)
+    check_images(x, explainer.size)
     if not isinstance(attribute, (str, Sequence)):
         raise NiwtError(f"an attribute is asked for by its name, got {attribute!r}; the names are in `Explainer.names`")
     asked = [attribute] * len(x) if isinstance(attribute, str) else list(attribute)
@@ -1274,7 +1268,7 @@ def as_seen(
 ) -> Image.Image:  # what the network saw, in natural colours
     "Undo the colours of a preprocessing (not its crop), by looking at what it does to black and to white."
     black, white = colour_range(transform)
-    pixels = ((x - black) / (white - black)).clamp(0, 1)
+    pixels = ((x - black) / torch.where(white == black, 1.0, white - black)).clamp(0, 1)
     return Image.fromarray((pixels.permute(1, 2, 0).cpu().numpy() * 255).round().astype(np.uint8))
 
 # %% ../nbs/08_explain.ipynb #61237ff4

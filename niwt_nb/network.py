@@ -542,7 +542,6 @@ def colour_range(
     black, white = (transform(Image.new("RGB", (256, 256), c)).amax((1, 2)).view(3, 1, 1) for c in ("black", "white"))
     return black, white
 
-
 # %% ../nbs/03_network.ipynb #7eec9c87
 def at_size(
     transform: Callable,  # PIL image -> (3, H, W) float tensor
@@ -559,7 +558,6 @@ def at_size(
     if not torch.allclose(sized(trial).amax((1, 2)), transform(trial).amax((1, 2)), atol=1e-2):
         raise NiwtError("this preprocessing does more to colours than to scale and shift each channel; write one for the other size")
     return sized
-
 
 # %% ../nbs/03_network.ipynb #ed2abc2e
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ __all__ = ['PART', 'RIDGES', 'TOO_WIDE', 'ABOUT', 'STEP_NAMES', 'load_data', 'ph
            'trains', 'untrained', 'load_network', 'tune', 'network_step', 'head_step', 'importance_step', 'at_hand',
            'make_problem', 'frozen_problems', 'trained_problems', 'problems', 'bench_of', 'tuned_problems', 'make_map',
            'map_settings', 'solve', 'solver_settings', 'compare', 'choose_step', 'solve_step', 'control_step',
-           'judge_knowledge', 'draw_cases', 'shown', 'picture', 'because', 'explain_cases', 'words_of', 'explainer_of',
+           'judge_knowledge', 'draw_cases', 'picture', 'because', 'explain_cases', 'words_of', 'explainer_of',
            'neuron_dictionary', 'draw_charts', 'zero_shot_confusion', 'frequent_confusions', 'charts_of', 'describe',
            'step_times', 'finish', 'comparison_step', 'run']
 
@@ -47,15 +47,15 @@ from niwt_nb.comparison import (
 from .core import NiwtError, check_name, content_hash, load_tensors, model_hash, progress, seeded
 from .data import DomainKnowledge, ZeroShotData, batches, excerpt, first_of_each
 from .evaluate import ESZSL, ausuc, chance, choose_gamma, gzsl, head_scores, metric_rows, predict, seen_unseen_curve, stack
-from .explain import Explainer, as_seen, explain_prediction, grad_cam, lacking, layer_activations, listing, make_explainer, name_neurons, outlined, phrase
-from .explain import phrase_knowledge, readable, region, telling, to_size, trust
+from .explain import Explainer, as_seen, explain_prediction, grad_cam, lacking, listing, make_explainer, name_neurons, neuron_maps, outlined, phrase
+from .explain import phrase_knowledge, readable, region, telling, trust
 from .fieldguide import field_guide
 from .figures import balance_curve, class_bars, confusion_figure, figure_png, history_figure, metrics_bars, overlay
 from .images import ImageFiles
 from .images import readable as leave_out_unreadable
 from .importance import ClassSums, ImportanceEngine, fold_batchnorm, frozen_copy, measure, pool
 from .mapping import CosineLinearMap, ImportanceMap, KernelRidgeMap, LowRankMap, MLPMap, RidgeMap, name_knowledge
-from .network import CutNetwork, FineTuned, SmallCNN, above, at_size, cache_images, colour_range, columns_of, cut, field_guide_transform, fine_tune, fit_head
+from .network import CutNetwork, FineTuned, SmallCNN, above, at_size, cache_images, columns_of, cut, field_guide_transform, fine_tune, fit_head
 from .network import load_backbone, train_classifier, with_activations, with_head
 from .presets import beside_paper, departures, get_preset
 from .readers import read_root
@@ -731,15 +731,6 @@ def draw_cases(
                 mine.append(group.pop(0))
     return torch.tensor([row for mine in taken for row in mine], dtype=torch.long)
 
-# %% ../nbs/11_pipeline.ipynb #06082104
-def shown(
-    x: Tensor,  # (3, H, W) a preprocessed image
-    transform: Callable,  # the preprocessing that made it
-) -> Tensor:  # (3, H, W), 0 to 1
-    "The part of an image that the network saw, in its own colours: the preprocessing is asked what it makes of black and of white."
-    low, high = colour_range(transform)
-    return ((x - low) / torch.where(high == low, 1.0, high - low)).clamp(0, 1)
-
 # %% ../nbs/11_pipeline.ipynb #35a3f448
 def picture(
     pixels: Any,  # (H, W, 3) or (3, H, W), 0 to 1
@@ -779,7 +770,7 @@ def explain_cases(
     chosen = draw_cases(guess == labels, torch.isin(labels, data.unseen), config.cases, config.seed)
     for number, i in enumerate(chosen.tolist()):
         x, row = problem.transform(data.images[int(problem.test[i])]), int(problem.rows[guess[i]])
-        pixels = shown(x, problem.transform)
+        pixels = np.asarray(as_seen(x, problem.transform)) / 255
         write(f"case-{number:02d}.jpg", picture(pixels))
         write(f"case-{number:02d}-cam.jpg", picture(overlay(pixels, grad_cam(explainer.network, x[None], row)[0])))
         told = explain_prediction(explainer, x, row, top=5)
@@ -835,7 +826,7 @@ def neuron_dictionary(
         k = int(entry["neuron"])
         top = test[problem.photos.activity[test, k].argsort(descending=True)[:each]]
         x = torch.stack([problem.transform(problem.data.images[int(i)]) for i in top])
-        where = region(to_size(layer_activations(explainer.network, x)[:, k], x.shape[2:]))
+        where = region(neuron_maps(explainer.network, x, [k])[:, 0])
         images = [np.asarray(outlined(as_seen(one, problem.transform), at, 128)) / 255 for one, at in zip(x, where, strict=True)]
         strip = np.concatenate([np.pad(one, ((0, 0), (0, 4), (0, 0)), constant_values=1) for one in images], 1)[:, :-4]
         write(f"neuron-{k:04d}.jpg", picture(strip, side=strip.shape[1]))
