@@ -9,7 +9,7 @@ __all__ = ['as_values', 'as_ids', 'DomainKnowledge', 'ImageSubset', 'NoImages', 
 # %% ../nbs/01_data.ipynb #f013c99e
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -69,6 +69,7 @@ class DomainKnowledge:
     values: Tensor  # (C, A) float32
     names: tuple[str, ...]  # A column names
     certainty: Tensor | None = None  # (C, A) from 0, a guess, to 1, sure, for `mapping.complete`; None: every value that is there is sure
+    reader: Any = None  # has `names` and `read(sentences) -> (row, phrases not used)`, see the room `text`; None: sentences cannot be read
 
     def __post_init__(self) -> None:
         "Take any table; raise `NiwtError` if it is not one row a class with one distinct name a column."
@@ -179,6 +180,73 @@ class DomainKnowledge:
         whose = torch.arange(len(self))
         whose[order] = order.roll(1)
         return self.of_classes(whose)
+
+    def read(
+        self,
+        sentences: str | Sequence[str],  # one sentence or several about one class
+    ) -> tuple[Tensor, list[str]]:  # (A,) in the table's own units, and the phrases that were not used
+        "Read what people write; raises `NiwtError` without a reader or where nothing is understood."
+        return _read(self, [sentences] if isinstance(sentences, str) else list(sentences))
+
+    def describe(
+        self,
+        what: Any,  # a sentence, several sentences, {column: value}, or A numbers
+    ) -> Tensor:  # (A,) in the table's own units
+        "One class as a row; columns a dict leaves out get the known classes' mean. Warns of phrases not used; raises `NiwtError`."
+        return _describe(self, what)
+
+# %% ../nbs/01_data.ipynb #75f2cd66
+def _read(
+    knowledge: DomainKnowledge,  # with a reader
+    sentences: list[str],  # about one class
+) -> tuple[Tensor, list[str]]:  # (A,) in the order of the table's columns, and the phrases that were not used
+    "What the reader says, in the order of the table's columns; raises `NiwtError` where it cannot."
+    if knowledge.reader is None:
+        width, some = len(knowledge.names), ", ".join(map(repr, knowledge.names[:2]))
+        raise NiwtError(
+            f"knowledge {knowledge.name!r} cannot read sentences: it has no reader for its columns "
+            f"({some}, ...). Give {width} numbers (a row of the embedding that made the table) or a "
+            "dict {column: value}; a table with a reader is made from sentences by text_knowledge, "
+            "or from named attributes by with_reader (both in niwt_nb.text)"
+        )
+    if not sentences or not all(isinstance(s, str) and s.strip() for s in sentences):
+        raise NiwtError(f"expected one sentence or more, each with words in it, got {sentences!r}")
+    row, unused = knowledge.reader.read(sentences)
+    at = {n: i for i, n in enumerate(knowledge.reader.names)}
+    gone = [n for n in knowledge.names if n not in at]
+    if gone:
+        raise NiwtError(f"the reader of knowledge {knowledge.name!r} does not know the column {gone[0]!r}")
+    return as_values(row, "reader")[[at[n] for n in knowledge.names]], list(unused)
+
+# %% ../nbs/01_data.ipynb #8536db69
+def _describe(
+    knowledge: DomainKnowledge,  # whose columns are filled
+    what: Any,  # a sentence, several sentences, {column: value}, or A numbers
+) -> Tensor:  # (A,)
+    "One class as a row; raises `NiwtError` for unknown columns, a wrong width and values that are not finite."
+    width, name = len(knowledge.names), f"description for knowledge {knowledge.name!r}"
+    if isinstance(what, str) or (isinstance(what, list | tuple) and any(isinstance(w, str) for w in what)):
+        row, unused = knowledge.read(what)
+        if unused:
+            warnings.warn(f"{name}: not used: {', '.join(map(repr, unused))}", stacklevel=3)
+    elif isinstance(what, Mapping):
+        if not what:
+            raise NiwtError(f"{name}: the dict is empty; its keys are columns, such as {knowledge.names[0]!r}")
+        row = knowledge.values[knowledge.known].nanmean(0)
+        for column, value in what.items():
+            at = knowledge.names.index(check_name(column, knowledge.names, "attribute"))
+            number = as_values(value, f"{name}, value of {column!r}")
+            if number.numel() != 1:
+                raise NiwtError(f"{name}: {column!r} needs one number, got {value!r}")
+            row[at] = number.item()
+    else:
+        row = as_values(what, name)
+    if row.shape != (width,):
+        raise NiwtError(f"{name}: expected {width} numbers, one a column, got shape {tuple(row.shape)}")
+    if not bool(row.isfinite().all()):
+        bad = int((~row.isfinite()).nonzero()[0])
+        raise NiwtError(f"{name}: {knowledge.names[bad]!r} is {row[bad].item()}, which is not finite")
+    return row.clone()
 
 # %% ../nbs/01_data.ipynb #6ddb118c
 class ImageSubset(Sequence):
