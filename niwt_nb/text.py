@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STOP_WORDS', 'TRIAL', 'words_of', 'split_denials', 'not_understood', 'SentenceEncoder', 'class_texts',
-           'text_knowledge', 'name_knowledge']
+           'text_knowledge', 'name_knowledge', 'AttributeReader']
 
 # %% ../nbs/01d_text.ipynb #360a3ef5
 import os
@@ -20,7 +20,7 @@ from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.feature_extraction.text import TfidfVectorizer
 from torch import Tensor
 
-from .core import NiwtError, check_name, import_object, nearest_names
+from .core import NiwtError, check_name, import_object, import_torchvision, nearest_names
 from .data import DomainKnowledge, ZeroShotData, as_ids, as_values
 
 # %% ../nbs/01d_text.ipynb #5e34412d
@@ -149,6 +149,7 @@ def _load_encoder(
 ) -> Any:  # a `sentence_transformers.SentenceTransformer`
     "Load a sentence encoder; raises `NiwtError` with the remedy where package or model is missing."
     try:
+        import_torchvision()  # the package imports it, and alone that fails beside some builds of torch
         make = import_object("sentence_transformers:SentenceTransformer")
     except NiwtError as e:
         raise NiwtError(
@@ -376,3 +377,163 @@ def name_knowledge(
         if not words:
             raise NiwtError(f"the class name {name!r} has no word in it, so nothing can be known from it")
     return text_knowledge([[words] for words in plain], seen, encoder, "names")
+
+# %% ../nbs/01d_text.ipynb #eca575b0
+_SPARE = frozenset("has color colour pattern shape length size primary type kind bird animal like".split())
+
+
+def _stems(
+    text: str,  # a name or a piece of a sentence
+) -> list[str]:  # its content words, without endings
+    "Words such that singular and plural, noun and participle are one: spots, spotted, spot."
+    return [_stem(w) for w in words_of(text)]
+
+# %% ../nbs/01d_text.ipynb #57e787da
+def _stem(
+    word: str,  # in lower case
+) -> str:  # without plural, -ed and doubled letters
+    "A rough stem, made for single words of names."
+    word = re.sub(r"ies$", "y", word) if len(word) > 4 else word
+    word = re.sub(r"(?<=[^s])s$", "", word) if len(word) > 3 else word
+    word = re.sub(r"ed$", "", word) if len(word) > 4 else word
+    word = re.sub(r"([^aeiousl])\1$", r"\1", word)
+    return re.sub(r"y$", "i", word).rstrip("e") or word
+
+# %% ../nbs/01d_text.ipynb #1913b07d
+def _column_words(
+    name: str,  # of a column, such as "has_wing_color::red" or "long_neck"
+) -> tuple[str, frozenset[str], frozenset[str]]:  # its group, the words of its part and of its value
+    "What must stand in a clause for a column to be said; a plain name has neither group nor part."
+    group, colons, value = re.sub(r"\(.*?\)", "", name).rpartition("::")
+    said = frozenset(s for w in words_of(value) if (s := _stem(w)) and w not in _SPARE - {"bird"})
+    part = frozenset(_stem(w) for w in words_of(group) if w not in _SPARE)
+    return (group, part, said - part or said) if colons else ("", frozenset(), said)
+
+# %% ../nbs/01d_text.ipynb #210df029
+_BREAKS = re.compile(
+    r"[.;:,!?()]|\b(?:and|or|nor|with|without|on|above|below|under|over|but|while|whereas|whose|has|have|having|plus)\b",
+    re.IGNORECASE,
+)
+
+
+def _clauses(
+    piece: str,  # said or denied, see `split_denials`
+    parts: frozenset[str],  # stems of all words of parts
+) -> list[tuple[str, bool]]:  # clauses about one part each, and whether its value follows the part
+    "Cut a piece at marks, at joining words, and between two parts."
+    found: list[tuple[str, bool]] = []
+    for clause in _BREAKS.split(piece):
+        words = re.findall(r"[^\W_]+", clause)
+        here = [_stem(w.lower()) in parts for w in words]
+        # the first word that is no part and says something: before the first part, or after it?
+        tells = [bool(words_of(w)) and not p for w, p in zip(words, here, strict=True)]
+        after = True in here and (True not in tells or here.index(True) < tells.index(True))
+        current: list[str] = []
+        for i, word in enumerate(words):
+            if after and here[i] and i and not here[i - 1] and any(here[:i]):
+                found, current = [*found, (" ".join(current), after)], []
+            current.append(word)
+            if not after and here[i] and not (i + 1 < len(words) and here[i + 1]) and any(here[i + 1 :]):
+                found, current = [*found, (" ".join(current), after)], []
+        found.append((" ".join(current), after))
+    return [(clause, after) for clause, after in found if words_of(clause)]
+
+# %% ../nbs/01d_text.ipynb #7da3278c
+class AttributeReader:
+    "Reads sentences by the names of a table's columns."
+
+    def __init__(
+        self,
+        names: Sequence[str],  # A columns
+        usual: Sequence[float],  # (A,) the value of a column of which nothing is said
+        high: Sequence[float],  # (A,) where it is said
+        low: Sequence[float],  # (A,) where it is denied
+    ):
+        self.names = tuple(map(str, names))
+        table = torch.stack([as_values(v, "usual, high, low") for v in (usual, high, low)])
+        if table.shape != (3, len(self.names)) or not bool(table.isfinite().all()):
+            raise NiwtError(f"{len(self.names)} names need three rows as long, got {tuple(table.shape)}")
+        self.usual, self.high, self.low = table
+        self._keys = [_column_words(n) for n in self.names]
+        self._parts = frozenset(w for _, part, _ in self._keys for w in part)
+        self._values = frozenset(w for group, _, value in self._keys for w in value)
+        groups: dict[frozenset[str], set[str]] = {}
+        for group, _, value in self._keys:
+            groups.setdefault(value, set()).add(group)
+        self._alone = {value for value, owners in groups.items() if len(owners) == 1}
+
+    def read(self, sentences: Sequence[str]) -> tuple[Tensor, list[str]]:
+        "(A,) in the table's units, and phrases not used; raises `NiwtError` if nothing is understood."
+        said: set[int] = set()
+        denied: set[int] = set()
+        unused: list[str] = []
+        for sentence in sentences:
+            self._read_sentence(sentence, said, denied, unused)
+        if said & denied:
+            raise NiwtError(f"{self.names[min(said & denied)]!r} is both said and denied in {' '.join(sentences)!r}")
+        if not said | denied:
+            words = sorted({w for n in self.names for w in words_of(n) if w not in _SPARE})
+            asked = [w for s in sentences for w in words_of(s)]
+            denials = [p for p in unused if split_denials(p)[0][1] != "said"]
+            message = not_understood(sentences, [w for w in asked if w not in words], words)
+            raise NiwtError(message + (f"; not read: {', '.join(map(repr, denials))}" if denials else ""))
+        row, groups = self.usual.clone(), {self._keys[i][0] for i in said} - {""}
+        at = [i for i, (group, _, _) in enumerate(self._keys) if group in groups]
+        row[at] = self.low[at]
+        row[sorted(denied)] = self.low[sorted(denied)]
+        row[sorted(said)] = self.high[sorted(said)]
+        return row, unused
+
+    def _read_sentence(self, sentence: str, said: set[int], denied: set[int], unused: list[str]) -> None:
+        "Add what one sentence says, denies and leaves unused."
+        pieces = split_denials(sentence)
+        last: frozenset[str] = frozenset()  # the part that a value without one belongs to
+        for k, (piece, kind) in enumerate(pieces):
+            clauses = [] if kind == "unclear" else _clauses(piece, self._parts)
+            unused += [piece] if kind == "unclear" else []
+            for j, (clause, after) in enumerate(clauses):
+                stems = _stems(clause)
+                own = frozenset(stems) & self._parts
+                ahead = clauses[j + 1] if j + 1 < len(clauses) else ("", True)
+                joined = re.search(rf"{re.escape(clause)}\W+and\W+{re.escape(ahead[0])}", piece, re.I) if ahead[0] else None
+                borrowed = own or (frozenset(_stems(ahead[0])) & self._parts if joined and not ahead[1] else last)
+                found, used = self._match(stems, borrowed, bool(own))
+                (denied if kind == "denied" else said).update(found)
+                waits = own and not found and k + 1 < len(pieces) and j + 1 == len(clauses) and set(stems) <= own
+                if own:
+                    last = own if after or waits else frozenset()
+                if kind == "denied" and not found:
+                    unused.append(piece)
+                elif not found and not waits:
+                    unused.append(clause)
+                elif found:
+                    left = [w for w in words_of(clause) if _stem(w) not in used and w not in _SPARE]
+                    unused += left
+
+    def _match(self, stems: list[str], parts: frozenset[str], own: bool) -> tuple[list[int], set[str]]:
+        "Columns that a clause says, and the stems that it took."
+        words = set(stems) | {a + b for a, b in zip(stems, stems[1:], strict=False)}
+        loose = [w for w in stems[-1:] if w not in self._values | self._parts]  # an unknown noun
+        hits: dict[int, frozenset[str]] = {}
+        for i, (group, part, value) in enumerate(self._keys):
+            if not value or not value <= words:
+                continue
+            alone = value in self._alone and not own and not loose
+            if not group or (not part and not parts) or (part and (part <= parts or alone)):
+                hits[i] = part | value
+        best = [i for i, h in hits.items() if not any(h < other for other in hits.values())]
+        joint = {w for i in best for w in hits[i]}
+        return best, joint | {s for s in stems for j in joint if s in j and j in words and j not in stems}
+
+    def to_dict(self) -> dict[str, Any]:
+        "For JSON."
+        rows = {k: getattr(self, k).tolist() for k in ("usual", "high", "low")}
+        return {"names": list(self.names), **rows}
+
+    @classmethod
+    def from_dict(cls, state: Mapping[str, Any]) -> "AttributeReader":
+        "What `to_dict` gave; raises `NiwtError` for anything else."
+        try:
+            return cls(*(state[k] for k in ("names", "usual", "high", "low")))
+        except (KeyError, TypeError) as e:
+            raise NiwtError(f"not the state of an AttributeReader ({type(e).__name__}: {e})") from None
