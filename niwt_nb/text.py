@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STOP_WORDS', 'TRIAL', 'words_of', 'split_denials', 'not_understood', 'SentenceEncoder', 'class_texts',
-           'text_knowledge', 'name_knowledge', 'AttributeReader']
+           'text_knowledge', 'name_knowledge', 'AttributeReader', 'with_reader', 'reader_state', 'load_reader']
 
 # %% ../nbs/01d_text.ipynb #360a3ef5
 import os
@@ -40,10 +40,10 @@ def words_of(
     plain = re.findall(r"(?u)\b[^\W\d_]{2,}\b", text.replace("_", " ").lower())
     return [w for w in plain if w not in STOP_WORDS]
 
-# %% ../nbs/01d_text.ipynb #079c4cfc
-_DENY = frozenset("no not without never neither nor lack lacks lacking cannot non".split())
-_UNSURE = frozenset("none nothing unlike except rather instead hardly barely rarely seldom".split())
-_GONE = frozenset("absent missing lacking gone".split())
+# %% ../nbs/01d_text.ipynb #057ea4e1
+_DENY = frozenset("no not without never nor lack lacks lacking cannot non".split())
+_UNSURE = frozenset("neither none nothing unlike except rather instead hardly barely rarely seldom".split())
+_GONE = re.compile(r"\b(absent|missing|gone|free of)\b", re.IGNORECASE)
 _TURN = frozenset("but while whereas however though although yet with has have having shows".split())
 _HEDGE = frozenset(
     "and , only just always all entirely quite very really particularly as more less than".split()
@@ -93,10 +93,9 @@ def split_denials(
         at, i = found[end - 1].end(), end
     cut: list[tuple[str, str]] = []
     for piece, kind in [*pieces, (text[at:], "said")]:
-        clauses = re.split(r"(?<=[.;:,!?])", piece) if kind == "said" else [piece]
-        for clause in clauses:
-            gone = kind == "said" and _GONE & set(words_of(clause)) or re.search("(?i)free of", clause)
-            cut.append((clause.strip(), "unclear" if gone else kind))
+        lost = kind == "said" and re.search(_GONE, piece)
+        for clause in re.split(r"(?<=[.;:,!?])", piece) if lost else [piece]:
+            cut.append((clause.strip(), "unclear" if lost and re.search(_GONE, clause) else kind))
     return [(piece, kind) for piece, kind in cut if re.search(r"\w", piece)]
 
 # %% ../nbs/01d_text.ipynb #cfcbeecf
@@ -378,7 +377,8 @@ def name_knowledge(
             raise NiwtError(f"the class name {name!r} has no word in it, so nothing can be known from it")
     return text_knowledge([[words] for words in plain], seen, encoder, "names")
 
-# %% ../nbs/01d_text.ipynb #eca575b0
+# %% ../nbs/01d_text.ipynb #b712cda2
+_WHOLE = frozenset("bird animal plumag bodi".split())  # stems
 _SPARE = frozenset("has color colour pattern shape length size primary type kind bird animal like".split())
 
 
@@ -494,9 +494,7 @@ class AttributeReader:
             for j, (clause, after) in enumerate(clauses):
                 stems = _stems(clause)
                 own = frozenset(stems) & self._parts
-                ahead = clauses[j + 1] if j + 1 < len(clauses) else ("", True)
-                joined = re.search(rf"{re.escape(clause)}\W+and\W+{re.escape(ahead[0])}", piece, re.I) if ahead[0] else None
-                borrowed = own or (frozenset(_stems(ahead[0])) & self._parts if joined and not ahead[1] else last)
+                borrowed = own or self._part_ahead(piece, clauses[j:]) or last
                 found, used = self._match(stems, borrowed, bool(own))
                 (denied if kind == "denied" else said).update(found)
                 waits = own and not found and k + 1 < len(pieces) and j + 1 == len(clauses) and set(stems) <= own
@@ -504,22 +502,33 @@ class AttributeReader:
                     last = own if after or waits else frozenset()
                 if kind == "denied" and not found:
                     unused.append(piece)
-                elif not found and not waits:
+                elif not found and not waits and set(words_of(clause)) - _SPARE:
                     unused.append(clause)
                 elif found:
-                    left = [w for w in words_of(clause) if _stem(w) not in used and w not in _SPARE]
-                    unused += left
+                    spare = _SPARE | _DENY
+                    unused += [w for w in words_of(clause) if _stem(w) not in used and w not in spare]
+
+    def _part_ahead(self, piece: str, clauses: list[tuple[str, bool]]) -> frozenset[str]:
+        "The part that the first clause shares with a later one: the wings of *red, blue and black wings*."
+        for n, (clause, after) in enumerate(clauses):
+            if part := frozenset(_stems(clause)) & self._parts:
+                between = [r"\W+"] * (n - 1) + [r"\W+(?:and|or)\W+"]
+                words = [re.escape(c) for c, _ in clauses[: n + 1]]
+                chain = words[0] + "".join(b + w for b, w in zip(between, words[1:], strict=True)) if n else ""
+                return part if n and not after and re.search(chain, piece, re.I) else frozenset()
+        return frozenset()
 
     def _match(self, stems: list[str], parts: frozenset[str], own: bool) -> tuple[list[int], set[str]]:
         "Columns that a clause says, and the stems that it took."
         words = set(stems) | {a + b for a, b in zip(stems, stems[1:], strict=False)}
         loose = [w for w in stems[-1:] if w not in self._values | self._parts]  # an unknown noun
+        whole = bool(words & _WHOLE)
         hits: dict[int, frozenset[str]] = {}
         for i, (group, part, value) in enumerate(self._keys):
             if not value or not value <= words:
                 continue
             alone = value in self._alone and not own and not loose
-            if not group or (not part and not parts) or (part and (part <= parts or alone)):
+            if not group or (part <= parts if part else not parts and whole) or alone:
                 hits[i] = part | value
         best = [i for i, h in hits.items() if not any(h < other for other in hits.values())]
         joint = {w for i in best for w in hits[i]}
@@ -537,3 +546,44 @@ class AttributeReader:
             return cls(*(state[k] for k in ("names", "usual", "high", "low")))
         except (KeyError, TypeError) as e:
             raise NiwtError(f"not the state of an AttributeReader ({type(e).__name__}: {e})") from None
+
+# %% ../nbs/01d_text.ipynb #0dcf7abe
+def with_reader(
+    knowledge: DomainKnowledge,  # a table of attributes
+) -> DomainKnowledge:  # the same, able to read sentences; unchanged where its names have no words
+    "Give a table of named attributes an `AttributeReader`, unless it has a reader or its names tell nothing."
+    keys = {_column_words(n) for n in knowledge.names}
+    rows = knowledge.values[knowledge.known].double()
+    if knowledge.reader is not None or len(keys) < min(2, len(knowledge.names)) or not len(rows):
+        return knowledge
+    flat = rows.isnan().all(0)  # a column of which no class is known says nothing
+    usual, low, high = rows.nanmean(0), rows.nan_to_num(torch.inf).amin(0), rows.nan_to_num(-torch.inf).amax(0)
+    usual, low, high = (torch.where(flat, 0.0, v).tolist() for v in (usual, low, high))
+    return replace(knowledge, reader=AttributeReader(knowledge.names, usual, high, low))
+
+# %% ../nbs/01d_text.ipynb #c11a0950
+def reader_state(
+    reader: Any,  # of a `DomainKnowledge`; None: there is none
+) -> dict[str, Any] | None:  # for JSON
+    "What `load_reader` needs; raises `NiwtError` for a reader that cannot be kept."
+    if reader is None:
+        return None
+    place = f"{type(reader).__module__}:{type(reader).__name__}"
+    if not place.startswith("niwt_nb.") or not hasattr(reader, "to_dict"):
+        raise NiwtError(f"a reader of the class {place} cannot be kept, only those of niwt_nb")
+    return {"reader": place, **reader.to_dict()}
+
+# %% ../nbs/01d_text.ipynb #69efe4b6
+def load_reader(
+    state: Mapping[str, Any] | None,  # from `reader_state`
+) -> Any:  # the reader, or None
+    "Make a reader from its state; raises `NiwtError` for a class outside the package."
+    if state is None:
+        return None
+    place = state.get("reader") if isinstance(state, Mapping) else None
+    if not isinstance(place, str) or not re.fullmatch(r"niwt_nb(\.[a-z_]+)+:[A-Z][A-Za-z]+", place):
+        raise NiwtError(f"not the state of a reader of niwt_nb: its class is {place!r}")
+    made = import_object(place)
+    if not (isinstance(made, type) and hasattr(made, "from_dict") and hasattr(made, "read")):
+        raise NiwtError(f"{place!r} is no reader of sentences")
+    return made.from_dict(state)
