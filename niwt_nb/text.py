@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STOP_WORDS', 'TRIAL', 'words_of', 'split_denials', 'not_understood', 'SentenceEncoder', 'class_texts',
-           'text_knowledge', 'name_knowledge']
+           'text_knowledge', 'name_knowledge', 'AttributeReader', 'with_reader', 'reader_state', 'load_reader']
 
 # %% ../nbs/01d_text.ipynb #360a3ef5
 import os
@@ -20,7 +20,7 @@ from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.feature_extraction.text import TfidfVectorizer
 from torch import Tensor
 
-from .core import NiwtError, check_name, import_object, nearest_names
+from .core import NiwtError, check_name, import_object, import_torchvision, nearest_names
 from .data import DomainKnowledge, ZeroShotData, as_ids, as_values
 
 # %% ../nbs/01d_text.ipynb #5e34412d
@@ -40,10 +40,10 @@ def words_of(
     plain = re.findall(r"(?u)\b[^\W\d_]{2,}\b", text.replace("_", " ").lower())
     return [w for w in plain if w not in STOP_WORDS]
 
-# %% ../nbs/01d_text.ipynb #079c4cfc
-_DENY = frozenset("no not without never neither nor lack lacks lacking cannot non".split())
-_UNSURE = frozenset("none nothing unlike except rather instead hardly barely rarely seldom".split())
-_GONE = frozenset("absent missing lacking gone".split())
+# %% ../nbs/01d_text.ipynb #057ea4e1
+_DENY = frozenset("no not without never nor lack lacks lacking cannot non".split())
+_UNSURE = frozenset("neither none nothing unlike except rather instead hardly barely rarely seldom".split())
+_GONE = re.compile(r"\b(absent|missing|gone|free of)\b", re.IGNORECASE)
 _TURN = frozenset("but while whereas however though although yet with has have having shows".split())
 _HEDGE = frozenset(
     "and , only just always all entirely quite very really particularly as more less than".split()
@@ -93,10 +93,9 @@ def split_denials(
         at, i = found[end - 1].end(), end
     cut: list[tuple[str, str]] = []
     for piece, kind in [*pieces, (text[at:], "said")]:
-        clauses = re.split(r"(?<=[.;:,!?])", piece) if kind == "said" else [piece]
-        for clause in clauses:
-            gone = kind == "said" and _GONE & set(words_of(clause)) or re.search("(?i)free of", clause)
-            cut.append((clause.strip(), "unclear" if gone else kind))
+        lost = kind == "said" and re.search(_GONE, piece)
+        for clause in re.split(r"(?<=[.;:,!?])", piece) if lost else [piece]:
+            cut.append((clause.strip(), "unclear" if lost and re.search(_GONE, clause) else kind))
     return [(piece, kind) for piece, kind in cut if re.search(r"\w", piece)]
 
 # %% ../nbs/01d_text.ipynb #cfcbeecf
@@ -149,6 +148,7 @@ def _load_encoder(
 ) -> Any:  # a `sentence_transformers.SentenceTransformer`
     "Load a sentence encoder; raises `NiwtError` with the remedy where package or model is missing."
     try:
+        import_torchvision()  # the package imports it, and alone that fails beside some builds of torch
         make = import_object("sentence_transformers:SentenceTransformer")
     except NiwtError as e:
         raise NiwtError(
@@ -376,3 +376,214 @@ def name_knowledge(
         if not words:
             raise NiwtError(f"the class name {name!r} has no word in it, so nothing can be known from it")
     return text_knowledge([[words] for words in plain], seen, encoder, "names")
+
+# %% ../nbs/01d_text.ipynb #b712cda2
+_WHOLE = frozenset("bird animal plumag bodi".split())  # stems
+_SPARE = frozenset("has color colour pattern shape length size primary type kind bird animal like".split())
+
+
+def _stems(
+    text: str,  # a name or a piece of a sentence
+) -> list[str]:  # its content words, without endings
+    "Words such that singular and plural, noun and participle are one: spots, spotted, spot."
+    return [_stem(w) for w in words_of(text)]
+
+# %% ../nbs/01d_text.ipynb #57e787da
+def _stem(
+    word: str,  # in lower case
+) -> str:  # without plural, -ed and doubled letters
+    "A rough stem, made for single words of names."
+    word = re.sub(r"ies$", "y", word) if len(word) > 4 else word
+    word = re.sub(r"(?<=[^s])s$", "", word) if len(word) > 3 else word
+    word = re.sub(r"ed$", "", word) if len(word) > 4 else word
+    word = re.sub(r"([^aeiousl])\1$", r"\1", word)
+    return re.sub(r"y$", "i", word).rstrip("e") or word
+
+# %% ../nbs/01d_text.ipynb #1913b07d
+def _column_words(
+    name: str,  # of a column, such as "has_wing_color::red" or "long_neck"
+) -> tuple[str, frozenset[str], frozenset[str]]:  # its group, the words of its part and of its value
+    "What must stand in a clause for a column to be said; a plain name has neither group nor part."
+    group, colons, value = re.sub(r"\(.*?\)", "", name).rpartition("::")
+    said = frozenset(s for w in words_of(value) if (s := _stem(w)) and w not in _SPARE - {"bird"})
+    part = frozenset(_stem(w) for w in words_of(group) if w not in _SPARE)
+    return (group, part, said - part or said) if colons else ("", frozenset(), said)
+
+# %% ../nbs/01d_text.ipynb #210df029
+_BREAKS = re.compile(
+    r"[.;:,!?()]|\b(?:and|or|nor|with|without|on|above|below|under|over|but|while|whereas|whose|has|have|having|plus)\b",
+    re.IGNORECASE,
+)
+
+
+def _clauses(
+    piece: str,  # said or denied, see `split_denials`
+    parts: frozenset[str],  # stems of all words of parts
+) -> list[tuple[str, bool]]:  # clauses about one part each, and whether its value follows the part
+    "Cut a piece at marks, at joining words, and between two parts."
+    found: list[tuple[str, bool]] = []
+    for clause in _BREAKS.split(piece):
+        words = re.findall(r"[^\W_]+", clause)
+        here = [_stem(w.lower()) in parts for w in words]
+        # the first word that is no part and says something: before the first part, or after it?
+        tells = [bool(words_of(w)) and not p for w, p in zip(words, here, strict=True)]
+        after = True in here and (True not in tells or here.index(True) < tells.index(True))
+        current: list[str] = []
+        for i, word in enumerate(words):
+            if after and here[i] and i and not here[i - 1] and any(here[:i]):
+                found, current = [*found, (" ".join(current), after)], []
+            current.append(word)
+            if not after and here[i] and not (i + 1 < len(words) and here[i + 1]) and any(here[i + 1 :]):
+                found, current = [*found, (" ".join(current), after)], []
+        found.append((" ".join(current), after))
+    return [(clause, after) for clause, after in found if words_of(clause)]
+
+# %% ../nbs/01d_text.ipynb #7da3278c
+class AttributeReader:
+    "Reads sentences by the names of a table's columns."
+
+    def __init__(
+        self,
+        names: Sequence[str],  # A columns
+        usual: Sequence[float],  # (A,) the value of a column of which nothing is said
+        high: Sequence[float],  # (A,) where it is said
+        low: Sequence[float],  # (A,) where it is denied
+    ):
+        self.names = tuple(map(str, names))
+        table = torch.stack([as_values(v, "usual, high, low") for v in (usual, high, low)])
+        if table.shape != (3, len(self.names)) or not bool(table.isfinite().all()):
+            raise NiwtError(f"{len(self.names)} names need three rows as long, got {tuple(table.shape)}")
+        self.usual, self.high, self.low = table
+        self._keys = [_column_words(n) for n in self.names]
+        self._parts = frozenset(w for _, part, _ in self._keys for w in part)
+        self._values = frozenset(w for group, _, value in self._keys for w in value)
+        groups: dict[frozenset[str], set[str]] = {}
+        for group, _, value in self._keys:
+            groups.setdefault(value, set()).add(group)
+        self._alone = {value for value, owners in groups.items() if len(owners) == 1}
+
+    def read(self, sentences: Sequence[str]) -> tuple[Tensor, list[str]]:
+        "(A,) in the table's units, and phrases not used; raises `NiwtError` if nothing is understood."
+        said: set[int] = set()
+        denied: set[int] = set()
+        unused: list[str] = []
+        for sentence in sentences:
+            self._read_sentence(sentence, said, denied, unused)
+        if said & denied:
+            raise NiwtError(f"{self.names[min(said & denied)]!r} is both said and denied in {' '.join(sentences)!r}")
+        if not said | denied:
+            words = sorted({w for n in self.names for w in words_of(n) if w not in _SPARE})
+            asked = [w for s in sentences for w in words_of(s)]
+            denials = [p for p in unused if split_denials(p)[0][1] != "said"]
+            message = not_understood(sentences, [w for w in asked if w not in words], words)
+            raise NiwtError(message + (f"; not read: {', '.join(map(repr, denials))}" if denials else ""))
+        row, groups = self.usual.clone(), {self._keys[i][0] for i in said} - {""}
+        at = [i for i, (group, _, _) in enumerate(self._keys) if group in groups]
+        row[at] = self.low[at]
+        row[sorted(denied)] = self.low[sorted(denied)]
+        row[sorted(said)] = self.high[sorted(said)]
+        return row, unused
+
+    def _read_sentence(self, sentence: str, said: set[int], denied: set[int], unused: list[str]) -> None:
+        "Add what one sentence says, denies and leaves unused."
+        pieces = split_denials(sentence)
+        last: frozenset[str] = frozenset()  # the part that a value without one belongs to
+        for k, (piece, kind) in enumerate(pieces):
+            clauses = [] if kind == "unclear" else _clauses(piece, self._parts)
+            unused += [piece] if kind == "unclear" else []
+            for j, (clause, after) in enumerate(clauses):
+                stems = _stems(clause)
+                own = frozenset(stems) & self._parts
+                borrowed = own or self._part_ahead(piece, clauses[j:]) or last
+                found, used = self._match(stems, borrowed, bool(own))
+                (denied if kind == "denied" else said).update(found)
+                waits = own and not found and k + 1 < len(pieces) and j + 1 == len(clauses) and set(stems) <= own
+                if own:
+                    last = own if after or waits else frozenset()
+                if kind == "denied" and not found:
+                    unused.append(piece)
+                elif not found and not waits and set(words_of(clause)) - _SPARE:
+                    unused.append(clause)
+                elif found:
+                    spare = _SPARE | _DENY
+                    unused += [w for w in words_of(clause) if _stem(w) not in used and w not in spare]
+
+    def _part_ahead(self, piece: str, clauses: list[tuple[str, bool]]) -> frozenset[str]:
+        "The part that the first clause shares with a later one: the wings of *red, blue and black wings*."
+        for n, (clause, after) in enumerate(clauses):
+            if part := frozenset(_stems(clause)) & self._parts:
+                between = [r"\W+"] * (n - 1) + [r"\W+(?:and|or)\W+"]
+                words = [re.escape(c) for c, _ in clauses[: n + 1]]
+                chain = words[0] + "".join(b + w for b, w in zip(between, words[1:], strict=True)) if n else ""
+                return part if n and not after and re.search(chain, piece, re.I) else frozenset()
+        return frozenset()
+
+    def _match(self, stems: list[str], parts: frozenset[str], own: bool) -> tuple[list[int], set[str]]:
+        "Columns that a clause says, and the stems that it took."
+        words = set(stems) | {a + b for a, b in zip(stems, stems[1:], strict=False)}
+        loose = [w for w in stems[-1:] if w not in self._values | self._parts]  # an unknown noun
+        whole = bool(words & _WHOLE)
+        hits: dict[int, frozenset[str]] = {}
+        for i, (group, part, value) in enumerate(self._keys):
+            if not value or not value <= words:
+                continue
+            alone = value in self._alone and not own and not loose
+            if not group or (part <= parts if part else not parts and whole) or alone:
+                hits[i] = part | value
+        best = [i for i, h in hits.items() if not any(h < other for other in hits.values())]
+        joint = {w for i in best for w in hits[i]}
+        return best, joint | {s for s in stems for j in joint if s in j and j in words and j not in stems}
+
+    def to_dict(self) -> dict[str, Any]:
+        "For JSON."
+        rows = {k: getattr(self, k).tolist() for k in ("usual", "high", "low")}
+        return {"names": list(self.names), **rows}
+
+    @classmethod
+    def from_dict(cls, state: Mapping[str, Any]) -> "AttributeReader":
+        "What `to_dict` gave; raises `NiwtError` for anything else."
+        try:
+            return cls(*(state[k] for k in ("names", "usual", "high", "low")))
+        except (KeyError, TypeError) as e:
+            raise NiwtError(f"not the state of an AttributeReader ({type(e).__name__}: {e})") from None
+
+# %% ../nbs/01d_text.ipynb #0dcf7abe
+def with_reader(
+    knowledge: DomainKnowledge,  # a table of attributes
+) -> DomainKnowledge:  # the same, able to read sentences; unchanged where its names have no words
+    "Give a table of named attributes an `AttributeReader`, unless it has a reader or its names tell nothing."
+    keys = {_column_words(n) for n in knowledge.names}
+    rows = knowledge.values[knowledge.known].double()
+    if knowledge.reader is not None or len(keys) < min(2, len(knowledge.names)) or not len(rows):
+        return knowledge
+    flat = rows.isnan().all(0)  # a column of which no class is known says nothing
+    usual, low, high = rows.nanmean(0), rows.nan_to_num(torch.inf).amin(0), rows.nan_to_num(-torch.inf).amax(0)
+    usual, low, high = (torch.where(flat, 0.0, v).tolist() for v in (usual, low, high))
+    return replace(knowledge, reader=AttributeReader(knowledge.names, usual, high, low))
+
+# %% ../nbs/01d_text.ipynb #c11a0950
+def reader_state(
+    reader: Any,  # of a `DomainKnowledge`; None: there is none
+) -> dict[str, Any] | None:  # for JSON
+    "What `load_reader` needs; raises `NiwtError` for a reader that cannot be kept."
+    if reader is None:
+        return None
+    place = f"{type(reader).__module__}:{type(reader).__name__}"
+    if not place.startswith("niwt_nb.") or not hasattr(reader, "to_dict"):
+        raise NiwtError(f"a reader of the class {place} cannot be kept, only those of niwt_nb")
+    return {"reader": place, **reader.to_dict()}
+
+# %% ../nbs/01d_text.ipynb #69efe4b6
+def load_reader(
+    state: Mapping[str, Any] | None,  # from `reader_state`
+) -> Any:  # the reader, or None
+    "Make a reader from its state; raises `NiwtError` for a class outside the package."
+    if state is None:
+        return None
+    place = state.get("reader") if isinstance(state, Mapping) else None
+    if not isinstance(place, str) or not re.fullmatch(r"niwt_nb(\.[a-z_]+)+:[A-Z][A-Za-z]+", place):
+        raise NiwtError(f"not the state of a reader of niwt_nb: its class is {place!r}")
+    made = import_object(place)
+    if not (isinstance(made, type) and hasattr(made, "from_dict") and hasattr(made, "read")):
+        raise NiwtError(f"{place!r} is no reader of sentences")
+    return made.from_dict(state)
