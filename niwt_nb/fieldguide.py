@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['ATTRIBUTES', 'ATTRIBUTE_NAMES', 'ATTRIBUTE_PART', 'LABELS', 'MASKS', 'JOINTS', 'HEAD', 'UNDERSIDE', 'TORSO', 'BELLY',
            'WING', 'COLORS', 'BODIES', 'Scatter', 'WHITE', 'LEAVES', 'FLOWERS', 'SCENES', 'PART_WORDS', 'VALUE_WORDS',
-           'PART_GROUPS', 'MARK_NOUNS', 'TINTS', 'NOUNS', 'check_look', 'species_attributes', 'Shape', 'bird_shapes',
-           'Pose', 'random_pose', 'pose_shapes', 'part_masks', 'draw_bird', 'contact_sheet', 'parse_description',
-           'describe', 'Species', 'species_name', 'make_species', 'FieldGuideImages', 'caption_knowledge',
-           'field_guide', 'draw_species']
+           'PART_GROUPS', 'MARK_NOUNS', 'PART_OF', 'VALUE_OF', 'TINTS', 'NOUNS', 'check_look', 'species_attributes',
+           'Shape', 'bird_shapes', 'Pose', 'random_pose', 'pose_shapes', 'part_masks', 'draw_bird', 'contact_sheet',
+           'read_description', 'parse_description', 'describe', 'DescriptionReader', 'Species', 'species_name',
+           'make_species', 'FieldGuideImages', 'caption_knowledge', 'field_guide', 'draw_species']
 
 # %% ../nbs/02_fieldguide.ipynb #58c9984d
 import math
@@ -24,8 +24,9 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from .core import NiwtError, check_name, import_object
+from .core import NiwtError, check_name, nearest_names
 from .data import DomainKnowledge, ZeroShotData
+from .text import STOP_WORDS, SentenceEncoder, split_denials, text_knowledge
 
 # %% ../nbs/02_fieldguide.ipynb #f67e244e
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
@@ -690,41 +691,91 @@ def _bind(
         names += found if part != "bird" else [n for n in found if not n.startswith(("has_bill", "has_leg"))]
     return names
 
-# %% ../nbs/02_fieldguide.ipynb #b6428ed5
-def parse_description(
-    text: str,  # a sentence or several in plain English
-) -> dict[str, str]:  # the look: only what was said
-    "Read a description, such as \"a blue-winged bird with a hooked red bill\"; raises `NiwtError` if nothing is understood or two values contradict."
-    part_of = {w: p for p, row in PART_WORDS.items() for w in row}
-    value_of = {w: v for v, row in VALUE_WORDS.items() for w in row}
-    tokens = re.findall(r"[a-z]+|[.;,]", text.lower())
-    said: list[str] = []
-    whole: list[str] = []  # what is said of the whole bird gives way to what is said of a part
-    waiting: list[str] = []
-    last: str | None = None
-    after = False
+# %% ../nbs/02_fieldguide.ipynb #f1d0a001
+PART_OF: dict[str, str] = {w: p for p, row in PART_WORDS.items() for w in row}
+VALUE_OF: dict[str, str] = {w: v for v, row in VALUE_WORDS.items() for w in row}
+_FRAME = ("tell", "look", "note", "shows", "bird", "above")  # of the sentences that `describe` writes
+_LINK = ("show", "like", "shaped", "one", "species")
+_DEGREE = ("bold", "clear", "tall", "strong", "short", "long", "deeply", "broad", "dark", "bright")
+
+# %% ../nbs/02_fieldguide.ipynb #f1d0a002
+def _group(
+    name: str,  # an attribute's name
+) -> str:  # its group, as in `ATTRIBUTES`
+    "The group of an attribute."
+    return name.removeprefix("has_").partition("::")[0]
+
+# %% ../nbs/02_fieldguide.ipynb #f1d0a003
+def _nothing(
+    text: str,  # of which nothing was understood
+) -> str:  # the message
+    "Say that nothing was understood, with the nearest known words."
+    words = [w for w in re.findall(r"[a-z]+", text.lower()) if w not in (*STOP_WORDS, *_FRAME)]
+    near = {w: nearest_names(w, [*PART_OF, *VALUE_OF], 1) for w in words if len(w) > 2}
+    hints = ", ".join(f"{w!r} (nearest: {n[0]!r})" for w, n in near.items() if n and n[0] != w)
+    told = f"; unknown: {hints}" if hints else ""
+    return f"nothing in {text!r} says what the bird looks like; name a part and a value, such as 'blue wings' or 'a hooked bill'{told}"
+
+# %% ../nbs/02_fieldguide.ipynb #f1d0a004
+def _unknown(
+    tokens: Sequence[str],  # words, marks, and denials as "kind:phrase"
+) -> list[str]:  # what no table knows, with the part that it stands before
+    "Words that were of no use: \"pink legs\" of *a crest and pink legs*."
+    found: list[str] = []
+    run: list[str] = []
     for i, word in enumerate([*tokens, "."]):
-        value = value_of.get(word)
-        if word in ("mask", *MARK_NOUNS):
-            waiting = [v for v in waiting if v not in COLORS]
-        if word in ("crest", "crested", "tuft", "tufted", "mask", "masked"):
-            said.append(f"has_head_pattern::{value}")
-        elif value and ((after and not _part_ahead(tokens[i + 1 :], part_of)) or (word in MARK_NOUNS and last and "on" not in tokens[i + 1 : i + 2])):
-            (whole if last == "bird" else said).extend(_bind([value], last))
-        elif value:
-            waiting.append(value)
-        part = "crown" if word in ("crest", "tuft") else part_of.get(word)
-        if part or word in ".;":
-            target = part or last
-            (whole if target == "bird" else said).extend(_bind(waiting, target))
-            waiting, last, after = [], part, False
-        elif word in ("is", "are", "of", "was", "were"):
-            after = last is not None
+        ahead = tokens[i + 1 : i + 2]
+        known = word in VALUE_OF or word in (*STOP_WORDS, *_FRAME, *_LINK) or not word.isalpha() or len(word) < 2
+        if word in _DEGREE and ahead and (ahead[0] in VALUE_OF or ahead[0] in _DEGREE):
+            continue  # "bold spots": how, not what
+        if word in PART_OF and word not in ("bird",):
+            found += [" ".join([*run, word])] if run else []
+            run = []
+        elif known:
+            found += [" ".join(run)] if run else []
+            run = []
+        else:
+            run.append(word)
+    return found
+
+# %% ../nbs/02_fieldguide.ipynb #f1d0a006
+def _denied(
+    phrase: str,  # a plain denial, such as "without stripes" or "not blue wings"
+    last: str | None,  # the part that was named before
+) -> list[str]:  # attribute names; none where it is in doubt what is denied
+    "What a denial denies; a pattern without a part is denied of every part."
+    words = re.findall(r"[a-z]+", phrase.lower())[1:]
+    parts = {PART_OF[w] for w in words if w in PART_OF}
+    values = [VALUE_OF[w] for w in words if w in VALUE_OF]
+    if len(parts) > 1 or not values or _unknown(words):
+        return []
+    names: list[str] = []
+    for value in values:
+        patterns = value in ("spotted", "striped")
+        part = next(iter(parts), last or ("bird" if patterns else None))
+        if value in ("crested", "masked"):
+            names.append(f"has_head_pattern::{value}")
+            continue
+        try:
+            names += _bind([value], part)
+        except NiwtError:
+            return []
+    return names
+
+# %% ../nbs/02_fieldguide.ipynb #f1d0a008
+def _settle(
+    said: Sequence[str],  # attributes said of parts
+    whole: Sequence[str],  # attributes said of the whole bird, which give way
+    denied: Sequence[tuple[str, list[str]]],  # phrases and the attributes that they deny
+) -> dict[str, str]:  # the look
+    "What is left when parts win over the whole; raises `NiwtError` for two values, and for said and denied."
     told = check_look(said)
-    look = {**{k: v for n in whole for k, v in check_look([n]).items()}, **told}
-    if not look:
-        raise NiwtError(f"nothing in {text!r} says what the bird looks like; name a part and a value, such as 'blue wings' or 'a hooked bill'")
-    return check_look(look)
+    look = check_look({**{k: v for n in whole for k, v in check_look([n]).items()}, **told})
+    for phrase, names in denied:
+        for name in names:
+            if look.get(_group(name)) == name.partition("::")[2]:
+                raise NiwtError(f"{phrase!r} contradicts {name!r}, which was said as well")
+    return look
 
 # %% ../nbs/02_fieldguide.ipynb #1cec7c7a
 def _part_ahead(
@@ -738,6 +789,69 @@ def _part_ahead(
         if word in (".", ";", ",", "and", "with", "but", "while"):
             return False
     return False
+
+# %% ../nbs/02_fieldguide.ipynb #f1d0a00a
+def read_description(
+    text: str,  # a sentence or several in plain English
+) -> tuple[dict[str, str], list[tuple[str, list[str]]], list[str]]:  # look, denials with their attributes, unused
+    "Read what is said, what is denied and what is of no use; raises `NiwtError` where it contradicts itself."
+    tokens: list[str] = []
+    for piece, kind in split_denials(text):
+        words = re.findall(r"[a-z]+|[.;,]", piece.lower())
+        tokens += words if kind == "said" else [f"{kind}:{piece}"]
+    said: list[str] = []
+    whole: list[str] = []  # what is said of the whole bird gives way to what is said of a part
+    denied: list[tuple[str, list[str]]] = []
+    unused = _unknown(tokens)
+    waiting: list[str] = []
+    last: str | None = None
+    after = False
+    for i, word in enumerate([*tokens, "."]):
+        value = VALUE_OF.get(word)
+        if ":" in word:
+            kind, _, phrase = word.partition(":")
+            names = _denied(phrase, last) if kind == "denied" else []
+            denied += [(phrase, names)] if names else []
+            unused += [] if names else [phrase]
+            continue
+        if word in ("mask", *MARK_NOUNS):
+            waiting = [v for v in waiting if v not in COLORS]
+        if word in ("crest", "crested", "tuft", "tufted", "mask", "masked"):
+            said.append(f"has_head_pattern::{value}")
+        elif value and (
+            (after and not _part_ahead(tokens[i + 1 :], PART_OF))
+            or (word in MARK_NOUNS and last and "on" not in tokens[i + 1 : i + 2])
+        ):
+            (whole if last == "bird" else said).extend(_bind([value], last))
+        elif value:
+            waiting.append(value)
+        part = "crown" if word in ("crest", "tuft") else PART_OF.get(word)
+        if part or word in ".;":
+            target = part or last
+            (whole if target == "bird" else said).extend(_bind(waiting, target))
+            waiting, last, after = [], part, False
+        elif word in ("is", "are", "of", "was", "were"):
+            after = last is not None
+    return _settle(said, whole, denied), denied, unused
+
+# %% ../nbs/02_fieldguide.ipynb #b6428ed5
+def parse_description(
+    text: str,  # a sentence or several in plain English
+) -> dict[str, str]:  # the look: only what was said
+    "Read a description as a look; raises `NiwtError` for what no look can say, and if nothing is understood."
+    look, denied, unused = read_description(text)
+    lost = [phrase for phrase, names in denied if any(_group(n) not in look for n in names)]
+    lost += [p for p in unused if split_denials(p)[0][1] != "said"]
+    if lost:
+        raise NiwtError(f"a look cannot say {lost[0]!r}; say what the bird has instead, such as 'plain wings' or 'a plain crown'")
+    for phrase in unused:
+        part = PART_OF.get(phrase.split()[-1])
+        if part in PART_GROUPS:
+            can = ", ".join(v for g in PART_GROUPS[part] for v in ATTRIBUTES[g])
+            raise NiwtError(f"no drawn bird has {phrase!r}; its {part} can be {can}")
+    if not look:
+        raise NiwtError(_nothing(text))
+    return look
 
 # %% ../nbs/02_fieldguide.ipynb #720370f2
 @lru_cache
@@ -788,6 +902,40 @@ def describe(
         at += take
         sentences.append(rng.choice(frames).format(f"{', '.join(some[:-1])} and {some[-1]}"))
     return tuple(sentences)
+
+# %% ../nbs/02_fieldguide.ipynb #f1d0a011
+class DescriptionReader:
+    "Reads sentences about drawn birds for a table whose columns are `ATTRIBUTE_NAMES`."
+
+    names = ATTRIBUTE_NAMES
+
+    def read(
+        self,
+        sentences: Sequence[str],  # about one bird or species
+    ) -> tuple[Tensor, list[str]]:  # (A,) shares, and phrases that were not used
+        "The attributes that are said; raises `NiwtError` if nothing is understood or two things contradict."
+        text = " ".join(s if s.rstrip().endswith((".", "!", "?")) else f"{s}." for s in sentences)
+        look, denied, unused = read_description(text)
+        if not look and not denied:
+            raise NiwtError(_nothing(text) + (f"; not read: {', '.join(map(repr, unused))}" if unused else ""))
+        row = species_attributes(look)
+        for name in {n for _, names in denied for n in names}:
+            row[ATTRIBUTE_NAMES.index(name)] = 0.0
+        for group, values in ATTRIBUTES.items():
+            at = [ATTRIBUTE_NAMES.index(f"has_{group}::{v}") for v in values]
+            if not float(row[at].sum()) > 0:
+                raise NiwtError(f"every {group!r} is denied in {text!r}; a drawn bird has one of {', '.join(values)}")
+            row[at] /= row[at].sum()
+        return row, unused
+
+    def to_dict(self) -> dict[str, Any]:
+        "For JSON: there is nothing to keep."
+        return {}
+
+    @classmethod
+    def from_dict(cls, state: Mapping[str, Any]) -> "DescriptionReader":
+        "The reader."
+        return cls()
 
 # %% ../nbs/02_fieldguide.ipynb #bb5c2b4f
 @dataclass(frozen=True, eq=False)
@@ -992,10 +1140,8 @@ def caption_knowledge(
     texts: Sequence[str],  # one text a class
 ) -> DomainKnowledge:  # "captions", one column a word or pair of words
     "TF-IDF vectors of class texts; words that all texts or a single one use are left out."
-    common = ["a", "an", "and", "the", "it", "its", "has", "this", "with", "by", "for", "you", "can", "tell", "look", "note", "shows", "bird", "above"]
-    model = import_object("sklearn.feature_extraction.text:TfidfVectorizer")(ngram_range=(1, 2), min_df=2, sublinear_tf=True, stop_words=common)
-    values = model.fit_transform(texts).toarray()
-    return DomainKnowledge("captions", torch.tensor(values, dtype=torch.float32), tuple(model.get_feature_names_out())).drop_constant()
+    counter = SentenceEncoder(stop_words=(*STOP_WORDS, *_FRAME))
+    return text_knowledge([[t] for t in texts], range(len(texts)), counter).drop_constant()
 
 # %% ../nbs/02_fieldguide.ipynb #fd15dabf
 def _choose_val(
@@ -1059,6 +1205,7 @@ def field_guide(
     labels = torch.arange(n_seen + n_unseen).repeat_interleave(train + test)
     is_train = is_seen[labels] & (torch.arange(len(labels)) % (train + test) < train)
     looks, poses = _plan(species, labels, seed)
+    shares = torch.stack([s.values for s in species])
     usual = torch.stack([species_attributes(s.look) for s in species])
     seen = is_seen.nonzero().flatten()
     val = seen[_choose_val(usual[seen], max(2, n_seen // 5), rng)]
@@ -1078,8 +1225,8 @@ def field_guide(
         test_seen=(is_seen[labels] & ~is_train).nonzero().flatten(),
         test_unseen=(~is_seen[labels]).nonzero().flatten(),
         knowledge={
-            "attributes": DomainKnowledge("attributes", torch.stack([s.values for s in species]), ATTRIBUTE_NAMES),
-            "binary": DomainKnowledge("binary", usual, ATTRIBUTE_NAMES),
+            "attributes": DomainKnowledge("attributes", shares, ATTRIBUTE_NAMES, reader=DescriptionReader()),
+            "binary": DomainKnowledge("binary", usual, ATTRIBUTE_NAMES, reader=DescriptionReader()),
             "captions": caption_knowledge(entries),
         },
         captions=tuple(describe(look, captions, (seed, i)) for i, look in enumerate(looks)),

@@ -4,12 +4,10 @@
 
 # %% auto #0
 __all__ = ['as_table', 'like', 'ImportanceMap', 'RidgeMap', 'CosineLinearMap', 'inverse_map', 'agreement', 'held_out_agreement',
-           'KernelRidgeMap', 'LowRankMap', 'MLPMap', 'MapChoice', 'select_map', 'default_map', 'complete',
-           'class_texts', 'text_knowledge', 'name_knowledge', 'combine']
+           'KernelRidgeMap', 'LowRankMap', 'MLPMap', 'MapChoice', 'select_map', 'default_map', 'complete', 'combine']
 
 # %% ../nbs/05_mapping.ipynb #a3af356e
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,13 +17,12 @@ import torch
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 from sklearn.base import BaseEstimator, RegressorMixin, clone
-from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.model_selection import KFold
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from .core import NiwtError, check_name, seeded
-from .data import DomainKnowledge, ZeroShotData, as_ids
+from .data import DomainKnowledge, as_ids
 
 # %% ../nbs/05_mapping.ipynb #d22afc29
 def as_table(
@@ -359,62 +356,6 @@ def complete(
     mean = (values[ids].nan_to_num() * sure[ids]).sum(0) / weight
     filled = mean + sure * (values.nan_to_num() - mean)
     return replace(knowledge, values=torch.where(knowledge.known[:, None], filled, torch.nan), certainty=None)
-
-# %% ../nbs/05_mapping.ipynb #b8c877ab
-def class_texts(
-    data: ZeroShotData,  # perhaps with captions
-    texts: Mapping[str, Sequence[str]] | None = None,  # class name -> sentences about the class
-) -> list[list[str]]:  # C lists of sentences; empty for a class of which nothing may be read
-    "Sentences about every class: its own text, else the captions of its training images, never those of test images."
-    found: list[list[str]] = [[] for _ in data.classes]
-    for name, sentences in (texts or {}).items():
-        found[data.classes.index(check_name(name, data.classes, "class"))] = list(sentences)
-    named = {i for i, sentences in enumerate(found) if sentences}
-    if data.captions is not None:
-        for i in data.train.tolist():
-            c = int(data.labels[i])
-            found[c] += [] if c in named else list(data.captions[i])
-    return found
-
-# %% ../nbs/05_mapping.ipynb #779eb449
-def text_knowledge(
-    texts: Sequence[Sequence[str]],  # C lists of sentences, as `class_texts` gives them
-    seen: Any,  # (S,) ids of the classes whose words make the vocabulary
-    encoder: Callable[[list[str]], Any] | None = None,  # n sentences -> (n, A) numbers; None: TF-IDF of words and pairs of words
-    name: str = "captions",  # of the knowledge
-) -> DomainKnowledge:  # a row a class: the mean over its sentences; NaN for a class without any
-    "Class vectors from sentences, by TF-IDF or by any encoder."
-    ids, flat = as_ids(seen, "seen classes", len(texts)), [s for sentences in texts for s in sentences]
-    if not any(texts[i] for i in ids.tolist()):
-        raise NiwtError(f"no seen class has a sentence to make knowledge {name!r} from")
-    if encoder is None:
-        words = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True)
-        try:
-            words.fit([" . ".join(texts[i]) for i in ids.tolist() if texts[i]])
-        except ValueError as e:  # scikit-learn's
-            raise NiwtError(f"{name!r}: the seen classes share no word ({e}); give an encoder, or another kind of knowledge") from None
-        rows, names = torch.tensor(words.transform(flat).toarray(), dtype=torch.float32), tuple(words.get_feature_names_out())
-    else:
-        rows = torch.as_tensor(encoder(flat)).detach().float().cpu()
-        names = tuple(f"dim {i}" for i in range(rows.shape[-1]))
-    if rows.ndim != 2 or len(rows) != len(flat):
-        raise NiwtError(f"the encoder must give one row for each of {len(flat)} sentences, got shape {tuple(rows.shape)}")
-    parts = rows.split([len(sentences) for sentences in texts])
-    empty = torch.full((rows.shape[1],), torch.nan)
-    return DomainKnowledge(name, torch.stack([part.mean(0) if len(part) else empty for part in parts]), names)
-
-# %% ../nbs/05_mapping.ipynb #44678e38
-def name_knowledge(
-    classes: Sequence[str],  # C class names, such as "001.Black_footed_Albatross"
-    seen: Any,  # (S,) ids of the classes whose words make the vocabulary
-    encoder: Callable[[list[str]], Any] | None = None,  # n names -> (n, A) numbers; None: TF-IDF of words that two seen classes or more share
-) -> DomainKnowledge:  # named "names"; zeros for a name that shares no word
-    "Class names as domain knowledge; digits and punctuation are left out."
-    plain = [" ".join(re.findall(r"[^\W\d_]+", name)).lower() for name in classes]
-    for name, words in zip(classes, plain, strict=True):
-        if not words:
-            raise NiwtError(f"the class name {name!r} has no word in it, so nothing can be known from it")
-    return text_knowledge([[words] for words in plain], seen, encoder, "names")
 
 # %% ../nbs/05_mapping.ipynb #5594a339
 def combine(

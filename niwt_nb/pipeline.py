@@ -54,13 +54,14 @@ from .figures import balance_curve, class_bars, confusion_figure, figure_png, hi
 from .images import ImageFiles
 from .images import readable as leave_out_unreadable
 from .importance import ClassSums, ImportanceEngine, fold_batchnorm, frozen_copy, measure, pool
-from .mapping import CosineLinearMap, ImportanceMap, KernelRidgeMap, LowRankMap, MLPMap, RidgeMap, name_knowledge
+from .mapping import CosineLinearMap, ImportanceMap, KernelRidgeMap, LowRankMap, MLPMap, RidgeMap
 from .network import CutNetwork, FineTuned, SmallCNN, above, at_size, cache_images, columns_of, cut, field_guide_transform, fine_tune, fit_head
 from .network import load_backbone, train_classifier, with_activations, with_head
 from .presets import beside_paper, departures, get_preset
 from .readers import read_root
 from .report import write_report
 from .runs import CHOICES, FORMAT, RunConfig, RunFolder, config_text, open_run, versions
+from .text import name_knowledge
 from .transfer import PooledJacobian, ScoreLevel, Transfer, extend, noise_images, pooled_jacobian, score_level, transfer_weights
 
 # %% ../nbs/11_pipeline.ipynb #f90091fb

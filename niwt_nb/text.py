@@ -40,14 +40,17 @@ def words_of(
     plain = re.findall(r"(?u)\b[^\W\d_]{2,}\b", text.replace("_", " ").lower())
     return [w for w in plain if w not in STOP_WORDS]
 
-# %% ../nbs/01d_text.ipynb #057ea4e1
-_DENY = frozenset("no not without never nor lack lacks lacking cannot non".split())
-_UNSURE = frozenset("neither none nothing unlike except rather instead hardly barely rarely seldom".split())
-_GONE = re.compile(r"\b(absent|missing|gone|free of)\b", re.IGNORECASE)
-_TURN = frozenset("but while whereas however though although yet with has have having shows".split())
-_HEDGE = frozenset(
-    "and , only just always all entirely quite very really particularly as more less than".split()
+# %% ../nbs/01d_text.ipynb #eba00fb8
+_DENY, _UNSURE, _TURN, _HEDGE = (
+    frozenset(words.split())
+    for words in (
+        "no not without never nor lack lacks lacking cannot non",
+        "neither none nothing unlike except rather instead hardly barely rarely seldom",
+        "but while whereas however though although yet with has have having shows",
+        "and , only just always all entirely quite very really particularly as more less than",
+    )
 )
+_GONE = re.compile(r"\b(absent|missing|gone|free of)\b", re.IGNORECASE)
 
 # %% ../nbs/01d_text.ipynb #96d3cede
 def _denial_end(
@@ -377,9 +380,14 @@ def name_knowledge(
             raise NiwtError(f"the class name {name!r} has no word in it, so nothing can be known from it")
     return text_knowledge([[words] for words in plain], seen, encoder, "names")
 
-# %% ../nbs/01d_text.ipynb #b712cda2
-_WHOLE = frozenset("bird animal plumag bodi".split())  # stems
-_SPARE = frozenset("has color colour pattern shape length size primary type kind bird animal like".split())
+# %% ../nbs/01d_text.ipynb #a31fdf87
+_WHOLE, _SPARE = (
+    frozenset(words.split())
+    for words in (
+        "bird animal plumag bodi",  # stems of what has no part but itself
+        "has color colour pattern shape length size primary type kind bird animal like",
+    )
+)
 
 
 def _stems(
