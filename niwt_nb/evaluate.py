@@ -20,8 +20,10 @@ from sklearn.base import BaseEstimator
 from torch import Tensor, nn
 
 from .core import NiwtError, check_name, seeded
+from .network import in_own_modes, widened
 
 # %% ../nbs/07_evaluate.ipynb #050a4a0d
+@in_own_modes
 def _check(
     scores: Any,  # (N, C) scores, column c for class id c
     labels: Any,  # (N,) class ids
@@ -51,6 +53,7 @@ def _check(
     return scores, labels, seen.sort().values, unseen.sort().values
 
 # %% ../nbs/07_evaluate.ipynb #9743831e
+@in_own_modes
 def predict(
     scores: Tensor,  # (N, C) scores
     classes: Tensor,  # ids of the classes that may be chosen
@@ -61,6 +64,7 @@ def predict(
     return torch.where(best.values == -math.inf, torch.tensor(-1, device=scores.device), classes.to(scores.device)[best.indices])
 
 # %% ../nbs/07_evaluate.ipynb #b3ea7374
+@in_own_modes
 def per_class_accuracy(
     predicted: Tensor,  # (N,) predicted class ids
     labels: Tensor,  # (N,) true class ids
@@ -81,6 +85,7 @@ def harmonic_mean(
     return 2 * seen * unseen / (seen + unseen) if seen + unseen else 0.0
 
 # %% ../nbs/07_evaluate.ipynb #7c489f5a
+@in_own_modes
 def stack(
     scores: Tensor,  # (N, C) scores
     seen: Tensor,  # ids of seen classes
@@ -104,6 +109,7 @@ class GZSL:
     per_class: pd.DataFrame = field(repr=False)  # one row a class: class, group, images, accuracy, zero_shot
 
 # %% ../nbs/07_evaluate.ipynb #449c3a4a
+@in_own_modes
 def gzsl(
     scores: Any,  # (N, C) scores of the test images, column c for class id c
     labels: Any,  # (N,) class ids
@@ -132,6 +138,7 @@ def gzsl(
     return GZSL(U=u, S=s, H=harmonic_mean(s, u), T1=t1, gamma=float(gamma), per_class=table)
 
 # %% ../nbs/07_evaluate.ipynb #f82dfe25
+@in_own_modes
 def _gaps(
     scores: Tensor,  # (N, C) checked scores
     labels: Tensor,  # (N,) class ids
@@ -150,6 +157,7 @@ def _gaps(
     return gap[right], shares[0][right], shares[1][right]
 
 # %% ../nbs/07_evaluate.ipynb #1d87072d
+@in_own_modes
 def seen_unseen_curve(
     scores: Any,  # (N, C) scores
     labels: Any,  # (N,) class ids
@@ -172,6 +180,7 @@ def seen_unseen_curve(
     return curve.assign(H=[harmonic_mean(a, b) for a, b in zip(curve.S, curve.U, strict=True)])
 
 # %% ../nbs/07_evaluate.ipynb #c5b9630d
+@in_own_modes
 def ausuc(
     scores: Any,  # (N, C) scores
     labels: Any,  # (N,) class ids
@@ -183,6 +192,7 @@ def ausuc(
     return float(np.trapezoid(curve.S, curve.U))
 
 # %% ../nbs/07_evaluate.ipynb #613098ea
+@in_own_modes
 def choose_gamma(
     scores: Any,  # (N, C) scores of validation images by a model that never saw the classes in `unseen`
     labels: Any,  # (N,) class ids
@@ -208,6 +218,7 @@ def metric_row(
     return {**first, **{k: float(v) for k, v in numbers.items()}, "seed": int(seed)}
 
 # %% ../nbs/07_evaluate.ipynb #df728ae1
+@in_own_modes
 def metric_rows(
     method: str,  # what made the scores
     knowledge: str,  # what it knew of the unseen classes
@@ -223,6 +234,7 @@ def metric_rows(
     return [metric_row(method, knowledge, g is not None, gzsl(scores, labels, seen, unseen, g or 0.0), area, seed) for g in (None, gamma)]
 
 # %% ../nbs/07_evaluate.ipynb #f141986a
+@in_own_modes
 def head_scores(
     features: Tensor,  # (N, D) penultimate features
     head: nn.Linear,  # rows in the order of `columns`
@@ -236,7 +248,7 @@ def head_scores(
     if len(columns.unique()) < len(columns) or columns.min() < 0 or columns.max() >= n_classes:
         raise NiwtError(f"columns must be different class ids between 0 and {n_classes - 1}, got {columns.tolist()}")
     with torch.no_grad():
-        logits = head(features)
+        logits = widened(head(features.to(head.weight.dtype)))
     out = logits.new_full((len(logits), n_classes), -math.inf)
     out[:, columns.to(out.device)] = logits
     return out
@@ -266,6 +278,7 @@ class Scaler(BaseEstimator):
     ) -> None:
         self.kind = kind
 
+    @in_own_modes
     def fit(
         self,
         x: Tensor,  # (n, D) training rows
@@ -278,6 +291,7 @@ class Scaler(BaseEstimator):
         self.scale_ = torch.where(spread > 0, spread, 1.0) if self.kind in ("standard", "sphere") else torch.ones_like(spread)
         return self
 
+    @in_own_modes
     def transform(
         self,
         x: Tensor,  # (N, D) rows
@@ -288,6 +302,7 @@ class Scaler(BaseEstimator):
         return x if length is None else x * (length / x.norm(dim=1, keepdim=True).clamp(min=1e-12))
 
 # %% ../nbs/07_evaluate.ipynb #800dbb96
+@in_own_modes
 def known_rows(
     knowledge: Tensor,  # (C, A) domain knowledge, NaN in the rows of classes that nothing is known of
     labels: Tensor,  # (n,) class ids of training images
@@ -308,6 +323,7 @@ class Baseline(BaseEstimator):
     features: str = "centre"
     knowledge: str = "centre"
 
+    @in_own_modes
     def fit(
         self,
         features: Tensor,  # (n, D) features of seen training images
@@ -323,6 +339,7 @@ class Baseline(BaseEstimator):
             self._fit(self.scale_features_.transform(features), self.scale_knowledge_.transform(rows), targets)
         return self
 
+    @in_own_modes
     def scores(
         self,
         features: Tensor,  # (N, D) features of any images
@@ -341,6 +358,7 @@ class Baseline(BaseEstimator):
         raise NotImplementedError
 
 # %% ../nbs/07_evaluate.ipynb #57ec3536
+@in_own_modes
 def ridge_solve(
     gram: Tensor,  # (D, D) symmetric, positive semi-definite: X'X
     right: Tensor,  # (D, m) right-hand side

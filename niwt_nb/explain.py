@@ -4,17 +4,17 @@
 
 # %% auto #0
 __all__ = ['OPENING', 'PART_WORDS', 'DICTIONARY_PAGE', 'readable', 'phrase', 'listing', 'NetworkView', 'check_rows',
-           'check_images', 'layer_activations', 'features_above', 'to_size', 'grad_cam', 'layer_gradient',
-           'weighted_map', 'class_difference_map', 'check_neurons', 'neuron_maps', 'fine_map', 'presence',
-           'average_precision', 'pearson', 'InvertedMap', 'Explainer', 'neuron_answers', 'lift_of', 'name_evidence',
-           'choose_names', 'name_floor', 'evidence_scale', 'evidence', 'attribute_rows', 'fair_scores', 'check_fit',
-           'make_explainer', 'peaks', 'measure_seen', 'fit_explainer', 'choose_words', 'explain_prediction', 'verdicts',
-           'Explanations', 'without', 'neurons_behind', 'explain_batch', 'join', 'explain_images', 'lacking', 'telling',
-           'sentence', 'trust', 'phrases_in', 'phrase_uses', 'phrase_knowledge', 'nearest_phrases', 'attribute_view',
-           'attribute_map', 'source_pixels', 'object_masks', 'part_points', 'parts_of', 'name_neurons', 'region',
-           'TopImages', 'top_images', 'outlined', 'thumbnail', 'dictionary_html', 'neuron_dictionary',
-           'dictionary_page', 'as_seen', 'NeuronEdit', 'edit_neurons', 'edit_effect', 'background_evidence',
-           'suspicious_neurons', 'refit_head', 'repair_background']
+           'check_images', 'layer_activations', 'features_above', 'head_scores_of', 'to_size', 'grad_cam',
+           'layer_gradient', 'weighted_map', 'class_difference_map', 'check_neurons', 'neuron_maps', 'fine_map',
+           'presence', 'average_precision', 'pearson', 'InvertedMap', 'Explainer', 'neuron_answers', 'lift_of',
+           'name_evidence', 'choose_names', 'name_floor', 'evidence_scale', 'evidence', 'attribute_rows', 'fair_scores',
+           'check_fit', 'make_explainer', 'peaks', 'measure_seen', 'fit_explainer', 'choose_words',
+           'explain_prediction', 'verdicts', 'Explanations', 'without', 'neurons_behind', 'explain_batch', 'join',
+           'explain_images', 'lacking', 'telling', 'sentence', 'trust', 'phrases_in', 'phrase_uses', 'phrase_knowledge',
+           'nearest_phrases', 'attribute_view', 'attribute_map', 'source_pixels', 'object_masks', 'part_points',
+           'parts_of', 'name_neurons', 'region', 'TopImages', 'top_images', 'outlined', 'thumbnail', 'dictionary_html',
+           'neuron_dictionary', 'dictionary_page', 'as_seen', 'NeuronEdit', 'edit_neurons', 'edit_effect',
+           'background_evidence', 'suspicious_neurons', 'refit_head', 'repair_background']
 
 # %% ../nbs/08_explain.ipynb #3a03d1b8
 import base64
@@ -39,7 +39,7 @@ from .core import NiwtError, check_name, progress
 from .data import DomainKnowledge, as_ids, batches, first_of_each
 from .importance import head_classes
 from .mapping import ImportanceMap, RidgeMap, inverse_map
-from .network import colour_range, extract_features, fit_head
+from .network import colour_range, evaluating, extract_features, fit_head, in_own_modes, running, widened
 from .transfer import replace_classes
 
 # %% ../nbs/08_explain.ipynb #b8836f21
@@ -87,7 +87,7 @@ def listing(
 
 # %% ../nbs/08_explain.ipynb #f03a14a2
 class NetworkView(nn.Module):
-    "The lower part and tail of a cut network with a head of its own; what happens here leaves the model as it is."
+    "The lower part and tail of a cut network with a head of its own, in evaluation mode while it runs; the model stays as it is."
 
     def __init__(
         self,
@@ -98,20 +98,23 @@ class NetworkView(nn.Module):
         super().__init__()
         self.lower, self.layer, self.head = network.lower, network.layer, network.head if head is None else head
         self.tail = network.tail if edit is None else nn.Sequential(edit, network.tail)
+        self.channels_last = getattr(network, "channels_last", False)
         self.size: tuple[int, int] | None = getattr(network, "size", None)  # height and width of the images, where an explainer has set it
         if self.head.in_features != network.head.in_features:
             raise NiwtError(f"the head takes {self.head.in_features} features, the network gives {network.head.in_features}")
-        self.eval()
 
     def features(self, x: Tensor) -> Tensor:
         "Images (B, 3, H, W) -> features (B, D), after the edit."
-        return self.tail(self.lower(x))
+        with evaluating(self):
+            return self.tail(self.lower(x))
 
     def forward(self, x: Tensor) -> Tensor:
         "Images (B, 3, H, W) -> scores (B, C) of the view's own head."
-        return self.head(self.features(x))
+        with evaluating(self):
+            return self.head(self.features(x))
 
 # %% ../nbs/08_explain.ipynb #4c94feef
+@in_own_modes
 def check_rows(
     network: Any,  # a cut network
     target: int | Tensor | Sequence[int],  # head row, one for all or one an image
@@ -135,6 +138,7 @@ def check_rows(
     return rows.to(network.head.weight.device)
 
 # %% ../nbs/08_explain.ipynb #85fff4f5
+@in_own_modes
 def check_images(
     x: Any,  # should be a batch of images (B, 3, H, W)
     size: Sequence[int] | None = None,  # height and width that they must have; `None`: any
@@ -151,6 +155,7 @@ def check_images(
         raise NiwtError(f"images of {given} pixels, but the explainer was fitted on {wanted}; use the same preprocessing")
 
 # %% ../nbs/08_explain.ipynb #71d634f8
+@running
 def layer_activations(
     network: Any,  # a cut network
     x: Tensor,  # (B, 3, H, W) images
@@ -159,7 +164,7 @@ def layer_activations(
     check_images(x, getattr(network, "size", None))
     try:
         with torch.no_grad():
-            a = network.lower(x.contiguous(memory_format=torch.channels_last)).detach()  # convolutions are twice as fast
+            a = widened(network.lower(x.contiguous(memory_format=torch.channels_last)).detach())  # convolutions are twice as fast
     except RuntimeError as e:
         raise NiwtError(f"the network cannot take images of shape {tuple(x.shape[1:])}: {str(e).splitlines()[0]}") from e
     if a.ndim != 4:
@@ -167,17 +172,28 @@ def layer_activations(
     return a
 
 # %% ../nbs/08_explain.ipynb #6c0d4678
+@running
 def features_above(
     network: Any,  # a cut network
     activation: Tensor,  # (B, K, h, w) activations of its layer
 ) -> Tensor:  # (B, D)
     "What the tail makes of activations; raises `NiwtError` where they are too small or too few for it."
     try:
-        return network.tail(activation)
+        return widened(network.tail(activation))
     except RuntimeError as e:
         raise NiwtError(f"above layer {network.layer!r} the network cannot go on with {tuple(activation.shape[1:])} an image: {str(e).splitlines()[0]}") from e
 
+# %% ../nbs/08_explain.ipynb #8ba06902
+@running
+def head_scores_of(
+    network: Any,  # a cut network
+    features: Tensor,  # (B, D) of its tail
+) -> Tensor:  # (B, C)
+    "What the head makes of features, in the type of its own numbers."
+    return widened(network.head(features.to(network.head.weight.dtype)))
+
 # %% ../nbs/08_explain.ipynb #7813b40e
+@in_own_modes
 def to_size(
     maps: Tensor,  # (B, h, w)
     size: Sequence[int],  # height and width of the images
@@ -186,6 +202,7 @@ def to_size(
     return F.interpolate(maps[:, None], size=tuple(size), mode="bilinear", align_corners=False)[:, 0]
 
 # %% ../nbs/08_explain.ipynb #75c3a75f
+@running
 def grad_cam(
     network: Any,  # a cut network: `lower`, `tail`, `head`, callable
     x: Tensor,  # (B, 3, H, W) images
@@ -198,9 +215,10 @@ def grad_cam(
     with torch.no_grad():
         features_above(network, layer_activations(network, x[:1]))  # says what does not fit
     small = LayerGradCam(network, network.lower).attribute(x.clone(memory_format=torch.channels_last), target=rows, relu_attributions=relu)
-    return to_size(small.detach()[:, 0], x.shape[-2:])
+    return to_size(widened(small.detach())[:, 0], x.shape[-2:])
 
 # %% ../nbs/08_explain.ipynb #98447af7
+@running
 def layer_gradient(
     network: Any,  # a cut network
     activation: Tensor,  # (B, K, H, W) activations of the layer
@@ -209,10 +227,11 @@ def layer_gradient(
     "Gradient of a score with respect to the activations; the parameters collect nothing."
     with torch.enable_grad():
         a = activation.detach().requires_grad_()
-        score = (features_above(network, a) * weight.detach()).sum()
+        score = (features_above(network, a) * widened(weight.detach())).sum()
         return torch.autograd.grad(score, a)[0]
 
 # %% ../nbs/08_explain.ipynb #7fd517bb
+@in_own_modes
 def weighted_map(
     activation: Tensor,  # (B, K, h, w)
     weight: Tensor,  # (B, K) or (K,): how much a neuron counts
@@ -221,6 +240,7 @@ def weighted_map(
     return torch.einsum("bkhw,bk->bhw", activation, weight.expand(len(activation), -1))
 
 # %% ../nbs/08_explain.ipynb #50741c3b
+@running
 def class_difference_map(
     network: Any,  # a cut network
     x: Tensor,  # (B, 3, H, W) images
@@ -230,7 +250,7 @@ def class_difference_map(
     "Grad-CAM of the difference of two scores, with its sign."
     check_images(x)
     rows, others = check_rows(network, target, len(x)), check_rows(network, other, len(x))
-    a, w = layer_activations(network, x), network.head.weight
+    a, w = layer_activations(network, x), widened(network.head.weight.detach())
     return to_size(weighted_map(a, layer_gradient(network, a, w[rows] - w[others]).mean((2, 3))), x.shape[-2:])
 
 # %% ../nbs/08_explain.ipynb #56542d93
@@ -248,6 +268,7 @@ def check_neurons(
     return picked
 
 # %% ../nbs/08_explain.ipynb #64f2d64d
+@running
 def neuron_maps(
     network: Any,  # a cut network
     x: Tensor,  # (B, 3, H, W) images
@@ -261,6 +282,7 @@ def neuron_maps(
     return to_size(a[:, picked].flatten(0, 1), x.shape[-2:]).unflatten(0, (len(x), len(picked)))
 
 # %% ../nbs/08_explain.ipynb #7fadd709
+@running
 def fine_map(
     network: Any,  # a cut network
     x: Tensor,  # (B, 3, H, W) images
@@ -277,13 +299,14 @@ def fine_map(
     alpha = layer_gradient(network, a, network.head.weight[rows]).mean((2, 3))
     with torch.enable_grad():
         pixels = x.detach().contiguous(memory_format=torch.channels_last).requires_grad_()
-        score = (network.tail(network.lower(pixels)) * network.head.weight[rows].detach()).sum()
+        score = (widened(network.tail(network.lower(pixels))) * widened(network.head.weight[rows].detach())).sum()
         gradient = torch.autograd.grad(score, pixels)[0]
     detail = (gradient * (x - x.mean((2, 3), keepdim=True))).sum(1, keepdim=True).abs()
     smooth = F.avg_pool2d(F.pad(detail, [blur // 2] * 4, mode="reflect"), blur, 1)[:, 0]
     return to_size(weighted_map(a, alpha).clamp_min(0), x.shape[-2:]) * smooth
 
 # %% ../nbs/08_explain.ipynb #5dfb2033
+@in_own_modes
 def presence(
     values: Tensor,  # (n, A) domain knowledge or image attributes
     like: Tensor | None = None,  # (m, A) where the range is taken from; `None`: `values`
@@ -294,6 +317,7 @@ def presence(
     return (values > (low + high) / 2) & (high > low)
 
 # %% ../nbs/08_explain.ipynb #4bc048ae
+@in_own_modes
 def average_precision(
     scores: Tensor,  # (n, K) one ranking a column
     truth: Tensor,  # (n, A) bool
@@ -307,6 +331,7 @@ def average_precision(
     return torch.stack(rows) / torch.where(t.sum(0) > 0, t.sum(0), torch.nan)
 
 # %% ../nbs/08_explain.ipynb #27faba2f
+@in_own_modes
 def pearson(
     a: Tensor,  # (n, K)
     b: Tensor,  # (n, A)
@@ -374,18 +399,21 @@ class Explainer:
         names = [self.classes[int(c)] for c in self.columns]
         return names.index(check_name(name, names, "class"))
 
+    @in_own_modes
     def read(self, importance: Tensor) -> Tensor:
         "Importances (m, K) -> how far each attribute is above what is usual (m, A), in standard deviations; raises `NiwtError` for another layer's."
         if importance.ndim != 2 or importance.shape[1] != len(self.answers):
             raise NiwtError(f"expected importances (m, {len(self.answers)}), got {tuple(importance.shape)}; was the explainer made at another layer?")
         return (self.inverse.predict(importance.float().cpu()) - self.centre) / self.spread
 
+    @in_own_modes
     def parts(self) -> Tensor:
         "(A, K) the neurons behind each attribute: positive answers, times positive lift where known; each row sums to 1, or is zero."
         share = self.answers.clamp_min(0) if self.lift is None else self.answers.clamp_min(0) * self.lift.clamp_min(0)
         return (share / share.sum(0).clamp_min(1e-12)).T
 
 # %% ../nbs/08_explain.ipynb #2aa3edac
+@in_own_modes
 def neuron_answers(
     importance: Tensor,  # (m, K) importances of seen classes
     values: Tensor,  # (m, A) their domain knowledge
@@ -398,6 +426,7 @@ def neuron_answers(
     return torch.as_tensor(RidgeMap(alpha=alpha).fit(tidy.numpy(), unit.numpy()).coef_).float()
 
 # %% ../nbs/08_explain.ipynb #5dbd97c4
+@in_own_modes
 def lift_of(
     activation: Tensor,  # (m, K) activations of seen-class images
     present: Tensor,  # (m, A) bool: the image's class has the attribute
@@ -408,6 +437,7 @@ def lift_of(
     return torch.where((base > 0) & (base < 1), lift, 0.0).nan_to_num()
 
 # %% ../nbs/08_explain.ipynb #7f6b09a6
+@in_own_modes
 def name_evidence(
     activation: Tensor,  # (m, K) activations of seen-class images
     values: Tensor,  # (m, A) domain knowledge of each image's class
@@ -416,6 +446,7 @@ def name_evidence(
     return (lift_of(activation, presence(values)) + pearson(activation, values)) / 2
 
 # %% ../nbs/08_explain.ipynb #bdeebb8f
+@in_own_modes
 def choose_names(
     answers: Tensor,  # (K, A) from `neuron_answers`
     lift: Tensor | None,  # (K, A) from `name_evidence`, if there is one
@@ -431,6 +462,7 @@ def choose_names(
     return best.values[:, [0, -1]], best.indices[:, [0, -1]]
 
 # %% ../nbs/08_explain.ipynb #4d74dd5b
+@in_own_modes
 def name_floor(
     importance: Tensor,  # (m, K)
     values: Tensor,  # (m, A) domain knowledge of each row
@@ -452,6 +484,7 @@ def name_floor(
     return float(torch.cat(best).quantile(0.95))
 
 # %% ../nbs/08_explain.ipynb #e9773b4b
+@in_own_modes
 def evidence_scale(
     score: Tensor,  # (m, A) the attributes' own scores of seen-class images
     present: Tensor,  # (m, A) bool: the image's class has the attribute
@@ -466,6 +499,7 @@ def evidence_scale(
     return torch.where((n > 0).all(0), slope, 0.0), mean.mean(0)
 
 # %% ../nbs/08_explain.ipynb #a73cc895
+@in_own_modes
 def evidence(
     explainer: Explainer,  # with `rows` and `scale`
     features: Tensor,  # (m, D) features of the images
@@ -477,6 +511,7 @@ def evidence(
     return slope * (features.float() @ explainer.rows.T - middle)
 
 # %% ../nbs/08_explain.ipynb #2e5255f5
+@in_own_modes
 def attribute_rows(
     head: Tensor,  # (S, D) head rows of the seen classes
     values: Tensor,  # (S, A) their domain knowledge
@@ -485,9 +520,10 @@ def attribute_rows(
     "Weight vectors of the attributes: what one standard deviation more of an attribute adds to a class's weights."
     spread = values.std(0)
     tidy = (values - values.mean(0)) / torch.where(spread > 1e-6, spread, torch.inf)
-    return torch.as_tensor(RidgeMap(alpha=alpha).fit(tidy.numpy(), head.cpu().numpy()).coef_.T).float()
+    return torch.as_tensor(RidgeMap(alpha=alpha).fit(tidy.numpy(), widened(head).cpu().numpy()).coef_.T).float()
 
 # %% ../nbs/08_explain.ipynb #4d7f5427
+@in_own_modes
 def fair_scores(
     head: Tensor,  # (S, D) head rows of the seen classes
     values: Tensor,  # (S, A) their domain knowledge
@@ -508,6 +544,7 @@ def fair_scores(
     return scores
 
 # %% ../nbs/08_explain.ipynb #92ae3af2
+@in_own_modes
 def check_fit(
     classes: Sequence[str],  # names by class id
     knowledge: Any,  # `DomainKnowledge`: `values` (C, A) by class id, `names`
@@ -534,6 +571,7 @@ def check_fit(
         raise NiwtError(f"activations {tuple(peak.shape)} beside importances {tuple(importance.shape)}; they must be of the same images and neurons")
 
 # %% ../nbs/08_explain.ipynb #17976a6b
+@in_own_modes
 def make_explainer(
     network: Any,  # a cut network
     classes: Sequence[str],  # names by class id
@@ -578,6 +616,7 @@ def make_explainer(
     return replace(made, scale=evidence_scale(scores, presence(values[shown], values[ids])))
 
 # %% ../nbs/08_explain.ipynb #21f0fad5
+@in_own_modes
 def peaks(
     activation: Tensor,  # (B, K, h, w)
     share: float = 0.05,  # of the places
@@ -587,6 +626,7 @@ def peaks(
     return flat.topk(max(1, int(flat.shape[2] * share)), 2).values.mean(2)
 
 # %% ../nbs/08_explain.ipynb #fbafb56a
+@in_own_modes
 def measure_seen(
     network: Any,  # a cut network whose head has a row a class
     data: Any,  # `ZeroShotData`
@@ -609,12 +649,13 @@ def measure_seen(
         importance.append(layer_gradient(network, a, network.head.weight[rows]).mean((2, 3)))
         peak.append(peaks(a))
         with torch.no_grad():
-            features.append(network.tail(a).cpu())
+            features.append(features_above(network, a).cpu())
         ids.append(y)
     tables: dict[str, Any] = {"columns": columns, "importance": torch.cat(importance), "importance_classes": torch.cat(ids), "peak": torch.cat(peak)}
     return tables | {"features": torch.cat(features), "size": (int(x.shape[2]), int(x.shape[3]))}
 
 # %% ../nbs/08_explain.ipynb #4ff8ccf6
+@in_own_modes
 def fit_explainer(
     network: Any,  # a cut network
     data: Any,  # `ZeroShotData`
@@ -654,6 +695,7 @@ def choose_words(
     return strength.topk(min(top, strength.shape[1]), 1).indices
 
 # %% ../nbs/08_explain.ipynb #249b0879
+@in_own_modes
 def explain_prediction(
     explainer: Explainer,  # from `make_explainer` or `fit_explainer`
     x: Tensor,  # (3, H, W) one image, preprocessed
@@ -666,6 +708,7 @@ def explain_prediction(
     return explain_batch(explainer, x[None], target, top=top).frame(explainer, 0)
 
 # %% ../nbs/08_explain.ipynb #6a1c9131
+@in_own_modes
 def verdicts(
     strength: Tensor,  # (n, A) what the class depends on
     found: Tensor,  # (n, A) log-odds that the image shows it; NaN: nobody looked
@@ -710,19 +753,23 @@ class Explanations:
         "The number of predictions."
         return len(self.row)
 
+    @in_own_modes
     def __getitem__(self, rows: Any) -> "Explanations":
         "Some of the explanations."
         rows = torch.as_tensor([rows] if isinstance(rows, int) else rows)
         return replace(self, **{f.name: getattr(self, f.name)[rows] for f in fields(self) if f.name != "size"})
 
+    @in_own_modes
     def heat(self, i: int) -> Tensor:
         "(H, W) Grad-CAM of explanation `i` at the image's resolution."
         return to_size(self.maps[i][None].clamp_min(0), self.size)[0]
 
+    @in_own_modes
     def verdicts(self, explainer: Explainer) -> Tensor:
         "(n, A) of every attribute: 1 for, -1 against, 0 open."
         return verdicts(self.strength, self.found, presence(explainer.knowledge)[self.row])
 
+    @in_own_modes
     def said(self, explainer: Explainer, missing: int = 2) -> Tensor:
         "(n, A) bool: the words, and up to `missing` more attributes that speak against, the least found first."
         named = torch.zeros_like(self.strength, dtype=torch.bool).scatter(1, self.words, True)
@@ -730,6 +777,7 @@ class Explanations:
         least = lacks.topk(min(missing, lacks.shape[1]), 1)
         return named.scatter(1, least.indices, (least.values > 0) | named.gather(1, least.indices))
 
+    @in_own_modes
     def frame(self, explainer: Explainer, i: int) -> pd.DataFrame:
         "The words of explanation `i` as a table, strongest first, then what else speaks against."
         one, row, other = self[i], int(self.row[i]), int(self.runner_up[i])
@@ -747,6 +795,7 @@ class Explanations:
         return table
 
 # %% ../nbs/08_explain.ipynb #baca49ac
+@running
 def without(
     network: Any,  # a cut network
     activation: Tensor,  # (B, K, h, w)
@@ -756,10 +805,11 @@ def without(
     "The score that is left when some neurons are silent."
     keep = torch.ones(activation.shape[:2]).scatter(1, neurons, 0).to(activation)
     with torch.no_grad():
-        scores = network.head(network.tail(activation * keep[:, :, None, None]))
+        scores = head_scores_of(network, features_above(network, activation * keep[:, :, None, None]))
     return scores.gather(1, row[:, None])[:, 0] - scores.mean(1)
 
 # %% ../nbs/08_explain.ipynb #7f17e24e
+@in_own_modes
 def neurons_behind(
     explainer: Explainer,  # from `make_explainer`
     words: Tensor,  # (B, top) attributes named
@@ -772,6 +822,7 @@ def neurons_behind(
     return order.topk(min(n, order.shape[1]), 1).indices
 
 # %% ../nbs/08_explain.ipynb #c6d2dce0
+@running
 def explain_batch(
     explainer: Explainer,  # from `make_explainer` or `fit_explainer`
     x: Tensor,  # (B, 3, H, W) images, preprocessed
@@ -790,11 +841,11 @@ def explain_batch(
     a = layer_activations(net, x)
     with torch.no_grad():
         phi = features_above(net, a)
-        scores = net.head(phi).cpu()
+        scores = head_scores_of(net, phi).cpu()
     row = check_rows(net, scores.argmax(1) if target is None else target, len(x)).cpu()
     others = scores.scatter(1, row[:, None], -torch.inf)
     other = check_rows(net, others.argmax(1) if runner_up is None else runner_up, len(x)).cpu()
-    w = net.head.weight.detach()
+    w = widened(net.head.weight.detach())
     mine, theirs = (layer_gradient(net, a, w[r]).mean((2, 3)) for r in (row, other))
     alpha, beta = mine.cpu(), theirs.cpu()
     strength = explainer.read(alpha)
@@ -815,6 +866,7 @@ def explain_batch(
     )  # fmt: skip
 
 # %% ../nbs/08_explain.ipynb #48e052f5
+@in_own_modes
 def join(
     parts: Sequence[Explanations],  # of one explainer
 ) -> Explanations:  # all of them
@@ -828,6 +880,7 @@ def join(
     return replace(parts[0], **joined)
 
 # %% ../nbs/08_explain.ipynb #2da05f06
+@in_own_modes
 def explain_images(
     explainer: Explainer,  # from `make_explainer` or `fit_explainer`
     data: Any,  # `ZeroShotData`
@@ -911,6 +964,7 @@ def phrases_in(
     return [p for p in parts if len(p.split()) > 1]
 
 # %% ../nbs/08_explain.ipynb #22c48cc2
+@in_own_modes
 def phrase_uses(
     data: Any,  # `ZeroShotData` with captions
     min_classes: int = 3,  # phrases that fewer seen classes use are left out
@@ -930,6 +984,7 @@ def phrase_uses(
     return common, count / torch.bincount(data.labels[data.train], minlength=len(data.classes)).clamp_min(1)
 
 # %% ../nbs/08_explain.ipynb #28c57a91
+@in_own_modes
 def phrase_knowledge(
     data: Any,  # `ZeroShotData` with captions of training images
     knowledge: Any = "captions",  # name of the embedding, or the knowledge itself
@@ -949,6 +1004,7 @@ def phrase_knowledge(
     return DomainKnowledge(f"phrases of {known.name}", F.normalize(place) @ direction[kept].T, tuple(phrases[i] for i in kept))
 
 # %% ../nbs/08_explain.ipynb #9829a97c
+@in_own_modes
 def nearest_phrases(
     read: Tensor,  # (n, A) from `Explainer.read`, or any point in the embedding
     embeddings: Tensor,  # (p, A) of the phrases, by the embedding that the knowledge came from
@@ -964,17 +1020,19 @@ def nearest_phrases(
     return [[(phrases[j], float(v)) for v, j in zip(vs, js, strict=True)] for vs, js in zip(best.values, best.indices.tolist(), strict=True)]
 
 # %% ../nbs/08_explain.ipynb #df4f2e90
+@in_own_modes
 def attribute_view(
     explainer: Explainer,  # from `make_explainer` or `fit_explainer`
 ) -> NetworkView:  # head (D -> A): one row an attribute, no bias
     "The network with the attributes as its classes; raises `NiwtError` for an explainer that has no rows for them."
     if explainer.rows is None:
         raise NiwtError("this explainer has no weight vectors for attributes; make it with `make_explainer` or `fit_explainer`")
-    head = nn.Linear(explainer.rows.shape[1], len(explainer.rows), bias=False).to(explainer.network.head.weight)
+    head = nn.utils.skip_init(nn.Linear, explainer.rows.shape[1], len(explainer.rows), bias=False).to(explainer.network.head.weight)
     head.weight = nn.Parameter(explainer.rows.to(head.weight), requires_grad=False)
     return NetworkView(explainer.network, head)
 
 # %% ../nbs/08_explain.ipynb #0f846a23
+@running
 def attribute_map(
     explainer: Explainer,  # from `fit_explainer` or `make_explainer`
     x: Tensor,  # (B, 3, H, W) images, preprocessed
@@ -995,6 +1053,7 @@ def attribute_map(
     return (fine_map if fine else grad_cam)(attribute_view(explainer), x, picked)
 
 # %% ../nbs/08_explain.ipynb #afcf7599
+@in_own_modes
 def source_pixels(
     transform: Callable,  # PIL image -> (3, H, W) tensor
     size: tuple[int, int],  # width and height of the photo
@@ -1009,6 +1068,7 @@ def source_pixels(
     return share * torch.tensor([w - 1.0, h - 1.0])[:, None, None]
 
 # %% ../nbs/08_explain.ipynb #c3fcc74a
+@in_own_modes
 def object_masks(
     data: Any,  # `ZeroShotData` with masks or boxes
     indices: Tensor,  # (n,) image indices
@@ -1035,6 +1095,7 @@ def object_masks(
     return torch.stack(out)
 
 # %% ../nbs/08_explain.ipynb #a76776c0
+@in_own_modes
 def part_points(
     data: Any,  # `ZeroShotData` with part points
     indices: Tensor,  # (n,) image indices
@@ -1065,6 +1126,7 @@ PART_WORDS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 # %% ../nbs/08_explain.ipynb #b3cc7d73
+@in_own_modes
 def parts_of(
     attribute: str,  # an attribute's name
     part_names: Sequence[str],  # names of masks or part points
@@ -1079,6 +1141,7 @@ def parts_of(
     return []
 
 # %% ../nbs/08_explain.ipynb #11dfb1c8
+@in_own_modes
 def name_neurons(
     explainer: Explainer,  # from `make_explainer` or `fit_explainer`
     neurons: Sequence[int] | None = None,  # which channels; `None`: all
@@ -1099,6 +1162,7 @@ def name_neurons(
     })  # fmt: skip
 
 # %% ../nbs/08_explain.ipynb #fba2f6c7
+@in_own_modes
 def region(
     heat: Tensor,  # (..., H, W) maps
     level: float = 0.5,  # share of each map's maximum
@@ -1123,6 +1187,7 @@ class TopImages:
         return region(to_size(self.maps[i, j][None], self.size)[0])
 
 # %% ../nbs/08_explain.ipynb #a6920f6c
+@in_own_modes
 def top_images(
     network: Any,  # a cut network
     data: Any,  # `ZeroShotData`
@@ -1229,6 +1294,7 @@ def dictionary_html(
     return DICTIONARY_PAGE.format(title=html.escape(title), about=html.escape(about), entries="".join(entries))
 
 # %% ../nbs/08_explain.ipynb #49b34e1f
+@in_own_modes
 def neuron_dictionary(
     explainer: Explainer,  # from `make_explainer` or `fit_explainer`
     data: Any,  # `ZeroShotData`
@@ -1247,6 +1313,7 @@ def neuron_dictionary(
     return table.assign(images=top.index.tolist(), classes=classes), top
 
 # %% ../nbs/08_explain.ipynb #91e16a86
+@in_own_modes
 def dictionary_page(
     table: pd.DataFrame,  # from `neuron_dictionary`
     top: TopImages,  # from `neuron_dictionary`
@@ -1262,6 +1329,7 @@ def dictionary_page(
     return dictionary_html(table, pictures, title, about)
 
 # %% ../nbs/08_explain.ipynb #c215d6bb
+@in_own_modes
 def as_seen(
     x: Tensor,  # (3, H, W) a preprocessed image
     transform: Callable,  # what preprocessed it
@@ -1294,6 +1362,7 @@ class NeuronEdit(nn.Module):
         return a[:, self.order] * self.factor.to(a.dtype).view(1, -1, *[1] * (a.ndim - 2))
 
 # %% ../nbs/08_explain.ipynb #dc90b5a1
+@in_own_modes
 def edit_neurons(
     network: Any,  # a cut network
     n: int,  # neurons of the layer
@@ -1315,6 +1384,7 @@ def edit_neurons(
     return NetworkView(network, edit=NeuronEdit(order, factor).to(network.head.weight.device))
 
 # %% ../nbs/08_explain.ipynb #b2a29096
+@running
 def edit_effect(
     explainer: Explainer,  # of the network as it was
     x: Tensor,  # (B, 3, H, W) images, preprocessed
@@ -1325,7 +1395,7 @@ def edit_effect(
     changed = replace(explainer, network=edit_neurons(explainer.network, len(explainer.answers), **edits))
     was, now = explain_batch(explainer, x, top=top), explain_batch(changed, x, top=top)
     with torch.no_grad():
-        still = changed.network(x).softmax(1).cpu().gather(1, was.row[:, None])[:, 0]
+        still = widened(changed.network(x)).softmax(1).cpu().gather(1, was.row[:, None])[:, 0]
     tell = lambda e: [listing([phrase(explainer.names[a]) for a in row]) for row in e.words.tolist()]  # noqa: E731
     return pd.DataFrame({
         "before": [explainer.class_name(int(r)) for r in was.row], "after": [explainer.class_name(int(r)) for r in now.row],
@@ -1333,6 +1403,7 @@ def edit_effect(
     })  # fmt: skip
 
 # %% ../nbs/08_explain.ipynb #de6e4a22
+@in_own_modes
 def background_evidence(
     explainer: Explainer,  # from `make_explainer` or `fit_explainer`
     data: Any,  # `ZeroShotData` with masks or boxes
@@ -1353,13 +1424,15 @@ def background_evidence(
         a, rows = layer_activations(net, x), torch.tensor([row_of[int(c)] for c in y])
         mask = object_masks(data, at, transform).float()
         inside = F.interpolate(mask[:, None], a.shape[-2:], mode="area")
-        adds = layer_gradient(net, a, net.head.weight[rows] - net.head.weight.mean(0)) * a
+        w = widened(net.head.weight.detach())
+        adds = layer_gradient(net, a, w[rows] - w.mean(0)) * a
         for i, part in enumerate((adds * (1 - inside), adds * inside)):
             sums[i].index_add_(0, rows, part.sum((2, 3)).cpu())
         count.index_add_(0, rows, torch.ones(len(rows), 1))
     return sums[0] / count.clamp_min(1), sums[1] / count.clamp_min(1)
 
 # %% ../nbs/08_explain.ipynb #c5b122a7
+@in_own_modes
 def suspicious_neurons(
     outside: Tensor,  # (C, K) evidence outside the animal, from `background_evidence`
     inside: Tensor,  # (C, K) evidence inside
@@ -1378,6 +1451,7 @@ def suspicious_neurons(
     return pd.DataFrame({k: v.numpy() for k, v in table.items()}).sort_values("excess", ascending=False, ignore_index=True)
 
 # %% ../nbs/08_explain.ipynb #1777fcdb
+@in_own_modes
 def refit_head(
     view: Any,  # a cut network, edited or not
     data: Any,  # `ZeroShotData`
@@ -1399,6 +1473,7 @@ def refit_head(
     return NetworkView(view, head.requires_grad_(False))
 
 # %% ../nbs/08_explain.ipynb #16fe152a
+@in_own_modes
 def repair_background(
     explainer: Explainer,  # of the network with the cue
     data: Any,  # `ZeroShotData` with masks or boxes

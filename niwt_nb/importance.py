@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['POOLINGS', 'METHODS', 'Agreement', 'cmp', 'pool', 'targets_of', 'gradient_importance', 'frozen_copy',
-           'fold_batchnorm', 'Importance', 'taps_on_grid', 'channels_come_last', 'gradient_pass', 'unshare',
-           'lend_rule', 'why_captum_failed', 'MethodOptions', 'captum_pass', 'DegenerateLayerWarning', 'notice',
-           'ImportanceEngine', 'neuron_importance', 'head_classes', 'ClassImportance', 'ClassSums', 'image_targets',
-           'measure', 'process_place', 'sum_over_processes', 'class_importance', 'pack_rows', 'data_hash',
-           'describe_run', 'differences', 'ImportanceStore', 'open_store', 'write_importance', 'several_processes',
-           'count_operations', 'plan_run', 'measure_costs', 'cost_figure']
+           'fold_batchnorm', 'Importance', 'taps_on_grid', 'pooling_at', 'gradient_pass', 'unshare', 'lend_rule',
+           'why_captum_failed', 'MethodOptions', 'captum_pass', 'DegenerateLayerWarning', 'notice', 'ImportanceEngine',
+           'neuron_importance', 'head_classes', 'ClassImportance', 'ClassSums', 'image_targets', 'measure',
+           'process_place', 'sum_over_processes', 'class_importance', 'pack_rows', 'data_hash', 'describe_run',
+           'differences', 'ImportanceStore', 'open_store', 'write_importance', 'several_processes', 'count_operations',
+           'plan_run', 'measure_costs', 'cost_figure']
 
 # %% ../nbs/04_importance.ipynb #b24073f1
 import copy
@@ -41,6 +41,7 @@ from captum.attr import (
     LayerGradientXActivation,
     LayerIntegratedGradients,
 )
+from captum.attr._core.deep_lift import SUPPORTED_NON_LINEAR
 from matplotlib.figure import Figure
 from torch import Tensor, fx, nn
 from torch.autograd.function import once_differentiable
@@ -50,7 +51,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from .core import NiwtError, atomic_path, check_name, content_hash, load_tensors, model_hash, progress, save_tensors, seeded
 from .data import ZeroShotData, batches
-from .network import CutNetwork, cut, evaluating, scores_of
+from .network import PowerMean, CutNetwork, copy_module, cut, evaluating, head_output, in_own_modes, layout_of, own_modes, widened
 
 # %% ../nbs/04_importance.ipynb #f2ef7ca8
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class Agreement:
         return f"{self.name:<28} exact: {self.exact!s:<5} approximate: {self.close!s:<5} max diff: {self.max_diff:.1e} (relative {self.relative:.1e})"
 
 # %% ../nbs/04_importance.ipynb #7c8d84ad
+@in_own_modes
 def cmp(
     name: str,  # what is compared, for the printed line
     mine: Tensor,  # the result to be judged, any shape
@@ -109,6 +111,7 @@ def pool(
     return values.flatten(1, -2).mean(1) if pooling in ("tokens", "last") else values.flatten(2).mean(2)
 
 # %% ../nbs/04_importance.ipynb #a579ed62
+@in_own_modes
 def targets_of(
     target: int | str | Tensor | list,  # a class; "predicted"; "all"; (B,) one an image; (B, T) or (1, T) several an image
     logits: Tensor,  # (B, C) scores
@@ -134,6 +137,7 @@ def targets_of(
     return columns
 
 # %% ../nbs/04_importance.ipynb #7a121f95
+@in_own_modes
 def gradient_importance(
     network: CutNetwork,  # made by `cut`
     x: Tensor,  # (B, 3, H, W) images
@@ -149,7 +153,9 @@ def gradient_importance(
             logits = network.head(network.tail(A))
             score = logits.gather(1, targets_of(target, logits).view(len(x), 1)).sum()
             gradient, = torch.autograd.grad(score, A)
-    return pool(gradient, pooling)
+    if network.channels_last and pooling in (None, "last"):
+        pooling = "space"  # `network` has turned them
+    return widened(pool(gradient, pooling))
 
 # %% ../nbs/04_importance.ipynb #79cb77f4
 def frozen_copy(
@@ -161,7 +167,8 @@ def frozen_copy(
         memo: dict[int, Any] = {}
         for p in model.parameters():
             memo[id(p)] = nn.Parameter(p.detach().clone() if p.is_inference() else p.detach(), requires_grad=False)
-        twin = copy.deepcopy(model, memo).eval()
+        with evaluating(model):  # in turn with whoever runs it
+            twin = copy_module(model, memo).eval()
     for module in twin.modules():
         if getattr(module, "inplace", False) and not inplace:
             module.inplace = False  # type: ignore[assignment]
@@ -183,6 +190,7 @@ def fold_batchnorm(
         return folded
     runs = Counter(n.target for n in nodes if n.op == "call_module")
     within = lambda name, layer: name == layer or name.startswith(layer + ".")  # noqa: E731
+    watched = [name for name, m in model.named_modules() if name and (m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks)]
     for node in nodes:
         if node.op != "call_module" or type(model.get_submodule(str(node.target))) is not nn.BatchNorm2d:
             continue
@@ -192,7 +200,11 @@ def fold_batchnorm(
         pair = (str(before.target), str(node.target))
         if max(runs[name] for name in pair) > 1 or any(within(pair[0], k) and not within(pair[1], k) for k in keep):
             continue
+        if any(k in pair or within(pair[0], k) != within(pair[1], k) for k in watched):
+            continue  # somebody looks between the two, or changes something there
         conv, norm = (model.get_submodule(name) for name in pair)
+        if norm.running_mean is None:
+            continue
         model.set_submodule(pair[0], fuse_conv_bn_eval(conv, norm))  # type: ignore[type-var,arg-type]
         model.set_submodule(pair[1], nn.Identity())
         folded.append(pair[0])
@@ -270,15 +282,13 @@ class _PooledConvs(TorchFunctionMode):
         pair = lambda v: (v, v) if isinstance(v, int) else (*v, *v)[:2]  # noqa: E731
         return _PooledConv.apply(x, weight, bias, pair(stride), pair(padding), pair(dilation), groups)
 
-# %% ../nbs/04_importance.ipynb #6c4fb2f0
-def channels_come_last(
-    module: nn.Module,  # the layer
-    shape: tuple[int, ...],  # of its output, four numbers
-) -> bool:  # whether the output is (B, H, W, K)
-    "Whether a layer works with channels last: some linear layer or norm in it writes as many numbers as the last axis has, and no convolution as the second."
-    parts = list(module.modules())
-    last = any(m.out_features == shape[3] if isinstance(m, nn.Linear) else getattr(m, "normalized_shape", None) == (shape[3],) for m in parts)
-    return last and not any(m.out_channels == shape[1] for m in parts if isinstance(m, nn.Conv2d))
+# %% ../nbs/04_importance.ipynb #4fccff59
+def pooling_at(
+    pooling: str | dict[str, str | None] | None,  # one of `POOLINGS` for all layers, or layer -> one of them
+    layer: str,  # the name of a layer
+) -> str | None:  # see `pool`
+    "How the positions of a layer are pooled."
+    return pooling.get(layer) if isinstance(pooling, dict) else pooling
 
 # %% ../nbs/04_importance.ipynb #4ebc8701
 def _record(
@@ -286,7 +296,7 @@ def _record(
     layers: list[str],
     head: str,
     x: Tensor,
-    pooling: str | None = None,
+    pooling: str | dict[str, str | None] | None = None,
 ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
     "One forward pass: the activation of each layer (the lowest starts the graph), features (B, D) and scores (B, C)."
     acts: dict[str, Tensor] = {}
@@ -300,11 +310,9 @@ def _record(
                 raise NiwtError(f"layer {layer!r} runs more than once in a forward pass; name the block around it")
             if not isinstance(A, Tensor):
                 raise NiwtError(f"layer {layer!r} returns a {type(A).__name__}, not a tensor")
-            if pooling is None and A.ndim == 4 and channels_come_last(module, tuple(A.shape)):
-                raise NiwtError(f"layer {layer!r} returns {tuple(A.shape)}, it looks like (B, H, W, K); say pooling='last', or 'space' if it is (B, K, H, W)")
             acts[layer] = A if A.requires_grad else A.detach().requires_grad_()
             passed_on = acts[layer].clone()
-            if not A.requires_grad and A.ndim == 4 and pooling in (None, "space"):
+            if not A.requires_grad and A.ndim == 4 and pooling_at(pooling, layer) in (None, "space"):
                 mode.starts.append((passed_on, passed_on._version))
             return (passed_on, *output[1:]) if isinstance(output, tuple) else passed_on
 
@@ -314,7 +322,7 @@ def _record(
     handles.append(twin.get_submodule(head).register_forward_pre_hook(lambda module, args: features.append(args[0])))
     try:
         with mode:
-            logits = scores_of(twin(x))
+            logits = head_output(twin, head, x)
     finally:
         for handle in handles:
             handle.remove()
@@ -328,7 +336,7 @@ def _backward(
     acts: dict[str, Tensor],  # layer -> activation, starts or parts of the graph
     outputs: Tensor,  # (B, M)
     columns: Tensor,  # (B, T) which of the M outputs
-    pooling: str | None,
+    pooling: str | dict[str, str | None] | None,
 ) -> dict[str, Tensor]:
     "The pooled gradient (B, T, K) of T outputs an image with respect to each activation, one backward pass each."
     rows: dict[str, list[Tensor]] = {layer: [] for layer in acts}
@@ -340,19 +348,22 @@ def _backward(
         for layer, gradient in zip(acts, grads, strict=False):
             if gradient is None:
                 raise NiwtError(f"the scores do not depend on layer {layer!r}; is it after the head, or in another branch?")
-            rows[layer].append(pool(gradient, pooling))
+            rows[layer].append(widened(pool(gradient, pooling_at(pooling, layer))))
     return {layer: torch.stack(r, 1) for layer, r in rows.items()}
 
 # %% ../nbs/04_importance.ipynb #ca34b849
+@in_own_modes
 def gradient_pass(
     twin: nn.Module,  # a private copy, see `frozen_copy`
     layers: list[str],  # one or several layers
     head: str,  # the name of the last linear layer
     x: Tensor,  # (B, 3, H, W)
     target: int | str | Tensor | list,  # see `targets_of`
-    pooling: str | None = None,  # see `pool`
+    pooling: str | dict[str, str | None] | None = None,  # see `pool` and `pooling_at`
 ) -> Importance:  # of this batch
     "One forward pass, then backward passes through the tail only: one a class, or one a feature if that is fewer."
+    if pooling is None:
+        pooling = {layer: layout_of(twin, layer, x) for layer in layers}
     acts, features, logits = _record(twin, layers, head, x, pooling)
     columns = targets_of(target, logits)
     wide = columns.view(len(x), -1)
@@ -360,11 +371,11 @@ def gradient_pass(
         every = torch.arange(features.shape[1], device=x.device).expand(len(x), -1)
         weight = twin.get_submodule(head).weight
         assert isinstance(weight, Tensor)
-        alpha = {layer: weight[wide] @ G for layer, G in _backward(acts, features, every, pooling).items()}
+        alpha = {layer: widened(weight)[wide] @ G for layer, G in _backward(acts, features, every, pooling).items()}
     else:
         alpha = _backward(acts, logits, wide, pooling)
     by_layer = {layer: (alpha[layer] if columns.ndim == 2 else alpha[layer][:, 0]).detach() for layer in layers}
-    return Importance(by_layer, columns, logits.detach(), features.detach())
+    return Importance(by_layer, columns, widened(logits.detach()), widened(features.detach()))
 
 # %% ../nbs/04_importance.ipynb #f0321ddd
 METHODS: dict[str, type] = {
@@ -413,30 +424,54 @@ def unshare(
         model.set_submodule(name, _InTurn(leaves[name], runs[name]))
     return shared
 
+# %% ../nbs/04_importance.ipynb #8d107c69
+class _Copy(nn.Module):
+    "A step between two modules with rules: Captum's hooks on one tensor would run in the wrong order."
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.clone()
+
+
+class _Mean(nn.Module):
+    "The mean over space, a module of its own."
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3))
+
+
+def _as_relu(forward: Callable[[Tensor], Tensor]) -> nn.ReLU:
+    "A module that works number by number and counts as nn.ReLU."
+    stand_in = nn.ReLU()
+    stand_in.forward = forward  # type: ignore[method-assign]
+    return stand_in
+
 # %% ../nbs/04_importance.ipynb #ae6bc4ce
 def lend_rule(
     model: nn.Module,  # a private copy; changed
 ) -> list[str]:  # the names of the modules that now count as nn.ReLU
-    "Let Captum's DeepLift apply its element-wise rule to activation functions that it has no entry for; what they compute stays."
+    "Let Captum's DeepLift apply its element-wise rule to activation functions and the power mean, for which it has no entry, and keep its rules apart; what they compute stays."
     kinds = (nn.ReLU6, nn.Hardtanh, nn.Hardswish, nn.Hardsigmoid, nn.SiLU, nn.GELU, nn.Mish, nn.SELU, nn.CELU, nn.LogSigmoid, nn.Softsign)
     lent = [name for name, module in model.named_modules() if type(module) in kinds]
     for name in lent:
-        stand_in = nn.ReLU()
-        stand_in.forward = model.get_submodule(name).forward  # type: ignore[method-assign]
-        model.set_submodule(name, stand_in)
+        model.set_submodule(name, _as_relu(model.get_submodule(name).forward))
+    for name, pooling in [(n, m) for n, m in model.named_modules() if type(m) is PowerMean]:
+        model.set_submodule(name, nn.Sequential(_as_relu(pooling.raised), _Mean(), _as_relu(pooling.root)))
+        lent.append(name)
+    for name, module in [(n, m) for n, m in model.named_modules() if n and type(m) in SUPPORTED_NON_LINEAR]:
+        model.set_submodule(name, nn.Sequential(_Copy(), module))
     return lent
 
 # %% ../nbs/04_importance.ipynb #288de4a5
 class _Scores(nn.Module):
     "A model as Captum wants it: images in, a tensor of scores out."
 
-    def __init__(self, net: nn.Module):
+    def __init__(self, net: nn.Module, head: str):
         super().__init__()
-        self.net = net
+        self.net, self.head = net, head
 
     def forward(self, x: Tensor) -> Tensor:
         "Images (B, 3, H, W) -> scores (B, C)."
-        return scores_of(self.net(x))
+        return head_output(self.net, self.head, x)
 
 # %% ../nbs/04_importance.ipynb #c86a5747
 def why_captum_failed(
@@ -479,8 +514,8 @@ def _ablation(scores: _Scores, layer: str, x: Tensor, A: Tensor, column: Tensor,
     size[axis] = A.shape[axis]
     mask = torch.arange(A.shape[axis], device=A.device).view(size).expand(1, *A.shape[1:])
     try:
-        parts = cut(scores.net, layer, x)
-        drop = FeatureAblation(lambda a: parts.head(parts.tail(a))).attribute(A, target=column, feature_mask=mask, perturbations_per_eval=options.at_once)
+        parts = cut(scores.net, layer, x, scores.head)
+        drop = FeatureAblation(lambda a: parts.head(parts.tail(a.permute(0, 3, 1, 2) if parts.channels_last else a))).attribute(A, target=column, feature_mask=mask, perturbations_per_eval=options.at_once)
     except NiwtError:
         judge = LayerFeatureAblation(scores, scores.net.get_submodule(layer))
         at_once = options.at_once
@@ -491,13 +526,15 @@ def _ablation(scores: _Scores, layer: str, x: Tensor, A: Tensor, column: Tensor,
 # %% ../nbs/04_importance.ipynb #bc1175b2
 def _deeplift(scores: _Scores, layer: str, x: Tensor, column: Tensor, baseline: Tensor, options: MethodOptions) -> Tensor:
     "DeepLift on a copy with unshared modules, refused where its parts do not add up."
-    own = _Scores(frozen_copy(scores.net))
+    own = _Scores(frozen_copy(scores.net), scores.head)
     lend_rule(own.net)
     unshare(own.net, x)
-    result = LayerDeepLift(own, own.net.get_submodule(layer)).attribute(x.clone().requires_grad_(), baseline, target=column)
+    rules = LayerDeepLift(own, own.net.get_submodule(layer))
+    rules.eps = 1e-16  # a power mean makes small differences smaller, and its root is steep there
+    result = rules.attribute(x.clone().requires_grad_(), baseline, target=column)
     result = (result[0] if isinstance(result, tuple) else result).detach()
     try:
-        cut(own.net, layer, x)
+        cut(own.net, layer, x, own.head)
     except NiwtError:
         return result  # values pass around this layer, so its parts need not add up
     with torch.no_grad():
@@ -535,6 +572,7 @@ def _attribute(scores: _Scores, layer: str, x: Tensor, A: Tensor, column: Tensor
     return (result[0] if isinstance(result, tuple) else result).detach()
 
 # %% ../nbs/04_importance.ipynb #ef7ad5ba
+@in_own_modes
 def captum_pass(
     twin: nn.Module,  # a private copy, see `frozen_copy`
     layers: list[str],  # one or several layers
@@ -542,38 +580,41 @@ def captum_pass(
     x: Tensor,  # (B, 3, H, W)
     target: int | str | Tensor | list,  # see `targets_of`
     method: str = "gradient",  # one of `METHODS`
-    pooling: str | None = None,  # see `pool`
+    pooling: str | dict[str, str | None] | None = None,  # see `pool` and `pooling_at`
     options: MethodOptions = MethodOptions(),  # noqa: B008 (frozen)  settings of the method
 ) -> Importance:  # of this batch
     "Importance by one of Captum's layer attributions, pooled; raises `NiwtError` with a reason where Captum cannot."
+    if pooling is None:
+        pooling = {layer: layout_of(twin, layer, x) for layer in layers}
     with torch.no_grad():
         acts, features, logits = _record(twin, layers, head, x, pooling)
     columns = targets_of(target, logits)
-    wide, scores, by_layer = columns.view(len(x), -1), _Scores(twin), {}
+    wide, scores, by_layer = columns.view(len(x), -1), _Scores(twin, head), {}
     for layer in layers:
-        A = acts[layer].detach()
-        pool(A, pooling)  # an ambiguous shape is refused before the work
+        A, own = acts[layer].detach(), pooling_at(pooling, layer)
+        pool(A, own)  # an ambiguous shape is refused before the work
         try:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", category=UserWarning, module="captum")
-                rows = [pool(_attribute(scores, layer, x, A, column, method, pooling, options), pooling) for column in wide.unbind(1)]
+                rows = [widened(pool(_attribute(scores, layer, x, A, column, method, own, options), own)) for column in wide.unbind(1)]
         except (RuntimeError, AssertionError, AttributeError, IndexError, TypeError) as e:
             raise why_captum_failed(method, layer, e) from e
         by_layer[layer] = torch.stack(rows, 1).detach() if columns.ndim == 2 else rows[0].detach()
-    return Importance(by_layer, columns, logits.detach(), features.detach())
+    return Importance(by_layer, columns, widened(logits.detach()), widened(features.detach()))
 
 # %% ../nbs/04_importance.ipynb #a2a07e9c
 class DegenerateLayerWarning(UserWarning):
     "The importance is legitimate but says nothing: equal to the weights, or zero everywhere."
 
 # %% ../nbs/04_importance.ipynb #d7fb5de7
+@in_own_modes
 def notice(
     result: Importance,  # of a batch, by the gradient
     head: nn.Linear,  # the last linear layer
 ) -> list[str]:  # one sentence a layer about which there is something to say
     "Say where importance is only the head's weights (the last convolution before an average and the head), or nothing at all."
     said = []
-    weight = head.weight.detach()[result.target]
+    weight = widened(head.weight.detach())[result.target]
     for layer, alpha in result.by_layer.items():
         if not alpha.any():
             reason = "all units above it are off, or the head reads no pooled position (a transformer's may read the class token only: pooling='class')"
@@ -610,6 +651,7 @@ class ImportanceEngine:
         self.chunk = chunk or (64 if network.head.weight.is_cuda else 8)
         self.prepare()
 
+    @in_own_modes
     def prepare(self) -> None:
         "Make the private copy; repeated by itself when the network's parameters have changed."
         self.state = self._state()
@@ -618,12 +660,14 @@ class ImportanceEngine:
         if self.channels_last:
             self.twin = self.twin.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.said: list[str] | None = None
+        self.poolings: dict[str, str | None] | None = None  # found with the first images
 
     def _state(self) -> list[tuple[int, int]]:
         "Changes whenever a parameter or buffer is replaced or written to."
         tensors = itertools.chain(self.network.model.parameters(), self.network.model.buffers())
         return [(t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors]
 
+    @in_own_modes
     def chunks(self, x: Tensor, target: int | str | Tensor | list = "predicted") -> Iterator[Importance]:
         "Importances of `chunk` images at a time."
         if not isinstance(x, Tensor) or x.ndim < 2 or not len(x):
@@ -634,7 +678,7 @@ class ImportanceEngine:
         every = target if isinstance(target, str) and target == "predicted" else targets_of(target, torch.empty(len(x), head.out_features))
         for start in range(0, len(x), self.chunk):
             part = slice(start, start + self.chunk)
-            result = self._one(x[part].to(head.weight.device), every if isinstance(every, str) else every[part])
+            result = self._one(x[part].to(head.weight), every if isinstance(every, str) else every[part])
             if self.said is None and self.method == "gradient":
                 self.said = notice(result, head)
                 for sentence in self.said:
@@ -643,15 +687,18 @@ class ImportanceEngine:
 
     def _one(self, x: Tensor, target: str | Tensor) -> Importance:
         "Importances of one chunk."
-        with torch.inference_mode(False), torch.enable_grad():
+        with own_modes(), torch.enable_grad(), evaluating(self.twin):
             x = x.clone() if x.is_inference() else x.detach()
             target = target.clone() if isinstance(target, Tensor) else target  # autograd keeps it, so it must not be an inference tensor
+            if self.poolings is None:
+                self.poolings = {layer: self.pooling or layout_of(self.twin, layer, x) for layer in self.layers}
             if self.channels_last and x.ndim == 4:
                 x = x.contiguous(memory_format=torch.channels_last)
             if self.method == "gradient" and self.fast:
-                return gradient_pass(self.twin, self.layers, self.network.head_name, x, target, self.pooling)
-            return captum_pass(self.twin, self.layers, self.network.head_name, x, target, self.method, self.pooling, self.options)
+                return gradient_pass(self.twin, self.layers, self.network.head_name, x, target, self.poolings)
+            return captum_pass(self.twin, self.layers, self.network.head_name, x, target, self.method, self.poolings, self.options)
 
+    @in_own_modes
     def __call__(self, x: Tensor, target: int | str | Tensor | list = "predicted") -> Importance:
         "Importances of a batch (B, 3, H, W); see `targets_of` for `target`."
         parts = list(self.chunks(x, target))
@@ -659,6 +706,7 @@ class ImportanceEngine:
         return Importance(by_layer, *(torch.cat([getattr(p, name) for p in parts]) for name in ("target", "logits", "features")))
 
 # %% ../nbs/04_importance.ipynb #4935e83b
+@in_own_modes
 def neuron_importance(
     network: CutNetwork,  # made by `cut`
     x: Tensor,  # (B, 3, H, W) images
@@ -675,6 +723,7 @@ def neuron_importance(
     return result.alpha if layers is None else result.by_layer
 
 # %% ../nbs/04_importance.ipynb #2f8f0ee3
+@in_own_modes
 def head_classes(
     data: ZeroShotData,  # the data set
     head: nn.Linear,  # the last linear layer
@@ -741,6 +790,7 @@ def image_targets(
     return rows
 
 # %% ../nbs/04_importance.ipynb #b23459d5
+@in_own_modes
 def measure(
     engine: ImportanceEngine,  # how to measure
     data: ZeroShotData,  # images and labels
@@ -783,6 +833,7 @@ def process_place() -> tuple[int, int]:  # this process's number and how many th
     return (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
 
 # %% ../nbs/04_importance.ipynb #f1daf2f3
+@in_own_modes
 def sum_over_processes(
     sums: ClassSums,  # of this process; changed
 ) -> ClassSums:  # the same object, now with the sums of all processes
@@ -802,6 +853,7 @@ def sum_over_processes(
     return sums
 
 # %% ../nbs/04_importance.ipynb #d8228b88
+@in_own_modes
 def class_importance(
     network: CutNetwork | ImportanceEngine,  # made by `cut`, or an engine set up as you like
     data: ZeroShotData,  # images and labels
@@ -829,6 +881,7 @@ def class_importance(
     return means if len(engine.layers) > 1 else means[engine.layers[0]]
 
 # %% ../nbs/04_importance.ipynb #8c562a6f
+@in_own_modes
 def pack_rows(
     alpha: Tensor,  # (..., K)
     dtype: str,  # "float16" or "float32"
@@ -841,6 +894,7 @@ def pack_rows(
     return (alpha / scale[..., None]).half(), scale.float()
 
 # %% ../nbs/04_importance.ipynb #d6819a19
+@in_own_modes
 def data_hash(
     data: ZeroShotData,  # images and labels
     indices: Tensor,  # (n,) images
@@ -986,6 +1040,7 @@ def _shard_tensors(results: Iterable[tuple[Importance, Tensor]], n_classes: int,
     return {name: torch.cat([p.cpu() for p in parts]) for name, parts in columns.items()} | totals | {"column": present, "count": sums.count[present]}
 
 # %% ../nbs/04_importance.ipynb #a5a34a35
+@in_own_modes
 def write_importance(
     network: CutNetwork | ImportanceEngine,  # made by `cut`, or an engine set up as you like
     data: ZeroShotData,  # images and labels
@@ -1049,6 +1104,7 @@ def several_processes(
         dist.destroy_process_group()
 
 # %% ../nbs/04_importance.ipynb #f758c7d6
+@in_own_modes
 def count_operations(
     network: CutNetwork,  # made by `cut`; may be on the "meta" device
     x: Tensor,  # (1, 3, H, W)
@@ -1072,6 +1128,7 @@ def count_operations(
     return counted | {"K": A.shape[-1 if A.ndim == 3 else 1], "D": phi.shape[1], "positions": A[0].numel() // A.shape[-1 if A.ndim == 3 else 1]}
 
 # %% ../nbs/04_importance.ipynb #8d82569a
+@in_own_modes
 def plan_run(
     network: CutNetwork,  # made by `cut`; may be on the "meta" device
     x: Tensor,  # (1, 3, H, W)
@@ -1105,6 +1162,7 @@ def plan_run(
     return pd.DataFrame(table, index=["value", "unit"]).T
 
 # %% ../nbs/04_importance.ipynb #266f2a31
+@in_own_modes
 def measure_costs(
     network: CutNetwork,  # made by `cut`
     x: Tensor,  # (B, 3, H, W) images
@@ -1114,7 +1172,7 @@ def measure_costs(
 ) -> pd.DataFrame:  # columns vary ("classes" or "images"), n, method, seconds (CPU time)
     "CPU seconds of the engine, of a loop over Captum's class, and of a bare forward pass."
     engine, model = ImportanceEngine(network), frozen_copy(network.model)
-    judge = LayerGradientXActivation(_Scores(model), model.get_submodule(network.layer), multiply_by_inputs=False)
+    judge = LayerGradientXActivation(_Scores(model, network.head_name), model.get_submodule(network.layer), multiply_by_inputs=False)
     batch = lambda n: torch.cat([x] * -(-n // len(x)))[:n]  # noqa: E731
     columns = network.head.out_features
 

@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 from sklearn.base import BaseEstimator, RegressorMixin, clone
 from sklearn.model_selection import KFold
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from torch import Tensor
 
-from .core import NiwtError, check_name, seeded
+from .core import NiwtError, check_name
 from .data import DomainKnowledge, as_ids
+from .network import in_own_modes, new_linear
 
 # %% ../nbs/05_mapping.ipynb #d22afc29
 def as_table(
@@ -30,7 +31,7 @@ def as_table(
     what: str,  # what the table holds, for the message
 ) -> NDArray[np.float64]:  # (n, m)
     "`x` as a float64 NumPy table; raises `NiwtError` if it is not two-dimensional, is empty, or holds NaN or infinity."
-    table = np.asarray(x.detach().cpu() if isinstance(x, Tensor) else x, dtype=np.float64)
+    table = np.asarray(x.detach().cpu().double() if isinstance(x, Tensor) else x, dtype=np.float64)
     if table.ndim != 2 or 0 in table.shape:
         raise NiwtError(f"{what} must be a table (rows, columns) with at least one of each, got shape {table.shape}")
     if not np.isfinite(table).all():
@@ -51,18 +52,42 @@ def like(
 
 # %% ../nbs/05_mapping.ipynb #08184b5b
 class ImportanceMap(RegressorMixin, BaseEstimator):
-    "Base of all maps: checks and prepares the tables; subclasses supply `_fit(x, y)` and `_predict(x)`."
+    "Base of all maps, a scikit-learn regressor from knowledge to importance; subclasses supply `_fit(x, y)` and `_predict(x)`."
 
     unit: bool = False
     centre: bool = True
 
-    def _prepare(self, knowledge: Any) -> NDArray[np.float64]:
-        x = as_table(knowledge, "domain knowledge")
+    def __sklearn_tags__(self) -> Any:
+        "Any number of outputs; `score` is a mean cosine, so a single column cannot score well."
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        tags.regressor_tags.poor_score = True
+        return tags
+
+    def _table(self, X: Any, reset: bool) -> NDArray[np.float64]:
+        "Knowledge as scikit-learn checks it; its errors are `NiwtError`s."
+        try:
+            return validate_data(self, X.detach().cpu().double().numpy() if isinstance(X, Tensor) else X, reset=reset, dtype=np.float64)
+        except ValueError as e:
+            raise NiwtError(f"domain knowledge: {e}") from e
+
+    def _targets(self, y: Any) -> NDArray[np.float64]:
+        "Importance as scikit-learn checks it."
+        if y is None:
+            raise NiwtError(f"{type(self).__name__} requires y to be passed, but the target y is None: it holds the importance, one row a class")
+        table = y.detach().cpu().double().numpy() if isinstance(y, Tensor) else y
+        try:
+            return check_array(table, dtype=np.float64, ensure_2d=False, input_name="y")
+        except ValueError as e:
+            raise NiwtError(f"importance: {e}") from e
+
+    def _prepare(self, x: NDArray) -> NDArray[np.float64]:
         return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12) if self.unit else x
 
-    def fit(self, knowledge: Any, importance: Any, classes: Any = None) -> "ImportanceMap":
-        "Learn from `knowledge` (n, A) and `importance` (n, K); with `classes` (m,), importance is (m, K) and row i belongs to knowledge row `classes[i]`."
-        x, y = self._prepare(knowledge), as_table(importance, "importance")
+    @in_own_modes
+    def fit(self, X: Any, y: Any, classes: Any = None) -> "ImportanceMap":
+        "Learn from knowledge `X` (n, A) and importance `y` (n, K); with `classes` (m,), `y` is (m, K) and row i belongs to row `classes[i]` of `X`."
+        x, y = self._prepare(self._table(X, reset=True)), self._targets(y)
         if classes is not None:
             rows = np.asarray(classes).astype(int).ravel()
             if len(rows) != len(y) or rows.min(initial=0) < 0 or rows.max(initial=0) >= len(x):
@@ -71,23 +96,25 @@ class ImportanceMap(RegressorMixin, BaseEstimator):
             x = x[rows]
         if len(x) != len(y):
             raise NiwtError(f"domain knowledge has {len(x)} rows, importance has {len(y)}; give one importance per class, or `classes`")
-        self.n_features_in_ = x.shape[1]
+        self.flat_ = y.ndim == 1  # one number a class, given without a second axis
+        y = y.reshape(len(y), -1)
         self.x_mean_ = x.mean(0) if self.centre else np.zeros(x.shape[1])
         self.y_mean_ = y.mean(0) if self.centre else np.zeros(y.shape[1])
         self._fit(x - self.x_mean_, y - self.y_mean_)
         return self
 
-    def predict(self, knowledge: Any) -> Any:
-        "Importance (m, K) for `knowledge` (m, A); a tensor if `knowledge` is one."
+    @in_own_modes
+    def predict(self, X: Any) -> Any:
+        "Importance (m, K) for knowledge `X` (m, A); a tensor if `X` is one."
         check_is_fitted(self, "x_mean_")
-        x = self._prepare(knowledge)
-        if x.shape[1] != self.n_features_in_:
-            raise NiwtError(f"this map was fitted on {self.n_features_in_} columns of domain knowledge, got {x.shape[1]}")
-        return like(self._predict(x - self.x_mean_) + self.y_mean_, knowledge)
+        x = self._prepare(self._table(X, reset=False))
+        found = self._predict(x - self.x_mean_) + self.y_mean_
+        return like(found[:, 0] if self.flat_ else found, X)
 
-    def score(self, knowledge: Any, importance: Any, sample_weight: Any = None) -> float:
+    @in_own_modes
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         "Mean cosine between predicted and measured importance, 1 at best."
-        p, y = as_table(self.predict(knowledge), "prediction"), as_table(importance, "importance")
+        p, y = (self._targets(t).reshape(len(t), -1) for t in (self.predict(X), y))
         cosine = (p * y).sum(1) / np.maximum(np.linalg.norm(p, axis=1) * np.linalg.norm(y, axis=1), 1e-12)
         return float(np.average(cosine, weights=sample_weight))
 
@@ -124,9 +151,15 @@ class CosineLinearMap(ImportanceMap):
         self.epochs, self.lr, self.batch_size, self.l2 = epochs, lr, batch_size, l2
         self.init, self.unit, self.centre, self.seed = init, unit, centre, seed
 
-    def _start(self, x: NDArray, y: NDArray) -> tuple[NDArray, Tensor]:
+    def __sklearn_tags__(self) -> Any:
+        "A row of importance must not be zero: it has no direction."
+        tags = super().__sklearn_tags__()
+        tags.target_tags.positive_only = True
+        return tags
+
+    def _start(self, x: NDArray, y: NDArray, draw: torch.Generator) -> tuple[NDArray, Tensor]:
         if self.init == "normal":
-            return np.eye(x.shape[1]), torch.randn(x.shape[1], y.shape[1])
+            return np.eye(x.shape[1]), torch.randn(x.shape[1], y.shape[1], generator=draw)
         if self.init != "span":
             raise NiwtError(f"init must be 'span' or 'normal', got {self.init!r}")
         _, s, vt = np.linalg.svd(x, full_matrices=False)
@@ -137,23 +170,24 @@ class CosineLinearMap(ImportanceMap):
     def _fit(self, x: NDArray, y: NDArray) -> None:
         if not np.linalg.norm(y, axis=1).all():
             raise NiwtError(f"importance row {int(np.argmin(np.linalg.norm(y, axis=1)))} is zero: it has no direction")
-        with seeded(self.seed):
-            basis, w = self._start(x, y)
-            xt, yt = torch.tensor(x @ basis, dtype=torch.float32), torch.nn.functional.normalize(torch.tensor(y, dtype=torch.float32))
-            w.requires_grad_(True)
-            adam, batch, self.loss_ = torch.optim.Adam([w], lr=self.lr, fused=True), self.batch_size or len(x), []
-            for _ in range(self.epochs):
-                total = 0.0
-                for rows in torch.randperm(len(x)).split(batch):
-                    loss = (1 - torch.cosine_similarity(xt[rows] @ w, yt[rows])).mean() + self.l2 * (w**2).sum() / 2
-                    adam.zero_grad()
-                    loss.backward()
-                    adam.step()
-                    total += float(loss.detach()) * len(rows)
-                self.loss_.append(total / len(x))
+        draw = torch.Generator().manual_seed(self.seed)
+        basis, w = self._start(x, y, draw)
+        xt, yt = torch.tensor(x @ basis, dtype=torch.float32), torch.nn.functional.normalize(torch.tensor(y, dtype=torch.float32))
+        w.requires_grad_(True)
+        adam, batch, self.loss_ = torch.optim.Adam([w], lr=self.lr, fused=True), self.batch_size or len(x), []
+        for _ in range(self.epochs):
+            total = 0.0
+            for rows in torch.randperm(len(x), generator=draw).split(batch):
+                loss = (1 - torch.cosine_similarity(xt[rows] @ w, yt[rows])).mean() + self.l2 * (w**2).sum() / 2
+                adam.zero_grad()
+                loss.backward()
+                adam.step()
+                total += float(loss.detach()) * len(rows)
+            self.loss_.append(total / len(x))
         self.coef_ = (torch.tensor(basis) @ w.detach().double()).T.numpy()
 
 # %% ../nbs/05_mapping.ipynb #4259ec11
+@in_own_modes
 def inverse_map(
     estimator: Any,  # an unfitted map, such as `RidgeMap()`; it is copied, not changed
     knowledge: Any,  # (n, A) domain knowledge of the seen classes
@@ -166,6 +200,7 @@ def inverse_map(
     return clone(estimator).fit(importance, knowledge)
 
 # %% ../nbs/05_mapping.ipynb #f69569e7
+@in_own_modes
 def agreement(
     predicted: Any,  # (n, K)
     measured: Any,  # (n, K)
@@ -187,6 +222,7 @@ def agreement(
     return pd.DataFrame(columns, index=names)
 
 # %% ../nbs/05_mapping.ipynb #19a5f83f
+@in_own_modes
 def held_out_agreement(
     estimator: Any,  # an unfitted map; copied for every fold
     knowledge: Any,  # (n, A) domain knowledge of the seen classes
@@ -221,8 +257,7 @@ class KernelRidgeMap(ImportanceMap):
     ) -> None:
         self.alpha, self.kernel, self.width, self.power, self.unit, self.centre = alpha, kernel, width, power, unit, centre
 
-    def _prepare(self, knowledge: Any) -> NDArray[np.float64]:
-        x = as_table(knowledge, "domain knowledge")
+    def _prepare(self, x: NDArray) -> NDArray[np.float64]:
         return super()._prepare(np.sign(x) * np.abs(x) ** self.power if self.power != 1 else x)
 
     def _kernel(self, x: NDArray) -> NDArray:
@@ -277,17 +312,18 @@ class MLPMap(ImportanceMap):
         self.size_ = max(float(np.linalg.norm(y, axis=1).mean()), 1e-12)
         start, target = (torch.tensor(t / self.size_, dtype=torch.float32) for t in (self.linear_.predict(x), y))
         common = torch.tensor(self.y_mean_ / self.size_, dtype=torch.float32)
-        with seeded(self.seed):
-            net = torch.nn.Sequential(torch.nn.Linear(x.shape[1], self.hidden), torch.nn.Tanh(), torch.nn.Linear(self.hidden, y.shape[1]))
-            torch.nn.init.zeros_(net[2].weight)  # type: ignore[arg-type]
-            torch.nn.init.zeros_(net[2].bias)  # type: ignore[arg-type]
-            adam, self.loss_, xt = torch.optim.AdamW(net.parameters(), lr=self.lr, weight_decay=self.decay), [], torch.tensor(x, dtype=torch.float32)
-            for _ in range(self.epochs):
-                loss = (1 - torch.cosine_similarity(start + net(xt) + common, target + common)).mean()
-                adam.zero_grad()
-                loss.backward()
-                adam.step()
-                self.loss_.append(float(loss.detach()))
+        draw = torch.Generator().manual_seed(self.seed)
+        net = torch.nn.Sequential(*(new_linear(*shape, draw) for shape in ((x.shape[1], self.hidden), (self.hidden, y.shape[1]))))
+        torch.nn.init.zeros_(net[1].weight)  # type: ignore[arg-type]
+        torch.nn.init.zeros_(net[1].bias)  # type: ignore[arg-type]
+        net.insert(1, torch.nn.Tanh())
+        adam, self.loss_, xt = torch.optim.AdamW(net.parameters(), lr=self.lr, weight_decay=self.decay), [], torch.tensor(x, dtype=torch.float32)
+        for _ in range(self.epochs):
+            loss = (1 - torch.cosine_similarity(start + net(xt) + common, target + common)).mean()
+            adam.zero_grad()
+            loss.backward()
+            adam.step()
+            self.loss_.append(float(loss.detach()))
         self.net_ = net.requires_grad_(False)
 
     def _predict(self, x: NDArray) -> NDArray:
@@ -303,6 +339,7 @@ class MapChoice:
     curve: pd.DataFrame
 
 # %% ../nbs/05_mapping.ipynb #2402a4de
+@in_own_modes
 def select_map(
     candidates: dict[str, Any],  # name -> unfitted map
     knowledge: Any,  # (n, A) domain knowledge of the seen classes
@@ -332,6 +369,7 @@ def select_map(
     return MapChoice(clone(candidates[name]).fit(knowledge, importance), name, curve)
 
 # %% ../nbs/05_mapping.ipynb #37315709
+@in_own_modes
 def default_map(
     knowledge: Any,  # (n, A) domain knowledge, to see whether it is made of shares
 ) -> ImportanceMap:  # an unfitted map
@@ -340,6 +378,7 @@ def default_map(
     return KernelRidgeMap(alpha=0.1 if shares else 0.03, width=3.0, power=0.5 if shares else 1.0)
 
 # %% ../nbs/05_mapping.ipynb #112606c7
+@in_own_modes
 def complete(
     knowledge: DomainKnowledge,  # some values may be missing (NaN)
     seen: Any,  # (S,) ids of the classes whose mean is used
@@ -358,6 +397,7 @@ def complete(
     return replace(knowledge, values=torch.where(knowledge.known[:, None], filled, torch.nan), certainty=None)
 
 # %% ../nbs/05_mapping.ipynb #5594a339
+@in_own_modes
 def combine(
     parts: Sequence[DomainKnowledge],  # two kinds or more, of the same classes
     seen: Any,  # (S,) ids of the classes that each kind is centred on

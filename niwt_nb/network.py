@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['field_guide_transform', 'FIELD_GUIDE_WEIGHTS', 'FIELD_GUIDE_TWIN', 'PAPER_LAYERS', 'PowerMean', 'SmallCNN',
-           'CutNetwork', 'scores_of', 'evaluating', 'cut', 'layer_names', 'choose_layer', 'ImageTransform',
-           'colour_range', 'at_size', 'PixelCache', 'mirror', 'cache_images', 'one_cycle', 'train_loop',
-           'erase_squares', 'columns_of', 'hold_out', 'check_outputs', 'accuracy', 'KnowledgeHead', 'train_classifier',
-           'extract_features', 'fit_head', 'with_head', 'Backbone', 'read_weights', 'load_weights',
+           'own_modes', 'in_own_modes', 'widened', 'new_linear', 'CutNetwork', 'scores_of', 'head_output', 'evaluating',
+           'running', 'copy_module', 'channels_come_last', 'layout_of', 'cut', 'layer_names', 'choose_layer',
+           'ImageTransform', 'colour_range', 'at_size', 'PixelCache', 'mirror', 'cache_images', 'one_cycle',
+           'train_loop', 'erase_squares', 'columns_of', 'hold_out', 'check_outputs', 'accuracy', 'KnowledgeHead',
+           'train_classifier', 'extract_features', 'fit_head', 'with_head', 'Backbone', 'read_weights', 'load_weights',
            'train_field_guide_network', 'load_backbone', 'bfloat16_works', 'arithmetic', 'ActivationCache',
            'cache_activations', 'cached_features', 'above', 'CachedImages', 'with_activations', 'mixed_loss',
            'FineTuned', 'fine_tune', 'choose_epochs']
@@ -15,6 +16,8 @@ __all__ = ['field_guide_transform', 'FIELD_GUIDE_WEIGHTS', 'FIELD_GUIDE_TWIN', '
 # %% ../nbs/03_network.ipynb #0eb29302
 import contextlib
 import copy
+import functools
+import inspect
 import json
 import math
 import os
@@ -22,12 +25,13 @@ import pickle
 import re
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -60,9 +64,17 @@ class PowerMean(nn.Module):
         super().__init__()
         self.power = power
 
+    def raised(self, x: Tensor) -> Tensor:
+        "The power of each number."
+        return x.clamp(min=1e-4).pow(self.power)
+
+    def root(self, x: Tensor) -> Tensor:
+        "And the root of each."
+        return x.pow(1 / self.power)
+
     def forward(self, x: Tensor) -> Tensor:
         "Activations, none negative, to one number a channel."
-        return x.clamp(min=1e-4).pow(self.power).mean((2, 3)).pow(1 / self.power)
+        return self.root(self.raised(x).mean((2, 3)))
 
 # %% ../nbs/03_network.ipynb #6d4a5b45
 class SmallCNN(nn.Module):
@@ -98,6 +110,100 @@ class SmallCNN(nn.Module):
         x = self.stage3(self.shrink(x))
         return self.head(self.dropout(self.pool(x)))
 
+# %% ../nbs/03_network.ipynb #a6e77167
+_INSIDE = threading.local()  # whether this thread is in `own_modes` already
+
+
+@contextlib.contextmanager
+def own_modes() -> Iterator[None]:
+    """PyTorch as it starts: gradients on, no inference mode, no autocast, new tensors on the CPU.
+
+    The outermost block decides; blocks inside it change nothing.
+    """
+    if getattr(_INSIDE, "depth", False):
+        yield
+        return
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        for kind in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        if torch.empty(0).device.type != "cpu":
+            stack.enter_context(torch.device("cpu"))
+        _INSIDE.depth = True
+        try:
+            yield
+        finally:
+            _INSIDE.depth = False
+
+# %% ../nbs/03_network.ipynb #6893e8d8
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def _usable(value: Any) -> Any:
+    "A tensor made in inference mode as one that autograd can use; everything else as it is."
+    return value.clone() if isinstance(value, Tensor) and value.is_inference() else value
+
+
+def in_own_modes(
+    function: _Function,  # any function or method; a generator is in its own modes while it runs, not while it waits
+) -> _Function:  # the same, called inside `own_modes`
+    "Let a function compute alike whatever modes its caller is in."
+
+    def given(args: tuple, kwargs: dict) -> tuple[list, dict]:
+        return [_usable(a) for a in args], {k: _usable(v) for k, v in kwargs.items()}
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if getattr(_INSIDE, "depth", False):
+            return function(*args, **kwargs)
+        with own_modes():
+            args, kwargs = given(args, kwargs)  # type: ignore[assignment]
+            return function(*args, **kwargs)
+
+    @functools.wraps(function)
+    def steps(*args: Any, **kwargs: Any) -> Any:
+        with own_modes():
+            args, kwargs = given(args, kwargs)  # type: ignore[assignment]
+            running = function(*args, **kwargs)
+        while True:
+            with own_modes():
+                try:
+                    value = next(running)
+                except StopIteration:
+                    return
+            yield value
+
+    return steps if inspect.isgeneratorfunction(function) else call  # type: ignore[return-value]
+
+# %% ../nbs/03_network.ipynb #7a49094a
+def widened(
+    values: Tensor,  # of any type
+) -> Tensor:  # float32 at least
+    "Results do not come back in half precision, whatever the network's numbers are."
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+# %% ../nbs/03_network.ipynb #9ab01fe5
+def new_linear(
+    n_in: int,  # numbers that go in
+    n_out: int,  # numbers that come out
+    generator: torch.Generator,  # of the first weights
+) -> nn.Linear:  # as PyTorch starts one
+    "A linear layer whose first weights do not come from the caller's random numbers."
+    layer = nn.utils.skip_init(nn.Linear, n_in, n_out, device=generator.device)
+    nn.init.kaiming_uniform_(layer.weight, a=math.sqrt(5), generator=generator)
+    nn.init.uniform_(layer.bias, -1 / math.sqrt(n_in), 1 / math.sqrt(n_in), generator=generator)
+    return layer
+
+# %% ../nbs/03_network.ipynb #9d97b139
+def _in_its_numbers(module: nn.Module, args: tuple) -> tuple | None:
+    "Before a part of a network runs: what goes in, in the type of the part's own numbers."
+    own = next((p.dtype for p in module.parameters() if p.is_floating_point()), None)
+    if own is None or not isinstance(args[0], Tensor) or not args[0].is_floating_point() or args[0].dtype == own:
+        return None
+    return (args[0].to(own), *args[1:])
+
 # %% ../nbs/03_network.ipynb #dd788568
 class CutNetwork(nn.Module):
     "A model in three parts that share its parameters; made by `cut`. `how` says in words by which means it was cut."
@@ -110,10 +216,12 @@ class CutNetwork(nn.Module):
         tail: nn.Module,  # activations -> features
         head_name: str,  # the name of the last linear layer in the model
         how: str = "torch.fx",  # by which means it was cut
+        channels_last: bool = False,  # the layer gives (B, H, W, K); `lower` and `tail` turn it
     ):
         super().__init__()
         self.model, self.lower, self.tail = model, lower, tail
         self.layer, self.head_name, self.how = layer, head_name, how
+        self.channels_last = channels_last
 
     @property
     def head(self) -> nn.Linear:
@@ -176,24 +284,137 @@ def scores_of(
         return output.logits
     return output[0] if isinstance(output, (tuple, list)) and output else output
 
+# %% ../nbs/03_network.ipynb #d1faed23
+def head_output(
+    model: nn.Module,  # any network
+    head: str,  # the name of the linear layer whose output counts
+    x: Tensor,  # images (B, 3, H, W)
+) -> Tensor:  # (B, C)
+    "The scores as the head gives them, whatever follows it (softmax, a temperature, a cosine); raises `NiwtError` if it does not run."
+    kept: list[Tensor] = []
+    handle = model.get_submodule(head).register_forward_hook(lambda module, args, output: kept.append(output))
+    try:
+        model(x)
+    finally:
+        handle.remove()
+    if not kept:
+        raise NiwtError(f"the head {head!r} does not run in a forward pass")
+    return kept[-1]
+
 # %% ../nbs/03_network.ipynb #93fda2ea
+_TURN = threading.RLock()  # networks run in turns: their modes and hooks are shared by all threads
+
+
 @contextlib.contextmanager
 def evaluating(
-    model: nn.Module,  # any module
+    model: Any,  # any module; of a plain function only the turn is taken
 ) -> Iterator[None]:
-    "Evaluation mode inside the block; afterwards every submodule is in the mode that it was in."
-    modes = [(m, m.training) for m in model.modules()]
-    model.eval()
+    """Evaluation mode inside the block, one thread at a time; afterwards every submodule has the mode that it had.
+
+    Whatever runs a network goes through here. Do not read images inside: a preprocessing may run a network too.
+    """
+    with _TURN:
+        modules = model.modules() if isinstance(model, nn.Module) else ()
+        trained = [m for m in modules if m.training]
+        for m in trained:
+            m.training = False
+        try:
+            yield
+        finally:
+            for m in trained:
+                m.training = True
+
+# %% ../nbs/03_network.ipynb #f039ddfc
+def running(
+    function: _Function,  # its first argument is a network, a part of one, or something with a `network`
+) -> _Function:  # the same, called in `own_modes` and with the network in evaluation mode
+    "Let a function run a network as it is when it predicts, whatever mode its owner has left it in."
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        first = args[0] if args else next(iter(kwargs.values()))
+        while not isinstance(first, nn.Module) and (hasattr(first, "network") or hasattr(first, "tail")):
+            first = first.network if hasattr(first, "network") else first.tail
+        with evaluating(first):
+            return function(*args, **kwargs)
+
+    return in_own_modes(call)  # type: ignore[return-value]
+
+# %% ../nbs/03_network.ipynb #bc263ab2
+def copy_module(
+    model: nn.Module,  # any module; `weight_norm` leaves computed weights on it, which `copy.deepcopy` refuses
+    memo: dict[int, Any] | None = None,  # id of a tensor -> what takes its place in the copy
+) -> nn.Module:  # a copy
+    "A deep copy of a module, computed tensors among its attributes included."
+    memo = {} if memo is None else memo
+    for module in model.modules():
+        for value in vars(module).values():
+            if isinstance(value, Tensor) and not value.is_leaf:
+                memo[id(value)] = value.detach().clone()
+    return copy.deepcopy(model, memo)
+
+# %% ../nbs/03_network.ipynb #1abe09e0
+def channels_come_last(
+    module: nn.Module,  # the layer
+    shape: tuple[int, ...],  # of its output, four numbers
+) -> bool:  # whether the output is (B, H, W, K)
+    "Whether a layer works with channels last: some linear layer or norm in it writes as many numbers as the last axis has, and no convolution as the second."
+    parts = list(module.modules())
+    last = any(m.out_features == shape[3] if isinstance(m, nn.Linear) else getattr(m, "normalized_shape", None) == (shape[3],) for m in parts)
+    return last and not any(m.out_channels == shape[1] for m in parts if isinstance(m, nn.Conv2d))
+
+# %% ../nbs/03_network.ipynb #4dc764bd
+class _Reached(Exception):
+    "Raised by a hook to leave a forward pass early."
+
+
+def _output_of(model: nn.Module, layer: str, x: Tensor) -> Any:
+    "What a layer gives when the model runs; the pass ends there."
+    kept: list[Any] = []
+
+    def keep(module: nn.Module, args: Any, output: Any) -> None:
+        kept.append(output[0] if isinstance(output, tuple) and output else output)
+        raise _Reached
+
+    handle = model.get_submodule(layer).register_forward_hook(keep)
     try:
-        yield
+        with torch.no_grad(), evaluating(model), contextlib.suppress(_Reached):
+            model(x)
     finally:
-        for m, mode in modes:
-            m.training = mode
+        handle.remove()
+    return kept[0] if kept else None
+
+
+def layout_of(
+    model: nn.Module,  # any network
+    layer: str,  # the name of a submodule
+    example: Tensor | None = None,  # images (B, 3, H, W); None: black ones of usual sizes are tried
+) -> str | None:  # "space": (B, K, H, W); "last": (B, H, W, K); None: something else than four axes
+    "How a layer's output lies, seen by running it on two sizes of image: the channels are the axis that does not change."
+    kind = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
+    sizes = [torch.zeros(1, 3, s, s) for s in (224, 64, 32, 256)] if example is None else [example[:1]]
+    found: Any = None
+    for x in (s.to(kind) for s in sizes):
+        try:
+            found = _output_of(model, layer, x)
+            break
+        except Exception:  # noqa: BLE001 (anybody's model: it may refuse this size in any way)
+            found = None
+    if not isinstance(found, Tensor) or found.ndim != 4:
+        return None
+    try:
+        small = _output_of(model, layer, x[..., ::2, ::2])
+        moved = [a != b for a, b in zip(found.shape[1:], small.shape[1:], strict=True)]
+    except Exception:  # noqa: BLE001 (made for one size of image)
+        moved = []
+    if moved == [False, True, True] or moved == [True, True, False]:
+        return "last" if moved[0] else "space"
+    return "last" if channels_come_last(model.get_submodule(layer), tuple(found.shape)) else "space"
 
 # %% ../nbs/03_network.ipynb #e833492a
-def _trace(model: nn.Module, *layers: str) -> tuple[fx.Graph, fx.Node]:
+def _trace(model: nn.Module, *layers: str, head: str | None = None) -> tuple[fx.Graph, fx.Node]:
     "The graph of `model` with the surroundings of `layers` and of the head opened, and the node that runs the head."
-    wrap, paths = _Wrap(model), [layer.split(".") for layer in layers]
+    wrap, paths = _Wrap(model), [layer.split(".") for layer in (*layers, *filter(None, [head]))]
     opened = {"model"} | {".".join(["model", *path[:i]]) for path in paths for i in range(1, len(path))}
     while True:
         try:
@@ -201,6 +422,12 @@ def _trace(model: nn.Module, *layers: str) -> tuple[fx.Graph, fx.Node]:
                 graph = _Tracer(opened).trace(wrap)
         except Exception as e:  # noqa: BLE001 (the traced code is anybody's; a failure means the fallback)
             raise _Untraceable(f"torch.fx: {type(e).__name__}: {str(e).splitlines()[0] if str(e) else ''}") from e
+        if head is not None:
+            node = next((n for n in graph.nodes if n.op == "call_module" and n.target == f"model.{head}"), None)
+            if node is None:
+                raise NiwtError(f"the layer {head!r} that was named as head does not run in a forward pass")
+            _check_head(node, wrap.get_submodule(str(node.target)))
+            return graph, node
         node = scores_of(next(n for n in graph.nodes if n.op == "output").args[0])
         if isinstance(node, fx.Node) and node.op == "call_function" and "logits" in node.kwargs:
             node = node.kwargs["logits"]  # a dataclass is built last
@@ -227,9 +454,12 @@ def _check_head(node: fx.Node, module: nn.Module | None) -> None:
     else:
         step = repr(getattr(node.target, "__name__", str(node.target)))
     before = [str(n.target).removeprefix("model.") for n in node.all_input_nodes if n.op == "call_module"]
+    if getattr(getattr(module, "weight", None), "ndim", 0) == 2:
+        why = "its scores are not linear in the features (a cosine classifier?), so the weights of a class cannot be told from its importance"
+        raise NiwtError(f"the last layer is not linear: {step} is no nn.Linear; {why}. Put an nn.Linear in its place and fit it")
     raise NiwtError(
-        f"the last layer is not linear: the scores come from {step}{f' (after {before[0]!r})' if before else ''}; "
-        "the model must end in an nn.Linear that returns the scores before softmax"
+        f"the last layer is not linear: the scores come from {step}{f' (after {before[0]!r})' if before else ''}; the scores before it "
+        f"must come from an nn.Linear: name it, such as head={before[0] if before else 'fc'!r}, and what follows is left out of the method"
     )
 
 # %% ../nbs/03_network.ipynb #87dd2fbf
@@ -281,18 +511,21 @@ def _check_flow(layer: str, at: fx.Node, into_head: fx.Node) -> None:
     raise NiwtError(f"cannot cut at {layer!r}: values pass around it ({what}); choose a layer that all data flow through, such as the block {block}")
 
 # %% ../nbs/03_network.ipynb #a1d2b42e
-def _part(model: nn.Module, nodes: set[fx.Node], start: fx.Node, end: fx.Node, clone: bool) -> fx.GraphModule:
-    "The nodes of a traced model between `start` (its value becomes the input) and `end` (its value becomes the output) as a module."
+def _part(model: nn.Module, nodes: set[fx.Node], start: fx.Node, end: fx.Node, clone: bool, turn: bool = False) -> fx.GraphModule:
+    "The nodes of a traced model between `start` (its value becomes the input) and `end` (its value becomes the output) as a module; `turn`: the layer has its channels last."
     graph = fx.Graph()
     first = graph.placeholder("x" if start.op == "placeholder" else "A")
-    env = {start: graph.call_method("clone", (first,)) if clone else first}
+    whole, at = start.op == "placeholder", graph.call_method("clone", (first,)) if clone else first
+    env = {start: graph.call_method("permute", (at, 0, 2, 3, 1)) if turn and not whole else at}
     for node in start.graph.nodes:
         if node in nodes and node is not start:
             new = env[node] = graph.node_copy(node, lambda n: env[n])
             if node.op in ("call_module", "get_attr"):
                 new.target = str(node.target).removeprefix("model.")
-    graph.output(env[end])
-    return fx.GraphModule(model, graph, class_name="Lower" if start.op == "placeholder" else "Tail")
+    graph.output(graph.call_method("permute", (env[end], 0, 3, 1, 2)) if turn and whole else env[end])
+    part = fx.GraphModule(model, graph, class_name="Lower" if whole else "Tail")
+    part.register_forward_pre_hook(_in_its_numbers)
+    return part
 
 # %% ../nbs/03_network.ipynb #3b24bf6d
 def _may_overwrite(model: nn.Module, at: fx.Node) -> bool:
@@ -309,11 +542,23 @@ def _may_overwrite(model: nn.Module, at: fx.Node) -> bool:
             return True  # it shares its memory with the activation
     return False
 
+# %% ../nbs/03_network.ipynb #381ebdb5
+def _may_turn(model: nn.Module, nodes: set[fx.Node]) -> bool:
+    "Whether some step up to a layer could put the channels last; a network of convolutions alone need not be run to know."
+    for node in nodes:
+        if node.op == "call_module":
+            parts = model.get_submodule(str(node.target).removeprefix("model.")).modules()
+            if any(isinstance(m, nn.Linear) or hasattr(m, "normalized_shape") or hasattr(m, "dims") for m in parts):
+                return True
+        elif any(word in _name(node) for word in ("permute", "transpose", "movedim", "moveaxis", "einsum", "rearrange")):
+            return True
+    return False
+
 # %% ../nbs/03_network.ipynb #98a3e8ab
-def _cut_by_graph(model: nn.Module, layer: str) -> CutNetwork:
+def _cut_by_graph(model: nn.Module, layer: str, example: Tensor | None = None, head_name: str | None = None) -> CutNetwork:
     "`cut` through torch.fx; raises `_Untraceable` where only hooks can help."
-    graph, head = _trace(model, layer)
-    head_name = str(head.target).removeprefix("model.")
+    graph, head = _trace(model, layer, head=head_name)
+    named, head_name = head_name is not None, str(head.target).removeprefix("model.")
     if head_name == layer or head_name.startswith(layer + "."):
         raise NiwtError(f"cannot cut at {layer!r}: it {'is' if head_name == layer else 'holds'} the head {head_name!r}; choose a layer below")
     runs = [n for n in graph.nodes if n.op == "call_module" and n.target == f"model.{layer}"]
@@ -327,25 +572,27 @@ def _cut_by_graph(model: nn.Module, layer: str) -> CutNetwork:
     lost = [n for n in graph.nodes if n.op == "call_method" and str(n.target).endswith("_") and not str(n.target).endswith("__") and not n.users]
     if lost:
         raise _Untraceable(f"torch.fx: the result of the in-place {_name(lost[0])} is used through its argument")
-    lower = _part(model, _ancestors(at), image, at, clone=False)
-    tail = _part(model, _ancestors(into_head, stop=at), at, into_head, clone=_may_overwrite(model, at))
-    return CutNetwork(model, layer, lower, tail, head_name)
-
-# %% ../nbs/03_network.ipynb #dcca0bfc
-class _Reached(Exception):
-    "Raised by a hook to leave a forward pass early."
+    last = _may_turn(model, _ancestors(at)) and layout_of(model, layer, example) == "last"
+    lower = _part(model, _ancestors(at), image, at, clone=False, turn=last)
+    tail = _part(model, _ancestors(into_head, stop=at), at, into_head, clone=_may_overwrite(model, at), turn=last)
+    after = sorted({_name(n) for n in head.users if n.op != "output"}) if named else []
+    how = "torch.fx" + (f"; what follows the head {head_name!r} is left out: {', '.join(after)}" if after else "")
+    return CutNetwork(model, layer, lower, tail, head_name, how, last)
 
 # %% ../nbs/03_network.ipynb #57ed9ff3
 class _Hooked(nn.Module):
     "One half of a model cut by hooks: `part` is \"lower\" or \"tail\"."
 
-    def __init__(self, model: nn.Module, layer: str, head: str, part: str, example: Tensor, whole_batch: bool):
+    def __init__(self, model: nn.Module, layer: str, head: str, part: str, example: Tensor, whole_batch: bool, turn: bool = False):
         super().__init__()
         self.model, self.layer, self.head_name, self.part, self.whole_batch = model, layer, head, part, whole_batch
+        self.turn = turn  # the layer has its channels last
+        self.register_forward_pre_hook(_in_its_numbers)
         self.register_buffer("example", example[:1].detach().clone(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         kept: list[Tensor] = []
+        x = x.permute(0, 2, 3, 1) if self.turn and self.part == "tail" else x
 
         def swap(module: nn.Module, args: Any, output: Any) -> Any:
             return (x.clone(), *output[1:]) if isinstance(output, tuple) else x.clone()
@@ -361,17 +608,18 @@ class _Hooked(nn.Module):
         else:
             handles = [layer.register_forward_hook(swap), head.register_forward_pre_hook(keep)]
             assert isinstance(self.example, Tensor)
-            image = self.example.expand(len(x), *self.example.shape[1:]) if self.whole_batch else self.example
+            example = self.example.to(x)
+            image = example.expand(len(x), *example.shape[1:]) if self.whole_batch else example
         try:
             with contextlib.suppress(_Reached):
                 self.model(image)
         finally:
             for handle in handles:
                 handle.remove()
-        return kept[0]
+        return kept[0].permute(0, 3, 1, 2) if self.turn and self.part == "lower" else kept[0]
 
 # %% ../nbs/03_network.ipynb #c167ac52
-def _last_linear(model: nn.Module, layer: str, example: Tensor) -> str:
+def _last_linear(model: nn.Module, layer: str, example: Tensor, head: str | None = None) -> str:
     "The name of the linear layer whose output is the model's scores, seen by running it; checks that `layer` runs once before it."
     ran: list[tuple[str, Any]] = []
     handles = [m.register_forward_hook(lambda m, a, out, n=n: ran.append((n, out))) for n, m in model.named_modules() if n]  # type: ignore[misc]
@@ -382,9 +630,9 @@ def _last_linear(model: nn.Module, layer: str, example: Tensor) -> str:
         for handle in handles:
             handle.remove()
     names = [n for n, _ in ran]
-    heads = [n for n, out in ran if out is scores and isinstance(model.get_submodule(n), nn.Linear)]
+    heads = [n for n, out in ran if (n == head or (head is None and out is scores)) and isinstance(model.get_submodule(n), nn.Linear)]
     if not heads:
-        raise NiwtError(f"the last layer is not linear: no nn.Linear returns the scores ({ran[-1][0]!r} runs last); the model must end in an nn.Linear")
+        raise NiwtError(f"the last layer is not linear: no nn.Linear returns the scores ({ran[-1][0]!r} runs last); name the linear layer before it with head=")
     head = heads[-1]
     if head == layer or head.startswith(layer + "."):
         raise NiwtError(f"cannot cut at {layer!r}: it {'is' if head == layer else 'holds'} the head {head!r}; choose a layer below")
@@ -396,14 +644,14 @@ def _last_linear(model: nn.Module, layer: str, example: Tensor) -> str:
     return head
 
 # %% ../nbs/03_network.ipynb #36938952
-def _cut_by_hooks(model: nn.Module, layer: str, example: Tensor | None, why: str) -> CutNetwork:
+def _cut_by_hooks(model: nn.Module, layer: str, example: Tensor | None, why: str, head: str | None = None) -> CutNetwork:
     "`cut` through hooks, for models that cannot be traced."
     if example is None:
         raise NiwtError(f"the model cannot be traced ({why}); give `example=`, a batch of images, so that it can be cut by running it")
-    head = _last_linear(model, layer, example)
+    head, last = _last_linear(model, layer, example, head), layout_of(model, layer, example) == "last"
     for whole_batch in (False, True):
-        lower, tail = (_Hooked(model, layer, head, part, example, whole_batch) for part in ("lower", "tail"))
-        network = CutNetwork(model, layer, lower, tail, head, how=f"hooks, because {why}")
+        lower, tail = (_Hooked(model, layer, head, part, example, whole_batch, last) for part in ("lower", "tail"))
+        network = CutNetwork(model, layer, lower, tail, head, how=f"hooks, because {why}", channels_last=last)
         try:
             _verify(network, example)
             return network
@@ -416,7 +664,8 @@ def _cut_by_hooks(model: nn.Module, layer: str, example: Tensor | None, why: str
 def _verify(network: CutNetwork, example: Tensor) -> None:
     "Raise unless the three parts together compute what the model computes on `example`."
     with torch.no_grad(), evaluating(network):
-        expected, A = scores_of(network.model(example)), network.lower(example)
+        example = _in_its_numbers(network, (example,))[0] if _in_its_numbers(network, (example,)) else example
+        expected, A = head_output(network.model, network.head_name, example), network.lower(example)
         if not isinstance(A, Tensor) or A.ndim < 2:
             raise NiwtError(f"cannot cut at {network.layer!r}: it returns a {type(A).__name__}, not a tensor (B, K, ...)")
         before = A.clone()
@@ -431,34 +680,41 @@ def _verify(network: CutNetwork, example: Tensor) -> None:
         raise NiwtError(f"cannot cut at {network.layer!r}: the part above changes the activation in place")
 
 # %% ../nbs/03_network.ipynb #01c14657
+@in_own_modes
 def cut(
-    model: nn.Module,  # any network whose last step is an nn.Linear; a `CutNetwork` is cut anew
+    model: nn.Module,  # any network whose last step is an nn.Linear (else name it as `head`); a `CutNetwork` is cut anew
     layer: str,  # the name of a submodule, as in `model.named_modules()`
     example: Tensor | None = None,  # images (B, 3, H, W), two or more: the cut is checked on them; needed only for models that cannot be traced
+    head: str | None = None,  # the nn.Linear whose output are the scores, where something follows it; default: `model.default_head`, or the last step
 ) -> CutNetwork:  # lower, tail and head, sharing the model's parameters
     "Split `model` at the output of `layer`; raises `NiwtError` saying why when that is impossible."
-    model = model.model if isinstance(model, CutNetwork) else model
+    if isinstance(model, CutNetwork):
+        model, head = model.model, head or model.head_name
+    head = head or getattr(model, "default_head", None)
     modules = dict(model.named_modules(remove_duplicate=False))
     check_name(layer, [n for n in modules if n], "layer")
     layer = next(n for n, m in model.named_modules() if m is modules[layer])  # a shared module has one first name
+    if head is not None:
+        check_name(head, [n for n in modules if n], "head")
     try:
-        network = _cut_by_graph(model, layer)
+        network = _cut_by_graph(model, layer, example, head)
     except _Untraceable as e:
-        return _cut_by_hooks(model, layer, example, str(e))
+        return _cut_by_hooks(model, layer, example, str(e), head)
     if example is not None:
         _verify(network, example)
     return network
 
 # %% ../nbs/03_network.ipynb #aa16153c
-def _can_cut(model: nn.Module, layer: str, example: Tensor) -> bool:
+def _can_cut(model: nn.Module, layer: str, example: Tensor, head: str | None = None) -> bool:
     "Whether `cut` succeeds."
     try:
-        cut(model, layer, example)
+        cut(model, layer, example, head)
     except NiwtError:
         return False
     return True
 
 # %% ../nbs/03_network.ipynb #297207a3
+@in_own_modes
 def layer_names(
     model: nn.Module,  # any network
     example: Tensor | None = None,  # images (B, 3, H, W); default: two black images of `size`
@@ -467,14 +723,16 @@ def layer_names(
 ) -> pd.DataFrame:  # one row a layer, in the order in which they finish: kind, channels, shape (without batch), runs, cuttable
     "The layers of a network with the shapes of their outputs, to choose from."
     model = model.model if isinstance(model, CutNetwork) else model
-    example = torch.zeros(2, 3, size, size) if example is None else example
+    like = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
+    example = torch.zeros(2, 3, size, size, device=like.device, dtype=like.dtype) if example is None else example.to(like)
     names = {m: n for n, m in model.named_modules() if n}
     rows: dict[str, dict[str, Any]] = {}
 
     def note(module: nn.Module, args: Any, output: Any) -> None:
         shape = tuple(output.shape[1:]) if isinstance(output, Tensor) else ()
         runs = rows.get(names[module], {"runs": 0})["runs"] + 1
-        rows[names[module]] = {"kind": type(module).__name__, "channels": shape[0] if shape else 0, "shape": shape, "runs": runs}
+        axis = -1 if len(shape) == 3 and channels_come_last(module, (1, *shape)) else 0
+        rows[names[module]] = {"kind": type(module).__name__, "channels": shape[axis] if shape else 0, "shape": shape, "runs": runs}
 
     handles = [m.register_forward_hook(note) for m in names]
     try:
@@ -489,9 +747,11 @@ def layer_names(
     return table.rename_axis("layer")
 
 # %% ../nbs/03_network.ipynb #828b8572
+@in_own_modes
 def choose_layer(
     model: nn.Module,  # any network that ends in a linear layer; its attribute `default_layer` is taken if there is one
     example: Tensor,  # images (B, 3, H, W)
+    head: str | None = None,  # see `cut`
 ) -> str:  # the name of a layer
     """The last spatial layer with a convolution or linear layer between it and the head, in the second half of the network if there is one.
 
@@ -500,12 +760,12 @@ def choose_layer(
     if isinstance(getattr(model, "default_layer", None), str):
         return str(model.default_layer)
     shapes = layer_names(model, example, check=False)["shape"]
-    spatial = [str(n) for n, s in shapes.items() if len(s) == 3 and s[1] > 1 and s[2] > 1]
+    spatial = [str(n) for n, s in shapes.items() if len(s) == 3 and sorted(s)[1] > 1]
     late = set(shapes.index[len(shapes) // 2 :])
     for name in sorted(spatial, key=lambda n: (n not in late, max(n.count("."), 1), -spatial.index(n))):  # the last first
-        if _can_cut(model, name, example):
-            network = cut(model, name, example)
-            if network.how != "torch.fx" or any(isinstance(m, (nn.Conv2d, nn.Linear)) for m in network.tail.modules()):
+        if _can_cut(model, name, example, head):
+            network = cut(model, name, example, head)
+            if not network.how.startswith("torch.fx") or any(isinstance(m, (nn.Conv2d, nn.Linear)) for m in network.tail.modules()):
                 return name
     raise NiwtError("no layer with a spatial output can be cut here; name one of layer_names(model) yourself")
 
@@ -691,6 +951,7 @@ def _epoch(
     return {"loss": total / rows, "accuracy": right / rows}
 
 # %% ../nbs/03_network.ipynb #0c39de1b
+@in_own_modes
 def train_loop(
     module: nn.Module,  # what is trained: its parameters that require a gradient
     step: Callable[[Tensor], tuple[Tensor, int]],  # rows (B,) -> loss, and how many of them were right
@@ -786,6 +1047,7 @@ def hold_out(
     return data.train[~out[data.train]], data.train[out[data.train]]
 
 # %% ../nbs/03_network.ipynb #5dfc715e
+@in_own_modes
 def check_outputs(
     model: nn.Module,  # any
     x: Tensor,  # images (B, 3, H, W)
@@ -798,6 +1060,7 @@ def check_outputs(
         raise NiwtError(f"the model gives scores of shape {shape}, expected {(len(x), n)}: one for each of the {n} seen classes")
 
 # %% ../nbs/03_network.ipynb #615d0cbc
+@in_own_modes
 @torch.no_grad()
 def accuracy(
     model: Callable[[Tensor], Any],  # images -> scores of the seen classes
@@ -805,7 +1068,8 @@ def accuracy(
     column: Tensor,  # (C,) as `columns_of` gives
 ) -> float:  # share of images, every class counted alike
     "Mean of the classes' accuracies."
-    found = torch.cat([scores_of(model(cache.batch(rows))).argmax(1) for rows in torch.arange(len(cache)).split(256)])
+    with evaluating(model):
+        found = torch.cat([scores_of(model(cache.batch(rows))).argmax(1).cpu() for rows in torch.arange(len(cache)).split(256)])
     right = (found == column[cache.labels]).float()
     return float(torch.stack([right[cache.labels == c].mean() for c in cache.labels.unique()]).mean())
 
@@ -869,7 +1133,7 @@ class KnowledgeHead(nn.Module):
     def linear(self, scale: float = 1.0, knowledge: Tensor | None = None) -> nn.Linear:
         "An nn.Linear that ranks classes as this head does, since the length of the features does not change the order."
         rows = self.rows(knowledge).detach() / self.spread
-        head = nn.Linear(rows.shape[1], len(rows)).requires_grad_(False)
+        head = nn.utils.skip_init(nn.Linear, rows.shape[1], len(rows), device=rows.device).requires_grad_(False)
         head.weight.copy_(scale * rows)
         head.bias.copy_(-scale * (rows @ self.shift))
         return head
@@ -904,6 +1168,7 @@ class _WithKnowledge(nn.Module):
             own.bias.copy_(made.bias)
 
 # %% ../nbs/03_network.ipynb #4e6e5909
+@in_own_modes
 def train_classifier(
     model: nn.Module,  # scores one class of `data.seen` per output, in that order; trained in place
     data: ZeroShotData,  # learned from are `data.train` images, nothing else
@@ -944,6 +1209,7 @@ def train_classifier(
     return history
 
 # %% ../nbs/03_network.ipynb #4e71a75d
+@in_own_modes
 @torch.no_grad()
 def extract_features(
     network: CutNetwork,  # whose penultimate features are wanted
@@ -956,8 +1222,8 @@ def extract_features(
     "Penultimate features of images, in the order of `indices`."
     device = network.head.weight.device
     found = []
-    with evaluating(network):
-        for x, _, _ in batches(data, indices, transform, batch_size, quiet=quiet, desc="features"):
+    for x, _, _ in batches(data, indices, transform, batch_size, quiet=quiet, desc="features"):
+        with evaluating(network):
             found.append(network.features(x.to(device, memory_format=torch.channels_last)).float().cpu())  # about twice as fast
     return torch.cat(found)
 
@@ -978,6 +1244,7 @@ def _check_head_input(features: Tensor, labels: Tensor, n_classes: int | None, l
     return X, y, C
 
 # %% ../nbs/03_network.ipynb #6e81eee4
+@in_own_modes
 def fit_head(
     features: Tensor,  # (n, D)
     labels: Tensor,  # (n,) in 0..n_classes-1
@@ -995,7 +1262,7 @@ def fit_head(
     mean = X.mean(0)
     scale = float((X - mean).square().sum(1).mean().sqrt().clamp(min=1e-12))
     X = (X - mean) / scale
-    head = nn.Linear(X.shape[1], C, device=X.device, dtype=X.dtype)
+    head = nn.utils.skip_init(nn.Linear, X.shape[1], C, device=X.device, dtype=X.dtype)  # draws no random numbers
     nn.init.zeros_(head.weight)
     nn.init.zeros_(head.bias)
     optimiser = torch.optim.LBFGS(
@@ -1032,7 +1299,7 @@ def with_head(
     if head.in_features != network.head.in_features:
         raise NiwtError(f"the head reads {head.in_features} features, the network gives {network.head.in_features}")
     model = _with_submodule(network.model, network.head_name, head)
-    return CutNetwork(model, network.layer, network.lower, network.tail, network.head_name, network.how)
+    return CutNetwork(model, network.layer, network.lower, network.tail, network.head_name, network.how, network.channels_last)
 
 # %% ../nbs/03_network.ipynb #f5f1455f
 @dataclass(frozen=True, eq=False)
@@ -1098,6 +1365,7 @@ _HERE = Path(__file__).parent if "__file__" in globals() else Path("../niwt_nb")
 FIELD_GUIDE_WEIGHTS, FIELD_GUIDE_TWIN = _HERE / "fieldguide_net.safetensors", _HERE / "fieldguide_twin.safetensors"
 
 # %% ../nbs/03_network.ipynb #d8ee8544
+@in_own_modes
 def train_field_guide_network(
     data: ZeroShotData | None = None,  # the world to learn; None: `field_guide(seed=seed)`
     seed: int = 0,  # of the world, the first weights and the training
@@ -1227,7 +1495,7 @@ def _shard_of(
     device, parts = network.head.weight.device, []
     for x, _, _ in batches(data, chunk, transform, 16):
         views = torch.stack([x, x.flip(3)], 1) if flips else x[:, None]
-        with arithmetic(precision, device):
+        with evaluating(network), arithmetic(precision, device):
             A = network.lower(views.flatten(0, 1).to(device, memory_format=torch.channels_last))
         parts.append(A.to(dtype).cpu().unflatten(0, views.shape[:2]))
         if not parts[-1].isfinite().all():
@@ -1236,6 +1504,7 @@ def _shard_of(
     return torch.cat(parts)
 
 # %% ../nbs/03_network.ipynb #e3e878b3
+@in_own_modes
 @torch.no_grad()
 def cache_activations(
     network: CutNetwork,  # cut where training shall begin
@@ -1256,7 +1525,7 @@ def cache_activations(
     of_all = {"model": model_hash(network.lower), "layer": network.layer, "flips": flips, "dtype": str(dtype), "precision": precision}
     of_all |= {"pictures": key} if key else {}
     of_all["transform"] = repr(transform) if isinstance(transform, ImageTransform) else getattr(transform, "__qualname__", type(transform).__name__)
-    with evaluating(network), tqdm(total=len(indices), desc="activations", disable=quiet, leave=False) as bar:
+    with tqdm(total=len(indices), desc="activations", disable=quiet, leave=False) as bar:
         for i, chunk in enumerate(indices.split(shard)):
             path = None if folder is None else Path(folder) / f"activations_{i:05d}.safetensors"
             belongs_to = {**of_all, "images": content_hash(data.name, source[i * shard : (i + 1) * shard])}
@@ -1307,10 +1576,9 @@ def _cached_features(
 ) -> Tensor:
     "Features of rows of a cache, (n, D); `view` 1 for the mirror images of an `ActivationCache`."
     found, other = [], {"view": view} if isinstance(cache, ActivationCache) else {}
-    with evaluating(body):
-        for part in rows.split(64):
-            with arithmetic(precision, device):
-                found.append(body(cache.batch(part, **other).to(device)).float())  # type: ignore[arg-type]
+    for part in rows.split(64):
+        with evaluating(body), arithmetic(precision, device):
+            found.append(body(cache.batch(part, **other).to(device)).float())  # type: ignore[arg-type]
     return torch.cat(found)
 
 # %% ../nbs/03_network.ipynb #8cc35073
@@ -1323,6 +1591,7 @@ def _rows_of(cache: PixelCache | ActivationCache, wanted: Tensor) -> Tensor:
     return torch.tensor([place[i] for i in wanted.tolist()], dtype=torch.long)
 
 # %% ../nbs/03_network.ipynb #40666dfa
+@in_own_modes
 def cached_features(
     network: CutNetwork,  # cut at the layer of the cache
     cache: ActivationCache,  # activations at that layer
@@ -1337,27 +1606,33 @@ def cached_features(
     return torch.stack(views).mean(0).cpu()
 
 # %% ../nbs/03_network.ipynb #e3d04b10
+@in_own_modes
 def above(
     network: CutNetwork,  # any cut network
     start: str,  # a layer at or below the one that it is cut at
 ) -> CutNetwork:  # activations of `start` -> scores, cut at the layer of `network`, with the same parameters
     "The part of a network above a layer as a network whose images are activations; raises `NiwtError` where it cannot be taken out."
     try:
-        graph, head = _trace(network.model, start, network.layer)
+        graph, head = _trace(network.model, start, network.layer, head=network.head_name)
         runs = [n for n in graph.nodes if n.op == "call_module" and n.target == f"model.{start}"]
         if len(runs) != 1:
             raise NiwtError(f"cannot begin at {start!r} and cut at {network.layer!r}: the one runs {len(runs)} times beside the other")
         _check_flow(start, runs[0], head)
     except _Untraceable as e:
         raise NiwtError(f"cannot begin at {start!r}: {e}") from e
+    last = _may_turn(network.model, _ancestors(runs[0])) and layout_of(network.model, start) == "last"
     upper = _part(network.model, _ancestors(head, stop=runs[0]), runs[0], head, clone=False)
     upper.add_submodule(start, nn.Identity())  # a place for hooks
     image = next(iter(upper.graph.nodes))
     with upper.graph.inserting_after(image):
         entry = upper.graph.call_module(start, (image,))
     image.replace_all_uses_with(entry, delete_user_cb=lambda user: user is not entry)
+    if last:
+        with upper.graph.inserting_before(entry):
+            entry.args = (upper.graph.call_method("permute", (image, 0, 2, 3, 1)),)
     upper.recompile()
-    return cut(upper.train(network.model.training), network.layer)
+    upper.training = network.model.training
+    return cut(upper, network.layer)
 
 # %% ../nbs/03_network.ipynb #8f075ad8
 @dataclass(frozen=True, eq=False)
@@ -1418,6 +1693,7 @@ class FineTuned:
     knowledge_head: KnowledgeHead | None = None  # the map from knowledge to weights, if there was one
 
 # %% ../nbs/03_network.ipynb #185a72c2
+@in_own_modes
 def fine_tune(
     network: CutNetwork,  # cut where training begins; not changed
     data: ZeroShotData,  # learned from are `data.train` images, nothing else
@@ -1447,7 +1723,7 @@ def fine_tune(
 ) -> FineTuned:  # the trained copy, and how it went
     "Adapt a network to the seen classes; raises `NiwtError` for settings or a cache that do not fit."
     check_name(part, ("tail", "all"), "part")
-    tuned, device = copy.deepcopy(network), network.head.weight.device
+    tuned, device = copy_module(network), network.head.weight.device
     body: nn.Module = tuned.tail if part == "tail" else _Features(tuned)
     if cache is None:
         cache = cache_activations(network, data, data.train, transform, quiet=quiet) if part == "tail" else cache_images(data, data.train, transform, quiet)
@@ -1487,6 +1763,7 @@ def fine_tune(
     return FineTuned(with_head(tuned, linear), history, head if isinstance(head, KnowledgeHead) else None)
 
 # %% ../nbs/03_network.ipynb #e1db330f
+@in_own_modes
 def choose_epochs(
     network: CutNetwork,  # cut where training begins; not changed
     data: ZeroShotData,  # only training images of seen classes are used

@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['noise_images', 'activations_of', 'importance_of_weights', 'jacobian_forward', 'jacobian_reverse', 'is_affine',
            'observe', 'first_linear', 'is_channelwise', 'channelwise_door', 'jacobian_channelwise', 'tail_hash',
-           'PooledJacobian', 'works', 'jacobian_way', 'pooled_jacobian', 'Transfer', 'check_targets', 'solve_reference',
-           'exact_objective', 'cosine_objective', 'minimise_rows', 'scale_figure', 'ClosedForm', 'closed_form',
-           'solve_closed', 'solve_lbfgs', 'certificate', 'ScoreLevel', 'score_level', 'solve_rows', 'transfer_weights',
-           'Balance', 'left_out_rates', 'left_out_curve', 'choose_balance', 'match_length', 'ClassDesigner',
-           'fit_designer', 'design_class', 'join_layers', 'extend', 'replace_classes', 'check_head_rows',
-           'remove_classes', 'study_figure']
+           'PooledJacobian', 'works', 'jacobian_way', 'pooled_jacobian', 'Transfer', 'check_targets',
+           'LinearImportance', 'solve_reference', 'exact_objective', 'cosine_objective', 'minimise_rows',
+           'scale_figure', 'ClosedForm', 'closed_form', 'solve_closed', 'solve_lbfgs', 'certificate', 'ScoreLevel',
+           'score_level', 'solve_rows', 'transfer_weights', 'Balance', 'left_out_rates', 'left_out_curve',
+           'choose_balance', 'match_length', 'ClassDesigner', 'fit_designer', 'design_class', 'join_layers', 'extend',
+           'replace_classes', 'check_head_rows', 'remove_classes', 'study_figure']
 
 # %% ../nbs/06_transfer.ipynb #01a04ea6
 import os
@@ -28,13 +28,15 @@ import torch
 from matplotlib.figure import Figure
 from sklearn.base import clone
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.func import jvp, vmap
 
-from .core import NiwtError, check_name, content_hash, load_tensors, progress, save_tensors, seeded
+from .core import NiwtError, check_name, content_hash, load_tensors, progress, save_tensors
 from .mapping import RidgeMap
-from .network import evaluating
+from .network import evaluating, in_own_modes, running, widened
 
 # %% ../nbs/06_transfer.ipynb #a09a338e
+@in_own_modes
 def noise_images(
     n: int,  # how many
     like: Tensor,  # (any, 3, H, W) or (3, H, W) preprocessed images whose size, mean and spread per channel are copied
@@ -46,12 +48,12 @@ def noise_images(
     batch = like[None] if like.ndim == 3 else like
     if batch.ndim != 4:
         raise NiwtError(f"`like` must be images (n, channels, H, W) or one (channels, H, W), got shape {tuple(like.shape)}")
-    with seeded(seed):
-        noise = torch.randn(n, *batch.shape[1:])
+    noise = torch.randn(n, *batch.shape[1:], generator=torch.Generator().manual_seed(seed))
     mean, std = batch.mean((0, 2, 3), keepdim=True), batch.std((0, 2, 3), keepdim=True)
     return noise.to(batch) * std + mean
 
 # %% ../nbs/06_transfer.ipynb #d3ad3ad0
+@running
 def activations_of(
     network: Any,  # cut network
     images: Tensor,  # (M, 3, H, W) preprocessed
@@ -65,9 +67,10 @@ def activations_of(
         raise NiwtError(f"image {int(bad.nonzero()[0])} has values that are not finite")
     ordered = images.contiguous(memory_format=torch.channels_last) if images.ndim == 4 else images
     with torch.no_grad(), evaluating(network):
-        return torch.cat([network.activations(part).contiguous() for part in ordered.split(batch)])
+        return torch.cat([widened(network.activations(part)).contiguous() for part in ordered.split(batch)])
 
 # %% ../nbs/06_transfer.ipynb #99d42b33
+@running
 def importance_of_weights(
     network: Any,  # cut network with `tail`
     activations: Tensor,  # (B, K, ...) activations of the chosen layer, one per pair
@@ -79,9 +82,10 @@ def importance_of_weights(
     with torch.enable_grad():
         score = (network.tail(a) * weight).sum()
         (grad,) = torch.autograd.grad(score, a, create_graph=create_graph)
-    return grad.flatten(2).mean(2) if grad.ndim > 2 else grad
+    return widened(grad.flatten(2).mean(2) if grad.ndim > 2 else grad)
 
 # %% ../nbs/06_transfer.ipynb #ab0b51ac
+@running
 def jacobian_forward(
     tail: Callable[[Tensor], Tensor],  # activations (B, K, ...) -> features (B, D)
     activations: Tensor,  # (B, K, ...)
@@ -102,6 +106,7 @@ def jacobian_forward(
     return torch.cat(found)
 
 # %% ../nbs/06_transfer.ipynb #fe443b84
+@running
 def jacobian_reverse(
     tail: Callable[[Tensor], Tensor],  # activations (B, K, ...) -> features (B, D)
     activations: Tensor,  # (B, K, ...)
@@ -122,6 +127,7 @@ def _near(a: Tensor, b: Tensor, tolerance: float) -> bool:
     return not b.numel() or bool((a - b).abs().max() <= tolerance * b.abs().max() + 1e-30)
 
 # %% ../nbs/06_transfer.ipynb #abd09af4
+@running
 def is_affine(
     f: Callable[[Tensor], Tensor],  # a function of one tensor
     example: Tensor,  # (B, ...) an input of it
@@ -129,10 +135,12 @@ def is_affine(
 ) -> bool:  # whether f(p + q) = f(p) + f(q) - f(0) for `example` and random p, q of both signs, ten times larger
     "Superposition test with random inputs: a nonlinearity that acts anywhere in that range shows."
     a = example[:1]
-    with torch.no_grad(), seeded(0):
+    draw = torch.Generator().manual_seed(0)
+    with torch.no_grad():
         zero, scale = f(torch.zeros_like(a)), 10 * float(a.abs().max()) + 1
         for _ in range(2):
-            p, q = torch.randn(a.shape).to(a) * scale + a, torch.randn(a.shape).to(a) * scale
+            p, q = (torch.randn(a.shape, generator=draw).to(a) * scale for _ in range(2))
+            p = p + a
             if not _near(f(p) + f(q) - 2 * zero, f(p + q) - zero, tolerance):
                 return False
     return True
@@ -159,6 +167,7 @@ def observe(
     return features, kept[0], kept[1]
 
 # %% ../nbs/06_transfer.ipynb #0e9b10c7
+@running
 def first_linear(
     tail: nn.Module,  # activations (B, K, ...) -> features (B, D)
     activations: Tensor,  # (B, K, ...)
@@ -181,24 +190,27 @@ def first_linear(
     return ran[0] if _near(again, expected, 1e-5) else None
 
 # %% ../nbs/06_transfer.ipynb #ae3b6f52
+@running
 def is_channelwise(
     f: Callable[[Tensor], Tensor],  # (B, C, ...) -> (B, C, ...)
     example: Tensor,  # (B, C, ...) an input of it
 ) -> bool:  # whether channel c of the result depends on channel c of the input and no other
     "Change random halves of the channels: the results of the others must not move."
-    with torch.no_grad(), seeded(0):
+    draw = torch.Generator().manual_seed(0)
+    with torch.no_grad():
         before = f(example)
         if before.ndim < 2 or before.shape[:2] != example.shape[:2]:
             return False
         for _ in range(3):
-            moved = torch.rand(example.shape[1]) < 0.5
+            moved = torch.rand(example.shape[1], generator=draw) < 0.5
             changed = example.clone()
-            changed[:, moved] += torch.randn(changed[:, moved].shape).to(changed) * (example.abs().max() + 1)
+            changed[:, moved] += torch.randn(changed[:, moved].shape, generator=draw).to(changed) * (example.abs().max() + 1)
             if not _near(f(changed)[:, ~moved], before[:, ~moved], 1e-5):
                 return False
     return True
 
 # %% ../nbs/06_transfer.ipynb #2b00fa57
+@running
 def channelwise_door(
     tail: nn.Module,  # activations (B, K, ...) -> features (B, D)
     activations: Tensor,  # (B, K, ...)
@@ -218,6 +230,7 @@ def channelwise_door(
     return door if alone and is_channelwise(lambda b: observe(tail, door, nothing, b)[0], comes_out) else None
 
 # %% ../nbs/06_transfer.ipynb #3f802857
+@running
 def jacobian_channelwise(
     tail: nn.Module,  # activations (B, K, ...) -> features (B, D)
     activations: Tensor,  # (B, K, ...)
@@ -241,6 +254,7 @@ def jacobian_channelwise(
     return (meet.view(len(meet), *kernel.shape) * kernel).sum(3).transpose(1, 2).contiguous()
 
 # %% ../nbs/06_transfer.ipynb #413ae02c
+@in_own_modes
 def tail_hash(
     network: Any,  # cut network
 ) -> str:  # 16 hexadecimal digits
@@ -262,12 +276,14 @@ class PooledJacobian:
     tail: str
     fresh: Tensor = field(default_factory=lambda: torch.zeros(0, 1, 1))  # of images that no solver is fitted on
 
+    @in_own_modes
     def importance(self, weight: Tensor) -> Tensor:
         "Importance (n, M, K) of weights (n, D) on every image (M = 1 where G is the same for all images)."
         if not len(self.each):
             raise NiwtError("only the mean Jacobian was kept (each=False); build it with each=True for importances per image")
         return torch.einsum("mkd,nd->nmk", self.each, weight.to(self.each))
 
+    @in_own_modes
     def check(self, network: Any) -> None:
         "Raise `NiwtError` unless this, or one of the layers it was joined from, belongs to `network`."
         parts = dict(zip(self.layer.split("+"), self.tail.split("+"), strict=True))
@@ -282,6 +298,7 @@ class PooledJacobian:
         save_tensors(path, {"each": self.each, "mean": self.mean, "fresh": self.fresh}, manifest)
 
     @staticmethod
+    @in_own_modes
     def load(path: str | os.PathLike, network: Any = None) -> "PooledJacobian":
         "Read a file written by `save`; with `network`, raise `NiwtError` if it belongs to another one."
         tensors, m = load_tensors(path, {"kind": "pooled jacobian"})
@@ -291,6 +308,7 @@ class PooledJacobian:
         return jacobian
 
 # %% ../nbs/06_transfer.ipynb #c2ee487b
+@in_own_modes
 def works(
     build: Callable[[Tensor], Tensor],  # activations -> G (B, K, D)
     tail: nn.Module,  # activations (B, K, ...) -> features (B, D)
@@ -301,12 +319,12 @@ def works(
         g = build(activations)
     except (RuntimeError, NotImplementedError):
         return False
-    with seeded(0):
-        weight = torch.randn(len(g), g.shape[2]).to(g)
+    weight = torch.randn(len(g), g.shape[2], generator=torch.Generator().manual_seed(0)).to(g)
     expected = importance_of_weights(SimpleNamespace(tail=tail), activations, weight)
     return bool((torch.einsum("bkd,bd->bk", g, weight) - expected).norm() <= 1e-3 * expected.norm())
 
 # %% ../nbs/06_transfer.ipynb #2f73e2d1
+@in_own_modes
 def jacobian_way(
     tail: nn.Module,  # activations (B, K, ...) -> features (B, D)
     example: Tensor,  # (B, K, ...) activations to try it on
@@ -333,6 +351,7 @@ def jacobian_way(
     return how, forward if how == "forward" else reverse
 
 # %% ../nbs/06_transfer.ipynb #19fcc3d8
+@in_own_modes
 def pooled_jacobian(
     network: Any,  # cut network: `activations`, `tail`, `head`, `layer`
     images: Tensor,  # (M, 3, H, W) preprocessed images
@@ -354,13 +373,14 @@ def pooled_jacobian(
         fresh = noise_images(fresh, images, seed=1) if fresh and images.ndim == 4 else images[:0]
     kept: dict[bool, list[Tensor]] = {True: [], False: []}
     total = torch.zeros(())
-    with torch.no_grad(), evaluating(network):
+    with torch.no_grad():
         how, build = jacobian_way(network.tail, activations_of(network, images[:2]), how, chunk)
         if how == "affine":
             images, fresh = images[:1].expand(len(images), *images.shape[1:]), fresh[:1]
         parts = [(part, True) for part in (images[:1] if how == "affine" else images).split(batch)] + [(p, False) for p in fresh.split(batch) if len(p)]
         for part, fitted in progress(parts, "Jacobian of the tail", quiet=quiet):
-            g = build(activations_of(network, part))
+            with evaluating(network):
+                g = widened(build(activations_of(network, part)))
             if not torch.isfinite(g).all():
                 raise NiwtError(f"the Jacobian behind layer {network.layer!r} is not finite: a root or a logarithm of zero in the tail?")
             gib = len(images) * g[0].numel() * 4 / 2**30
@@ -391,6 +411,7 @@ class Transfer:
     names: tuple[str, ...] = ()
 
 # %% ../nbs/06_transfer.ipynb #0db56a0f
+@in_own_modes
 def check_targets(
     network: Any,  # cut network, or None where there is none to compare with
     importance: Tensor,  # (n, K) demanded importance, one row per new class
@@ -414,7 +435,31 @@ def check_targets(
         raise NiwtError(f"two new classes have the same name: {', '.join(sorted({n for n in names if list(names).count(n) > 1}))}")
     return a
 
+# %% ../nbs/06_transfer.ipynb #15942b30
+class LinearImportance(torch.autograd.Function):
+    "Importance (B, K) of weights (B, D): G w by one backward pass through the tail; backwards G' v by a Jacobian-vector product."
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, network: Any, activations: Tensor) -> Tensor:
+        "As `importance_of_weights`."
+        ctx.network, ctx.activations = network, activations
+        return importance_of_weights(network, activations, weight.detach())
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, v: Tensor) -> tuple:
+        "G' v; by reverse mode where a step of the tail has no forward mode."
+        a, tail = ctx.activations, ctx.network.tail
+        up = v.view(*v.shape, *[1] * (a.ndim - 2)) / a[0, 0].numel()
+        with evaluating(tail):
+            try:
+                down = jvp(tail, (a,), (up.expand_as(a).to(a),))[1]
+            except (NotImplementedError, RuntimeError):
+                down = torch.einsum("bkd,bk->bd", jacobian_reverse(tail, a), v.to(a))
+        return widened(down), None, None
+
 # %% ../nbs/06_transfer.ipynb #5c904ad3
+@in_own_modes
 def solve_reference(
     network: Any,  # cut network: `tail`, `head`
     importance: Tensor,  # (n, K) demanded importance
@@ -428,32 +473,33 @@ def solve_reference(
     seed: int = 0,  # of the start and the batches
     quiet: bool = True,  # no progress bar
 ) -> tuple[Tensor, pd.DataFrame, str]:  # weight (n, D), history with columns step, loss, cosine_loss, penalty, and the reason for stopping
-    "The paper's optimiser: Adam with double backward through the tail."
+    "The paper's optimiser: Adam on the importance that the tail gives, which is linear in the weights (`LinearImportance`)."
     if not lr > 0 or min(batch_size, max_steps) < 1:
         raise NiwtError(f"lr must be more than 0, batch_size and max_steps at least 1, got {lr}, {batch_size} and {max_steps}")
-    seen = network.head.weight.detach()
+    seen = widened(network.head.weight.detach())
     mean, std = seen.mean(0), seen.std(0)
     rows, best, since, reason = [], float("inf"), 0, f"reached max_steps ({max_steps})"
-    with seeded(seed):
-        weight = (mean + std * torch.randn(len(importance), len(mean)).to(mean)).requires_grad_(True)
-        adam = torch.optim.Adam([weight], lr=lr)
-        for step in progress(range(max_steps), "optimising new weights", quiet=quiet):
-            i, c = torch.randint(len(activations), (batch_size,)), torch.randint(len(importance), (batch_size,))
-            alpha = importance_of_weights(network, activations[i], weight[c], create_graph=True)
-            cosine_loss = (1 - torch.cosine_similarity(alpha, importance[c].to(alpha))).mean()
-            penalty = lam / 2 * ((weight - mean) ** 2).sum()
-            loss = cosine_loss + penalty
-            adam.zero_grad()
-            loss.backward()
-            adam.step()
-            rows.append((step, loss.item(), cosine_loss.item(), penalty.item()))
-            best, since = (loss.item(), 0) if loss.item() < best * (1 - tolerance) else (best, since + 1)
-            if since >= patience:
-                reason = f"no improvement by {tolerance:.0%} in {patience} steps"
-                break
+    draw = torch.Generator().manual_seed(seed)
+    weight = (mean + std * torch.randn(len(importance), len(mean), generator=draw).to(mean)).requires_grad_(True)
+    adam = torch.optim.Adam([weight], lr=lr)
+    for step in progress(range(max_steps), "optimising new weights", quiet=quiet):
+        i, c = (torch.randint(len(t), (batch_size,), generator=draw) for t in (activations, importance))
+        alpha = LinearImportance.apply(weight[c], network, activations[i])
+        cosine_loss = (1 - torch.cosine_similarity(alpha, importance[c].to(alpha))).mean()
+        penalty = lam / 2 * ((weight - mean) ** 2).sum()
+        loss = cosine_loss + penalty
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+        rows.append((step, loss.item(), cosine_loss.item(), penalty.item()))
+        best, since = (loss.item(), 0) if loss.item() < best * (1 - tolerance) else (best, since + 1)
+        if since >= patience:
+            reason = f"no improvement by {tolerance:.0%} in {patience} steps"
+            break
     return weight.detach(), pd.DataFrame(rows, columns=["step", "loss", "cosine_loss", "penalty"]), reason
 
 # %% ../nbs/06_transfer.ipynb #93a7515d
+@running
 def exact_objective(
     network: Any,  # cut network: `tail`, `head`
     weight: Tensor,  # (n, D) weights of the new classes
@@ -467,10 +513,11 @@ def exact_objective(
         alpha = importance_of_weights(network, activations, w.expand(len(activations), -1))
         cosines.append(torch.cosine_similarity(alpha, target.to(alpha)[None]).mean())
     cosine = torch.stack(cosines)
-    penalty = lam / 2 * ((weight - network.head.weight.detach().mean(0)) ** 2).sum()
+    penalty = lam / 2 * ((weight - widened(network.head.weight.detach()).mean(0)) ** 2).sum()
     return float(1 - cosine.mean() + penalty), cosine
 
 # %% ../nbs/06_transfer.ipynb #cb29951e
+@in_own_modes
 def cosine_objective(
     jacobian: Tensor,  # (M, K, D) one matrix per image
     importance: Tensor,  # (n, K) demanded importance
@@ -491,6 +538,7 @@ def cosine_objective(
     return 1 - mean + penalty / 2 * (apart**2).sum(1), gradient, mean
 
 # %% ../nbs/06_transfer.ipynb #a74a0577
+@in_own_modes
 def minimise_rows(
     function: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],  # (points (r, D), row numbers (r,)) -> values (r,), gradients (r, D)
     start: Tensor,  # (n, D) where each row starts
@@ -585,11 +633,13 @@ class ClosedForm:
     rest: Tensor
     rank: int
 
+    @in_own_modes
     def solve(self, importance: Tensor) -> Tensor:
         "Weights (n, D) for demanded importance (n, K) of the right length."
         return self.prior + (importance.to(self.rest) - self.rest) @ self.inverse.T
 
 # %% ../nbs/06_transfer.ipynb #4d34e920
+@in_own_modes
 def closed_form(
     jacobian: Tensor,  # (K, D) mean Jacobian
     prior: Tensor,  # (D,) the weights that the solution is pulled to
@@ -611,6 +661,7 @@ def closed_form(
     return ClosedForm(inverse, prior, jacobian @ prior, rank)
 
 # %% ../nbs/06_transfer.ipynb #f4d19a95
+@in_own_modes
 def solve_closed(
     jacobian: PooledJacobian,  # its mean is used
     importance: Tensor,  # (n, K) demanded importance
@@ -620,7 +671,7 @@ def solve_closed(
     match: bool = True,  # give every demand the mean length of the seen classes' importances
 ) -> tuple[Tensor, pd.DataFrame, str]:  # weight (n, D), an empty history, and the reason for stopping
     "Ridge on the mean Jacobian, with the importance length of the seen classes."
-    seen = head.weight.detach()
+    seen = widened(head.weight.detach())
     if match:
         length = (seen @ jacobian.mean.T).norm(dim=1).mean()
         importance = nn.functional.normalize(importance, dim=1) * length
@@ -628,6 +679,7 @@ def solve_closed(
     return weight, pd.DataFrame(columns=["step", "loss"]), "closed form"
 
 # %% ../nbs/06_transfer.ipynb #acc6907e
+@in_own_modes
 def solve_lbfgs(
     jacobian: PooledJacobian,  # with one matrix per image, or one for all
     importance: Tensor,  # (n, K) demanded importance
@@ -640,7 +692,7 @@ def solve_lbfgs(
     "The paper's objective on cached Jacobians by L-BFGS, all classes side by side; no autograd."
     if not len(jacobian.each):
         raise NiwtError("L-BFGS needs one matrix per image; build the Jacobian with each=True")
-    prior, start = head.weight.detach().mean(0), solve_closed(jacobian, importance, head, ridge=ridge)[0]
+    prior, start = widened(head.weight.detach()).mean(0), solve_closed(jacobian, importance, head, ridge=ridge)[0]
 
     def function(weight: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         value, gradient, _ = cosine_objective(jacobian.each, importance[rows], weight, prior, lam * len(importance))
@@ -651,6 +703,7 @@ def solve_lbfgs(
     return weight, pd.DataFrame({"step": range(len(values)), "loss": values}), reason
 
 # %% ../nbs/06_transfer.ipynb #c1fd489a
+@in_own_modes
 def certificate(
     network: Any,  # cut network
     weight: Tensor,  # (n, D) weights of the new classes
@@ -662,7 +715,7 @@ def certificate(
     if not isinstance(images, PooledJacobian):
         return exact_objective(network, weight, importance, activations_of(network, images), lam)
     matrices = images.each if len(images.each) else images.mean[None]
-    prior = network.head.weight.detach().mean(0)
+    prior = widened(network.head.weight.detach()).mean(0)
     cosine = cosine_objective(matrices, importance, weight, prior, 0.0)[2]
     return float(1 - cosine.mean() + lam / 2 * ((weight - prior) ** 2).sum()), cosine
 
@@ -677,11 +730,13 @@ class ScoreLevel:
     level: float
     spread: float
 
+    @in_own_modes
     def spreads(self, weight: Tensor) -> Tensor:
         "Standard deviation (n,) over the images of the scores of weights (n, D), the mean seen weight taken off."
         apart = weight - self.prior
         return (apart @ self.covariance * apart).sum(1).clamp_min(0).sqrt()
 
+    @in_own_modes
     def apply(self, weight: Tensor, loudness: float | None = 1.0, offset: float = 0.0) -> tuple[Tensor, Tensor]:
         "Weights (n, D) at `loudness` times the seen spread (None: as they are) and biases (n,) for the seen level plus `offset`."
         if loudness is not None:
@@ -691,6 +746,7 @@ class ScoreLevel:
         return weight, self.level + offset - weight @ self.mean
 
 # %% ../nbs/06_transfer.ipynb #dd119659
+@in_own_modes
 def score_level(
     head: nn.Linear,  # the seen classes' head
     features: Tensor,  # (m, D) penultimate features of seen training images
@@ -698,13 +754,14 @@ def score_level(
     "Measure level and spread of the seen classes' scores."
     if features.ndim != 2 or features.shape[1] != head.in_features or len(features) < 2:
         raise NiwtError(f"features must be (images, {head.in_features}) of at least two images, got {tuple(features.shape)}")
-    weight, features = head.weight.detach(), features.detach().to(head.weight)
-    bias = torch.zeros(len(weight)).to(weight) if head.bias is None else head.bias.detach()
+    weight, features = widened(head.weight.detach()), features.detach().to(widened(head.weight.detach()))
+    bias = torch.zeros(len(weight)).to(weight) if head.bias is None else widened(head.bias.detach())
     prior, mean, covariance = weight.mean(0), features.mean(0), torch.cov(features.T)
     plain = ScoreLevel(mean, covariance, prior, float((weight @ mean + bias).mean()), 0.0)
     return ScoreLevel(mean, covariance, prior, plain.level, float(plain.spreads(weight).mean()))
 
 # %% ../nbs/06_transfer.ipynb #d8f17b0c
+@in_own_modes
 def solve_rows(
     network: Any,  # cut network
     target: Tensor,  # (n, K) demanded importance, checked
@@ -732,11 +789,11 @@ def solve_rows(
         weight, history, reason = solve(images, target, network.head, lam=lam, **options)
         usual = 0.0 if network.head.bias is None else float(network.head.bias.detach().mean())
         return weight, weight.new_full((len(weight),), usual), history, reason
-    with evaluating(network):
-        weight, history, reason = solve_reference(network, target, activations, lam=lam, seed=seed, quiet=quiet, **options)
+    weight, history, reason = solve_reference(network, target, activations, lam=lam, seed=seed, quiet=quiet, **options)
     return weight, weight.new_zeros(len(weight)), history, reason
 
 # %% ../nbs/06_transfer.ipynb #85dba9ed
+@in_own_modes
 def transfer_weights(
     network: Any,  # cut network: `activations`, `tail`, `head`, `layer`
     importance: Tensor,  # (n, K) demanded importance, one row per new class
@@ -754,7 +811,7 @@ def transfer_weights(
 ) -> Transfer:  # weights, biases and how they came about
     "Weights of new classes whose neuron importance is what `importance` demands."
     check_name(solver, ["reference", "lbfgs", "closed"], "solver")
-    target = check_targets(network, importance, lam, names).to(network.head.weight)
+    target = check_targets(network, importance, lam, names).to(widened(network.head.weight.detach()))
     if isinstance(images, PooledJacobian):
         images.check(network)
         if solver == "reference":
@@ -789,6 +846,7 @@ class Balance:
     settings: Any = None
 
 # %% ../nbs/06_transfer.ipynb #8d3b5651
+@in_own_modes
 def left_out_rates(
     scores: Tensor,  # (m, S) scores of seen images; columns `held` come from predicted rows
     labels: Tensor,  # (m,) head rows
@@ -808,6 +866,7 @@ def left_out_rates(
     return unseen, seen, among
 
 # %% ../nbs/06_transfer.ipynb #563cfb1a
+@in_own_modes
 def left_out_curve(
     solve: Callable[[Tensor, Tensor], Tensor],  # (rows to fit on, rows to predict) -> weights (h, D) of the latter
     head: nn.Linear,  # the seen classes' head
@@ -817,13 +876,13 @@ def left_out_curve(
     loudness: Sequence[float | None],  # spreads to try, relative to the seen classes'; None keeps the length
 ) -> pd.DataFrame:  # columns loudness (NaN: length kept), offset, U, S, H: means over the folds
     "Accuracies on classes left out, for every loudness and offset."
-    weight, feats, labels, rows = head.weight.detach(), features.detach().to(head.weight), labels.cpu(), torch.arange(len(head.weight))
-    bias = torch.zeros(len(weight)) if head.bias is None else head.bias.detach()
+    weight, feats, labels, rows = widened(head.weight.detach()), features.detach().to(widened(head.weight.detach())), labels.cpu(), torch.arange(len(head.weight))
+    bias = torch.zeros(len(weight)) if head.bias is None else widened(head.bias.detach())
     base, found = feats @ weight.T + bias, []
     offsets = torch.linspace(-4, 4, 81) * float(base.std())
     for held in folds:
         rest = rows[~torch.isin(rows, held)]
-        part = nn.Linear(head.in_features, len(rest)).to(weight).requires_grad_(False)
+        part = nn.utils.skip_init(nn.Linear, head.in_features, len(rest)).to(weight).requires_grad_(False)
         part.weight.copy_(weight[rest])
         part.bias.copy_(bias[rest])
         level, predicted = score_level(part, feats[torch.isin(labels, rest)]), solve(rest, held)
@@ -837,6 +896,7 @@ def left_out_curve(
     return curve.groupby(["loudness", "step"], dropna=False, as_index=False).mean().drop(columns="step")
 
 # %% ../nbs/06_transfer.ipynb #56c88928
+@in_own_modes
 def choose_balance(
     solve: Callable[[Tensor, Tensor], Tensor] | Mapping[Any, Callable[[Tensor, Tensor], Tensor]],  # (rows to fit on, to predict) -> weights; or several such
     head: nn.Linear,  # the seen classes' head
@@ -853,8 +913,8 @@ def choose_balance(
     if isinstance(folds, int):
         if not 2 <= folds <= len(head.weight) // 2:
             raise NiwtError(f"folds must be between 2 and half the number of seen classes ({len(head.weight) // 2}), got {folds}")
-        with seeded(seed):
-            folds = list(torch.randperm(len(head.weight)).chunk(folds))
+        order = torch.randperm(len(head.weight), generator=torch.Generator().manual_seed(seed))
+        folds = list(order.chunk(folds))
     best: Balance | None = None
     for key, one in (solve if isinstance(solve, Mapping) else {None: solve}).items():
         curve = left_out_curve(one, head, features, labels, folds, loudness)
@@ -866,6 +926,7 @@ def choose_balance(
     return best
 
 # %% ../nbs/06_transfer.ipynb #25d5f1e4
+@in_own_modes
 def match_length(
     importance: Tensor,  # (n, K) predicted importance
     seen: Tensor,  # (S, K) measured importance of the seen classes
@@ -886,16 +947,19 @@ class ClassDesigner:
     level: ScoreLevel
     balance: Balance
 
+    @in_own_modes
     def demand(self, knowledge: Tensor) -> Tensor:
         "Demanded importance (n, K) of classes with `knowledge` (n, A)."
         predicted = torch.as_tensor(self.estimator.predict(torch.as_tensor(knowledge))).to(self.importance)
         return match_length(predicted, self.importance)
 
+    @in_own_modes
     def design(self, knowledge: Tensor) -> tuple[Tensor, Tensor]:
         "Weights (n, D) and biases (n,) of classes with `knowledge` (n, A)."
         return self.level.apply(self.form.solve(self.demand(knowledge)), self.balance.loudness, self.balance.offset)
 
 # %% ../nbs/06_transfer.ipynb #7f847c44
+@in_own_modes
 def fit_designer(
     jacobian: PooledJacobian,  # of the layer; its mean is used
     head: nn.Linear,  # the seen classes' head
@@ -924,7 +988,7 @@ def fit_designer(
     def chain(unfitted: Any, ridge: float) -> Callable[[Tensor, Tensor], Tensor]:
         def solve(fit: Tensor, new: Tensor) -> Tensor:
             predicted = torch.as_tensor(clone(unfitted).fit(knowledge[fit], importance[fit]).predict(knowledge[new])).float()
-            return closed_form(jacobian.mean, head.weight.detach()[fit].mean(0), ridge).solve(match_length(predicted, importance[fit]))
+            return closed_form(jacobian.mean, widened(head.weight.detach())[fit].mean(0), ridge).solve(match_length(predicted, importance[fit]))
 
         return solve
 
@@ -934,10 +998,11 @@ def fit_designer(
         raise NiwtError(f"{len(pairs)} combinations of map and ridge, and no labels to choose among them")
     balance = balance or Balance(1.0, 0.0, float("nan"), pd.DataFrame(), pairs[0])
     chosen, damping = balance.settings if balance.settings in pairs else pairs[0]
-    form = closed_form(jacobian.mean, head.weight.detach().mean(0), damping)
+    form = closed_form(jacobian.mean, widened(head.weight.detach()).mean(0), damping)
     return ClassDesigner(clone(chosen).fit(knowledge, importance), form, importance, score_level(head, features), balance)
 
 # %% ../nbs/06_transfer.ipynb #9f39d6a8
+@in_own_modes
 def design_class(
     designer: ClassDesigner,  # made by `fit_designer`
     attributes: Any,  # (A,) domain knowledge of one class: a tensor, an array or a list
@@ -951,6 +1016,7 @@ def design_class(
     return weight[0], float(bias[0])
 
 # %% ../nbs/06_transfer.ipynb #c696db3c
+@in_own_modes
 def join_layers(
     jacobians: Sequence[PooledJacobian],  # of several layers of one network, on the same images
     importances: Sequence[Tensor],  # (n, K_l) importance of the same classes at each layer
@@ -981,6 +1047,7 @@ def join_layers(
     return PooledJacobian(each, mean, first.images, "joined", layer, tail, fresh), joint, scales
 
 # %% ../nbs/06_transfer.ipynb #612ed632
+@in_own_modes
 def extend(
     head: nn.Linear,  # the seen classes' head
     weight: Tensor,  # (n, D) rows to add
@@ -1007,6 +1074,7 @@ def extend(
     return bigger.requires_grad_(head.weight.requires_grad).train(head.training)
 
 # %% ../nbs/06_transfer.ipynb #f9cbaf2a
+@in_own_modes
 def replace_classes(
     head: nn.Linear,  # any head
     rows: Sequence[int],  # which rows get new weights
@@ -1019,7 +1087,7 @@ def replace_classes(
         raise NiwtError(f"{len(index)} rows need weights ({len(index)}, {head.in_features}) and as many biases, got {tuple(weight.shape)}")
     if not torch.isfinite(weight).all() or (bias is not None and not torch.isfinite(bias).all()):
         raise NiwtError(f"weights or biases for rows {index.tolist()} are not finite")
-    new = extend(head, head.weight.detach()[:0])
+    new = extend(head, widened(head.weight.detach())[:0])
     with torch.no_grad():
         new.weight[index] = weight.to(new.weight)
         if bias is not None:
@@ -1027,6 +1095,7 @@ def replace_classes(
     return new
 
 # %% ../nbs/06_transfer.ipynb #c4eddb60
+@in_own_modes
 def check_head_rows(
     head: nn.Linear,  # any head
     rows: Sequence[int],  # row numbers
@@ -1042,6 +1111,7 @@ def check_head_rows(
     return index
 
 # %% ../nbs/06_transfer.ipynb #8bce6013
+@in_own_modes
 def remove_classes(
     head: nn.Linear,  # any head
     rows: Sequence[int],  # which rows go
@@ -1051,14 +1121,15 @@ def remove_classes(
     keep = torch.arange(head.out_features)[~torch.isin(torch.arange(head.out_features), gone)]
     if not len(keep):
         raise NiwtError("a head needs at least one class; all would be removed")
-    full = extend(head, head.weight.detach()[:0])
-    smaller = nn.Linear(head.in_features, len(keep)).to(full.weight)
+    full = extend(head, widened(head.weight.detach())[:0])
+    smaller = nn.utils.skip_init(nn.Linear, head.in_features, len(keep)).to(full.weight)
     with torch.no_grad():
         smaller.weight.copy_(full.weight[keep])
         smaller.bias.copy_(full.bias[keep])
     return smaller.requires_grad_(head.weight.requires_grad).train(head.training)
 
 # %% ../nbs/06_transfer.ipynb #26781855
+@in_own_modes
 def study_figure(
     table: pd.DataFrame,  # columns seed, layer, images, n and the measures
     measures: Sequence[str] = ("H", "cosine, fresh images"),  # one row of panels each
