@@ -6,11 +6,11 @@
 __all__ = ['TRIED', 'IMAGES_OF_EACH', 'JACOBIAN_IMAGES', 'KNOWN_MAPS', 'KNOWN_SOLVERS', 'FILE', 'ABOUT_FILE', 'FORMAT',
            'Settings', 'FeatureScale', 'Seen', 'make_map', 'feature_network', 'Writer', 'best_offset', 'Choice',
            'choose', 'linear_of', 'spread_of', 'scaled_network', 'own_head', 'Probe', 'one_picture', 'picture_names',
-           'picture_batches', 'Block', 'Added', 'as_backbone', 'check_data', 'twin_of', 'choose_settings', 'as_data',
-           'as_knowledge', 'PictureList', 'expected_share', 'NIWT', 'evidence_of', 'renew', 'look_at', 'name_pictures',
-           'score_matrix', 'score_data', 'taught_share', 'add_class', 'remove_class', 'trial_picture', 'trial_of',
-           'body_state', 'backbone_record', 'save_model', 'restore_backbone', 'load_model', 'refit',
-           'export_classifier']
+           'picture_batches', 'Block', 'Added', 'as_backbone', 'check_data', 'twin_of', 'choose_settings',
+           'class_names', 'as_data', 'as_knowledge', 'PictureList', 'expected_share', 'NIWT', 'evidence_of', 'renew',
+           'look_at', 'name_pictures', 'score_matrix', 'score_data', 'taught_share', 'add_class', 'remove_class',
+           'trial_picture', 'trial_of', 'body_state', 'backbone_record', 'save_model', 'restore_backbone', 'load_model',
+           'refit', 'export_classifier']
 
 # %% ../nbs/06b_niwt.ipynb #67cd708e
 import copy
@@ -36,11 +36,11 @@ from torch import Tensor, nn
 from . import __version__
 from .baselines import RankingForm, blend_heads, rows_of
 from .core import NiwtError, atomic_path, check_name, content_hash, import_object, load_tensors
-from .core import model_hash, progress, save_tensors
+from .core import names_of, progress, save_tensors
 from .data import DomainKnowledge, ZeroShotData, first_of_each
 from .evaluate import GZSL, Scaler, ausuc, gzsl, head_scores, seen_unseen_curve
 from .export import export_model, export_onnx
-from .images import SUFFIXES, open_image
+from .images import list_pictures, open_image, picture_suffixes
 from .importance import class_importance
 from .mapping import CosineLinearMap, ImportanceMap, KernelRidgeMap, RidgeMap
 from .network import Backbone, CutNetwork, columns_of, cut, evaluating, extract_features, fit_head
@@ -422,10 +422,11 @@ def picture_names(
         batch = images[None] if images.ndim == 3 else images
         found: list[tuple[str, Any]] = [(f"image {i}", x) for i, x in enumerate(batch)]
     elif isinstance(images, (str, os.PathLike)) and Path(images).is_dir():
-        files = sorted(p for p in Path(images).rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-        found = [(str(p), p) for p in files]
+        folders = [Path(images), *sorted(p for p in Path(images).rglob("*") if p.is_dir())]
+        found = [(str(d / n), d / n) for d in folders for n in list_pictures(d)[0]]
         if not found:
-            raise NiwtError(f"the folder {os.fspath(images)!r} holds no picture; expected files that end in {', '.join(SUFFIXES)}")
+            some = ", ".join(s for s in (".jpg", ".png", ".webp", ".tif") if s in picture_suffixes())
+            raise NiwtError(f"the folder {os.fspath(images)!r} holds no picture; expected files such as {some}")
     elif isinstance(images, (str, os.PathLike)):
         found = [(os.fspath(images), Path(images))]
     elif isinstance(images, Image.Image):
@@ -549,6 +550,19 @@ def choose_settings(
     biased = "the network has seen the validation classes, so the balance of seen and unseen that was chosen on them is uncertain"
     return replace(found, notes=(biased,)) if trained_on else found
 
+# %% ../nbs/06b_niwt.ipynb #b5cddb1f
+def class_names(
+    knowledge: Any,  # see `as_data`
+    classes: Sequence[str] | None = None,  # as the caller names them
+) -> list[str]:  # C names
+    "The names of all classes; raises `NiwtError` where neither labels nor knowledge say them."
+    if isinstance(knowledge, pd.DataFrame):
+        knowledge = DomainKnowledge("attributes", knowledge)
+    named = knowledge.classes if isinstance(knowledge, DomainKnowledge) else knowledge if isinstance(knowledge, Mapping) else None
+    if classes is None and named is None:
+        raise NiwtError("knowledge does not say which classes its rows are about; give classes=, or a table whose index names them")
+    return list(names_of(classes if classes is not None else list(named)))  # type: ignore[arg-type]
+
 # %% ../nbs/06b_niwt.ipynb #6631e241
 def as_data(
     data: Any,  # a `ZeroShotData`, or images: a list of PIL images or files, or a torch `Dataset` of (image, label)
@@ -567,7 +581,7 @@ def as_data(
     images = PictureList(data)
     if len(images) != len(labels):
         raise NiwtError(f"{len(images)} images but {len(labels)} labels")
-    names = [str(c) for c in (classes if classes is not None else knowledge.index if isinstance(knowledge, pd.DataFrame) else knowledge)]
+    names = class_names(knowledge, classes)
     ids = [names.index(check_name(str(y), names, "class")) if isinstance(y, str) else int(y) for y in labels]
     seen = sorted(set(ids))
     if seen and not 0 <= seen[0] <= seen[-1] < len(names):
@@ -589,11 +603,7 @@ def as_knowledge(
     if isinstance(knowledge, DomainKnowledge):
         return knowledge
     if isinstance(knowledge, pd.DataFrame):
-        table = knowledge.set_axis([str(i) for i in knowledge.index])
-        absent = [c for c in classes if c not in table.index]
-        if absent:
-            raise NiwtError(f"the table has no row for class {absent[0]!r}; its index must hold class names")
-        return with_reader(DomainKnowledge("attributes", table.loc[list(classes)].to_numpy(dtype=float), tuple(map(str, table.columns))))
+        return with_reader(DomainKnowledge("attributes", knowledge))
     rows = [knowledge[check_name(c, knowledge, "class")] for c in classes]
     if all(isinstance(r, str) or isinstance(r, (list, tuple)) and r and isinstance(r[0], str) for r in rows):
         return text_knowledge([[r] if isinstance(r, str) else list(r) for r in rows], seen, name="sentences")
@@ -994,6 +1004,7 @@ def load_model(
     if not path.is_file():
         raise NiwtError(f"{os.fspath(folder)!r} holds no saved model (no {FILE}); a run that did not finish has none either: repeat its command")
     tensors, m = load_tensors(path, {"kind": "niwt model"})
+    tensors = {k: v.clone() for k, v in tensors.items()}  # where memory begins decides how products round
     if m["format"] > FORMAT:
         raise NiwtError(f"{os.fspath(folder)!r} was written by niwt_nb {m['niwt_nb']}, whose format this version does not know; install that version or a later one")
     network = restore_backbone(m["backbone"], tensors, backbone)
@@ -1052,7 +1063,7 @@ def export_classifier(
     example = torch.stack([model.preprocess_(Image.new("RGB", (256, 256), c)) for c in ("gray", "teal")])
     with evaluating(model.network_):
         if format == "torch":
-            return export_model(model.network_.model, folder, names, example, model.preprocess_)
+            return export_model(model.network_.model, folder, names, example)
         export_onnx(model.network_.model, folder / "model.onnx", example)
     with atomic_path(folder / "classes.json") as tmp:
         tmp.write_text(json.dumps({"classes": names, "input": list(example.shape[1:])}, indent=1, ensure_ascii=False), encoding="utf-8")

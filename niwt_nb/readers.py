@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['LAYOUTS', 'read_numbered', 'read_matrix', 'AttSplits', 'read_att_splits', 'FeatureFile', 'read_features',
-           'find_images', 'first_file', 'list_folder', 'read_image_attributes', 'read_captions', 'read_embeddings',
-           'propose_split', 'draw_unseen', 'read_cub', 'scan_folders', 'read_awa2', 'read_sentences', 'own_names',
-           'sentence_knowledge', 'read_folder', 'Layout', 'read_root', 'find_layout', 'RootReport', 'check_root']
+           'find_images', 'read_xlsa17', 'first_file', 'list_folder', 'read_image_attributes', 'read_captions',
+           'read_embeddings', 'propose_split', 'draw_unseen', 'read_cub', 'scan_folders', 'read_awa2', 'read_sentences',
+           'own_names', 'sentence_knowledge', 'read_folder', 'Layout', 'read_root', 'find_layout', 'RootReport',
+           'check_root']
 
 # %% ../nbs/01c_readers.ipynb #5312bb4b
 import io
@@ -23,16 +24,13 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from niwt_nb.core import NiwtError, check_name, content_hash, file_kind, names_of, normal_name
-from niwt_nb.data import DomainKnowledge, NoImages, ZeroShotData, as_values
-from niwt_nb.images import LITTER, ImageFiles, left_note, list_pictures, picture_suffixes, readable, safe_name
-from niwt_nb.matlab import load_mat, mat_indices, mat_strings
-<<<<<<< ours
-from niwt_nb.text import STOP_WORDS, SentenceEncoder, text_knowledge, with_reader, words_of
-=======
-from niwt_nb.names import match_names, match_notes, pair_names
-from niwt_nb.tables import read_attribute_table, read_csv_rows, read_json, read_text, unknown_as_zero
->>>>>>> theirs
+from .core import NiwtError, check_name, content_hash, file_kind, names_of, normal_name
+from .data import DomainKnowledge, NoImages, ZeroShotData, as_values
+from .images import LITTER, ImageFiles, left_note, list_pictures, picture_suffixes, readable, safe_name
+from .matlab import load_mat, mat_indices, mat_strings
+from .names import match_names, match_notes, pair_names
+from .tables import read_attribute_table, read_csv_rows, read_json, read_text, unknown_as_zero
+from .text import STOP_WORDS, SentenceEncoder, text_knowledge, with_reader, words_of
 
 # %% ../nbs/01c_readers.ipynb #3f1fc160
 def read_numbered(
@@ -201,15 +199,9 @@ def read_xlsa17(
     splits, ff = read_att_splits(root), read_features(root)
     if int(ff.labels.max()) >= len(splits.classes):
         raise NiwtError(f"{root.name}: label {int(ff.labels.max()) + 1}, but att_splits.mat names {len(splits.classes)} classes")
-<<<<<<< ours
-    width = splits.attributes.shape[1]
-    names = tuple(attribute_names) if attribute_names else tuple(f"attribute {i + 1}" for i in range(width))
-    k = with_reader(DomainKnowledge("attributes", splits.attributes, names))
-=======
     table, gaps = unknown_as_zero(splits.attributes.numpy(), "attributes", splits.classes)
     names = names_of(attribute_names) or tuple(f"attribute {i + 1}" for i in range(table.shape[1]))
-    k = DomainKnowledge("attributes", table, names)
->>>>>>> theirs
+    k = with_reader(DomainKnowledge("attributes", table, names))
     kept = k.drop_constant()
     return ZeroShotData(
         name=name or root.name,
@@ -428,12 +420,8 @@ def _cub_knowledge(
         raise NiwtError(f"no attributes.txt in {str(root)!r}, in its attributes folder or beside it")
     names = read_numbered(listed)
     table = read_matrix(root / "attributes" / "class_attribute_labels_continuous.txt", columns=len(names), rows=len(classes))
-<<<<<<< ours
-    found = [with_reader(DomainKnowledge("attributes", as_values(table / 100, "attributes"), names))]
-=======
     table, gaps = unknown_as_zero(table, "attributes", classes)
-    found = [DomainKnowledge("attributes", as_values(table / 100, "attributes"), names)]
->>>>>>> theirs
+    found = [with_reader(DomainKnowledge("attributes", as_values(table / 100, "attributes"), names))]
     if path := first_file(root, "class_sentence_embeddings.npy"):
         found.append(read_embeddings(path, len(classes)))
     kept = {k.name: k.drop_constant() for k in found}
@@ -518,22 +506,12 @@ def _awa_knowledge(
     "Predicates (0 to 1, unknown as 0) and, where there, the binary ones; constant columns are left out and noted."
     names = read_numbered(root / "predicates.txt")
     table = read_matrix(root / "predicate-matrix-continuous.txt", columns=len(names), rows=len(classes))
-<<<<<<< ours
-    unknown = int((table < 0).sum())
-    notes: tuple[str, ...] = (f"attributes: {unknown} unknown values (-1) taken as 0",) if unknown else ()
-    known = as_values(np.maximum(table, 0) / 100, "attributes")
-    found = [with_reader(DomainKnowledge("attributes", known, names))]
-    if path := first_file(root, "predicate-matrix-binary.txt"):
-        binary = read_matrix(path, columns=len(names), rows=len(classes))
-        found.append(with_reader(DomainKnowledge("attributes_binary", as_values(binary, "attributes_binary"), names)))
-=======
     table, notes = unknown_as_zero(table, "attributes", classes)
-    found = [DomainKnowledge("attributes", as_values(table / 100, "attributes"), names)]
+    found = [with_reader(DomainKnowledge("attributes", as_values(table / 100, "attributes"), names))]
     if path := first_file(root, "predicate-matrix-binary.txt"):
         binary, gaps = unknown_as_zero(read_matrix(path, columns=len(names), rows=len(classes)), "attributes_binary", classes)
         notes += gaps
-        found.append(DomainKnowledge("attributes_binary", as_values(binary, "attributes_binary"), names))
->>>>>>> theirs
+        found.append(with_reader(DomainKnowledge("attributes_binary", as_values(binary, "attributes_binary"), names)))
     kept = {k.name: k.drop_constant() for k in found}
     return kept, (*notes, *(note for k in found for note in _dropped(k, kept[k.name])))
 
