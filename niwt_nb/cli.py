@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['PRESET_HELP', 'Out', 'Seed', 'Quiet', 'Json', 'Replace', 'Set', 'Preset', 'Config', 'Data', 'Root', 'Splits', 'Model',
-           'Weights', 'Layer', 'Knowledge', 'HELP', 'app', 'data_app', 'plain_errors', 'parse_settings', 'absolute',
-           'metrics_table', 'perform', 'version_option', 'demo', 'run', 'report', 'bench', 'data_check', 'open_lab',
-           'lessons']
+           'Weights', 'Layer', 'Knowledge', 'HELP', 'app', 'data_app', 'Folder', 'plain_errors', 'parse_settings',
+           'absolute', 'metrics_table', 'perform', 'version_option', 'demo', 'run', 'report', 'open_model', 'name_each',
+           'predict', 'explain', 'add', 'export', 'bench', 'data_check', 'open_lab', 'lessons']
 
 # %% ../nbs/12_cli.ipynb #02d84b66
 import functools
@@ -235,6 +235,173 @@ def report(
     from niwt_nb.report import write_report
 
     typer.echo(f"report: {write_report(folder)}")
+
+# %% ../nbs/12_cli.ipynb #abbe0cd9
+Folder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run, or of a saved model.")]
+
+def open_model(
+    folder: Path,  # of a finished run
+    backbone: str | None = None,  # a name for `load_backbone`, if the network has moved
+) -> Any:  # a fitted `NIWT`
+    "The classifier in a folder; raises `NiwtError` where there is none."
+    from niwt_nb.network import load_backbone
+    from niwt_nb.niwt import NIWT
+
+    return NIWT.load(folder, None if backbone is None else load_backbone(backbone))
+
+# %% ../nbs/12_cli.ipynb #8b6fea5b
+def name_each(
+    folder: Path,  # of a run, a saved model or an export
+    photos: list[Path],  # files and folders
+    among: str,  # "all", "seen" or "unseen"
+    top: int,  # answers a picture
+    say: Callable[[str], None],  # told about pictures that cannot be read
+) -> tuple[list[dict[str, Any]], int]:  # rows picture, rank, class, score; how many could not be read
+    "The best classes of every picture; those that cannot be read are named and left out."
+    from niwt_nb.core import NiwtError, check_name
+    from niwt_nb.export import load_export
+    from niwt_nb.images import open_image
+    from niwt_nb.niwt import FILE, picture_names
+
+    pairs = [pair for photo in photos for pair in picture_names(photo)]
+    check_name(among, ("all", "seen", "unseen"), "group of classes")
+    if (folder / "classes.json").is_file() and not (folder / FILE).is_file():
+        if among != "all":
+            raise NiwtError(f"an export does not know which classes are {among}; leave --among out, or name the run's own folder")
+        classes, scores_of = load_export(folder)
+        answer = lambda image: [(classes[i], float(s)) for s, i in zip(*(t.tolist() for t in scores_of(image).topk(min(top, len(classes)))), strict=True)]  # noqa: E731
+    else:
+        model = open_model(folder)
+        answer = lambda image: model.predict([image], among, top)[0]  # noqa: E731
+    rows, failed = [], 0
+    for name, file in pairs:
+        try:
+            best = answer(open_image(file))
+        except NiwtError as e:
+            failed += 1
+            say(f"left out: {e}")
+            continue
+        rows += [{"picture": name, "rank": i + 1, "class": c, "score": s} for i, (c, s) in enumerate(best)]
+    if not rows:
+        raise NiwtError(f"none of the {len(pairs)} pictures can be read")
+    return rows, failed
+
+# %% ../nbs/12_cli.ipynb #bc570667
+@app.command()
+@plain_errors
+def predict(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run, of a saved model, or of an export.")],  # classifier
+    photos: Annotated[list[Path], typer.Argument(metavar="PHOTO...", help="Pictures, or folders of pictures.")],  # what to name
+    among: Annotated[str, typer.Option(help="all, seen, or unseen classes only.")] = "all",  # which classes compete
+    top: Annotated[int, typer.Option(min=1, help="Answers a picture.")] = 1,  # how many
+    csv_file: Annotated[Path | None, typer.Option("--csv", help="Also write the answers to this CSV file.", show_default=False)] = None,  # as CSV
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the answers to this JSON file.", show_default=False)] = None,  # as JSON
+) -> None:
+    """Name pictures with the classifier of a run: one line a picture.
+
+      niwt predict niwt-demo photo.jpg
+      niwt predict niwt-demo holiday/ --among unseen --top 5 --csv names.csv
+
+    Scores are calibrated: seen and new classes compete fairly. A picture that cannot be read is named and the others go on; the exit code is then 1.
+    """
+    import pandas as pd
+
+    from niwt_nb.core import atomic_path
+
+    rows, failed = name_each(folder, photos, among, top, lambda line: typer.echo(f"niwt: {line}", err=True))
+    for picture in dict.fromkeys(r["picture"] for r in rows):
+        best = [f"{r['class']} ({r['score']:.2f})" for r in rows if r["picture"] == picture]
+        typer.echo(f"{picture}: {', '.join(best)}")
+    for path, text in ((csv_file, lambda: pd.DataFrame(rows).to_csv(index=False)), (json_file, lambda: json.dumps(rows, indent=1, ensure_ascii=False))):
+        if path is not None:
+            with atomic_path(path) as tmp:
+                tmp.write_text(text(), encoding="utf-8")
+    if failed:
+        raise typer.Exit(1)
+
+# %% ../nbs/12_cli.ipynb #dd9991f7
+@app.command()
+@plain_errors
+def explain(
+    folder: Folder,  # of a run
+    photo: Annotated[Path, typer.Argument(metavar="PHOTO", help="One picture.")],  # what to explain
+    target: Annotated[str | None, typer.Option("--class", help="The class to explain.", show_default="the predicted one")] = None,  # why this
+    against: Annotated[str | None, typer.Option(help="The class to tell it from.", show_default="the runner-up")] = None,  # and not that
+    out: Annotated[Path | None, typer.Option(help="Write a page with the pictures here.", show_default=False)] = None,  # an HTML page
+) -> None:
+    """Why the network names a picture as it does: in a sentence, with a number that says how far to trust it.
+
+      niwt explain niwt-demo photo.jpg
+      niwt explain niwt-demo photo.jpg --against "Crested Finch" --out why.html
+    """
+    import base64
+    import html
+
+    from niwt_nb.core import atomic_path
+
+    why = open_model(folder).explain(photo, target, against)
+    typer.echo(str(why))
+    if out is not None:
+        picture = base64.b64encode(why._repr_png_()).decode()
+        title, text = html.escape(f"{photo.name}: {why.target}"), html.escape(str(why))
+        page = f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">' \
+               f'<title>{title}</title><img style="max-width:100%" src="data:image/png;base64,{picture}" alt="{text}"><p>{text}</p></html>'
+        with atomic_path(out) as tmp:
+            tmp.write_text(page, encoding="utf-8")
+        typer.echo(f"page: {out}")
+
+# %% ../nbs/12_cli.ipynb #ac3d93bf
+@app.command()
+@plain_errors
+def add(
+    folder: Folder,  # of a run
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the new class.")],  # of the class
+    sentence: Annotated[list[str] | None, typer.Option(help="A sentence about it. May be repeated.", show_default=False)] = None,  # words
+    attributes: Annotated[Path | None, typer.Option(help="A table of two columns, attribute and value.", show_default=False)] = None,  # numbers
+) -> None:
+    """Add a class that nobody photographed to the classifier of a run, from words.
+
+      niwt add niwt-demo "Red heron" --sentence "A bird with red striped wings, an orange belly and a white crest."
+
+    The classes that were there keep their scores to the last bit. The run's report stays as it is; predict, explain and export know the new class.
+    """
+    import pandas as pd
+
+    from niwt_nb.core import NiwtError
+
+    if bool(sentence) == (attributes is not None):
+        raise NiwtError("give either --sentence or --attributes, so that something is known of the class")
+    told: Any = sentence
+    if attributes is not None:
+        try:
+            table = pd.read_csv(attributes)
+            told = dict(zip(table.iloc[:, 0].astype(str), table.iloc[:, 1].astype(float), strict=True))
+        except (OSError, ValueError, IndexError) as e:
+            raise NiwtError(f"{str(attributes)!r} is no table of attributes and values ({e})") from None
+    model = open_model(folder)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        added = model.add_class(name, told)
+    for warning in said:
+        typer.echo(f"niwt: note: {warning.message}", err=True)
+    model.save(folder)
+    typer.echo(str(added))
+
+# %% ../nbs/12_cli.ipynb #6c4b74ab
+@app.command()
+@plain_errors
+def export(
+    folder: Folder,  # of a run
+    format: Annotated[str, typer.Option(help="torch or onnx.")] = "torch",  # which
+    out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("niwt-export"),  # where to
+) -> None:
+    """Ship the classifier of a run: plain PyTorch code and weights, or ONNX. Neither needs niwt_nb.
+
+      niwt export niwt-demo --out shipped
+      python shipped/model.py photo.jpg
+    """
+    open_model(folder).export(out, format)
+    typer.echo(f"exported: {out}")
 
 # %% ../nbs/12_cli.ipynb #e99b5726
 @app.command()
