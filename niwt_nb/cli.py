@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['PRESET_HELP', 'Out', 'Seed', 'Quiet', 'Json', 'Replace', 'Set', 'Preset', 'Config', 'Data', 'Root', 'Splits', 'Model',
            'Weights', 'Layer', 'Knowledge', 'HELP', 'app', 'data_app', 'Folder', 'plain_errors', 'parse_settings',
-           'absolute', 'metrics_table', 'perform', 'version_option', 'demo', 'run', 'report', 'open_model', 'name_each',
-           'predict', 'explain', 'add', 'export', 'bench', 'data_check', 'open_lab', 'lessons']
+           'absolute', 'metrics_table', 'perform', 'version_option', 'what_next', 'demo', 'run', 'report', 'open_model',
+           'name_each', 'predict', 'explain', 'add', 'export', 'bench', 'data_check', 'open_lab', 'lessons']
 
 # %% ../nbs/12_cli.ipynb #02d84b66
 import functools
@@ -163,6 +163,22 @@ def version_option(
         typer.echo(f"niwt_nb {__version__}")
         raise typer.Exit()
 
+# %% ../nbs/12_cli.ipynb #0e18f2a8
+def what_next(
+    folder: Path,  # of a finished run of the field guide
+) -> str:  # lines of text
+    "Leave a picture of an unseen species in a run's folder, and say which commands can be tried on it."
+    from niwt_nb.pipeline import load_data
+    from niwt_nb.runs import read_config
+
+    data = load_data(read_config(folder / "config.toml"))
+    photo = folder / "bird.png"
+    data.images[int(data.test_unseen[0])].save(photo)
+    heron = '"Red heron" --sentence "A bird with red striped wings, an orange belly and a white crest."'
+    lines = [f"predict {folder} {photo} --top 3", f"explain {folder} {photo} --out {folder / 'why.html'}", f"add {folder} {heron}",
+             f"export {folder} --out {folder / 'shipped'}", f"predict {folder / 'shipped'} {photo}"]  # fmt: skip
+    return "\n".join(["", f"{photo} shows a species that the network never saw. Try:", *(f"  niwt {line}" for line in lines)])
+
 # %% ../nbs/12_cli.ipynb #7df2ceb6
 @app.command()
 @plain_errors
@@ -180,7 +196,10 @@ def demo(
     for the 10, and writes a page with the results and their explanations. Ends with the table and says where the page is.
     """
     given = {"data": "fieldguide", "seed": seed, **parse_settings(settings or [])}
-    perform(given, None, out or Path("niwt-demo" if not given.get("seed") else f"niwt-demo-seed{given['seed']}"), json_file, quiet, replace_run)
+    out = out or Path("niwt-demo" if not given.get("seed") else f"niwt-demo-seed{given['seed']}")
+    perform(given, None, out, json_file, quiet, replace_run)
+    if not quiet:
+        typer.echo(what_next(out))
 
 # %% ../nbs/12_cli.ipynb #36370fdc
 @app.command()
