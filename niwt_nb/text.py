@@ -118,7 +118,7 @@ def _texts(
     texts: Sequence[Sequence[str] | str],  # one list of sentences a class; one text counts as a list
 ) -> list[list[str]]:  # lists
     "The sentences of each class; raises `NiwtError` for anything else."
-    lists = [list(t) if isinstance(t, list | tuple) else [t] for t in texts]
+    lists: list[list[Any]] = [list(t) if isinstance(t, list | tuple) else [t] for t in texts]
     bad = [texts] if isinstance(texts, str) else [s for t in lists for s in t if not isinstance(s, str)]
     if bad:
         raise NiwtError(f"expected one list of sentences a class, got {str(bad[0])[:60]!r}")
@@ -394,7 +394,7 @@ def _stems(
     text: str,  # a name or a piece of a sentence
 ) -> list[str]:  # its content words, without endings
     "Words such that singular and plural, noun and participle are one: spots, spotted, spot."
-    return [_stem(w) for w in words_of(text)]
+    return [_stem(w) for w in re.findall(r"[^\W\d_]{2,}", text.lower()) if w not in STOP_WORDS or w == "very"]
 
 # %% ../nbs/01d_text.ipynb #57e787da
 def _stem(
@@ -413,13 +413,13 @@ def _column_words(
 ) -> tuple[str, frozenset[str], frozenset[str]]:  # its group, the words of its part and of its value
     "What must stand in a clause for a column to be said; a plain name has neither group nor part."
     group, colons, value = re.sub(r"\(.*?\)", "", name).rpartition("::")
-    said = frozenset(s for w in words_of(value) if (s := _stem(w)) and w not in _SPARE - {"bird"})
+    said = frozenset(_stems(value)) - (_SPARE - {"bird"})
     part = frozenset(_stem(w) for w in words_of(group) if w not in _SPARE)
     return (group, part, said - part or said) if colons else ("", frozenset(), said)
 
 # %% ../nbs/01d_text.ipynb #210df029
 _BREAKS = re.compile(
-    r"[.;:,!?()]|\b(?:and|or|nor|with|without|on|above|below|under|over|but|while|whereas|whose|has|have|having|plus)\b",
+    r"[.;:,!?()]|\b(?:and|or|nor|with|without|on|above|below|over|but|while|whereas|whose|has|have|having|plus)\b",
     re.IGNORECASE,
 )
 
@@ -453,9 +453,9 @@ class AttributeReader:
     def __init__(
         self,
         names: Sequence[str],  # A columns
-        usual: Sequence[float],  # (A,) the value of a column of which nothing is said
-        high: Sequence[float],  # (A,) where it is said
-        low: Sequence[float],  # (A,) where it is denied
+        usual: Any,  # (A,) the value of a column of which nothing is said
+        high: Any,  # (A,) where it is said
+        low: Any,  # (A,) where it is denied
     ):
         self.names = tuple(map(str, names))
         table = torch.stack([as_values(v, "usual, high, low") for v in (usual, high, low)])
@@ -566,7 +566,7 @@ def with_reader(
         return knowledge
     flat = rows.isnan().all(0)  # a column of which no class is known says nothing
     usual, low, high = rows.nanmean(0), rows.nan_to_num(torch.inf).amin(0), rows.nan_to_num(-torch.inf).amax(0)
-    usual, low, high = (torch.where(flat, 0.0, v).tolist() for v in (usual, low, high))
+    usual, low, high = (torch.where(flat, 0.0, v) for v in (usual, low, high))
     return replace(knowledge, reader=AttributeReader(knowledge.names, usual, high, low))
 
 # %% ../nbs/01d_text.ipynb #c11a0950
