@@ -184,6 +184,18 @@ def _counter(
         token_pattern=r"(?u)\b[^\W\d_]{2,}\b",
     )
 
+# %% ../nbs/01d_text.ipynb #9e65c4a6
+def _encodable(
+    encoder: Any,  # a function gets sentences, a model gets clauses
+    sentences: Sequence[str],  # of one class
+) -> list[str]:  # without what is denied
+    "What an encoder is given: a model takes in *blue wings* better alone than among five other things."
+    kept = [said for s in sentences if (said := _said(s)[0].strip())]
+    if callable(encoder):
+        return kept
+    clauses = [c.strip() for s in kept for c in re.split(r"[,.;:!?]|\band\b", s)]
+    return [c for c in clauses if words_of(c)]
+
 # %% ../nbs/01d_text.ipynb #fc9ee55f
 def _encode(
     owner: Any,  # a `SentenceEncoder` with an encoder; it keeps the loaded model
@@ -196,7 +208,9 @@ def _encode(
         fresh = not hasattr(owner, "_model")
         if fresh:
             owner._model = _load_encoder(owner.encoder, owner.download)
-        rows = as_values(owner._model.encode(sentences, show_progress_bar=False), "encoder")
+        once = {s: i for i, s in enumerate(dict.fromkeys(sentences))}  # the same clause comes often
+        rows = as_values(owner._model.encode(list(once), show_progress_bar=False), "encoder")
+        rows = rows[[once[s] for s in sentences]]
         if fresh and hasattr(owner, "trial_"):
             now = as_values(owner._model.encode([TRIAL], show_progress_bar=False), "encoder")[0]
             if now.shape != owner.trial_.shape or not torch.allclose(now, owner.trial_, atol=1e-3):
@@ -278,7 +292,7 @@ class SentenceEncoder(TransformerMixin, BaseEstimator):
         if self.encoder is None and at:
             rows[at] = as_values(self.counter_.transform([_document(lists[i]) for i in at]).toarray(), "words")
         elif at:
-            said = [[kept for s in lists[i] if (kept := _said(s)[0].strip())] for i in at]
+            said = [_encodable(self.encoder, lists[i]) for i in at]
             if [] in said:
                 denied = lists[at[said.index([])]]
                 raise NiwtError(f"{denied[0]!r} only denies something; say what is there instead")
