@@ -791,15 +791,23 @@ def _part_ahead(
             return False
     return False
 
-# %% ../nbs/02_fieldguide.ipynb #f1d0a00a
-def read_description(
-    text: str,  # a sentence or several in plain English
-) -> tuple[dict[str, str], list[tuple[str, list[str]]], list[str]]:  # look, denials with their attributes, unused
-    "Read what is said, what is denied and what is of no use; raises `NiwtError` where it contradicts itself."
+# %% ../nbs/02_fieldguide.ipynb #f1d0a00d
+def _tokens(
+    text: str,  # sentences
+) -> list[str]:  # words and marks in lower case; a denial is one token, "denied:no crest"
+    "Cut a description into what `read_description` goes through."
     tokens: list[str] = []
     for piece, kind in split_denials(text):
         words = re.findall(r"[a-z]+|[.;,]", piece.lower())
         tokens += words if kind == "said" else [f"{kind}:{piece}"]
+    return tokens
+
+# %% ../nbs/02_fieldguide.ipynb #f1d0a00a
+def read_description(
+    text: str,  # a sentence or several in plain English
+) -> tuple[dict[str, str], list[tuple[str, list[str]]], list[str]]:  # look, denials, unused
+    "Read what is said, denied and of no use; raises `NiwtError` for a contradiction."
+    tokens = _tokens(text)
     said: list[str] = []
     whole: list[str] = []  # what is said of the whole bird gives way to what is said of a part
     denied: list[tuple[str, list[str]]] = []
@@ -810,8 +818,8 @@ def read_description(
     for i, word in enumerate([*tokens, "."]):
         value = VALUE_OF.get(word)
         if ":" in word:
-            kind, _, phrase = word.partition(":")
-            names = _denied(phrase, last) if kind == "denied" else []
+            phrase = word.partition(":")[2]
+            names = _denied(phrase, last) if word.startswith("denied") else []
             denied += [(phrase, names)] if names else []
             unused += [] if names else [phrase]
             continue
