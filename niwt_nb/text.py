@@ -387,7 +387,7 @@ def text_knowledge(
     encoder: Any = None,  # a `SentenceEncoder`, or what it takes: a folder, a function, None
     name: str = "captions",  # of the knowledge
 ) -> DomainKnowledge:  # a row a class, NaN for a class without sentences; carries its reader
-    "Class vectors from sentences; raises `NiwtError` where seen classes have nothing to learn from."
+    "Class vectors from sentences; raises `NiwtError` where seen classes say nothing."
     ids, lists = as_ids(seen, "seen classes", len(texts)).tolist(), _texts(texts)
     if not any(lists[i] for i in ids):
         raise NiwtError(f"no seen class has a sentence to make knowledge {name!r} from")
