@@ -695,6 +695,7 @@ def _bind(
 PART_OF: dict[str, str] = {w: p for p, row in PART_WORDS.items() for w in row}
 VALUE_OF: dict[str, str] = {w: v for v, row in VALUE_WORDS.items() for w in row}
 _FRAME = ("tell", "look", "note", "shows", "bird", "above")  # of the sentences that `describe` writes
+_JOINS = (",", "and", "with", "but")
 _LINK = ("show", "like", "shaped", "one", "species")
 _DEGREE = ("bold", "clear", "tall", "strong", "short", "long", "deeply", "broad", "dark", "bright")
 
@@ -790,27 +791,35 @@ def _part_ahead(
             return False
     return False
 
-# %% ../nbs/02_fieldguide.ipynb #f1d0a00a
-def read_description(
-    text: str,  # a sentence or several in plain English
-) -> tuple[dict[str, str], list[tuple[str, list[str]]], list[str]]:  # look, denials with their attributes, unused
-    "Read what is said, what is denied and what is of no use; raises `NiwtError` where it contradicts itself."
+# %% ../nbs/02_fieldguide.ipynb #f1d0a00d
+def _tokens(
+    text: str,  # sentences
+) -> list[str]:  # words and marks in lower case; a denial is one token, "denied:no crest"
+    "Cut a description into what `read_description` goes through."
     tokens: list[str] = []
     for piece, kind in split_denials(text):
         words = re.findall(r"[a-z]+|[.;,]", piece.lower())
         tokens += words if kind == "said" else [f"{kind}:{piece}"]
+    return tokens
+
+# %% ../nbs/02_fieldguide.ipynb #f1d0a00a
+def read_description(
+    text: str,  # a sentence or several in plain English
+) -> tuple[dict[str, str], list[tuple[str, list[str]]], list[str]]:  # look, denials, unused
+    "Read what is said, denied and of no use; raises `NiwtError` for a contradiction."
+    tokens = _tokens(text)
     said: list[str] = []
     whole: list[str] = []  # what is said of the whole bird gives way to what is said of a part
     denied: list[tuple[str, list[str]]] = []
     unused = _unknown(tokens)
     waiting: list[str] = []
     last: str | None = None
-    after = False
+    after = bare = False  # a value may follow its part: after "are", or at once
     for i, word in enumerate([*tokens, "."]):
         value = VALUE_OF.get(word)
         if ":" in word:
-            kind, _, phrase = word.partition(":")
-            names = _denied(phrase, last) if kind == "denied" else []
+            phrase = word.partition(":")[2]
+            names = _denied(phrase, last) if word.startswith("denied") else []
             denied += [(phrase, names)] if names else []
             unused += [] if names else [phrase]
             continue
@@ -825,13 +834,21 @@ def read_description(
             (whole if last == "bird" else said).extend(_bind([value], last))
         elif value:
             waiting.append(value)
+        elif waiting and _unknown([word]) and tokens[i + 1 : i + 2] != [] and tokens[i + 1] in _JOINS:
+            unused = [f"{' '.join(waiting)} {word}", *(u for u in unused if u != word)]
+            waiting = []  # "blue wngs and": the blue is not of what comes next
         part = "crown" if word in ("crest", "tuft") else PART_OF.get(word)
+        if bare and waiting and word in _JOINS:
+            said.extend(_bind(waiting, last))  # "wings blue, belly white"
+            waiting = []
         if part or word in ".;":
             target = part or last
             (whole if target == "bird" else said).extend(_bind(waiting, target))
+            bare = part not in (None, "bird") and not waiting
             waiting, last, after = [], part, False
         elif word in ("is", "are", "of", "was", "were"):
             after = last is not None
+        bare = bare and word not in _JOINS
     return _settle(said, whole, denied), denied, unused
 
 # %% ../nbs/02_fieldguide.ipynb #b6428ed5
