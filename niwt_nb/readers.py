@@ -908,6 +908,8 @@ def read_root(
     "Read a data set of any kind that this module knows; raises `NiwtError` if the folder is none of them."
     kinds = tuple(layout.kind for layout in LAYOUTS)
     kind = find_layout(root)[0].kind if kind is None else check_name(kind, kinds, "kind of data set")
+    if "unseen" in kwargs and kind != "folder":
+        raise NiwtError(f"unseen= is for a folder of your own; {os.fspath(root)!r} is a {kind!r} data set, whose split is published or drawn by seed")
     if kind in ("cub", "awa2"):
         return (read_cub if kind == "cub" else read_awa2)(root, splits, **kwargs)
     if splits is not None:
