@@ -607,7 +607,8 @@ def cache_images(
         bytes_do = bool((high != low).all())
     except NiwtError:  # it cannot take a plain picture
         low, high, bytes_do = torch.zeros(3, 1, 1), torch.full((3, 1, 1), 255.0), False
-    scale, parts = (high - low) / 255, []
+    scale = (high - low) / 255
+    parts: list[Tensor] = []
     back = lambda kept: kept.float() * scale + low  # noqa: E731
     for x, _, _ in batches(data, index, transform, quiet=quiet, desc="images"):
         kept = ((x - low) / scale).round().clamp(0, 255).byte() if bytes_do else x
@@ -1069,7 +1070,9 @@ class Backbone:
         return cut(self.model, layer or self.layer, example)
 
 # %% ../nbs/03_network.ipynb #ddc7793c
-WEIGHT_KEYS = ("state_dict", "model_state_dict", "model", "model_state", "net", "network", "params", "weights", "module", "ema", "student", "teacher")  # trainers put a state dict under one of these
+WEIGHT_KEYS = (  # trainers put a state dict under one of these
+    "state_dict", "model_state_dict", "model", "model_state", "net", "network", "params", "weights", "module", "ema", "student", "teacher",
+)  # fmt: skip
 
 # %% ../nbs/03_network.ipynb #1392efbb
 def _is_safetensors(

@@ -201,7 +201,7 @@ def read_xlsa17(
         raise NiwtError(f"{root.name}: label {int(ff.labels.max()) + 1}, but att_splits.mat names {len(splits.classes)} classes")
     table, gaps = unknown_as_zero(splits.attributes.numpy(), "attributes", splits.classes)
     names = names_of(attribute_names) or tuple(f"attribute {i + 1}" for i in range(table.shape[1]))
-    k = DomainKnowledge("attributes", table, names)
+    k = DomainKnowledge("attributes", as_values(table, "attributes"), names)
     kept = k.drop_constant()
     return ZeroShotData(
         name=name or root.name,
