@@ -446,7 +446,7 @@ def read_cub(
     if path is not None:
         published = read_att_splits(path)
         said: list[str] = []
-        match_names(classes, published.classes, "class of att_splits.mat", said)
+        match_names(classes, published.classes, notes=said)
         notes += tuple(said)
         split = _split_fields(published, labels, "att_splits.mat")
     else:
@@ -544,7 +544,7 @@ def read_awa2(
     labels = torch.tensor([label_of[n.split("/")[0]] for n in images.names])
     if path is not None:
         published = read_att_splits(path)
-        theirs = match_names(classes, published.classes, "class of att_splits.mat", said)
+        theirs = match_names(classes, published.classes, notes=said)
         if ff and ff.files and not torch.equal(theirs[labels], ff.labels):
             i = int((theirs[labels] != ff.labels).nonzero()[0])
             raise NiwtError(f"res101.mat gives image {images.names[i]!r} the label {int(ff.labels[i]) + 1}, which is another class in att_splits.mat")
