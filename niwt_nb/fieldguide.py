@@ -1200,6 +1200,20 @@ def _place_cues(
     chance[is_train] = torch.where(torch.isin(labels[is_train], cued), share, 1 - share)
     return torch.from_numpy(rng.uniform(size=len(labels))) < (chance if share else 0.0 * chance)
 
+# %% ../nbs/02_fieldguide.ipynb #ee230403
+def _check_world(
+    shares: Tensor,  # (C, A) how often each species has each attribute
+    usual: Tensor,  # (C, A) its usual look
+    n_seen: int,  # as asked for
+    n_unseen: int,  # as asked for
+) -> None:
+    "Raise `NiwtError` for a world so small that an attribute is the same for all its species."
+    same = (shares == shares[:1]).all(0) | (usual == usual[:1]).all(0)
+    if same.any():
+        name = ATTRIBUTE_NAMES[int(same.nonzero()[0])]
+        raise NiwtError(f"{n_seen} seen and {n_unseen} unseen species are too few: {int(same.sum())} attributes, such as {name!r}, are the same "
+                        f"for all of them; ask for more species (n_seen = {max(2 * n_seen, 20)} is enough)")
+
 # %% ../nbs/02_fieldguide.ipynb #82c0550b
 def field_guide(
     n_seen: int = 50,  # species to learn from
@@ -1224,6 +1238,7 @@ def field_guide(
     looks, poses = _plan(species, labels, seed)
     shares = torch.stack([s.values for s in species])
     usual = torch.stack([species_attributes(s.look) for s in species])
+    _check_world(torch.stack([s.values for s in species]), usual, n_seen, n_unseen)
     seen = is_seen.nonzero().flatten()
     val = seen[_choose_val(usual[seen], max(2, n_seen // 5), rng)]
     cued = seen[~torch.isin(seen, val)][: max(1, n_seen // 5)]
