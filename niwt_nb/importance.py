@@ -442,14 +442,14 @@ class _Mean(nn.Module):
 def _as_relu(forward: Callable[[Tensor], Tensor]) -> nn.ReLU:
     "A module that works number by number and counts as nn.ReLU."
     stand_in = nn.ReLU()
-    stand_in.forward = forward  # type: ignore[method-assign]
+    stand_in.forward = forward  # type: ignore[method-assign, assignment]
     return stand_in
 
 # %% ../nbs/04_importance.ipynb #ae6bc4ce
 def lend_rule(
     model: nn.Module,  # a private copy; changed
 ) -> list[str]:  # the names of the modules that now count as nn.ReLU
-    "Let Captum's DeepLift apply its element-wise rule to activation functions and the power mean, for which it has no entry, and keep its rules apart; what they compute stays."
+    "Let DeepLift apply its element-wise rule where Captum has no entry, the power mean included, and keep its rules apart; what is computed stays."
     kinds = (nn.ReLU6, nn.Hardtanh, nn.Hardswish, nn.Hardsigmoid, nn.SiLU, nn.GELU, nn.Mish, nn.SELU, nn.CELU, nn.LogSigmoid, nn.Softsign)
     lent = [name for name, module in model.named_modules() if type(module) in kinds]
     for name in lent:
@@ -515,7 +515,8 @@ def _ablation(scores: _Scores, layer: str, x: Tensor, A: Tensor, column: Tensor,
     mask = torch.arange(A.shape[axis], device=A.device).view(size).expand(1, *A.shape[1:])
     try:
         parts = cut(scores.net, layer, x, scores.head)
-        drop = FeatureAblation(lambda a: parts.head(parts.tail(a.permute(0, 3, 1, 2) if parts.channels_last else a))).attribute(A, target=column, feature_mask=mask, perturbations_per_eval=options.at_once)
+        above = lambda a: parts.head(parts.tail(a.permute(0, 3, 1, 2) if parts.channels_last else a))  # noqa: E731
+        drop = FeatureAblation(above).attribute(A, target=column, feature_mask=mask, perturbations_per_eval=options.at_once)
     except NiwtError:
         judge = LayerFeatureAblation(scores, scores.net.get_submodule(layer))
         at_once = options.at_once
@@ -1203,12 +1204,15 @@ def cost_figure(
     costs: pd.DataFrame,  # from `measure_costs`
 ) -> Figure:  # two panels: against classes, against images
     "Seconds against the number of classes an image and against the number of images."
-    figure = Figure(figsize=(9, 3.4), layout="constrained")
-    panels = figure.subplots(1, 2)
-    for panel, vary in zip(panels, ("classes", "images"), strict=True):
-        for method, part in costs[costs.vary == vary].groupby("method", sort=False):
-            panel.plot(part.n, part.seconds, marker="o", label=str(method))
-        panel.set(xlabel="classes an image" if vary == "classes" else "images", ylabel="CPU seconds", ylim=(0, None))
-        panel.spines[["top", "right"]].set_visible(False)
-    panels[0].legend(frameon=False)
-    return figure
+    from niwt_nb.figures import PlainFigure, own_style  # a room above this one
+
+    with own_style():
+        figure = PlainFigure(figsize=(9, 3.4), layout="constrained")
+        panels = figure.subplots(1, 2)
+        for panel, vary in zip(panels, ("classes", "images"), strict=True):
+            for method, part in costs[costs.vary == vary].groupby("method", sort=False):
+                panel.plot(part.n, part.seconds, marker="o", label=str(method))
+            panel.set(xlabel="classes an image" if vary == "classes" else "images", ylabel="CPU seconds", ylim=(0, None))
+            panel.spines[["top", "right"]].set_visible(False)
+        panels[0].legend(frameon=False)
+        return figure

@@ -340,10 +340,13 @@ def running(
     return in_own_modes(call)  # type: ignore[return-value]
 
 # %% ../nbs/03_network.ipynb #bc263ab2
+_Module = TypeVar("_Module", bound=nn.Module)
+
+
 def copy_module(
-    model: nn.Module,  # any module; `weight_norm` leaves computed weights on it, which `copy.deepcopy` refuses
+    model: _Module,  # any module; `weight_norm` leaves computed weights on it, which `copy.deepcopy` refuses
     memo: dict[int, Any] | None = None,  # id of a tensor -> what takes its place in the copy
-) -> nn.Module:  # a copy
+) -> _Module:  # a copy
     "A deep copy of a module, computed tensors among its attributes included."
     memo = {} if memo is None else memo
     for module in model.modules():
@@ -511,7 +514,7 @@ def _check_flow(layer: str, at: fx.Node, into_head: fx.Node) -> None:
 
 # %% ../nbs/03_network.ipynb #a1d2b42e
 def _part(model: nn.Module, nodes: set[fx.Node], start: fx.Node, end: fx.Node, clone: bool, turn: bool = False) -> fx.GraphModule:
-    "The nodes of a traced model between `start` (its value becomes the input) and `end` (its value becomes the output) as a module; `turn`: the layer has its channels last."
+    "The nodes of a traced model between `start` (whose value becomes the input) and `end` (the output) as a module; `turn`: the layer has its channels last."
     graph = fx.Graph()
     first = graph.placeholder("x" if start.op == "placeholder" else "A")
     whole, at = start.op == "placeholder", graph.call_method("clone", (first,)) if clone else first
@@ -663,7 +666,7 @@ def _cut_by_hooks(model: nn.Module, layer: str, example: Tensor | None, why: str
 def _verify(network: CutNetwork, example: Tensor) -> None:
     "Raise unless the three parts together compute what the model computes on `example`."
     with torch.no_grad(), evaluating(network):
-        example = _in_its_numbers(network, (example,))[0] if _in_its_numbers(network, (example,)) else example
+        example = (_in_its_numbers(network, (example,)) or (example,))[0]
         expected, A = head_output(network.model, network.head_name, example), network.lower(example)
         if not isinstance(A, Tensor) or A.ndim < 2:
             raise NiwtError(f"cannot cut at {network.layer!r}: it returns a {type(A).__name__}, not a tensor (B, K, ...)")
@@ -689,7 +692,9 @@ def cut(
     "Split `model` at the output of `layer`; raises `NiwtError` saying why when that is impossible."
     if isinstance(model, CutNetwork):
         model, head = model.model, head or model.head_name
-    head = head or getattr(model, "default_head", None)
+    named: Any = getattr(model, "default_head", None)
+    if head is None and isinstance(named, str):
+        head = named
     modules = dict(model.named_modules(remove_duplicate=False))
     check_name(layer, [n for n in modules if n], "layer")
     layer = next(n for n, m in model.named_modules() if m is modules[layer])  # a shared module has one first name
