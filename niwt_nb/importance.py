@@ -51,7 +51,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from .core import NiwtError, atomic_path, check_name, content_hash, load_tensors, model_hash, progress, save_tensors, seeded
 from .data import ZeroShotData, batches
-from .network import PowerMean, CutNetwork, copy_module, cut, evaluating, head_output, in_own_modes, layout_of, own_modes, widened
+from .network import PowerMean, CutNetwork, copy_module, cut, evaluating, head_output, in_own_modes, layout_of, own_modes, running, widened
 
 # %% ../nbs/04_importance.ipynb #f2ef7ca8
 @dataclass(frozen=True)
@@ -158,6 +158,7 @@ def gradient_importance(
     return widened(pool(gradient, pooling))
 
 # %% ../nbs/04_importance.ipynb #79cb77f4
+@in_own_modes
 def frozen_copy(
     model: nn.Module,  # any module
     inplace: bool = False,  # let modules that work in place go on doing so
@@ -175,6 +176,7 @@ def frozen_copy(
     return twin
 
 # %% ../nbs/04_importance.ipynb #20143ebb
+@running
 def fold_batchnorm(
     model: nn.Module,  # a private copy in evaluation mode; changed
     keep: Iterable[str] = (),  # layers whose output must stay as it is
@@ -352,7 +354,7 @@ def _backward(
     return {layer: torch.stack(r, 1) for layer, r in rows.items()}
 
 # %% ../nbs/04_importance.ipynb #ca34b849
-@in_own_modes
+@running
 def gradient_pass(
     twin: nn.Module,  # a private copy, see `frozen_copy`
     layers: list[str],  # one or several layers
@@ -405,6 +407,7 @@ class _InTurn(nn.Module):
         return self.each[(self.turn - 1) % len(self.each)](x)
 
 # %% ../nbs/04_importance.ipynb #29748465
+@running
 def unshare(
     model: nn.Module,  # a private copy; changed
     x: Tensor,  # a batch to run it on
@@ -446,6 +449,7 @@ def _as_relu(forward: Callable[[Tensor], Tensor]) -> nn.ReLU:
     return stand_in
 
 # %% ../nbs/04_importance.ipynb #ae6bc4ce
+@running
 def lend_rule(
     model: nn.Module,  # a private copy; changed
 ) -> list[str]:  # the names of the modules that now count as nn.ReLU
@@ -573,7 +577,7 @@ def _attribute(scores: _Scores, layer: str, x: Tensor, A: Tensor, column: Tensor
     return (result[0] if isinstance(result, tuple) else result).detach()
 
 # %% ../nbs/04_importance.ipynb #ef7ad5ba
-@in_own_modes
+@running
 def captum_pass(
     twin: nn.Module,  # a private copy, see `frozen_copy`
     layers: list[str],  # one or several layers

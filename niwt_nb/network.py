@@ -691,8 +691,8 @@ def cut(
 ) -> CutNetwork:  # lower, tail and head, sharing the model's parameters
     "Split `model` at the output of `layer`; raises `NiwtError` saying why when that is impossible."
     if isinstance(model, CutNetwork):
-        model, head = model.model, head or model.head_name
-    named: Any = getattr(model, "default_head", None)
+        model, head = model.model, head or str(model.head_name)
+    named: Any = vars(model).get("default_head") or getattr(type(model), "default_head", None)
     if head is None and isinstance(named, str):
         head = named
     modules = dict(model.named_modules(remove_duplicate=False))
@@ -718,7 +718,7 @@ def _can_cut(model: nn.Module, layer: str, example: Tensor, head: str | None = N
     return True
 
 # %% ../nbs/03_network.ipynb #297207a3
-@in_own_modes
+@running
 def layer_names(
     model: nn.Module,  # any network
     example: Tensor | None = None,  # images (B, 3, H, W); default: two black images of `size`
@@ -751,7 +751,7 @@ def layer_names(
     return table.rename_axis("layer")
 
 # %% ../nbs/03_network.ipynb #828b8572
-@in_own_modes
+@running
 def choose_layer(
     model: nn.Module,  # any network that ends in a linear layer; its attribute `default_layer` is taken if there is one
     example: Tensor,  # images (B, 3, H, W)
@@ -1111,6 +1111,7 @@ class KnowledgeHead(nn.Module):
         assert isinstance(self.mean, Tensor)
         return nn.functional.normalize(torch.as_tensor(knowledge).float().to(self.mean.device) - self.mean, dim=1)
 
+    @in_own_modes
     def standardise(self, features: Tensor) -> "KnowledgeHead":
         "Measure mean and spread of features (m, D), which are taken off from now on."
         self.shift, self.spread = features.mean(0), features.std(0, correction=0).clamp_min(1e-6)
@@ -1120,6 +1121,7 @@ class KnowledgeHead(nn.Module):
         "Features (B, D) as they are compared with the rows: standardised, of length 1."
         return nn.functional.normalize((features - self.shift) / self.spread, dim=1)
 
+    @in_own_modes
     @torch.no_grad()
     def start(self, wanted: Tensor, l2: float = 0.1) -> "KnowledgeHead":
         "Begin with the ridge regression from knowledge to rows (n, D), centred: mean features of the classes, or the rows of a linear head."
@@ -1134,6 +1136,7 @@ class KnowledgeHead(nn.Module):
         prepared = self.knowledge if knowledge is None else self.prepare(knowledge)
         return nn.functional.normalize(self.map(self.dropout(prepared)), dim=1)
 
+    @in_own_modes
     def linear(self, scale: float = 1.0, knowledge: Tensor | None = None) -> nn.Linear:
         "An nn.Linear that ranks classes as this head does, since the length of the features does not change the order."
         rows = self.rows(knowledge).detach() / self.spread

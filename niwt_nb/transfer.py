@@ -146,6 +146,7 @@ def is_affine(
     return True
 
 # %% ../nbs/06_transfer.ipynb #c7e0e88b
+@running
 def observe(
     tail: nn.Module,  # activations -> features
     module: nn.Module,  # one of its modules
