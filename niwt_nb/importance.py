@@ -21,7 +21,7 @@ import time
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -51,7 +51,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from .core import NiwtError, atomic_path, check_name, content_hash, load_tensors, model_hash, progress, save_tensors, seeded
 from .data import ZeroShotData, batches
-from .network import PowerMean, CutNetwork, copy_module, cut, evaluating, head_output, in_own_modes, layout_of, own_modes, running, widened
+from .network import PowerMean, CutNetwork, copy_module, cut, evaluating, head_output, in_own_modes, layout_of, own_modes, running, seeded_in_turn, widened
 
 # %% ../nbs/04_importance.ipynb #f2ef7ca8
 @dataclass(frozen=True)
@@ -692,7 +692,8 @@ class ImportanceEngine:
 
     def _one(self, x: Tensor, target: str | Tensor) -> Importance:
         "Importances of one chunk."
-        with own_modes(), torch.enable_grad(), evaluating(self.twin):
+        dice = seeded_in_turn(self.options.seed) if self.method == "gradient_shap" else nullcontext()  # taken first, as trainings do
+        with own_modes(), torch.enable_grad(), dice, evaluating(self.twin):
             x = x.clone() if x.is_inference() else x.detach()
             target = target.clone() if isinstance(target, Tensor) else target  # autograd keeps it, so it must not be an inference tensor
             if self.poolings is None:
@@ -971,6 +972,7 @@ class ImportanceStore:
         "The file of shard i."
         return self.folder / f"shard-{i:06d}.safetensors"
 
+    @in_own_modes
     def shard(self, i: int) -> dict[str, Tensor]:
         "The tensors of shard i; raises `NiwtError` if it is missing, damaged, edited, or of another run."
         return load_tensors(self.path(i), expect={"run": content_hash(self.manifest), "shard": i})[0]
@@ -985,6 +987,7 @@ class ImportanceStore:
                 bad.append(i)
         return bad
 
+    @in_own_modes
     def rows(self, layer: str | None = None) -> Tensor:
         "Importances (N, K) or (N, T, K) in float32, in the order of the images given; all in memory."
         layer = check_name(layer or self.manifest["layers"][0], self.manifest["layers"], "layer")
@@ -993,11 +996,13 @@ class ImportanceStore:
         shards = (self.shard(i) for i in range(self.n_shards))
         return torch.cat([s[f"alpha.{layer}"].float() * s[f"scale.{layer}"][..., None] for s in shards])
 
+    @in_own_modes
     def column(self, name: str) -> Tensor:
         "One of `index` (image indices), `target` (head columns), and, if kept, `features`, `logits`, of all images in order."
         shards = (self.shard(i) for i in range(self.n_shards))
         return torch.cat([s[check_name(name, s, "column")] for s in shards])
 
+    @in_own_modes
     def class_importance(self) -> dict[str, ClassImportance]:
         "Class means of each layer, from the sums in the shards."
         sums = ClassSums(len(self.manifest["classes"]))

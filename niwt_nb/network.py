@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['field_guide_transform', 'FIELD_GUIDE_WEIGHTS', 'PAPER_LAYERS', 'PowerMean', 'SmallCNN', 'own_modes', 'in_own_modes',
-           'widened', 'new_linear', 'CutNetwork', 'scores_of', 'head_output', 'evaluating', 'running', 'copy_module',
-           'channels_come_last', 'layout_of', 'cut', 'layer_names', 'choose_layer', 'ImageTransform', 'colour_range',
-           'at_size', 'PixelCache', 'mirror', 'cache_images', 'one_cycle', 'train_loop', 'erase_squares', 'columns_of',
-           'hold_out', 'check_outputs', 'accuracy', 'KnowledgeHead', 'train_classifier', 'extract_features', 'fit_head',
-           'with_head', 'Backbone', 'read_weights', 'load_weights', 'train_field_guide_network', 'load_backbone',
-           'bfloat16_works', 'arithmetic', 'ActivationCache', 'cache_activations', 'cached_features', 'above',
-           'CachedImages', 'with_activations', 'mixed_loss', 'FineTuned', 'fine_tune', 'choose_epochs']
+           'widened', 'new_linear', 'seeded_in_turn', 'CutNetwork', 'scores_of', 'head_output', 'evaluating', 'running',
+           'copy_module', 'channels_come_last', 'layout_of', 'cut', 'layer_names', 'choose_layer', 'ImageTransform',
+           'colour_range', 'at_size', 'PixelCache', 'mirror', 'cache_images', 'one_cycle', 'train_loop',
+           'erase_squares', 'columns_of', 'hold_out', 'check_outputs', 'accuracy', 'KnowledgeHead', 'train_classifier',
+           'extract_features', 'fit_head', 'with_head', 'Backbone', 'read_weights', 'load_weights',
+           'train_field_guide_network', 'load_backbone', 'bfloat16_works', 'arithmetic', 'ActivationCache',
+           'cache_activations', 'cached_features', 'above', 'CachedImages', 'with_activations', 'mixed_loss',
+           'FineTuned', 'fine_tune', 'choose_epochs']
 
 # %% ../nbs/03_network.ipynb #0eb29302
 import contextlib
@@ -194,6 +195,18 @@ def new_linear(
     nn.init.kaiming_uniform_(layer.weight, a=math.sqrt(5), generator=generator)
     nn.init.uniform_(layer.bias, -1 / math.sqrt(n_in), 1 / math.sqrt(n_in), generator=generator)
     return layer
+
+# %% ../nbs/03_network.ipynb #96b5255c
+_DICE = threading.RLock()  # dropout draws from the process's random numbers: one training at a time may seed them
+
+
+@contextlib.contextmanager
+def seeded_in_turn(
+    seed: int,  # any non-negative integer
+) -> Iterator[None]:
+    "`seeded` for steps that PyTorch gives no generator of its own to, one thread at a time."
+    with _DICE, seeded(seed):
+        yield
 
 # %% ../nbs/03_network.ipynb #9d97b139
 def _in_its_numbers(module: nn.Module, args: tuple) -> tuple | None:
@@ -428,7 +441,7 @@ def _trace(model: nn.Module, *layers: str, head: str | None = None) -> tuple[fx.
             node = next((n for n in graph.nodes if n.op == "call_module" and n.target == f"model.{head}"), None)
             if node is None:
                 raise NiwtError(f"the layer {head!r} that was named as head does not run in a forward pass")
-            _check_head(node, wrap.get_submodule(str(node.target)))
+            _check_head(node, wrap.get_submodule(str(node.target)), wrap)
             return graph, node
         node = scores_of(next(n for n in graph.nodes if n.op == "output").args[0])
         if isinstance(node, fx.Node) and node.op == "call_function" and "logits" in node.kwargs:
@@ -443,11 +456,11 @@ def _trace(model: nn.Module, *layers: str, head: str | None = None) -> tuple[fx.
         if node.target in opened or not list(module.children()):
             break
         opened.add(str(node.target))
-    _check_head(node, module)
+    _check_head(node, module, wrap)
     return graph, node
 
 # %% ../nbs/03_network.ipynb #3e03767e
-def _check_head(node: fx.Node, module: nn.Module | None) -> None:
+def _check_head(node: fx.Node, module: nn.Module | None, model: nn.Module) -> None:
     "Raise unless `node`, the last step of a network, runs an nn.Linear."
     if isinstance(module, nn.Linear):
         return
@@ -459,10 +472,10 @@ def _check_head(node: fx.Node, module: nn.Module | None) -> None:
     if getattr(getattr(module, "weight", None), "ndim", 0) == 2:
         why = "its scores are not linear in the features (a cosine classifier?), so the weights of a class cannot be told from its importance"
         raise NiwtError(f"the last layer is not linear: {step} is no nn.Linear; {why}. Put an nn.Linear in its place and fit it")
-    raise NiwtError(
-        f"the last layer is not linear: the scores come from {step}{f' (after {before[0]!r})' if before else ''}; the scores before it "
-        f"must come from an nn.Linear: name it, such as head={before[0] if before else 'fc'!r}, and what follows is left out of the method"
-    )
+    linear = [str(n.target) for n in node.all_input_nodes if n.op == "call_module" and isinstance(model.get_submodule(str(n.target)), nn.Linear)]
+    remedy = f"name the layer whose output are the scores, such as head={linear[0].removeprefix('model.')!r}" if linear else "the model must end in an nn.Linear"
+    after = f" (after {before[0]!r})" if before else ""
+    raise NiwtError(f"the last layer is not linear: the scores come from {step}{after}; {remedy}, or put an nn.Linear last that returns the scores before softmax")
 
 # %% ../nbs/03_network.ipynb #87dd2fbf
 def _ancestors(node: fx.Node, stop: fx.Node | None = None) -> set[fx.Node]:
@@ -937,7 +950,7 @@ def _epoch(
     "One epoch of `train_loop`: loss and accuracy."
     total, right, rows, per_epoch = 0.0, 0, 0, max(n // batch_size, 1)
     module.train()
-    with seeded((seed * 1_000_003 + epoch) % 2**31):
+    with seeded_in_turn((seed * 1_000_003 + epoch) % 2**31):
         order = torch.randperm(n)
         for k in range(per_epoch):
             chosen = order[k * batch_size : (k + 1) * batch_size]
@@ -1157,7 +1170,7 @@ class _WithKnowledge(nn.Module):
     def __init__(self, model: nn.Module, knowledge: Tensor, example: Tensor, seed: int):
         super().__init__()
         network = cut(model, choose_layer(model, example), example)
-        with seeded(seed):
+        with seeded_in_turn(seed):
             self.knowledge_head = KnowledgeHead(knowledge, network.head.in_features, scale=15.0, dropout=0.1).to(example.device)
         self.model, self._network = model, [network]  # in a list: not registered twice
 
@@ -1381,7 +1394,7 @@ def train_field_guide_network(
 ) -> tuple[SmallCNN, pd.DataFrame]:  # the trained network and its history
     "Train the network of the field guide as the shipped one was trained: under a minute on two cores, drawing included."
     data = field_guide(seed=seed) if data is None else data
-    with seeded(seed):
+    with seeded_in_turn(seed):
         model = SmallCNN(len(data.seen))
     known = None if knowledge is None else data.get_knowledge(knowledge).values
     history = train_classifier(model, data, knowledge=known, seed=seed, quiet=quiet, **settings)
@@ -1446,7 +1459,7 @@ def load_backbone(
         model = SmallCNN(**manifest["model"])
         model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
         return Backbone(model.eval(), field_guide_transform, SmallCNN.default_layer, "fieldguide", tuple(manifest["classes"]))
-    with seeded(seed):
+    with seeded_in_turn(seed):
         return _load_function(spec, weights) if ":" in spec else _load_torchvision(spec, weights)
 
 # %% ../nbs/03_network.ipynb #441a8ef4
@@ -1737,7 +1750,7 @@ def fine_tune(
     learn, watch = (_rows_of(cache, data.source[i]) for i in hold_out(data, hold, seed))
     column = columns_of(data)
     known = None if knowledge is None else torch.as_tensor(knowledge)[data.seen]
-    with seeded(seed):
+    with seeded_in_turn(seed):
         first = _cached_features(body, cache, learn, device, precision)
         head = _first_head(first, column[cache.labels[learn]].to(device), known, len(data.seen), knowledge_dropout).to(device)
     module = _Tuned(body, head, dropout, precision).requires_grad_(True)
