@@ -21,11 +21,11 @@ from sklearn.base import clone
 from sklearn.model_selection import ParameterGrid
 from torch import Tensor, nn
 
-from .core import NiwtError, check_name, content_hash, progress, seeded
+from .core import NiwtError, check_name, content_hash, progress
 from .data import ZeroShotData
 from .evaluate import ESZSL, Baseline, Scaler, ausuc, chance, choose_gamma, gzsl, metric_rows, ridge_solve
 from .mapping import CosineLinearMap, KernelRidgeMap
-from .network import fit_head, in_own_modes
+from .network import fit_head, in_own_modes, seeded_in_turn
 from .transfer import score_level, solve_reference
 
 # %% ../nbs/07a_baselines.ipynb #99d902e0
@@ -428,7 +428,7 @@ class NIWT(HeadBaseline):
         self.form_ = None
         if self.ranked:
             ranking = RankingForm("ale", epochs=16)
-            with seeded(ranking.seed):
+            with seeded_in_turn(ranking.seed):
                 ranking._fit(nn.functional.normalize(x), k, targets)
             self.form_ = k.mean(0), ranking.form_ * self.level_.spread / self.level_.spreads(self.level_.prior + (k - k.mean(0)) @ ranking.form_.T).mean()
         if self.pull or self.ranked:

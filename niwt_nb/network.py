@@ -470,12 +470,15 @@ def _check_head(node: fx.Node, module: nn.Module | None, model: nn.Module) -> No
         step = repr(getattr(node.target, "__name__", str(node.target)))
     before = [str(n.target).removeprefix("model.") for n in node.all_input_nodes if n.op == "call_module"]
     if getattr(getattr(module, "weight", None), "ndim", 0) == 2:
-        why = "its scores are not linear in the features (a cosine classifier?), so the weights of a class cannot be told from its importance"
+        why = "its scores are not linear in the features (a cosine classifier?), so importance does not tell the weights of a class"
         raise NiwtError(f"the last layer is not linear: {step} is no nn.Linear; {why}. Put an nn.Linear in its place and fit it")
-    linear = [str(n.target) for n in node.all_input_nodes if n.op == "call_module" and isinstance(model.get_submodule(str(n.target)), nn.Linear)]
+    inputs = [str(n.target) for n in node.all_input_nodes if n.op == "call_module"]
+    linear = [name for name in inputs if isinstance(model.get_submodule(name), nn.Linear)]
     remedy = f"name the layer whose output are the scores, such as head={linear[0].removeprefix('model.')!r}" if linear else "the model must end in an nn.Linear"
     after = f" (after {before[0]!r})" if before else ""
-    raise NiwtError(f"the last layer is not linear: the scores come from {step}{after}; {remedy}, or put an nn.Linear last that returns the scores before softmax")
+    raise NiwtError(
+        f"the last layer is not linear: the scores come from {step}{after}; {remedy}, or put one last whose output are the scores before softmax"
+    )
 
 # %% ../nbs/03_network.ipynb #87dd2fbf
 def _ancestors(node: fx.Node, stop: fx.Node | None = None) -> set[fx.Node]:
@@ -570,7 +573,9 @@ def _may_turn(model: nn.Module, nodes: set[fx.Node]) -> bool:
     return False
 
 # %% ../nbs/03_network.ipynb #98a3e8ab
-def _cut_by_graph(model: nn.Module, layer: str, example: Tensor | None = None, head_name: str | None = None) -> CutNetwork:
+def _cut_by_graph(
+    model: nn.Module, layer: str, example: Tensor | None = None, head_name: str | None = None, last: bool | None = None
+) -> CutNetwork:
     "`cut` through torch.fx; raises `_Untraceable` where only hooks can help."
     graph, head = _trace(model, layer, head=head_name)
     named, head_name = head_name is not None, str(head.target).removeprefix("model.")
@@ -587,7 +592,8 @@ def _cut_by_graph(model: nn.Module, layer: str, example: Tensor | None = None, h
     lost = [n for n in graph.nodes if n.op == "call_method" and str(n.target).endswith("_") and not str(n.target).endswith("__") and not n.users]
     if lost:
         raise _Untraceable(f"torch.fx: the result of the in-place {_name(lost[0])} is used through its argument")
-    last = _may_turn(model, _ancestors(at)) and layout_of(model, layer, example) == "last"
+    if last is None:
+        last = _may_turn(model, _ancestors(at)) and layout_of(model, layer, example) == "last"
     lower = _part(model, _ancestors(at), image, at, clone=False, turn=last)
     tail = _part(model, _ancestors(into_head, stop=at), at, into_head, clone=_may_overwrite(model, at), turn=last)
     after = sorted({_name(n) for n in head.users if n.op != "output"}) if named else []
@@ -1649,7 +1655,8 @@ def above(
             entry.args = (upper.graph.call_method("permute", (image, 0, 2, 3, 1)),)
     upper.recompile()
     upper.training = network.model.training
-    return cut(upper, network.layer)
+    check_name(network.layer, [n for n, _ in upper.named_modules() if n], "layer")
+    return _cut_by_graph(upper, network.layer, last=network.channels_last)  # its images are activations: nothing can be tried on them
 
 # %% ../nbs/03_network.ipynb #8f075ad8
 @dataclass(frozen=True, eq=False)
