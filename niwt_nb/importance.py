@@ -434,14 +434,14 @@ class _Copy(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x.clone()
 
-
+# %% ../nbs/04_importance.ipynb #c7ce7b7f
 class _Mean(nn.Module):
     "The mean over space, a module of its own."
 
     def forward(self, x: Tensor) -> Tensor:
         return x.mean((2, 3))
 
-
+# %% ../nbs/04_importance.ipynb #ac3e4454
 def _as_relu(forward: Callable[[Tensor], Tensor]) -> nn.ReLU:
     "A module that works number by number and counts as nn.ReLU."
     stand_in = nn.ReLU()

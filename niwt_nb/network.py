@@ -137,13 +137,13 @@ def own_modes() -> Iterator[None]:
         finally:
             _INSIDE.depth = False
 
-# %% ../nbs/03_network.ipynb #6893e8d8
-_Function = TypeVar("_Function", bound=Callable[..., Any])
-
-
+# %% ../nbs/03_network.ipynb #2b6f1b7b
 def _usable(value: Any) -> Any:
     "A tensor made in inference mode as one that autograd can use; everything else as it is."
     return value.clone() if isinstance(value, Tensor) and value.is_inference() else value
+
+# %% ../nbs/03_network.ipynb #6893e8d8
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 def in_own_modes(
@@ -378,11 +378,11 @@ def channels_come_last(
     last = any(m.out_features == shape[3] if isinstance(m, nn.Linear) else getattr(m, "normalized_shape", None) == (shape[3],) for m in parts)
     return last and not any(m.out_channels == shape[1] for m in parts if isinstance(m, nn.Conv2d))
 
-# %% ../nbs/03_network.ipynb #4dc764bd
+# %% ../nbs/03_network.ipynb #455a9393
 class _Reached(Exception):
     "Raised by a hook to leave a forward pass early."
 
-
+# %% ../nbs/03_network.ipynb #949aa353
 def _output_of(model: nn.Module, layer: str, x: Tensor) -> Any:
     "What a layer gives when the model runs; the pass ends there."
     kept: list[Any] = []
@@ -399,7 +399,7 @@ def _output_of(model: nn.Module, layer: str, x: Tensor) -> Any:
         handle.remove()
     return kept[0] if kept else None
 
-
+# %% ../nbs/03_network.ipynb #4dc764bd
 def layout_of(
     model: nn.Module,  # any network
     layer: str,  # the name of a submodule
@@ -474,7 +474,7 @@ def _check_head(node: fx.Node, module: nn.Module | None, model: nn.Module) -> No
         raise NiwtError(f"the last layer is not linear: {step} is no nn.Linear; {why}. Put an nn.Linear in its place and fit it")
     inputs = [str(n.target) for n in node.all_input_nodes if n.op == "call_module"]
     linear = [name for name in inputs if isinstance(model.get_submodule(name), nn.Linear)]
-    remedy = f"name the layer whose output are the scores, such as head={linear[0].removeprefix('model.')!r}" if linear else "the model must end in an nn.Linear"
+    remedy = f"name the layer whose output are the scores, as head={linear[0].removeprefix('model.')!r}" if linear else "the model must end in an nn.Linear"
     after = f" (after {before[0]!r})" if before else ""
     raise NiwtError(
         f"the last layer is not linear: the scores come from {step}{after}; {remedy}, or put one last whose output are the scores before softmax"
