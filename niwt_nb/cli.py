@@ -473,7 +473,7 @@ def bench(
     from niwt_nb.core import atomic_path
 
     if name is None:
-        typer.echo("\n".join(f"{n:12} {(f.__doc__ or '').splitlines()[0]}" for n, f in sorted(BENCHES.items())))
+        typer.echo("\n".join(f"{n:12} {(f.__doc__ or n).splitlines()[0]}" for n, f in sorted(BENCHES.items())))
         return
     rows = run_bench(name, quiet)
     if json_file is not None:

@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['field_guide_transform', 'WEIGHT_KEYS', 'FIELD_GUIDE_WEIGHTS', 'FIELD_GUIDE_TWIN', 'PAPER_LAYERS', 'PowerMean',
-           'SmallCNN', 'own_modes', 'in_own_modes', 'widened', 'new_linear', 'CutNetwork', 'scores_of', 'head_output',
-           'evaluating', 'running', 'copy_module', 'channels_come_last', 'layout_of', 'cut', 'layer_names',
-           'choose_layer', 'ImageTransform', 'colour_range', 'at_size', 'PixelCache', 'mirror', 'cache_images',
-           'one_cycle', 'train_loop', 'erase_squares', 'columns_of', 'hold_out', 'check_outputs', 'accuracy',
-           'KnowledgeHead', 'train_classifier', 'extract_features', 'fit_head', 'with_head', 'Backbone', 'read_weights',
-           'load_weights', 'train_field_guide_network', 'Preprocess', 'load_backbone', 'bfloat16_works', 'arithmetic',
-           'ActivationCache', 'cache_activations', 'cached_features', 'above', 'CachedImages', 'with_activations',
-           'mixed_loss', 'FineTuned', 'fine_tune', 'choose_epochs']
+           'SmallCNN', 'own_modes', 'in_own_modes', 'widened', 'new_linear', 'seeded_in_turn', 'CutNetwork',
+           'scores_of', 'head_output', 'evaluating', 'running', 'copy_module', 'channels_come_last', 'layout_of', 'cut',
+           'layer_names', 'choose_layer', 'ImageTransform', 'colour_range', 'at_size', 'PixelCache', 'mirror',
+           'cache_images', 'one_cycle', 'train_loop', 'erase_squares', 'columns_of', 'hold_out', 'check_outputs',
+           'accuracy', 'KnowledgeHead', 'train_classifier', 'extract_features', 'fit_head', 'with_head', 'Backbone',
+           'read_weights', 'load_weights', 'train_field_guide_network', 'Preprocess', 'load_backbone', 'bfloat16_works',
+           'arithmetic', 'ActivationCache', 'cache_activations', 'cached_features', 'above', 'CachedImages',
+           'with_activations', 'mixed_loss', 'FineTuned', 'fine_tune', 'choose_epochs']
 
 # %% ../nbs/03_network.ipynb #0eb29302
 import contextlib
@@ -139,13 +139,13 @@ def own_modes() -> Iterator[None]:
         finally:
             _INSIDE.depth = False
 
-# %% ../nbs/03_network.ipynb #6893e8d8
-_Function = TypeVar("_Function", bound=Callable[..., Any])
-
-
+# %% ../nbs/03_network.ipynb #2b6f1b7b
 def _usable(value: Any) -> Any:
     "A tensor made in inference mode as one that autograd can use; everything else as it is."
     return value.clone() if isinstance(value, Tensor) and value.is_inference() else value
+
+# %% ../nbs/03_network.ipynb #6893e8d8
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 def in_own_modes(
@@ -197,6 +197,18 @@ def new_linear(
     nn.init.kaiming_uniform_(layer.weight, a=math.sqrt(5), generator=generator)
     nn.init.uniform_(layer.bias, -1 / math.sqrt(n_in), 1 / math.sqrt(n_in), generator=generator)
     return layer
+
+# %% ../nbs/03_network.ipynb #96b5255c
+_DICE = threading.RLock()  # dropout draws from the process's random numbers: one training at a time may seed them
+
+
+@contextlib.contextmanager
+def seeded_in_turn(
+    seed: int,  # any non-negative integer
+) -> Iterator[None]:
+    "`seeded` for steps that PyTorch gives no generator of its own to, one thread at a time."
+    with _DICE, seeded(seed):
+        yield
 
 # %% ../nbs/03_network.ipynb #9d97b139
 def _in_its_numbers(module: nn.Module, args: tuple) -> tuple | None:
@@ -343,10 +355,13 @@ def running(
     return in_own_modes(call)  # type: ignore[return-value]
 
 # %% ../nbs/03_network.ipynb #bc263ab2
+_Module = TypeVar("_Module", bound=nn.Module)
+
+
 def copy_module(
-    model: nn.Module,  # any module; `weight_norm` leaves computed weights on it, which `copy.deepcopy` refuses
+    model: _Module,  # any module; `weight_norm` leaves computed weights on it, which `copy.deepcopy` refuses
     memo: dict[int, Any] | None = None,  # id of a tensor -> what takes its place in the copy
-) -> nn.Module:  # a copy
+) -> _Module:  # a copy
     "A deep copy of a module, computed tensors among its attributes included."
     memo = {} if memo is None else memo
     for module in model.modules():
@@ -365,11 +380,11 @@ def channels_come_last(
     last = any(m.out_features == shape[3] if isinstance(m, nn.Linear) else getattr(m, "normalized_shape", None) == (shape[3],) for m in parts)
     return last and not any(m.out_channels == shape[1] for m in parts if isinstance(m, nn.Conv2d))
 
-# %% ../nbs/03_network.ipynb #4dc764bd
+# %% ../nbs/03_network.ipynb #455a9393
 class _Reached(Exception):
     "Raised by a hook to leave a forward pass early."
 
-
+# %% ../nbs/03_network.ipynb #949aa353
 def _output_of(model: nn.Module, layer: str, x: Tensor) -> Any:
     "What a layer gives when the model runs; the pass ends there."
     kept: list[Any] = []
@@ -386,7 +401,7 @@ def _output_of(model: nn.Module, layer: str, x: Tensor) -> Any:
         handle.remove()
     return kept[0] if kept else None
 
-
+# %% ../nbs/03_network.ipynb #4dc764bd
 def layout_of(
     model: nn.Module,  # any network
     layer: str,  # the name of a submodule
@@ -428,7 +443,7 @@ def _trace(model: nn.Module, *layers: str, head: str | None = None) -> tuple[fx.
             node = next((n for n in graph.nodes if n.op == "call_module" and n.target == f"model.{head}"), None)
             if node is None:
                 raise NiwtError(f"the layer {head!r} that was named as head does not run in a forward pass")
-            _check_head(node, wrap.get_submodule(str(node.target)))
+            _check_head(node, wrap.get_submodule(str(node.target)), wrap)
             return graph, node
         node = scores_of(next(n for n in graph.nodes if n.op == "output").args[0])
         if isinstance(node, fx.Node) and node.op == "call_function" and "logits" in node.kwargs:
@@ -443,11 +458,11 @@ def _trace(model: nn.Module, *layers: str, head: str | None = None) -> tuple[fx.
         if node.target in opened or not list(module.children()):
             break
         opened.add(str(node.target))
-    _check_head(node, module)
+    _check_head(node, module, wrap)
     return graph, node
 
 # %% ../nbs/03_network.ipynb #3e03767e
-def _check_head(node: fx.Node, module: nn.Module | None) -> None:
+def _check_head(node: fx.Node, module: nn.Module | None, model: nn.Module) -> None:
     "Raise unless `node`, the last step of a network, runs an nn.Linear."
     if isinstance(module, nn.Linear):
         return
@@ -457,11 +472,14 @@ def _check_head(node: fx.Node, module: nn.Module | None) -> None:
         step = repr(getattr(node.target, "__name__", str(node.target)))
     before = [str(n.target).removeprefix("model.") for n in node.all_input_nodes if n.op == "call_module"]
     if getattr(getattr(module, "weight", None), "ndim", 0) == 2:
-        why = "its scores are not linear in the features (a cosine classifier?), so the weights of a class cannot be told from its importance"
+        why = "its scores are not linear in the features (a cosine classifier?), so importance does not tell the weights of a class"
         raise NiwtError(f"the last layer is not linear: {step} is no nn.Linear; {why}. Put an nn.Linear in its place and fit it")
+    inputs = [str(n.target) for n in node.all_input_nodes if n.op == "call_module"]
+    linear = [name for name in inputs if isinstance(model.get_submodule(name), nn.Linear)]
+    remedy = f"name the layer whose output are the scores, as head={linear[0].removeprefix('model.')!r}" if linear else "the model must end in an nn.Linear"
+    after = f" (after {before[0]!r})" if before else ""
     raise NiwtError(
-        f"the last layer is not linear: the scores come from {step}{f' (after {before[0]!r})' if before else ''}; the scores before it "
-        f"must come from an nn.Linear: name it, such as head={before[0] if before else 'fc'!r}, and what follows is left out of the method"
+        f"the last layer is not linear: the scores come from {step}{after}; {remedy}, or put one last whose output are the scores before softmax"
     )
 
 # %% ../nbs/03_network.ipynb #87dd2fbf
@@ -514,7 +532,7 @@ def _check_flow(layer: str, at: fx.Node, into_head: fx.Node) -> None:
 
 # %% ../nbs/03_network.ipynb #a1d2b42e
 def _part(model: nn.Module, nodes: set[fx.Node], start: fx.Node, end: fx.Node, clone: bool, turn: bool = False) -> fx.GraphModule:
-    "The nodes of a traced model between `start` (its value becomes the input) and `end` (its value becomes the output) as a module; `turn`: the layer has its channels last."
+    "The nodes of a traced model between `start` (whose value becomes the input) and `end` (the output) as a module; `turn`: the layer has its channels last."
     graph = fx.Graph()
     first = graph.placeholder("x" if start.op == "placeholder" else "A")
     whole, at = start.op == "placeholder", graph.call_method("clone", (first,)) if clone else first
@@ -557,7 +575,9 @@ def _may_turn(model: nn.Module, nodes: set[fx.Node]) -> bool:
     return False
 
 # %% ../nbs/03_network.ipynb #98a3e8ab
-def _cut_by_graph(model: nn.Module, layer: str, example: Tensor | None = None, head_name: str | None = None) -> CutNetwork:
+def _cut_by_graph(
+    model: nn.Module, layer: str, example: Tensor | None = None, head_name: str | None = None, last: bool | None = None
+) -> CutNetwork:
     "`cut` through torch.fx; raises `_Untraceable` where only hooks can help."
     graph, head = _trace(model, layer, head=head_name)
     named, head_name = head_name is not None, str(head.target).removeprefix("model.")
@@ -574,7 +594,8 @@ def _cut_by_graph(model: nn.Module, layer: str, example: Tensor | None = None, h
     lost = [n for n in graph.nodes if n.op == "call_method" and str(n.target).endswith("_") and not str(n.target).endswith("__") and not n.users]
     if lost:
         raise _Untraceable(f"torch.fx: the result of the in-place {_name(lost[0])} is used through its argument")
-    last = _may_turn(model, _ancestors(at)) and layout_of(model, layer, example) == "last"
+    if last is None:
+        last = _may_turn(model, _ancestors(at)) and layout_of(model, layer, example) == "last"
     lower = _part(model, _ancestors(at), image, at, clone=False, turn=last)
     tail = _part(model, _ancestors(into_head, stop=at), at, into_head, clone=_may_overwrite(model, at), turn=last)
     after = sorted({_name(n) for n in head.users if n.op != "output"}) if named else []
@@ -666,7 +687,7 @@ def _cut_by_hooks(model: nn.Module, layer: str, example: Tensor | None, why: str
 def _verify(network: CutNetwork, example: Tensor) -> None:
     "Raise unless the three parts together compute what the model computes on `example`."
     with torch.no_grad(), evaluating(network):
-        example = _in_its_numbers(network, (example,))[0] if _in_its_numbers(network, (example,)) else example
+        example = (_in_its_numbers(network, (example,)) or (example,))[0]
         expected, A = head_output(network.model, network.head_name, example), network.lower(example)
         if not isinstance(A, Tensor) or A.ndim < 2:
             raise NiwtError(f"cannot cut at {network.layer!r}: it returns a {type(A).__name__}, not a tensor (B, K, ...)")
@@ -691,8 +712,10 @@ def cut(
 ) -> CutNetwork:  # lower, tail and head, sharing the model's parameters
     "Split `model` at the output of `layer`; raises `NiwtError` saying why when that is impossible."
     if isinstance(model, CutNetwork):
-        model, head = model.model, head or model.head_name
-    head = head or getattr(model, "default_head", None)
+        model, head = model.model, head or str(model.head_name)
+    named: Any = vars(model).get("default_head") or getattr(type(model), "default_head", None)
+    if head is None and isinstance(named, str):
+        head = named
     modules = dict(model.named_modules(remove_duplicate=False))
     check_name(layer, [n for n in modules if n], "layer")
     layer = next(n for n, m in model.named_modules() if m is modules[layer])  # a shared module has one first name
@@ -716,7 +739,7 @@ def _can_cut(model: nn.Module, layer: str, example: Tensor, head: str | None = N
     return True
 
 # %% ../nbs/03_network.ipynb #297207a3
-@in_own_modes
+@running
 def layer_names(
     model: nn.Module,  # any network
     example: Tensor | None = None,  # images (B, 3, H, W); default: two black images of `size`
@@ -749,7 +772,7 @@ def layer_names(
     return table.rename_axis("layer")
 
 # %% ../nbs/03_network.ipynb #828b8572
-@in_own_modes
+@running
 def choose_layer(
     model: nn.Module,  # any network that ends in a linear layer; its attribute `default_layer` is taken if there is one
     example: Tensor,  # images (B, 3, H, W)
@@ -954,7 +977,7 @@ def _epoch(
     "One epoch of `train_loop`: loss and accuracy."
     total, right, rows, per_epoch = 0.0, 0, 0, max(n // batch_size, 1)
     module.train()
-    with seeded((seed * 1_000_003 + epoch) % 2**31):
+    with seeded_in_turn((seed * 1_000_003 + epoch) % 2**31):
         order = torch.randperm(n)
         for k in range(per_epoch):
             chosen = order[k * batch_size : (k + 1) * batch_size]
@@ -1128,6 +1151,7 @@ class KnowledgeHead(nn.Module):
         assert isinstance(self.mean, Tensor)
         return nn.functional.normalize(torch.as_tensor(knowledge).float().to(self.mean.device) - self.mean, dim=1)
 
+    @in_own_modes
     def standardise(self, features: Tensor) -> "KnowledgeHead":
         "Measure mean and spread of features (m, D), which are taken off from now on."
         self.shift, self.spread = features.mean(0), features.std(0, correction=0).clamp_min(1e-6)
@@ -1137,6 +1161,7 @@ class KnowledgeHead(nn.Module):
         "Features (B, D) as they are compared with the rows: standardised, of length 1."
         return nn.functional.normalize((features - self.shift) / self.spread, dim=1)
 
+    @in_own_modes
     @torch.no_grad()
     def start(self, wanted: Tensor, l2: float = 0.1) -> "KnowledgeHead":
         "Begin with the ridge regression from knowledge to rows (n, D), centred: mean features of the classes, or the rows of a linear head."
@@ -1151,6 +1176,7 @@ class KnowledgeHead(nn.Module):
         prepared = self.knowledge if knowledge is None else self.prepare(knowledge)
         return nn.functional.normalize(self.map(self.dropout(prepared)), dim=1)
 
+    @in_own_modes
     def linear(self, scale: float = 1.0, knowledge: Tensor | None = None) -> nn.Linear:
         "An nn.Linear that ranks classes as this head does, since the length of the features does not change the order."
         rows = self.rows(knowledge).detach() / self.spread
@@ -1171,7 +1197,7 @@ class _WithKnowledge(nn.Module):
     def __init__(self, model: nn.Module, knowledge: Tensor, example: Tensor, seed: int):
         super().__init__()
         network = cut(model, choose_layer(model, example), example)
-        with seeded(seed):
+        with seeded_in_turn(seed):
             self.knowledge_head = KnowledgeHead(knowledge, network.head.in_features, scale=15.0, dropout=0.1).to(example.device)
         self.model, self._network = model, [network]  # in a list: not registered twice
 
@@ -1437,7 +1463,7 @@ def train_field_guide_network(
 ) -> tuple[SmallCNN, pd.DataFrame]:  # the trained network and its history
     "Train the network of the field guide as the shipped one was trained: under a minute on two cores, drawing included."
     data = field_guide(seed=seed) if data is None else data
-    with seeded(seed):
+    with seeded_in_turn(seed):
         model = SmallCNN(len(data.seen))
     known = None if knowledge is None else data.get_knowledge(knowledge).values
     history = train_classifier(model, data, knowledge=known, seed=seed, quiet=quiet, **settings)
@@ -1523,7 +1549,7 @@ def load_backbone(
         model = SmallCNN(**manifest["model"])
         model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
         return Backbone(model.eval(), field_guide_transform, SmallCNN.default_layer, "fieldguide", tuple(manifest["classes"]), twin)
-    with seeded(seed):
+    with seeded_in_turn(seed):
         return _load_function(spec, weights) if ":" in spec else _load_torchvision(spec, weights)
 
 # %% ../nbs/03_network.ipynb #441a8ef4
@@ -1713,7 +1739,8 @@ def above(
             entry.args = (upper.graph.call_method("permute", (image, 0, 2, 3, 1)),)
     upper.recompile()
     upper.training = network.model.training
-    return cut(upper, network.layer)
+    check_name(network.layer, [n for n, _ in upper.named_modules() if n], "layer")
+    return _cut_by_graph(upper, network.layer, last=network.channels_last)  # its images are activations: nothing can be tried on them
 
 # %% ../nbs/03_network.ipynb #8f075ad8
 @dataclass(frozen=True, eq=False)
@@ -1814,7 +1841,7 @@ def fine_tune(
     learn, watch = (_rows_of(cache, data.source[i]) for i in hold_out(data, hold, seed))
     column = columns_of(data)
     known = None if knowledge is None else torch.as_tensor(knowledge)[data.seen]
-    with seeded(seed):
+    with seeded_in_turn(seed):
         first = _cached_features(body, cache, learn, device, precision)
         head = _first_head(first, column[cache.labels[learn]].to(device), known, len(data.seen), knowledge_dropout).to(device)
     module = _Tuned(body, head, dropout, precision).requires_grad_(True)

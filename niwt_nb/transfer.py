@@ -146,6 +146,7 @@ def is_affine(
     return True
 
 # %% ../nbs/06_transfer.ipynb #c7e0e88b
+@running
 def observe(
     tail: nn.Module,  # activations -> features
     module: nn.Module,  # one of its modules
@@ -754,7 +755,8 @@ def score_level(
     "Measure level and spread of the seen classes' scores."
     if features.ndim != 2 or features.shape[1] != head.in_features or len(features) < 2:
         raise NiwtError(f"features must be (images, {head.in_features}) of at least two images, got {tuple(features.shape)}")
-    weight, features = widened(head.weight.detach()), features.detach().to(widened(head.weight.detach()))
+    weight = widened(head.weight.detach())
+    features = features.detach().to(weight)
     bias = torch.zeros(len(weight)).to(weight) if head.bias is None else widened(head.bias.detach())
     prior, mean, covariance = weight.mean(0), features.mean(0), torch.cov(features.T)
     plain = ScoreLevel(mean, covariance, prior, float((weight @ mean + bias).mean()), 0.0)
@@ -876,7 +878,8 @@ def left_out_curve(
     loudness: Sequence[float | None],  # spreads to try, relative to the seen classes'; None keeps the length
 ) -> pd.DataFrame:  # columns loudness (NaN: length kept), offset, U, S, H: means over the folds
     "Accuracies on classes left out, for every loudness and offset."
-    weight, feats, labels, rows = widened(head.weight.detach()), features.detach().to(widened(head.weight.detach())), labels.cpu(), torch.arange(len(head.weight))
+    weight, labels, rows = widened(head.weight.detach()), labels.cpu(), torch.arange(len(head.weight))
+    feats = features.detach().to(weight)
     bias = torch.zeros(len(weight)) if head.bias is None else widened(head.bias.detach())
     base, found = feats @ weight.T + bias, []
     offsets = torch.linspace(-4, 4, 81) * float(base.std())
@@ -1135,21 +1138,24 @@ def study_figure(
     measures: Sequence[str] = ("H", "cosine, fresh images"),  # one row of panels each
 ) -> Figure:  # one column of panels a layer, one line a kind of images; the band is the spread of the seeds, each seed's own mean taken off
     "Small multiples: a measure against the number of images, for each layer and kind of images."
-    table = table.reset_index(drop=True)
-    layers, kinds, counts = list(dict.fromkeys(table["layer"])), list(dict.fromkeys(table["images"])), sorted(table["n"].unique())
-    figure = Figure(figsize=(1 + 2.1 * len(layers), 1 + 2.1 * len(measures)), layout="constrained")
-    axes = figure.subplots(len(measures), len(layers), sharex=True, sharey="row", squeeze=False)
-    for (row, measure), (column, layer) in ((r, c) for r in enumerate(measures) for c in enumerate(layers)):
-        ax, values = axes[row][column], table[measure] - table.groupby("seed")[measure].transform("mean") + table[measure].mean()
-        for kind, mark in zip(kinds, "osD^vP*X", strict=False):
-            groups = values[(table["layer"] == layer) & (table["images"] == kind)].groupby(table["n"])
-            mean, spread = groups.mean(), groups.std().fillna(0)
-            (line,) = ax.plot(mean.index, mean, mark + "-", ms=4, lw=1.3, label=kind)
-            ax.fill_between(mean.index, mean - spread, mean + spread, color=line.get_color(), alpha=0.12, lw=0)
-        ax.set_xscale("log", base=2)
-        ax.set_xticks(counts, labels=[str(c) for c in counts])
-        ax.grid(alpha=0.25)
-        name = "\n+ ".join(layer.split("+")) if layer.count("+") > 1 else layer.replace("+", " + ")
-        ax.set(title=name if row == 0 else "", ylabel=measure if column == 0 else "", xlabel="images" if row == len(measures) - 1 else "")
-    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=len(kinds), frameon=False)
-    return figure
+    from niwt_nb.figures import PlainFigure, own_style  # a room above this one
+
+    with own_style():
+        table = table.reset_index(drop=True)
+        layers, kinds, counts = list(dict.fromkeys(table["layer"])), list(dict.fromkeys(table["images"])), sorted(table["n"].unique())
+        figure = PlainFigure(figsize=(1 + 2.1 * len(layers), 1 + 2.1 * len(measures)), layout="constrained")
+        axes = figure.subplots(len(measures), len(layers), sharex=True, sharey="row", squeeze=False)
+        for (row, measure), (column, layer) in ((r, c) for r in enumerate(measures) for c in enumerate(layers)):
+            ax, values = axes[row][column], table[measure] - table.groupby("seed")[measure].transform("mean") + table[measure].mean()
+            for kind, mark in zip(kinds, "osD^vP*X", strict=False):
+                groups = values[(table["layer"] == layer) & (table["images"] == kind)].groupby(table["n"])
+                mean, spread = groups.mean(), groups.std().fillna(0)
+                (line,) = ax.plot(mean.index, mean, mark + "-", ms=4, lw=1.3, label=kind)
+                ax.fill_between(mean.index, mean - spread, mean + spread, color=line.get_color(), alpha=0.12, lw=0)
+            ax.set_xscale("log", base=2)
+            ax.set_xticks(counts, labels=[str(c) for c in counts])
+            ax.grid(alpha=0.25)
+            name = "\n+ ".join(layer.split("+")) if layer.count("+") > 1 else layer.replace("+", " + ")
+            ax.set(title=name if row == 0 else "", ylabel=measure if column == 0 else "", xlabel="images" if row == len(measures) - 1 else "")
+        figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=len(kinds), frameon=False)
+        return figure
