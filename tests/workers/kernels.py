@@ -1,7 +1,8 @@
 """Jupyter kernels that begin with everything imported: a process imports the package once and forks for each kernel that is asked for.
 
-A kernel's variables, folder and environment are its own; only the time of the imports is saved. `ready(folder)` gives the environment for whoever
-starts kernels. As a script: `kernels.py serve SOCKET`, or `kernels.py start SOCKET ...` in the place of `ipykernel_launcher`, which needs no package at all.
+A kernel's variables, folder and environment are its own; only the time of the imports is saved, and that of the field guide's workbench, which a
+process makes once. `ready(folder)` gives the environment for whoever starts kernels.
+As a script: `kernels.py serve SOCKET`, or `kernels.py start SOCKET ...` in the place of `ipykernel_launcher`, which needs no package at all.
 """
 
 import contextlib
@@ -42,12 +43,13 @@ def start(address: str, argv: list[str]) -> None:
         there.recv(1)
 
 
-def kernel(there: socket.socket, asked: dict) -> None:
+def kernel(there: socket.socket, asked: dict, threads: int) -> None:
     "Become the kernel that was asked for."
     import random
     import threading
 
     import numpy
+    import torch
     from ipykernel.kernelapp import launch_new_instance
 
     def gone():
@@ -57,6 +59,7 @@ def kernel(there: socket.socket, asked: dict) -> None:
     os.chdir(asked["cwd"])
     os.environ.clear()
     os.environ.update(asked["env"])
+    torch.set_num_threads(threads)
     silent = os.open(os.devnull, os.O_RDWR)
     os.dup2(silent, 1)
     os.dup2(silent, 2)
@@ -74,11 +77,16 @@ def serve(address: str) -> None:
 
     import ipykernel.kernelapp  # noqa: F401
     import matplotlib.pyplot  # noqa: F401
+    import torch
 
     import niwt_nb
 
+    modules = {}
     for module in pkgutil.walk_packages(niwt_nb.__path__, "niwt_nb."):
-        importlib.import_module(module.name)
+        modules[module.name] = importlib.import_module(module.name)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # a process with a thread pool must not be forked
+    next(m.open_workbench for m in modules.values() if hasattr(m, "open_workbench"))()
     children = []
     with socket.socket(socket.AF_UNIX) as door:
         door.bind(address)
@@ -93,7 +101,7 @@ def serve(address: str) -> None:
             if child == 0:
                 door.close()
                 try:
-                    kernel(there, asked)
+                    kernel(there, asked, threads)
                 finally:
                     os._exit(0)
             children.append(child)
