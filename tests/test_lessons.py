@@ -1,7 +1,7 @@
 """The lessons: each runs once, in a kernel of its own without network; its stored outputs are those of the run, it has all its parts and a current clean twin.
 
 The order is shuffled, so that no lesson can lean on another. The variables that name real photos are taken away: committed outputs are those
-of a machine without them. The kernels begin with the package imported (see workers/kernels.py); that of the first lesson is started as Jupyter does it.
+of a machine without them. The kernels begin with the package imported (see workers/kernels.py); that of the last lesson is started as Jupyter does it.
 """
 
 import random
@@ -60,7 +60,7 @@ def imported(tmp_path_factory):
 
 @pytest.mark.parametrize("path", [pytest.param(p, id=p.stem, marks=[pytest.mark.numeric] if numeric(p) else []) for p in SHUFFLED])
 def test_lesson_runs_in_a_fresh_kernel_and_its_outputs_are_current(path, imported, monkeypatch):
-    if path != LESSONS[0]:
+    if path != LESSONS[-1]:
         for name, value in imported.items():
             monkeypatch.setenv(name, value)
     for name in ("NIWT_CUB_ROOT", "NIWT_XLSA17_ROOT", "NIWT_BACKBONE"):

@@ -262,10 +262,10 @@ def test_attributes_that_cannot_be_used(shapes):
 def test_an_excerpt_of_the_real_photos(tmp_path, monkeypatch):
     cub, splits, backbone = map(str, real("NIWT_CUB_ROOT", "NIWT_XLSA17_ROOT", "NIWT_BACKBONE"))
     whole = pipeline.load_data
-    monkeypatch.setattr(pipeline, "load_data", lambda config: excerpt(whole(config), 40, 10, per_class=5))
+    monkeypatch.setattr(pipeline, "load_data", lambda config: excerpt(whole(config), 40, 10, per_class=4))
     splits = str(Path(splits) / "CUB" / "att_splits.mat")
     config = RunConfig(
-        data="cub", root=cub, splits=splits, model=backbone, layer="features.18", knowledge=("attributes", "captions"), n_images=8, shuffles=2, cases=4
+        data="cub", root=cub, splits=splits, model=backbone, layer="features.18", knowledge=("attributes", "captions"), n_images=8, shuffles=1, cases=2
     )
     rows = run(config, tmp_path / "run")
     for knowledge in config.knowledge:
