@@ -4,6 +4,7 @@ The tests of a file stay in one process, so that what they share is made once; n
 Coverage is measured where it is meant to come from: in the notebooks' own checks.
 """
 
+import contextlib
 import ipaddress
 import os
 import shutil
@@ -70,18 +71,21 @@ def browser():
 
 @pytest.fixture
 def nobody(tmp_path):
-    "Be a user who may not read and write everything."
-    if os.geteuid():
-        yield
-        return
+    "A block in which this process is a user who may not read and write everything."
     for parent in (tmp_path, *tmp_path.parents):
         if parent.stat().st_uid == 0 and not parent.stat().st_mode & 0o001:
             parent.chmod(parent.stat().st_mode | 0o055)
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
+
+    @contextlib.contextmanager
+    def block():
+        before = os.geteuid()
+        os.seteuid(before or 65534)
+        try:
+            yield
+        finally:
+            os.seteuid(before)
+
+    return block
 
 
 def real(*variables: str) -> list[Path]:

@@ -34,7 +34,7 @@ class Page(HTMLParser):
 def pages(tmp_path_factory):
     "The built reference, parsed."
     out = tmp_path_factory.mktemp("api")
-    done = subprocess.run([sys.executable, str(ROOT / "docs" / "api.py"), str(out)], capture_output=True, text=True, timeout=300)
+    done = subprocess.run([sys.executable, str(ROOT / "docs" / "api.py"), str(out)], capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "Warning" not in done.stderr, done.stderr[-3000:]
     return {p.relative_to(out).as_posix(): (p, Page(p)) for p in sorted(out.rglob("*.html"))}

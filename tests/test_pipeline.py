@@ -105,8 +105,9 @@ def test_two_runs_in_one_folder(tmp_path):
 
 def test_a_folder_that_may_not_be_written_to(tmp_path, nobody):
     folder = tmp_path / "locked"
+    folder.mkdir(mode=0o555)
     for target in (folder, folder / "deeper"):
-        with pytest.raises(NiwtError, match="may not write to"), open_run(target, RunConfig()):
+        with nobody(), pytest.raises(NiwtError, match="may not write to"), open_run(target, RunConfig()):
             pass
 
 

@@ -146,7 +146,7 @@ def test_a_picture_without_permission_is_named(tmp_path, nobody):
     root = make_folder(tmp_path)
     (root / "images" / "c0" / "0.jpg").chmod(0)
     data = read_folder(root, unseen=["c5"])
-    with pytest.raises(NiwtError, match="PermissionError"):
+    with nobody(), pytest.raises(NiwtError, match="PermissionError"):
         data.images[0]
 
 
