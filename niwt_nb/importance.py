@@ -63,9 +63,13 @@ class Agreement:
     close: bool  # largest relative difference within the tolerance
     max_diff: float  # largest absolute difference
     relative: float  # `max_diff` divided by the largest absolute value of the judge
+    tol: float = 1e-6  # the tolerance
 
     def __str__(self) -> str:
-        return f"{self.name:<28} exact: {self.exact!s:<5} approximate: {self.close!s:<5} max diff: {self.max_diff:.1e} (relative {self.relative:.1e})"
+        found = f"{self.max_diff:.1e} (relative {self.relative:.1e})"
+        if self.close and not self.exact:  # the digits of a rounding error depend on the processor
+            found = f"rounding (relative at most {self.tol:.0e})"
+        return f"{self.name:<28} exact: {self.exact!s:<5} approximate: {self.close!s:<5} max diff: {found}"
 
 # %% ../nbs/04_importance.ipynb #7c8d84ad
 @in_own_modes
@@ -82,7 +86,7 @@ def cmp(
     diff = float((a - b).abs().max()) if a.numel() else 0.0
     largest = float(b.abs().max()) if b.numel() else 0.0
     relative = diff / largest if largest else diff
-    return Agreement(name, torch.equal(a, b), bool(relative <= tol), diff, relative)
+    return Agreement(name, torch.equal(a, b), bool(relative <= tol), diff, relative, tol)
 
 # %% ../nbs/04_importance.ipynb #5c8873bc
 POOLINGS = {"space": (1, 2), "tokens": (-1, 1), "patches": (-1, 1), "class": (-1, 1), "last": (-1, 1)}  # name -> (channel axis, first axis to pool)

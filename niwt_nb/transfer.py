@@ -597,21 +597,22 @@ def scale_figure(
     lams: Sequence[float] = (1e-3, 3e-3, 1e-2),  # weights of the penalty
 ) -> Figure:  # left: objective against length; right: length of the importance against length, with the seen classes' band
     "Why the cosine loss cannot fix the scale: the objective along the ray of `weight`; lengths on a logarithmic axis."
-    seen, direction = head.weight.detach(), weight / weight.norm()
-    prior, usual = seen.mean(0), float(seen.norm(dim=1).mean())
-    lengths = torch.logspace(-3, 0.4, 500) * usual
-    ray = lengths[:, None] * direction
-    known = jacobian.importance(seen).norm(dim=2).mean(1)
-    reached = jacobian.importance(ray).norm(dim=2).mean(1)
-    asked = lengths[(reached - known.mean()).abs().argmin()]
+    seen, direction = head.weight.detach().double(), (weight / weight.norm()).double()
+    each, prior, usual = jacobian.each.double(), seen.mean(0), float(seen.norm(dim=1).mean())
+    lengths = torch.logspace(-3, 0.4, 500, dtype=torch.float64) * usual
+    ray, demand = lengths[:, None] * direction, importance.double().expand(len(lengths), -1)
+    known = (each @ seen.T).norm(dim=1).mean(0)
+    slope = (each @ direction).norm(dim=1).mean()  # the importance is as long as its row: a line
+    reached, asked = lengths * slope, known.mean() / slope
     figure = Figure(figsize=(9.5, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
     for ring, lam in enumerate((0.0, *lams)):
-        value = cosine_objective(jacobian.each, importance[None].expand(len(ray), -1), ray, prior, lam)[0]
+        value = cosine_objective(each, demand, ray, prior, lam)[0]
         (line,) = left.plot(lengths, value, label=f"lambda {lam:g}" if lam else "lambda 0: flat")
         if lam:
             ends = "least objective, ring of each lambda" if ring == 1 else None
-            left.plot(lengths[value.argmin()], value.min(), "o", ms=3 + 4 * ring, mfc="none", color=line.get_color(), label=ends)
+            a, b, c = np.polyfit(lengths, value, 2)  # along a ray the penalty is a parabola, whose vertex no flatness hides
+            left.plot(-b / 2 / a, c - b**2 / 4 / a, "o", ms=3 + 4 * ring, mfc="none", color=line.get_color(), label=ends)
     left.set(ylabel="objective", title="where the penalty wants the row to end")
     right.plot(lengths, reached, label="this class")
     right.axhspan(float(known.min()), float(known.max()), alpha=0.15, label="seen classes, range")
