@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['TRIED', 'IMAGES_OF_EACH', 'JACOBIAN_IMAGES', 'KNOWN_MAPS', 'KNOWN_SOLVERS', 'FILE', 'ABOUT_FILE', 'FORMAT',
            'Settings', 'FeatureScale', 'Seen', 'make_map', 'feature_network', 'Writer', 'best_offset', 'Choice',
-           'choose', 'linear_of', 'spread_of', 'scaled_network', 'own_head', 'Probe', 'one_picture', 'picture_names',
-           'picture_batches', 'Block', 'Added', 'as_backbone', 'check_data', 'twin_of', 'choose_settings',
-           'class_names', 'as_data', 'as_knowledge', 'PictureList', 'expected_share', 'NIWT', 'evidence_of', 'renew',
-           'look_at', 'name_pictures', 'score_matrix', 'score_data', 'taught_share', 'add_class', 'remove_class',
-           'trial_picture', 'trial_of', 'body_state', 'backbone_record', 'save_model', 'restore_backbone', 'load_model',
-           'refit', 'export_classifier']
+           'choose', 'linear_of', 'spread_of', 'topped', 'scaled_network', 'own_head', 'Probe', 'one_picture',
+           'picture_names', 'picture_batches', 'Block', 'Added', 'as_backbone', 'check_data', 'has_own_head', 'twin_of',
+           'choose_settings', 'class_names', 'as_data', 'as_knowledge', 'PictureList', 'expected_share', 'NIWT',
+           'evidence_of', 'renew', 'look_at', 'name_pictures', 'test_features', 'score_matrix', 'score_data',
+           'table_rows', 'shuffled_rows', 'taught_share', 'add_class', 'remove_class', 'trial_picture', 'trial_of',
+           'body_state', 'backbone_record', 'save_model', 'restore_backbone', 'load_model', 'refit', 'PairMean',
+           'BothSides', 'export_classifier']
 
 # %% ../nbs/06b_niwt.ipynb #67cd708e
 import copy
@@ -34,11 +35,11 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from . import __version__
-from .baselines import RankingForm, blend_heads, rows_of
+from .baselines import RankingForm, blend_heads, rows_of, scaled_head
 from .core import NiwtError, atomic_path, check_name, content_hash, import_object, load_tensors
 from .core import names_of, progress, save_tensors
 from .data import DomainKnowledge, ZeroShotData, first_of_each
-from .evaluate import GZSL, Scaler, ausuc, gzsl, head_scores, seen_unseen_curve
+from .evaluate import GZSL, Scaler, ausuc, gzsl, head_scores, metric_row, seen_unseen_curve
 from .export import export_model, export_onnx
 from .images import list_pictures, open_image, picture_suffixes
 from .importance import class_importance
@@ -78,16 +79,18 @@ KNOWN_SOLVERS = ("auto", "closed", "lbfgs", "reference")
 
 # %% ../nbs/06b_niwt.ipynb #1c4e569a
 class FeatureScale(nn.Module):
-    "Standardise features by the training images' statistics and bring each image's to length sqrt(D)."
+    "Standardise features by the training images' statistics and perhaps bring each image's to length sqrt(D)."
 
     def __init__(
         self,
         mean: Tensor,  # (D,) of the training images
         scale: Tensor,  # (D,) their spread
+        unit: bool = True,  # one length for all
     ) -> None:
         super().__init__()
         self.register_buffer("mean", mean)
         self.register_buffer("scale", scale)
+        self.unit = unit
 
     def forward(
         self,
@@ -95,7 +98,7 @@ class FeatureScale(nn.Module):
     ) -> Tensor:  # (B, D)
         "Scaled features."
         x = (x - self.mean) / self.scale
-        return nn.functional.normalize(x) * x.shape[1] ** 0.5
+        return nn.functional.normalize(x) * x.shape[1] ** 0.5 if self.unit else x
 
 # %% ../nbs/06b_niwt.ipynb #d644bd64
 @dataclass(frozen=True, eq=False)
@@ -281,6 +284,17 @@ def spread_of(
     return torch.where(spread > 0, spread, 1.0)
 
 # %% ../nbs/06b_niwt.ipynb #fa7d1c2c
+def topped(
+    network: CutNetwork,  # not changed
+    top: nn.Module,  # features -> scores
+) -> nn.Module:  # the model, all but the last layer shared with `network`
+    "A network with any module in place of its last layer."
+    model = with_head(network, nn.Linear(network.head.in_features, 1)).model  # new on the path to the head
+    above, _, name = network.head_name.rpartition(".")
+    model.get_submodule(above)._modules[name] = top
+    return model
+
+# %% ../nbs/06b_niwt.ipynb #185c206e
 def scaled_network(
     network: CutNetwork,  # not changed
     scale: nn.Module,  # features -> features
@@ -288,19 +302,16 @@ def scaled_network(
     example: Tensor,  # (2, 3, H, W) preprocessed images
 ) -> CutNetwork:  # cut at the same layer; its tail ends with `scale`
     "Put a module between features and head; everything but the last layer is shared with `network`."
-    model = with_head(network, nn.Linear(network.head.in_features, 1)).model  # new on the path to the head
-    above, _, name = network.head_name.rpartition(".")
-    model.get_submodule(above)._modules[name] = nn.Sequential(scale, head)
-    return cut(model, network.layer, example)
+    return cut(topped(network, nn.Sequential(scale, head)), network.layer, example)
 
 # %% ../nbs/06b_niwt.ipynb #33f436b7
 def own_head(
-    network: CutNetwork,  # with any head
+    head: nn.Linear,  # of a network
     classes: Sequence[str],  # names of the head's classes, where known
     data: ZeroShotData,  # with its seen classes
 ) -> nn.Linear | None:  # a row a seen class, in the order of `data.seen`; None: the head is of other classes
-    "The network's own rows for the seen classes of `data`, if it has them all."
-    wanted, head = [data.classes[int(c)] for c in data.seen], network.head
+    "A network's own rows for the seen classes of `data`, if it has them all."
+    wanted = [data.classes[int(c)] for c in data.seen]
     if not classes and head.out_features != len(wanted):
         return None
     names = list(classes) or wanted
@@ -315,28 +326,45 @@ class Probe:
 
     def __init__(
         self,
-        backbone: Backbone | None,  # None: `data.features` are the features
+        backbone: Backbone | nn.Linear | None,  # None or a head: `data.features` are the features
         data: ZeroShotData,  # labels and splits
         layer: str | None = None,  # where importance is read; None: the backbone's own
         features: Tensor | None = None,  # (N, D) of every image of `data` as the network gives them, if at hand
         quiet: bool = True,  # no progress bars
+        keep_rows: bool = True,  # an own head stays as it is; False: it may be mixed, on standardised features
     ) -> None:
-        "Look at the training images; raises `NiwtError` for a network that does not take them."
-        self.data, self.quiet, self.given = data, quiet, features
-        self.preprocess = None if backbone is None else backbone.preprocess
-        if backbone is None and features is None and data.features is None:
+        "Look at the training images; raises `NiwtError` for a network or a head that does not take them."
+        self.data, self.quiet, self.given, self.kept = data, quiet, features, {}
+        self.preprocess, self.network, self.own = None, None, None
+        if isinstance(backbone, Backbone):
+            self.preprocess = backbone.preprocess
+            self.network = backbone.cut(layer, self.pictures(data.train[:2]))
+            self.own = own_head(self.network.head, backbone.classes, data)
+        elif features is None and data.features is None:
             raise NiwtError(f"data set {data.name!r} has no features; give a backbone to make them with, such as load_backbone('resnet50')")
-        self.network = None if backbone is None else backbone.cut(layer, self.pictures(data.train[:2]))
-        self.own = None if self.network is None else own_head(self.network, backbone.classes, data)  # type: ignore[union-attr]
-        self.scale: nn.Module = nn.Identity()
-        raw = self.look(data.train)
+        elif backbone is not None:
+            self.own = own_head(backbone, (), data)
+            if self.own is None:
+                raise NiwtError(f"the head has {backbone.out_features} rows for {len(data.seen)} seen classes of {data.name!r}")
+        self.raw, self.scale = self.network, nn.Identity()
+        self.mirrored = self.network is not None and not (keep_rows and self.own is not None)
+        self._scale_features(self.look(data.train), keep_rows)
+        self.rows = columns_of(data)[data.labels[data.train]]
+
+    def _scale_features(self, raw: Tensor, keep_rows: bool) -> None:
+        "Set `features`, and put the scale that they need into the network."
+        if self.own is not None and self.own.in_features != raw.shape[1]:
+            raise NiwtError(f"the head reads {self.own.in_features} features, there are {raw.shape[1]}")
         if self.own is None:
             self.scale = FeatureScale(raw.mean(0), spread_of(raw))
-        self.features, self.rows = self.scale(raw), columns_of(data)[data.labels[data.train]]
-        if self.own is None and self.network is not None:
-            head = nn.Linear(raw.shape[1], len(data.seen))
-            self.network = scaled_network(self.network, self.scale, head, self.pictures(data.train[:2]))
-        self.kept: dict[Any, Any] = {}
+        elif not keep_rows:
+            scaler = Scaler("standard").fit(raw)
+            self.scale = FeatureScale(scaler.mean_, scaler.scale_, unit=False)
+            self.own = scaled_head(self.own, scaler, len(self.data.seen))
+        self.features = self.scale(raw)
+        if self.raw is not None and isinstance(self.scale, FeatureScale):
+            head = nn.Linear(raw.shape[1], len(self.data.seen)) if self.own is None else self.own
+            self.network = scaled_network(self.raw, self.scale, head, self.pictures(self.data.train[:2]))
 
     def pictures(self, index: Tensor) -> Tensor:
         "Preprocessed images (n, 3, H, W)."
@@ -348,8 +376,11 @@ class Probe:
         given = self.data.features if self.given is None and self.network is None else self.given
         if given is not None:
             return self.scale(given[index].float())
-        assert self.network is not None and self.preprocess is not None
-        return extract_features(self.network, self.data, index, self.preprocess, quiet=self.quiet)
+        look = self.preprocess
+        assert self.raw is not None and look is not None
+        views = [look, lambda image: look(image).flip(2)][: 2 if self.mirrored else 1]
+        found = [extract_features(self.raw, self.data, index, view, quiet=self.quiet) for view in views]
+        return self.scale(torch.stack(found).mean(0))
 
     def head(self, settings: Settings) -> nn.Linear:
         "The seen classes' head for some settings: the network's own, one that is fitted here, or a mixture of the two."
@@ -488,10 +519,10 @@ class Added:
 
 # %% ../nbs/06b_niwt.ipynb #4e5e83e9
 def as_backbone(
-    backbone: Any,  # a `Backbone`, a name for `load_backbone`, or None
-) -> Backbone | None:  # None: the data set's own features
+    backbone: Any,  # a `Backbone`, a name for `load_backbone`, a head (`nn.Linear`), or None
+) -> Backbone | nn.Linear | None:  # None or a head: the features are the data set's own
     "A network with its preprocessing; raises `NiwtError` for a bare module, which does not say how it wants its pictures."
-    if backbone is None or isinstance(backbone, Backbone):
+    if backbone is None or isinstance(backbone, (Backbone, nn.Linear)):
         return backbone
     if isinstance(backbone, str):
         return load_backbone(backbone)
@@ -511,11 +542,23 @@ def check_data(
     return known
 
 # %% ../nbs/06b_niwt.ipynb #82fdafd4
+def has_own_head(
+    backbone: Backbone | nn.Linear | None,  # a network, a head, or neither
+    data: ZeroShotData,  # with its seen classes
+) -> bool:  # whether it scores the seen classes already
+    "Whether there is an own head that counts."
+    if isinstance(backbone, nn.Linear):
+        return True
+    return backbone is not None and own_head(backbone.cut().head, backbone.classes, data) is not None
+
+# %% ../nbs/06b_niwt.ipynb #502d728f
 def twin_of(
-    backbone: Backbone | None,  # perhaps with a twin
+    backbone: Backbone | nn.Linear | None,  # perhaps with a twin
     part: ZeroShotData,  # the validation problem
-) -> Backbone | None:  # the twin if it was trained on exactly the classes that `part` learns from, else the network itself
-    "The network that settings are chosen with."
+) -> Backbone | nn.Linear | None:  # the twin if it was trained on exactly the classes that `part` learns from, else the network itself
+    "The network that settings are chosen with; a head that was learned on more classes has no place there."
+    if isinstance(backbone, nn.Linear):
+        raise NiwtError("settings for a head of all seen classes are chosen with a twin that did not learn the validation classes; give calibrate=choose_settings(model, data, features, (twin, its features)), or calibrate=False")
     if backbone is None or backbone.twin is None:
         return backbone
     return backbone.twin if set(backbone.twin.classes) == {part.classes[int(c)] for c in part.seen} else backbone
@@ -525,24 +568,22 @@ def choose_settings(
     model: "NIWT",  # unfitted
     data: ZeroShotData,  # the whole data set
     features: Tensor | None = None,  # (N, D) of every image of `data`, if at hand
+    validation: tuple[Any, Tensor | None] | None = None,  # a network, or its head, that did not learn the classes held out, and its features of `data.validation(model.seed)`, if at hand
 ) -> Choice:  # with notes about what could not be done
     "Choose on validation classes, seen by a twin of the network that never saw them where there is one."
-    if isinstance(model.calibrate, Settings):
-        return Choice(model.calibrate, pd.DataFrame(), ())
-    backbone = as_backbone(model.backbone)
-    val = data.val_classes
+    if isinstance(model.calibrate, (Choice, Settings)):
+        return model.calibrate if isinstance(model.calibrate, Choice) else Choice(model.calibrate, pd.DataFrame())
+    backbone, val = as_backbone(model.backbone), data.val_classes
     if not model.calibrate or not 1 < len(val) < len(data.seen) - 1:
         few = () if not model.calibrate else (f"{len(val)} validation classes of {len(data.seen)} seen ones are too few to choose settings on",)
-        own = backbone is not None and own_head(backbone.cut(), backbone.classes, data) is not None
-        return Choice(Settings(keep=own and model.keep_rows), pd.DataFrame(), few)
+        return Choice(Settings(keep=has_own_head(backbone, data) and model.keep_rows), pd.DataFrame(), few)
     part = data.validation(model.seed)
-    twin = twin_of(backbone, part)
-    rows = None if features is None else features[rows_of(part, data)]
-    probe = Probe(twin, part, model.layer, rows, model.quiet)
-    known = data.get_knowledge(model.knowledge)
+    twin, rows = validation or (twin_of(backbone, part), None if features is None else features[rows_of(part, data)])
+    probe = Probe(twin, part, model.layer, rows, model.quiet, model.keep_rows)
+    trained_on = probe.own is not None and twin is backbone
+    known = part.get_knowledge(model.knowledge)
     scaler = Scaler("centre").fit(known.rows(part.seen))
     table = [scaler.transform(known.rows(ids)) for ids in (part.seen, part.unseen)]
-    trained_on = probe.own is not None and twin is backbone
     grid = TRIED["fitted" if probe.own is None else "kept" if model.keep_rows else "mixed"]
     options = {"kind": model.map, "solver": model.solver, "seed": model.seed, "trained_on": trained_on}
     test = probe.look(torch.cat([part.test_seen, part.test_unseen]))
@@ -654,14 +695,14 @@ class NIWT(BaseEstimator):
 
     def __init__(
         self,
-        backbone: Any = None,  # `Backbone`, or a name for `load_backbone`; None: the data set's own features
+        backbone: Any = None,  # `Backbone`, or a name for `load_backbone`; None or a head (`nn.Linear`): the features are the data set's own
         layer: str | None = None,  # whose channels are the neurons; None: the backbone's own
         knowledge: str | None = None,  # kind of domain knowledge; None: the first
         map: str = "auto",  # from knowledge to importance: "auto", "kernel", "ridge" or "cosine"
         solver: str = "auto",  # "auto" or "closed", "lbfgs", or "reference", the paper's
-        calibrate: bool | Settings = True,  # choose settings on validation classes; False: defaults; or settings that were chosen before
+        calibrate: bool | Settings | Choice = True,  # choose settings on validation classes; False: defaults; or what was chosen before
         seed: int = 0,  # of everything random
-        keep_rows: bool = True,  # a network's own rows for the seen classes stay as they are
+        keep_rows: bool = True,  # a network's own rows for the seen classes stay as they are; else pictures are seen from both sides, too
         quiet: bool = True,  # no progress bars
     ) -> None:
         self.backbone, self.layer, self.knowledge, self.map, self.solver = backbone, layer, knowledge, map, solver
@@ -679,7 +720,8 @@ class NIWT(BaseEstimator):
         self.choice_ = choose_settings(self, data, features)  # on validation classes, nothing else
         self.settings_ = self.choice_.settings
         self.scaler_ = Scaler("centre").fit(self.knowledge_.rows(data.seen))  # what seen classes have in common says nothing
-        probe = Probe(as_backbone(self.backbone), data, self.layer, features, self.quiet)  # cut the network, look at the training images
+        look = (self.layer, features, self.quiet, self.keep_rows)
+        probe = Probe(as_backbone(self.backbone), data, *look)  # cut the network, look at the training images
         known = [self.scaler_.transform(self.knowledge_.rows(ids)) for ids in (data.seen, data.unseen)]
         seen = probe.seen(self.settings_, known[0], self.solver)
         self.importance_ = seen.importance  # (S, K): which neurons matter to each seen class
@@ -694,6 +736,7 @@ class NIWT(BaseEstimator):
         head = extend(self.writer_.head, *rows)
         self.blocks_ = [Block((*self.seen_, *self.unseen_), head.weight.detach(), head.bias.detach())]
         self.preprocess_, self.network_ = probe.preprocess, probe.network
+        self.raw_, self.mirrored_ = probe.raw, probe.mirrored
         self.scale_, self.evidence_ = probe.scale, evidence_of(probe)
         return renew(self)
 
@@ -779,10 +822,12 @@ def look_at(
             raise NiwtError(f"this model has no network: give features (n, {wanted}), got shape {tuple(x.shape)}")
         return model.scale_(x)
     found = []
-    with torch.no_grad(), evaluating(model.network_):
+    with torch.no_grad(), evaluating(model.raw_):
         for x in picture_batches(images, model.preprocess_, quiet=model.quiet):
-            found.append(model.network_.features(x.contiguous(memory_format=torch.channels_last)).float())
-    return torch.cat(found)
+            views = [x, x.flip(3)][: 2 if model.mirrored_ else 1]
+            seen = [model.raw_.features(v.contiguous(memory_format=torch.channels_last)).float() for v in views]
+            found.append(torch.stack(seen).mean(0))
+    return model.scale_(torch.cat(found))
 
 # %% ../nbs/06b_niwt.ipynb #87e21d5b
 def name_pictures(
@@ -806,24 +851,32 @@ def name_pictures(
     return [[(str(n), float(s)) for n, s in zip(*row, strict=True)] for row in zip(names, best.values.tolist(), strict=True)]
 
 # %% ../nbs/06b_niwt.ipynb #5d2e778b
+def test_features(
+    model: NIWT,  # fitted
+    data: ZeroShotData,  # with test images
+    features: Tensor | None = None,  # (N, D) of every image of `data` as the network gives them, if at hand
+) -> Tensor:  # (m, D) of the m test images, seen classes first, as the head reads them
+    "Features of a data set's test images; raises `NiwtError` where nothing gives them."
+    test = torch.cat([data.test_seen, data.test_unseen])
+    if features is None and model.network_ is not None:
+        return look_at(model, [data.images[int(i)] for i in test])
+    rows = data.features if features is None else features
+    if rows is None:
+        raise NiwtError(f"this model has no network and {data.name!r} has no features")
+    return model.scale_(rows[test].float())
+
+# %% ../nbs/06b_niwt.ipynb #088620f1
 def score_matrix(
     model: NIWT,  # fitted
     data: ZeroShotData,  # whose classes the model knows
-    features: Tensor | None = None,  # (N, D) of every image of `data` as the network gives them, if at hand
+    features: Tensor | None = None,  # see `test_features`
 ) -> tuple[Tensor, Tensor]:  # calibrated scores (m, C) of the m test images, seen ones first, column c for class id c; labels (m,)
     "Scores of a data set's test images; raises `NiwtError` for a class that the model does not know."
     test, known = torch.cat([data.test_seen, data.test_unseen]), {str(n): i for i, n in enumerate(model.classes_)}
     ids = torch.cat([data.seen, data.unseen])
     place = [known[check_name(data.classes[int(c)], known, "class of this model")] for c in ids]
-    if features is not None or model.network_ is None:
-        rows = data.features if features is None else features
-        if rows is None:
-            raise NiwtError(f"this model has no network and {data.name!r} has no features")
-        x = model.scale_(rows[test].float())
-    else:
-        x = look_at(model, [data.images[int(i)] for i in test])
     out = torch.full((len(test), len(data.classes)), -math.inf)
-    out[:, ids] = model.scores_of(x)[:, place]
+    out[:, ids] = model.scores_of(test_features(model, data, features))[:, place]
     return out, data.labels[test]
 
 # %% ../nbs/06b_niwt.ipynb #ccd07de8
@@ -835,6 +888,45 @@ def score_data(
     "Generalized zero-shot accuracies of a fitted model, at its own calibration."
     scores, labels = score_matrix(model, data, features)
     return gzsl(scores, labels, data.seen, data.unseen, names=data.classes)
+
+# %% ../nbs/06b_niwt.ipynb #87031fab
+def table_rows(
+    method: str,  # name for the table
+    scores: Tensor,  # (m, C) calibrated scores of test images
+    labels: Tensor,  # (m,) class ids
+    data: ZeroShotData,  # with its seen and unseen classes
+    about: tuple[str, float, int],  # kind of knowledge, offset within the scores, seed
+) -> list[dict[str, Any]]:  # the uncalibrated and the calibrated row, see `metric_row`
+    "Rows of the results table; the first takes the offset back."
+    kind, offset, seed = about
+    area = ausuc(scores, labels, data.seen, data.unseen)
+    found = [(c, gzsl(scores, labels, data.seen, data.unseen, 0.0 if c else -offset)) for c in (False, True)]
+    return [{**metric_row(method, kind, c, got, area, seed), "gamma": offset if c else 0.0} for c, got in found]
+
+# %% ../nbs/06b_niwt.ipynb #cf859665
+def shuffled_rows(
+    model: NIWT,  # fitted here, not loaded
+    data: ZeroShotData,  # that it was fitted on
+    features: Tensor | None = None,  # see `test_features`
+    shuffles: int = 5,  # permutations
+) -> list[dict[str, Any]]:  # two rows as `table_rows` makes them, means over the permutations
+    "The control: the same network, measurements and settings, with what is known of other classes."
+    if shuffles < 1:
+        raise NiwtError(f"shuffles must be at least 1, got {shuffles}")
+    x, runs = test_features(model, data, features), []
+    labels = data.labels[torch.cat([data.test_seen, data.test_unseen])]
+    for number in range(shuffles):
+        wrong = model.knowledge_.shuffled(1000 * model.seed + number)
+        scaler = Scaler("centre").fit(wrong.rows(data.seen))
+        known = [scaler.transform(wrong.rows(ids)) for ids in (data.seen, data.unseen)]
+        seen = replace(model.writer_.seen, knowledge=known[0])
+        writer = Writer(seen, model.settings_, model.map, model.solver, model.seed)
+        head = extend(writer.head, *writer.rows(known[1]))
+        scores = head_scores(x, head, torch.cat([data.seen, data.unseen]), len(data.classes))
+        about = (model.knowledge_.name, model.settings_.offset, model.seed)
+        runs.append(table_rows("NIWT, shuffled", scores, labels, data, about))
+    numbers = ("U", "S", "H", "T1", "AUSUC")
+    return [{**rows[0], **{k: float(np.mean([r[k] for r in rows])) for k in numbers}} for rows in zip(*runs, strict=True)]
 
 # %% ../nbs/06b_niwt.ipynb #7855a0c9
 def taught_share(
@@ -913,7 +1005,7 @@ def backbone_record(
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:  # for the manifest, and tensors to keep
     "How to make the network again: by name where that gives the same parameters, else from stored ones."
     backbone = as_backbone(model.backbone)
-    if backbone is None or model.network_ is None:
+    if not isinstance(backbone, Backbone) or model.network_ is None:
         return {"name": None}, {}
     layer, name = model.network_.layer, backbone.cut().head_name
     own = body_state(backbone.model, name)
@@ -951,7 +1043,7 @@ def save_model(
         "classes": model.table_classes_, "seen": model.seen_, "unseen": model.unseen_, "added": list(model.added_),
         "blocks": [list(b.names) for b in model.blocks_], "jacobian": jacobian, "level": [writer.level.level, writer.level.spread],
         "knowledge": {"name": known.name, "names": list(known.names), "reader": reader_state(known.reader)},
-        "expected": model.expected_, "notes": list(model.choice_.notes),
+        "mirrored": model.mirrored_, "unit": getattr(model.scale_, "unit", True), "expected": model.expected_, "notes": list(model.choice_.notes),
     }  # fmt: skip
     save_tensors(folder / FILE, tensors, manifest)
     with atomic_path(folder / ABOUT_FILE) as tmp:
@@ -1029,13 +1121,15 @@ def refit(
 ) -> NIWT:  # ready
     "Put network and writer of a saved model together."
     scaled = "scale.mean" in tensors
-    model.scale_ = FeatureScale(tensors["scale.mean"], tensors["scale.scale"]) if scaled else nn.Identity()
+    model.scale_ = FeatureScale(tensors["scale.mean"], tensors["scale.scale"], m["unit"]) if scaled else nn.Identity()
     model.preprocess_ = None if backbone is None else backbone.preprocess
-    model.network_ = network = None
+    model.network_ = model.raw_ = network = None
+    model.mirrored_ = m["mirrored"]
     head = linear_of(tensors["seen.weight"], tensors["seen.bias"])
     if backbone is not None:
         example = torch.stack([backbone.preprocess(Image.new("RGB", (256, 256), c)) for c in ("gray", "teal")])
         network = backbone.cut(m["backbone"]["layer"], example)
+        model.raw_ = network
         model.network_ = scaled_network(network, model.scale_, head, example) if scaled else network
     about = m["jacobian"]
     mean = tensors["jacobian"]
@@ -1047,6 +1141,35 @@ def refit(
     model.writer_ = Writer(seen, model.settings_, model.map, model.solver, model.seed, (level, ranking))
     model.importance_, model.jacobian_, model.map_, model.calibration_ = seen.importance, jacobian, model.writer_.map, level
     return renew(model)
+
+# %% ../nbs/06b_niwt.ipynb #daa14594
+class PairMean(nn.Module):
+    "Features of pictures and, below them, of their mirror images: the mean of each pair."
+
+    def forward(
+        self,
+        x: Tensor,  # (2 n, D)
+    ) -> Tensor:  # (n, D)
+        "Means of rows i and n + i."
+        return x.unflatten(0, (2, x.shape[0] // 2)).mean(0)
+
+# %% ../nbs/06b_niwt.ipynb #6c561d1e
+class BothSides(nn.Module):
+    "A network that looks at a picture and at its mirror image; `PairMean` stands before its last layer."
+
+    def __init__(
+        self,
+        model: nn.Module,  # (2 n, 3, H, W) -> (n, C)
+    ) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self,
+        x: Tensor,  # (n, 3, H, W)
+    ) -> Tensor:  # (n, C)
+        "Scores."
+        return self.model(torch.cat([x, x.flip(3)]))
 
 # %% ../nbs/06b_niwt.ipynb #c3a73b6e
 def export_classifier(
@@ -1061,10 +1184,13 @@ def export_classifier(
         raise NiwtError("this model was fitted on features and has no network to ship; its head is model.head_")
     folder, names = Path(folder), [str(n) for n in model.classes_]
     example = torch.stack([model.preprocess_(Image.new("RGB", (256, 256), c)) for c in ("gray", "teal")])
-    with evaluating(model.network_):
+    shipped = model.network_.model
+    if model.mirrored_:
+        shipped = BothSides(topped(model.raw_, nn.Sequential(PairMean(), model.scale_, model.head_)))
+    with evaluating(shipped):
         if format == "torch":
-            return export_model(model.network_.model, folder, names, example)
-        export_onnx(model.network_.model, folder / "model.onnx", example)
+            return export_model(shipped, folder, names, example)
+        export_onnx(shipped, folder / "model.onnx", example)
     with atomic_path(folder / "classes.json") as tmp:
         tmp.write_text(json.dumps({"classes": names, "input": list(example.shape[1:])}, indent=1, ensure_ascii=False), encoding="utf-8")
     return folder
