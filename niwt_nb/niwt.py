@@ -7,8 +7,8 @@ __all__ = ['TRIED', 'IMAGES_OF_EACH', 'JACOBIAN_IMAGES', 'KNOWN_MAPS', 'KNOWN_SO
            'Settings', 'FeatureScale', 'Seen', 'make_map', 'feature_network', 'Writer', 'best_offset', 'Choice',
            'choose', 'linear_of', 'spread_of', 'topped', 'scaled_network', 'own_head', 'Probe', 'one_picture',
            'picture_names', 'picture_batches', 'Block', 'Added', 'as_backbone', 'check_data', 'has_own_head', 'twin_of',
-           'choose_settings', 'class_names', 'as_data', 'as_knowledge', 'PictureList', 'expected_share', 'NIWT',
-           'evidence_of', 'renew', 'look_at', 'name_pictures', 'test_features', 'score_matrix', 'score_data',
+           'choose_with', 'choose_settings', 'class_names', 'as_data', 'as_knowledge', 'PictureList', 'expected_share',
+           'NIWT', 'evidence_of', 'renew', 'look_at', 'name_pictures', 'test_features', 'score_matrix', 'score_data',
            'table_rows', 'shuffled_rows', 'taught_share', 'add_class', 'remove_class', 'trial_picture', 'trial_of',
            'body_state', 'backbone_record', 'save_model', 'restore_backbone', 'load_model', 'refit', 'PairMean',
            'BothSides', 'export_classifier']
@@ -113,6 +113,7 @@ class Seen:
     jacobian: PooledJacobian  # importance = jacobian @ weights
     network: CutNetwork | None = None  # for solvers that run it
     images: Tensor | None = None  # (M, 3, H, W), for the reference solver
+    scaled: bool = False  # the features are standardised already
 
 # %% ../nbs/06b_niwt.ipynb #e0b4869a
 def make_map(
@@ -164,6 +165,8 @@ class Writer:
         "The mean knowledge and the linear map (D, A) that ranks the seen images, at the seen spread."
         k, x = self.seen.knowledge, self.seen.features
         mean, spread = x.mean(0), x.std(0).clamp_min(1e-12)
+        if self.seen.scaled:
+            mean, spread = torch.zeros_like(mean), torch.ones_like(spread)
         form = RankingForm("ale", epochs=16, features="none", knowledge="none")
         form.fit(nn.functional.normalize((x - mean) / spread), self.seen.rows, k)
         middle, matrix = k.mean(0), form.form_ / spread[:, None]
@@ -429,7 +432,8 @@ class Probe:
         jacobian = self.jacobian()
         if solver == "lbfgs" and not len(jacobian.each):
             jacobian = self.kept["jacobian"] = pooled_jacobian(network, self.some_pictures(), quiet=self.quiet)
-        return Seen(self.features, self.rows, knowledge, head, self.kept[key], jacobian, network, images)
+        scaled = isinstance(self.scale, FeatureScale)
+        return Seen(self.features, self.rows, knowledge, head, self.kept[key], jacobian, network, images, scaled)
 
 # %% ../nbs/06b_niwt.ipynb #48eaa583
 def one_picture(
@@ -549,7 +553,10 @@ def has_own_head(
     "Whether there is an own head that counts."
     if isinstance(backbone, nn.Linear):
         return True
-    return backbone is not None and own_head(backbone.cut().head, backbone.classes, data) is not None
+    if backbone is None:
+        return False
+    example = torch.stack([backbone.preprocess(data.images[int(i)]) for i in data.train[:2]])
+    return own_head(backbone.cut(None, example).head, backbone.classes, data) is not None
 
 # %% ../nbs/06b_niwt.ipynb #502d728f
 def twin_of(
@@ -562,6 +569,23 @@ def twin_of(
     if backbone is None or backbone.twin is None:
         return backbone
     return backbone.twin if set(backbone.twin.classes) == {part.classes[int(c)] for c in part.seen} else backbone
+
+# %% ../nbs/06b_niwt.ipynb #6afa4b1d
+def choose_with(
+    model: "NIWT",  # unfitted
+    part: ZeroShotData,  # the validation problem
+    probe: Probe,  # a network on its training images
+    trained_on: bool = False,  # the network knows the classes that play unseen
+    grid: Mapping[str, Sequence[Any]] | None = None,  # settings to try; None: those of `TRIED` that fit
+) -> Choice:  # see `choose`
+    "Choose settings on a validation problem that a network has looked at."
+    known = part.get_knowledge(model.knowledge)
+    scaler = Scaler("centre").fit(known.rows(part.seen))
+    table = [scaler.transform(known.rows(ids)) for ids in (part.seen, part.unseen)]
+    kind = "fitted" if probe.own is None else "kept" if model.keep_rows else "mixed"
+    options = {"kind": model.map, "solver": model.solver, "seed": model.seed, "trained_on": trained_on}
+    test = probe.look(torch.cat([part.test_seen, part.test_unseen]))
+    return choose(lambda settings: probe.seen(settings, table[0], model.solver), part, test, table[1], grid or TRIED[kind], options)
 
 # %% ../nbs/06b_niwt.ipynb #7e144981
 def choose_settings(
@@ -581,14 +605,8 @@ def choose_settings(
     twin, rows = validation or (twin_of(backbone, part), None if features is None else features[rows_of(part, data)])
     probe = Probe(twin, part, model.layer, rows, model.quiet, model.keep_rows)
     trained_on = probe.own is not None and twin is backbone
-    known = part.get_knowledge(model.knowledge)
-    scaler = Scaler("centre").fit(known.rows(part.seen))
-    table = [scaler.transform(known.rows(ids)) for ids in (part.seen, part.unseen)]
-    grid = TRIED["fitted" if probe.own is None else "kept" if model.keep_rows else "mixed"]
-    options = {"kind": model.map, "solver": model.solver, "seed": model.seed, "trained_on": trained_on}
-    test = probe.look(torch.cat([part.test_seen, part.test_unseen]))
-    found = choose(lambda settings: probe.seen(settings, table[0], model.solver), part, test, table[1], grid, options)
     biased = "the network has seen the validation classes, so the balance of seen and unseen that was chosen on them is uncertain"
+    found = choose_with(model, part, probe, trained_on)
     return replace(found, notes=(biased,)) if trained_on else found
 
 # %% ../nbs/06b_niwt.ipynb #b5cddb1f
@@ -1007,7 +1025,7 @@ def backbone_record(
     backbone = as_backbone(model.backbone)
     if not isinstance(backbone, Backbone) or model.network_ is None:
         return {"name": None}, {}
-    layer, name = model.network_.layer, backbone.cut().head_name
+    layer, name = model.raw_.layer, model.raw_.head_name
     own = body_state(backbone.model, name)
     record = {"name": backbone.name, "layer": layer, "head": name, "hash": content_hash(own)}
     try:
