@@ -185,6 +185,11 @@ class Writer:
         network = self.seen.network or feature_network(self.seen.head)
         return transfer_weights(network, demand, where, self.solver, seed=self.seed).weight
 
+    def _levelled(self, knowledge: Tensor) -> tuple[Tensor, Tensor]:
+        "Rows and biases with the seen scores' mean and spread; the paper's solver leaves them as solved, with bias 0."
+        weight = self._solved(knowledge)
+        return (weight, torch.zeros(len(weight))) if self.solver == "reference" else self.level.apply(weight)
+
     def _mixed(self, knowledge: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
         "Rows and biases of classes with `knowledge`, mixed with the ranking map's."
         if self.ranking is None:
@@ -199,7 +204,7 @@ class Writer:
         old, pull, known = self.seen.head, self.settings.pull, self.seen.knowledge
         weight, bias = old.weight.detach() * (1 - pull), old.bias.detach() * (1 - pull)
         if pull:
-            mapped, level = self.level.apply(self._solved(known))
+            mapped, level = self._levelled(known)
             weight, bias = weight + pull * mapped, bias + pull * level
         weight, bias = self._mixed(known, weight, bias)
         return replace_classes(old, range(len(weight)), weight, bias)
@@ -209,7 +214,7 @@ class Writer:
         knowledge: Tensor,  # (n, A) scaled domain knowledge
     ) -> tuple[Tensor, Tensor]:  # weight (n, D), bias (n,)
         "Weights and biases of classes with `knowledge`, offset included."
-        weight, bias = self._mixed(knowledge, *self.level.apply(self._solved(knowledge)))
+        weight, bias = self._mixed(knowledge, *self._levelled(knowledge))
         return weight, bias + self.settings.offset
 
 # %% ../nbs/06b_niwt.ipynb #25ffde22
@@ -365,9 +370,12 @@ class Probe:
             self.scale = FeatureScale(scaler.mean_, scaler.scale_, unit=False)
             self.own = scaled_head(self.own, scaler, len(self.data.seen))
         self.features = self.scale(raw)
+        self.measured = self.network
         if self.raw is not None and isinstance(self.scale, FeatureScale):
             head = nn.Linear(raw.shape[1], len(self.data.seen)) if self.own is None else self.own
-            self.network = scaled_network(self.raw, self.scale, head, self.pictures(self.data.train[:2]))
+            example, plain = self.pictures(self.data.train[:2]), FeatureScale(self.scale.mean, self.scale.scale, unit=False)
+            self.network = scaled_network(self.raw, self.scale, head, example)
+            self.measured = scaled_network(self.raw, plain, head, example)
 
     def pictures(self, index: Tensor) -> Tensor:
         "Preprocessed images (n, 3, H, W)."
@@ -398,12 +406,12 @@ class Probe:
     def jacobian(self) -> PooledJacobian:
         "G on some training images, drawn evenly from all classes; the identity where there is no network."
         if "jacobian" not in self.kept:
-            if self.network is None:
+            if self.measured is None:
                 eye = torch.eye(self.features.shape[1])
                 tail = tail_hash(feature_network(nn.Linear(len(eye), 1)))
                 self.kept["jacobian"] = PooledJacobian(eye[None], eye, 1, "identity", "features", tail)
             else:
-                self.kept["jacobian"] = pooled_jacobian(self.network, self.some_pictures(), each=False, quiet=self.quiet)
+                self.kept["jacobian"] = pooled_jacobian(self.measured, self.some_pictures(), each=False, quiet=self.quiet)
         return self.kept["jacobian"]
 
     def some_pictures(self) -> Tensor:
@@ -416,9 +424,9 @@ class Probe:
         jacobian = self.jacobian()
         if jacobian.how in ("identity", "affine"):
             return head.weight.detach() @ jacobian.mean.T
-        assert self.network is not None and self.preprocess is not None
+        assert self.measured is not None and self.preprocess is not None
         some = first_of_each(self.data, self.data.train, self.data.seen, IMAGES_OF_EACH)
-        network = with_head(self.network, head)
+        network = with_head(self.measured, head)
         return class_importance(network, self.data, some, self.preprocess, columns=self.data.seen, quiet=self.quiet).mean
 
     def seen(self, settings: Settings, knowledge: Tensor, solver: str = "auto") -> Seen:
@@ -428,7 +436,7 @@ class Probe:
         if key not in self.kept:
             self.kept[key] = self.importance(head)
         images = self.some_pictures() if solver == "reference" and self.network is not None else None
-        network = None if self.network is None else with_head(self.network, head)
+        network = None if self.measured is None else with_head(self.measured, head)
         jacobian = self.jacobian()
         if solver == "lbfgs" and not len(jacobian.each):
             jacobian = self.kept["jacobian"] = pooled_jacobian(network, self.some_pictures(), quiet=self.quiet)
@@ -1149,11 +1157,12 @@ def refit(
         network = backbone.cut(m["backbone"]["layer"], example)
         model.raw_ = network
         model.network_ = scaled_network(network, model.scale_, head, example) if scaled else network
+        measured = scaled_network(network, FeatureScale(model.scale_.mean, model.scale_.scale, False), head, example) if scaled else network
     about = m["jacobian"]
     mean = tensors["jacobian"]
     jacobian = PooledJacobian(mean[None], mean, about["images"], about["how"], about["layer"], about["tail"])
     seen = Seen(tensors["evidence"][:0], tensors["evidence_labels"][:0], tensors["seen.knowledge"], head, tensors["seen.importance"], jacobian,
-                None if model.network_ is None else with_head(model.network_, head))  # fmt: skip
+                None if network is None else with_head(measured, head))  # fmt: skip
     level = ScoreLevel(*(tensors[f"level.{k}"] for k in ("mean", "covariance", "prior")), *m["level"])
     ranking = (tensors["ranking.0"], tensors["ranking.1"]) if "ranking.0" in tensors else None
     model.writer_ = Writer(seen, model.settings_, model.map, model.solver, model.seed, (level, ranking))

@@ -768,8 +768,8 @@ ABOUT = {
     "allowed; H: their harmonic mean. AUSUC: area under the seen-unseen curve. Calibrated rows take gamma off the scores of seen classes; gamma was "
     "chosen on held-out seen classes. The shuffled control has the knowledge of every class given to another one.",
     "about_compared": "Every method on the same features, split and rule; settings and gamma come from the validation classes (of fine-tuned networks, from a "
-    "twin that never saw them). NIWT stands here as an estimator on the network's last features, where importance is the weight vector; the "
-    "results above go through the importance of the layer that the settings name. Means over seeds, \u00b1 one standard deviation.",
+    "twin that never saw them). NIWT stands here on the network's last features, where importance is the weight vector; the results above go through "
+    "the importance of the layer that the settings name, and are the same behind the last convolution of most networks. Means over seeds, \u00b1 one standard deviation.",
     "about_cases": "Drawn by lot, not picked: right and wrong predictions of unseen and seen classes. The map shows what spoke for the predicted "
     "class. Bars are standard deviations above the usual reading; to the left, what the class depends on and the image does not seem to show; open: "
     "read, but not surely there, or not said of the class.",
