@@ -9,7 +9,6 @@ __all__ = ['minimise', 'SAE', 'violations', 'devise_loss', 'sje_loss', 'ale_loss
            'rows_of', 'select', 'Measured', 'Encoded', 'measure', 'shuffled_control', 'baselines', 'compare']
 
 # %% ../nbs/07a_baselines.ipynb #f8b659df
-import copy
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,10 +20,10 @@ from sklearn.base import clone
 from sklearn.model_selection import ParameterGrid
 from torch import Tensor, nn
 
-from .core import NiwtError, check_name, content_hash, progress, seeded
+from .core import NiwtError, check_name, content_hash, progress
 from .data import ZeroShotData
 from .evaluate import ESZSL, Baseline, Scaler, ausuc, chance, choose_gamma, gzsl, metric_rows, ridge_solve
-from .mapping import CosineLinearMap, KernelRidgeMap
+from .mapping import CosineLinearMap
 from .network import fit_head
 from .transfer import score_level, solve_reference
 

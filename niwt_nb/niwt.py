@@ -29,7 +29,7 @@ import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import BaseEstimator
 from sklearn.model_selection import ParameterGrid
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
@@ -80,6 +80,9 @@ KNOWN_SOLVERS = ("auto", "closed", "lbfgs", "reference")
 # %% ../nbs/06b_niwt.ipynb #1c4e569a
 class FeatureScale(nn.Module):
     "Standardise features by the training images' statistics and perhaps bring each image's to length sqrt(D)."
+
+    mean: Tensor
+    scale: Tensor
 
     def __init__(
         self,
@@ -232,7 +235,7 @@ def best_offset(
         return float(best.gamma), float(best.H)
     table = gzsl(scores, labels, seen, unseen, float(best.gamma)).per_class
     accuracy = table.accuracy[table.group == "unseen"].dropna()
-    near = curve[curve.H >= best.H - accuracy.sem()] if len(accuracy) > 1 else curve.loc[[curve.H.idxmax()]]
+    near = curve[curve.H.ge(best.H - accuracy.sem())] if len(accuracy) > 1 else curve.loc[[curve.H.idxmax()]]
     chosen = near.loc[near.gamma.idxmax()]
     return float(chosen.gamma), float(chosen.H)
 
@@ -342,8 +345,11 @@ class Probe:
         keep_rows: bool = True,  # an own head stays as it is; False: it may be mixed, on standardised features
     ) -> None:
         "Look at the training images; raises `NiwtError` for a network or a head that does not take them."
-        self.data, self.quiet, self.given, self.kept = data, quiet, features, {}
-        self.preprocess, self.network, self.own = None, None, None
+        self.data, self.quiet, self.given = data, quiet, features
+        self.kept: dict[Any, Any] = {}
+        self.preprocess: Callable | None = None
+        self.network: CutNetwork | None = None
+        self.own: nn.Linear | None = None
         if isinstance(backbone, Backbone):
             self.preprocess = backbone.preprocess
             self.network = backbone.cut(layer, self.pictures(data.train[:2]))
@@ -354,7 +360,7 @@ class Probe:
             self.own = own_head(backbone, (), data)
             if self.own is None:
                 raise NiwtError(f"the head has {backbone.out_features} rows for {len(data.seen)} seen classes of {data.name!r}")
-        self.raw, self.scale = self.network, nn.Identity()
+        self.raw, self.scale = self.network, nn.Identity()  # type: Any, Any
         self.mirrored = self.network is not None and not (keep_rows and self.own is not None)
         self._scale_features(self.look(data.train), keep_rows)
         self.rows = columns_of(data)[data.labels[data.train]]
@@ -573,7 +579,8 @@ def twin_of(
 ) -> Backbone | nn.Linear | None:  # the twin if it was trained on exactly the classes that `part` learns from, else the network itself
     "The network that settings are chosen with; a head that was learned on more classes has no place there."
     if isinstance(backbone, nn.Linear):
-        raise NiwtError("settings for a head of all seen classes are chosen with a twin that did not learn the validation classes; give calibrate=choose_settings(model, data, features, (twin, its features)), or calibrate=False")
+        told = "give calibrate=choose_settings(model, data, features, (twin, its features)), or calibrate=False"
+        raise NiwtError(f"settings for a head of all seen classes are chosen with a twin that did not learn the validation classes; {told}")
     if backbone is None or backbone.twin is None:
         return backbone
     return backbone.twin if set(backbone.twin.classes) == {part.classes[int(c)] for c in part.seen} else backbone
@@ -600,7 +607,7 @@ def choose_settings(
     model: "NIWT",  # unfitted
     data: ZeroShotData,  # the whole data set
     features: Tensor | None = None,  # (N, D) of every image of `data`, if at hand
-    validation: tuple[Any, Tensor | None] | None = None,  # a network, or its head, that did not learn the classes held out, and its features of `data.validation(model.seed)`, if at hand
+    validation: tuple[Any, Tensor | None] | None = None,  # a twin, or its head, and its features of `data.validation(model.seed)`, if at hand
 ) -> Choice:  # with notes about what could not be done
     "Choose on validation classes, seen by a twin of the network that never saw them where there is one."
     if isinstance(model.calibrate, (Choice, Settings)):
@@ -656,7 +663,7 @@ def as_data(
     unseen = [i for i in range(len(names)) if i not in set(seen)]
     known = as_knowledge(knowledge, names, seen)
     every = torch.arange(len(images))
-    parts = {"train": every, "test_seen": every[:0], "test_unseen": every[:0], "need_test": False}
+    parts: dict[str, Any] = {"train": every, "test_seen": every[:0], "test_unseen": every[:0], "need_test": False}
     return ZeroShotData("your data", tuple(names), images, torch.tensor(ids), torch.tensor(seen), torch.tensor(unseen, dtype=torch.long),
                         knowledge={known.name: known}, **parts)  # fmt: skip
 
@@ -679,8 +686,8 @@ def as_knowledge(
         gaps = [(c, a) for c, r in zip(classes, rows, strict=True) for a in names if a not in r]
         if gaps:
             raise NiwtError(f"class {gaps[0][0]!r} has no value for {gaps[0][1]!r}; every class needs the same attributes")
-        return with_reader(DomainKnowledge("attributes", [[float(r[a]) for a in names] for r in rows], tuple(names)))
-    return DomainKnowledge("attributes", [list(map(float, r)) for r in rows], tuple(f"attribute {i}" for i in range(len(rows[0]))))
+        return with_reader(DomainKnowledge("attributes", torch.tensor([[float(r[a]) for a in names] for r in rows]), tuple(names)))
+    return DomainKnowledge("attributes", torch.tensor([list(map(float, r)) for r in rows]), tuple(f"attribute {i}" for i in range(len(rows[0]))))
 
 # %% ../nbs/06b_niwt.ipynb #99220a39
 class PictureList(Sequence):
@@ -756,12 +763,14 @@ class NIWT(BaseEstimator):
         self.map_ = self.writer_.map  # from words to importances
         self.calibration_ = self.writer_.level  # mean and spread that new scores are given
         rows = self.writer_.rows(known[1])  # words -> importances -> weights
-        self.table_classes_, self.added_ = list(data.classes), {}
+        self.table_classes_ = list(data.classes)
+        self.added_: dict[str, Tensor] = {}
         self.expected_ = expected_share(self.choice_)
         self.seen_, self.unseen_ = ([data.classes[int(c)] for c in ids] for ids in (data.seen, data.unseen))
         head = extend(self.writer_.head, *rows)
         self.blocks_ = [Block((*self.seen_, *self.unseen_), head.weight.detach(), head.bias.detach())]
-        self.preprocess_, self.network_ = probe.preprocess, probe.network
+        self.preprocess_: Any = probe.preprocess
+        self.network_: Any = probe.network
         self.raw_, self.mirrored_ = probe.raw, probe.mirrored
         self.scale_, self.evidence_ = probe.scale, evidence_of(probe)
         return renew(self)
@@ -1090,10 +1099,10 @@ def restore_backbone(
             given = load_backbone(record["name"])
         except NiwtError as e:
             raise NiwtError(f"the network {record['name']!r} cannot be made again ({e}); give it: NIWT.load(folder, backbone=Backbone(...))") from None
-    backbone = as_backbone(given)
-    assert backbone is not None
+    backbone: Any = as_backbone(given)
     if record["preprocess"] is not None:
-        backbone = replace(backbone, preprocess=ImageTransform(**{k: tuple(v) if isinstance(v, list) else v for k, v in record["preprocess"].items()}))
+        colours: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in record["preprocess"].items()}
+        backbone = replace(backbone, preprocess=ImageTransform(**colours))
     trial = trial_of(backbone.preprocess)
     if trial.shape != tensors["trial"].shape or not torch.allclose(trial, tensors["trial"], atol=1e-2):
         off = "another size" if trial.shape != tensors["trial"].shape else f"values that differ by up to {float((trial - tensors['trial']).abs().max()):.3g}"
@@ -1124,10 +1133,11 @@ def load_model(
     tensors, m = load_tensors(path, {"kind": "niwt model"})
     tensors = {k: v.clone() for k, v in tensors.items()}  # where memory begins decides how products round
     if m["format"] > FORMAT:
-        raise NiwtError(f"{os.fspath(folder)!r} was written by niwt_nb {m['niwt_nb']}, whose format this version does not know; install that version or a later one")
+        made = f"{os.fspath(folder)!r} was written by niwt_nb {m['niwt_nb']}"
+        raise NiwtError(f"{made}, whose format this version does not know; install that version or a later one")
     network = restore_backbone(m["backbone"], tensors, backbone)
     model = cls(network, calibrate=Settings(**m["settings"]), **m["params"])
-    model.settings_, model.choice_ = model.calibrate, Choice(Settings(**m["settings"]), pd.DataFrame(), tuple(m["notes"]))
+    model.settings_, model.choice_ = Settings(**m["settings"]), Choice(Settings(**m["settings"]), pd.DataFrame(), tuple(m["notes"]))
     model.expected_, model.table_classes_, model.seen_, model.unseen_ = m["expected"], m["classes"], m["seen"], m["unseen"]
     about = m["knowledge"]
     model.knowledge_ = DomainKnowledge(about["name"], tensors["knowledge"], tuple(about["names"]), reader=load_reader(about["reader"]))
@@ -1157,13 +1167,13 @@ def refit(
         network = backbone.cut(m["backbone"]["layer"], example)
         model.raw_ = network
         model.network_ = scaled_network(network, model.scale_, head, example) if scaled else network
-        measured = scaled_network(network, FeatureScale(model.scale_.mean, model.scale_.scale, False), head, example) if scaled else network
+        measured = scaled_network(network, FeatureScale(tensors["scale.mean"], tensors["scale.scale"], False), head, example) if scaled else network
     about = m["jacobian"]
     mean = tensors["jacobian"]
     jacobian = PooledJacobian(mean[None], mean, about["images"], about["how"], about["layer"], about["tail"])
     seen = Seen(tensors["evidence"][:0], tensors["evidence_labels"][:0], tensors["seen.knowledge"], head, tensors["seen.importance"], jacobian,
                 None if network is None else with_head(measured, head))  # fmt: skip
-    level = ScoreLevel(*(tensors[f"level.{k}"] for k in ("mean", "covariance", "prior")), *m["level"])
+    level = ScoreLevel(tensors["level.mean"], tensors["level.covariance"], tensors["level.prior"], *m["level"])
     ranking = (tensors["ranking.0"], tensors["ranking.1"]) if "ranking.0" in tensors else None
     model.writer_ = Writer(seen, model.settings_, model.map, model.solver, model.seed, (level, ranking))
     model.importance_, model.jacobian_, model.map_, model.calibration_ = seen.importance, jacobian, model.writer_.map, level

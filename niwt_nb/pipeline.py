@@ -550,7 +550,10 @@ def judge_knowledge(
     rows += eszsl["rows"]
     if config.shuffles:
         key = content_hash(model.head_.weight, model.settings_.offset, ready.key, data.get_knowledge(kind).values, config.shuffles)
-        compute = lambda: ({}, {"rows": shuffled_rows(fit(), data, ready.photos.features, config.shuffles)})  # noqa: E731
+
+        def compute() -> tuple[dict[str, Tensor], dict]:
+            return {}, {"rows": shuffled_rows(fit(), data, ready.photos.features, config.shuffles)}
+
         rows += folder.step(f"control-{kind}", key, compute, f"control: shuffled {kind}, {config.shuffles} times")[1]["rows"]
     bare = scores.clone()
     bare[:, data.unseen] -= offset
@@ -769,7 +772,8 @@ ABOUT = {
     "chosen on held-out seen classes. The shuffled control has the knowledge of every class given to another one.",
     "about_compared": "Every method on the same features, split and rule; settings and gamma come from the validation classes (of fine-tuned networks, from a "
     "twin that never saw them). NIWT stands here on the network's last features, where importance is the weight vector; the results above go through "
-    "the importance of the layer that the settings name, and are the same behind the last convolution of most networks. Means over seeds, \u00b1 one standard deviation.",
+    "the importance of the layer that the settings name, and are the same behind the last convolution of most networks. Means over seeds, "
+    "\u00b1 one standard deviation.",
     "about_cases": "Drawn by lot, not picked: right and wrong predictions of unseen and seen classes. The map shows what spoke for the predicted "
     "class. Bars are standard deviations above the usual reading; to the left, what the class depends on and the image does not seem to show; open: "
     "read, but not surely there, or not said of the class.",

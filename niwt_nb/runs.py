@@ -75,7 +75,8 @@ class RunConfig:
     train: str = setting("auto", "network: train all of it from the start; tune: fit the last layer, then fine-tune all of it; "
                          "tail: fine-tune what lies above tune_from; head: fit only the last layer; auto: network for fieldguide, else head")
     guided: bool = setting(True, "train with a head that is made of the first kind of knowledge of the seen classes (train = network or tail)")
-    tune_from: str = setting("", "layer above which the network is fine-tuned, on cached activations (train = tail, compare = all); empty: two thirds of the way to the head (tail), else layer")
+    tune_from: str = setting("", "layer above which the network is fine-tuned, on cached activations (train = tail, compare = all); "
+                             "empty: two thirds of the way to the head (tail), else layer")
     tune_epochs: int = setting(8, "passes over the training images when it is fine-tuned")
     tune_lr: float = setting(2e-4, "largest learning rate then")
     tune_mix: float = setting(0.3, "how much activations of two images are mixed then, parameter of a Beta distribution; 0: not at all")
