@@ -177,7 +177,7 @@ def config_from_dict(
     return replace(base or RunConfig(), **clean)
 
 # %% ../nbs/10a_runs.ipynb #89451159
-FORMAT = 1  # of the run folder; raised when an old folder can no longer be read
+FORMAT = 2  # of the run folder; raised when an old folder can no longer be read
 
 # %% ../nbs/10a_runs.ipynb #cc764e3a
 def config_text(

@@ -138,7 +138,7 @@ def test_a_run_of_another_version(finished, tmp_path, monkeypatch):
     folder = tmp_path / "copy"
     shutil.copytree(finished[0], folder)
     monkeypatch.setattr(runs, "__version__", "9.9.9")
-    with pytest.raises(NiwtError, match=r"was written by niwt_nb \d.* \(format 1\), this is 9\.9\.9"):
+    with pytest.raises(NiwtError, match=r"was written by niwt_nb \d.* \(format 2\), this is 9\.9\.9"):
         run(SMALL, folder)
 
 
