@@ -40,7 +40,7 @@ from .core import NiwtError, atomic_path, check_name, content_hash, import_objec
 from .core import names_of, progress, save_tensors
 from .data import DomainKnowledge, ZeroShotData, first_of_each
 from .evaluate import GZSL, Scaler, ausuc, gzsl, head_scores, metric_row, seen_unseen_curve
-from .export import export_model, export_onnx
+from .export import about_text, as_image_transform, export_model, export_onnx
 from .images import list_pictures, open_image, picture_suffixes
 from .importance import class_importance
 from .mapping import CosineLinearMap, ImportanceMap, KernelRidgeMap, RidgeMap
@@ -764,6 +764,7 @@ class NIWT(BaseEstimator):
         self.calibration_ = self.writer_.level  # mean and spread that new scores are given
         rows = self.writer_.rows(known[1])  # words -> importances -> weights
         self.table_classes_ = list(data.classes)
+        self.words_: DomainKnowledge | None = None
         self.added_: dict[str, Tensor] = {}
         self.expected_ = expected_share(self.choice_)
         self.seen_, self.unseen_ = ([data.classes[int(c)] for c in ids] for ids in (data.seen, data.unseen))
@@ -1071,6 +1072,7 @@ def save_model(
     tensors |= {f"scale.{k}": v for k, v in model.scale_.state_dict().items()}
     tensors |= {f"ranking.{i}": v for i, v in enumerate(writer.ranking or ())}
     tensors |= {f"added.{i}": v for i, v in enumerate(model.added_.values())}
+    tensors |= {} if model.words_ is None else {"words": model.words_.values}
     jacobian = {k: getattr(writer.seen.jacobian, k) for k in ("images", "how", "layer", "tail")}
     manifest = {
         "kind": "niwt model", "format": FORMAT, "niwt_nb": __version__, "backbone": record, "settings": asdict(model.settings_),
@@ -1078,6 +1080,7 @@ def save_model(
         "classes": model.table_classes_, "seen": model.seen_, "unseen": model.unseen_, "added": list(model.added_),
         "blocks": [list(b.names) for b in model.blocks_], "jacobian": jacobian, "level": [writer.level.level, writer.level.spread],
         "knowledge": {"name": known.name, "names": list(known.names), "reader": reader_state(known.reader)},
+        "words": None if model.words_ is None else [model.words_.name, *model.words_.names],
         "mirrored": model.mirrored_, "unit": getattr(model.scale_, "unit", True), "expected": model.expected_, "notes": list(model.choice_.notes),
     }  # fmt: skip
     save_tensors(folder / FILE, tensors, manifest)
@@ -1141,6 +1144,8 @@ def load_model(
     model.expected_, model.table_classes_, model.seen_, model.unseen_ = m["expected"], m["classes"], m["seen"], m["unseen"]
     about = m["knowledge"]
     model.knowledge_ = DomainKnowledge(about["name"], tensors["knowledge"], tuple(about["names"]), reader=load_reader(about["reader"]))
+    words = m["words"]
+    model.words_ = DomainKnowledge(words[0], tensors["words"], tuple(words[1:])) if words else None
     model.added_ = {name: tensors[f"added.{i}"] for i, name in enumerate(m["added"])}
     ids = torch.tensor([m["classes"].index(c) for c in m["seen"]])
     model.scaler_ = Scaler("centre").fit(model.knowledge_.rows(ids))
@@ -1226,8 +1231,8 @@ def export_classifier(
         shipped = BothSides(topped(model.raw_, nn.Sequential(PairMean(), model.scale_, model.head_)))
     with evaluating(shipped):
         if format == "torch":
-            return export_model(shipped, folder, names, example)
+            return export_model(shipped, folder, names, example, model.preprocess_)
         export_onnx(shipped, folder / "model.onnx", example)
     with atomic_path(folder / "classes.json") as tmp:
-        tmp.write_text(json.dumps({"classes": names, "input": list(example.shape[1:])}, indent=1, ensure_ascii=False), encoding="utf-8")
+        tmp.write_text(about_text(names, example.shape[1:], as_image_transform(model.preprocess_)), encoding="utf-8")
     return folder

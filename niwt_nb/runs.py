@@ -21,6 +21,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
+import numpy as np
 import tomli_w
 import torch
 from safetensors import SafetensorError
@@ -52,6 +53,17 @@ def setting(
 ) -> Any:  # a dataclass field
     "A field of a settings class that carries its own explanation."
     return field(default=default, metadata={"help": help})
+
+# %% ../nbs/10a_runs.ipynb #ea725008
+def _is_text(
+    value: str,  # any string
+) -> bool:  # whether it can be written as UTF-8
+    "Whether a string can be written to a file: file names of other encodings cannot; never raises."
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 # %% ../nbs/10a_runs.ipynb #1dfa57fe
 @dataclass(frozen=True)
@@ -96,14 +108,17 @@ class RunConfig:
     seeds: int = setting(1, "seeds of the comparison, counted from seed on (compare = all)")
     shuffles: int = setting(5, "runs of the control with shuffled knowledge that are averaged")
     cases: int = setting(12, "predictions that the report explains")
+    follow_links: bool = setting(False, "read pictures that are links out of the data folder, as in caches and DVC folders")
     skip_broken: bool = setting(False, "leave out images that cannot be read instead of stopping at the first")
     batch_size: int = setting(32, "images at a time")
     preset: str = setting("", "the recipe that these settings came from; its figures are shown beside the result")
     seed: int = setting(0, "every random choice follows from it")
 
     def __post_init__(self) -> None:
+        for name, wanted in get_type_hints(RunConfig).items():
+            object.__setattr__(self, name, typed(name, getattr(self, name), wanted))
         for name, choices in CHOICES.items():
-            check_name(getattr(self, name), choices, name)
+            object.__setattr__(self, name, check_name(getattr(self, name), choices, name))
         for name in ("n_seen", "n_unseen", "image_size", "epochs", "more_epochs", "tune_epochs", "seeds", "batch_size"):
             if getattr(self, name) < 1:
                 raise NiwtError(f"{name} is {getattr(self, name)}, expected at least 1")
@@ -140,26 +155,38 @@ class RunConfig:
 # %% ../nbs/10a_runs.ipynb #fe5f9266
 def typed(
     name: str,  # of the setting, for the message
-    value: Any,  # as TOML or JSON gives it
+    value: Any,  # as TOML, JSON, Python or NumPy gives it
     wanted: Any,  # `str`, `int`, `float`, `bool`, `tuple[x, ...]` or `tuple[x, y]`
 ) -> Any:  # the value as the settings class keeps it
-    "`value` if it is of the type `wanted`; lists become tuples and whole numbers become floats where one is wanted; else `NiwtError`."
+    """`value` if it is of the type `wanted`, else `NiwtError`.
+
+    Lists and arrays become tuples, one value where a list is meant a list of one, paths become text, numbers of NumPy
+    and PyTorch numbers of Python, and whole numbers floats where one is wanted.
+    """
     shown = "a list in brackets" if get_origin(wanted) is tuple else {str: "text", int: "a whole number", float: "a number", bool: "true or false"}[wanted]
     wrong = NiwtError(f"{name} is {value!r}, expected {shown}")
+    if isinstance(value, (np.generic, np.ndarray, Tensor)) or type(value).__module__.split(".")[0] == "pandas":
+        value = value.tolist() if hasattr(value, "tolist") else value
     if get_origin(wanted) is tuple:
+        kinds = get_args(wanted)
+        if isinstance(value, (str, int, float, os.PathLike)) and not isinstance(value, bool) and kinds[-1] is Ellipsis and value != "":
+            value = (value,)
         if not isinstance(value, (list, tuple)):
             raise wrong
-        kinds = get_args(wanted)
         if kinds[-1] is Ellipsis:
             kinds = kinds[:1] * len(value)
         if len(kinds) != len(value):
             raise NiwtError(f"{name} has {len(value)} entries, expected {len(kinds)}")
         return tuple(typed(f"{name}[{i}]", v, k) for i, (v, k) in enumerate(zip(value, kinds, strict=True)))
+    if wanted is str and isinstance(value, os.PathLike):
+        return os.fsdecode(value)
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
         raise wrong
-    return value
+    if wanted is str and not value.isascii() and not _is_text(value):
+        raise NiwtError(f"{name} is {value!r}, which is no text that a file of settings can hold")
+    return wanted(value)
 
 # %% ../nbs/10a_runs.ipynb #946debbf
 def config_from_dict(
@@ -167,14 +194,12 @@ def config_from_dict(
     base: RunConfig | None = None,  # where settings that are not named come from; the defaults if absent
 ) -> RunConfig:  # checked settings
     "Settings from a dictionary; raises `NiwtError` for an unknown name (with its nearest neighbours), a wrong type or an impossible value."
-    hints = get_type_hints(RunConfig)
-    clean = {}
-    for name, value in values.items():
-        if name not in hints:
-            near = nearest_names(name, hints)
-            raise NiwtError(f"unknown setting {name!r}" + (f"; nearest: {', '.join(map(repr, near))}" if near else f"; there are: {', '.join(hints)}"))
-        clean[name] = typed(name, value, hints[name])
-    return replace(base or RunConfig(), **clean)
+    known = RunConfig.__dataclass_fields__
+    for name in values:
+        if name not in known:
+            near = nearest_names(name, known)
+            raise NiwtError(f"unknown setting {name!r}" + (f"; nearest: {', '.join(map(repr, near))}" if near else f"; there are: {', '.join(known)}"))
+    return replace(base or RunConfig(), **values)
 
 # %% ../nbs/10a_runs.ipynb #89451159
 FORMAT = 2  # of the run folder; raised when an old folder can no longer be read

@@ -31,7 +31,7 @@ from .explain import Explainer, check_neurons, choose_words, explain_batch, fit_
 from .explain import peaks, phrase, readable, region, sentence, to_size, trust, weighted_map
 from .fieldguide import ATTRIBUTE_NAMES, ATTRIBUTES, FieldGuideImages, draw_species, field_guide, species_attributes, species_name
 from .importance import class_importance
-from .network import Backbone, CutNetwork, choose_layer, columns_of, cut, extract_features, fit_head, layer_names, load_backbone, with_head
+from .network import Backbone, CutNetwork, choose_layer, columns_of, cut, extract_features, fit_head, layer_names, load_backbone, with_head, in_own_modes
 from .transfer import Balance, ClassDesigner, PooledJacobian, design_class, extend, fit_designer, pooled_jacobian, tail_hash, transfer_weights
 
 # %% ../nbs/09a_workbench.ipynb #0a1973df
@@ -112,6 +112,7 @@ class Workbench:
         return self.columns.tolist().index(self.data.class_id(name)) if self.data.class_id(name) in self.columns.tolist() else -1
 
 # %% ../nbs/09a_workbench.ipynb #5d6f770d
+@in_own_modes
 def as_backbone(
     network: Any,  # a `Backbone`, a cut network, a module, or None for the shipped one
     transform: Callable | None = None,  # PIL image -> (3, H, W) tensor; needed for everything but a `Backbone`
@@ -132,6 +133,7 @@ def as_backbone(
     return cut(network, layer or choose_layer(network, example), example), transform, ()
 
 # %% ../nbs/09a_workbench.ipynb #2c5461d0
+@in_own_modes
 def some_of_each(
     data: ZeroShotData,  # with labels
     indices: Tensor,  # (n,) images to choose from
@@ -141,6 +143,7 @@ def some_of_each(
     return indices if per_class is None else first_of_each(data, indices, data.labels[indices].unique(), per_class)
 
 # %% ../nbs/09a_workbench.ipynb #b688a10a
+@in_own_modes
 def head_for(
     network: CutNetwork,  # with any head
     data: ZeroShotData,  # with its seen classes
@@ -167,6 +170,7 @@ def plain_balance(
     return replace(designer, balance=Balance(None, float(best["offset"]), float(best["H"]), curve))
 
 # %% ../nbs/09a_workbench.ipynb #07c25cce
+@in_own_modes
 def part_network(
     head: nn.Linear,  # to be used
     network: CutNetwork | None = None,  # with any head; None: there is nothing but the head
@@ -177,6 +181,7 @@ def part_network(
     return CutNetwork(nn.Sequential(OrderedDict(tail=nn.Identity(), head=head)), "features", nn.Identity(), nn.Identity(), "head", "features")
 
 # %% ../nbs/09a_workbench.ipynb #5acea39f
+@in_own_modes
 def fit_bench(
     bench: Mapping[str, Any],  # data, knowledge, transform, seen_head, head (None: to be designed), train, train_features, test, features, layers
     network: CutNetwork | None,  # cut where importance is to be read; its head is replaced by `seen_head`
@@ -202,6 +207,7 @@ def fit_bench(
     return made
 
 # %% ../nbs/09a_workbench.ipynb #1a781688
+@in_own_modes
 def open_workbench(
     data: ZeroShotData | None = None,  # None: the field guide
     network: Any = None,  # a `Backbone`, a cut network or a module; None: the shipped network, or the data set's own features
@@ -236,7 +242,7 @@ def open_workbench(
     parts |= {"train": train, "train_features": features[train], "test": test, "features": features[test]}
     first = head if head.out_features == seen else extend(head, head.weight.detach()[:0])
     if first is not head:  # keep the seen rows only; the unseen ones stay as they are
-        first = nn.Linear(head.in_features, seen)
+        first = nn.utils.skip_init(nn.Linear, head.in_features, seen)
         first.load_state_dict({"weight": head.weight.detach()[:seen], "bias": torch.zeros(seen) if head.bias is None else head.bias.detach()[:seen]})
     return fit_bench({**parts, "seen_head": first.requires_grad_(False), "head": None if first is head else head}, cut_network)
 
@@ -249,6 +255,7 @@ def _field_guide_bench(
     return open_workbench(field_guide(), load_backbone(), knowledge=knowledge)
 
 # %% ../nbs/09a_workbench.ipynb #7de97fc0
+@in_own_modes
 def bench_at(
     bench: Workbench,  # at any layer
     layer: str | None,  # None: where it is
@@ -265,6 +272,7 @@ def bench_at(
     return bench.layers[str(layer)]
 
 # %% ../nbs/09a_workbench.ipynb #1027307d
+@in_own_modes
 def layers_of(
     bench: Workbench,  # with a network
     most: int = 5,  # the last so many
@@ -295,6 +303,7 @@ class Reading:
     size: tuple[int, int]  # height and width of the image
 
 # %% ../nbs/09a_workbench.ipynb #0c7819ba
+@in_own_modes
 def read_picture(
     bench: Workbench,  # with a network
     x: Tensor,  # (3, H, W) a picture, preprocessed
@@ -325,6 +334,7 @@ class NeuronStudy:
     predicted: tuple[int, int]  # head row predicted before and after
 
 # %% ../nbs/09a_workbench.ipynb #69de2899
+@in_own_modes
 def study_neurons(
     bench: Workbench,  # with a network
     reading: Reading,  # from `read_picture`
@@ -351,6 +361,7 @@ def study_neurons(
     return NeuronStudy(reading.row, order.tolist(), measure[order].numpy(), best, before[best].numpy(), after[best].numpy(), tuple(off), own, predicted)
 
 # %% ../nbs/09a_workbench.ipynb #7b9d335a
+@in_own_modes
 def names_of(
     bench: Workbench,  # with a network
 ) -> pd.DataFrame:  # a row a neuron, see `name_neurons`
@@ -358,6 +369,7 @@ def names_of(
     return bench.fixed.get("names", lambda: name_neurons(bench.explainer))
 
 # %% ../nbs/09a_workbench.ipynb #f8e95024
+@in_own_modes
 def neuron_label(
     bench: Workbench,  # with a network
     neuron: int,  # which
@@ -378,6 +390,7 @@ class Exciting:
     labels: list[str]  # their classes
 
 # %% ../nbs/09a_workbench.ipynb #0bf056f1
+@in_own_modes
 def exciting_pictures(
     bench: Workbench,  # with a network
     neuron: int,  # which
@@ -399,6 +412,7 @@ def exciting_pictures(
     return Exciting(neuron, index, pictures, list(maps), [readable(bench.data.classes[int(bench.data.labels[i])]) for i in index])
 
 # %% ../nbs/09a_workbench.ipynb #4c356fa3
+@in_own_modes
 def map_effects(
     bench: Workbench,  # any
 ) -> np.ndarray:  # (A, K): change of importance, in spreads, for one spread more of the attribute
@@ -427,6 +441,7 @@ class HeldOut:
     of: int  # of so many
 
 # %% ../nbs/09a_workbench.ipynb #4d2ec091
+@in_own_modes
 def study_held_out(
     bench: Workbench,  # any
     row: int,  # head row of a seen class
@@ -461,6 +476,7 @@ class ExplanationStudy:
     trust: str
 
 # %% ../nbs/09a_workbench.ipynb #cc7d4fde
+@in_own_modes
 def study_explanation(
     bench: Workbench,  # with a network
     x: Tensor,  # (3, H, W) a picture, preprocessed
@@ -505,6 +521,7 @@ class SpeciesStudy:
         return Counter(self.predicted).most_common()
 
 # %% ../nbs/09a_workbench.ipynb #3fa348e2
+@in_own_modes
 def nearest_species(
     bench: Workbench,  # of the field guide
     look: Mapping[str, str],  # group -> value; groups may be open
@@ -520,6 +537,7 @@ def nearest_species(
     return [(row, differ) for _, _, row, differ in sorted(found)[:n]]
 
 # %% ../nbs/09a_workbench.ipynb #3410f353
+@in_own_modes
 def others_right(
     bench: Workbench,  # any
     weight: Tensor,  # (D,) of a new class
@@ -537,6 +555,7 @@ def others_right(
     return float(right.float().mean()), float((right & stays).float().mean())
 
 # %% ../nbs/09a_workbench.ipynb #167125ea
+@in_own_modes
 def new_class_words(
     bench: Workbench,  # with a network
     activation: Tensor,  # (B, K, h, w) of pictures of the class
@@ -552,6 +571,7 @@ def new_class_words(
     return [(bench.explainer.names[a], float(read[0, a]), bool(said[a])) for a in words], weighted_map(activation[:1], gradient[:1])[0].clamp_min(0)
 
 # %% ../nbs/09a_workbench.ipynb #30fcaf6b
+@in_own_modes
 def study_species(
     bench: Workbench,  # of the field guide
     look: Mapping[str, str] | Sequence[str] | str,  # a look, or a sentence for `parse_description`; open groups differ from bird to bird
@@ -595,6 +615,7 @@ class EditStudy:
     nearest: list[tuple[int, float]]  # head rows of the classes with the nearest description, and the cosine
 
 # %% ../nbs/09a_workbench.ipynb #5e56a031
+@in_own_modes
 def known_values(
     bench: Workbench,  # any
     row: int,  # head row
@@ -609,6 +630,7 @@ def known_values(
     return values
 
 # %% ../nbs/09a_workbench.ipynb #213ae3ce
+@in_own_modes
 def study_edit(
     bench: Workbench,  # any
     row: int,  # head row of an unseen class
@@ -638,6 +660,7 @@ def study_edit(
     return EditStudy(row, before, after, taken, [(i, float(cosine[i])) for i in order])
 
 # %% ../nbs/09a_workbench.ipynb #3d449655
+@in_own_modes
 def _rates(
     bench: Workbench,  # any
     scores: Tensor,  # (m, n) of every head row
@@ -675,6 +698,7 @@ class BalanceStudy:
         return self.curve.loc[self.curve["H"].idxmax()]
 
 # %% ../nbs/09a_workbench.ipynb #275aa398
+@in_own_modes
 def balance_scores(
     bench: Workbench,  # any
     new: Tensor,  # (n,) class ids that are described
@@ -685,7 +709,7 @@ def balance_scores(
 ) -> tuple[Tensor, Tensor]:  # scores (m, C) by class id, and the new weights (n, D)
     "Solve the paper's objective for some classes and score images for all."
     at = columns_of(bench.data)[known]
-    part = nn.Linear(bench.seen_head.in_features, len(at)).requires_grad_(False)
+    part = nn.utils.skip_init(nn.Linear, bench.seen_head.in_features, len(at)).requires_grad_(False)
     part.weight.copy_(bench.seen_head.weight[at])
     part.bias.copy_(torch.zeros(len(at)) if bench.seen_head.bias is None else bench.seen_head.bias[at])
     estimator = clone(bench.designer.estimator).fit(bench.knowledge.rows(known), bench.importance[at])
@@ -698,6 +722,7 @@ def balance_scores(
     return out, solved.weight
 
 # %% ../nbs/09a_workbench.ipynb #397b9438
+@in_own_modes
 def study_balance(
     bench: Workbench,  # any
     lam: float = 1e-3,  # weight of the pull towards the mean seen weight
