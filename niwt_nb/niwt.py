@@ -8,10 +8,10 @@ __all__ = ['TRIED', 'IMAGES_OF_EACH', 'JACOBIAN_IMAGES', 'KNOWN_MAPS', 'KNOWN_SO
            'choose', 'linear_of', 'spread_of', 'topped', 'scaled_network', 'own_head', 'Probe', 'one_picture',
            'picture_names', 'picture_batches', 'Block', 'Added', 'as_backbone', 'check_data', 'has_own_head', 'twin_of',
            'choose_with', 'choose_settings', 'class_names', 'as_data', 'as_knowledge', 'PictureList', 'expected_share',
-           'NIWT', 'evidence_of', 'renew', 'look_at', 'name_pictures', 'test_features', 'score_matrix', 'score_data',
-           'table_rows', 'shuffled_rows', 'taught_share', 'add_class', 'remove_class', 'trial_picture', 'trial_of',
-           'body_state', 'backbone_record', 'save_model', 'restore_backbone', 'load_model', 'refit', 'PairMean',
-           'BothSides', 'export_classifier']
+           'NIWT', 'evidence_of', 'renew', 'look_at', 'name_pictures', 'features_to_score', 'score_matrix',
+           'score_data', 'table_rows', 'shuffled_rows', 'taught_share', 'add_class', 'remove_class', 'trial_picture',
+           'trial_of', 'body_state', 'backbone_record', 'save_model', 'restore_backbone', 'load_model', 'refit',
+           'PairMean', 'BothSides', 'export_classifier']
 
 # %% ../nbs/06b_niwt.ipynb #67cd708e
 import copy
@@ -887,7 +887,7 @@ def name_pictures(
     return [[(str(n), float(s)) for n, s in zip(*row, strict=True)] for row in zip(names, best.values.tolist(), strict=True)]
 
 # %% ../nbs/06b_niwt.ipynb #5d2e778b
-def test_features(
+def features_to_score(
     model: NIWT,  # fitted
     data: ZeroShotData,  # with test images
     features: Tensor | None = None,  # (N, D) of every image of `data` as the network gives them, if at hand
@@ -905,14 +905,14 @@ def test_features(
 def score_matrix(
     model: NIWT,  # fitted
     data: ZeroShotData,  # whose classes the model knows
-    features: Tensor | None = None,  # see `test_features`
+    features: Tensor | None = None,  # see `features_to_score`
 ) -> tuple[Tensor, Tensor]:  # calibrated scores (m, C) of the m test images, seen ones first, column c for class id c; labels (m,)
     "Scores of a data set's test images; raises `NiwtError` for a class that the model does not know."
     test, known = torch.cat([data.test_seen, data.test_unseen]), {str(n): i for i, n in enumerate(model.classes_)}
     ids = torch.cat([data.seen, data.unseen])
     place = [known[check_name(data.classes[int(c)], known, "class of this model")] for c in ids]
     out = torch.full((len(test), len(data.classes)), -math.inf)
-    out[:, ids] = model.scores_of(test_features(model, data, features))[:, place]
+    out[:, ids] = model.scores_of(features_to_score(model, data, features))[:, place]
     return out, data.labels[test]
 
 # %% ../nbs/06b_niwt.ipynb #ccd07de8
@@ -943,13 +943,13 @@ def table_rows(
 def shuffled_rows(
     model: NIWT,  # fitted here, not loaded
     data: ZeroShotData,  # that it was fitted on
-    features: Tensor | None = None,  # see `test_features`
+    features: Tensor | None = None,  # see `features_to_score`
     shuffles: int = 5,  # permutations
 ) -> list[dict[str, Any]]:  # two rows as `table_rows` makes them, means over the permutations
     "The control: the same network, measurements and settings, with what is known of other classes."
     if shuffles < 1:
         raise NiwtError(f"shuffles must be at least 1, got {shuffles}")
-    x, runs = test_features(model, data, features), []
+    x, runs = features_to_score(model, data, features), []
     labels = data.labels[torch.cat([data.test_seen, data.test_unseen])]
     for number in range(shuffles):
         wrong = model.knowledge_.shuffled(1000 * model.seed + number)
