@@ -5,11 +5,10 @@
 # %% auto #0
 __all__ = ['minimise', 'SAE', 'violations', 'devise_loss', 'sje_loss', 'ale_loss', 'RankingForm', 'class_means', 'DEM',
            'ClassStandardise', 'ClassNorm', 'seen_head', 'scaled_head', 'HeadBaseline', 'WeightRegression',
-           'cosine_distance', 'ICIS', 'blend_heads', 'NIWT', 'PublishedNIWT', 'Selection', 'head_by_id', 'fit_scores',
+           'cosine_distance', 'ICIS', 'blend_heads', 'PublishedNIWT', 'Selection', 'head_by_id', 'fit_scores',
            'rows_of', 'select', 'Measured', 'Encoded', 'measure', 'shuffled_control', 'baselines', 'compare']
 
 # %% ../nbs/07a_baselines.ipynb #f8b659df
-import copy
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,8 +23,8 @@ from torch import Tensor, nn
 from .core import NiwtError, check_name, content_hash, progress
 from .data import ZeroShotData
 from .evaluate import ESZSL, Baseline, Scaler, ausuc, chance, choose_gamma, gzsl, metric_rows, ridge_solve
-from .mapping import CosineLinearMap, KernelRidgeMap
-from .network import fit_head, in_own_modes, seeded_in_turn
+from .mapping import CosineLinearMap
+from .network import fit_head, in_own_modes
 from .transfer import score_level, solve_reference
 
 # %% ../nbs/07a_baselines.ipynb #99d902e0
@@ -396,63 +395,6 @@ def blend_heads(
     out.bias.copy_(share * means[0] + (1 - share) * means[1])
     return out
 
-# %% ../nbs/07a_baselines.ipynb #6226f5f1
-class NIWT(HeadBaseline):
-    "NIWT at the last layer: a map from knowledge to head rows, new rows levelled to the seen ones. `map_`, `level_`."
-
-    def __init__(
-        self,
-        alpha: float = 0.1,  # ridge of the map, see `KernelRidgeMap`
-        kernel: str = "rbf",  # of the map: "rbf" or "linear"
-        width: float = 3.0,  # of the Gaussian kernel
-        loudness: float | None = 1.0,  # spread of new scores relative to the seen ones'; None: rows keep the length that was predicted
-        offset: float = 0.0,  # added to the biases of new rows; `select` puts its gamma here
-        l2: float = 1e-4,  # penalty of the seen head, see `fit_head`
-        features: str = "standard",  # how features are scaled, see `Scaler`
-        knowledge: str = "centre",  # how knowledge is scaled
-        head: nn.Linear | None = None,  # the network's own head for the seen classes, in the order of their ids; None: `fit_head`
-        blend: float = 1.0,  # share of `head` in the rows; the rest comes from `fit_head`, at the same spread of scores
-        pull: float = 0.0,  # how far seen rows are pulled towards what the map predicts for them; 0: they stay as they are
-        ranked: float = 0.0,  # share of a linear map that is trained to rank classes on the features, as ALE is, beside the regression
-    ) -> None:
-        self.alpha, self.kernel, self.width, self.loudness, self.offset = alpha, kernel, width, loudness, offset
-        self.l2, self.features, self.knowledge, self.head, self.blend = l2, features, knowledge, head, blend
-        self.pull, self.ranked = pull, ranked
-
-    def _fit(self, x: Tensor, k: Tensor, targets: Tensor) -> None:
-        own = None if self.head is None or self.blend <= 0 else scaled_head(self.head, self.scale_features_, len(k))
-        fitted = seen_head(x, targets, self.l2) if own is None or self.blend < 1 else own
-        self.head_ = fitted if own is None or own is fitted else blend_heads(own, fitted, x, self.blend)
-        self.level_ = score_level(self.head_, x)
-        self._fit_rows(k, self.head_.weight.detach())
-        self.form_ = None
-        if self.ranked:
-            ranking = RankingForm("ale", epochs=16)
-            with seeded_in_turn(ranking.seed):
-                ranking._fit(nn.functional.normalize(x), k, targets)
-            self.form_ = k.mean(0), ranking.form_ * self.level_.spread / self.level_.spreads(self.level_.prior + (k - k.mean(0)) @ ranking.form_.T).mean()
-        if self.pull or self.ranked:
-            self.head_ = copy.deepcopy(self.head_).requires_grad_(False)
-            weight, bias = self._mixed(k, self.head_.weight * (1 - self.pull), self.head_.bias * (1 - self.pull), self.pull, 0.0)
-            self.head_.weight.copy_(weight)
-            self.head_.bias.copy_(bias)
-
-    def _mixed(self, k: Tensor, weight: Tensor | float, bias: Tensor | float, share: float, offset: float) -> tuple[Tensor, Tensor]:
-        "Rows and biases: what is given, plus `share` of the map's rows, and both mixed with the ranking map's."
-        mapped, level = self.level_.apply(self.map_.predict(k), self.loudness, offset)
-        weight, bias = weight + share * mapped, bias + share * level
-        if self.form_ is None:
-            return weight, bias
-        ranked = (k - self.form_[0]) @ self.form_[1].T
-        return (1 - self.ranked) * weight + self.ranked * ranked, (1 - self.ranked) * bias - self.ranked * (ranked @ self.level_.mean)
-
-    def _fit_rows(self, k: Tensor, rows: Tensor) -> None:
-        self.map_ = KernelRidgeMap(self.alpha, self.kernel, self.width, unit=False).fit(k, rows)
-
-    def _rows(self, k: Tensor) -> Tensor:
-        weight, bias = self._mixed(k, 0.0, 0.0, 1.0, 0.0)
-        return torch.cat([weight, bias[:, None] + self.offset], 1)
-
 # %% ../nbs/07a_baselines.ipynb #a019e8b2
 class _LastLayer:
     "The last layer as a network that `solve_reference` can differentiate: importance equals the weights."
@@ -475,7 +417,7 @@ class PublishedNIWT(HeadBaseline):
         features: str = "standard",  # how features are scaled, see `Scaler`
         knowledge: str = "none",  # how knowledge is scaled
         seed: int = 0,  # initial weights and batches
-        head: nn.Linear | None = None,  # the network's own head, see `NIWT`
+        head: nn.Linear | None = None,  # the network's own head, see `HeadBaseline`
     ) -> None:
         self.epochs, self.map_lr, self.lam, self.lr, self.max_steps = epochs, map_lr, lam, lr, max_steps
         self.l2, self.features, self.knowledge, self.seed, self.head = l2, features, knowledge, seed, head
@@ -496,7 +438,7 @@ class Selection:
     "Settings chosen on validation classes."
 
     estimator: Baseline  # not fitted, with the chosen settings
-    gamma: float  # the calibration chosen with them; 0 for a method with an `offset`, which takes it
+    gamma: float  # the calibration chosen with them
     curve: pd.DataFrame = field(repr=False)  # one row a combination: its settings, H, S, U, T1, AUSUC, gamma, seconds
 
 # %% ../nbs/07a_baselines.ipynb #8b2c85b4
@@ -573,8 +515,6 @@ def select(
             best = len(rows) - 1
     assert best is not None
     chosen, gamma = clone(estimator).set_params(**list(ParameterGrid(dict(grid)))[best]), rows[best]["gamma"]
-    if "offset" in chosen.get_params():  # this method can keep the balance in its own biases
-        chosen, gamma = chosen.set_params(offset=chosen.offset + gamma), 0.0
     return Selection(chosen, gamma, pd.DataFrame(rows))
 
 # %% ../nbs/07a_baselines.ipynb #711f847b

@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['TRIED', 'IMAGES_OF_EACH', 'JACOBIAN_IMAGES', 'KNOWN_MAPS', 'KNOWN_SOLVERS', 'FILE', 'ABOUT_FILE', 'FORMAT',
            'Settings', 'FeatureScale', 'Seen', 'make_map', 'feature_network', 'Writer', 'best_offset', 'Choice',
-           'choose', 'linear_of', 'spread_of', 'scaled_network', 'own_head', 'Probe', 'one_picture', 'picture_names',
-           'picture_batches', 'Block', 'Added', 'as_backbone', 'check_data', 'twin_of', 'choose_settings',
-           'class_names', 'as_data', 'as_knowledge', 'PictureList', 'expected_share', 'NIWT', 'evidence_of', 'renew',
-           'look_at', 'name_pictures', 'score_matrix', 'score_data', 'taught_share', 'add_class', 'remove_class',
-           'trial_picture', 'trial_of', 'body_state', 'backbone_record', 'save_model', 'restore_backbone', 'load_model',
-           'refit', 'export_classifier']
+           'choose', 'linear_of', 'spread_of', 'topped', 'scaled_network', 'own_head', 'Probe', 'one_picture',
+           'picture_names', 'picture_batches', 'Block', 'Added', 'as_backbone', 'check_data', 'has_own_head', 'twin_of',
+           'choose_with', 'choose_settings', 'class_names', 'as_data', 'as_knowledge', 'PictureList', 'expected_share',
+           'NIWT', 'evidence_of', 'renew', 'look_at', 'name_pictures', 'features_to_score', 'score_matrix',
+           'score_data', 'table_rows', 'shuffled_rows', 'taught_share', 'add_class', 'remove_class', 'trial_picture',
+           'trial_of', 'body_state', 'backbone_record', 'save_model', 'restore_backbone', 'load_model', 'refit',
+           'PairMean', 'BothSides', 'export_classifier']
 
 # %% ../nbs/06b_niwt.ipynb #67cd708e
 import copy
@@ -28,17 +29,17 @@ import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import BaseEstimator
 from sklearn.model_selection import ParameterGrid
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from . import __version__
-from .baselines import RankingForm, blend_heads, rows_of
+from .baselines import RankingForm, blend_heads, rows_of, scaled_head
 from .core import NiwtError, atomic_path, check_name, content_hash, import_object, load_tensors
 from .core import names_of, progress, save_tensors
 from .data import DomainKnowledge, ZeroShotData, first_of_each
-from .evaluate import GZSL, Scaler, ausuc, gzsl, head_scores, seen_unseen_curve
+from .evaluate import GZSL, Scaler, ausuc, gzsl, head_scores, metric_row, seen_unseen_curve
 from .export import about_text, as_image_transform, export_model, export_onnx
 from .images import list_pictures, open_image, picture_suffixes
 from .importance import class_importance
@@ -78,16 +79,21 @@ KNOWN_SOLVERS = ("auto", "closed", "lbfgs", "reference")
 
 # %% ../nbs/06b_niwt.ipynb #1c4e569a
 class FeatureScale(nn.Module):
-    "Standardise features by the training images' statistics and bring each image's to length sqrt(D)."
+    "Standardise features by the training images' statistics and perhaps bring each image's to length sqrt(D)."
+
+    mean: Tensor
+    scale: Tensor
 
     def __init__(
         self,
         mean: Tensor,  # (D,) of the training images
         scale: Tensor,  # (D,) their spread
+        unit: bool = True,  # one length for all
     ) -> None:
         super().__init__()
         self.register_buffer("mean", mean)
         self.register_buffer("scale", scale)
+        self.unit = unit
 
     def forward(
         self,
@@ -95,7 +101,7 @@ class FeatureScale(nn.Module):
     ) -> Tensor:  # (B, D)
         "Scaled features."
         x = (x - self.mean) / self.scale
-        return nn.functional.normalize(x) * x.shape[1] ** 0.5
+        return nn.functional.normalize(x) * x.shape[1] ** 0.5 if self.unit else x
 
 # %% ../nbs/06b_niwt.ipynb #d644bd64
 @dataclass(frozen=True, eq=False)
@@ -110,6 +116,7 @@ class Seen:
     jacobian: PooledJacobian  # importance = jacobian @ weights
     network: CutNetwork | None = None  # for solvers that run it
     images: Tensor | None = None  # (M, 3, H, W), for the reference solver
+    scaled: bool = False  # the features are standardised already
 
 # %% ../nbs/06b_niwt.ipynb #e0b4869a
 def make_map(
@@ -161,6 +168,8 @@ class Writer:
         "The mean knowledge and the linear map (D, A) that ranks the seen images, at the seen spread."
         k, x = self.seen.knowledge, self.seen.features
         mean, spread = x.mean(0), x.std(0).clamp_min(1e-12)
+        if self.seen.scaled:
+            mean, spread = torch.zeros_like(mean), torch.ones_like(spread)
         form = RankingForm("ale", epochs=16, features="none", knowledge="none")
         form.fit(nn.functional.normalize((x - mean) / spread), self.seen.rows, k)
         middle, matrix = k.mean(0), form.form_ / spread[:, None]
@@ -179,6 +188,11 @@ class Writer:
         network = self.seen.network or feature_network(self.seen.head)
         return transfer_weights(network, demand, where, self.solver, seed=self.seed).weight
 
+    def _levelled(self, knowledge: Tensor) -> tuple[Tensor, Tensor]:
+        "Rows and biases with the seen scores' mean and spread; the paper's solver leaves them as solved, with bias 0."
+        weight = self._solved(knowledge)
+        return (weight, torch.zeros(len(weight))) if self.solver == "reference" else self.level.apply(weight)
+
     def _mixed(self, knowledge: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
         "Rows and biases of classes with `knowledge`, mixed with the ranking map's."
         if self.ranking is None:
@@ -193,7 +207,7 @@ class Writer:
         old, pull, known = self.seen.head, self.settings.pull, self.seen.knowledge
         weight, bias = old.weight.detach() * (1 - pull), old.bias.detach() * (1 - pull)
         if pull:
-            mapped, level = self.level.apply(self._solved(known))
+            mapped, level = self._levelled(known)
             weight, bias = weight + pull * mapped, bias + pull * level
         weight, bias = self._mixed(known, weight, bias)
         return replace_classes(old, range(len(weight)), weight, bias)
@@ -203,7 +217,7 @@ class Writer:
         knowledge: Tensor,  # (n, A) scaled domain knowledge
     ) -> tuple[Tensor, Tensor]:  # weight (n, D), bias (n,)
         "Weights and biases of classes with `knowledge`, offset included."
-        weight, bias = self._mixed(knowledge, *self.level.apply(self._solved(knowledge)))
+        weight, bias = self._mixed(knowledge, *self._levelled(knowledge))
         return weight, bias + self.settings.offset
 
 # %% ../nbs/06b_niwt.ipynb #25ffde22
@@ -221,7 +235,7 @@ def best_offset(
         return float(best.gamma), float(best.H)
     table = gzsl(scores, labels, seen, unseen, float(best.gamma)).per_class
     accuracy = table.accuracy[table.group == "unseen"].dropna()
-    near = curve[curve.H >= best.H - accuracy.sem()] if len(accuracy) > 1 else curve.loc[[curve.H.idxmax()]]
+    near = curve[curve.H.ge(best.H - accuracy.sem())] if len(accuracy) > 1 else curve.loc[[curve.H.idxmax()]]
     chosen = near.loc[near.gamma.idxmax()]
     return float(chosen.gamma), float(chosen.H)
 
@@ -281,6 +295,17 @@ def spread_of(
     return torch.where(spread > 0, spread, 1.0)
 
 # %% ../nbs/06b_niwt.ipynb #fa7d1c2c
+def topped(
+    network: CutNetwork,  # not changed
+    top: nn.Module,  # features -> scores
+) -> nn.Module:  # the model, all but the last layer shared with `network`
+    "A network with any module in place of its last layer."
+    model = with_head(network, nn.Linear(network.head.in_features, 1)).model  # new on the path to the head
+    above, _, name = network.head_name.rpartition(".")
+    model.get_submodule(above)._modules[name] = top
+    return model
+
+# %% ../nbs/06b_niwt.ipynb #185c206e
 def scaled_network(
     network: CutNetwork,  # not changed
     scale: nn.Module,  # features -> features
@@ -288,19 +313,16 @@ def scaled_network(
     example: Tensor,  # (2, 3, H, W) preprocessed images
 ) -> CutNetwork:  # cut at the same layer; its tail ends with `scale`
     "Put a module between features and head; everything but the last layer is shared with `network`."
-    model = with_head(network, nn.Linear(network.head.in_features, 1)).model  # new on the path to the head
-    above, _, name = network.head_name.rpartition(".")
-    model.get_submodule(above)._modules[name] = nn.Sequential(scale, head)
-    return cut(model, network.layer, example)
+    return cut(topped(network, nn.Sequential(scale, head)), network.layer, example)
 
 # %% ../nbs/06b_niwt.ipynb #33f436b7
 def own_head(
-    network: CutNetwork,  # with any head
+    head: nn.Linear,  # of a network
     classes: Sequence[str],  # names of the head's classes, where known
     data: ZeroShotData,  # with its seen classes
 ) -> nn.Linear | None:  # a row a seen class, in the order of `data.seen`; None: the head is of other classes
-    "The network's own rows for the seen classes of `data`, if it has them all."
-    wanted, head = [data.classes[int(c)] for c in data.seen], network.head
+    "A network's own rows for the seen classes of `data`, if it has them all."
+    wanted = [data.classes[int(c)] for c in data.seen]
     if not classes and head.out_features != len(wanted):
         return None
     names = list(classes) or wanted
@@ -315,28 +337,51 @@ class Probe:
 
     def __init__(
         self,
-        backbone: Backbone | None,  # None: `data.features` are the features
+        backbone: Backbone | nn.Linear | None,  # None or a head: `data.features` are the features
         data: ZeroShotData,  # labels and splits
         layer: str | None = None,  # where importance is read; None: the backbone's own
         features: Tensor | None = None,  # (N, D) of every image of `data` as the network gives them, if at hand
         quiet: bool = True,  # no progress bars
+        keep_rows: bool = True,  # an own head stays as it is; False: it may be mixed, on standardised features
     ) -> None:
-        "Look at the training images; raises `NiwtError` for a network that does not take them."
+        "Look at the training images; raises `NiwtError` for a network or a head that does not take them."
         self.data, self.quiet, self.given = data, quiet, features
-        self.preprocess = None if backbone is None else backbone.preprocess
-        if backbone is None and features is None and data.features is None:
+        self.kept: dict[Any, Any] = {}
+        self.preprocess: Callable | None = None
+        self.network: CutNetwork | None = None
+        self.own: nn.Linear | None = None
+        if isinstance(backbone, Backbone):
+            self.preprocess = backbone.preprocess
+            self.network = backbone.cut(layer, self.pictures(data.train[:2]))
+            self.own = own_head(self.network.head, backbone.classes, data)
+        elif features is None and data.features is None:
             raise NiwtError(f"data set {data.name!r} has no features; give a backbone to make them with, such as load_backbone('resnet50')")
-        self.network = None if backbone is None else backbone.cut(layer, self.pictures(data.train[:2]))
-        self.own = None if self.network is None else own_head(self.network, backbone.classes, data)  # type: ignore[union-attr]
-        self.scale: nn.Module = nn.Identity()
-        raw = self.look(data.train)
+        elif backbone is not None:
+            self.own = own_head(backbone, (), data)
+            if self.own is None:
+                raise NiwtError(f"the head has {backbone.out_features} rows for {len(data.seen)} seen classes of {data.name!r}")
+        self.raw, self.scale = self.network, nn.Identity()  # type: Any, Any
+        self.mirrored = self.network is not None and not (keep_rows and self.own is not None)
+        self._scale_features(self.look(data.train), keep_rows)
+        self.rows = columns_of(data)[data.labels[data.train]]
+
+    def _scale_features(self, raw: Tensor, keep_rows: bool) -> None:
+        "Set `features`, and put the scale that they need into the network."
+        if self.own is not None and self.own.in_features != raw.shape[1]:
+            raise NiwtError(f"the head reads {self.own.in_features} features, there are {raw.shape[1]}")
         if self.own is None:
             self.scale = FeatureScale(raw.mean(0), spread_of(raw))
-        self.features, self.rows = self.scale(raw), columns_of(data)[data.labels[data.train]]
-        if self.own is None and self.network is not None:
-            head = nn.Linear(raw.shape[1], len(data.seen))
-            self.network = scaled_network(self.network, self.scale, head, self.pictures(data.train[:2]))
-        self.kept: dict[Any, Any] = {}
+        elif not keep_rows:
+            scaler = Scaler("standard").fit(raw)
+            self.scale = FeatureScale(scaler.mean_, scaler.scale_, unit=False)
+            self.own = scaled_head(self.own, scaler, len(self.data.seen))
+        self.features = self.scale(raw)
+        self.measured = self.network
+        if self.raw is not None and isinstance(self.scale, FeatureScale):
+            head = nn.Linear(raw.shape[1], len(self.data.seen)) if self.own is None else self.own
+            example, plain = self.pictures(self.data.train[:2]), FeatureScale(self.scale.mean, self.scale.scale, unit=False)
+            self.network = scaled_network(self.raw, self.scale, head, example)
+            self.measured = scaled_network(self.raw, plain, head, example)
 
     def pictures(self, index: Tensor) -> Tensor:
         "Preprocessed images (n, 3, H, W)."
@@ -348,8 +393,11 @@ class Probe:
         given = self.data.features if self.given is None and self.network is None else self.given
         if given is not None:
             return self.scale(given[index].float())
-        assert self.network is not None and self.preprocess is not None
-        return extract_features(self.network, self.data, index, self.preprocess, quiet=self.quiet)
+        look = self.preprocess
+        assert self.raw is not None and look is not None
+        views = [look, lambda image: look(image).flip(2)][: 2 if self.mirrored else 1]
+        found = [extract_features(self.raw, self.data, index, view, quiet=self.quiet) for view in views]
+        return self.scale(torch.stack(found).mean(0))
 
     def head(self, settings: Settings) -> nn.Linear:
         "The seen classes' head for some settings: the network's own, one that is fitted here, or a mixture of the two."
@@ -364,12 +412,12 @@ class Probe:
     def jacobian(self) -> PooledJacobian:
         "G on some training images, drawn evenly from all classes; the identity where there is no network."
         if "jacobian" not in self.kept:
-            if self.network is None:
+            if self.measured is None:
                 eye = torch.eye(self.features.shape[1])
                 tail = tail_hash(feature_network(nn.Linear(len(eye), 1)))
                 self.kept["jacobian"] = PooledJacobian(eye[None], eye, 1, "identity", "features", tail)
             else:
-                self.kept["jacobian"] = pooled_jacobian(self.network, self.some_pictures(), each=False, quiet=self.quiet)
+                self.kept["jacobian"] = pooled_jacobian(self.measured, self.some_pictures(), each=False, quiet=self.quiet)
         return self.kept["jacobian"]
 
     def some_pictures(self) -> Tensor:
@@ -382,9 +430,9 @@ class Probe:
         jacobian = self.jacobian()
         if jacobian.how in ("identity", "affine"):
             return head.weight.detach() @ jacobian.mean.T
-        assert self.network is not None and self.preprocess is not None
+        assert self.measured is not None and self.preprocess is not None
         some = first_of_each(self.data, self.data.train, self.data.seen, IMAGES_OF_EACH)
-        network = with_head(self.network, head)
+        network = with_head(self.measured, head)
         return class_importance(network, self.data, some, self.preprocess, columns=self.data.seen, quiet=self.quiet).mean
 
     def seen(self, settings: Settings, knowledge: Tensor, solver: str = "auto") -> Seen:
@@ -394,11 +442,12 @@ class Probe:
         if key not in self.kept:
             self.kept[key] = self.importance(head)
         images = self.some_pictures() if solver == "reference" and self.network is not None else None
-        network = None if self.network is None else with_head(self.network, head)
+        network = None if self.measured is None else with_head(self.measured, head)
         jacobian = self.jacobian()
         if solver == "lbfgs" and not len(jacobian.each):
             jacobian = self.kept["jacobian"] = pooled_jacobian(network, self.some_pictures(), quiet=self.quiet)
-        return Seen(self.features, self.rows, knowledge, head, self.kept[key], jacobian, network, images)
+        scaled = isinstance(self.scale, FeatureScale)
+        return Seen(self.features, self.rows, knowledge, head, self.kept[key], jacobian, network, images, scaled)
 
 # %% ../nbs/06b_niwt.ipynb #48eaa583
 def one_picture(
@@ -488,10 +537,10 @@ class Added:
 
 # %% ../nbs/06b_niwt.ipynb #4e5e83e9
 def as_backbone(
-    backbone: Any,  # a `Backbone`, a name for `load_backbone`, or None
-) -> Backbone | None:  # None: the data set's own features
+    backbone: Any,  # a `Backbone`, a name for `load_backbone`, a head (`nn.Linear`), or None
+) -> Backbone | nn.Linear | None:  # None or a head: the features are the data set's own
     "A network with its preprocessing; raises `NiwtError` for a bare module, which does not say how it wants its pictures."
-    if backbone is None or isinstance(backbone, Backbone):
+    if backbone is None or isinstance(backbone, (Backbone, nn.Linear)):
         return backbone
     if isinstance(backbone, str):
         return load_backbone(backbone)
@@ -511,43 +560,68 @@ def check_data(
     return known
 
 # %% ../nbs/06b_niwt.ipynb #82fdafd4
+def has_own_head(
+    backbone: Backbone | nn.Linear | None,  # a network, a head, or neither
+    data: ZeroShotData,  # with its seen classes
+) -> bool:  # whether it scores the seen classes already
+    "Whether there is an own head that counts."
+    if isinstance(backbone, nn.Linear):
+        return True
+    if backbone is None:
+        return False
+    example = torch.stack([backbone.preprocess(data.images[int(i)]) for i in data.train[:2]])
+    return own_head(backbone.cut(None, example).head, backbone.classes, data) is not None
+
+# %% ../nbs/06b_niwt.ipynb #502d728f
 def twin_of(
-    backbone: Backbone | None,  # perhaps with a twin
+    backbone: Backbone | nn.Linear | None,  # perhaps with a twin
     part: ZeroShotData,  # the validation problem
-) -> Backbone | None:  # the twin if it was trained on exactly the classes that `part` learns from, else the network itself
-    "The network that settings are chosen with."
+) -> Backbone | nn.Linear | None:  # the twin if it was trained on exactly the classes that `part` learns from, else the network itself
+    "The network that settings are chosen with; a head that was learned on more classes has no place there."
+    if isinstance(backbone, nn.Linear):
+        told = "give calibrate=choose_settings(model, data, features, (twin, its features)), or calibrate=False"
+        raise NiwtError(f"settings for a head of all seen classes are chosen with a twin that did not learn the validation classes; {told}")
     if backbone is None or backbone.twin is None:
         return backbone
     return backbone.twin if set(backbone.twin.classes) == {part.classes[int(c)] for c in part.seen} else backbone
+
+# %% ../nbs/06b_niwt.ipynb #6afa4b1d
+def choose_with(
+    model: "NIWT",  # unfitted
+    part: ZeroShotData,  # the validation problem
+    probe: Probe,  # a network on its training images
+    trained_on: bool = False,  # the network knows the classes that play unseen
+    grid: Mapping[str, Sequence[Any]] | None = None,  # settings to try; None: those of `TRIED` that fit
+) -> Choice:  # see `choose`
+    "Choose settings on a validation problem that a network has looked at."
+    known = part.get_knowledge(model.knowledge)
+    scaler = Scaler("centre").fit(known.rows(part.seen))
+    table = [scaler.transform(known.rows(ids)) for ids in (part.seen, part.unseen)]
+    kind = "fitted" if probe.own is None else "kept" if model.keep_rows else "mixed"
+    options = {"kind": model.map, "solver": model.solver, "seed": model.seed, "trained_on": trained_on}
+    test = probe.look(torch.cat([part.test_seen, part.test_unseen]))
+    return choose(lambda settings: probe.seen(settings, table[0], model.solver), part, test, table[1], grid or TRIED[kind], options)
 
 # %% ../nbs/06b_niwt.ipynb #7e144981
 def choose_settings(
     model: "NIWT",  # unfitted
     data: ZeroShotData,  # the whole data set
     features: Tensor | None = None,  # (N, D) of every image of `data`, if at hand
+    validation: tuple[Any, Tensor | None] | None = None,  # a twin, or its head, and its features of `data.validation(model.seed)`, if at hand
 ) -> Choice:  # with notes about what could not be done
     "Choose on validation classes, seen by a twin of the network that never saw them where there is one."
-    if isinstance(model.calibrate, Settings):
-        return Choice(model.calibrate, pd.DataFrame(), ())
-    backbone = as_backbone(model.backbone)
-    val = data.val_classes
+    if isinstance(model.calibrate, (Choice, Settings)):
+        return model.calibrate if isinstance(model.calibrate, Choice) else Choice(model.calibrate, pd.DataFrame())
+    backbone, val = as_backbone(model.backbone), data.val_classes
     if not model.calibrate or not 1 < len(val) < len(data.seen) - 1:
         few = () if not model.calibrate else (f"{len(val)} validation classes of {len(data.seen)} seen ones are too few to choose settings on",)
-        own = backbone is not None and own_head(backbone.cut(), backbone.classes, data) is not None
-        return Choice(Settings(keep=own and model.keep_rows), pd.DataFrame(), few)
+        return Choice(Settings(keep=has_own_head(backbone, data) and model.keep_rows), pd.DataFrame(), few)
     part = data.validation(model.seed)
-    twin = twin_of(backbone, part)
-    rows = None if features is None else features[rows_of(part, data)]
-    probe = Probe(twin, part, model.layer, rows, model.quiet)
-    known = data.get_knowledge(model.knowledge)
-    scaler = Scaler("centre").fit(known.rows(part.seen))
-    table = [scaler.transform(known.rows(ids)) for ids in (part.seen, part.unseen)]
+    twin, rows = validation or (twin_of(backbone, part), None if features is None else features[rows_of(part, data)])
+    probe = Probe(twin, part, model.layer, rows, model.quiet, model.keep_rows)
     trained_on = probe.own is not None and twin is backbone
-    grid = TRIED["fitted" if probe.own is None else "kept" if model.keep_rows else "mixed"]
-    options = {"kind": model.map, "solver": model.solver, "seed": model.seed, "trained_on": trained_on}
-    test = probe.look(torch.cat([part.test_seen, part.test_unseen]))
-    found = choose(lambda settings: probe.seen(settings, table[0], model.solver), part, test, table[1], grid, options)
     biased = "the network has seen the validation classes, so the balance of seen and unseen that was chosen on them is uncertain"
+    found = choose_with(model, part, probe, trained_on)
     return replace(found, notes=(biased,)) if trained_on else found
 
 # %% ../nbs/06b_niwt.ipynb #b5cddb1f
@@ -589,7 +663,7 @@ def as_data(
     unseen = [i for i in range(len(names)) if i not in set(seen)]
     known = as_knowledge(knowledge, names, seen)
     every = torch.arange(len(images))
-    parts = {"train": every, "test_seen": every[:0], "test_unseen": every[:0], "need_test": False}
+    parts: dict[str, Any] = {"train": every, "test_seen": every[:0], "test_unseen": every[:0], "need_test": False}
     return ZeroShotData("your data", tuple(names), images, torch.tensor(ids), torch.tensor(seen), torch.tensor(unseen, dtype=torch.long),
                         knowledge={known.name: known}, **parts)  # fmt: skip
 
@@ -612,8 +686,8 @@ def as_knowledge(
         gaps = [(c, a) for c, r in zip(classes, rows, strict=True) for a in names if a not in r]
         if gaps:
             raise NiwtError(f"class {gaps[0][0]!r} has no value for {gaps[0][1]!r}; every class needs the same attributes")
-        return with_reader(DomainKnowledge("attributes", [[float(r[a]) for a in names] for r in rows], tuple(names)))
-    return DomainKnowledge("attributes", [list(map(float, r)) for r in rows], tuple(f"attribute {i}" for i in range(len(rows[0]))))
+        return with_reader(DomainKnowledge("attributes", torch.tensor([[float(r[a]) for a in names] for r in rows]), tuple(names)))
+    return DomainKnowledge("attributes", torch.tensor([list(map(float, r)) for r in rows]), tuple(f"attribute {i}" for i in range(len(rows[0]))))
 
 # %% ../nbs/06b_niwt.ipynb #99220a39
 class PictureList(Sequence):
@@ -654,14 +728,14 @@ class NIWT(BaseEstimator):
 
     def __init__(
         self,
-        backbone: Any = None,  # `Backbone`, or a name for `load_backbone`; None: the data set's own features
+        backbone: Any = None,  # `Backbone`, or a name for `load_backbone`; None or a head (`nn.Linear`): the features are the data set's own
         layer: str | None = None,  # whose channels are the neurons; None: the backbone's own
         knowledge: str | None = None,  # kind of domain knowledge; None: the first
         map: str = "auto",  # from knowledge to importance: "auto", "kernel", "ridge" or "cosine"
         solver: str = "auto",  # "auto" or "closed", "lbfgs", or "reference", the paper's
-        calibrate: bool | Settings = True,  # choose settings on validation classes; False: defaults; or settings that were chosen before
+        calibrate: bool | Settings | Choice = True,  # choose settings on validation classes; False: defaults; or what was chosen before
         seed: int = 0,  # of everything random
-        keep_rows: bool = True,  # a network's own rows for the seen classes stay as they are
+        keep_rows: bool = True,  # a network's own rows for the seen classes stay as they are; else pictures are seen from both sides, too
         quiet: bool = True,  # no progress bars
     ) -> None:
         self.backbone, self.layer, self.knowledge, self.map, self.solver = backbone, layer, knowledge, map, solver
@@ -679,7 +753,8 @@ class NIWT(BaseEstimator):
         self.choice_ = choose_settings(self, data, features)  # on validation classes, nothing else
         self.settings_ = self.choice_.settings
         self.scaler_ = Scaler("centre").fit(self.knowledge_.rows(data.seen))  # what seen classes have in common says nothing
-        probe = Probe(as_backbone(self.backbone), data, self.layer, features, self.quiet)  # cut the network, look at the training images
+        look = (self.layer, features, self.quiet, self.keep_rows)
+        probe = Probe(as_backbone(self.backbone), data, *look)  # cut the network, look at the training images
         known = [self.scaler_.transform(self.knowledge_.rows(ids)) for ids in (data.seen, data.unseen)]
         seen = probe.seen(self.settings_, known[0], self.solver)
         self.importance_ = seen.importance  # (S, K): which neurons matter to each seen class
@@ -688,12 +763,16 @@ class NIWT(BaseEstimator):
         self.map_ = self.writer_.map  # from words to importances
         self.calibration_ = self.writer_.level  # mean and spread that new scores are given
         rows = self.writer_.rows(known[1])  # words -> importances -> weights
-        self.table_classes_, self.added_, self.words_ = list(data.classes), {}, None
+        self.table_classes_ = list(data.classes)
+        self.words_: DomainKnowledge | None = None
+        self.added_: dict[str, Tensor] = {}
         self.expected_ = expected_share(self.choice_)
         self.seen_, self.unseen_ = ([data.classes[int(c)] for c in ids] for ids in (data.seen, data.unseen))
         head = extend(self.writer_.head, *rows)
         self.blocks_ = [Block((*self.seen_, *self.unseen_), head.weight.detach(), head.bias.detach())]
-        self.preprocess_, self.network_ = probe.preprocess, probe.network
+        self.preprocess_: Any = probe.preprocess
+        self.network_: Any = probe.network
+        self.raw_, self.mirrored_ = probe.raw, probe.mirrored
         self.scale_, self.evidence_ = probe.scale, evidence_of(probe)
         return renew(self)
 
@@ -779,10 +858,12 @@ def look_at(
             raise NiwtError(f"this model has no network: give features (n, {wanted}), got shape {tuple(x.shape)}")
         return model.scale_(x)
     found = []
-    with torch.no_grad(), evaluating(model.network_):
+    with torch.no_grad(), evaluating(model.raw_):
         for x in picture_batches(images, model.preprocess_, quiet=model.quiet):
-            found.append(model.network_.features(x.contiguous(memory_format=torch.channels_last)).float())
-    return torch.cat(found)
+            views = [x, x.flip(3)][: 2 if model.mirrored_ else 1]
+            seen = [model.raw_.features(v.contiguous(memory_format=torch.channels_last)).float() for v in views]
+            found.append(torch.stack(seen).mean(0))
+    return model.scale_(torch.cat(found))
 
 # %% ../nbs/06b_niwt.ipynb #87e21d5b
 def name_pictures(
@@ -806,24 +887,32 @@ def name_pictures(
     return [[(str(n), float(s)) for n, s in zip(*row, strict=True)] for row in zip(names, best.values.tolist(), strict=True)]
 
 # %% ../nbs/06b_niwt.ipynb #5d2e778b
+def features_to_score(
+    model: NIWT,  # fitted
+    data: ZeroShotData,  # with test images
+    features: Tensor | None = None,  # (N, D) of every image of `data` as the network gives them, if at hand
+) -> Tensor:  # (m, D) of the m test images, seen classes first, as the head reads them
+    "Features of a data set's test images; raises `NiwtError` where nothing gives them."
+    test = torch.cat([data.test_seen, data.test_unseen])
+    if features is None and model.network_ is not None:
+        return look_at(model, [data.images[int(i)] for i in test])
+    rows = data.features if features is None else features
+    if rows is None:
+        raise NiwtError(f"this model has no network and {data.name!r} has no features")
+    return model.scale_(rows[test].float())
+
+# %% ../nbs/06b_niwt.ipynb #088620f1
 def score_matrix(
     model: NIWT,  # fitted
     data: ZeroShotData,  # whose classes the model knows
-    features: Tensor | None = None,  # (N, D) of every image of `data` as the network gives them, if at hand
+    features: Tensor | None = None,  # see `features_to_score`
 ) -> tuple[Tensor, Tensor]:  # calibrated scores (m, C) of the m test images, seen ones first, column c for class id c; labels (m,)
     "Scores of a data set's test images; raises `NiwtError` for a class that the model does not know."
     test, known = torch.cat([data.test_seen, data.test_unseen]), {str(n): i for i, n in enumerate(model.classes_)}
     ids = torch.cat([data.seen, data.unseen])
     place = [known[check_name(data.classes[int(c)], known, "class of this model")] for c in ids]
-    if features is not None or model.network_ is None:
-        rows = data.features if features is None else features
-        if rows is None:
-            raise NiwtError(f"this model has no network and {data.name!r} has no features")
-        x = model.scale_(rows[test].float())
-    else:
-        x = look_at(model, [data.images[int(i)] for i in test])
     out = torch.full((len(test), len(data.classes)), -math.inf)
-    out[:, ids] = model.scores_of(x)[:, place]
+    out[:, ids] = model.scores_of(features_to_score(model, data, features))[:, place]
     return out, data.labels[test]
 
 # %% ../nbs/06b_niwt.ipynb #ccd07de8
@@ -835,6 +924,45 @@ def score_data(
     "Generalized zero-shot accuracies of a fitted model, at its own calibration."
     scores, labels = score_matrix(model, data, features)
     return gzsl(scores, labels, data.seen, data.unseen, names=data.classes)
+
+# %% ../nbs/06b_niwt.ipynb #87031fab
+def table_rows(
+    method: str,  # name for the table
+    scores: Tensor,  # (m, C) calibrated scores of test images
+    labels: Tensor,  # (m,) class ids
+    data: ZeroShotData,  # with its seen and unseen classes
+    about: tuple[str, float, int],  # kind of knowledge, offset within the scores, seed
+) -> list[dict[str, Any]]:  # the uncalibrated and the calibrated row, see `metric_row`
+    "Rows of the results table; the first takes the offset back."
+    kind, offset, seed = about
+    area = ausuc(scores, labels, data.seen, data.unseen)
+    found = [(c, gzsl(scores, labels, data.seen, data.unseen, 0.0 if c else -offset)) for c in (False, True)]
+    return [{**metric_row(method, kind, c, got, area, seed), "gamma": offset if c else 0.0} for c, got in found]
+
+# %% ../nbs/06b_niwt.ipynb #cf859665
+def shuffled_rows(
+    model: NIWT,  # fitted here, not loaded
+    data: ZeroShotData,  # that it was fitted on
+    features: Tensor | None = None,  # see `features_to_score`
+    shuffles: int = 5,  # permutations
+) -> list[dict[str, Any]]:  # two rows as `table_rows` makes them, means over the permutations
+    "The control: the same network, measurements and settings, with what is known of other classes."
+    if shuffles < 1:
+        raise NiwtError(f"shuffles must be at least 1, got {shuffles}")
+    x, runs = features_to_score(model, data, features), []
+    labels = data.labels[torch.cat([data.test_seen, data.test_unseen])]
+    for number in range(shuffles):
+        wrong = model.knowledge_.shuffled(1000 * model.seed + number)
+        scaler = Scaler("centre").fit(wrong.rows(data.seen))
+        known = [scaler.transform(wrong.rows(ids)) for ids in (data.seen, data.unseen)]
+        seen = replace(model.writer_.seen, knowledge=known[0])
+        writer = Writer(seen, model.settings_, model.map, model.solver, model.seed)
+        head = extend(writer.head, *writer.rows(known[1]))
+        scores = head_scores(x, head, torch.cat([data.seen, data.unseen]), len(data.classes))
+        about = (model.knowledge_.name, model.settings_.offset, model.seed)
+        runs.append(table_rows("NIWT, shuffled", scores, labels, data, about))
+    numbers = ("U", "S", "H", "T1", "AUSUC")
+    return [{**rows[0], **{k: float(np.mean([r[k] for r in rows])) for k in numbers}} for rows in zip(*runs, strict=True)]
 
 # %% ../nbs/06b_niwt.ipynb #7855a0c9
 def taught_share(
@@ -913,9 +1041,9 @@ def backbone_record(
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:  # for the manifest, and tensors to keep
     "How to make the network again: by name where that gives the same parameters, else from stored ones."
     backbone = as_backbone(model.backbone)
-    if backbone is None or model.network_ is None:
+    if not isinstance(backbone, Backbone) or model.network_ is None:
         return {"name": None}, {}
-    layer, name = model.network_.layer, backbone.cut().head_name
+    layer, name = model.raw_.layer, model.raw_.head_name
     own = body_state(backbone.model, name)
     record = {"name": backbone.name, "layer": layer, "head": name, "hash": content_hash(own)}
     try:
@@ -952,7 +1080,8 @@ def save_model(
         "classes": model.table_classes_, "seen": model.seen_, "unseen": model.unseen_, "added": list(model.added_),
         "blocks": [list(b.names) for b in model.blocks_], "jacobian": jacobian, "level": [writer.level.level, writer.level.spread],
         "knowledge": {"name": known.name, "names": list(known.names), "reader": reader_state(known.reader)},
-        "words": None if model.words_ is None else [model.words_.name, *model.words_.names], "expected": model.expected_, "notes": list(model.choice_.notes),
+        "words": None if model.words_ is None else [model.words_.name, *model.words_.names],
+        "mirrored": model.mirrored_, "unit": getattr(model.scale_, "unit", True), "expected": model.expected_, "notes": list(model.choice_.notes),
     }  # fmt: skip
     save_tensors(folder / FILE, tensors, manifest)
     with atomic_path(folder / ABOUT_FILE) as tmp:
@@ -973,10 +1102,10 @@ def restore_backbone(
             given = load_backbone(record["name"])
         except NiwtError as e:
             raise NiwtError(f"the network {record['name']!r} cannot be made again ({e}); give it: NIWT.load(folder, backbone=Backbone(...))") from None
-    backbone = as_backbone(given)
-    assert backbone is not None
+    backbone: Any = as_backbone(given)
     if record["preprocess"] is not None:
-        backbone = replace(backbone, preprocess=ImageTransform(**{k: tuple(v) if isinstance(v, list) else v for k, v in record["preprocess"].items()}))
+        colours: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in record["preprocess"].items()}
+        backbone = replace(backbone, preprocess=ImageTransform(**colours))
     trial = trial_of(backbone.preprocess)
     if trial.shape != tensors["trial"].shape or not torch.allclose(trial, tensors["trial"], atol=1e-2):
         off = "another size" if trial.shape != tensors["trial"].shape else f"values that differ by up to {float((trial - tensors['trial']).abs().max()):.3g}"
@@ -1007,10 +1136,11 @@ def load_model(
     tensors, m = load_tensors(path, {"kind": "niwt model"})
     tensors = {k: v.clone() for k, v in tensors.items()}  # where memory begins decides how products round
     if m["format"] > FORMAT:
-        raise NiwtError(f"{os.fspath(folder)!r} was written by niwt_nb {m['niwt_nb']}, whose format this version does not know; install that version or a later one")
+        made = f"{os.fspath(folder)!r} was written by niwt_nb {m['niwt_nb']}"
+        raise NiwtError(f"{made}, whose format this version does not know; install that version or a later one")
     network = restore_backbone(m["backbone"], tensors, backbone)
     model = cls(network, calibrate=Settings(**m["settings"]), **m["params"])
-    model.settings_, model.choice_ = model.calibrate, Choice(Settings(**m["settings"]), pd.DataFrame(), tuple(m["notes"]))
+    model.settings_, model.choice_ = Settings(**m["settings"]), Choice(Settings(**m["settings"]), pd.DataFrame(), tuple(m["notes"]))
     model.expected_, model.table_classes_, model.seen_, model.unseen_ = m["expected"], m["classes"], m["seen"], m["unseen"]
     about = m["knowledge"]
     model.knowledge_ = DomainKnowledge(about["name"], tensors["knowledge"], tuple(about["names"]), reader=load_reader(about["reader"]))
@@ -1032,24 +1162,56 @@ def refit(
 ) -> NIWT:  # ready
     "Put network and writer of a saved model together."
     scaled = "scale.mean" in tensors
-    model.scale_ = FeatureScale(tensors["scale.mean"], tensors["scale.scale"]) if scaled else nn.Identity()
+    model.scale_ = FeatureScale(tensors["scale.mean"], tensors["scale.scale"], m["unit"]) if scaled else nn.Identity()
     model.preprocess_ = None if backbone is None else backbone.preprocess
-    model.network_ = network = None
+    model.network_ = model.raw_ = network = None
+    model.mirrored_ = m["mirrored"]
     head = linear_of(tensors["seen.weight"], tensors["seen.bias"])
     if backbone is not None:
         example = torch.stack([backbone.preprocess(Image.new("RGB", (256, 256), c)) for c in ("gray", "teal")])
         network = backbone.cut(m["backbone"]["layer"], example)
+        model.raw_ = network
         model.network_ = scaled_network(network, model.scale_, head, example) if scaled else network
+        measured = scaled_network(network, FeatureScale(tensors["scale.mean"], tensors["scale.scale"], False), head, example) if scaled else network
     about = m["jacobian"]
     mean = tensors["jacobian"]
     jacobian = PooledJacobian(mean[None], mean, about["images"], about["how"], about["layer"], about["tail"])
     seen = Seen(tensors["evidence"][:0], tensors["evidence_labels"][:0], tensors["seen.knowledge"], head, tensors["seen.importance"], jacobian,
-                None if model.network_ is None else with_head(model.network_, head))  # fmt: skip
-    level = ScoreLevel(*(tensors[f"level.{k}"] for k in ("mean", "covariance", "prior")), *m["level"])
+                None if network is None else with_head(measured, head))  # fmt: skip
+    level = ScoreLevel(tensors["level.mean"], tensors["level.covariance"], tensors["level.prior"], *m["level"])
     ranking = (tensors["ranking.0"], tensors["ranking.1"]) if "ranking.0" in tensors else None
     model.writer_ = Writer(seen, model.settings_, model.map, model.solver, model.seed, (level, ranking))
     model.importance_, model.jacobian_, model.map_, model.calibration_ = seen.importance, jacobian, model.writer_.map, level
     return renew(model)
+
+# %% ../nbs/06b_niwt.ipynb #daa14594
+class PairMean(nn.Module):
+    "Features of pictures and, below them, of their mirror images: the mean of each pair."
+
+    def forward(
+        self,
+        x: Tensor,  # (2 n, D)
+    ) -> Tensor:  # (n, D)
+        "Means of rows i and n + i."
+        return x.unflatten(0, (2, x.shape[0] // 2)).mean(0)
+
+# %% ../nbs/06b_niwt.ipynb #6c561d1e
+class BothSides(nn.Module):
+    "A network that looks at a picture and at its mirror image; `PairMean` stands before its last layer."
+
+    def __init__(
+        self,
+        model: nn.Module,  # (2 n, 3, H, W) -> (n, C)
+    ) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self,
+        x: Tensor,  # (n, 3, H, W)
+    ) -> Tensor:  # (n, C)
+        "Scores."
+        return self.model(torch.cat([x, x.flip(3)]))
 
 # %% ../nbs/06b_niwt.ipynb #c3a73b6e
 def export_classifier(
@@ -1064,10 +1226,13 @@ def export_classifier(
         raise NiwtError("this model was fitted on features and has no network to ship; its head is model.head_")
     folder, names = Path(folder), [str(n) for n in model.classes_]
     example = torch.stack([model.preprocess_(Image.new("RGB", (256, 256), c)) for c in ("gray", "teal")])
-    with evaluating(model.network_):
+    shipped = model.network_.model
+    if model.mirrored_:
+        shipped = BothSides(topped(model.raw_, nn.Sequential(PairMean(), model.scale_, model.head_)))
+    with evaluating(shipped):
         if format == "torch":
-            return export_model(model.network_.model, folder, names, example, model.preprocess_)
-        export_onnx(model.network_.model, folder / "model.onnx", example)
+            return export_model(shipped, folder, names, example, model.preprocess_)
+        export_onnx(shipped, folder / "model.onnx", example)
     with atomic_path(folder / "classes.json") as tmp:
         tmp.write_text(about_text(names, example.shape[1:], as_image_transform(model.preprocess_)), encoding="utf-8")
     return folder

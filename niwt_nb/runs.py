@@ -42,9 +42,8 @@ CHOICES = {
     "train": ("auto", "network", "tune", "tail", "head"),
     "precision": ("float32", "bfloat16"),
     "compare": ("eszsl", "all"),
-    "map": ("ridge", "kernel", "low-rank", "mlp", "cosine", "auto"),
+    "map": ("auto", "kernel", "ridge", "cosine"),
     "solver": ("auto", "closed", "lbfgs", "reference"),
-    "images": ("seen", "noise"),
 }
 
 # %% ../nbs/10a_runs.ipynb #8b0c4e21
@@ -124,7 +123,8 @@ class RunConfig:
     train: str = setting("auto", "network: train all of it from the start; tune: fit the last layer, then fine-tune all of it; "
                          "tail: fine-tune what lies above tune_from; head: fit only the last layer; auto: network for fieldguide, else head")
     guided: bool = setting(True, "train with a head that is made of the first kind of knowledge of the seen classes (train = network or tail)")
-    tune_from: str = setting("", "layer above which the network is fine-tuned, on cached activations (train = tail, compare = all); empty: layer")
+    tune_from: str = setting("", "layer above which the network is fine-tuned, on cached activations (train = tail, compare = all); "
+                             "empty: two thirds of the way to the head (tail), else layer")
     tune_epochs: int = setting(8, "passes over the training images when it is fine-tuned")
     tune_lr: float = setting(2e-4, "largest learning rate then")
     tune_mix: float = setting(0.3, "how much activations of two images are mixed then, parameter of a Beta distribution; 0: not at all")
@@ -134,18 +134,11 @@ class RunConfig:
     epochs: int = setting(8, "passes over the images of the first seen classes (train = network)")
     more_epochs: int = setting(5, "passes over the images of all seen classes after that (train = network)")
     lr: float = setting(0.004, "learning rate when the network is trained")
-    l2: float = setting(1e-5, "weight decay of the fitted last layer, relative to the features (train = head): 1e-2 is strong, 1e-6 weak")
-    map: str = setting("ridge", "from knowledge to importance: ridge, kernel, low-rank, mlp, cosine (the paper's), "
-                       "or auto: the one that does best on held-out seen classes")
-    strengths: tuple[float, ...] = setting((0.03, 0.1, 0.3, 1.0, 3.0), "regularisation strengths of the map, best one chosen on held-out seen classes")
+    map: str = setting("auto", "from knowledge to importance: auto (kernel ridge), kernel, ridge, or cosine (the paper's)")
     solver: str = setting("auto", "how new weights are found: closed, lbfgs, reference (the paper's optimiser), auto")
-    ridge: float = setting(0.03, "damping of what the layer can barely express (solver = closed)")
-    lam: float = setting(0.01, "pull of the new weights towards the mean seen weight (solver = lbfgs, reference)")
-    solver_lr: float = setting(0.001, "Adam's step size (solver = reference)")
-    max_steps: int = setting(5000, "steps at most (solver = reference)")
-    level: bool = setting(True, "give the scores of new classes the mean and spread of the seen ones' on training images; false: as solved")
-    images: str = setting("seen", "images on which importances are matched: seen training images or noise")
-    n_images: int = setting(64, "how many of them")
+    calibrate: bool = setting(True, "choose the method's settings and the balance of seen and unseen on held-out seen classes; false: neither")
+    keep_rows: bool = setting(False, "a network that is trained keeps its rows for the seen classes as they are; "
+                              "false: a share of rows that are fitted and predicted, chosen on held-out seen classes")
     compare: str = setting("eszsl", "what stands beside NIWT: eszsl, or all baselines (with train = tail on fine-tuned networks too), in comparison.csv")
     rivals: tuple[str, ...] = setting((), "names of the baselines that compare = all runs, such as [\"ESZSL\", \"ALE\"]; empty: all ten")
     seeds: int = setting(1, "seeds of the comparison, counted from seed on (compare = all)")
@@ -162,13 +155,13 @@ class RunConfig:
             object.__setattr__(self, name, typed(name, getattr(self, name), wanted))
         for name, choices in CHOICES.items():
             object.__setattr__(self, name, check_name(getattr(self, name), choices, name))
-        for name in ("n_seen", "n_unseen", "image_size", "epochs", "more_epochs", "tune_epochs", "seeds", "n_images", "batch_size", "max_steps"):
+        for name in ("n_seen", "n_unseen", "image_size", "epochs", "more_epochs", "tune_epochs", "seeds", "batch_size"):
             if getattr(self, name) < 1:
                 raise NiwtError(f"{name} is {getattr(self, name)}, expected at least 1")
-        for name in ("shuffles", "cases", "seed", "pixels", "l2", "lam", "ridge", "tune_mix"):
+        for name in ("shuffles", "cases", "seed", "pixels", "tune_mix"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise NiwtError(f"{name} is {getattr(self, name)}, expected 0 or more")
-        for name in ("lr", "solver_lr", "tune_lr"):
+        for name in ("lr", "tune_lr"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise NiwtError(f"{name} is {getattr(self, name)}, expected more than 0")
         if not 0 <= self.tune_hold < 1:
@@ -187,8 +180,6 @@ class RunConfig:
             raise NiwtError(f"rivals names a method twice: {', '.join(self.rivals)}")
         if self.rivals and self.compare != "all":
             raise NiwtError("rivals is for compare = 'all'; set it, or leave rivals out")
-        if not self.strengths or not all(0 <= s < float("inf") for s in self.strengths):
-            raise NiwtError(f"strengths are {list(self.strengths)}, expected one number or more, none below 0")
         if min(self.images_per_class) < 1:
             raise NiwtError(f"images_per_class is {list(self.images_per_class)}, expected two numbers of at least 1")
 
@@ -211,7 +202,7 @@ def config_from_dict(
     return replace(base or RunConfig(), **values)
 
 # %% ../nbs/10a_runs.ipynb #89451159
-FORMAT = 1  # of the run folder; raised when an old folder can no longer be read
+FORMAT = 2  # of the run folder; raised when an old folder can no longer be read
 
 # %% ../nbs/10a_runs.ipynb #cc764e3a
 def config_text(

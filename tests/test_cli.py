@@ -16,7 +16,7 @@ from niwt_nb.cli import app
 
 NIWT = [sys.executable, "-c", "from niwt_nb.cli import app; app()"]
 ENV = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
-TINY = ["n_seen=10", "n_unseen=3", "images_per_class=[5, 2]", "epochs=1", "more_epochs=1", "n_images=8", "shuffles=1", "cases=2"]
+TINY = ["n_seen=10", "n_unseen=3", "images_per_class=[5, 2]", "epochs=1", "more_epochs=1", "shuffles=1", "cases=2"]
 TINY = [part for setting in TINY for part in ("--set", setting)]
 
 

@@ -8,10 +8,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from niwt_nb.baselines import DEM, ICIS, NIWT, SAE, ClassNorm, Encoded, PublishedNIWT, RankingForm, WeightRegression, measure, rows_of, select
+from niwt_nb.baselines import DEM, ICIS, SAE, ClassNorm, Encoded, PublishedNIWT, RankingForm, WeightRegression, measure, rows_of, select
 from niwt_nb.core import NiwtError
 from niwt_nb.data import DomainKnowledge, NoImages, ZeroShotData
 from niwt_nb.evaluate import ESZSL, Baseline, ausuc, chance, choose_gamma, gzsl, metric_rows, seen_unseen_curve, stack
+from niwt_nb.niwt import NIWT, choose_settings
 
 NUMBERS = ("U", "S", "H", "T1")
 settings.register_profile("evaluate", deadline=None)
@@ -165,8 +166,6 @@ ESTIMATORS = {
     "ClassNorm": ClassNorm(hidden=32, epochs=40, lr=3e-3, features="centre"),
     "WeightRegression": WeightRegression(0.1, l2=1e-3),
     "ICIS": ICIS(hidden=64, epochs=300, lr=1e-3, l2=1e-3),
-    "NIWT": NIWT(l2=1e-3),
-    "NIWT, ranked": NIWT(l2=1e-3, features="sphere", pull=0.3, ranked=0.4),
     "PublishedNIWT": PublishedNIWT(l2=1e-2, knowledge="centre", max_steps=1000),
 }
 
@@ -242,11 +241,9 @@ def test_with_a_twin_network_the_choice_comes_from_the_twin_alone():
     val = data.validation()
     twin = Encoded(data.features[rows_of(val, data)], val, torch.nn.Linear(12, len(val.seen)).requires_grad_(False))
     head = torch.nn.Linear(12, len(data.seen)).requires_grad_(False)
-    grid, chosen = {"alpha": [0.03, 0.3], "blend": [0.0, 0.5]}, []
+    chosen = []
     for x in (data.features, 100 * torch.randn(data.features.shape, generator=g)):
-        found = measure("NIWT", NIWT(l2=1e-3), grid, x, data, head=head, validation=twin).selection
-        chosen.append((found.estimator.get_params()["alpha"], found.estimator.blend, found.estimator.offset))
-        assert found.gamma == 0
+        chosen.append(choose_settings(NIWT(head, keep_rows=False), data, x, (twin.head, twin.features)).settings)
     assert chosen[0] == chosen[1]
 
 

@@ -54,8 +54,8 @@ def test_files_that_are_no_weights_are_refused(tmp_path):
 
 
 def test_damaged_settings_are_settings_or_refused(tmp_path):
-    raw = config_text(RunConfig(seed=3, unseen=("a 'b'", "größer"), strengths=(0.1, 1.0), root="/some where")).encode()
-    short = b'data = "folder"\nroot = "x"\nunseen = ["a", "b"]\nseed = 3\nlam = 0.1\nlevel = true\nexcerpt = [5, 2, 3]\n'
+    raw = config_text(RunConfig(seed=3, unseen=("a 'b'", "größer"), excerpt=(15, 5, 20), root="/some where")).encode()
+    short = b'data = "folder"\nroot = "x"\nunseen = ["a", "b"]\nseed = 3\nlr = 0.1\nkeep_rows = true\nexcerpt = [5, 2, 3]\n'
 
     def read(p):
         assert isinstance(read_config(p), RunConfig)

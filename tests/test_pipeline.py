@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import real
@@ -21,11 +22,13 @@ from PIL import Image, ImageDraw
 from niwt_nb import pipeline, runs
 from niwt_nb.core import NiwtError
 from niwt_nb.data import excerpt
+from niwt_nb.network import load_backbone
+from niwt_nb.niwt import NIWT
 from niwt_nb.pipeline import run
 from niwt_nb.runs import RunConfig, open_run, read_config
 
 HERE = Path(__file__).parent
-SMALL = RunConfig(n_seen=12, n_unseen=4, images_per_class=(8, 3), epochs=2, more_epochs=2, n_images=8, shuffles=2, cases=4)
+SMALL = RunConfig(n_seen=12, n_unseen=4, images_per_class=(8, 3), epochs=2, more_epochs=2, shuffles=2, cases=4)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +69,7 @@ def test_a_finished_step_is_not_computed_again(finished, tmp_path):
 def test_a_damaged_step_is_noticed_and_computed_again(finished, tmp_path, damage):
     folder = tmp_path / "copy"
     shutil.copytree(finished[0], folder)
-    step = folder / "weights-attributes.safetensors"
+    step = folder / "model-attributes.safetensors"
     raw = bytearray(step.read_bytes())
     if damage == "removed":
         step.unlink()
@@ -138,7 +141,7 @@ def test_a_run_of_another_version(finished, tmp_path, monkeypatch):
     folder = tmp_path / "copy"
     shutil.copytree(finished[0], folder)
     monkeypatch.setattr(runs, "__version__", "9.9.9")
-    with pytest.raises(NiwtError, match=r"was written by niwt_nb \d.* \(format 1\), this is 9\.9\.9"):
+    with pytest.raises(NiwtError, match=r"was written by niwt_nb \d.* \(format 2\), this is 9\.9\.9"):
         run(SMALL, folder)
 
 
@@ -204,7 +207,7 @@ def shapes(tmp_path):
     (tmp_path / "shapes" / "attributes.csv").write_text("\n".join(",".join(map(str, row)) for row in table))
     (tmp_path / "net.py").write_text("from niwt_nb.core import import_torchvision; import_torchvision()\n" + NETWORK)
     unseen = ("<b>red<", "green square", "blue triangle", "yellow cross")
-    config = RunConfig(data="folder", root=str(tmp_path / "shapes"), unseen=unseen, model=f"{tmp_path}/net.py:load", n_images=8, shuffles=1, cases=4)
+    config = RunConfig(data="folder", root=str(tmp_path / "shapes"), unseen=unseen, model=f"{tmp_path}/net.py:load", shuffles=1, cases=4)
     return config, tmp_path
 
 
@@ -214,6 +217,31 @@ def test_a_folder_of_something_else_than_birds(shapes):
     assert [r["method"] for r in rows].count("NIWT") == 2
     page = (place / "run" / "report.html").read_text(encoding="utf-8")
     assert "<b>red<" not in page and "&lt;b&gt;red&lt;" in page
+
+
+def test_report_comparison_and_the_method_by_hand_give_the_same_number(shapes):
+    config, place = shapes
+    config = replace(config, layer="5")  # behind it there is only an average
+    own = [r["H"] for r in run(config, place / "run") if r["method"] == "NIWT" and r["calibrated"]]
+    data = pipeline.load_data(config)
+    by_hand = NIWT(load_backbone(config.model, None, config.seed), layer="5").fit(data)
+    assert own == [by_hand.score(data).H]
+    saved = NIWT.load(place / "run")
+    assert own == [saved.score(data).H]
+    assert saved.add_class("purple circle", dict.fromkeys(SHAPES + tuple(COLOURS), 0.5)).nearest
+    rows = run(replace(config, compare="all", rivals=("ESZSL",)), place / "all")  # both from activations that are kept in 16 bits
+    table = pd.read_csv(place / "all" / "comparison.csv")
+    assert [r["H"] for r in rows if r["method"] == "NIWT" and r["calibrated"]] == table[(table.method == "NIWT") & table.calibrated].H.tolist()
+
+
+def test_an_edited_preprocessing_is_noticed(shapes):
+    config, place = shapes
+    run(config, place / "run")
+    code = (place / "net.py").read_text()
+    (place / "net.py").write_text(code.replace(".float() / 255", ".float() / 200"))
+    said: list[str] = []
+    run(config, place / "run", notify=said.append)
+    assert any(line.startswith("features of images 1") and "already done" not in line for line in said), said
 
 
 def test_a_broken_image_stops_a_run_or_is_left_out_when_asked(shapes):
@@ -266,7 +294,7 @@ def test_an_excerpt_of_the_real_photos(tmp_path, monkeypatch):
     monkeypatch.setattr(pipeline, "load_data", lambda config: excerpt(whole(config), 40, 10, per_class=4))
     splits = str(Path(splits) / "CUB" / "att_splits.mat")
     config = RunConfig(
-        data="cub", root=cub, splits=splits, model=backbone, layer="features.18", knowledge=("attributes", "captions"), n_images=8, shuffles=1, cases=2
+        data="cub", root=cub, splits=splits, model=backbone, layer="features.18", knowledge=("attributes", "captions"), shuffles=1, cases=2
     )
     rows = run(config, tmp_path / "run")
     for knowledge in config.knowledge:

@@ -11,7 +11,7 @@ from niwt_nb.pipeline import run
 from niwt_nb.presets import PRESETS, preset_config
 from niwt_nb.runs import RunConfig, read_config
 
-TINY = {"weights": "", "excerpt": (15, 5, 2), "epochs": 1, "more_epochs": 1, "n_images": 4, "max_steps": 5, "shuffles": 1, "cases": 2}
+TINY = {"weights": "", "excerpt": (15, 5, 2), "epochs": 1, "more_epochs": 1, "shuffles": 1, "cases": 2}
 
 
 def on_cub(name: str, **settings) -> RunConfig:

@@ -12,7 +12,7 @@ from niwt_nb.runs import RunConfig
 def page_file(tmp_path_factory):
     "The report of a small run."
     out = tmp_path_factory.mktemp("report") / "run"
-    run(RunConfig(n_seen=12, n_unseen=4, images_per_class=(6, 3), epochs=1, more_epochs=1, n_images=8, shuffles=1, cases=4), out)
+    run(RunConfig(n_seen=12, n_unseen=4, images_per_class=(6, 3), epochs=1, more_epochs=1, shuffles=1, cases=4), out)
     return out / "report.html"
 
 

@@ -81,8 +81,8 @@ N = everything()
 # fmt: off
 ELSEWHERE = {  # reason -> names
     "holds what it is given and runs nothing": (
-        "CutNetwork Explainer Backbone FineTuned NetworkView PooledJacobian TransferProblem Bench "
-        "Workbench Pose RunConfig Problem ZeroShotData ImportanceEngine NIWT"
+        "CutNetwork Explainer Backbone FineTuned NetworkView PooledJacobian TransferProblem "
+        "Workbench Pose RunConfig Ready Encodings ZeroShotData ImportanceEngine NIWT"
     ),
     "the base of estimators": "Baseline",
     "the mechanism itself, with checks of its own": "evaluating copy_module",
@@ -93,12 +93,17 @@ ELSEWHERE = {  # reason -> names
     "writes into a network that is the caller's to give": "load_weights train_loop",
     "times and plans of a benchmark": "forward_seconds contestants demanded photo_problems bench_widgets measure_costs plan_run",
     "a whole run, assembled of the entries below: test_pipeline, test_presets": (
-        "run faster photo_pass photos_step step_jacobian run_jacobian tune head_step "
-        "importance_step at_hand make_problem frozen_problems problems tuned_problems solve "
-        "solve_step control_step judge_knowledge explain_cases words_of explainer_of "
-        "comparison_step make_bench frozen_step tuned_network tuned_step shares_step niwt_method "
-        "method_step networks_of add_combinations shuffled_step comparison "
-        "train_field_guide_network choose_epochs"
+        "run faster photo_pass photos_step tune cached_photos as_trained default_cut "
+        "certificate_of "
+        "explain_cases words_of explainer_of comparison_step "
+        "encode_all tuned_step niwt_step method_step "
+        "networks_of add_combinations comparison train_field_guide_network choose_epochs"
+    ),
+    "the estimator, assembled of the entries below: checks of niwt": (
+        "BothSides Probe Seen add_class as_data as_knowledge backbone_record body_state choose "
+        "choose_settings choose_with class_names explain_picture export_classifier has_own_head "
+        "load_model look_at name_pictures open_model refit remove_class renew save_model "
+        "scaled_network score_data score_matrix shuffled_rows features_to_score topped twin_of with_reader"
     ),
     "rivals and tables of them, assembled of estimators: test_evaluate": (
         "RankingForm HeadBaseline PublishedNIWT fit_scores select shuffled_control compare DEM "

@@ -61,7 +61,7 @@ def shelf(tmp_path):
 
 
 def run_words(shelf, *more, model="load"):
-    small = ["n_images=4", "shuffles=1", "cases=1", "batch_size=8"]
+    small = ["shuffles=1", "cases=1", "batch_size=8"]
     words = ["run", "--data", "folder", "--root", shelf / "own", "--model", f"{shelf / 'model.py'}:{model}", "--out", shelf / "out", "--quiet"]
     return [*words, *(w for s in small for w in ("--set", s)), *more]
 
