@@ -537,7 +537,7 @@ def choose_settings(
         return Choice(Settings(keep=own and model.keep_rows), pd.DataFrame(), few)
     part = data.validation(model.seed)
     twin = twin_of(backbone, part)
-    rows = None if features is None else features[rows_of(part, data)]
+    rows = features[rows_of(part, data)] if features is not None and twin is backbone else None
     probe = Probe(twin, part, model.layer, rows, model.quiet)
     known = data.get_knowledge(model.knowledge)
     scaler = Scaler("centre").fit(known.rows(part.seen))
