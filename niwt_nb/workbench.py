@@ -32,7 +32,7 @@ from .explain import peaks, phrase, readable, region, sentence, to_size, trust, 
 from .fieldguide import ATTRIBUTE_NAMES, ATTRIBUTES, FieldGuideImages, draw_species
 from .fieldguide import field_guide, species_attributes, species_name
 from .network import Backbone, CutNetwork, columns_of, extract_features, layer_names
-from .network import load_backbone, with_head
+from .network import in_own_modes, load_backbone, with_head
 from .niwt import NIWT, as_backbone, feature_network, linear_of
 from .transfer import PooledJacobian, pooled_jacobian, transfer_weights
 
@@ -147,6 +147,7 @@ class Session:
         return readable(self.data.classes[int(self.columns[row])]) + star
 
 # %% ../nbs/09a_workbench.ipynb #2c5461d0
+@in_own_modes
 def some_of_each(
     data: ZeroShotData,  # with labels
     indices: Tensor,  # (n,) images to choose from
@@ -156,6 +157,7 @@ def some_of_each(
     return indices if per_class is None else first_of_each(data, indices, data.labels[indices].unique(), per_class)
 
 # %% ../nbs/09a_workbench.ipynb #6d79777c
+@in_own_modes
 def used_features(
     data: ZeroShotData,  # with images
     backbone: Backbone,  # any
@@ -169,6 +171,7 @@ def used_features(
     return out
 
 # %% ../nbs/09a_workbench.ipynb #1a781688
+@in_own_modes
 def open_session(
     data: ZeroShotData | None = None,  # None: the field guide, all of it
     backbone: Backbone | str | None = None,  # see `as_backbone`; None: the shipped network, or the data set's own features
@@ -207,6 +210,7 @@ def _field_guide_session(
     return open_session(field_guide(), load_backbone(), knowledge=knowledge, per_class=None)
 
 # %% ../nbs/09a_workbench.ipynb #7de97fc0
+@in_own_modes
 def session_at(
     session: Session,  # at any layer
     layer: str | None,  # None: where it is
@@ -225,6 +229,7 @@ def session_at(
     return session.layers[str(layer)]
 
 # %% ../nbs/09a_workbench.ipynb #1027307d
+@in_own_modes
 def layers_of(
     session: Session,  # with a network
     most: int = 5,  # the last so many
@@ -255,6 +260,7 @@ class Reading:
     size: tuple[int, int]  # height and width of the image
 
 # %% ../nbs/09a_workbench.ipynb #0c7819ba
+@in_own_modes
 def read_picture(
     session: Session,  # with a network
     x: Tensor,  # (3, H, W) a picture, preprocessed
@@ -285,6 +291,7 @@ class NeuronStudy:
     predicted: tuple[int, int]  # head row predicted before and after
 
 # %% ../nbs/09a_workbench.ipynb #69de2899
+@in_own_modes
 def study_neurons(
     session: Session,  # with a network
     reading: Reading,  # from `read_picture`
@@ -311,6 +318,7 @@ def study_neurons(
     return NeuronStudy(reading.row, order.tolist(), measure[order].numpy(), best, before[best].numpy(), after[best].numpy(), tuple(off), own, predicted)
 
 # %% ../nbs/09a_workbench.ipynb #f8e95024
+@in_own_modes
 def neuron_label(
     session: Session,  # with a network
     neuron: int,  # which
@@ -331,6 +339,7 @@ class Exciting:
     labels: list[str]  # their classes
 
 # %% ../nbs/09a_workbench.ipynb #0bf056f1
+@in_own_modes
 def exciting_pictures(
     session: Session,  # with a network
     neuron: int,  # which
@@ -347,6 +356,7 @@ def exciting_pictures(
     return Exciting(neuron, index, pictures, list(maps), names)
 
 # %% ../nbs/09a_workbench.ipynb #4c356fa3
+@in_own_modes
 def map_effects(
     session: Session,  # any
 ) -> np.ndarray:  # (A, K): change of importance, in spreads, for one spread more of the attribute
@@ -372,6 +382,7 @@ class HeldOut:
     of: int  # of so many
 
 # %% ../nbs/09a_workbench.ipynb #4d2ec091
+@in_own_modes
 def study_held_out(
     session: Session,  # any
     row: int,  # head row of a seen class
@@ -406,6 +417,7 @@ class ExplanationStudy:
     trust: str
 
 # %% ../nbs/09a_workbench.ipynb #cc7d4fde
+@in_own_modes
 def study_explanation(
     session: Session,  # with a network
     x: Tensor,  # (3, H, W) a picture, preprocessed
@@ -450,6 +462,7 @@ class SpeciesStudy:
         return Counter(self.predicted).most_common()
 
 # %% ../nbs/09a_workbench.ipynb #3fa348e2
+@in_own_modes
 def nearest_species(
     session: Session,  # of the field guide
     look: Mapping[str, str],  # group -> value; groups may be open
@@ -465,6 +478,7 @@ def nearest_species(
     return [(row, differ) for _, _, row, differ in sorted(found)[:n]]
 
 # %% ../nbs/09a_workbench.ipynb #3410f353
+@in_own_modes
 def others_right(
     session: Session,  # any
     weight: Tensor,  # (D,) of a new class
@@ -477,6 +491,7 @@ def others_right(
     return float(right.float().mean()), float((right & stays).float().mean())
 
 # %% ../nbs/09a_workbench.ipynb #167125ea
+@in_own_modes
 def new_class_words(
     session: Session,  # with a network
     activation: Tensor,  # (B, K, h, w) of pictures of the class
@@ -492,6 +507,7 @@ def new_class_words(
     return [(session.explainer.names[a], float(read[0, a]), bool(said[a])) for a in words], weighted_map(activation[:1], gradient[:1])[0].clamp_min(0)
 
 # %% ../nbs/09a_workbench.ipynb #30fcaf6b
+@in_own_modes
 def study_species(
     session: Session,  # of the field guide
     look: Mapping[str, str] | Sequence[str] | str,  # a look, or a sentence for `parse_description`; open groups differ from bird to bird
@@ -535,6 +551,7 @@ class EditStudy:
     nearest: list[tuple[int, float]]  # head rows of the classes with the nearest description, and the cosine
 
 # %% ../nbs/09a_workbench.ipynb #5e56a031
+@in_own_modes
 def known_values(
     session: Session,  # any
     row: int,  # head row
@@ -549,6 +566,7 @@ def known_values(
     return values
 
 # %% ../nbs/09a_workbench.ipynb #213ae3ce
+@in_own_modes
 def study_edit(
     session: Session,  # any
     row: int,  # head row of an unseen class
@@ -572,6 +590,7 @@ def study_edit(
     return EditStudy(row, before, after, taken, [(i, float(cosine[i])) for i in order])
 
 # %% ../nbs/09a_workbench.ipynb #3d449655
+@in_own_modes
 def _rates(
     session: Session,  # any
     scores: Tensor,  # (m, n) of every head row
@@ -612,6 +631,7 @@ class BalanceStudy:
         return self.curve.loc[self.curve["H"].idxmax()]
 
 # %% ../nbs/09a_workbench.ipynb #275aa398
+@in_own_modes
 def lambda_scores(
     session: Session,  # any
     new: Tensor,  # (n,) class ids that are described
@@ -635,6 +655,7 @@ def lambda_scores(
     return out, solved.weight
 
 # %% ../nbs/09a_workbench.ipynb #397b9438
+@in_own_modes
 def study_balance(
     session: Session,  # any
     rows: str = "model",  # where the new rows come from, see `ROWS`
