@@ -27,7 +27,7 @@ class WithLessons(build_py):
         for folder, files in {
             target / "checkers": sorted((here / "nbs" / "lessons" / "checkers").glob("*.py")),
             target: [p for p in (here / "nbs" / "lessons").iterdir() if p.suffix in (".ipynb", ".json", ".csv")],
-            target / "pages": [p for p in (here / "nbs" / f"{name}.ipynb" for name in PAGES) if p.exists()],
+            target / "pages": [p for name in PAGES for p in (here / "nbs").rglob(f"{name}.ipynb") if ".ipynb_checkpoints" not in p.parts],
         }.items():
             folder.mkdir(parents=True, exist_ok=True)
             for path in files:
@@ -44,12 +44,19 @@ setup(
     author=cfg["author"],
     license=cfg["license"].upper(),
     keywords=cfg["keywords"].split(),
-    classifiers=["Operating System :: POSIX :: Linux", "Programming Language :: Python :: 3.11", "Typing :: Typed", f"Intended Audience :: {cfg['audience']}"],
+    classifiers=[
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Typing :: Typed",
+        f"Intended Audience :: {cfg['audience']}",
+    ],
     python_requires=f">={cfg['min_python']}",
     packages=find_packages(include=[cfg["lib_path"], f"{cfg['lib_path']}.*"]),
-    package_data={cfg["lib_path"]: cfg["package_data"].split()},
+    package_data={"": cfg["package_data"].split()},
     install_requires=cfg["requirements"].split(),
-    extras_require={"dev": cfg["dev_requirements"].split(), "bench": cfg["bench_requirements"].split()},
+    extras_require={"dev": cfg["dev_requirements"].split(), "bench": cfg["bench_requirements"].split(), "text": cfg["text_requirements"].split()},
     entry_points={"console_scripts": cfg["console_scripts"].split()},
     zip_safe=False,
 )

@@ -21,11 +21,11 @@ from sklearn.base import clone
 from sklearn.model_selection import ParameterGrid
 from torch import Tensor, nn
 
-from .core import NiwtError, check_name, content_hash, progress, seeded
+from .core import NiwtError, check_name, content_hash, progress
 from .data import ZeroShotData
 from .evaluate import ESZSL, Baseline, Scaler, ausuc, chance, choose_gamma, gzsl, metric_rows, ridge_solve
 from .mapping import CosineLinearMap, KernelRidgeMap
-from .network import fit_head
+from .network import fit_head, in_own_modes, seeded_in_turn
 from .transfer import score_level, solve_reference
 
 # %% ../nbs/07a_baselines.ipynb #99d902e0
@@ -272,6 +272,7 @@ def seen_head(
     return _HEADS[key]
 
 # %% ../nbs/07a_baselines.ipynb #36619394
+@in_own_modes
 def scaled_head(
     head: nn.Linear,  # of raw features
     scaler: Scaler,  # fitted, of kind "none" or "standard"
@@ -281,7 +282,7 @@ def scaled_head(
     if head.weight.shape != (n, len(scaler.mean_)):
         raise NiwtError(f"the head must have {n} rows of width {len(scaler.mean_)}, got {tuple(head.weight.shape)}")
     check_name(scaler.kind, ("none", "standard"), "kind of scaling that a linear head can follow")
-    out = nn.Linear(head.in_features, head.out_features).requires_grad_(False)
+    out = nn.utils.skip_init(nn.Linear, head.in_features, head.out_features).requires_grad_(False)
     bias = torch.zeros(len(out.bias)) if head.bias is None else head.bias.detach()
     out.weight.copy_(head.weight.detach() * scaler.scale_)
     out.bias.copy_(bias + head.weight.detach() @ scaler.mean_)
@@ -379,6 +380,7 @@ class ICIS(HeadBaseline):
         return nn.functional.normalize(self.net_(k / self.k_size_)) * self.length_
 
 # %% ../nbs/07a_baselines.ipynb #74e7f8ec
+@in_own_modes
 def blend_heads(
     one: nn.Linear,  # D -> n
     other: nn.Linear,  # D -> n, the same classes
@@ -386,7 +388,7 @@ def blend_heads(
     share: float = 0.5,  # of the first
 ) -> nn.Linear:  # D -> n, frozen
     "A head whose scores are the weighted mean of two heads' scores, each around its mean over the classes, at the first one's spread."
-    out = nn.Linear(one.in_features, one.out_features).requires_grad_(False)
+    out = nn.utils.skip_init(nn.Linear, one.in_features, one.out_features).requires_grad_(False)
     first, second = score_level(one, features), score_level(other, features)
     parts = ((one, first, share), (other, second, 1 - share))
     out.weight.copy_(torch.stack([w * (h.weight.detach() - s.prior) * (first.spread / s.spread) for h, s, w in parts]).sum(0))
@@ -426,7 +428,7 @@ class NIWT(HeadBaseline):
         self.form_ = None
         if self.ranked:
             ranking = RankingForm("ale", epochs=16)
-            with seeded(ranking.seed):
+            with seeded_in_turn(ranking.seed):
                 ranking._fit(nn.functional.normalize(x), k, targets)
             self.form_ = k.mean(0), ranking.form_ * self.level_.spread / self.level_.spreads(self.level_.prior + (k - k.mean(0)) @ ranking.form_.T).mean()
         if self.pull or self.ranked:
@@ -498,6 +500,7 @@ class Selection:
     curve: pd.DataFrame = field(repr=False)  # one row a combination: its settings, H, S, U, T1, AUSUC, gamma, seconds
 
 # %% ../nbs/07a_baselines.ipynb #8b2c85b4
+@in_own_modes
 def head_by_id(
     head: nn.Linear,  # rows in the order of `data.seen`
     data: ZeroShotData,  # with its seen classes
@@ -505,12 +508,13 @@ def head_by_id(
     "The order that estimators use, whose classes are sorted."
     if head.out_features != len(data.seen):
         raise NiwtError(f"the head has {head.out_features} rows for {len(data.seen)} seen classes of {data.name!r}")
-    order, out = data.seen.argsort(), nn.Linear(head.in_features, head.out_features).requires_grad_(False)
+    order, out = data.seen.argsort(), nn.utils.skip_init(nn.Linear, head.in_features, head.out_features).requires_grad_(False)
     out.weight.copy_(head.weight.detach()[order])
     out.bias.copy_(head.bias.detach()[order] if head.bias is not None else torch.zeros(len(order)))
     return out
 
 # %% ../nbs/07a_baselines.ipynb #523098b6
+@in_own_modes
 def fit_scores(
     estimator: Baseline,  # any estimator; it is fitted
     features: Tensor,  # (N, D) a row for each image of `data`
@@ -529,6 +533,7 @@ def fit_scores(
     return estimator.scores(features[test], known), data.labels[test]
 
 # %% ../nbs/07a_baselines.ipynb #5d298c2d
+@in_own_modes
 def rows_of(
     part: ZeroShotData,  # made of some images of `data`, such as `data.validation()`
     data: ZeroShotData,  # where they come from
@@ -541,6 +546,7 @@ def rows_of(
     return place
 
 # %% ../nbs/07a_baselines.ipynb #a4c78233
+@in_own_modes
 def select(
     estimator: Baseline,  # settings that are not in the grid
     grid: Mapping[str, Sequence],  # setting -> values to try; empty: only gamma is chosen
@@ -592,6 +598,7 @@ class Encoded:
     head: nn.Linear | None = None
 
 # %% ../nbs/07a_baselines.ipynb #7e19e8cd
+@in_own_modes
 def measure(
     name: str,  # of the method, for the table
     estimator: Baseline,  # settings that are not in the grid
@@ -618,6 +625,7 @@ def measure(
     return Measured(rows, selection, scores, labels, time.perf_counter() - start)
 
 # %% ../nbs/07a_baselines.ipynb #6fd8868b
+@in_own_modes
 def shuffled_control(
     estimator: Baseline,  # with settings chosen already
     features: Tensor,  # (N, D) a row for each image of `data`
@@ -662,6 +670,7 @@ def baselines() -> dict[str, tuple[Baseline, dict[str, list]]]:  # name -> (esti
     }
 
 # %% ../nbs/07a_baselines.ipynb #e2f2c0c3
+@in_own_modes
 def compare(
     features: Tensor,  # (N, D) a row for each image of `data`, the same for all methods
     data: ZeroShotData,  # the whole data set

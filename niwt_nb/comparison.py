@@ -22,7 +22,7 @@ from .baselines import NIWT, Baseline, Encoded, baselines, measure, rows_of, sel
 from .core import NiwtError, content_hash, model_hash, progress
 from .data import ZeroShotData
 from .evaluate import chance
-from .figures import COLOURS, new_figure, plain
+from .figures import COLOURS, new_figure, own_style, plain
 from .mapping import combine
 from .network import ActivationCache, CutNetwork, cache_activations, cached_features, fine_tune, with_head
 from .runs import RunFolder
@@ -71,7 +71,7 @@ def tuned_network(
     state: Mapping[str, Tensor],  # of a finished `tuned_step`
 ) -> CutNetwork:  # the fine-tuned network with its head
     "The network that a fine-tuning ended with, from what was kept of it."
-    head = nn.Linear(state["head.weight"].shape[1], len(state["head.weight"]))
+    head = nn.utils.skip_init(nn.Linear, state["head.weight"].shape[1], len(state["head.weight"]))
     network = with_head(copy.deepcopy(bench.network), head)
     network.tail.load_state_dict({k.removeprefix("tail."): v for k, v in state.items() if k.startswith("tail.")})
     head.load_state_dict({k.removeprefix("head."): v for k, v in state.items() if k.startswith("head.")})
@@ -275,6 +275,7 @@ def side_by_side(
     return found.sort_values(["network", "knowledge", "H"], key=lambda s: -s if s.name == "H" else s.map(order), ignore_index=True)
 
 # %% ../nbs/10c_comparison.ipynb #5a985620
+@own_style()
 def comparison_figure(
     table: pd.DataFrame,  # as `comparison` gives it
     metric: str = "H",  # what is drawn, of the calibrated rows

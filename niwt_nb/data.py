@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-
 from PIL import Image
+
 from torch import Tensor
 
-from .core import NiwtError, UserCodeError, check_name, names_of, nearest_names, progress, user_code
+from .core import NiwtError, UserCodeError, check_name, names_of, progress, user_code
 from .names import match_names, pair_names
 
 # %% ../nbs/01_data.ipynb #f9c23e54
@@ -104,12 +104,14 @@ class DomainKnowledge:
     values: Tensor  # (C, A) float32
     names: tuple[str, ...] = ()  # A column names; left out: those of the DataFrame
     certainty: Tensor | None = None  # (C, A) from 0, a guess, to 1, sure, for `mapping.complete`; None: every value that is there is sure
-    classes: tuple[str, ...] | None = None  # (C,) what the rows are about, as a DataFrame's index says; None: the data set's classes, in their order
+    classes: tuple[str, ...] | None = None  # (C,) what the rows are about (a DataFrame's index); None: the data set's classes in order
     reader: Any = None  # has `names` and `read(sentences) -> (row, phrases not used)`, see the room `text`; None: sentences cannot be read
 
     def __post_init__(self) -> None:
         "Take any table; raise `NiwtError` if it is not one row a class with one distinct name a column."
-        what, given, names, classes = f"knowledge {self.name!r}", self.values, names_of(self.names, "columns"), self.classes
+        what, names = f"knowledge {self.name!r}", names_of(self.names, "columns")
+        given: Any = self.values
+        classes: Sequence[str] | None = self.classes
         if isinstance(given, pd.DataFrame):
             given, names, classes = _of_frame(given, names, classes)
         values = as_values(given, what)
@@ -127,8 +129,8 @@ class DomainKnowledge:
         object.__setattr__(self, "classes", None if classes is None else names_of(classes, f"classes of {what}"))
         if self.certainty is not None:
             both = isinstance(self.certainty, pd.DataFrame) and isinstance(given, pd.DataFrame)
-            sure = self.certainty.reindex_like(given) if both else self.certainty  # rows and columns by name
-            sure = as_values(sure, f"certainty of {self.name!r}")
+            named: Any = self.certainty
+            sure = as_values(named.reindex_like(given) if both else named, f"certainty of {self.name!r}")
             if sure.shape != values.shape or not bool(((sure >= 0) & (sure <= 1)).all()):
                 raise NiwtError(f"certainty must be {tuple(values.shape)} numbers from 0 to 1, got shape {tuple(sure.shape)}")
             object.__setattr__(self, "certainty", sure)
@@ -169,7 +171,8 @@ class DomainKnowledge:
             )
         if constant and len(rows) > 1 and self.constant:
             some, n = ", ".join(map(repr, self.constant[:3])), len(self.constant)
-            raise NiwtError(f"knowledge {self.name!r}: {n} column(s) equal for all classes, such as {some}; leave them out with .drop_constant(), or have more classes")
+            raise NiwtError(f"knowledge {self.name!r}: {n} column(s) equal for all classes, such as {some}; leave them out "
+                            "with .drop_constant(), or have more classes")
         return self
 
     def rows(
@@ -382,7 +385,8 @@ def _check_split(
         wanted = need.get(name, index[:0])
         empty = wanted[~torch.isin(wanted, labels[index])]
         if len(empty):
-            hint = "; add pictures of it, or leave it out of the unseen classes (in Python, need_test=False makes its classifier only)" if name == "test_unseen" else ""
+            hint = "; add pictures of it, or leave it out of the unseen classes (in Python, need_test=False makes its classifier only)"
+            hint = hint if name == "test_unseen" else ""
             raise NiwtError(f"class {classes[empty[0]]!r} has no image in {name} ({len(empty)} such classes){hint}")
 
 # %% ../nbs/01_data.ipynb #2596cfb5
@@ -612,6 +616,7 @@ class _MaskSubset:
 def as_picture(
     made: Any,  # what a preprocessing gave for one image
     where: str,  # which image, for the message
+    colours: bool = True,  # three channels are wanted; else any, as of activations
 ) -> Tensor:  # (3, H, W) float32
     "One picture of a preprocessing, also out of a batch of one or under `pixel_values`; raises `NiwtError` saying what came instead."
     x, shown = made, type(made).__name__
@@ -624,7 +629,7 @@ def as_picture(
     if isinstance(x, Tensor):
         shown = ("" if x is made else f"{shown}: ") + f"shape {tuple(x.shape)} of {str(x.dtype).removeprefix('torch.')}"
         x = x[0] if x.ndim == 4 and len(x) == 1 else x
-        if x.ndim == 3 and len(x) == 3 and x.is_floating_point():
+        if x.ndim == 3 and (len(x) == 3 or not colours) and x.is_floating_point():
             if not x.isfinite().all():
                 raise NiwtError(f"the transform gave a value that is not finite for {where}")
             return x.float()
@@ -633,7 +638,7 @@ def as_picture(
 # %% ../nbs/01_data.ipynb #92403dd2
 def transformed(
     transform: Callable,  # PIL image -> (3, H, W) float tensor, the user's perhaps
-    image: Any,  # a PIL image
+    image: Any,  # a PIL image, or activations in its place
     where: str = "an image",  # which image, for messages
 ) -> Tensor:  # (3, H, W) float32
     "One image through a preprocessing; raises `NiwtError` with the user's own line if that fails, and for what is no picture."
@@ -642,7 +647,7 @@ def transformed(
             made = transform(image)
         except OSError as e:  # a picture that is decoded only now
             raise NiwtError(f"{where}: {e}") from None
-    return as_picture(made, where)
+    return as_picture(made, where, isinstance(image, Image.Image))
 
 # %% ../nbs/01_data.ipynb #4b3a0651
 class Batches:

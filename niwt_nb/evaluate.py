@@ -19,8 +19,8 @@ import torch
 from sklearn.base import BaseEstimator
 from torch import Tensor, nn
 
-from .core import NiwtError, check_name, seeded
-from .network import in_own_modes, widened
+from .core import NiwtError, check_name
+from .network import in_own_modes, seeded_in_turn, widened
 
 # %% ../nbs/07_evaluate.ipynb #050a4a0d
 @in_own_modes
@@ -335,7 +335,7 @@ class Baseline(BaseEstimator):
         if len(features) != len(labels):
             raise NiwtError(f"{len(features)} rows of features for {len(labels)} labels")
         self.scale_features_, self.scale_knowledge_ = Scaler(self.features).fit(features), Scaler(self.knowledge).fit(rows)
-        with seeded(getattr(self, "seed", 0)):
+        with seeded_in_turn(getattr(self, "seed", 0)):
             self._fit(self.scale_features_.transform(features), self.scale_knowledge_.transform(rows), targets)
         return self
 

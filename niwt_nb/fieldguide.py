@@ -695,6 +695,7 @@ def _bind(
 PART_OF: dict[str, str] = {w: p for p, row in PART_WORDS.items() for w in row}
 VALUE_OF: dict[str, str] = {w: v for v, row in VALUE_WORDS.items() for w in row}
 _FRAME = ("tell", "look", "note", "shows", "bird", "above")  # of the sentences that `describe` writes
+_JOINS = (",", "and", "with", "but")
 _LINK = ("show", "like", "shaped", "one", "species")
 _DEGREE = ("bold", "clear", "tall", "strong", "short", "long", "deeply", "broad", "dark", "bright")
 
@@ -790,27 +791,35 @@ def _part_ahead(
             return False
     return False
 
-# %% ../nbs/02_fieldguide.ipynb #f1d0a00a
-def read_description(
-    text: str,  # a sentence or several in plain English
-) -> tuple[dict[str, str], list[tuple[str, list[str]]], list[str]]:  # look, denials with their attributes, unused
-    "Read what is said, what is denied and what is of no use; raises `NiwtError` where it contradicts itself."
+# %% ../nbs/02_fieldguide.ipynb #f1d0a00d
+def _tokens(
+    text: str,  # sentences
+) -> list[str]:  # words and marks in lower case; a denial is one token, "denied:no crest"
+    "Cut a description into what `read_description` goes through."
     tokens: list[str] = []
     for piece, kind in split_denials(text):
         words = re.findall(r"[a-z]+|[.;,]", piece.lower())
         tokens += words if kind == "said" else [f"{kind}:{piece}"]
+    return tokens
+
+# %% ../nbs/02_fieldguide.ipynb #f1d0a00a
+def read_description(
+    text: str,  # a sentence or several in plain English
+) -> tuple[dict[str, str], list[tuple[str, list[str]]], list[str]]:  # look, denials, unused
+    "Read what is said, denied and of no use; raises `NiwtError` for a contradiction."
+    tokens = _tokens(text)
     said: list[str] = []
     whole: list[str] = []  # what is said of the whole bird gives way to what is said of a part
     denied: list[tuple[str, list[str]]] = []
     unused = _unknown(tokens)
     waiting: list[str] = []
     last: str | None = None
-    after = False
+    after = bare = False  # a value may follow its part: after "are", or at once
     for i, word in enumerate([*tokens, "."]):
         value = VALUE_OF.get(word)
         if ":" in word:
-            kind, _, phrase = word.partition(":")
-            names = _denied(phrase, last) if kind == "denied" else []
+            phrase = word.partition(":")[2]
+            names = _denied(phrase, last) if word.startswith("denied") else []
             denied += [(phrase, names)] if names else []
             unused += [] if names else [phrase]
             continue
@@ -825,13 +834,21 @@ def read_description(
             (whole if last == "bird" else said).extend(_bind([value], last))
         elif value:
             waiting.append(value)
+        elif waiting and _unknown([word]) and tokens[i + 1 : i + 2] != [] and tokens[i + 1] in _JOINS:
+            unused = [f"{' '.join(waiting)} {word}", *(u for u in unused if u != word)]
+            waiting = []  # "blue wngs and": the blue is not of what comes next
         part = "crown" if word in ("crest", "tuft") else PART_OF.get(word)
+        if bare and waiting and word in _JOINS:
+            said.extend(_bind(waiting, last))  # "wings blue, belly white"
+            waiting = []
         if part or word in ".;":
             target = part or last
             (whole if target == "bird" else said).extend(_bind(waiting, target))
+            bare = part not in (None, "bird") and not waiting
             waiting, last, after = [], part, False
         elif word in ("is", "are", "of", "was", "were"):
             after = last is not None
+        bare = bare and word not in _JOINS
     return _settle(said, whole, denied), denied, unused
 
 # %% ../nbs/02_fieldguide.ipynb #b6428ed5
@@ -1183,6 +1200,20 @@ def _place_cues(
     chance[is_train] = torch.where(torch.isin(labels[is_train], cued), share, 1 - share)
     return torch.from_numpy(rng.uniform(size=len(labels))) < (chance if share else 0.0 * chance)
 
+# %% ../nbs/02_fieldguide.ipynb #ee230403
+def _check_world(
+    shares: Tensor,  # (C, A) how often each species has each attribute
+    usual: Tensor,  # (C, A) its usual look
+    n_seen: int,  # as asked for
+    n_unseen: int,  # as asked for
+) -> None:
+    "Raise `NiwtError` for a world so small that an attribute is the same for all its species."
+    same = (shares == shares[:1]).all(0) | (usual == usual[:1]).all(0)
+    if same.any():
+        name = ATTRIBUTE_NAMES[int(same.nonzero()[0])]
+        raise NiwtError(f"{n_seen} seen and {n_unseen} unseen species are too few: {int(same.sum())} attributes, such as {name!r}, are the same "
+                        f"for all of them; ask for more species (n_seen = {max(2 * n_seen, 20)} is enough)")
+
 # %% ../nbs/02_fieldguide.ipynb #82c0550b
 def field_guide(
     n_seen: int = 50,  # species to learn from
@@ -1207,6 +1238,7 @@ def field_guide(
     looks, poses = _plan(species, labels, seed)
     shares = torch.stack([s.values for s in species])
     usual = torch.stack([species_attributes(s.look) for s in species])
+    _check_world(torch.stack([s.values for s in species]), usual, n_seen, n_unseen)
     seen = is_seen.nonzero().flatten()
     val = seen[_choose_val(usual[seen], max(2, n_seen // 5), rng)]
     cued = seen[~torch.isin(seen, val)][: max(1, n_seen // 5)]

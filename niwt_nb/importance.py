@@ -21,7 +21,7 @@ import time
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -51,7 +51,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from .core import NiwtError, atomic_path, check_name, content_hash, load_tensors, model_hash, progress, save_tensors, seeded
 from .data import ZeroShotData, batches
-from .network import PowerMean, CutNetwork, copy_module, cut, evaluating, head_output, in_own_modes, layout_of, own_modes, widened
+from .network import PowerMean, CutNetwork, copy_module, cut, evaluating, head_output, in_own_modes, layout_of, own_modes, running, seeded_in_turn, widened
 
 # %% ../nbs/04_importance.ipynb #f2ef7ca8
 @dataclass(frozen=True)
@@ -63,9 +63,13 @@ class Agreement:
     close: bool  # largest relative difference within the tolerance
     max_diff: float  # largest absolute difference
     relative: float  # `max_diff` divided by the largest absolute value of the judge
+    tol: float = 1e-6  # the tolerance
 
     def __str__(self) -> str:
-        return f"{self.name:<28} exact: {self.exact!s:<5} approximate: {self.close!s:<5} max diff: {self.max_diff:.1e} (relative {self.relative:.1e})"
+        found = f"{self.max_diff:.1e} (relative {self.relative:.1e})"
+        if self.close and not self.exact:  # the digits of a rounding error depend on the processor
+            found = f"rounding (relative at most {self.tol:.0e})"
+        return f"{self.name:<28} exact: {self.exact!s:<5} approximate: {self.close!s:<5} max diff: {found}"
 
 # %% ../nbs/04_importance.ipynb #7c8d84ad
 @in_own_modes
@@ -82,7 +86,7 @@ def cmp(
     diff = float((a - b).abs().max()) if a.numel() else 0.0
     largest = float(b.abs().max()) if b.numel() else 0.0
     relative = diff / largest if largest else diff
-    return Agreement(name, torch.equal(a, b), bool(relative <= tol), diff, relative)
+    return Agreement(name, torch.equal(a, b), bool(relative <= tol), diff, relative, tol)
 
 # %% ../nbs/04_importance.ipynb #5c8873bc
 POOLINGS = {"space": (1, 2), "tokens": (-1, 1), "patches": (-1, 1), "class": (-1, 1), "last": (-1, 1)}  # name -> (channel axis, first axis to pool)
@@ -158,6 +162,7 @@ def gradient_importance(
     return widened(pool(gradient, pooling))
 
 # %% ../nbs/04_importance.ipynb #79cb77f4
+@in_own_modes
 def frozen_copy(
     model: nn.Module,  # any module
     inplace: bool = False,  # let modules that work in place go on doing so
@@ -175,6 +180,7 @@ def frozen_copy(
     return twin
 
 # %% ../nbs/04_importance.ipynb #20143ebb
+@running
 def fold_batchnorm(
     model: nn.Module,  # a private copy in evaluation mode; changed
     keep: Iterable[str] = (),  # layers whose output must stay as it is
@@ -352,7 +358,7 @@ def _backward(
     return {layer: torch.stack(r, 1) for layer, r in rows.items()}
 
 # %% ../nbs/04_importance.ipynb #ca34b849
-@in_own_modes
+@running
 def gradient_pass(
     twin: nn.Module,  # a private copy, see `frozen_copy`
     layers: list[str],  # one or several layers
@@ -405,6 +411,7 @@ class _InTurn(nn.Module):
         return self.each[(self.turn - 1) % len(self.each)](x)
 
 # %% ../nbs/04_importance.ipynb #29748465
+@running
 def unshare(
     model: nn.Module,  # a private copy; changed
     x: Tensor,  # a batch to run it on
@@ -431,25 +438,26 @@ class _Copy(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x.clone()
 
-
+# %% ../nbs/04_importance.ipynb #c7ce7b7f
 class _Mean(nn.Module):
     "The mean over space, a module of its own."
 
     def forward(self, x: Tensor) -> Tensor:
         return x.mean((2, 3))
 
-
+# %% ../nbs/04_importance.ipynb #ac3e4454
 def _as_relu(forward: Callable[[Tensor], Tensor]) -> nn.ReLU:
     "A module that works number by number and counts as nn.ReLU."
     stand_in = nn.ReLU()
-    stand_in.forward = forward  # type: ignore[method-assign]
+    stand_in.forward = forward  # type: ignore[method-assign, assignment]
     return stand_in
 
 # %% ../nbs/04_importance.ipynb #ae6bc4ce
+@running
 def lend_rule(
     model: nn.Module,  # a private copy; changed
 ) -> list[str]:  # the names of the modules that now count as nn.ReLU
-    "Let Captum's DeepLift apply its element-wise rule to activation functions and the power mean, for which it has no entry, and keep its rules apart; what they compute stays."
+    "Let DeepLift apply its element-wise rule where Captum has no entry, the power mean included, and keep its rules apart; what is computed stays."
     kinds = (nn.ReLU6, nn.Hardtanh, nn.Hardswish, nn.Hardsigmoid, nn.SiLU, nn.GELU, nn.Mish, nn.SELU, nn.CELU, nn.LogSigmoid, nn.Softsign)
     lent = [name for name, module in model.named_modules() if type(module) in kinds]
     for name in lent:
@@ -515,7 +523,8 @@ def _ablation(scores: _Scores, layer: str, x: Tensor, A: Tensor, column: Tensor,
     mask = torch.arange(A.shape[axis], device=A.device).view(size).expand(1, *A.shape[1:])
     try:
         parts = cut(scores.net, layer, x, scores.head)
-        drop = FeatureAblation(lambda a: parts.head(parts.tail(a.permute(0, 3, 1, 2) if parts.channels_last else a))).attribute(A, target=column, feature_mask=mask, perturbations_per_eval=options.at_once)
+        above = lambda a: parts.head(parts.tail(a.permute(0, 3, 1, 2) if parts.channels_last else a))  # noqa: E731
+        drop = FeatureAblation(above).attribute(A, target=column, feature_mask=mask, perturbations_per_eval=options.at_once)
     except NiwtError:
         judge = LayerFeatureAblation(scores, scores.net.get_submodule(layer))
         at_once = options.at_once
@@ -572,7 +581,7 @@ def _attribute(scores: _Scores, layer: str, x: Tensor, A: Tensor, column: Tensor
     return (result[0] if isinstance(result, tuple) else result).detach()
 
 # %% ../nbs/04_importance.ipynb #ef7ad5ba
-@in_own_modes
+@running
 def captum_pass(
     twin: nn.Module,  # a private copy, see `frozen_copy`
     layers: list[str],  # one or several layers
@@ -687,7 +696,8 @@ class ImportanceEngine:
 
     def _one(self, x: Tensor, target: str | Tensor) -> Importance:
         "Importances of one chunk."
-        with own_modes(), torch.enable_grad(), evaluating(self.twin):
+        dice = seeded_in_turn(self.options.seed) if self.method == "gradient_shap" else nullcontext()  # taken first, as trainings do
+        with own_modes(), torch.enable_grad(), dice, evaluating(self.twin):
             x = x.clone() if x.is_inference() else x.detach()
             target = target.clone() if isinstance(target, Tensor) else target  # autograd keeps it, so it must not be an inference tensor
             if self.poolings is None:
@@ -966,6 +976,7 @@ class ImportanceStore:
         "The file of shard i."
         return self.folder / f"shard-{i:06d}.safetensors"
 
+    @in_own_modes
     def shard(self, i: int) -> dict[str, Tensor]:
         "The tensors of shard i; raises `NiwtError` if it is missing, damaged, edited, or of another run."
         return load_tensors(self.path(i), expect={"run": content_hash(self.manifest), "shard": i})[0]
@@ -980,6 +991,7 @@ class ImportanceStore:
                 bad.append(i)
         return bad
 
+    @in_own_modes
     def rows(self, layer: str | None = None) -> Tensor:
         "Importances (N, K) or (N, T, K) in float32, in the order of the images given; all in memory."
         layer = check_name(layer or self.manifest["layers"][0], self.manifest["layers"], "layer")
@@ -988,11 +1000,13 @@ class ImportanceStore:
         shards = (self.shard(i) for i in range(self.n_shards))
         return torch.cat([s[f"alpha.{layer}"].float() * s[f"scale.{layer}"][..., None] for s in shards])
 
+    @in_own_modes
     def column(self, name: str) -> Tensor:
         "One of `index` (image indices), `target` (head columns), and, if kept, `features`, `logits`, of all images in order."
         shards = (self.shard(i) for i in range(self.n_shards))
         return torch.cat([s[check_name(name, s, "column")] for s in shards])
 
+    @in_own_modes
     def class_importance(self) -> dict[str, ClassImportance]:
         "Class means of each layer, from the sums in the shards."
         sums = ClassSums(len(self.manifest["classes"]))
@@ -1203,12 +1217,15 @@ def cost_figure(
     costs: pd.DataFrame,  # from `measure_costs`
 ) -> Figure:  # two panels: against classes, against images
     "Seconds against the number of classes an image and against the number of images."
-    figure = Figure(figsize=(9, 3.4), layout="constrained")
-    panels = figure.subplots(1, 2)
-    for panel, vary in zip(panels, ("classes", "images"), strict=True):
-        for method, part in costs[costs.vary == vary].groupby("method", sort=False):
-            panel.plot(part.n, part.seconds, marker="o", label=str(method))
-        panel.set(xlabel="classes an image" if vary == "classes" else "images", ylabel="CPU seconds", ylim=(0, None))
-        panel.spines[["top", "right"]].set_visible(False)
-    panels[0].legend(frameon=False)
-    return figure
+    from niwt_nb.figures import PlainFigure, own_style  # a room above this one
+
+    with own_style():
+        figure = PlainFigure(figsize=(9, 3.4), layout="constrained")
+        panels = figure.subplots(1, 2)
+        for panel, vary in zip(panels, ("classes", "images"), strict=True):
+            for method, part in costs[costs.vary == vary].groupby("method", sort=False):
+                panel.plot(part.n, part.seconds, marker="o", label=str(method))
+            panel.set(xlabel="classes an image" if vary == "classes" else "images", ylabel="CPU seconds", ylim=(0, None))
+            panel.spines[["top", "right"]].set_visible(False)
+        panels[0].legend(frameon=False)
+        return figure

@@ -313,7 +313,7 @@ class MLPMap(ImportanceMap):
         start, target = (torch.tensor(t / self.size_, dtype=torch.float32) for t in (self.linear_.predict(x), y))
         common = torch.tensor(self.y_mean_ / self.size_, dtype=torch.float32)
         draw = torch.Generator().manual_seed(self.seed)
-        net = torch.nn.Sequential(*(new_linear(*shape, draw) for shape in ((x.shape[1], self.hidden), (self.hidden, y.shape[1]))))
+        net = torch.nn.Sequential(new_linear(x.shape[1], self.hidden, draw), new_linear(self.hidden, y.shape[1], draw))
         torch.nn.init.zeros_(net[1].weight)  # type: ignore[arg-type]
         torch.nn.init.zeros_(net[1].bias)  # type: ignore[arg-type]
         net.insert(1, torch.nn.Tanh())

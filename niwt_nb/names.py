@@ -21,7 +21,7 @@ def plain_name(
 ) -> str:  # lower case, without leading number and without marks between words
     "The simpler form of a name, to compare lists that spell it differently; marks at the end of a word (`C++`, `A-`) stay."
     text = normal_name(name)
-    bare = re.sub(r"^\d+\s*\.\s*(?=[^\W\d_])", "", text).casefold()
+    bare = re.sub(r"^\d+\s*\.\s*(?=[^\W\d_])", "", text).casefold().strip("_ ")
     bare = re.sub(r"^0+(?=\d+$)", "", bare)
     between = r"(?:[\s_]+|[\s_]*['\u2019][\s_]*|\s+[-\u2013]\s+|[-\u2013\u2010+.])"
     return re.sub(rf"(?<=[^\W_]){between}(?=[^\W_])", "", bare) or text

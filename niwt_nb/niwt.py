@@ -39,7 +39,7 @@ from .core import NiwtError, atomic_path, check_name, content_hash, import_objec
 from .core import names_of, progress, save_tensors
 from .data import DomainKnowledge, ZeroShotData, first_of_each
 from .evaluate import GZSL, Scaler, ausuc, gzsl, head_scores, seen_unseen_curve
-from .export import export_model, export_onnx
+from .export import about_text, as_image_transform, export_model, export_onnx
 from .images import list_pictures, open_image, picture_suffixes
 from .importance import class_importance
 from .mapping import CosineLinearMap, ImportanceMap, KernelRidgeMap, RidgeMap
@@ -688,7 +688,7 @@ class NIWT(BaseEstimator):
         self.map_ = self.writer_.map  # from words to importances
         self.calibration_ = self.writer_.level  # mean and spread that new scores are given
         rows = self.writer_.rows(known[1])  # words -> importances -> weights
-        self.table_classes_, self.added_ = list(data.classes), {}
+        self.table_classes_, self.added_, self.words_ = list(data.classes), {}, None
         self.expected_ = expected_share(self.choice_)
         self.seen_, self.unseen_ = ([data.classes[int(c)] for c in ids] for ids in (data.seen, data.unseen))
         head = extend(self.writer_.head, *rows)
@@ -944,6 +944,7 @@ def save_model(
     tensors |= {f"scale.{k}": v for k, v in model.scale_.state_dict().items()}
     tensors |= {f"ranking.{i}": v for i, v in enumerate(writer.ranking or ())}
     tensors |= {f"added.{i}": v for i, v in enumerate(model.added_.values())}
+    tensors |= {} if model.words_ is None else {"words": model.words_.values}
     jacobian = {k: getattr(writer.seen.jacobian, k) for k in ("images", "how", "layer", "tail")}
     manifest = {
         "kind": "niwt model", "format": FORMAT, "niwt_nb": __version__, "backbone": record, "settings": asdict(model.settings_),
@@ -951,7 +952,7 @@ def save_model(
         "classes": model.table_classes_, "seen": model.seen_, "unseen": model.unseen_, "added": list(model.added_),
         "blocks": [list(b.names) for b in model.blocks_], "jacobian": jacobian, "level": [writer.level.level, writer.level.spread],
         "knowledge": {"name": known.name, "names": list(known.names), "reader": reader_state(known.reader)},
-        "expected": model.expected_, "notes": list(model.choice_.notes),
+        "words": None if model.words_ is None else [model.words_.name, *model.words_.names], "expected": model.expected_, "notes": list(model.choice_.notes),
     }  # fmt: skip
     save_tensors(folder / FILE, tensors, manifest)
     with atomic_path(folder / ABOUT_FILE) as tmp:
@@ -1013,6 +1014,8 @@ def load_model(
     model.expected_, model.table_classes_, model.seen_, model.unseen_ = m["expected"], m["classes"], m["seen"], m["unseen"]
     about = m["knowledge"]
     model.knowledge_ = DomainKnowledge(about["name"], tensors["knowledge"], tuple(about["names"]), reader=load_reader(about["reader"]))
+    words = m["words"]
+    model.words_ = DomainKnowledge(words[0], tensors["words"], tuple(words[1:])) if words else None
     model.added_ = {name: tensors[f"added.{i}"] for i, name in enumerate(m["added"])}
     ids = torch.tensor([m["classes"].index(c) for c in m["seen"]])
     model.scaler_ = Scaler("centre").fit(model.knowledge_.rows(ids))
@@ -1063,8 +1066,8 @@ def export_classifier(
     example = torch.stack([model.preprocess_(Image.new("RGB", (256, 256), c)) for c in ("gray", "teal")])
     with evaluating(model.network_):
         if format == "torch":
-            return export_model(model.network_.model, folder, names, example)
+            return export_model(model.network_.model, folder, names, example, model.preprocess_)
         export_onnx(model.network_.model, folder / "model.onnx", example)
     with atomic_path(folder / "classes.json") as tmp:
-        tmp.write_text(json.dumps({"classes": names, "input": list(example.shape[1:])}, indent=1, ensure_ascii=False), encoding="utf-8")
+        tmp.write_text(about_text(names, example.shape[1:], as_image_transform(model.preprocess_)), encoding="utf-8")
     return folder

@@ -30,7 +30,7 @@ from PIL import Image
 
 from .core import NiwtError
 from .explain import readable
-from .figures import COLOURS, cluster_order, new_figure, place, plain, to_array
+from .figures import COLOURS, cluster_order, new_figure, own_style, place, plain, to_array
 
 # %% ../nbs/09b_panels.ipynb #c4068aa2
 @lru_cache(4096)
@@ -105,6 +105,7 @@ class Area:
         return (told.count("\n") + 1) * size * 1.39 * 1.3
 
 # %% ../nbs/09b_panels.ipynb #ae5d9205
+@own_style()
 def panel_figure(
     paint: Callable[..., None],  # a painter: `paint(area, ...)`
     width: int,  # pixels
@@ -150,6 +151,7 @@ def panel_png(
     return out.getvalue()
 
 # %% ../nbs/09b_panels.ipynb #c7991a6d
+@own_style()
 def stack_page(
     blocks: Sequence[Sequence[tuple[Callable[[Area], None], int, int]]],  # rows of (painter, width, height)
     title: str = "",  # above everything
@@ -267,6 +269,7 @@ def paint_beside(
         Pixels(box.part(top=36, height=side), (enlarged(picture, int(side * 2)) * 255).round().astype(np.uint8))
 
 # %% ../nbs/09b_panels.ipynb #794eca3e
+@own_style()
 def row_label(
     ax: Axes,  # with a row a bar
     i: int,  # the row

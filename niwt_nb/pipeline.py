@@ -75,7 +75,7 @@ def load_data(
         raise NiwtError(f"data = {config.data!r} needs root, the folder of the data set")
     else:
         unseen = {"unseen": list(config.unseen)} if config.data == "folder" and config.unseen else {}
-        data = read_root(config.root, config.splits or None, config.data, seed=config.seed, **unseen)
+        data = read_root(config.root, config.splits or None, config.data, seed=config.seed, follow_links=config.follow_links, **unseen)
     if config.excerpt:
         seen, others, each = config.excerpt
         data = excerpt(data, seen, others, each, config.seed)
@@ -1064,6 +1064,8 @@ def run(
     departures(config)  # an unknown recipe is refused before anything is written
     with seeded(config.seed), open_run(out, config, replace_run, notify) as folder:
         data, bench = load_data(config), None
+        for note in data.notes:
+            notify(f"note: {note}")
         names = config.knowledge or (next(iter(data.knowledge)),)
         if config.compare == "all" or config.train == "tail":
             pictures = photos_key(data, config.pixels)

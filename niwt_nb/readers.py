@@ -201,7 +201,7 @@ def read_xlsa17(
         raise NiwtError(f"{root.name}: label {int(ff.labels.max()) + 1}, but att_splits.mat names {len(splits.classes)} classes")
     table, gaps = unknown_as_zero(splits.attributes.numpy(), "attributes", splits.classes)
     names = names_of(attribute_names) or tuple(f"attribute {i + 1}" for i in range(table.shape[1]))
-    k = with_reader(DomainKnowledge("attributes", table, names))
+    k = with_reader(DomainKnowledge("attributes", as_values(table, "attributes"), names))
     kept = k.drop_constant()
     return ZeroShotData(
         name=name or root.name,
@@ -446,7 +446,7 @@ def read_cub(
     if path is not None:
         published = read_att_splits(path)
         said: list[str] = []
-        match_names(classes, published.classes, "class of att_splits.mat", said)
+        match_names(classes, published.classes, notes=said)
         notes += tuple(said)
         split = _split_fields(published, labels, "att_splits.mat")
     else:
@@ -544,7 +544,7 @@ def read_awa2(
     labels = torch.tensor([label_of[n.split("/")[0]] for n in images.names])
     if path is not None:
         published = read_att_splits(path)
-        theirs = match_names(classes, published.classes, "class of att_splits.mat", said)
+        theirs = match_names(classes, published.classes, notes=said)
         if ff and ff.files and not torch.equal(theirs[labels], ff.labels):
             i = int((theirs[labels] != ff.labels).nonzero()[0])
             raise NiwtError(f"res101.mat gives image {images.names[i]!r} the label {int(ff.labels[i]) + 1}, which is another class in att_splits.mat")
@@ -885,6 +885,8 @@ def read_root(
     "Read a data set of any kind that this module knows; raises `NiwtError` if the folder is none of them."
     kinds = tuple(layout.kind for layout in LAYOUTS)
     kind = find_layout(root)[0].kind if kind is None else check_name(kind, kinds, "kind of data set")
+    if "unseen" in kwargs and kind != "folder":
+        raise NiwtError(f"unseen= is for a folder of your own; {os.fspath(root)!r} is a {kind!r} data set, whose split is published or drawn by seed")
     if kind in ("cub", "awa2"):
         return (read_cub if kind == "cub" else read_awa2)(root, splits, **kwargs)
     if splits is not None:

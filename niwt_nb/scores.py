@@ -57,6 +57,8 @@ from .fieldguide import FieldGuideImages, field_guide
 from .importance import class_importance
 from .mapping import RidgeMap, default_map
 from niwt_nb.network import (
+    in_own_modes,
+    running,
     CutNetwork,
     SmallCNN,
     columns_of,
@@ -128,6 +130,7 @@ def score_maps(
     return pd.DataFrame(rows)
 
 # %% ../nbs/08a_scores.ipynb #3c2c70af
+@in_own_modes
 def image_truth(
     explainer: Explainer,  # whose attributes are meant
     data: Any,  # `ZeroShotData`
@@ -141,6 +144,7 @@ def image_truth(
     return presence(explainer.knowledge)[rows]
 
 # %% ../nbs/08a_scores.ipynb #835a44f7
+@in_own_modes
 def attribute_pairs(
     explainer: Explainer,  # whose attributes are meant
     data: Any,  # `ZeroShotData` with masks of parts or part points
@@ -190,6 +194,7 @@ def part_score(
     return {"distance": far(float(x), float(y)), "centre_distance": far(float(xs.float().mean()), float(ys.float().mean()))}
 
 # %% ../nbs/08a_scores.ipynb #e7929d00
+@in_own_modes
 def score_attribute_maps(
     explainer: Explainer,  # from `fit_explainer`; decides which attributes are asked for
     data: Any,  # `ZeroShotData` with masks of parts or part points
@@ -246,6 +251,7 @@ def average_precision_rows(
     return average_precision(strength.T, truth.T).diagonal()
 
 # %% ../nbs/08a_scores.ipynb #8d5ec088
+@in_own_modes
 def score_words(
     explainer: Explainer,  # that made the explanations
     explanations: Explanations,  # of n images, `index` filled in
@@ -272,6 +278,7 @@ def score_words(
     return pd.DataFrame(rows)
 
 # %% ../nbs/08a_scores.ipynb #bd943aa5
+@in_own_modes
 def score_verdicts(
     explainer: Explainer,  # that made the explanations
     explanations: Explanations,  # of n images, `index` filled in
@@ -294,6 +301,7 @@ def score_verdicts(
     return pd.DataFrame(rows)
 
 # %% ../nbs/08a_scores.ipynb #dbefea2e
+@in_own_modes
 def score_names(
     explainer: Explainer,  # whose names are judged
     activation: Tensor,  # (n, K) activations on images that it was not fitted on
@@ -353,6 +361,7 @@ def score_faithfulness(
     return pd.DataFrame(rows)
 
 # %% ../nbs/08a_scores.ipynb #c9a8a8c0
+@running
 def deletion_insertion(
     network: Any,  # a cut network
     x: Tensor,  # (B, 3, H, W) images
@@ -376,6 +385,7 @@ def deletion_insertion(
     return torch.trapezoid(torch.stack(curves), dx=1 / steps, dim=0)
 
 # %% ../nbs/08a_scores.ipynb #27f5b0a0
+@in_own_modes
 def score_deletion(
     network: Any,  # a cut network
     data: Any,  # `ZeroShotData`
@@ -399,6 +409,7 @@ def score_deletion(
     return pd.DataFrame([{"maps": k, "deletion": float(s[0]) / done, "insertion": float(s[1]) / done, "n": done} for k, s in sums.items()])
 
 # %% ../nbs/08a_scores.ipynb #93753462
+@in_own_modes
 def untrained(
     network: Any,  # a `CutNetwork`
     seed: int = 0,  # of the new weights
@@ -414,6 +425,7 @@ def untrained(
     return cut(model.eval(), network.layer)
 
 # %% ../nbs/08a_scores.ipynb #d31779bd
+@in_own_modes
 def control_explainers(
     network: Any,  # a `CutNetwork`
     data: Any,  # `ZeroShotData`
@@ -456,6 +468,7 @@ class KeptImages(Sequence):
         return self.kept[int(i)]
 
 # %% ../nbs/08a_scores.ipynb #664b0508
+@in_own_modes
 def map_table(
     explainer: Explainer,  # from `fit_explainer`
     told: Explanations,  # of n images, `index` filled in
@@ -481,6 +494,7 @@ def map_table(
     return pd.concat(tables, ignore_index=True)
 
 # %% ../nbs/08a_scores.ipynb #b565982c
+@in_own_modes
 def part_table(
     explainer: Explainer,  # from `fit_explainer`
     blank: Explainer,  # of an untrained network
@@ -500,6 +514,7 @@ def part_table(
     return part_summary(kinds | {f"own attribute, fine: {part}": table for part, table in own.groupby("part")})
 
 # %% ../nbs/08a_scores.ipynb #49e1e303
+@in_own_modes
 def score_explanations(
     network: Any,  # a `CutNetwork`
     data: Any,  # `ZeroShotData` with masks or boxes
@@ -591,6 +606,7 @@ def headline(
     return pd.DataFrame(rows)
 
 # %% ../nbs/08a_scores.ipynb #4a63ade7
+@in_own_modes
 def head_with_unseen(
     network: Any,  # a `CutNetwork` with a head for `data.seen`
     data: ZeroShotData,  # images and knowledge
@@ -659,6 +675,7 @@ def headlines(
     return table.reset_index()
 
 # %% ../nbs/08a_scores.ipynb #46d52d34
+@in_own_modes
 def drawn_with_cue(
     data: ZeroShotData,  # the field guide
     indices: Tensor,  # (n,) image indices
@@ -672,6 +689,7 @@ def drawn_with_cue(
     return torch.stack([field_guide_transform(every[i]) for i in torch.as_tensor(indices).tolist()])
 
 # %% ../nbs/08a_scores.ipynb #ecbbce87
+@in_own_modes
 def cue_rates(
     networks: Mapping[str, Any],  # name -> network with a head row a seen species
     data: ZeroShotData,  # a field guide with berries in some species' training pictures
@@ -732,12 +750,13 @@ def read_head(
     shapes = {k: tuple(v.shape) for k, v in table.items()}
     if shapes.get("weight") != (n_classes, width) or shapes.get("bias") != (n_classes,):
         raise NiwtError(f"head {os.fspath(path)!r} holds {shapes}; expected {wanted}")
-    head = nn.Linear(width, len(ids)).requires_grad_(False)
+    head = nn.utils.skip_init(nn.Linear, width, len(ids)).requires_grad_(False)
     head.weight.copy_(table["weight"][ids])
     head.bias.copy_(table["bias"][ids])
     return head
 
 # %% ../nbs/08a_scores.ipynb #38572cc6
+@in_own_modes
 def cub_case(
     root: str | os.PathLike,  # the CUB_200_2011 folder
     splits: str | os.PathLike,  # `att_splits.mat`
@@ -760,6 +779,7 @@ def cub_case(
     return data, network, backbone.preprocess, head_with_unseen(network, data, backbone.preprocess, estimator, every)
 
 # %% ../nbs/08a_scores.ipynb #75a098a6
+@in_own_modes
 def some_of_each(
     data: ZeroShotData,  # images and labels
     indices: Tensor,  # image indices to draw from
@@ -771,6 +791,7 @@ def some_of_each(
     return torch.cat([order[data.labels[order] == c][:per_class] for c in data.labels[indices].unique()]).sort().values
 
 # %% ../nbs/08a_scores.ipynb #6e97ecaf
+@in_own_modes
 def cub_scores(
     root: str | os.PathLike,  # the CUB_200_2011 folder
     splits: str | os.PathLike,  # `att_splits.mat`

@@ -190,7 +190,7 @@ def unknown_as_zero(
     minus = (table == -1) if set(np.unique(table[table < 0])) == {-1} else np.zeros_like(gap)
     if not ((table[~gap] != -1) & (table[~gap] != 1)).any():
         minus = np.zeros_like(gap)  # a table of -1 and 1: -1 says no
-    lost = np.flatnonzero((gap | minus).all(1)) if table.size else []
+    lost = np.flatnonzero((gap | minus).all(1)) if table.size else np.empty(0, np.int64)
     if len(lost):
         who = repr(classes[lost[0]]) if len(classes) else f"number {lost[0] + 1}"
         raise NiwtError(f"{what}: nothing is known about class {who}, all its values are missing; fill in some, or leave the class out")

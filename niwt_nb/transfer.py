@@ -146,6 +146,7 @@ def is_affine(
     return True
 
 # %% ../nbs/06_transfer.ipynb #c7e0e88b
+@running
 def observe(
     tail: nn.Module,  # activations -> features
     module: nn.Module,  # one of its modules
@@ -596,21 +597,22 @@ def scale_figure(
     lams: Sequence[float] = (1e-3, 3e-3, 1e-2),  # weights of the penalty
 ) -> Figure:  # left: objective against length; right: length of the importance against length, with the seen classes' band
     "Why the cosine loss cannot fix the scale: the objective along the ray of `weight`; lengths on a logarithmic axis."
-    seen, direction = head.weight.detach(), weight / weight.norm()
-    prior, usual = seen.mean(0), float(seen.norm(dim=1).mean())
-    lengths = torch.logspace(-3, 0.4, 500) * usual
-    ray = lengths[:, None] * direction
-    known = jacobian.importance(seen).norm(dim=2).mean(1)
-    reached = jacobian.importance(ray).norm(dim=2).mean(1)
-    asked = lengths[(reached - known.mean()).abs().argmin()]
+    seen, direction = head.weight.detach().double(), (weight / weight.norm()).double()
+    each, prior, usual = jacobian.each.double(), seen.mean(0), float(seen.norm(dim=1).mean())
+    lengths = torch.logspace(-3, 0.4, 500, dtype=torch.float64) * usual
+    ray, demand = lengths[:, None] * direction, importance.double().expand(len(lengths), -1)
+    known = (each @ seen.T).norm(dim=1).mean(0)
+    slope = (each @ direction).norm(dim=1).mean()  # the importance is as long as its row: a line
+    reached, asked = lengths * slope, known.mean() / slope
     figure = Figure(figsize=(9.5, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
     for ring, lam in enumerate((0.0, *lams)):
-        value = cosine_objective(jacobian.each, importance[None].expand(len(ray), -1), ray, prior, lam)[0]
+        value = cosine_objective(each, demand, ray, prior, lam)[0]
         (line,) = left.plot(lengths, value, label=f"lambda {lam:g}" if lam else "lambda 0: flat")
         if lam:
             ends = "least objective, ring of each lambda" if ring == 1 else None
-            left.plot(lengths[value.argmin()], value.min(), "o", ms=3 + 4 * ring, mfc="none", color=line.get_color(), label=ends)
+            a, b, c = np.polyfit(lengths, value, 2)  # along a ray the penalty is a parabola, whose vertex no flatness hides
+            left.plot(-b / 2 / a, c - b**2 / 4 / a, "o", ms=3 + 4 * ring, mfc="none", color=line.get_color(), label=ends)
     left.set(ylabel="objective", title="where the penalty wants the row to end")
     right.plot(lengths, reached, label="this class")
     right.axhspan(float(known.min()), float(known.max()), alpha=0.15, label="seen classes, range")
@@ -754,7 +756,8 @@ def score_level(
     "Measure level and spread of the seen classes' scores."
     if features.ndim != 2 or features.shape[1] != head.in_features or len(features) < 2:
         raise NiwtError(f"features must be (images, {head.in_features}) of at least two images, got {tuple(features.shape)}")
-    weight, features = widened(head.weight.detach()), features.detach().to(widened(head.weight.detach()))
+    weight = widened(head.weight.detach())
+    features = features.detach().to(weight)
     bias = torch.zeros(len(weight)).to(weight) if head.bias is None else widened(head.bias.detach())
     prior, mean, covariance = weight.mean(0), features.mean(0), torch.cov(features.T)
     plain = ScoreLevel(mean, covariance, prior, float((weight @ mean + bias).mean()), 0.0)
@@ -876,7 +879,8 @@ def left_out_curve(
     loudness: Sequence[float | None],  # spreads to try, relative to the seen classes'; None keeps the length
 ) -> pd.DataFrame:  # columns loudness (NaN: length kept), offset, U, S, H: means over the folds
     "Accuracies on classes left out, for every loudness and offset."
-    weight, feats, labels, rows = widened(head.weight.detach()), features.detach().to(widened(head.weight.detach())), labels.cpu(), torch.arange(len(head.weight))
+    weight, labels, rows = widened(head.weight.detach()), labels.cpu(), torch.arange(len(head.weight))
+    feats = features.detach().to(weight)
     bias = torch.zeros(len(weight)) if head.bias is None else widened(head.bias.detach())
     base, found = feats @ weight.T + bias, []
     offsets = torch.linspace(-4, 4, 81) * float(base.std())
@@ -1135,21 +1139,24 @@ def study_figure(
     measures: Sequence[str] = ("H", "cosine, fresh images"),  # one row of panels each
 ) -> Figure:  # one column of panels a layer, one line a kind of images; the band is the spread of the seeds, each seed's own mean taken off
     "Small multiples: a measure against the number of images, for each layer and kind of images."
-    table = table.reset_index(drop=True)
-    layers, kinds, counts = list(dict.fromkeys(table["layer"])), list(dict.fromkeys(table["images"])), sorted(table["n"].unique())
-    figure = Figure(figsize=(1 + 2.1 * len(layers), 1 + 2.1 * len(measures)), layout="constrained")
-    axes = figure.subplots(len(measures), len(layers), sharex=True, sharey="row", squeeze=False)
-    for (row, measure), (column, layer) in ((r, c) for r in enumerate(measures) for c in enumerate(layers)):
-        ax, values = axes[row][column], table[measure] - table.groupby("seed")[measure].transform("mean") + table[measure].mean()
-        for kind, mark in zip(kinds, "osD^vP*X", strict=False):
-            groups = values[(table["layer"] == layer) & (table["images"] == kind)].groupby(table["n"])
-            mean, spread = groups.mean(), groups.std().fillna(0)
-            (line,) = ax.plot(mean.index, mean, mark + "-", ms=4, lw=1.3, label=kind)
-            ax.fill_between(mean.index, mean - spread, mean + spread, color=line.get_color(), alpha=0.12, lw=0)
-        ax.set_xscale("log", base=2)
-        ax.set_xticks(counts, labels=[str(c) for c in counts])
-        ax.grid(alpha=0.25)
-        name = "\n+ ".join(layer.split("+")) if layer.count("+") > 1 else layer.replace("+", " + ")
-        ax.set(title=name if row == 0 else "", ylabel=measure if column == 0 else "", xlabel="images" if row == len(measures) - 1 else "")
-    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=len(kinds), frameon=False)
-    return figure
+    from niwt_nb.figures import PlainFigure, own_style  # a room above this one
+
+    with own_style():
+        table = table.reset_index(drop=True)
+        layers, kinds, counts = list(dict.fromkeys(table["layer"])), list(dict.fromkeys(table["images"])), sorted(table["n"].unique())
+        figure = PlainFigure(figsize=(1 + 2.1 * len(layers), 1 + 2.1 * len(measures)), layout="constrained")
+        axes = figure.subplots(len(measures), len(layers), sharex=True, sharey="row", squeeze=False)
+        for (row, measure), (column, layer) in ((r, c) for r in enumerate(measures) for c in enumerate(layers)):
+            ax, values = axes[row][column], table[measure] - table.groupby("seed")[measure].transform("mean") + table[measure].mean()
+            for kind, mark in zip(kinds, "osD^vP*X", strict=False):
+                groups = values[(table["layer"] == layer) & (table["images"] == kind)].groupby(table["n"])
+                mean, spread = groups.mean(), groups.std().fillna(0)
+                (line,) = ax.plot(mean.index, mean, mark + "-", ms=4, lw=1.3, label=kind)
+                ax.fill_between(mean.index, mean - spread, mean + spread, color=line.get_color(), alpha=0.12, lw=0)
+            ax.set_xscale("log", base=2)
+            ax.set_xticks(counts, labels=[str(c) for c in counts])
+            ax.grid(alpha=0.25)
+            name = "\n+ ".join(layer.split("+")) if layer.count("+") > 1 else layer.replace("+", " + ")
+            ax.set(title=name if row == 0 else "", ylabel=measure if column == 0 else "", xlabel="images" if row == len(measures) - 1 else "")
+        figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=len(kinds), frameon=False)
+        return figure

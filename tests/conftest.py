@@ -1,11 +1,35 @@
-"Every test runs without the outside network: a connection that leaves this machine is an error."
+"""What all tests share: no network, one browser, real data where the environment says so, and the order in which two processes take the tests.
 
+The tests of a file stay in one process, so that what they share is made once; notebooks are dealt out one by one. What takes longest begins first.
+Coverage is measured where it is meant to come from: in the notebooks' own checks.
+"""
+
+import contextlib
 import ipaddress
+import os
+import shutil
 import socket
+from pathlib import Path
 
 import pytest
 
+CHROMIUM = os.environ.get("NIWT_CHROMIUM") or next((p for p in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if p), None)
+FLAGS = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync"
+TOGETHER = {"test_report": "test_browser", "test_fuzz_files": "test_data_fuzz"}  # files that share a process with another one
+FIRST = ("test_lessons", "test_browser", "test_style", "test_notebooks")
+
 _connect = socket.socket.connect
+
+
+def pytest_collection_modifyitems(items):
+    "Groups of tests that stay together, the longest first; coverage for the notebooks alone."
+    place = {name: i for i, name in enumerate(FIRST)}
+    items.sort(key=lambda item: place.get(TOGETHER.get(item.path.stem, item.path.stem), len(FIRST)))
+    for item in items:
+        name = TOGETHER.get(item.path.stem, item.path.stem)
+        if name != "test_notebooks":
+            item.add_marker(pytest.mark.xdist_group(name))
+            item.add_marker(pytest.mark.no_cover)
 
 
 def _stays_here(address: object) -> bool:
@@ -22,9 +46,51 @@ def _stays_here(address: object) -> bool:
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch):
+    "A connection that leaves this machine is an error."
+
     def connect(self, address):
         if not _stays_here(address):
             raise AssertionError(f"a test tried to reach {address!r}; nothing may touch the network unless asked to")
         return _connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", connect)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    "Debian's Chromium without a window."
+    if not CHROMIUM:
+        pytest.skip("no Chromium on this machine: apt-get install chromium, or set NIWT_CHROMIUM")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as play:
+        made = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS.split())
+        yield made
+        made.close()
+
+
+@pytest.fixture
+def nobody(tmp_path):
+    "A block in which this process is a user who may not read and write everything."
+    for parent in (tmp_path, *tmp_path.parents):
+        if parent.stat().st_uid == 0 and not parent.stat().st_mode & 0o001:
+            parent.chmod(parent.stat().st_mode | 0o055)
+
+    @contextlib.contextmanager
+    def block():
+        before = os.geteuid()
+        os.seteuid(before or 65534)
+        try:
+            yield
+        finally:
+            os.seteuid(before)
+
+    return block
+
+
+def real(*variables: str) -> list[Path]:
+    "Where real data lies; skips the test where a variable that says so is not set."
+    missing = [v for v in variables if not os.environ.get(v)]
+    if missing:
+        pytest.skip(f"{', '.join(missing)} not set: real data is not at hand")
+    return [Path(os.environ[v]) for v in variables]

@@ -1,10 +1,13 @@
-"""All tests, in the order in which a failure is cheapest to find: `python tests/run.py`.
+"""All tests, one command: `python tests/run.py`. Prints the slowest tests and the CPU time of all.
 
-Style and types, the notebooks' own checks, then pytest with branch coverage: the same checks against the exported package, files, faults,
-command line, browser, lessons, wheel.
+Installed packages and style, then pytest: the notebooks' checks with branch coverage of the package, types, files, faults, command line, browser,
+lessons, wheel. Then the part that computes (the notebooks of the method, lessons 0 to 6) once more as a processor without vector instructions does it;
+`--only numeric` runs that part alone, as the environment says: `ATEN_CPU_CAPABILITY=avx2 python tests/run.py --only numeric`.
 """
 
+import argparse
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -12,32 +15,43 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
+PYTEST = [sys.executable, "-m", "pytest", "-n", "2", "--dist", "loadgroup", "--no-loadscope-reorder", "--durations", "10"]
 COVERAGE = ["--cov", "--cov-branch", "--cov-report", "term:skip-covered", "--cov-fail-under", "90"]
-STEPS = {
-    "pip check": [sys.executable, "-m", "pip", "check"],
-    "ruff": [str(BIN / "ruff"), "check", "niwt_nb", "tests"],
-    "mypy": [str(BIN / "mypy")],
-    "nbdev_test": [str(BIN / "nbdev_test"), "--n_workers", "2", "--do_print"],
-    "pytest": [sys.executable, "-m", "pytest", "-n", "2", "--dist", "worksteal", *COVERAGE],
+NUMERIC = [*PYTEST, "-m", "numeric", "tests/test_notebooks.py", "tests/test_lessons.py"]
+LESSER = {"ATEN_CPU_CAPABILITY": "default"}
+STEPS: dict[str, tuple[list[str], dict[str, str]]] = {  # command, and what it adds to the environment
+    "pip check": ([sys.executable, "-m", "pip", "check"], {}),
+    "ruff": ([str(BIN / "ruff"), "check", "niwt_nb", "tests"], {}),
+    "pytest": ([*PYTEST, *COVERAGE], {}),
+    "pytest, lesser processor": (NUMERIC, LESSER),
 }
+ONLY = {"numeric": {"pytest, numeric": (NUMERIC, {})}}
 
 
-def main() -> int:
+def cpu() -> float:
+    "Seconds of processor time (user and system) of all finished children."
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def main(only: str | None = None) -> int:
     "Run every step; the exit code is 0 only if all of them passed."
     threads = os.environ.get("OMP_NUM_THREADS", "1")
     env = {**os.environ, "OMP_NUM_THREADS": threads, "MPLBACKEND": "Agg", "PYTHONHASHSEED": "0", "JUPYTER_PLATFORM_DIRS": "1"}
     env["PATH"] = f"{BIN}{os.pathsep}{env['PATH']}"
-    took, failed = {}, []
-    for name, command in STEPS.items():
+    steps, lines, failed = ONLY[only] if only else STEPS, [], 0
+    for name, (command, more) in steps.items():
         print(f"== {name}", flush=True)
-        start = time.monotonic()
-        if subprocess.run(command, cwd=ROOT, env=env).returncode:
-            failed.append(name)
-        took[name] = time.monotonic() - start
-    print("\n".join(f"{name:12} {seconds:6.1f} s  {'FAILED' if name in failed else 'ok'}" for name, seconds in took.items()))
-    print(f"{len(STEPS) - len(failed)} passed, {len(failed)} failed")
-    return bool(failed)
+        start, spent = time.monotonic(), cpu()
+        wrong = subprocess.run(command, cwd=ROOT, env=env | more).returncode != 0
+        failed += wrong
+        lines.append(f"{name:26} {time.monotonic() - start:6.1f} s, {cpu() - spent:6.1f} s of CPU  {'FAILED' if wrong else 'ok'}")
+    print("\n".join(lines))
+    print(f"{len(steps) - failed} passed, {failed} failed; {cpu() / 60:.1f} minutes of CPU")
+    return int(failed > 0)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", choices=ONLY, help="run this part alone")
+    sys.exit(main(parser.parse_args().only))

@@ -19,12 +19,10 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from notebooks import LESSONS
 from PIL import Image
 
-CHROMIUM = next((p for p in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if p), None)
-FLAGS = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync"
 WIDGETS = {"NeuronExplorer": "01", "MapExplorer": "03", "SpeciesDesigner": "00", "ExplanationViewer": "07", "BalanceExplorer": "05"}  # its lesson
-LESSONS = Path(__file__).resolve().parent.parent / "nbs" / "lessons"
 # What sticks out at the right (unless it can be scrolled to), a slider without a track, an empty choice, bars that left the rows of their names.
 CROOKED = """e => { const all = q => [...e.querySelectorAll(q)], box = x => x.getBoundingClientRect(), right = box(e).right + 1;
 return [...all('img, select, button').filter(x => box(x).width && box(x).right > right && !x.closest('.niwt-scroll, .niwt-rows')),
@@ -33,12 +31,11 @@ return [...all('img, select, button').filter(x => box(x).width && box(x).right >
 ...all('.niwt-rows img').filter(x => box(x).height < 290)].map(x => x.outerHTML.slice(0, 90)) }"""
 NOW = "() => window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel"  # of the notebook in front
 CHANGE = "id => window.jupyterapp.shell.currentWidget.sessionContext.changeKernel({id})"
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt-get install chromium")
 
 
 def place_lesson(name: str, folder: Path) -> tuple[str, int]:
     "Copy the lesson that shows the widget; its file name and the place of the widget's cell."
-    path = next(LESSONS.glob(f"{WIDGETS[name]}_*.ipynb"))
+    path = next(p for p in LESSONS if p.name.startswith(WIDGETS[name]))
     shutil.copy(path, folder)
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     return path.name, next(i for i, c in enumerate(cells) if c["cell_type"] == "code" and f"{name}()" in "".join(c["source"]))
@@ -129,7 +126,7 @@ class Lab:
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory):
+def lab(browser, tmp_path_factory):
     made = Lab(tmp_path_factory.mktemp("lab"))
     try:
         made.start()
@@ -139,24 +136,20 @@ def lab(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def context(lab):
-    from playwright.sync_api import sync_playwright
+def context(lab, browser):
+    made = browser.new_context(viewport={"width": 1280, "height": 1000})
+    made.outside, made.faults = [], []
 
-    with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS.split())
-        made = browser.new_context(viewport={"width": 1280, "height": 1000})
-        made.outside, made.faults = [], []
+    def guard(route):
+        host = urllib.parse.urlsplit(route.request.url).hostname
+        if host in ("127.0.0.1", "localhost"):
+            return route.continue_()
+        made.outside.append(route.request.url)
+        return route.abort()
 
-        def guard(route):
-            host = urllib.parse.urlsplit(route.request.url).hostname
-            if host in ("127.0.0.1", "localhost"):
-                return route.continue_()
-            made.outside.append(route.request.url)
-            return route.abort()
-
-        made.route("**/*", guard)
-        yield made
-        browser.close()
+    made.route("**/*", guard)
+    yield made
+    made.close()
 
 
 class Shown:

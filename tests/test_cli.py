@@ -1,4 +1,4 @@
-"The command as users meet it: another process, its exit code, one line for a mistake."
+"The command as users meet it: its exit code, one line for a mistake; in a process of its own where that matters, else in this one."
 
 import json
 import os
@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -19,15 +20,29 @@ TINY = ["n_seen=10", "n_unseen=3", "images_per_class=[5, 2]", "epochs=1", "more_
 TINY = [part for setting in TINY for part in ("--set", setting)]
 
 
-def niwt(*arguments: str, **kw) -> subprocess.CompletedProcess:
-    "The command with these arguments."
-    return subprocess.run([*NIWT, *map(str, arguments)], capture_output=True, text=True, timeout=300, env=ENV, **kw)
+def process(*arguments: str, **kw) -> subprocess.CompletedProcess:
+    "The command with these arguments, in a process of its own."
+    return subprocess.run([*NIWT, *arguments], capture_output=True, text=True, timeout=300, env=ENV, **kw)
+
+
+@pytest.fixture
+def niwt(tmp_path, monkeypatch, capfd):
+    "The command with these arguments, in an empty folder."
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+
+    def run(*arguments: object) -> SimpleNamespace:
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as left:
+            app(list(map(str, arguments)))
+        out, errors = capfd.readouterr()
+        return SimpleNamespace(returncode=left.value.code, stdout=out, stderr=errors)
+
+    return run
 
 
 def test_the_entry_point_is_installed():
     script = Path(sys.executable).parent / "niwt"
-    if not script.exists():
-        pytest.skip("the package is not installed in this environment")
     done = subprocess.run([str(script), "--version"], capture_output=True, text=True, timeout=60, env=ENV)
     assert (done.returncode, done.stdout.strip()) == (0, f"niwt_nb {__version__}")
 
@@ -41,14 +56,15 @@ def test_help_teaches_and_does_not_wait_for_torch():
 
 
 @pytest.mark.parametrize("command", ["demo", "run", "report", "bench", "data check"])
-def test_every_command_explains_itself(command):
+def test_every_command_explains_itself(command, niwt):
     done = niwt(*command.split(), "--help")
     assert done.returncode == 0
     assert len(done.stdout.splitlines()) > 5
 
 
-def test_nothing_asked_shows_the_help():
-    assert "Start with:  niwt demo" in (lambda d: d.stdout + d.stderr)(niwt())
+def test_nothing_asked_shows_the_help(niwt):
+    done = niwt()
+    assert "Start with:  niwt demo" in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(
@@ -68,28 +84,25 @@ def test_nothing_asked_shows_the_help():
         (["bench", "dmo"], "unknown benchmark 'dmo'; nearest: 'demo'"),
     ],
 )
-def test_a_mistake_is_one_line_on_stderr_and_exit_code_2(arguments, words, tmp_path, monkeypatch, capfd):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit) as left:
-        app(arguments)
-    out, errors = capfd.readouterr()
-    assert left.value.code == 2, errors
-    assert words in errors and errors.startswith("niwt: ")
-    assert len(errors.strip().splitlines()) == 1 and not out
+def test_a_mistake_is_one_line_on_stderr_and_exit_code_2(arguments, words, niwt):
+    done = niwt(*arguments)
+    assert done.returncode == 2, done.stderr
+    assert words in done.stderr and done.stderr.startswith("niwt: ")
+    assert len(done.stderr.strip().splitlines()) == 1 and not done.stdout
 
 
 def test_a_mistake_shows_no_traceback_in_a_process_of_its_own(tmp_path):
-    done = niwt("demo", "--set", "sed=1", cwd=tmp_path)
+    done = process("demo", "--set", "sed=1", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "") and "Traceback" not in done.stderr
     assert done.stderr.startswith("niwt: unknown setting 'sed'; nearest: 'seed'")
 
 
-def test_an_unknown_option_is_exit_code_2():
+def test_an_unknown_option_is_exit_code_2(niwt):
     assert niwt("demo", "--sed", "1").returncode == 2
 
 
-def test_quiet_prints_the_table_and_where_the_report_is_and_nothing_else(tmp_path):
-    done = niwt("demo", "--quiet", "--json", "t.json", *TINY, cwd=tmp_path)
+def test_quiet_prints_the_table_and_where_the_report_is_and_nothing_else(tmp_path, niwt):
+    done = process("demo", "--quiet", "--json", "t.json", *TINY, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert not done.stderr
     lines = done.stdout.strip().splitlines()
@@ -101,11 +114,11 @@ def test_quiet_prints_the_table_and_where_the_report_is_and_nothing_else(tmp_pat
     assert all(set(row) == keys for row in rows)
     assert all(0 <= row[k] <= 1 for row in rows for k in ("U", "S", "H", "T1", "AUSUC"))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["niwt-demo", "t.json"]
-    again = niwt("demo", "--quiet", "--seed", "1", *TINY, cwd=tmp_path)
+    again = niwt("demo", "--quiet", "--seed", "1", *TINY)
     assert again.stdout.strip().endswith("report: niwt-demo-seed1/report.html")
 
 
-def test_an_interrupt_says_how_to_go_on_and_the_same_command_does(tmp_path):
+def test_an_interrupt_says_how_to_go_on_and_the_same_command_does(tmp_path, niwt):
     long = [*TINY, "--set", "more_epochs=60"]  # some seconds of training in which to stop it
     heard = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731 (a shell's background jobs inherit a deaf ear)
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "preexec_fn": heard}
@@ -122,12 +135,12 @@ def test_an_interrupt_says_how_to_go_on_and_the_same_command_does(tmp_path):
     assert started.returncode == 130, errors
     assert errors.strip().splitlines()[-1].startswith("niwt: interrupted; the same command goes on")
     assert "Traceback" not in errors
-    done = niwt("demo", *long, cwd=tmp_path)
+    done = niwt("demo", *long)
     assert done.returncode == 0, done.stderr
     assert "training on 8 classes: already done" in done.stderr
 
 
-def test_a_folder_that_holds_something_else_is_left_alone(tmp_path):
+def test_a_folder_that_holds_something_else_is_left_alone(tmp_path, niwt):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     done = niwt("demo", "--out", tmp_path / "mine", *TINY)
@@ -135,7 +148,7 @@ def test_a_folder_that_holds_something_else_is_left_alone(tmp_path):
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
 
 
-def test_data_check_says_what_is_there_and_what_is_missing(tmp_path):
+def test_data_check_says_what_is_there_and_what_is_missing(tmp_path, niwt):
     done = niwt("data", "check", tmp_path)
     assert done.returncode == 1 and "Layout expected" in done.stdout
     cub = os.environ.get("NIWT_CUB_ROOT")

@@ -24,8 +24,8 @@ from scipy.io import savemat
 from niwt_nb.core import NiwtError
 from niwt_nb.data import DomainKnowledge, ZeroShotData, excerpt
 from niwt_nb.images import FORMATS, MAX_PIXELS, open_image, safe_name
+from niwt_nb.names import match_names, pair_names, plain_name
 from niwt_nb.readers import (
-    match_names,
     propose_split,
     read_att_splits,
     read_attribute_table,
@@ -39,6 +39,10 @@ from niwt_nb.readers import (
     read_sentences,
 )
 
+NAMES = st.one_of(
+    st.sampled_from(["C", "C++", "C#", "c", "A+", "A-", "A", "Cafe\u0301", "Caf\u00e9", "1", "01", "9.Kea", "009.kea", "9.Owl"]),
+    st.text(max_size=5),
+)
 TIMES = int(os.environ.get("NIWT_FUZZ", "1"))
 FEW = settings(max_examples=60 * TIMES, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
 
@@ -170,6 +174,8 @@ def test_other_formats_are_never_tried(tmp_path, form):
 CSV = b"class,small,red wing,beak\nkea,0.5,1,2\nowl,0,0.25,1e-3\nemu,1,1,0\n"
 JSON = json.dumps({"kea": {"small": 0.5, "red": 1}, "owl": {"small": 1, "red": 0}}).encode()
 SAID = json.dumps({"kea": ["A green parrot.", "It is bold."], "owl": "Flies at night."}).encode()
+SHEET = "sep=;\r\nclass;small;red;;\r\nkea;0,5;NA;;\r\nowl;-1;TRUE;;\r\nCafe\u0301;1,25;0;;\r\n"
+ACROSS = b",kea,owl\nsmall,0.5,1\nred,,-1\n"
 NUMBERED = b"1 001.Kea/a.jpg\n2 001.Kea/b.jpg\n3 002.Owl/c.jpg\n"
 MATRIX = b"1 2.5 3\n4 5 -6e1\n7 8 9\n"
 LABELS = b"1 1 1 3 1.5\n1 2 0 1 0.2\n2 1 1 4 0 0 1.509\n2 2 1 2 3\n"
@@ -182,11 +188,14 @@ LABELS = b"1 1 1 3 1.5\n1 2 0 1 0.2\n2 1 1 4 0 0 1.509\n2 2 1 2 3\n"
         ("t.json", JSON, read_attribute_table),
         ("s.json", SAID, read_sentences),
         ("s.csv", b"class,sentence\nkea,A green parrot.\nowl,'Flies, at night'\n", read_sentences),
+        ("t.csv", SHEET.encode(), lambda p: read_attribute_table(p, ("kea", "owl"))),
+        ("t.csv", SHEET.encode("utf-16"), read_attribute_table),
+        ("t.csv", ACROSS, lambda p: read_attribute_table(p, ("kea", "owl"))),
         ("images.txt", NUMBERED, read_numbered),
         ("m.txt", MATRIX, read_matrix),
         ("l.txt", LABELS, lambda p: read_image_attributes(p, 2, 2)),
     ],
-    ids=["csv", "json", "sentences.json", "sentences.csv", "numbered", "matrix", "image attributes"],
+    ids=["csv", "json", "sentences.json", "sentences.csv", "sheet", "utf-16", "across", "numbered", "matrix", "image attributes"],
 )
 def test_a_damaged_text_file_is_read_or_refused(tmp_path, name, raw, read):
     count = survives(read, tmp_path / name, damaged(raw, 400 * TIMES, seed=2))
@@ -214,6 +223,22 @@ def test_any_text_is_a_table_or_an_error(tmp_path_factory, text):
     for read in (read_csv_rows, read_attribute_table, read_sentences, read_numbered, read_matrix, read_json):
         with contextlib.suppress(NiwtError):
             read(path)
+
+
+@FEW
+@given(wanted=st.lists(NAMES, max_size=6), have=st.lists(NAMES, max_size=6))
+def test_names_are_paired_once_and_exactly_where_they_can_be(wanted, have):
+    at, how = pair_names(wanted, have)
+    found = [j for j in at if j is not None]
+    assert len(set(found)) == len(found)
+    for i, (j, way) in enumerate(zip(at, how, strict=True)):
+        assert (j is None) == (way == "")
+        if wanted.count(wanted[i]) == 1 and have.count(wanted[i]) == 1:
+            assert have[j] == wanted[i] and way == "same"
+        if way == "spelling":
+            assert plain_name(wanted[i]) == plain_name(have[j])
+    with contextlib.suppress(NiwtError):
+        assert match_names(wanted, have).tolist() == at
 
 
 @FEW

@@ -3,27 +3,30 @@
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
 
 from niwt_nb.core import load_tensors
-from niwt_nb.importance import class_importance, cmp, open_store, write_importance
+from niwt_nb.importance import class_importance, cmp, open_store, several_processes, write_importance
 
 WORKERS = Path(__file__).parent / "workers"
 sys.path.insert(0, str(WORKERS))
-from importance_worker import transform, world  # noqa: E402
+from importance_worker import free_port, transform, world  # noqa: E402
 
-pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="this PyTorch has no torch.distributed")
+WORKER = WORKERS / "importance_worker.py"
+
+
+def start(*command: object) -> subprocess.CompletedProcess:
+    "Start the worker: with torchrun, or on its own."
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    return subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True, timeout=300, env=environment)
 
 
 def torchrun(n: int, *arguments: object) -> subprocess.CompletedProcess:
     "Start n processes of the worker on this machine."
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", n, WORKERS / "importance_worker.py", *arguments]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=600, env=environment)
+    return start("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", n, WORKER, *arguments)
 
 
 @pytest.fixture(scope="module")
@@ -35,11 +38,18 @@ def alone(tmp_path_factory):
     return store, class_importance(network, data, indices, transform, batch_size=8)
 
 
+@pytest.fixture(scope="module")
+def together(tmp_path_factory):
+    "Folders with what 1 and 3 processes wrote, children of one that had imported everything, and 2 that torchrun started."
+    folder = tmp_path_factory.mktemp("together")
+    for result in (start(WORKER, folder, "fork", 1, 3), torchrun(2, folder / "2")):
+        assert result.returncode == 0, result.stderr[-3000:]
+    return folder
+
+
 @pytest.mark.parametrize("n", [1, 2, 3])
-def test_n_processes_measure_the_same(n, alone, tmp_path):
-    store, streamed = alone
-    result = torchrun(n, tmp_path)
-    assert result.returncode == 0, result.stderr[-3000:]
+def test_n_processes_measure_the_same(n, alone, together):
+    (store, streamed), tmp_path = alone, together / str(n)
     found = open_store(tmp_path, store.manifest)
     assert found.damaged() == []
     assert torch.equal(found.column("index"), store.column("index")) and torch.equal(found.column("target"), store.column("target"))
@@ -54,10 +64,8 @@ def test_n_processes_measure_the_same(n, alone, tmp_path):
 
 def test_a_dead_process_ends_the_job_and_leaves_whole_shards(alone, tmp_path):
     store, _ = alone
-    start = time.monotonic()
     result = torchrun(2, tmp_path, 1, 4 + 12)  # 4 probes of the data hash, then its first shard and half of its second
     assert result.returncode != 0 and "SIGKILL" in result.stderr + result.stdout
-    assert time.monotonic() - start < 300
     assert not list(tmp_path.glob("rank*.safetensors"))
     found = open_store(tmp_path, store.manifest)
     missing = found.damaged()
@@ -70,28 +78,22 @@ def test_a_dead_process_ends_the_job_and_leaves_whole_shards(alone, tmp_path):
     assert cmp("rows", again.rows(), store.rows()).close
 
 
-def test_more_processes_than_work(alone, tmp_path):
+def test_more_processes_than_work(together):
     "Three processes, two batches: the third has nothing to do and still gets the sums."
-    script = tmp_path / "few.py"
-    script.write_text(
-        f"""
-import sys
-sys.path.insert(0, {str(WORKERS)!r})
-from importance_worker import transform, world
-from niwt_nb.core import save_tensors
-from niwt_nb.importance import class_importance, several_processes
-data, indices, network = world()
-with several_processes(60) as (rank, _):
-    few = class_importance(network, data, indices[:10], transform, batch_size=8)
-    save_tensors({str(tmp_path)!r} + f"/few{{rank}}.safetensors", {{"mean": few.mean.nan_to_num(-1), "count": few.count}}, {{}})
-"""
-    )
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "3", str(script)]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=600, env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""})
-    assert result.returncode == 0, result.stderr[-3000:]
     data, indices, network = world()
     expected = class_importance(network, data, indices[:10], transform, batch_size=8)
     for rank in range(3):
-        means, _ = load_tensors(tmp_path / f"few{rank}.safetensors")
+        means, _ = load_tensors(together / "3" / f"few{rank}.safetensors")
         assert torch.equal(means["count"], expected.count)
         assert cmp("few", means["mean"], expected.mean.nan_to_num(-1)).close
+
+
+def test_a_process_that_joined_leaves(monkeypatch):
+    "The process group ends with the block, also when the block fails."
+    port = free_port()
+    for name, value in {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}.items():
+        monkeypatch.setenv(name, str(value))
+    with pytest.raises(ZeroDivisionError), several_processes(timeout=60) as place:
+        assert place == (0, 1) and torch.distributed.is_initialized()
+        1 / 0  # noqa: B018
+    assert not torch.distributed.is_initialized()

@@ -1,6 +1,6 @@
 """Other people's code as it is: torchvision, timm and Hugging Face networks, DataLoaders, transforms.v2, scikit-learn, NumPy and pandas.
 
-timm and transformers are not among the requirements; their tests run where they are installed.
+Random weights only: nothing is downloaded.
 """
 
 import os
@@ -44,7 +44,7 @@ def whole_path(path, function: str, layer: str | None = None) -> str:
     return network.layer
 
 
-LARGE = pytest.mark.skipif(not os.environ.get("NIWT_LONG"), reason="half a minute for random weights alone; set NIWT_LONG to run it")
+LARGE = pytest.mark.skipif(not os.environ.get("NIWT_LONG"), reason="a minute for random weights alone: NIWT_LONG=1 python -m pytest tests/test_ecosystem.py")
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,6 @@ TIMM = {"resnet10t": "layer3", "mobilenetv3_small_050": "blocks", "convnext_atto
 @pytest.mark.parametrize("name, layer", TIMM.items())
 def test_timm_networks(name, layer, tmp_path):
     import_torchvision()
-    pytest.importorskip("timm", reason="timm is not installed (it is no requirement)")
     (tmp_path / "of_timm.py").write_text(f"""
 import timm
 def load():
@@ -127,7 +126,6 @@ def mobilenet(): return MobileNetV2ForImageClassification(MobileNetV2Config(dept
 @pytest.mark.parametrize("name, part", [("resnet", "encoder.stages.2"), ("vit", "projection"), ("convnext", "encoder"), ("mobilenet", "mobilenet_v2")])
 def test_hugging_face_networks(name, part, tmp_path):
     import_torchvision()
-    pytest.importorskip("transformers", reason="transformers is not installed (it is no requirement)")
     (tmp_path / "of_hf.py").write_text(HUGGING_FACE)
     assert part in whole_path(tmp_path / "of_hf.py", name)
 

@@ -47,6 +47,12 @@ def test_damaged_weights_are_read_or_refused(tmp_path, kind):
     assert count["refused"] > 70 * TIMES
 
 
+def test_files_that_are_no_weights_are_refused(tmp_path):
+    for raw in (b"version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 34\n", b"<!DOCTYPE html><html><body>404</body></html>", b"PK\x03\x04sheet"):
+        count = survives(read_weights, tmp_path / "net.pth", damaged(raw, 30 * TIMES, seed=12))
+        assert not count["read"]
+
+
 def test_damaged_settings_are_settings_or_refused(tmp_path):
     raw = config_text(RunConfig(seed=3, unseen=("a 'b'", "größer"), strengths=(0.1, 1.0), root="/some where")).encode()
     short = b'data = "folder"\nroot = "x"\nunseen = ["a", "b"]\nseed = 3\nlam = 0.1\nlevel = true\nexcerpt = [5, 2, 3]\n'

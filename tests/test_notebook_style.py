@@ -6,9 +6,9 @@ import re
 
 import nbformat
 import pytest
-from notebooks import ALL, HOWTOS, LESSONS, MODULES, cells
+from notebooks import ALL, HOWTOS, LESSONS, MODULES, NBS, cells, default_exp, label, notebook
 
-ids = lambda p: p.stem  # noqa: E731
+ids = label
 
 
 @pytest.mark.parametrize("path", ALL, ids=ids)
@@ -117,7 +117,7 @@ def test_no_machine_paths_or_registry_hosts(path):
     assert not found, f"{path.name} contains {found}"
 
 
-def test_the_folders_hold_notebooks():
-    assert MODULES
-    assert [p.stem for p in MODULES] == sorted(p.stem for p in MODULES)
-    assert all(p.suffix == ".ipynb" for p in [*LESSONS, *HOWTOS])
+def test_every_kind_of_notebook_is_found():
+    assert MODULES and LESSONS and HOWTOS and all(p.is_relative_to(NBS) for p in ALL)
+    assert all(re.match(r"\d", p.name) for p in [*MODULES, *LESSONS]), "a notebook's number is its place in the reading order"
+    assert len({default_exp(p) for p in MODULES}) == len(MODULES) and notebook(default_exp(MODULES[0])) == MODULES[0]

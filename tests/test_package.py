@@ -1,6 +1,7 @@
 "The wheel: what is in it, that it imports with nothing but its runtime dependencies beside it, and that nothing extra is imported on the way."
 
 import importlib.metadata as metadata
+import json
 import re
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from notebooks import LESSONS, MODULES, ROOT, module_name
+from notebooks import LESSONS, MODULES, NBS, PACKAGE, ROOT, module_name
 from packaging.requirements import Requirement
 
 DEV_ONLY = ("nbdev", "fastcore", "execnb", "pytest", "hypothesis", "nbclient_", "playwright", "mypy", "ruff")
@@ -27,12 +28,12 @@ def wheel(tmp_path_factory):
 
 def test_wheel_holds_every_module_and_data_file(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
-    wanted = {f"niwt_nb/{p.name}" for p in (ROOT / "niwt_nb").iterdir() if p.is_file()}
+    wanted = {p.relative_to(ROOT).as_posix() for p in PACKAGE.rglob("*") if p.is_file() and p.suffix != ".pyc"}
     assert not wanted - names, f"missing from the wheel: {wanted - names}"
     assert not [n for n in names if n.startswith(("tests", "nbs"))]
-    course = {p.name for p in [*(ROOT / "nbs" / "lessons").iterdir(), *(ROOT / "nbs").glob("[a-z]*.ipynb")] if p.suffix in (".ipynb", ".json", ".csv")}
-    course |= {p.name for p in (ROOT / "nbs" / "lessons" / "checkers").glob("*.py")}
-    missing = course - {"index.ipynb"} - {Path(n).name for n in names if n.startswith("niwt_nb/lessons/")}
+    pages = {"glossary.ipynb", "paper_map.ipynb", "limits.ipynb", "teaching.ipynb"}
+    course = pages | {p.name for p in (NBS / "lessons").rglob("*") if p.suffix in (".ipynb", ".json", ".csv", ".py")}
+    missing = course - {Path(n).name for n in names if n.startswith("niwt_nb/lessons/")}
     assert len(course) > 25 and not missing, f"missing from the wheel: {missing}"
 
 
@@ -97,46 +98,42 @@ def test_the_bare_environment_is_bare(bare, tmp_path):
     assert "No module named 'fastcore'" in done.stderr
 
 
-def test_torchvision_guard_declares_nothing_on_a_matched_install(tmp_path):
-    "A torchvision whose import works must be returned as it is."
-    fake = tmp_path / "torchvision"
-    fake.mkdir()
-    (fake / "__init__.py").write_text("matched = True\n")
-    code = """
-import sys; sys.path.insert(0, sys.argv[1])
+GUARD = """
+import json, os, sys, torch
+from pathlib import Path
 from niwt_nb.core import import_torchvision
-tv = import_torchvision()
-assert tv.matched and "_niwt_schemas" not in vars(tv)
+
+MISSING = '''
+import torch
+try: torch.ops.torchvision.nms.default
+except AttributeError: raise RuntimeError("operator torchvision::nms does not exist") from None
+torch.ops.torchvision.qnms.default
+kind = "mismatched"
+'''
+sources = {"matched": 'kind = "matched"', "mismatched": MISSING, "broken": 'raise RuntimeError("something else")'}
+for name, source in sources.items():
+    if os.fork():
+        assert os.wait()[1] == 0, name
+        continue
+    folder = Path(sys.argv[1]) / name / "torchvision"
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").write_text(source)
+    sys.path.insert(0, str(folder.parent))
+    try:
+        found = import_torchvision()
+        told = [found.kind, "_niwt_schemas" in vars(found), import_torchvision() is found]
+    except Exception as e:
+        told = [type(e).__name__, str(e)]
+    print(json.dumps([name, told]), flush=True)
+    os._exit(0)
 """
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=120)
+
+
+def test_the_import_of_torchvision_is_guarded(tmp_path):
+    "A torchvision that works is returned as it is, one that lacks its operators' schemas gets them, another error is passed on."
+    done = subprocess.run([sys.executable, "-c", GUARD, str(tmp_path)], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]
-
-
-def test_torchvision_guard_declares_the_schemas_when_the_operators_are_missing(tmp_path):
-    "A torchvision that stops on its first import as a mismatched one does must import on the second."
-    fake = tmp_path / "torchvision"
-    fake.mkdir()
-    (fake / "__init__.py").write_text(
-        "import torch\n"
-        "try:\n    torch.ops.torchvision.nms.default\n"
-        "except AttributeError:\n    raise RuntimeError('operator torchvision::nms does not exist') from None\n"
-        "torch.ops.torchvision.qnms.default\nmatched = False\n"
-    )
-    code = """
-import sys; sys.path.insert(0, sys.argv[1])
-from niwt_nb.core import import_torchvision
-tv = import_torchvision()
-assert tv.matched is False and "_niwt_schemas" in vars(tv)
-assert import_torchvision() is tv
-"""
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr[-2000:]
-
-
-def test_torchvision_guard_passes_other_errors_on(tmp_path):
-    fake = tmp_path / "torchvision"
-    fake.mkdir()
-    (fake / "__init__.py").write_text("raise RuntimeError('something else')\n")
-    code = "import sys; sys.path.insert(0, sys.argv[1])\nfrom niwt_nb.core import import_torchvision\nimport_torchvision()"
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 1 and "something else" in done.stderr
+    told = dict(map(json.loads, done.stdout.splitlines()))
+    assert told["matched"] == ["matched", False, True]
+    assert told["mismatched"] == ["mismatched", True, True]
+    assert "something else" in told["broken"][1]

@@ -5,49 +5,53 @@ import json
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import real
 from PIL import Image, ImageDraw
 
 from niwt_nb import pipeline, runs
 from niwt_nb.core import NiwtError
+from niwt_nb.data import excerpt
 from niwt_nb.pipeline import run
 from niwt_nb.runs import RunConfig, open_run, read_config
 
 HERE = Path(__file__).parent
-ENV = {**os.environ, "OMP_NUM_THREADS": "1"}
 SMALL = RunConfig(n_seen=12, n_unseen=4, images_per_class=(8, 3), epochs=2, more_epochs=2, n_images=8, shuffles=2, cases=4)
 
 
-def python(*arguments: str, **kw) -> subprocess.CompletedProcess:
-    "Another process of this Python."
-    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=300, env=ENV, **kw)
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+    "A folder with a run that nobody disturbed and one that was killed 20 times, and what is told about both."
+    folder = tmp_path_factory.mktemp("runs")
+    command = [sys.executable, str(HERE / "workers" / "killed_runs.py"), str(folder), "20", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    return folder, json.loads(done.stdout)
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    "The folder and the table of a run that nobody disturbed, in a process like those of the test below."
-    folder = tmp_path_factory.mktemp("runs") / "undisturbed"
-    done = python(str(HERE / "workers" / "killed_runs.py"), str(folder), "0", "0")
-    assert done.returncode == 0, done.stderr
-    return folder, json.loads(done.stdout)["rows"]
+def finished(killed):
+    "The folder and the table of the run that nobody disturbed."
+    folder, told = killed
+    return folder / "undisturbed", told["rows"]
 
 
-def test_killed_at_20_moments_and_resumed_gives_the_same_digits(finished, tmp_path):
-    done = python(str(HERE / "workers" / "killed_runs.py"), str(tmp_path / "run"), "20", "1")
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout)
-    assert result["killed"] == 20
-    assert result["rows"] == finished[1]
-    assert not result["left"], "temporary files were left behind"
+def test_killed_at_20_moments_and_resumed_gives_the_same_digits(killed):
+    folder, told = killed
+    assert told["killed"] == 20
+    assert told["again"] == told["rows"]
+    assert not told["left"], "temporary files were left behind"
     for name in ("metrics.json", "metrics.csv", "per_class.csv", "neurons.csv", "config.toml"):
-        assert (tmp_path / "run" / name).read_bytes() == (finished[0] / name).read_bytes(), name
+        assert (folder / "killed" / name).read_bytes() == (folder / "undisturbed" / name).read_bytes(), name
 
 
 def test_a_finished_step_is_not_computed_again(finished, tmp_path):
@@ -77,33 +81,34 @@ def test_a_damaged_step_is_noticed_and_computed_again(finished, tmp_path, damage
 
 
 def test_two_runs_in_one_folder(tmp_path):
-    hold = "import sys, time; from niwt_nb.runs import *; c = open_run(sys.argv[1], RunConfig()); c.__enter__(); print('in', flush=True); time.sleep(60)"
-    other = subprocess.Popen([sys.executable, "-c", hold, str(tmp_path / "run")], stdout=subprocess.PIPE, text=True, env=ENV)
+    told, tell = os.pipe()
+    other = os.fork()
+    if not other:
+        try:
+            with open_run(tmp_path / "run", RunConfig()):
+                os.write(tell, b"in")
+                time.sleep(60)
+        finally:
+            os._exit(0)
     try:
-        assert other.stdout.readline() == "in\n"
-        with pytest.raises(NiwtError, match=f"another run is using .* \\(process {other.pid} on"):
+        assert os.read(told, 2) == b"in"
+        with pytest.raises(NiwtError, match=f"another run is using .* \\(process {other} on"):
             run(RunConfig(), tmp_path / "run")
     finally:
-        other.kill()
-        other.wait()
-        other.stdout.close()
+        os.kill(other, signal.SIGKILL)
+        os.waitpid(other, 0)
+        os.close(told)
+        os.close(tell)
     with open_run(tmp_path / "run", RunConfig()):
         pass  # the lock of a killed process holds nobody up
 
 
-def test_a_folder_that_may_not_be_written_to(tmp_path):
+def test_a_folder_that_may_not_be_written_to(tmp_path, nobody):
     folder = tmp_path / "locked"
-    folder.mkdir()
-    folder.chmod(0o555)
-    tmp_path.chmod(0o755)
-    code = "import os, sys; from niwt_nb.runs import *\nif os.getuid() == 0: os.setuid(65534)\nwith open_run(sys.argv[1], RunConfig()): pass"
+    folder.mkdir(mode=0o555)
     for target in (folder, folder / "deeper"):
-        for parent in list(tmp_path.parents)[:3]:
-            if parent.stat().st_uid == os.getuid() and str(parent).startswith("/tmp/"):
-                parent.chmod(parent.stat().st_mode | 0o055)
-        done = python("-c", code, str(target))
-        assert done.returncode == 1
-        assert "NiwtError: may not write to" in done.stderr.splitlines()[-1], done.stderr
+        with nobody(), pytest.raises(NiwtError, match="may not write to"), open_run(target, RunConfig()):
+            pass
 
 
 def test_a_disk_that_is_full(tmp_path, monkeypatch):
@@ -119,15 +124,13 @@ def test_a_disk_that_is_full(tmp_path, monkeypatch):
 
 
 def test_a_limit_on_the_size_of_files(tmp_path):
-    code = """
-import sys, torch
-from niwt_nb.runs import RunConfig, open_run
-with open_run(sys.argv[1], RunConfig()) as run:
-    run.step('big', 'k', lambda: ({'x': torch.zeros(10**6)}, {}))
-"""
-    done = python("-c", code, str(tmp_path / "run"), preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (10**6, 10**6)))
-    assert done.returncode == 1
-    assert "NiwtError" in done.stderr.splitlines()[-1], done.stderr
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with pytest.raises(NiwtError), open_run(tmp_path / "run", RunConfig()) as opened:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10**6, hard))
+        try:
+            opened.step("big", "k", lambda: ({"x": torch.zeros(10**6)}, {}))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert sorted(p.name for p in (tmp_path / "run").iterdir()) == [".lock", "config.toml"]
 
 
@@ -257,18 +260,13 @@ def test_attributes_that_cannot_be_used(shapes):
             run(config, place / "run")
 
 
-CUB, SPLITS, BACKBONE = (os.environ.get(name) for name in ("NIWT_CUB_ROOT", "NIWT_XLSA17_ROOT", "NIWT_BACKBONE"))
-
-
-@pytest.mark.skipif(not (CUB and SPLITS and BACKBONE), reason="needs NIWT_CUB_ROOT, NIWT_XLSA17_ROOT and NIWT_BACKBONE")
 def test_an_excerpt_of_the_real_photos(tmp_path, monkeypatch):
-    from niwt_nb.data import excerpt
-
+    cub, splits, backbone = map(str, real("NIWT_CUB_ROOT", "NIWT_XLSA17_ROOT", "NIWT_BACKBONE"))
     whole = pipeline.load_data
-    monkeypatch.setattr(pipeline, "load_data", lambda config: excerpt(whole(config), 40, 10, per_class=5))
-    splits = str(Path(SPLITS) / "CUB" / "att_splits.mat")
+    monkeypatch.setattr(pipeline, "load_data", lambda config: excerpt(whole(config), 40, 10, per_class=4))
+    splits = str(Path(splits) / "CUB" / "att_splits.mat")
     config = RunConfig(
-        data="cub", root=CUB, splits=splits, model=BACKBONE, layer="features.18", knowledge=("attributes", "captions"), n_images=8, shuffles=2, cases=4
+        data="cub", root=cub, splits=splits, model=backbone, layer="features.18", knowledge=("attributes", "captions"), n_images=8, shuffles=1, cases=2
     )
     rows = run(config, tmp_path / "run")
     for knowledge in config.knowledge:

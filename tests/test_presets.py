@@ -3,23 +3,21 @@
 import json
 import os
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
+from conftest import real
 
 from niwt_nb.pipeline import run
 from niwt_nb.presets import PRESETS, preset_config
 from niwt_nb.runs import RunConfig, read_config
 
-CUB, SPLITS = os.environ.get("NIWT_CUB_ROOT"), os.environ.get("NIWT_XLSA17_ROOT")
 TINY = {"weights": "", "excerpt": (15, 5, 2), "epochs": 1, "more_epochs": 1, "n_images": 4, "max_steps": 5, "shuffles": 1, "cases": 2}
 
 
 def on_cub(name: str, **settings) -> RunConfig:
     "A recipe on 20 classes of the real photos."
-    if not (CUB and SPLITS):
-        pytest.skip("needs NIWT_CUB_ROOT and NIWT_XLSA17_ROOT")
-    return replace(preset_config(name), root=CUB, splits=str(Path(SPLITS) / "CUB" / "att_splits.mat"), **{**TINY, **settings})
+    cub, splits = real("NIWT_CUB_ROOT", "NIWT_XLSA17_ROOT")
+    return replace(preset_config(name), root=str(cub), splits=str(splits / "CUB" / "att_splits.mat"), **{**TINY, **settings})
 
 
 def test_the_recipe_and_the_paper_stand_in_the_report(tmp_path):
@@ -34,7 +32,7 @@ def test_the_recipe_and_the_paper_stand_in_the_report(tmp_path):
     assert read_config(tmp_path / "run" / "config.toml") == config
 
 
-@pytest.mark.skipif(not os.environ.get("NIWT_LONG"), reason="minutes for each network; set NIWT_LONG to run it")
+@pytest.mark.skipif(not os.environ.get("NIWT_LONG"), reason="minutes for each network: NIWT_LONG=1 python -m pytest tests/test_presets.py")
 @pytest.mark.parametrize("name", [name for name in PRESETS if name.startswith("cub")])
 def test_the_recipe_with_its_own_network(name, tmp_path):
     rows = run(on_cub(name), tmp_path / "run")

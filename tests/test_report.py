@@ -1,17 +1,11 @@
 "The report in a real browser: three widths, light and dark, on paper; nothing is asked from the network, nothing runs, nothing sticks out."
 
-import os
-import shutil
 from pathlib import Path
 
 import pytest
 
 from niwt_nb.pipeline import run
 from niwt_nb.runs import RunConfig
-
-CHROMIUM = os.environ.get("NIWT_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-ARGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no Chromium on this machine (set NIWT_CHROMIUM to use another one)")
 
 
 @pytest.fixture(scope="module")
@@ -20,16 +14,6 @@ def page_file(tmp_path_factory):
     out = tmp_path_factory.mktemp("report") / "run"
     run(RunConfig(n_seen=12, n_unseen=4, images_per_class=(6, 3), epochs=1, more_epochs=1, n_images=8, shuffles=1, cases=4), out)
     return out / "report.html"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    "Chromium without a window."
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with sync_api.sync_playwright() as p:
-        chromium = p.chromium.launch(executable_path=CHROMIUM, args=ARGS)
-        yield chromium
-        chromium.close()
 
 
 def open_page(browser, page_file: Path, width: int, scheme: str):

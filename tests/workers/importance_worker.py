@@ -1,8 +1,10 @@
-"One process of several that measure importance together; started by torchrun. Arguments: folder, and the rank that dies after so many images."
+"One process of several that measure importance together; started by torchrun, or as children of one (`fork`)."
 
 import os
 import signal
+import socket
 import sys
+import traceback
 from pathlib import Path
 
 import torch
@@ -27,7 +29,7 @@ def transform(image):
 
 
 def main(folder: Path, victim: int = -1, after: int = 0) -> None:
-    "Write the shards and the class means of both ways; rank `victim` kills itself after `after` images."
+    "Write the shards and the class means of both ways, and those of ten images; rank `victim` kills itself after `after` images."
     data, indices, network = world()
     done = []
     with several_processes(timeout=60) as (rank, _):
@@ -39,9 +41,39 @@ def main(folder: Path, victim: int = -1, after: int = 0) -> None:
             return transform(image)
 
         write_importance(network, data, indices, seen, folder, shard=8, dtype="float32", batch_size=8)
-        streamed = class_importance(network, data, indices, seen, batch_size=8)
-        save_tensors(folder / f"rank{rank}.safetensors", {"mean": streamed.mean, "count": streamed.count}, {})
+        for name, part in (("rank", indices), ("few", indices[:10])):
+            means = class_importance(network, data, part, seen, batch_size=8)
+            save_tensors(folder / f"{name}{rank}.safetensors", {"mean": means.mean.nan_to_num(-1), "count": means.count}, {})
+
+
+def free_port() -> int:
+    "A port of this machine that nobody uses."
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def forked(folder: Path, n: int) -> None:
+    "n children of this process, joined as torchrun joins processes."
+    os.environ |= {"WORLD_SIZE": str(n), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    children = []
+    for rank in range(n):
+        children.append(os.fork())
+        if not children[-1]:
+            os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+            try:
+                main(folder)
+                os._exit(0)
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(1)
+    assert not any(os.waitpid(child, 0)[1] for child in children), f"one of {n} processes failed"
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), *map(int, sys.argv[2:]))
+    if sys.argv[2:3] == ["fork"]:
+        for n in map(int, sys.argv[3:]):
+            forked(Path(sys.argv[1]) / str(n), n)
+    else:
+        main(Path(sys.argv[1]), *map(int, sys.argv[2:]))

@@ -1,0 +1,435 @@
+"""Every public callable that takes a network or a knowledge table, called in every situation that a caller may be in.
+
+The names come from the modules themselves: a new callable needs an entry in `ENTRIES`, or a reason in `ELSEWHERE`.
+"""
+
+import os
+
+os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")  # before torch: bfloat16 is an illegal instruction on some machines
+
+import copy
+import dataclasses
+import importlib
+import inspect
+import pkgutil
+import random
+import tempfile
+import threading
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from functools import lru_cache
+from types import SimpleNamespace
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.utils.estimator_checks import check_estimator
+from torch import Tensor, nn
+
+import niwt_nb
+from niwt_nb.core import NiwtError
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # not in `call`: filters belong to all threads
+TAKES = {"network", "networks", "model", "module", "twin", "tail", "explainer", "explainers", "engine", "view", "backbone", "knowledge", "bench"}
+
+
+def public() -> dict[str, list[Any]]:
+    "Name -> the public callables of that name that take a network or a knowledge table."
+    found: dict[str, list[Any]] = {}
+    for place in pkgutil.walk_packages(niwt_nb.__path__, "niwt_nb."):
+        if place.name.endswith("__main__"):
+            continue
+        module = importlib.import_module(place.name)
+        for name in getattr(module, "__all__", ()):
+            made = getattr(module, name)
+            if not callable(made) or getattr(made, "__module__", "") != place.name:
+                continue
+            if inspect.isclass(made) and issubclass(made, (BaseException, Warning)):
+                continue
+            parameters = set(inspect.signature(made).parameters)
+            if inspect.isclass(made) and hasattr(made, "fit"):
+                parameters |= set(inspect.signature(made.fit).parameters)
+            if parameters & TAKES:
+                found.setdefault(name, []).append(made)
+    return found
+
+
+PUBLIC = public()
+
+
+def everything() -> SimpleNamespace:
+    "All public names of all modules, the first of each."
+    names: dict[str, Any] = {}
+    for place in pkgutil.walk_packages(niwt_nb.__path__, "niwt_nb."):
+        if not place.name.endswith("__main__"):
+            module = importlib.import_module(place.name)
+            for name in getattr(module, "__all__", ()):
+                if not callable(getattr(module, name)) or getattr(getattr(module, name), "__module__", place.name) == place.name:
+                    names.setdefault(name, getattr(module, name))
+    for name, wanted in (("measure", "engine"), ("neuron_dictionary", "explainer")):
+        names[name] = next(m for m in PUBLIC[name] if wanted in inspect.signature(m).parameters)
+    return SimpleNamespace(**names)
+
+
+N = everything()
+# fmt: off
+ELSEWHERE = {  # reason -> names
+    "holds what it is given and runs nothing": (
+        "CutNetwork Explainer Backbone FineTuned NetworkView PooledJacobian TransferProblem Bench "
+        "Session Pose RunConfig Problem ZeroShotData ImportanceEngine NIWT"
+    ),
+    "the base of estimators": "Baseline",
+    "the mechanism itself, with checks of its own": "evaluating copy_module",
+    "reads names and shapes only": (
+        "check_rows check_fit check_targets metric_row metric_rows known_rows channels_come_last "
+        "neurons_behind describe_run recipe model_hash as_backbone"
+    ),
+    "writes into a network that is the caller's to give": "load_weights train_loop",
+    "times and plans of a benchmark": "forward_seconds contestants demanded photo_problems bench_widgets measure_costs plan_run",
+    "a whole run, assembled of the entries below: test_pipeline, test_presets": (
+        "run faster photo_pass photos_step step_jacobian run_jacobian tune head_step "
+        "importance_step at_hand make_problem frozen_problems problems tuned_problems solve "
+        "solve_step control_step judge_knowledge explain_cases words_of explainer_of "
+        "comparison_step make_bench frozen_step tuned_network tuned_step shares_step niwt_method "
+        "method_step networks_of add_combinations shuffled_step comparison "
+        "train_field_guide_network choose_epochs"
+    ),
+    "rivals and tables of them, assembled of estimators: test_evaluate": (
+        "RankingForm HeadBaseline PublishedNIWT fit_scores select shuffled_control compare DEM "
+        "ClassNorm ICIS"
+    ),
+    "scores of explanations, assembled of maps and words: test_evaluate": (
+        "image_truth attribute_pairs score_attribute_maps score_words score_verdicts score_names "
+        "score_deletion untrained control_explainers map_table part_table score_explanations "
+        "head_with_unseen cue_rates cub_case cub_scores"
+    ),
+    "widgets: test_widgets, test_browser": (
+        "Explorer PictureExplorer NeuronExplorer MapExplorer SpeciesDrawer ClassEditor "
+        "SpeciesDesigner ExplanationViewer BalanceExplorer"
+    ),
+    "what widgets ask a session: test_widgets": (
+        "used_features open_session session_at layers_of read_picture "
+        "study_neurons neuron_label exciting_pictures map_effects study_held_out "
+        "study_explanation nearest_species others_right new_class_words study_species "
+        "known_values study_edit lambda_scores study_balance"
+    ),
+    "torch.export and ONNX trace under rules of their own: test_ecosystem": "record export_model export_program export_onnx check_classes",
+}
+# fmt: on
+ENTRIES: dict[str, Callable[[Any], Any]] = {  # name -> what is called, given a world; its result is compared
+    # cutting and training
+    "head_output": lambda w: run_plainly(w, lambda: N.head_output(w.model, "head", w.x)),
+    "layout_of": lambda w: N.layout_of(w.model, "stage1", w.x),
+    "cut": lambda w: sorted(n for n, _ in N.cut(w.model, "stage2", w.x).tail.named_parameters()),
+    "layer_names": lambda w: N.layer_names(w.model, w.x, check=False),
+    "choose_layer": lambda w: N.choose_layer(nn.Sequential(w.model), w.x),
+    "check_outputs": lambda w: N.check_outputs(w.model, w.x, w.seen),
+    "accuracy": lambda w: N.accuracy(w.model, w.pixels, w.column),
+    "KnowledgeHead": lambda w: w.aware.linear(2.0).weight,
+    "train_classifier": lambda w: N.train_classifier(copied(w.model), w.data, w.transform, epochs=1)[["loss", "accuracy"]],
+    "fine_tune": lambda w: N.fine_tune(w.network, w.data, w.transform, epochs=1, hold=0.0).history[["loss", "accuracy"]],
+    "extract_features": lambda w: N.extract_features(w.network, w.data, w.few, w.transform),
+    "with_head": lambda w: w.evaluated(N.with_head(w.network, w.model.head)),
+    "cache_activations": lambda w: N.cache_activations(w.network, w.data, w.few, w.transform, dtype=torch.float32).values,
+    "cached_features": lambda w: N.cached_features(w.network, w.kept),
+    "above": lambda w: w.evaluated(N.above(w.network, "stage1"), w.low),
+    # importance
+    "gradient_importance": lambda w: N.gradient_importance(w.network, w.x),
+    "frozen_copy": lambda w: N.frozen_copy(w.model),
+    "fold_batchnorm": lambda w: N.fold_batchnorm(N.frozen_copy(w.bare)),
+    "gradient_pass": lambda w: N.gradient_pass(N.frozen_copy(w.model), ["stage1", "stage2"], "head", w.x, "all").by_layer,
+    "captum_pass": lambda w: [N.captum_pass(N.frozen_copy(w.model), ["stage2"], "head", w.x[:2], 1, m).alpha for m in N.METHODS],
+    "unshare": lambda w: N.unshare(N.frozen_copy(w.model), w.x),
+    "lend_rule": lambda w: N.lend_rule(N.frozen_copy(w.model)),
+    "neuron_importance": lambda w: N.neuron_importance(w.network, w.x, "all"),
+    "measure": lambda w: [r.alpha for r, _ in N.measure(w.engine, w.data, w.few, w.transform)],
+    "class_importance": lambda w: N.class_importance(w.network, w.data, w.few, w.transform).mean,
+    "write_importance": lambda w: written(w),
+    "count_operations": lambda w: N.count_operations(w.network, w.x[:1]),
+    # maps between tables
+    "inverse_map": lambda w: N.inverse_map(N.RidgeMap(), w.known, w.alpha).coef_,
+    "held_out_agreement": lambda w: N.held_out_agreement(N.KernelRidgeMap(), w.known, w.alpha, folds=3),
+    "select_map": lambda w: N.select_map({"a": N.MLPMap(epochs=3), "b": N.CosineLinearMap(epochs=3, init="normal")}, w.known, w.alpha, folds=3).curve,
+    "default_map": lambda w: N.default_map(w.known).fit(w.known, w.alpha).predict(w.known),
+    "complete": lambda w: N.complete(w.data.get_knowledge(), w.data.seen).values,
+    "phrase_knowledge": lambda w: N.phrase_knowledge(w.data, min_classes=2).values,
+    # transfer
+    "activations_of": lambda w: N.activations_of(w.network, w.x),
+    "importance_of_weights": lambda w: N.importance_of_weights(w.network, w.acts, w.model.head.weight.detach()[:1].expand(len(w.acts), -1)),
+    "jacobian_forward": lambda w: N.jacobian_forward(w.network.tail, w.acts),
+    "jacobian_reverse": lambda w: N.jacobian_reverse(w.network.tail, w.acts),
+    "observe": lambda w: [t.detach() for t in N.observe(w.network.tail, w.network.tail.get_submodule("stage3"), w.acts)],
+    "first_linear": lambda w: N.first_linear(w.network.tail, w.acts) is not None,
+    "channelwise_door": lambda w: N.channelwise_door(w.network.tail, w.acts) is not None,
+    "jacobian_channelwise": lambda w: N.jacobian_channelwise(w.last.tail, w.last_acts, N.channelwise_door(w.last.tail, w.last_acts)),
+    "tail_hash": lambda w: N.tail_hash(w.network),
+    "works": lambda w: N.works(lambda a: N.jacobian_reverse(w.network.tail, a), w.network.tail, w.acts),
+    "jacobian_way": lambda w: N.jacobian_way(w.network.tail, w.acts)[0],
+    "pooled_jacobian": lambda w: N.pooled_jacobian(w.network, w.x).each,
+    "solve_reference": lambda w: N.solve_reference(w.network, w.asked, w.acts, max_steps=5)[0],
+    "exact_objective": lambda w: N.exact_objective(w.network, w.rows, w.asked, w.acts),
+    "certificate": lambda w: N.certificate(w.network, w.rows, w.asked, w.x, 1e-3),
+    "solve_rows": lambda w: N.solve_rows(w.network, w.asked, w.jacobian, "closed", 1e-3)[0],
+    "transfer_weights": lambda w: [N.transfer_weights(w.network, w.asked, w.x, s, features=w.features).weight for s in ("closed", "lbfgs")],
+    "fit_designer": lambda w: N.fit_designer(w.jacobian, w.model.head, w.known, w.alpha, w.features, w.place, folds=2).design(w.known),
+    # evaluation
+    "ESZSL": lambda w: N.ESZSL().fit(w.features, w.labels, w.table).scores(w.features, w.table),
+    "SAE": lambda w: N.SAE().fit(w.features, w.labels, w.table).scores(w.features, w.table),
+    "WeightRegression": lambda w: N.WeightRegression().fit(w.features, w.labels, w.table).scores(w.features, w.table),
+    # explanations
+    "layer_activations": lambda w: N.layer_activations(w.network, w.x),
+    "features_above": lambda w: N.features_above(w.network, w.acts).detach(),
+    "head_scores_of": lambda w: N.head_scores_of(w.network, w.features).detach(),
+    "grad_cam": lambda w: N.grad_cam(w.network, w.x, 1),
+    "layer_gradient": lambda w: N.layer_gradient(w.network, w.acts, w.model.head.weight[0]),
+    "class_difference_map": lambda w: N.class_difference_map(w.network, w.x, 0, 1),
+    "neuron_maps": lambda w: N.neuron_maps(w.network, w.x, [0, 3]),
+    "fine_map": lambda w: N.fine_map(w.network, w.x, 1),
+    "evidence": lambda w: N.evidence(w.explainer, w.features),
+    "make_explainer": lambda w: N.make_explainer(w.network, w.data.classes, w.data.get_knowledge(), w.alpha, w.data.seen, w.data.seen).answers,
+    "measure_seen": lambda w: N.measure_seen(w.network, w.data, w.transform, per_class=1),
+    "fit_explainer": lambda w: N.fit_explainer(w.network, w.data, w.transform, per_class=2).centre,
+    "explain_prediction": lambda w: N.explain_prediction(w.explainer, w.x[0]),
+    "without": lambda w: N.without(w.network, w.acts, w.first[:, None], w.first),
+    "explain_batch": lambda w: N.explain_batch(w.explainer, w.x, draws=2),
+    "explain_images": lambda w: N.explain_images(w.explainer, w.data, w.few, w.transform, draws=1),
+    "attribute_view": lambda w: w.seen_by(N.attribute_view(w.explainer)),
+    "attribute_map": lambda w: N.attribute_map(w.explainer, w.x[:1], w.word),
+    "name_neurons": lambda w: N.name_neurons(w.explainer),
+    "top_images": lambda w: N.top_images(w.network, w.data, w.few, w.transform, [0, 1], n=2).index,
+    "neuron_dictionary": lambda w: N.neuron_dictionary(w.explainer, w.data, w.few, w.transform, [0], n=2)[0],
+    "edit_neurons": lambda w: w.seen_by(N.edit_neurons(w.network, 12, zero=[0], swap=[(1, 2)])),
+    "edit_effect": lambda w: N.edit_effect(w.explainer, w.x, zero=[0]),
+    "background_evidence": lambda w: N.background_evidence(w.explainer, w.data, w.few, w.transform),
+    "refit_head": lambda w: N.refit_head(w.network, w.data, w.few, w.transform, w.data.seen).head.weight,
+    "repair_background": lambda w: N.repair_background(w.explainer, w.data, w.few, w.transform, n=2)[1],
+    "deletion_insertion": lambda w: N.deletion_insertion(w.network, w.x, w.heat, 1, steps=3),
+}
+
+
+def run_plainly(w: Any, work: Callable[[], Any]) -> Any:
+    "A building block that leaves the modes to whoever calls it."
+    with N.own_modes(), N.evaluating(w.model):
+        return work().detach()
+
+
+def copied(model: nn.Module) -> nn.Module:
+    with N.own_modes():
+        return copy.deepcopy(model)
+
+
+def written(w: Any) -> Any:
+    with tempfile.TemporaryDirectory() as folder:
+        return list(N.write_importance(w.network, w.data, w.few, w.transform, folder).class_importance().values())[0].mean
+
+
+class World(SimpleNamespace):
+    "A small network with batch norm and dropout, a few drawn birds, and what was made of them in evaluation mode."
+
+    def evaluated(self, network: nn.Module, x: Tensor | None = None) -> Tensor:
+        with N.own_modes(), N.evaluating(network):
+            return network(self.x if x is None else x).detach()
+
+    def seen_by(self, view: nn.Module) -> Tensor:
+        with N.own_modes():
+            return view(self.x).detach()
+
+
+@lru_cache(1)
+def world() -> World:
+    data = N.field_guide(6, 3, (3, 2), seed=1, look_alikes=False)
+    with N.seeded(0):
+        model = N.SmallCNN(len(data.seen), width=4, features=8, dropout=0.5)
+        for m in model.modules():
+            if isinstance(m, nn.BatchNorm2d):
+                m.running_mean.normal_().mul_(0.1)
+                m.running_var.uniform_(0.5, 2)
+    model.eval()
+    transform = dataclasses.replace(N.field_guide_transform, size=32)
+    network, few = N.cut(model, "stage2"), torch.cat([data.train[::2], data.train[1:2]])
+    x = torch.stack([transform(data.images[int(i)]) for i in data.train[::4][:4]])
+    explainer = N.fit_explainer(network, data, transform, per_class=3)
+    alpha = N.class_importance(network, data, None, transform).mean
+    features = N.extract_features(network, data, data.train, transform)
+    table, place = data.get_knowledge().values, N.columns_of(data)
+    parts: dict[str, Any] = {"data": data, "model": model, "bare": model, "network": network, "few": few}
+    parts |= {"x": x, "explainer": explainer, "alpha": alpha, "features": features, "transform": transform}
+    parts |= {"seen": len(data.seen), "pixels": N.cache_images(data, few, transform), "column": place}
+    parts |= {"labels": data.labels[data.train], "known": table[data.seen], "table": table}
+    parts |= {"engine": N.ImportanceEngine(network), "low": N.activations_of(N.cut(model, "stage1"), x)}
+    parts |= {"acts": N.activations_of(network, x), "kept": N.cache_activations(network, data, few, transform)}
+    parts |= {"jacobian": N.pooled_jacobian(network, x), "asked": alpha[:2], "heat": N.grad_cam(network, x, 1)}
+    parts |= {"rows": model.head.weight.detach()[:2].clone(), "place": place[data.labels[data.train]]}
+    parts["word"] = explainer.names[int(explainer.parts().sum(1).argmax())]
+    parts["first"] = torch.zeros(len(x), dtype=torch.long)
+    parts["last"] = N.cut(model, "stage3", x)
+    parts["last_acts"] = N.activations_of(parts["last"], x)
+    parts["aware"] = N.KnowledgeHead(parts["known"], 8).eval()
+    return World(**parts)
+
+
+def plain(value: Any) -> Any:
+    "A result as nested lists of arrays, for comparison."
+    if isinstance(value, Tensor):
+        assert not value.is_inference() and value.dtype not in (torch.bfloat16, torch.float16), "results are float32 and can be used anywhere"
+        return value.detach().numpy().copy()
+    if isinstance(value, nn.Module):
+        return plain(value.state_dict())
+    if isinstance(value, pd.DataFrame):
+        return plain(value.drop(columns=["seconds"], errors="ignore").to_dict("list"))
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {k: plain(v) for k, v in value.items()}
+    return [plain(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+
+def check_same(a: Any, b: Any, where: str) -> None:
+    if isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for k in a:
+            check_same(a[k], b[k], f"{where}.{k}")
+    elif isinstance(a, list) and not all(isinstance(v, (int, float)) for v in a):
+        assert len(a) == len(b), where
+        for i, (v, u) in enumerate(zip(a, b, strict=True)):
+            check_same(v, u, f"{where}[{i}]")
+    elif isinstance(a, (np.ndarray, float, list)) and np.asarray(a).dtype.kind == "f":
+        size = float(np.nanmax(np.abs(a), initial=0.0)) if np.size(a) else 0.0
+        np.testing.assert_allclose(b, a, rtol=1e-4, atol=1e-5 * size + 1e-9, err_msg=where)
+    elif isinstance(a, (str, int, bool, list, np.ndarray, np.generic, type(None))):
+        assert np.array_equal(a, b), f"{where}: {a} became {b}"
+
+
+def surroundings(model: nn.Module) -> dict[str, Any]:
+    "All that a call must leave as it was."
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    mode = lambda k, m: (k, m.training, *(len(getattr(m, h)) for h in kinds))  # noqa: E731
+    return {
+        "tensors": {k: (t.data_ptr(), t._version, t.requires_grad, t.grad is None) for k, t in tensors.items()},
+        "values": {k: t.detach().numpy().tobytes() for k, t in tensors.items()},
+        "modes and hooks": [mode(k, m) for k, m in model.named_modules()],
+        "random": (torch.get_rng_state().numpy().tobytes(), repr(np.random.get_state()), random.getstate()),
+        "rcParams": dict(matplotlib.rcParams),
+        "warnings": list(warnings.filters),
+        "torch": (torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.get_default_dtype(), torch.get_num_threads()),
+    }
+
+
+def call(name: str) -> Any:
+    return plain(ENTRIES[name](world()))
+
+
+def situations() -> dict[str, Callable[[], Any]]:
+    kinds: dict[str, Callable[[], Any]] = {"plain": nullcontext, "no_grad": torch.no_grad, "inference_mode": torch.inference_mode}
+    kinds["default device"] = lambda: torch.device("meta")
+    if N.bfloat16_works():
+        kinds["autocast"] = lambda: torch.autocast("cpu", dtype=torch.bfloat16)
+    return kinds
+
+
+SITUATIONS = situations()
+
+
+class Interrupted(KeyboardInterrupt):
+    "Somebody pressed Ctrl-C."
+
+
+@pytest.mark.parametrize("name", list(ENTRIES))
+def test_equal_in_every_situation_and_nothing_moved(name):
+    model = world().model
+    model.eval()
+    expected = call(name)
+    before = surroundings(model)
+    for situation, enter in SITUATIONS.items():
+        with enter():
+            found = call(name)
+        check_same(expected, found, f"{name}, {situation}")
+        assert surroundings(model) == before, f"{name}, {situation}"
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(call, [name] * 4):
+            check_same(expected, found, f"{name}, threads")
+    assert surroundings(model) == before, f"{name}, threads"
+    model.train()
+    model.stage1.eval()
+    try:
+        before = surroundings(model)
+        check_same(expected, call(name), f"{name}, training mode")
+        assert surroundings(model) == before, f"{name}, training mode"
+        interrupt(name, model)
+        assert surroundings(model) == before, f"{name}, interrupted"
+    finally:
+        model.eval()
+    check_same(expected, call(name), f"{name}, afterwards")
+
+
+def interrupt(name: str, model: nn.Module) -> None:
+    "Call while a forward pass of the network is interrupted; hooks come and go with it."
+
+    def stop(module: nn.Module, args: Any) -> None:
+        raise Interrupted
+
+    handle = model.stage3.register_forward_pre_hook(stop)
+    try:
+        call(name)
+    except (Interrupted, NiwtError):
+        pass
+    finally:
+        handle.remove()
+
+
+def test_every_public_callable_has_an_entry():
+    listed = set(ENTRIES) | {name for names in ELSEWHERE.values() for name in names.split()}
+    assert sorted(set(PUBLIC) - listed) == [], "a public callable that takes a network or a knowledge table needs an entry in ENTRIES, or a reason in ELSEWHERE"
+    assert sorted(listed - set(PUBLIC) - set(vars(N))) == [], "an entry for a callable that does not exist any more"
+
+
+def test_eight_threads_share_an_engine():
+    w, wanted = world(), world().engine(world().x).alpha
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda i: (w.engine(w.x).alpha, N.grad_cam(w.network, w.x, i % 3), threading.get_ident()), range(32)))
+    for i, (alpha, heat, _) in enumerate(found):
+        check_same(plain(wanted), plain(alpha), "engine")
+        check_same(plain(N.grad_cam(w.network, w.x, i % 3)), plain(heat), "grad_cam")
+
+
+@pytest.mark.parametrize("kind", [torch.float64, torch.bfloat16])
+def test_images_follow_the_numbers_of_the_model(kind):
+    if kind == torch.bfloat16 and not N.bfloat16_works():
+        pytest.skip("this processor has no bfloat16")
+    w = world()
+    network = N.cut(copy.deepcopy(w.model).to(kind), "stage2", w.x)
+    of = {
+        "maps": lambda n: N.grad_cam(n, w.x, 1),
+        "fine": lambda n: N.fine_map(n, w.x, 1),
+        "importance": lambda n: N.neuron_importance(n, w.x, 1),
+        "class": lambda n: N.class_importance(n, w.data, w.few, w.transform).mean.nan_to_num(),
+        "features": lambda n: N.extract_features(n, w.data, w.few, w.transform),
+        "jacobian": lambda n: N.pooled_jacobian(n, w.x).mean,
+        "rows": lambda n: N.transfer_weights(n, w.asked, w.x, "closed", ridge=1.0, features=w.features).weight,
+        "reference": lambda n: N.solve_reference(n, w.asked, w.acts, max_steps=3)[0],
+        "explainer": lambda n: N.fit_explainer(n, w.data, w.transform, per_class=2).usual,
+        "words": lambda n: N.explain_batch(N.fit_explainer(n, w.data, w.transform, per_class=2), w.x).probability,
+    }
+    for what, work in of.items():
+        judge, found = work(w.network), work(network)
+        assert found.dtype in (torch.float32, kind) and found.dtype != torch.bfloat16, what
+        gap = float((judge.double() - found.double()).norm() / judge.double().norm())
+        assert gap < (1e-3 if kind == torch.float64 else 0.2), f"{what}: off by {gap:.2g}"
+
+
+ESTIMATORS = [m for m in vars(N).values() if inspect.isclass(m) and issubclass(m, N.ImportanceMap) and m is not N.ImportanceMap]
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS, ids=lambda e: e.__name__)
+def test_scikit_learns_own_checks(estimator):
+    quick = {"epochs": 20} if "epochs" in inspect.signature(estimator).parameters else {}
+    made: BaseEstimator = estimator(**quick)
+    failed = [c for c in check_estimator(made, on_fail=None, on_skip=None) if c["status"] == "failed"]
+    assert not failed, [(c["check_name"], str(c["exception"])) for c in failed]
