@@ -107,7 +107,7 @@ class Panel:
     ) -> None:
         "Nothing is drawn yet."
         self.width, self.height, self.key, self.paint, self.alt, self.shown = width, height, key, paint, alt, object()
-        self.picture = lru_cache(12)(lambda key: self.render())  # the last pictures by key
+        self.picture = lru_cache(24)(lambda key: self.render())  # the last pictures by key
         self.image = widgets.Image(format="png", layout=widgets.Layout(width=f"{width}px", max_width="100%", height="auto"))
         self.image.add_class("niwt-panel")
         self.caption = widgets.HTML()  # read out, not seen: an Image widget has no alternative text, and a tooltip on it breaks its view

@@ -190,14 +190,13 @@ def open_session(
         if not isinstance(data.images, FieldGuideImages):
             raise NiwtError(f"data set {data.name!r} needs a network; only the field guide comes with one")
         backbone = load_backbone()
-    splits = ("train", "test_seen", "test_unseen")
-    data = replace(data, **{s: some_of_each(data, getattr(data, s), per_class) for s in splits})
+    train, test, new = (
+        some_of_each(data, i, per_class) for i in (data.train, data.test_seen, data.test_unseen)
+    )
+    data = replace(data, train=train, test_seen=test, test_unseen=new)
     network = as_backbone(backbone)
-    if network is None:
-        given = data.features
-    elif features is not None:
-        given = features
-    else:
+    given: Any = data.features if network is None else features
+    if network is not None and features is None:
         given = used_features(data, network)
     return Session(data, NIWT(network, layer, knowledge).fit(data, features=given), given)
 
@@ -648,7 +647,7 @@ def lambda_scores(
     demand = clone(model.map_).fit(told[0], model.importance_[at]).predict(told[1]).float()
     view = feature_network(part) if session.network is None else with_head(session.network, part)
     rows = see(data.train[torch.isin(data.labels[data.train], known)]) if matched else None
-    options = {"lam": lam, "features": rows, "steps": 40}
+    options: dict[str, Any] = {"lam": lam, "features": rows, "steps": 40}
     solved = transfer_weights(view, demand, session.jacobian, "lbfgs", **options)
     out = torch.full((len(index), len(data.classes)), -torch.inf)
     out[:, known], out[:, new] = part(see(index)), see(index) @ solved.weight.T + solved.bias
