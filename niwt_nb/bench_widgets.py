@@ -18,7 +18,7 @@ import psutil
 from .bench import bench_row, register
 from .fieldguide import ATTRIBUTES
 from .widgets import BalanceExplorer, ClassEditor, ExplanationViewer, Explorer, MapExplorer, NeuronExplorer, SpeciesDrawer
-from .workbench import Workbench, open_workbench
+from .workbench import Session, open_session
 
 # %% ../nbs/11e_bench_widgets.ipynb #42ee77e9
 def new_changes(
@@ -46,7 +46,7 @@ def new_changes(
         SpeciesDrawer: [lambda: pick(str(rng.choice(list(ATTRIBUTES)))), lambda: pick("seed")],
         ClassEditor: [lambda: pick("edited"), lambda: pick("group"), lambda: setattr(widget.sliders[0], "value", float(rng.uniform()))],
         ExplanationViewer: [lambda: pick("picture"), lambda: pick("species"), lambda: pick("other")],
-        BalanceExplorer: [lambda: setattr(widget.controls["gamma"], "value", float(rng.uniform(0, 10))), lambda: pick("matched")],
+        BalanceExplorer: [lambda: setattr(widget.controls["gamma"], "value", float(rng.uniform(0, 10))), lambda: pick("rows")],
     }
     moves = series[type(widget)]
     return lambda i: moves[i % len(moves)]()
@@ -103,16 +103,16 @@ def bench_widgets(
     quiet: bool = False,  # no progress on the screen (there is none)
     n: int = 100,  # changes timed of each widget
     changes: int = 500,  # changes over which memory is watched
-    bench: Workbench | None = None,  # an open bench; None: the field guide, opened and timed
+    session: Session | None = None,  # open already; None: the field guide, opened and timed
 ) -> list[dict[str, Any]]:  # rows as `bench_row` makes them
     "Opening, change to redrawn, and memory of the widgets on the field guide."
     started = time.perf_counter()
-    bench = open_workbench() if bench is None else bench
-    rows = [bench_row("opening the bench", "wall time", "s", time.perf_counter() - started)]
+    session = open_session() if session is None else session
+    rows = [bench_row("opening a session", "wall time", "s", time.perf_counter() - started)]
     kinds = {"neuron explorer": NeuronExplorer, "map explorer": MapExplorer, "species designer": SpeciesDrawer, "class editor": ClassEditor}
     for name, kind in (kinds | {"explanation viewer": ExplanationViewer, "balance explorer": BalanceExplorer}).items():
         started = time.perf_counter()
-        widget: Explorer = kind(bench=bench)
+        widget: Explorer = kind(session=session)
         rows.append(bench_row(f"{name}: first picture", "wall time", "s", time.perf_counter() - started))
         rows += widget_rows(name, widget, n)
         rows.append(bench_row(f"{name}: {changes} changes", "memory growth", "MB", memory_growth(widget, changes), repeats=1))

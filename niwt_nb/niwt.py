@@ -617,7 +617,10 @@ def choose_settings(
         few = () if not model.calibrate else (f"{len(val)} validation classes of {len(data.seen)} seen ones are too few to choose settings on",)
         return Choice(Settings(keep=has_own_head(backbone, data) and model.keep_rows), pd.DataFrame(), few)
     part = data.validation(model.seed)
-    twin, rows = validation or (twin_of(backbone, part), None if features is None else features[rows_of(part, data)])
+    twin = twin_of(backbone, part) if validation is None else validation[0]
+    rows = None if validation is None else validation[1]
+    if validation is None and features is not None and twin is backbone:
+        rows = features[rows_of(part, data)]
     probe = Probe(twin, part, model.layer, rows, model.quiet, model.keep_rows)
     trained_on = probe.own is not None and twin is backbone
     biased = "the network has seen the validation classes, so the balance of seen and unseen that was chosen on them is uncertain"

@@ -12,6 +12,7 @@ import html
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import ipywidgets as widgets
@@ -28,9 +29,10 @@ from .figures import overlay
 from .images import FORMATS, open_image
 from .panels import Area, map_order, paint_agreement, paint_agreement_focus, paint_bars, paint_beside, paint_change, paint_curve, paint_gamma
 from .panels import paint_map_choice, paint_map_ground, paint_mosaic, paint_words, panel_figure, panel_pixels, panel_png, stack_page
-from .workbench import EditStudy, ExplanationStudy, Kept, NeuronStudy, Reading, SpeciesStudy, Workbench, bench_at, exciting_pictures, known_values
-from .workbench import layers_of, map_effects, names_of, neuron_label, open_workbench, read_picture, study_balance, study_edit, study_explanation
-from .workbench import study_held_out, study_neurons, study_species
+from .workbench import ROWS, BalanceStudy, EditStudy, ExplanationStudy, NeuronStudy, Reading
+from .workbench import Session, SpeciesStudy, exciting_pictures, known_values, layers_of
+from .workbench import neuron_label, open_session, read_picture, session_at, study_balance
+from .workbench import study_edit, study_explanation, study_held_out, study_neurons, study_species
 
 # %% ../nbs/10_widgets.ipynb #a0f2615e
 def under_test() -> bool:  # whether errors must not only be shown but raised
@@ -100,23 +102,24 @@ class Panel:
         width: int,  # pixels
         height: int,  # pixels
         key: Callable[[], Any],  # hashable; the same key means the same picture
-        paint: Callable[[], Callable[[Area], None]],  # called only for a key that is not kept
+        paint: Callable[[], Callable[[Area], None]],  # called only for a key that is new
         alt: Callable[[], str] = lambda: "",  # for screen readers
     ) -> None:
         "Nothing is drawn yet."
         self.width, self.height, self.key, self.paint, self.alt, self.shown = width, height, key, paint, alt, object()
+        self.picture = lru_cache(24)(lambda key: self.render())  # the last pictures by key
         self.image = widgets.Image(format="png", layout=widgets.Layout(width=f"{width}px", max_width="100%", height="auto"))
         self.image.add_class("niwt-panel")
         self.caption = widgets.HTML()  # read out, not seen: an Image widget has no alternative text, and a tooltip on it breaks its view
         self.caption.add_class("niwt-alt")
         self.ui = widgets.VBox([self.image, self.caption], layout=widgets.Layout(overflow="visible", max_width="100%"))
 
-    def refresh(self, kept: Kept) -> bool:
+    def refresh(self) -> bool:
         "Show the picture for the present state; returns whether it changed."
         key = self.key()
         if key == self.shown:
             return False
-        self.image.value = kept.get((id(self), key), self.render)
+        self.image.value = self.picture(key)
         self.caption.value = f"<span>{escaped(self.alt())}</span>"
         self.shown = key
         return True
@@ -145,12 +148,13 @@ class LaidPanel(Panel):
     ) -> None:
         "Nothing is drawn yet."
         super().__init__(width, height, key, paint, alt)
-        self.ground_key, self.ground, self.grounds = ground_key, ground, Kept(1)
+        self.ground_key, self.ground = ground_key, ground
+        self.grounds = lru_cache(1)(lambda key: panel_pixels(panel_figure(self.ground(), self.width, self.height)))
 
     def render(self) -> bytes:
         "The picture for the present state as a PNG."
-        kept = self.grounds.get(self.ground_key(), lambda: panel_pixels(panel_figure(self.ground(), self.width, self.height)))
-        return panel_png(panel_figure(self.paint(), self.width, self.height), ground=kept)
+        ground = self.grounds(self.ground_key())
+        return panel_png(panel_figure(self.paint(), self.width, self.height), ground=ground)
 
     def whole(self) -> Callable[[Area], None]:
         "A painter of the ground and what lies on it."
@@ -171,14 +175,14 @@ class Explorer:
     def __init__(
         self,
         data: ZeroShotData | None = None,  # None: the field guide
-        network: Any = None,  # a `Backbone`, a cut network, a module; None: the shipped network, or the data set's features
-        transform: Callable | None = None,  # PIL image -> (3, H, W) tensor, for a cut network or a module
-        bench: Workbench | None = None,  # a bench that is open already, instead of the above
-        **options: Any,  # for `open_workbench`: layer, knowledge, per_class, test_per_class
+        backbone: Any = None,  # a `Backbone` or its name; None: the shipped network, or the data set's features
+        session: Session | None = None,  # open already, instead of the above
+        **options: Any,  # for `open_session`: layer, knowledge, per_class, features
     ) -> None:
-        "Open the bench, build the controls, draw everything once."
-        self.bench = open_workbench(data, network, transform, **options) if bench is None else bench
-        self.kept, self.pngs, self.error, self.note = Kept(24), Kept(48), None, ""  # type: Kept, Kept, Exception | None, str
+        "Open a session, build the controls, draw everything once."
+        self.session = open_session(data, backbone, **options) if session is None else session
+        self.error: Exception | None = None
+        self.note = ""
         self.controls: dict[str, Any] = {}
         self.panels: dict[str, Panel] = {}
         self.says: dict[str, widgets.HTML] = {}
@@ -210,7 +214,7 @@ class Explorer:
     def refresh(self) -> None:
         "Bring sentences and panels up to date."
         for panel in self.panels.values():
-            panel.refresh(self.pngs)
+            panel.refresh()
 
     def control(self, name: str, control: Any) -> Any:
         "Register a control: it is watched, can be set by name, and has a label."
@@ -278,6 +282,11 @@ class Explorer:
             for name in values and before:
                 self.controls[name].value = before[name]
             self._depth -= 1
+
+    @property
+    def drawn(self) -> int:
+        "How many pictures were drawn so far."
+        return sum(p.picture.cache_info().misses for p in self.panels.values())
 
     def painter(self, name: str) -> tuple[Callable[[Area], None], int, int]:
         "A panel for `page`."
@@ -378,17 +387,18 @@ class PictureExplorer(Explorer):
 
     def build(self) -> None:
         "The controls that choose a picture."
-        data = self.bench.data
-        if self.bench.network is None or not data.has_images:
-            raise NiwtError(f"{type(self).__name__} looks at pictures; {data.name!r} is on the bench with features only")
-        order = sorted(self.bench.columns.tolist(), key=lambda c: (c in set(data.unseen.tolist()), readable(data.classes[c])))
-        rows = {int(c): i for i, c in enumerate(self.bench.columns)}
+        data = self.session.data
+        self._x, self._seen = lru_cache(24)(self._load), lru_cache(24)(lambda key: as_seen(self.x, self.session.transform))
+        if self.session.network is None or not data.has_images:
+            raise NiwtError(f"{type(self).__name__} looks at pictures; {data.name!r} was opened with features only")
+        order = sorted(self.session.columns.tolist(), key=lambda c: (c in set(data.unseen.tolist()), readable(data.classes[c])))
+        rows = {int(c): i for i, c in enumerate(self.session.columns)}
         first = int(data.unseen[0]) if len(data.unseen) else order[0]
         self.control(
             "species",
             choice(
                 "species",
-                [(self.bench.label(rows[c]), c) for c in order],
+                [(self.session.label(rows[c]), c) for c in order],
                 first,
                 "320px",
                 "whose pictures to choose from; a star: never shown to the network",
@@ -406,7 +416,7 @@ class PictureExplorer(Explorer):
 
     def _images_of(self, c: int) -> Tensor:
         "Test pictures of a class; training pictures where it has none."
-        data = self.bench.data
+        data = self.session.data
         test = np.concatenate([data.test_seen.numpy(), data.test_unseen.numpy()])
         own = test[data.labels.numpy()[test] == c]
         return own if len(own) else data.train.numpy()[data.labels.numpy()[data.train.numpy()] == c]
@@ -442,20 +452,23 @@ class PictureExplorer(Explorer):
         "What identifies the picture."
         return self.own[0] if self.own else self.index
 
+    def _load(self, key: Any) -> Tensor:
+        return self.session.transform(self.own[1] if self.own else self.session.data.images[int(self.index or 0)])
+
     @property
     def x(self) -> Tensor:
         "(3, H, W) the picture as the network gets it."
-        return self.kept.get(("x", self.picture_key), lambda: self.bench.transform(self.own[1] if self.own else self.bench.data.images[int(self.index or 0)]))
+        return self._x(self.picture_key)
 
     @property
     def seen_picture(self) -> Image.Image:
         "The picture as the network sees it, in natural colours."
-        return self.kept.get(("seen", self.picture_key), lambda: as_seen(self.x, self.bench.transform))
+        return self._seen(self.picture_key)
 
     @property
     def truth(self) -> str:
         "What the picture shows, if that is known."
-        return "a picture of yours" if self.own else readable(self.bench.data.classes[self.state["species"]])
+        return "a picture of yours" if self.own else readable(self.session.data.classes[self.state["species"]])
 
     def pickers(self) -> list[widgets.Widget]:
         "The controls that choose a picture."
@@ -475,9 +488,10 @@ class NeuronExplorer(PictureExplorer):
     def build(self) -> None:
         "Controls and panels."
         super().build()
-        rows = [(self.bench.label(i), i) for i in range(len(self.bench.columns))]
+        self._read, self._study = lru_cache(24)(read_picture), lru_cache(24)(study_neurons)
+        rows = [(self.session.label(i), i) for i in range(len(self.session.columns))]
         self.control("explain", choice("class", [("the one it predicts", -1), *rows], width="300px", tooltip="for which class importance is read"))
-        self.control("layer", choice("layer", layers_of(self.bench), self.bench.layer, "170px"))
+        self.control("layer", choice("layer", layers_of(self.session), self.session.layer, "170px"))
         self.control(
             "by", choice("bars show", [("importance: what more of it would add", "importance"), ("what it adds in this picture", "adds")], width="370px")
         )
@@ -494,16 +508,17 @@ class NeuronExplorer(PictureExplorer):
         self._silent = False
         self.words("verdict", "100%")
         self.words("exciting", "474px")
-        key = lambda: (self.picture_key, self.bench.layer)  # noqa: E731
+        key = lambda: (self.picture_key, self.session.layer)  # noqa: E731
         shows = lambda: (*key(), self.state["explain"], self.state["by"])  # noqa: E731
         self.panels["picture"] = Panel(290, 180, lambda: (*key(), self.neuron), self._paint_picture, self._alt_picture)
         self.panels["bars"] = Panel(
             220, 30 * self.top, lambda: (*shows(), self.off, self.neuron), self._paint_bars, lambda: "bars of the ten neurons, in the order of their names"
         )
         self.panels["exciting"] = Panel(
-            474, 130, lambda: (self.bench.layer, self.neuron), self._paint_exciting, lambda: f"pictures that excite neuron {self.neuron}"
+            474, 130, lambda: (self.session.layer, self.neuron), self._paint_exciting, lambda: f"pictures that excite neuron {self.neuron}"
         )
         self.panels["scores"] = Panel(290, 200, lambda: (*key(), self.state["explain"], self.off), self._paint_scores, self._alt_scores)
+        self._strongest()
 
     def arrange(self) -> list[widgets.Widget]:
         "Controls, then pictures and scores beside the neurons."
@@ -516,7 +531,7 @@ class NeuronExplorer(PictureExplorer):
         return [controls, self.says["verdict"], flow(left, right)]
 
     def _all_names(self) -> list[tuple[str, int]]:
-        return [(neuron_label(self.bench, k), k) for k in names_of(self.bench)["neuron"].tolist()]
+        return [(neuron_label(self.session, k), k) for k in self.session.names["neuron"].tolist()]
 
     @property
     def neuron(self) -> int:
@@ -527,13 +542,12 @@ class NeuronExplorer(PictureExplorer):
     def reading(self) -> Reading:
         "What the network makes of the picture."
         target = None if self.state["explain"] < 0 else self.state["explain"]
-        return self.kept.get(("reading", self.picture_key, self.bench.layer, target), lambda: read_picture(self.bench, self.x, target))
+        return self._read(self.session, self.x, target)
 
     @property
     def study(self) -> NeuronStudy:
         "The neurons and the scores."
-        key = ("study", self.picture_key, self.bench.layer, self.state["explain"], self.state["by"], self.off)
-        return self.kept.get(key, lambda: study_neurons(self.bench, self.reading, self.off, self.state["by"], self.top))
+        return self._study(self.session, self.reading, self.off, self.state["by"], self.top)
 
     @property
     def bar_values(self) -> np.ndarray:
@@ -544,7 +558,7 @@ class NeuronExplorer(PictureExplorer):
         "Another layer has other neurons; another question puts its strongest neuron in front."
         super().follow(name)
         if name == "layer":
-            self.bench, self.off = bench_at(self.bench, self.state["layer"]), ()
+            self.session, self.off = session_at(self.session, self.state["layer"]), ()
             self.controls["neuron"].options = self._all_names()
         if name in ("layer", "explain", "by", "species", "picture"):
             self._strongest()
@@ -568,7 +582,7 @@ class NeuronExplorer(PictureExplorer):
 
     def switch(self, neuron: int, off: bool = True) -> "NeuronExplorer":
         "Switch a neuron off, or on again; raises `NiwtError` for one that does not exist."
-        neuron_label(self.bench, neuron)
+        neuron_label(self.session, neuron)
         self.act(lambda: setattr(self, "off", tuple(sorted({*self.off, neuron} if off else {*self.off} - {neuron}))))
         return self
 
@@ -581,7 +595,7 @@ class NeuronExplorer(PictureExplorer):
         "Names, switches, sentences, then the panels."
         study, self._silent = self.study, True
         try:
-            options = [(neuron_label(self.bench, k), k) for k in study.neurons]
+            options = [(neuron_label(self.session, k), k) for k in study.neurons]
             if tuple(self.names.options) != tuple(options):
                 self.names.options = options
             self.names.value = self.neuron if self.neuron in study.neurons else None
@@ -591,12 +605,12 @@ class NeuronExplorer(PictureExplorer):
             self._silent = False
         self.restore.disabled = not self.off
         self.say("verdict", self._verdict(study))
-        self.say("exciting", f'<div class="niwt-sub">What excites neuron {escaped(neuron_label(self.bench, self.neuron))}</div>')
+        self.say("exciting", f'<div class="niwt-sub">What excites neuron {escaped(neuron_label(self.session, self.neuron))}</div>')
         super().refresh()
 
     def _verdict(self, study: NeuronStudy) -> str:
-        before, after = (escaped(self.bench.label(r)) for r in study.predicted)
-        right = " ✓" if not self.own and self.bench.label(study.predicted[0]).removesuffix(" ★") == self.truth else ""
+        before, after = (escaped(self.session.label(r)) for r in study.predicted)
+        right = " ✓" if not self.own and self.session.label(study.predicted[0]).removesuffix(" ★") == self.truth else ""
         told = f"{'It is' if not self.own else 'This is'} {escaped(self.truth)}. The network says <b>{before}</b>{right}"
         if study.off:
             silent = ", ".join(str(k) for k in study.off)
@@ -604,12 +618,12 @@ class NeuronExplorer(PictureExplorer):
         return told
 
     def _paint_picture(self) -> Callable[[Area], None]:
-        heat = neuron_maps(self.bench.network, self.x[None], [self.neuron])[0, 0]
+        heat = neuron_maps(self.session.network, self.x[None], [self.neuron])[0, 0]
         pictures = [("the picture", self.seen_picture), (f"where neuron {self.neuron} answers", overlay(self.seen_picture, heat))]
         return lambda area: paint_beside(area, pictures)
 
     def _alt_picture(self) -> str:
-        return f"{self.truth}, and where neuron {neuron_label(self.bench, self.neuron)} answers in it"
+        return f"{self.truth}, and where neuron {neuron_label(self.session, self.neuron)} answers in it"
 
     def _paint_bars(self) -> Callable[[Area], None]:
         study, focus = self.study, self.neuron
@@ -617,28 +631,28 @@ class NeuronExplorer(PictureExplorer):
         return lambda area: paint_bars(area, self.bar_values, [k in study.off for k in study.neurons], at)
 
     def _paint_exciting(self) -> Callable[[Area], None]:
-        found = exciting_pictures(self.bench, self.neuron, 5)
-        pictures = [as_seen(self.bench.transform(p), self.bench.transform) for p in found.images]
+        found = exciting_pictures(self.session, self.neuron, 5)
+        pictures = [as_seen(self.session.transform(p), self.session.transform) for p in found.images]
         return lambda area: paint_mosaic(area, pictures, found.labels, 5, outlines=found.regions)
 
     def _paint_scores(self) -> Callable[[Area], None]:
         study = self.study
-        names = [self.bench.label(r) for r in study.rows]
+        names = [self.session.label(r) for r in study.rows]
         return lambda area: paint_change(area, names, study.before, study.after, "What it says", study.rows.index(study.row), ("all neurons on", "now"))
 
     def _alt_scores(self) -> str:
         s = self.study
-        return "; ".join(f"{self.bench.label(r)} {b:.0%}, now {a:.0%}" for r, b, a in zip(s.rows, s.before, s.after, strict=True))
+        return "; ".join(f"{self.session.label(r)} {b:.0%}, now {a:.0%}" for r, b, a in zip(s.rows, s.before, s.after, strict=True))
 
     def page(self) -> list[list[tuple[Callable[[Area], None], int, int]]]:
         "Pictures and scores, named bars, what excites the neuron."
         study, focus = self.study, self.neuron
-        names, silent = [neuron_label(self.bench, k) for k in study.neurons], [k in study.off for k in study.neurons]
+        names, silent = [neuron_label(self.session, k) for k in study.neurons], [k in study.off for k in study.neurons]
         at = study.neurons.index(focus) if focus in study.neurons else None
-        taken = f"It is {self.truth}. The network says {self.bench.label(study.predicted[0])}"
-        without = f"Without neurons {', '.join(map(str, study.off))}: {self.bench.label(study.predicted[1])}" if study.off else ""
+        taken = f"It is {self.truth}. The network says {self.session.label(study.predicted[0])}"
+        without = f"Without neurons {', '.join(map(str, study.off))}: {self.session.label(study.predicted[1])}" if study.off else ""
         bars = lambda area: paint_bars(area, self.bar_values, silent, at, names, 210)  # noqa: E731
-        excites = f"What excites neuron {neuron_label(self.bench, focus)}"
+        excites = f"What excites neuron {neuron_label(self.session, focus)}"
         return [
             [(lambda area: paint_words(area, taken, without), 860, 44)],
             [self.painter("picture"), (bars, 540, 270)],
@@ -657,35 +671,35 @@ class MapExplorer(Explorer):
 
     def build(self) -> None:
         "Controls and panels."
-        bench = self.bench
-        self.control("attribute", choice("attribute", [(readable(n), i) for i, n in enumerate(bench.knowledge.names)], width="290px"))
-        names = [neuron_label(bench, k) if bench.network is not None else f"feature {k}" for k in range(bench.importance.shape[1])]
+        session, self._held = self.session, lru_cache(24)(study_held_out)
+        self.control("attribute", choice("attribute", [(readable(n), i) for i, n in enumerate(session.knowledge.names)], width="290px"))
+        names = [neuron_label(session, k) if session.network is not None else f"feature {k}" for k in range(session.model.importance_.shape[1])]
         self.control("neuron", choice("neuron", [(n, k) for k, n in enumerate(names)], width="270px"))
-        val = [bench.columns.tolist().index(int(c)) for c in bench.data.val_classes]
-        others = [i for i in range(len(bench.data.seen)) if i not in val]
-        self.control("held_out", choice("class held out", [(bench.label(i), i) for i in [*val, *others]], width="330px"))
-        if bench.network is not None:
-            self.control("layer", choice("layer", layers_of(bench), bench.layer, "170px"))
+        val = [session.columns.tolist().index(int(c)) for c in session.data.val_classes]
+        others = [i for i in range(len(session.data.seen)) if i not in val]
+        self.control("held_out", choice("class held out", [(session.label(i), i) for i in [*val, *others]], width="330px"))
+        if session.network is not None:
+            self.control("layer", choice("layer", layers_of(session), session.layer, "170px"))
         self.words("test", "400px")
         self.words("row", "385px")
         self.words("column", "385px")
         self._start()
-        picked = lambda: (self.bench.layer, self.state["attribute"], self.state["neuron"])  # noqa: E731
-        held = lambda: (self.bench.layer, self.state["held_out"])  # noqa: E731
+        picked = lambda: (self.session.layer, self.state["attribute"], self.state["neuron"])  # noqa: E731
+        held = lambda: (self.session.layer, self.state["held_out"])  # noqa: E731
         rows = len(self.order[0])
         self.panels["map"] = LaidPanel(
             810,
             min(max(14 * rows + 70, 260), 620),
             picked,
             self._paint_choice,
-            lambda: self.bench.layer,
+            lambda: self.session.layer,
             self._paint_map,
             lambda: f"heatmap of attributes against neurons; framed: {self.attribute}, and {self.neuron_name(self.state['neuron'])}",
         )
         self.panels["map"].ui.add_class("niwt-scroll")  # on a narrow page its words would be too small to read
         self.panels["row"] = Panel(385, 200, lambda: picked()[:2], self._paint_row, lambda: f"neurons of {self.attribute}")
         self.panels["column"] = Panel(
-            385, 200, lambda: (self.bench.layer, self.state["neuron"]), self._paint_column, lambda: f"attributes of neuron {self.state['neuron']}"
+            385, 200, lambda: (self.session.layer, self.state["neuron"]), self._paint_column, lambda: f"attributes of neuron {self.state['neuron']}"
         )
         self.panels["test"] = LaidPanel(
             400, 370, lambda: (*held(), self.state["neuron"]), self._paint_focus, held, self._paint_test, lambda: "predicted against measured importance"
@@ -699,33 +713,33 @@ class MapExplorer(Explorer):
 
     def _start(self) -> None:
         "Look at the strongest entry of the map."
-        self.order = map_order(map_effects(self.bench))
-        a, k = np.unravel_index(np.abs(map_effects(self.bench)).argmax(), map_effects(self.bench).shape)
+        self.order = map_order(self.session.effects)
+        a, k = np.unravel_index(np.abs(self.session.effects).argmax(), self.session.effects.shape)
         self.controls["attribute"].value, self.controls["neuron"].value = int(a), int(k)
 
     def follow(self, name: str) -> None:
         "Another layer has another map."
         if name == "layer":
-            self.bench = bench_at(self.bench, self.state["layer"])
-            self.controls["neuron"].options = [(neuron_label(self.bench, k), k) for k in range(self.bench.importance.shape[1])]
+            self.session = session_at(self.session, self.state["layer"])
+            self.controls["neuron"].options = [(neuron_label(self.session, k), k) for k in range(self.session.model.importance_.shape[1])]
             self._start()
 
     @property
     def attribute(self) -> str:
         "The chosen attribute, readable."
-        return readable(self.bench.knowledge.names[self.state["attribute"]])
+        return readable(self.session.knowledge.names[self.state["attribute"]])
 
     def neuron_name(self, k: int) -> str:
         "Number and name of a neuron, or the number of a feature."
-        return neuron_label(self.bench, k) if self.bench.network is not None else f"feature {k}"
+        return neuron_label(self.session, k) if self.session.network is not None else f"feature {k}"
 
     def refresh(self) -> None:
         "Sentences and panels."
-        held = self.kept.get(("held", self.bench.layer, self.state["held_out"]), lambda: study_held_out(self.bench, self.state["held_out"]))
+        held = self._held(self.session, self.state["held_out"])
         place = {1: "the nearest of all"}.get(held.rank, f"number {held.rank} in nearness")
         self.say(
             "test",
-            f'<div class="niwt-sub">{escaped(self.bench.label(held.row))}, predicted from its words alone</div>cosine <b>{held.centred:.2f}</b>, '
+            f'<div class="niwt-sub">{escaped(self.session.label(held.row))}, predicted from its words alone</div>cosine <b>{held.centred:.2f}</b>, '
             f"with shuffled words {held.shuffled:.2f}; among {held.of} classes its own measurement is {place}",
         )
         self.say("row", f'<div class="niwt-sub">{escaped(self.attribute)}: neurons that it speaks to most</div>')
@@ -733,36 +747,36 @@ class MapExplorer(Explorer):
         super().refresh()
 
     def _paint_map(self) -> Callable[[Area], None]:
-        return lambda area: paint_map_ground(area, map_effects(self.bench), *self.order, self.bench.knowledge.names)
+        return lambda area: paint_map_ground(area, self.session.effects, *self.order, self.session.knowledge.names)
 
     def _paint_choice(self) -> Callable[[Area], None]:
-        return lambda area: paint_map_choice(area, *self.order, self.bench.knowledge.names, self.state["attribute"], self.state["neuron"])
+        return lambda area: paint_map_choice(area, *self.order, self.session.knowledge.names, self.state["attribute"], self.state["neuron"])
 
     def _strongest(self, values: np.ndarray, n: int = 7) -> np.ndarray:
         best = np.argsort(-np.abs(values))[:n]
         return best[np.argsort(-values[best])]
 
     def _paint_row(self) -> Callable[[Area], None]:
-        values = map_effects(self.bench)[self.state["attribute"]]
+        values = self.session.effects[self.state["attribute"]]
         best = self._strongest(values)
         return lambda area: paint_bars(area, values[best], names=[self.neuron_name(int(k)) for k in best], room=190)
 
     def _paint_column(self) -> Callable[[Area], None]:
-        values = map_effects(self.bench)[:, self.state["neuron"]]
+        values = self.session.effects[:, self.state["neuron"]]
         best = self._strongest(values)
-        return lambda area: paint_bars(area, values[best], names=[readable(self.bench.knowledge.names[a]) for a in best], room=190)
+        return lambda area: paint_bars(area, values[best], names=[readable(self.session.knowledge.names[a]) for a in best], room=190)
 
     def _paint_test(self) -> Callable[[Area], None]:
-        held = study_held_out(self.bench, self.state["held_out"])
+        held = self._held(self.session, self.state["held_out"])
         return lambda area: paint_agreement(area, held.predicted, held.measured)
 
     def _paint_focus(self) -> Callable[[Area], None]:
-        held = study_held_out(self.bench, self.state["held_out"])
+        held = self._held(self.session, self.state["held_out"])
         return lambda area: paint_agreement_focus(area, held.predicted, held.measured, self.state["neuron"])
 
     def page(self) -> list[list[tuple[Callable[[Area], None], int, int]]]:
         "Heatmap, then row, column and test."
-        held = study_held_out(self.bench, self.state["held_out"])
+        held = self._held(self.session, self.state["held_out"])
         titles = {"row": f"{self.attribute}: its neurons", "column": f"{self.neuron_name(self.state['neuron'])}: its words"}
 
         def details(area: Area) -> None:
@@ -772,7 +786,7 @@ class MapExplorer(Explorer):
 
         def test(area: Area) -> None:
             words = f"cosine {held.centred:.2f}, with shuffled words {held.shuffled:.2f}; nearest class: rank {held.rank} of {held.of}"
-            paint_words(area, f"{self.bench.label(held.row)}, from its words alone", words)
+            paint_words(area, f"{self.session.label(held.row)}, from its words alone", words)
             self.panels["test"].whole()(area.part(top=90, height=360))
 
         return [[self.painter("map")], [(details, 420, 490), (test, 420, 490)]]
@@ -801,6 +815,7 @@ class SpeciesDrawer(Explorer):
         "Controls and panels."
         look = parse_description(FIRST_BIRD)
         self._surprises, self._reading = 0, False
+        self._study = lru_cache(24)(lambda look, seed: study_species(self.session, dict(look), 12, seed))
         self.control(
             "sentence",
             widgets.Text(
@@ -852,7 +867,7 @@ class SpeciesDrawer(Explorer):
         look = look_of(self.state)
         if not look:
             raise NiwtError("decide at least one property: a bird that may look like anything is no species")
-        return self.kept.get((tuple(look.items()), self.state["seed"]), lambda: study_species(self.bench, look, 12, self.state["seed"]))
+        return self._study(tuple(look.items()), self.state["seed"])
 
     def follow(self, name: str) -> None:
         "A sentence sets the properties; a property makes the sentence stale."
@@ -872,7 +887,7 @@ class SpeciesDrawer(Explorer):
 
     def name(self, row: int) -> str:
         "The name of a head row, the new one among them."
-        return self.study.name if row == self.study.n else self.bench.label(row)
+        return self.study.name if row == self.study.n else self.session.label(row)
 
     @property
     def taken(self) -> tuple[tuple[str, int], ...]:
@@ -893,7 +908,7 @@ class SpeciesDrawer(Explorer):
         told = f"<big>{escaped(s.name)}</big><br><b>{right} of {n}</b> recognised ({right / n:.0%}) among {s.n + 1} species; by chance {1 / (s.n + 1):.1%}."
         told += f" The others: {s.others[0]:.1%} right before, {s.others[1]:.1%} with it."
         self.say("verdict", told)
-        near = [f"<b>{escaped(self.bench.label(r))}</b>: {'nothing' if not d else escaped(', '.join(g.replace('_', ' ') for g in d))}" for r, d in s.nearest]
+        near = [f"<b>{escaped(self.session.label(r))}</b>: {'nothing' if not d else escaped(', '.join(g.replace('_', ' ') for g in d))}" for r, d in s.nearest]
         self.say("nearest", f'<div class="niwt-sub">Nearest known species, and what differs</div><p>{"<br>".join(near)}</p>')
         self.say("confusion", '<div class="niwt-sub">What the drawings were taken for</div>')
         self.say("why", '<div class="niwt-sub">Why: what its neurons read, ✓ if you asked for it</div>')
@@ -902,14 +917,14 @@ class SpeciesDrawer(Explorer):
     def _paint_drawings(self) -> Callable[[Area], None]:
         s = self.study
         marks = ["green" if p == s.n else "vermilion" for p in s.predicted]
-        labels = ["✓" if p == s.n else "✗ " + self.bench.label(p) for p in s.predicted]
+        labels = ["✓" if p == s.n else "✗ " + self.session.label(p) for p in s.predicted]
         return lambda area: paint_mosaic(area, s.images, labels, 4, marks)
 
     def _paint_nearest(self) -> Callable[[Area], None]:
         rows = [r for r, _ in self.study.nearest]
-        first = [int((self.bench.data.labels == self.bench.columns[r]).nonzero()[0]) for r in rows]
-        pictures = [self.bench.data.images[i] for i in first]
-        return lambda area: paint_mosaic(area, pictures, [self.bench.label(r) for r in rows], 3)
+        first = [int((self.session.data.labels == self.session.columns[r]).nonzero()[0]) for r in rows]
+        pictures = [self.session.data.images[i] for i in first]
+        return lambda area: paint_mosaic(area, pictures, [self.session.label(r) for r in rows], 3)
 
     def _paint_confusion(self) -> Callable[[Area], None]:
         taken = self.taken
@@ -918,7 +933,7 @@ class SpeciesDrawer(Explorer):
     def _paint_why(self) -> Callable[[Area], None]:
         s = self.study
         names = [("✓ " if asked else "✗ ") + readable(a) for a, _, asked in s.words]
-        picture = overlay(as_seen(self.bench.transform(s.images[0]), self.bench.transform), s.heat)
+        picture = overlay(as_seen(self.session.transform(s.images[0]), self.session.transform), s.heat)
 
         def paint(area: Area) -> None:
             paint_bars(area.part(width=255), [v for _, v, _ in s.words], names=names, room=160)
@@ -972,10 +987,11 @@ class ClassEditor(Explorer):
 
     def build(self) -> None:
         "Controls and panels."
-        seen, names = len(self.bench.data.seen), self.bench.knowledge.names
+        seen, names = len(self.session.data.seen), self.session.knowledge.names
         self.groups = attribute_groups(names, self.most)
         self.edits: dict[int, dict[str, float]] = {}
-        self.control("edited", choice("class", [(self.bench.label(i), i) for i in range(seen, len(self.bench.columns))], width="330px"))
+        self._study = lru_cache(24)(lambda row, changes: study_edit(self.session, row, dict(changes)))
+        self.control("edited", choice("class", [(self.session.label(i), i) for i in range(seen, len(self.session.columns))], width="330px"))
         self.control("group", choice("attributes", list(self.groups), width="300px"))
         look: dict[str, Any] = {"readout_format": ".2f", "continuous_update": False, "style": {"description_width": "130px"}}
         room = lambda: widgets.Layout(width="390px", max_width="100%")  # noqa: E731
@@ -987,7 +1003,7 @@ class ClassEditor(Explorer):
         self.words("verdict", "390px")
         self.words("changes", "390px")
         self._silent = False
-        values = self.bench.knowledge.values[self.bench.columns]
+        values = self.session.knowledge.values[self.session.columns]
         self.low, self.high = values.amin(0).clamp(max=0), values.amax(0)
         key = lambda: (self.row, tuple(sorted(self.changes.items())))  # noqa: E731
         self.panels["rates"] = Panel(390, 160, key, self._paint_rates, lambda: self.told)
@@ -1012,25 +1028,25 @@ class ClassEditor(Explorer):
 
     def largest(self, most: int) -> tuple[list[tuple[str, float, float]], int]:
         "Name, old and new value of the largest changes, and how many more there are."
-        own, names = self.bench.rows[self.row], self.bench.knowledge.names
+        own, names = self.session.rows[self.row], self.session.knowledge.names
         every = sorted(((readable(n), float(own[names.index(n)]), v) for n, v in self.changes.items()), key=lambda t: -abs(t[2] - t[1]))
         return every[:most], max(0, len(every) - most)
 
     @property
     def study(self) -> EditStudy:
         "Scores before and after."
-        return self.kept.get((self.row, tuple(sorted(self.changes.items()))), lambda: study_edit(self.bench, self.row, self.changes))
+        return self._study(self.row, tuple(sorted(self.changes.items())))
 
     @property
     def told(self) -> str:
         "The result in a sentence."
         b, a = self.study.before, self.study.after
         rates = f"U {b['U']:.1%} to {a['U']:.1%}, H {b['H']:.1%} to {a['H']:.1%}"
-        return f"{self.bench.label(self.row)}: accuracy {b['own']:.0%} before, {a['own']:.0%} now; {rates}"
+        return f"{self.session.label(self.row)}: accuracy {b['own']:.0%} before, {a['own']:.0%} now; {rates}"
 
     def edit(self, **values: float) -> "ClassEditor":
         "Set attributes by name (`::` and `_` as the data set spells them, passed as `**{name: value}`); raises `NiwtError` for unknown ones."
-        known_values(self.bench, self.row, values)
+        known_values(self.session, self.row, values)
         self.act(lambda: self._change(values))
         return self
 
@@ -1040,20 +1056,20 @@ class ClassEditor(Explorer):
         return self
 
     def _change(self, values: Mapping[str, float]) -> None:
-        own, names = self.bench.rows[self.row], self.bench.knowledge.names
+        own, names = self.session.rows[self.row], self.session.knowledge.names
         new = {**self.changes, **{k: float(v) for k, v in values.items()}}
         self.edits[self.row] = {k: v for k, v in new.items() if abs(v - float(own[names.index(k)])) > 1e-6}
 
     def _moved(self, i: int, value: float) -> None:
         if not self._silent:
-            self.act(lambda: self._change({self.bench.knowledge.names[self.groups[self.state["group"]][i]]: value}))
+            self.act(lambda: self._change({self.session.knowledge.names[self.groups[self.state["group"]][i]]: value}))
 
     def refresh(self) -> None:
         "Sliders, sentences, panels."
-        values, self._silent = known_values(self.bench, self.row, self.changes), True
+        values, self._silent = known_values(self.session, self.row, self.changes), True
         try:
             for s, a in zip(self.sliders, self.groups[self.state["group"]], strict=False):
-                name = self.bench.knowledge.names[a]
+                name = self.session.knowledge.names[a]
                 s.description, s.tooltip = readable(name).rpartition(": ")[2], readable(name)
                 low, high = min(float(self.low[a]), float(values[a])), max(float(self.high[a]), float(values[a]))
                 s.min = min(low, s.max)
@@ -1069,8 +1085,8 @@ class ClassEditor(Explorer):
             f'<div class="niwt-card"><span>{k}</span><b>{now[v]:.1%}</b><span>was {was[v]:.1%}</span></div>'
             for k, v in (("this class", "own"), ("U", "U"), ("H", "H"), ("S", "S"))
         )
-        near = ", ".join(escaped(self.bench.label(r)) for r, _ in study.nearest)
-        self.say("verdict", f'<big>{escaped(self.bench.label(self.row))}</big><div class="niwt-cards">{cards}</div>nearest descriptions: {near}')
+        near = ", ".join(escaped(self.session.label(r)) for r, _ in study.nearest)
+        self.say("verdict", f'<big>{escaped(self.session.label(self.row))}</big><div class="niwt-cards">{cards}</div>nearest descriptions: {near}')
         self.undo.disabled = not self.changes
         largest, more = self.largest(8)
         rows = "".join(f"<tr><td>{escaped(n)}</td><td>{was:.2f} → <b>{new:.2f}</b></td></tr>" for n, was, new in largest)
@@ -1093,9 +1109,9 @@ class ClassEditor(Explorer):
 
     def _paint_taken(self) -> Callable[[Area], None]:
         taken = self.study.taken
-        n = max(1, int((self.bench.data.labels[self.bench.test] == self.bench.columns[self.row]).sum()))
+        n = max(1, int((self.session.data.labels[self.session.test] == self.session.columns[self.row]).sum()))
         at = next((i for i, t in enumerate(taken) if t[0] == self.row), None)
-        names, before, after = [self.bench.label(r) for r, _, _ in taken], [b / n for _, b, _ in taken], [a / n for _, _, a in taken]
+        names, before, after = [self.session.label(r) for r, _, _ in taken], [b / n for _, b, _ in taken], [a / n for _, _, a in taken]
         return lambda area: paint_change(area, names, before, after, f"What its {n} test pictures are taken for", at, ("as described", "now"))
 
     def page(self) -> list[list[tuple[Callable[[Area], None], int, int]]]:
@@ -1112,15 +1128,14 @@ class SpeciesDesigner:
     def __init__(
         self,
         data: ZeroShotData | None = None,  # None: the field guide
-        network: Any = None,  # as for `Explorer`
-        transform: Callable | None = None,  # as for `Explorer`
+        backbone: Any = None,  # as for `Explorer`
         mode: str | None = None,  # "draw" or "edit"; None: draw where drawing is possible
-        bench: Workbench | None = None,  # a bench that is open already
-        **options: Any,  # for `open_workbench`
+        session: Session | None = None,  # open already
+        **options: Any,  # for `open_session`
     ) -> None:
-        "Open the bench and the mode; the other mode is built when it is asked for."
-        self.bench = open_workbench(data, network, transform, **options) if bench is None else bench
-        can_draw = isinstance(self.bench.data.images, FieldGuideImages) and self.bench.network is not None
+        "Open a session and the mode; the other mode is built when it is asked for."
+        self.session = open_session(data, backbone, **options) if session is None else session
+        can_draw = isinstance(self.session.data.images, FieldGuideImages) and self.session.network is not None
         modes = {"draw": "invent a species", "edit": "edit an unseen one"} if can_draw else {"edit": "edit an unseen class"}
         check_name(mode or "edit", modes, "mode of SpeciesDesigner here")
         self.parts: dict[str, Explorer] = {}
@@ -1135,7 +1150,7 @@ class SpeciesDesigner:
         "The explorer of the present mode."
         made = SpeciesDrawer if self.mode.value == "draw" else ClassEditor
         if self.mode.value not in self.parts:
-            self.parts[self.mode.value] = made(bench=self.bench)
+            self.parts[self.mode.value] = made(session=self.session)
         return self.parts[self.mode.value]
 
     def show(self) -> None:
@@ -1170,7 +1185,8 @@ class ExplanationViewer(PictureExplorer):
     def build(self) -> None:
         "Controls and panels."
         super().build()
-        rows = [(self.bench.label(i), i) for i in range(len(self.bench.columns))]
+        self._study = lru_cache(24)(study_explanation)
+        rows = [(self.session.label(i), i) for i in range(len(self.session.columns))]
         self.control("explain", choice("explain", [("what it predicts", -1), *rows], width="300px"))
         self.control("other", choice("rather than", [("the runner-up", -1), *rows], width="320px"))
         self.words("verdict", "100%")
@@ -1189,7 +1205,7 @@ class ExplanationViewer(PictureExplorer):
     def study(self) -> ExplanationStudy:
         "The explanation."
         target, other = (None if self.state[k] < 0 else self.state[k] for k in ("explain", "other"))
-        return self.kept.get(("told", self.picture_key, target, other), lambda: study_explanation(self.bench, self.x, target, other))
+        return self._study(self.session, self.x, target, other)
 
     @property
     def beside(self) -> str:
@@ -1199,9 +1215,9 @@ class ExplanationViewer(PictureExplorer):
     def refresh(self) -> None:
         "Sentences and panels."
         s = self.study
-        name = self.bench.label(s.row)
+        name = self.session.label(s.row)
         right = "" if self.own else (" ✓ right" if name.removesuffix(" ★") == self.truth else f" ✗ it is a {escaped(self.truth)}")
-        other = f"{self.beside} {escaped(self.bench.label(s.other))} {s.probability[1]:.0%}"
+        other = f"{self.beside} {escaped(self.session.label(s.other))} {s.probability[1]:.0%}"
         self.say("verdict", f"<big>{escaped(name)}</big> {s.probability[0]:.0%}{right} · {other}")
         self.say("sentence", f'<div class="niwt-text">{escaped(s.sentence)}</div><p>{escaped(s.trust)}</p>')
         self.say("bars", '<div class="niwt-sub">Words it read: for (right), against (left, hatched), open (dotted)</div>')
@@ -1218,7 +1234,7 @@ class ExplanationViewer(PictureExplorer):
 
     def _paint_maps(self) -> Callable[[Area], None]:
         s, picture = self.study, self.seen_picture
-        against = self.bench.label(s.other)
+        against = self.session.label(s.other)
         pictures = [
             ("the picture", picture),
             ("where it looked", overlay(picture, s.heat)),
@@ -1231,7 +1247,8 @@ class ExplanationViewer(PictureExplorer):
         return lambda area: paint_bars(area, values, unsure, names=names, room=150)
 
     def _alt_maps(self) -> str:
-        return f"{self.truth}, where the network looked for {self.bench.label(self.study.row)}, and what tells it from {self.bench.label(self.study.other)}"
+        one, other = (self.session.label(r) for r in (self.study.row, self.study.other))
+        return f"{self.truth}, where the network looked for {one}, and what tells it from {other}"
 
     def _alt_bars(self) -> str:
         return "; ".join(f"{n} {'open' if o else 'for' if v > 0 else 'against'}" for n, v, o in zip(*self.bars, strict=True))
@@ -1239,7 +1256,8 @@ class ExplanationViewer(PictureExplorer):
     def page(self) -> list[list[tuple[Callable[[Area], None], int, int]]]:
         "Answer, maps and words, sentence."
         s = self.study
-        answer = f"{self.bench.label(s.row)} ({s.probability[0]:.0%}), {self.beside} {self.bench.label(s.other)} ({s.probability[1]:.0%}); it is {self.truth}"
+        one, other = (self.session.label(r) for r in (s.row, s.other))
+        answer = f"{one} ({s.probability[0]:.0%}), {self.beside} {other} ({s.probability[1]:.0%}); it is {self.truth}"
         return [
             [(lambda area: paint_words(area, answer), 870, 24)],
             [self.painter("maps"), self.painter("bars")],
@@ -1248,13 +1266,17 @@ class ExplanationViewer(PictureExplorer):
 
 # %% ../nbs/10_widgets.ipynb #652338a2
 class BalanceExplorer(Explorer):
-    "Lambda, gamma and layer against the seen-unseen curve, AUSUC and H."
+    "Gamma, new rows and layer against the seen-unseen curve, AUSUC and H."
 
     title = "The balance of seen and unseen"
-    about = "Every gamma is a point of the curve; lambda and the layer decide which curve. The diamond was chosen on seen classes that played unseen."
+    about = (
+        "Every gamma is a point of the curve; the new rows and the layer decide which curve. "
+        "The diamond was chosen on seen classes that played unseen."
+    )
 
     def build(self) -> None:
         "Controls and panels."
+        self._study = lru_cache(64)(study_balance)
         wide = {"description_width": "initial"}
         room = lambda w: widgets.Layout(width=w, max_width="100%")  # noqa: E731
         self.control(
@@ -1275,16 +1297,16 @@ class BalanceExplorer(Explorer):
             "gamma",
             widgets.FloatSlider(0.0, min=-1, max=1, description="gamma: off every seen score", readout_format=".2f", style=wide, layout=room("420px")),
         )
-        self.control("matched", choice("new weights", [("as lambda leaves them", False), ("as loud as seen classes", True)], width="300px"))
-        if self.bench.network is not None:
-            self.control("layer", choice("layer", layers_of(self.bench), self.bench.layer, "170px"))
+        self.control("rows", choice("new rows", [(v, k) for k, v in ROWS.items()], width="300px"))
+        if self.session.network is not None:
+            self.control("layer", choice("layer", layers_of(self.session), self.session.layer, "170px"))
         self.use = widgets.Button(
             description="Gamma from validation", tooltip="move gamma to where seen classes that played unseen did best", layout=widgets.Layout(width="180px")
         )
         self.use.on_click(lambda _: self.use_chosen())
         self.words("verdict", "100%")
         self._range()
-        key = lambda: (self.bench.layer, self.state["lam"], self.state["matched"], self.state["gamma"])  # noqa: E731
+        key = lambda: (self.session.layer, self.study.lam, self.state["rows"], self.state["gamma"])  # noqa: E731
         self.panels["curve"] = Panel(400, 370, key, self._paint_curve, lambda: self.told)
         self.panels["gamma"] = Panel(390, 370, key, self._paint_gamma, lambda: "S, U and H against gamma")
 
@@ -1293,9 +1315,10 @@ class BalanceExplorer(Explorer):
         return [flow(*self.controls.values(), self.use, kind="controls"), self.says["verdict"], flow(self.panels["curve"].ui, self.panels["gamma"].ui)]
 
     @property
-    def study(self) -> Any:
+    def study(self) -> BalanceStudy:
         "Curve, area and chosen gamma."
-        return study_balance(self.bench, self.state["lam"], self.state["matched"])
+        rows = self.state["rows"]
+        return self._study(self.session, rows, *(() if rows == "model" else (self.state["lam"],)))
 
     def _range(self) -> None:
         "Let gamma run over the whole curve."
@@ -1308,8 +1331,8 @@ class BalanceExplorer(Explorer):
     def follow(self, name: str) -> None:
         "Another curve has another range of gamma."
         if name == "layer":
-            self.bench = bench_at(self.bench, self.state["layer"])
-        if name in ("layer", "lam", "matched"):
+            self.session = session_at(self.session, self.state["layer"])
+        if name in ("layer", "lam", "rows"):
             self._range()
 
     def use_chosen(self) -> "BalanceExplorer":
@@ -1327,6 +1350,7 @@ class BalanceExplorer(Explorer):
     def refresh(self) -> None:
         "Numbers and panels."
         s = self.study
+        self.controls["lam"].disabled = s.rows == "model"
         at, good = s.at(self.state["gamma"]), s.at(s.chosen)
         cards = "".join(
             f'<div class="niwt-card"><span>{k}</span><b>{v}</b></div>'
@@ -1352,5 +1376,6 @@ class BalanceExplorer(Explorer):
     def page(self) -> list[list[tuple[Callable[[Area], None], int, int]]]:
         "Numbers, curve, accuracies."
         s = self.study
-        words = f"lambda {s.lam:g}; gamma from validation classes {s.chosen:.2f}, H {s.at(s.chosen).H:.1%}"
+        made = ROWS[s.rows] + ("" if s.rows == "model" else f", lambda {s.lam:g}")
+        words = f"new rows: {made}; gamma from validation classes {s.chosen:.2f}, H {s.at(s.chosen).H:.1%}"
         return [[(lambda area: paint_words(area, self.told, words), 860, 52)], [self.painter("curve"), self.painter("gamma")]]

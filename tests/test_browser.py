@@ -99,7 +99,7 @@ class Lab:
                 time.sleep(2)
         # what the widget's cell takes from the first cell of its lesson; the cells between are no business of the widget
         self.run(
-            f"import gc, hashlib\nfrom niwt_nb.widgets import {', '.join(WIDGETS)}\nfrom niwt_nb.workbench import open_workbench\n_bench = open_workbench()"
+            f"import gc, hashlib\nfrom niwt_nb.widgets import {', '.join(WIDGETS)}\nfrom niwt_nb.workbench import open_session\n_session = open_session()"
         )
 
     def run(self, code: str) -> str:
@@ -279,7 +279,7 @@ def test_explanation_viewer_survives_a_bad_file(show):
     w = show("ExplanationViewer")
     w.upload("notes.txt", "text/plain", b"no picture " * 9)
     w.part.locator("[role=alert]").get_by_text("notes.txt").wait_for()
-    w.select("rather than", w.lab.ask("ExplanationViewer", "w.bench.label(3)"))
+    w.select("rather than", w.lab.ask("ExplanationViewer", "w.session.label(3)"))
     w.wait("w.study.other", 3)
     w.part.locator("[role=alert]").wait_for(state="detached")
     w.agree()

@@ -82,7 +82,7 @@ N = everything()
 ELSEWHERE = {  # reason -> names
     "holds what it is given and runs nothing": (
         "CutNetwork Explainer Backbone FineTuned NetworkView PooledJacobian TransferProblem "
-        "Workbench Pose RunConfig Ready Encodings ZeroShotData ImportanceEngine NIWT"
+        "Session Pose RunConfig Ready Encodings ZeroShotData ImportanceEngine NIWT"
     ),
     "the base of estimators": "Baseline",
     "the mechanism itself, with checks of its own": "evaluating copy_module",
@@ -118,11 +118,11 @@ ELSEWHERE = {  # reason -> names
         "Explorer PictureExplorer NeuronExplorer MapExplorer SpeciesDrawer ClassEditor "
         "SpeciesDesigner ExplanationViewer BalanceExplorer"
     ),
-    "what widgets ask a bench: test_widgets": (
-        "head_for part_network fit_bench open_workbench bench_at layers_of read_picture "
-        "study_neurons names_of neuron_label exciting_pictures map_effects study_held_out "
+    "what widgets ask a session: test_widgets": (
+        "used_features open_session session_at layers_of read_picture "
+        "study_neurons neuron_label exciting_pictures map_effects study_held_out "
         "study_explanation nearest_species others_right new_class_words study_species "
-        "known_values study_edit balance_scores study_balance"
+        "known_values study_edit lambda_scores study_balance"
     ),
     "torch.export and ONNX trace under rules of their own: test_ecosystem": "record export_model export_program export_onnx check_classes",
 }

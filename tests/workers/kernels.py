@@ -1,6 +1,6 @@
 """Jupyter kernels that begin with everything imported: a process imports the package once and forks for each kernel that is asked for.
 
-A kernel's variables, folder and environment are its own; only the time of the imports is saved, and that of the field guide's workbench, which a
+A kernel's variables, folder and environment are its own; only the time of the imports is saved, and that of the field guide's session, which a
 process makes once. `ready(folder)` gives the environment for whoever starts kernels.
 As a script: `kernels.py serve SOCKET`, or `kernels.py start SOCKET ...` in the place of `ipykernel_launcher`, which needs no package at all.
 """
@@ -86,7 +86,7 @@ def serve(address: str) -> None:
         modules[module.name] = importlib.import_module(module.name)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # a process with a thread pool must not be forked
-    next(m.open_workbench for m in modules.values() if hasattr(m, "open_workbench"))()
+    next(m.open_session for m in modules.values() if hasattr(m, "open_session"))()
     children = []
     with socket.socket(socket.AF_UNIX) as door:
         door.bind(address)
