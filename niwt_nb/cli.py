@@ -227,10 +227,11 @@ def demo(
     replace_run: Replace = False,  # take over a folder
     settings: Set = None,  # other settings
 ) -> None:
-    """The whole method on drawn birds, in about two minutes: nothing is downloaded.
+    """The whole method on drawn birds, in about a minute: nothing is downloaded.
 
-    Draws 50 species to learn from and 10 that are known from their entry in the field guide only, trains a small network on the 50, makes classifiers
-    for the 10, and writes a page with the results and their explanations. Ends with the table and says where the page is.
+    Draws 50 species to learn from and 10 that are known from their entry in the field guide only, takes a small network that was trained on the 50,
+    makes classifiers for the 10, and writes a page with the results and their explanations. Ends with the table, the place of the page, and what
+    can be tried next. Other worlds (--seed 1) train a network of their own first.
     """
     given = {"data": "fieldguide", "seed": seed, **parse_settings(settings or [])}
     out = out or Path("niwt-demo" if not given.get("seed") else f"niwt-demo-seed{given['seed']}")

@@ -158,7 +158,7 @@ def niwt_step(
 ) -> list[dict[str, Any]]:  # the uncalibrated and the calibrated row, and those of the control
     "NIWT on one network's features with its own head, where it was trained with one."
     config, (seed, shuffles) = shared.folder.config, place
-    model = NIWT(real.head, knowledge=knowledge, map=config.map, seed=seed, keep_rows=config.keep_rows)
+    model = NIWT(real.head, knowledge=knowledge, map=config.map, seed=seed, keep_rows=False)
 
     def compute() -> tuple[dict[str, Tensor], dict]:
         start = time.perf_counter()
@@ -175,7 +175,7 @@ def niwt_step(
 
     heads = [None if e.head is None else (e.head.weight, e.head.bias) for e in (real, twin)]
     known = real.data.get_knowledge(knowledge).values
-    key = content_hash(real.features, twin.features, twin.data.source, twin.data.train, known, heads, config.map, config.keep_rows, repr(TRIED), *place)
+    key = content_hash(real.features, twin.features, twin.data.source, twin.data.train, known, heads, config.map, repr(TRIED), *place)
     about = f"comparison: NIWT, {network}, {knowledge}, seed {seed}"
     return shared.folder.step(f"compare/{network}-{knowledge}-{seed}/NIWT", key, compute, about)[1]["rows"]
 

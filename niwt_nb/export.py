@@ -261,7 +261,8 @@ def load_export(
         raise NiwtError(f"{os.fspath(folder)!r} is no export: its classes.json cannot be read ({type(e).__name__})") from None
     if look is None:
         raise NiwtError(f"the export {os.fspath(folder)!r} holds no preprocessing: load it with model.py and preprocess the pictures yourself")
-    transform = ImageTransform(**{k: tuple(v) if isinstance(v, list) else v for k, v in look.items()})
+    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in look.items()}
+    transform = ImageTransform(**fields)
     if (folder / "model.py").is_file():
         network = import_object(f"{folder / 'model.py'}:load")()[0]
         return classes, lambda image: network(transform(image)[None])[0].detach()

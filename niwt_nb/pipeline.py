@@ -6,10 +6,10 @@
 __all__ = ['PART', 'TOO_WIDE', 'ABOUT', 'STEP_NAMES', 'load_data', 'photos_key', 'split_key', 'Photos', 'faster', 'photo_pass',
            'photos_step', 'readable_step', 'trains', 'untrained', 'load_network', 'transform_of', 'tune',
            'network_step', 'cached_photos', 'Ready', 'as_trained', 'frozen_ready', 'trained_ready', 'default_cut',
-           'encodings_of', 'tuned_ready', 'prepare', 'fitted_model', 'certificate_of', 'model_step', 'eszsl_step',
-           'judge_knowledge', 'draw_cases', 'picture', 'because', 'explain_cases', 'words_of', 'explainer_of',
-           'neuron_dictionary', 'draw_charts', 'zero_shot_confusion', 'frequent_confusions', 'charts_of', 'describe',
-           'step_times', 'finish', 'comparison_step', 'run']
+           'encodings_of', 'tuned_ready', 'knows', 'shipped_ready', 'prepare', 'fitted_model', 'certificate_of',
+           'model_step', 'eszsl_step', 'judge_knowledge', 'draw_cases', 'picture', 'because', 'explain_cases',
+           'words_of', 'explainer_of', 'neuron_dictionary', 'draw_charts', 'zero_shot_confusion', 'frequent_confusions',
+           'charts_of', 'describe', 'step_times', 'finish', 'comparison_step', 'run']
 
 # %% ../nbs/11_pipeline.ipynb #0a4b35ce
 import copy
@@ -57,7 +57,8 @@ from .images import readable as leave_out_unreadable
 from .importance import fold_batchnorm, frozen_copy, pool
 from .network import Backbone, CutNetwork, FineTuned, SmallCNN, above, at_size, cache_images, cut, field_guide_transform, fine_tune
 from .network import layer_names, load_backbone, train_classifier, with_head
-from .niwt import NIWT, TRIED, Settings, choose_settings, score_matrix, shuffled_rows, table_rows, trial_of
+from .niwt import NIWT, TRIED, Settings, choose_settings, has_own_head, score_matrix
+from .niwt import shuffled_rows, table_rows, trial_of, twin_of
 from .presets import beside_paper, departures, get_preset
 from .readers import read_root
 from .report import write_report
@@ -321,6 +322,7 @@ class Ready:
     key: str  # of all that
     how: str  # the network was frozen, trained, fine-tuned, for people
     history: list[dict]  # of training; empty if the network was frozen
+    keep: bool = False  # the network's own rows for the seen classes stay as they are
 
     @property
     def test(self) -> Tensor:
@@ -382,7 +384,7 @@ def trained_ready(
     for prefix, part in (("validation/", data.validation(config.seed)), ("", data)):
         network, transform, rows = network_step(folder, prefix, part, pictures, network, quiet)
         keys.append(content_hash(pictures, model_hash(network.model)))
-        photos = photos_step(folder, prefix, part, network, transform, keys[-1], not config.keep_rows, quiet)
+        photos = photos_step(folder, prefix, part, network, transform, keys[-1], True, quiet)
         found.append((as_trained(config, network, transform, part), photos))
         history += rows
     how = ("fine-tuned" if config.train == "tune" else "trained") + " here" + (", with a head of knowledge" if config.guided else "")
@@ -442,6 +444,37 @@ def tuned_ready(
     how = f"fine-tuned above {shared.network.layer}" + (", with a head of knowledge" if config.guided else "")
     return Ready(config, data, found[1][0], photos, found[0], content_hash(key, found[0][1], network.layer), how, history)
 
+# %% ../nbs/11_pipeline.ipynb #a3b3b27c
+def knows(
+    config: RunConfig,  # `model`, `weights`, `image_size`, `layer`
+    data: ZeroShotData,  # the whole data set
+) -> bool:  # whether the package's own network was trained on these seen classes, and its twin without the validation classes
+    "The field guide's default world needs no training: its network and its twin come with the package."
+    if config.model != "fieldguide" or config.weights or config.image_size != field_guide_transform.size:
+        return False
+    backbone = load_backbone()
+    part = data.validation(config.seed) if len(data.val_classes) else data
+    return has_own_head(backbone, data) and twin_of(backbone, part) is backbone.twin
+
+# %% ../nbs/11_pipeline.ipynb #8f2fac40
+def shipped_ready(
+    folder: RunFolder,  # keeps all steps
+    data: ZeroShotData,  # the field guide's default world
+    pictures: str,  # key of the pictures
+    quiet: bool = True,  # no progress bars
+) -> Ready:  # the package's own network and its twin
+    "Features of every image by the network that comes with the package; its rows are kept."
+    config, found = folder.config, []
+    backbone = load_backbone()
+    twin = backbone.twin
+    assert twin is not None
+    for prefix, part, one in (("validation/", data.validation(config.seed), twin), ("", data, backbone)):
+        network = one.cut(config.layer or None)
+        key = content_hash(pictures, model_hash(network.model), network.layer)
+        found.append(photos_step(folder, prefix, part, network, backbone.preprocess, key, not config.keep_rows, quiet))
+    backbone = replace(backbone, layer=config.layer or backbone.layer)
+    return Ready(config, data, backbone, found[1], (twin, found[0].features), key, "as it comes with the package", [], config.keep_rows)
+
 # %% ../nbs/11_pipeline.ipynb #3f98d483
 def prepare(
     folder: RunFolder,  # keeps all steps
@@ -453,6 +486,8 @@ def prepare(
     config = folder.config
     pictures = photos_key(data, transform_of(config))
     data = readable_step(folder, data, quiet)
+    if config.train == "auto" and knows(config, data):
+        return shipped_ready(folder, data, pictures, quiet)
     if config.train == "tail":
         return tuned_ready(folder, shared or encodings_of(folder, data, pictures, quiet), pictures, quiet)
     return trained_ready(folder, data, pictures, quiet) if trains(config) else frozen_ready(folder, data, pictures, quiet, shared)
@@ -464,7 +499,7 @@ def fitted_model(
 ) -> NIWT:  # fitted
     "Choose the settings with the twin, then fit."
     config = ready.config
-    model = NIWT(ready.backbone, None, kind, config.map, config.solver, config.calibrate, config.seed, config.keep_rows)
+    model = NIWT(ready.backbone, None, kind, config.map, config.solver, config.calibrate, config.seed, ready.keep)
     choice = choose_settings(model, ready.data, ready.photos.features, ready.validation)
     return model.set_params(calibrate=choice).fit(ready.data, features=ready.photos.features)
 

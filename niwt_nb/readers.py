@@ -12,7 +12,6 @@ __all__ = ['LAYOUTS', 'read_numbered', 'read_matrix', 'AttSplits', 'read_att_spl
 # %% ../nbs/01c_readers.ipynb #5312bb4b
 import io
 import os
-import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -137,8 +137,7 @@ class RunConfig:
     map: str = setting("auto", "from knowledge to importance: auto (kernel ridge), kernel, ridge, or cosine (the paper's)")
     solver: str = setting("auto", "how new weights are found: closed, lbfgs, reference (the paper's optimiser), auto")
     calibrate: bool = setting(True, "choose the method's settings and the balance of seen and unseen on held-out seen classes; false: neither")
-    keep_rows: bool = setting(False, "a network that is trained keeps its rows for the seen classes as they are; "
-                              "false: a share of rows that are fitted and predicted, chosen on held-out seen classes")
+    keep_rows: bool = setting(True, "a network that comes with rows for the seen classes keeps them; one that is trained here may mix them with new ones")
     compare: str = setting("eszsl", "what stands beside NIWT: eszsl, or all baselines (with train = tail on fine-tuned networks too), in comparison.csv")
     rivals: tuple[str, ...] = setting((), "names of the baselines that compare = all runs, such as [\"ESZSL\", \"ALE\"]; empty: all ten")
     seeds: int = setting(1, "seeds of the comparison, counted from seed on (compare = all)")

@@ -197,7 +197,7 @@ def open_session(
     network = as_backbone(backbone)
     given: Any = data.features if network is None else features
     if network is not None and features is None:
-        given = used_features(data, network)
+        given = used_features(data, network)  # type: ignore[arg-type]
     return Session(data, NIWT(network, layer, knowledge).fit(data, features=given), given)
 
 # %% ../nbs/09a_workbench.ipynb #d9bae6e6
