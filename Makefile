@@ -1,0 +1,28 @@
+# What is done day by day; CONTRIBUTING.md explains each.
+export OMP_NUM_THREADS ?= 1
+export MPLBACKEND ?= Agg
+PYTHON ?= python
+
+.PHONY: export test lessons readme site bench house
+
+export:  ## the package from the notebooks
+	nbdev_export
+	nbdev_clean
+
+test:  ## everything, in the order in which a failure is cheapest to find
+	$(PYTHON) tests/run.py
+
+lessons:  ## execute the lessons and keep their outputs
+	$(PYTHON) tools/lessons.py
+
+readme:  ## README.md from nbs/index.ipynb
+	$(PYTHON) tools/readme.py
+
+site:  ## the API reference in docs/api/
+	$(PYTHON) tools/api.py
+
+bench:  ## what things cost beside peers, about five minutes each
+	for name in timing importance transfer widgets explain; do $(PYTHON) -m benchmarks $$name || exit 1; done
+
+house:  ## the measures of the tree beside their limits
+	$(PYTHON) tools/house.py
