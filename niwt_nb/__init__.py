@@ -1,6 +1,6 @@
 """Classifiers for classes nobody photographed, from words alone: Neuron Importance-Aware Weight Transfer.
 
-The names below are the front door; each is imported when it is first used. Everything else is reached through its module.
+The names below are the front door; each is imported when it is first used. Everything else is reached through its room.
 """
 
 import importlib
@@ -9,20 +9,28 @@ from typing import Any
 __version__ = "0.1.0"
 
 _DOOR = {
-    "niwt": "NIWT",
-    "fieldguide": "field_guide",
-    "readers": "read_folder read_cub read_awa2 read_xlsa17",
-    "network": "load_backbone cut Backbone",
-    "importance": "neuron_importance class_importance",
-    "transfer": "pooled_jacobian",
-    "mapping": "RidgeMap",
-    "evaluate": "gzsl",
-    "explain": "grad_cam",
-    "data": "ZeroShotData DomainKnowledge",
+    "method.niwt": "NIWT",
+    "fieldguide.world": "field_guide",
+    "data.folder": "read_folder",
+    "data.cub": "read_cub",
+    "data.awa2": "read_awa2",
+    "data.xlsa17": "read_xlsa17",
+    "network.backbones": "load_backbone Backbone",
+    "network.cut": "cut",
+    "method.engine": "neuron_importance class_importance",
+    "method.jacobian": "pooled_jacobian",
+    "method.mapping": "RidgeMap",
+    "method.metrics": "gzsl",
+    "explain.maps": "grad_cam",
+    "data.dataset": "ZeroShotData DomainKnowledge",
     "core": "NiwtError",
-    "pipeline": "run",
-    "runs": "RunConfig",
-    "widgets": "NeuronExplorer MapExplorer SpeciesDesigner ExplanationViewer BalanceExplorer",
+    "runs.pipeline": "run",
+    "runs.config": "RunConfig",
+    "widgets.neurons": "NeuronExplorer",
+    "widgets.maps": "MapExplorer",
+    "widgets.designer": "SpeciesDesigner",
+    "widgets.explanations": "ExplanationViewer",
+    "widgets.balance": "BalanceExplorer",
 }
 _HOME = {name: module for module, names in _DOOR.items() for name in names.split()}
 __all__ = sorted(_HOME)

@@ -7,10 +7,9 @@ __all__ = ['FILE_KINDS', 'NiwtError', 'nearest_names', 'check_name', 'normal_nam
            'default_device', 'progress', 'atomic_path', 'content_hash', 'model_hash', 'save_tensors', 'load_tensors',
            'UserCodeError', 'users_frame', 'user_code', 'import_object', 'import_torchvision']
 
-# %% ../nbs/00_core.ipynb #17273d73
+# %% ../nbs/00_core.ipynb #7217446b
 import difflib
 import hashlib
-import importlib
 import importlib.util
 import json
 import os

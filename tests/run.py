@@ -21,7 +21,7 @@ NUMERIC = [*PYTEST, "-m", "numeric", "tests/test_notebooks.py", "tests/test_less
 LESSER = {"ATEN_CPU_CAPABILITY": "default"}
 STEPS: dict[str, tuple[list[str], dict[str, str]]] = {  # command, and what it adds to the environment
     "pip check": ([sys.executable, "-m", "pip", "check"], {}),
-    "ruff": ([str(BIN / "ruff"), "check", "niwt_nb", "tests"], {}),
+    "ruff": ([str(BIN / "ruff"), "check", "niwt_nb", "tests", "tools", "benchmarks"], {}),
     "pytest": ([*PYTEST, *COVERAGE], {}),
     "pytest, lesser processor": (NUMERIC, LESSER),
 }

@@ -23,6 +23,8 @@ from notebooks import LESSONS
 from PIL import Image
 
 WIDGETS = {"NeuronExplorer": "01", "MapExplorer": "03", "SpeciesDesigner": "00", "ExplanationViewer": "07", "BalanceExplorer": "05"}  # its lesson
+ROOMS = {"NeuronExplorer": "neurons", "MapExplorer": "maps", "SpeciesDesigner": "designer", "ExplanationViewer": "explanations", "BalanceExplorer": "balance"}
+IMPORTS = "\n".join(f"from niwt_nb.widgets.{ROOMS[name]} import {name}" for name in WIDGETS)
 # What sticks out at the right (unless it can be scrolled to), a slider without a track, an empty choice, bars that left the rows of their names.
 CROOKED = """e => { const all = q => [...e.querySelectorAll(q)], box = x => x.getBoundingClientRect(), right = box(e).right + 1;
 return [...all('img, select, button').filter(x => box(x).width && box(x).right > right && !x.closest('.niwt-scroll, .niwt-rows')),
@@ -99,7 +101,7 @@ class Lab:
                 time.sleep(2)
         # what the widget's cell takes from the first cell of its lesson; the cells between are no business of the widget
         self.run(
-            f"import gc, hashlib\nfrom niwt_nb.widgets import {', '.join(WIDGETS)}\nfrom niwt_nb.workbench import open_session\n_session = open_session()"
+            f"import gc, hashlib\n{IMPORTS}\nfrom niwt_nb.widgets.session import open_session\n_session = open_session()"
         )
 
     def run(self, code: str) -> str:

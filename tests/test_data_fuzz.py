@@ -22,22 +22,15 @@ from PIL import Image
 from scipy.io import savemat
 
 from niwt_nb.core import NiwtError
-from niwt_nb.data import DomainKnowledge, ZeroShotData, excerpt
-from niwt_nb.images import FORMATS, MAX_PIXELS, open_image, safe_name
-from niwt_nb.names import match_names, pair_names, plain_name
-from niwt_nb.readers import (
-    propose_split,
-    read_att_splits,
-    read_attribute_table,
-    read_csv_rows,
-    read_embeddings,
-    read_features,
-    read_image_attributes,
-    read_json,
-    read_matrix,
-    read_numbered,
-    read_sentences,
-)
+from niwt_nb.data.awa2 import read_sentences
+from niwt_nb.data.cub import read_image_attributes
+from niwt_nb.data.dataset import DomainKnowledge, ZeroShotData, excerpt
+from niwt_nb.data.files import propose_split, read_matrix, read_numbered
+from niwt_nb.data.images import FORMATS, MAX_PIXELS, open_image, safe_name
+from niwt_nb.data.names import match_names, pair_names, plain_name
+from niwt_nb.data.tables import read_attribute_table, read_csv_rows, read_json
+from niwt_nb.data.text import read_embeddings
+from niwt_nb.data.xlsa17 import read_att_splits, read_features
 
 NAMES = st.one_of(
     st.sampled_from(["C", "C++", "C#", "c", "A+", "A-", "A", "Cafe\u0301", "Caf\u00e9", "1", "01", "9.Kea", "009.kea", "9.Owl"]),

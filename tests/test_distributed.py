@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from niwt_nb.core import load_tensors
-from niwt_nb.importance import class_importance, cmp, open_store, several_processes, write_importance
+from niwt_nb.method.engine import class_importance
+from niwt_nb.method.importance import cmp
+from niwt_nb.method.store import open_store, several_processes, write_importance
 
 WORKERS = Path(__file__).parent / "workers"
 sys.path.insert(0, str(WORKERS))

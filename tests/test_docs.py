@@ -34,7 +34,7 @@ class Page(HTMLParser):
 def pages(tmp_path_factory):
     "The built reference, parsed."
     out = tmp_path_factory.mktemp("api")
-    done = subprocess.run([sys.executable, str(ROOT / "docs" / "api.py"), str(out)], capture_output=True, text=True, timeout=900)
+    done = subprocess.run([sys.executable, str(ROOT / "tools" / "api.py"), str(out)], capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "Warning" not in done.stderr, done.stderr[-3000:]
     return {p.relative_to(out).as_posix(): (p, Page(p)) for p in sorted(out.rglob("*.html"))}
@@ -72,9 +72,9 @@ def test_every_module_and_public_name_has_its_place(pages):
 def test_the_comments_beside_parameters_fields_and_results_are_shown(pages):
     text = {name: path.read_text(encoding="utf-8") for name, (path, _) in pages.items()}
     prose = {name: re.sub(r"<pre>.*?</pre>", "", page, flags=re.S) for name, page in text.items()}  # without the source code
-    assert "demanded importance, one row per new class" in prose["niwt_nb/transfer.html"]
-    assert "every random choice follows from it" in prose["niwt_nb/runs.html"]
-    assert "what was loaded" in prose["niwt_nb/network.html"]
+    assert "demanded importance, one row per new class" in prose["niwt_nb/method/solvers.html"]
+    assert "every random choice follows from it" in prose["niwt_nb/runs/config.html"]
+    assert "what was loaded" in prose["niwt_nb/network/backbones.html"]
     assert sum(page.tables for _, page in pages.values()) > 400
 
 

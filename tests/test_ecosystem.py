@@ -16,13 +16,16 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from niwt_nb.core import NiwtError, import_torchvision
-from niwt_nb.data import DomainKnowledge, ZeroShotData, batches
-from niwt_nb.fieldguide import field_guide
-from niwt_nb.images import ImageDataset
-from niwt_nb.importance import neuron_importance
-from niwt_nb.mapping import CosineLinearMap, KernelRidgeMap, LowRankMap, MLPMap, RidgeMap
-from niwt_nb.network import load_backbone, scores_of
-from niwt_nb.transfer import extend, pooled_jacobian, transfer_weights
+from niwt_nb.data.dataset import DomainKnowledge, ZeroShotData
+from niwt_nb.data.images import ImageDataset, batches
+from niwt_nb.fieldguide.world import field_guide
+from niwt_nb.method.engine import neuron_importance
+from niwt_nb.method.jacobian import pooled_jacobian
+from niwt_nb.method.mapping import CosineLinearMap, KernelRidgeMap, LowRankMap, MLPMap, RidgeMap
+from niwt_nb.method.solvers import transfer_weights
+from niwt_nb.network.backbones import load_backbone
+from niwt_nb.network.cut import scores_of
+from niwt_nb.network.head import extend
 
 COLOURS = ("teal", "tan")
 

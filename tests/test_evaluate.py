@@ -8,11 +8,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from niwt_nb.baselines import DEM, ICIS, SAE, ClassNorm, Encoded, PublishedNIWT, RankingForm, WeightRegression, measure, rows_of, select
 from niwt_nb.core import NiwtError
-from niwt_nb.data import DomainKnowledge, NoImages, ZeroShotData
-from niwt_nb.evaluate import ESZSL, Baseline, ausuc, chance, choose_gamma, gzsl, metric_rows, seen_unseen_curve, stack
-from niwt_nb.niwt import NIWT, choose_settings
+from niwt_nb.data.dataset import DomainKnowledge, NoImages, ZeroShotData
+from niwt_nb.evaluate.baselines import DEM, ESZSL, SAE, ClassNorm
+from niwt_nb.evaluate.heads import ICIS, PublishedNIWT, WeightRegression
+from niwt_nb.evaluate.selection import Encoded, measure, select
+from niwt_nb.method.metrics import (
+    ausuc, chance, choose_gamma, gzsl, metric_rows, seen_unseen_curve, stack,
+)
+from niwt_nb.method.niwt import NIWT, choose_settings
+from niwt_nb.method.ranking import Baseline, RankingForm
+from niwt_nb.network.head import rows_of
 
 NUMBERS = ("U", "S", "H", "T1")
 settings.register_profile("evaluate", deadline=None)

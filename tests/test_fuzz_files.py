@@ -12,9 +12,11 @@ from safetensors.torch import save
 from test_data_fuzz import TIMES, damaged, survives
 
 from niwt_nb.core import load_tensors, save_tensors
-from niwt_nb.network import SmallCNN, load_backbone, read_weights
-from niwt_nb.report import write_report
-from niwt_nb.runs import FORMAT, RunConfig, config_text, open_run, read_config
+from niwt_nb.fieldguide.network import SmallCNN
+from niwt_nb.network.backbones import load_backbone, read_weights
+from niwt_nb.runs.config import FORMAT, RunConfig, config_text, read_config
+from niwt_nb.runs.folder import open_run
+from niwt_nb.runs.report import write_report
 
 TENSORS = {"weight": torch.arange(12.0).view(3, 4), "bias": torch.tensor([1.0, 2.0, 3.0]), "count": torch.arange(5)}
 
@@ -97,7 +99,7 @@ def test_damaged_results_make_a_page_or_are_refused(tmp_path):
 def test_the_shipped_network_is_refused_when_damaged(tmp_path):
     "Whatever is done to the file: the network that was shipped, or an error."
     sound = load_backbone("fieldguide").model.state_dict()
-    from niwt_nb.network import FIELD_GUIDE_WEIGHTS
+    from niwt_nb.fieldguide.network import FIELD_GUIDE_WEIGHTS
 
     def read(p):
         found = load_backbone("fieldguide", weights=p).model

@@ -13,19 +13,14 @@ from captum.attr import LayerGradientXActivation, LayerIntegratedGradients
 from torch import nn
 
 from niwt_nb.core import NiwtError, import_torchvision, model_hash, seeded
-from niwt_nb.data import batches
-from niwt_nb.fieldguide import field_guide
-from niwt_nb.importance import (
-    METHODS,
-    ImportanceEngine,
-    class_importance,
-    cmp,
-    frozen_copy,
-    neuron_importance,
-    open_store,
-    write_importance,
-)
-from niwt_nb.network import SmallCNN, cut
+from niwt_nb.data.images import batches
+from niwt_nb.fieldguide.network import SmallCNN
+from niwt_nb.fieldguide.world import field_guide
+from niwt_nb.method.attribution import METHODS
+from niwt_nb.method.engine import ImportanceEngine, class_importance, neuron_importance
+from niwt_nb.method.importance import cmp, frozen_copy
+from niwt_nb.method.store import open_store, write_importance
+from niwt_nb.network.cut import cut
 
 WORKERS = Path(__file__).parent / "workers"
 
@@ -191,9 +186,10 @@ import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
 import os, signal, torch
 import test_importance as t
 from niwt_nb.core import seeded
-from niwt_nb.fieldguide import field_guide
-from niwt_nb.importance import write_importance
-from niwt_nb.network import SmallCNN, cut
+from niwt_nb.fieldguide.network import SmallCNN
+from niwt_nb.fieldguide.world import field_guide
+from niwt_nb.method.store import write_importance
+from niwt_nb.network.cut import cut
 with seeded(0):
     data = field_guide(n_seen=20, n_unseen=5, images_per_class=(4, 1), size=32, seed=0)
     network = cut(SmallCNN(20, width=8, features=16).eval(), "stage2")
@@ -217,9 +213,9 @@ write_importance(network, data, None, transform, {str(tmp_path / "killed")!r}, s
 
 def test_a_full_disk_or_an_unwritable_folder_leaves_no_half_shard(tmp_path, world, monkeypatch):
     data, network = world
-    import niwt_nb.importance as module
+    from niwt_nb.method import store as method_store
 
-    real, calls = module.save_tensors, []
+    real, calls = method_store.save_tensors, []
 
     def full(path, tensors, manifest):
         calls.append(path)
@@ -227,7 +223,7 @@ def test_a_full_disk_or_an_unwritable_folder_leaves_no_half_shard(tmp_path, worl
             raise OSError(28, "No space left on device")
         real(path, tensors, manifest)
 
-    monkeypatch.setattr(module, "save_tensors", full)
+    monkeypatch.setattr(method_store, "save_tensors", full)
     with pytest.raises(OSError, match="No space left"):
         write_importance(network, data, None, transform, tmp_path, shard=16)
     assert len(list(tmp_path.glob("shard-*.safetensors"))) == 1

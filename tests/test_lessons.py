@@ -10,13 +10,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from lessons import FOLDER, execute, joined, solutions, twin_text
+from lessons import FOLDER, execute, joined, solutions
 from notebooks import LESSONS, NBS, cells, numeric
 
 sys.path.insert(0, str(Path(__file__).parent / "workers"))
 import kernels  # noqa: E402
 
-from niwt_nb.course import exercises_in, read_book  # noqa: E402
+from niwt_nb.course.copies import clean_twin, exercises_in, read_book  # noqa: E402
 
 SHUFFLED = random.Random(0).sample(LESSONS, len(LESSONS))
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
@@ -68,9 +68,9 @@ def test_lesson_runs_in_a_fresh_kernel_and_its_outputs_are_current(path, importe
     ran, stored = execute(path, timeout=240), read_book(path)
     assert not ran["trouble"], ran["trouble"]
     old, new = outputs(stored), outputs(ran)
-    assert ["image/png" in o.get("data", {}) for o in old] == ["image/png" in o.get("data", {}) for o in new], "run: python tests/lessons.py " + path.stem
+    assert ["image/png" in o.get("data", {}) for o in old] == ["image/png" in o.get("data", {}) for o in new], "run: python tools/lessons.py " + path.stem
     faults = [f for a, b in zip(old, new, strict=True) if (f := differs(words(a), words(b)))]
-    assert not faults, "run: python tests/lessons.py " + path.stem + "\n" + "\n".join(faults)
+    assert not faults, "run: python tools/lessons.py " + path.stem + "\n" + "\n".join(faults)
 
 
 @pytest.mark.parametrize("path", LESSONS, ids=ids)
@@ -98,19 +98,10 @@ def test_lesson_has_all_its_parts(path):
 @pytest.mark.parametrize("path", LESSONS, ids=ids)
 def test_the_answers_lie_beside_the_page(path):
     blocks = re.findall(r"^# %% (\S+)$", (FOLDER / "checkers" / f"{path.stem}.py").read_text(encoding="utf-8"), re.M)
-    sources = [c.source for p in (path, FOLDER / "clean" / path.name) for c in cells(p) if c.kind == "code"]
+    book = read_book(path)
+    sources = ["".join(c["source"]) for b in (book, clean_twin(book)) for c in b["cells"] if c["cell_type"] == "code"]
     asked = [n for s in sources for n in re.findall(r"checker\(\"([\d.]+)\", globals\(\)\)", s)]
     assert asked == blocks * 2 and not [s for s in sources if "Exercise(" in s or "mistakes=" in s]
-
-
-@pytest.mark.parametrize("path", LESSONS, ids=ids)
-def test_clean_twin_is_current(path):
-    twin = FOLDER / "clean" / path.name
-    assert twin.exists() and twin.read_text(encoding="utf-8") == twin_text(path), f"run: python tests/lessons.py {path.stem}"
-
-
-def test_every_twin_has_its_lesson():
-    assert {p.name for p in (FOLDER / "clean").glob("*.ipynb")} == {p.name for p in LESSONS}
 
 
 @pytest.mark.parametrize("path", LESSONS, ids=ids)

@@ -30,7 +30,7 @@ def test_wheel_holds_every_module_and_data_file(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     wanted = {p.relative_to(ROOT).as_posix() for p in PACKAGE.rglob("*") if p.is_file() and p.suffix != ".pyc"}
     assert not wanted - names, f"missing from the wheel: {wanted - names}"
-    assert not [n for n in names if n.startswith(("tests", "nbs"))]
+    assert not [n for n in names if n.startswith(("tests", "nbs", "tools", "benchmarks"))]
     pages = {"glossary.ipynb", "paper_map.ipynb", "limits.ipynb", "teaching.ipynb"}
     course = pages | {p.name for p in (NBS / "lessons").rglob("*") if p.suffix in (".ipynb", ".json", ".csv", ".py")}
     missing = course - {Path(n).name for n in names if n.startswith("niwt_nb/lessons/")}
@@ -79,7 +79,7 @@ for name in {modules!r}:
 extra = sorted(m for m in {DEV_ONLY!r} if m in sys.modules)
 assert not extra, extra
 assert "torchvision" not in sys.modules, "torchvision was imported before anyone asked for it"
-from niwt_nb.course import checker_code, copy_lessons, lessons_folder
+from niwt_nb.course.copies import checker_code, copy_lessons, lessons_folder
 assert "site-packages" in str(lessons_folder()), lessons_folder()
 assert "Exercise(" in checker_code("10.5")[0]
 done = copy_lessons("course")

@@ -19,13 +19,16 @@ import torch
 from conftest import real
 from PIL import Image, ImageDraw
 
-from niwt_nb import pipeline, runs
+from niwt_nb.runs import folder as runs_folder
+from niwt_nb.runs import pipeline
+from niwt_nb.runs.steps import load_data
 from niwt_nb.core import NiwtError
-from niwt_nb.data import excerpt
-from niwt_nb.network import load_backbone
-from niwt_nb.niwt import NIWT
-from niwt_nb.pipeline import run
-from niwt_nb.runs import RunConfig, open_run, read_config
+from niwt_nb.data.dataset import excerpt
+from niwt_nb.method.niwt import NIWT
+from niwt_nb.network.backbones import load_backbone
+from niwt_nb.runs.config import RunConfig, read_config
+from niwt_nb.runs.folder import open_run
+from niwt_nb.runs.pipeline import run
 
 HERE = Path(__file__).parent
 SMALL = RunConfig(n_seen=12, n_unseen=4, images_per_class=(8, 3), epochs=2, more_epochs=2, shuffles=2, cases=4)
@@ -140,7 +143,7 @@ def test_a_limit_on_the_size_of_files(tmp_path):
 def test_a_run_of_another_version(finished, tmp_path, monkeypatch):
     folder = tmp_path / "copy"
     shutil.copytree(finished[0], folder)
-    monkeypatch.setattr(runs, "__version__", "9.9.9")
+    monkeypatch.setattr(runs_folder, "__version__", "9.9.9")
     with pytest.raises(NiwtError, match=r"was written by niwt_nb \d.* \(format 2\), this is 9\.9\.9"):
         run(SMALL, folder)
 
@@ -223,7 +226,7 @@ def test_report_comparison_and_the_method_by_hand_give_the_same_number(shapes):
     config, place = shapes
     config = replace(config, layer="5")  # behind it there is only an average
     own = [r["H"] for r in run(config, place / "run") if r["method"] == "NIWT" and r["calibrated"]]
-    data = pipeline.load_data(config)
+    data = load_data(config)
     by_hand = NIWT(load_backbone(config.model, None, config.seed), layer="5").fit(data)
     assert own == [by_hand.score(data).H]
     saved = NIWT.load(place / "run")
@@ -290,7 +293,7 @@ def test_attributes_that_cannot_be_used(shapes):
 
 def test_an_excerpt_of_the_real_photos(tmp_path, monkeypatch):
     cub, splits, backbone = map(str, real("NIWT_CUB_ROOT", "NIWT_XLSA17_ROOT", "NIWT_BACKBONE"))
-    whole = pipeline.load_data
+    whole = load_data
     monkeypatch.setattr(pipeline, "load_data", lambda config: excerpt(whole(config), 40, 10, per_class=4))
     splits = str(Path(splits) / "CUB" / "att_splits.mat")
     config = RunConfig(

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 from conftest import real
 
-from niwt_nb.pipeline import run
-from niwt_nb.presets import PRESETS, preset_config
-from niwt_nb.runs import RunConfig, read_config
+from niwt_nb.runs.config import RunConfig, read_config
+from niwt_nb.runs.pipeline import run
+from niwt_nb.runs.presets import PRESETS, preset_config
 
 TINY = {"weights": "", "excerpt": (15, 5, 2), "epochs": 1, "more_epochs": 1, "shuffles": 1, "cases": 2}
 

@@ -15,9 +15,12 @@ from PIL import Image
 from scipy.io import loadmat
 
 from niwt_nb.core import NiwtError
-from niwt_nb.data import ZeroShotData, batches, excerpt
-from niwt_nb.images import ImageDataset, open_image
-from niwt_nb.readers import check_root, read_att_splits, read_cub, read_folder, read_image_attributes
+from niwt_nb.data.check import check_root
+from niwt_nb.data.cub import read_cub, read_image_attributes
+from niwt_nb.data.dataset import ZeroShotData, excerpt
+from niwt_nb.data.folder import read_folder
+from niwt_nb.data.images import ImageDataset, batches, open_image
+from niwt_nb.data.xlsa17 import read_att_splits
 
 
 def place(variable: str) -> Path:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from niwt_nb.pipeline import run
-from niwt_nb.runs import RunConfig
+from niwt_nb.runs.config import RunConfig
+from niwt_nb.runs.pipeline import run
 
 
 @pytest.fixture(scope="module")

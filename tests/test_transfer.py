@@ -9,9 +9,14 @@ import torch
 from torch import nn
 
 from niwt_nb.core import NiwtError, import_torchvision
-from niwt_nb.export import export_model, export_onnx, export_program
-from niwt_nb.network import SmallCNN, cut, with_head
-from niwt_nb.transfer import PooledJacobian, extend, importance_of_weights, jacobian_reverse, pooled_jacobian, transfer_weights
+from niwt_nb.fieldguide.network import SmallCNN
+from niwt_nb.method.jacobian import (
+    PooledJacobian, importance_of_weights, jacobian_reverse, pooled_jacobian,
+)
+from niwt_nb.method.solvers import transfer_weights
+from niwt_nb.network.cut import cut
+from niwt_nb.network.export import export_model, export_onnx, export_program
+from niwt_nb.network.head import extend, with_head
 
 
 @pytest.fixture(scope="module")

@@ -116,22 +116,23 @@ def test_an_error_in_the_users_file_is_one_sentence_with_their_line(shelf, model
 def test_a_fault_of_ours_is_not_hidden(monkeypatch):
     import typer
 
-    from niwt_nb import cli, core
+    from niwt_nb import core
+    from niwt_nb.cli import plain_errors
 
     def command() -> None:
         raise KeyError("a bug")
 
     monkeypatch.setattr(core, "users_frame", lambda e: "")
     with pytest.raises(KeyError):
-        cli.plain_errors(command)()
+        plain_errors(command)()
     monkeypatch.setattr(core, "users_frame", lambda e: "mine.py, line 1")
     with pytest.raises(typer.Exit):
-        cli.plain_errors(command)()
+        plain_errors(command)()
 
 
 def test_a_small_world_says_what_is_enough():
     from niwt_nb.core import NiwtError
-    from niwt_nb.fieldguide import field_guide
+    from niwt_nb.fieldguide.world import field_guide
 
     with pytest.raises(NiwtError, match=r"too few: .* \(n_seen = (\d+) is enough\)") as e:
         field_guide(6, 2)
@@ -143,8 +144,8 @@ def test_settings_of_python_are_settings(tmp_path):
     import numpy as np
 
     from niwt_nb.core import NiwtError
-    from niwt_nb.pipeline import run
-    from niwt_nb.runs import RunConfig, read_config
+    from niwt_nb.runs.config import RunConfig, read_config
+    from niwt_nb.runs.pipeline import run
 
     with pytest.raises(NiwtError, match="no folder"):
         run(RunConfig(data="folder", root=tmp_path / "d", seed=np.int64(1), unseen="emu"), tmp_path / "out")
@@ -156,8 +157,8 @@ def test_settings_of_python_are_settings(tmp_path):
 def test_pandas_frames_are_aligned_by_name(shelf):
     import pandas as pd
 
-    from niwt_nb.data import DomainKnowledge
-    from niwt_nb.readers import read_folder
+    from niwt_nb.data.dataset import DomainKnowledge
+    from niwt_nb.data.folder import read_folder
 
     data = read_folder(shelf / "own", unseen="F")
     frame = pd.read_csv(shelf / "own" / "attributes.csv", index_col=0).convert_dtypes()

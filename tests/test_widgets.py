@@ -17,11 +17,18 @@ from matplotlib import pyplot
 from matplotlib.figure import Figure
 from PIL import Image
 
-from niwt_nb import widgets as w
+from niwt_nb.widgets.balance import BalanceExplorer
+from niwt_nb.widgets.designer import SpeciesDesigner
+from niwt_nb.widgets.drawer import FIRST_BIRD, SpeciesDrawer
+from niwt_nb.widgets.editor import ClassEditor
+from niwt_nb.widgets.explanations import ExplanationViewer
+from niwt_nb.widgets.explorer import read_upload
+from niwt_nb.widgets.maps import MapExplorer
+from niwt_nb.widgets.neurons import NeuronExplorer
 from niwt_nb.core import NiwtError
-from niwt_nb.workbench import open_session
+from niwt_nb.widgets.session import open_session
 
-EXPLORERS = (w.NeuronExplorer, w.MapExplorer, w.SpeciesDrawer, w.ClassEditor, w.ExplanationViewer, w.BalanceExplorer)
+EXPLORERS = (NeuronExplorer, MapExplorer, SpeciesDrawer, ClassEditor, ExplanationViewer, BalanceExplorer)
 
 
 @pytest.fixture(scope="module")
@@ -105,10 +112,10 @@ def test_every_control_has_a_label_and_every_panel_a_text(name, opened):
 
 
 def test_the_designer_switches_between_its_modes(session):
-    designer = w.SpeciesDesigner(session=session)
-    assert type(designer.now) is w.SpeciesDrawer
+    designer = SpeciesDesigner(session=session)
+    assert type(designer.now) is SpeciesDrawer
     designer.mode.value = "edit"
-    assert type(designer.now) is w.ClassEditor and designer.now.ui in designer.ui.children
+    assert type(designer.now) is ClassEditor and designer.now.ui in designer.ui.children
     assert isinstance(designer.static(), Figure)
 
 
@@ -161,7 +168,7 @@ def test_for_a_user_an_error_is_shown_and_the_widget_lives_on(opened, monkeypatc
     birds.controls["sentence"].value = "a nice bird"
     assert "nothing in &#x27;a nice bird&#x27;" in birds.status.value
     assert shown(birds) == before
-    birds.controls["sentence"].value = w.FIRST_BIRD
+    birds.controls["sentence"].value = FIRST_BIRD
     assert birds.error is None
 
 
@@ -212,7 +219,7 @@ def test_unusual_pictures_are_read(mode, form, opened):
 
 
 def test_a_large_jpeg_is_decoded_smaller(opened):
-    picture, note = w.read_upload({"name": "pan.jpg", "content": png(Image.new("L", (8000, 6300)), "JPEG")})
+    picture, note = read_upload({"name": "pan.jpg", "content": png(Image.new("L", (8000, 6300)), "JPEG")})
     assert picture.width * picture.height < 40_000_000 and "decoded smaller" in note
 
 

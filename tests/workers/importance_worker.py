@@ -10,9 +10,11 @@ from pathlib import Path
 import torch
 
 from niwt_nb.core import save_tensors, seeded
-from niwt_nb.fieldguide import field_guide
-from niwt_nb.importance import class_importance, several_processes, write_importance
-from niwt_nb.network import SmallCNN, cut
+from niwt_nb.fieldguide.network import SmallCNN
+from niwt_nb.fieldguide.world import field_guide
+from niwt_nb.method.engine import class_importance
+from niwt_nb.method.store import several_processes, write_importance
+from niwt_nb.network.cut import cut
 
 
 def world():

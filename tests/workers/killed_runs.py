@@ -12,8 +12,8 @@ import sys
 import time
 
 import torch
-from niwt_nb.pipeline import run
-from niwt_nb.runs import RunConfig
+from niwt_nb.runs.config import RunConfig
+from niwt_nb.runs.pipeline import run
 
 torch.set_num_threads(1)  # a process with a thread pool must not be forked
 CONFIG = RunConfig(n_seen=12, n_unseen=4, images_per_class=(8, 3), epochs=2, more_epochs=2, shuffles=2, cases=4)

@@ -1,6 +1,6 @@
-"""Checkers of lesson 1 What a neuron sees. Each block runs among the names of the lesson (see `niwt_nb.course.checker`)."""
+"""Checkers of lesson 1 What a neuron sees. Each block runs among the names of the lesson (see `niwt_nb.course.copies.checker`)."""
 
-from niwt_nb.course import Exercise
+from niwt_nb.course.exercises import Exercise
 
 # %% 1.1
 check_1_1 = Exercise(

@@ -1,6 +1,6 @@
-"""Checkers of lesson 2 Importance. Each block runs among the names of the lesson (see `niwt_nb.course.checker`)."""
+"""Checkers of lesson 2 Importance. Each block runs among the names of the lesson (see `niwt_nb.course.copies.checker`)."""
 
-from niwt_nb.course import Exercise
+from niwt_nb.course.exercises import Exercise
 
 # %% 2.1
 check_2_1 = Exercise(

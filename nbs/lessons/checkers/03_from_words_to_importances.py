@@ -1,6 +1,6 @@
-"""Checkers of lesson 3 From words to importances. Each block runs among the names of the lesson (see `niwt_nb.course.checker`)."""
+"""Checkers of lesson 3 From words to importances. Each block runs among the names of the lesson (see `niwt_nb.course.copies.checker`)."""
 
-from niwt_nb.course import Exercise
+from niwt_nb.course.exercises import Exercise
 
 # %% 3.1
 T_ = torch.tensor([[1.0, 0, 2], [3, 1, 4], [9, 5, 30], [7, -2, 1]])

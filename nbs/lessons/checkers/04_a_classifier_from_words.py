@@ -1,6 +1,6 @@
-"""Checkers of lesson 4 A classifier from words. Each block runs among the names of the lesson (see `niwt_nb.course.checker`)."""
+"""Checkers of lesson 4 A classifier from words. Each block runs among the names of the lesson (see `niwt_nb.course.copies.checker`)."""
 
-from niwt_nb.course import Exercise
+from niwt_nb.course.exercises import Exercise
 
 # %% 4.1
 g_ = torch.Generator().manual_seed(0)

@@ -1,6 +1,6 @@
-"""Checkers of lesson 6 When it fails. Each block runs among the names of the lesson (see `niwt_nb.course.checker`)."""
+"""Checkers of lesson 6 When it fails. Each block runs among the names of the lesson (see `niwt_nb.course.copies.checker`)."""
 
-from niwt_nb.course import Exercise
+from niwt_nb.course.exercises import Exercise
 
 # %% 6.1
 A_, B_ = torch.tensor([[1.0, 2], [3, 4]]), torch.tensor([[1.0, 0], [3, 1]])

@@ -1,6 +1,6 @@
-"""Checkers of lesson 7 Explaining, in pictures and words. Each block runs among the names of the lesson (see `niwt_nb.course.checker`)."""
+"""Checkers of lesson 7 Explaining, in pictures and words. Each block runs among the names of the lesson (see `niwt_nb.course.copies.checker`)."""
 
-from niwt_nb.course import Exercise
+from niwt_nb.course.exercises import Exercise
 
 # %% 7.1
 h_ = torch.tensor([[1.0, 3, 0], [-2, 4, 0], [2, 0, 0]])

@@ -1,6 +1,6 @@
-"""Checkers of lesson 9 Real birds. Each block runs among the names of the lesson (see `niwt_nb.course.checker`)."""
+"""Checkers of lesson 9 Real birds. Each block runs among the names of the lesson (see `niwt_nb.course.copies.checker`)."""
 
-from niwt_nb.course import Exercise
+from niwt_nb.course.exercises import Exercise
 
 # %% 9.1
 v_, n_ = torch.tensor([0.2, 0.9, 0.5, 0.7]), ["a", "b", "c", "d"]

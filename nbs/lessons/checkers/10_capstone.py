@@ -1,6 +1,6 @@
-"""Checkers of lesson 10 Capstone: design a species, defend its classifier. Each block runs among the names of the lesson (see `niwt_nb.course.checker`)."""
+"""Checkers of lesson 10 Capstone: design a species, defend its classifier. Each block runs among the names of the lesson (see `niwt_nb.course.copies.checker`)."""
 
-from niwt_nb.course import Exercise
+from niwt_nb.course.exercises import Exercise
 
 
 # %% 10.1

@@ -1,0 +1,133 @@
+"""Numbers that say what the code costs, beside what it could cost at least."""
+
+
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from niwt_nb.core import NiwtError, check_name, import_object
+from niwt_nb.fieldguide.network import SmallCNN
+
+
+def bench_row(
+    case: str,  # what was measured
+    metric: str,  # what kind of number: "wall time", "CPU time", "peak memory", "accuracy", ...
+    unit: str,  # of `ours` and `theirs`: "s", "ms/image", "MB", ...
+    ours: float,  # this package
+    peer: str = "",  # what it is compared with
+    theirs: float | None = None,  # the same quantity for the peer; None: there is none
+    repeats: int = 1,  # how often it was measured (the median is reported)
+) -> dict[str, Any]:  # keys case, metric, unit, ours, peer, theirs, ratio, repeats
+    "One row of a benchmark; raises `NiwtError` for a quantity that is not a finite number."
+    for name, value in (("ours", ours), ("theirs", theirs)):
+        if value is not None and not abs(float(value)) < float("inf"):
+            raise NiwtError(f"{name} of {case!r} is {value}, expected a finite number")
+    other = None if theirs is None else float(theirs)
+    ratio = float(ours) / other if other else None
+    return {"case": case, "metric": metric, "unit": unit, "ours": float(ours), "peer": peer, "theirs": other, "ratio": ratio, "repeats": int(repeats)}
+
+
+BENCHES: dict[str, Callable[[bool], list[dict[str, Any]]]] = {}
+
+
+def register(
+    name: str,  # for `python -m benchmarks NAME`
+) -> Callable:  # a decorator that leaves the function as it is
+    "Make a benchmark known under a name."
+
+    def keep(function: Callable[[bool], list[dict[str, Any]]]) -> Callable[[bool], list[dict[str, Any]]]:
+        BENCHES[name] = function
+        return function
+
+    return keep
+
+
+def run_bench(
+    name: str,  # one of `BENCHES`
+    quiet: bool = False,  # no progress on the screen
+) -> list[dict[str, Any]]:  # rows as `bench_row` makes them
+    "Run a benchmark by name; raises `NiwtError` with the nearest names if there is none."
+    return BENCHES[check_name(name, BENCHES, "benchmark")](quiet)
+
+
+def bench_table(
+    rows: list[dict[str, Any]],  # as `bench_row` makes them
+) -> str:  # lines of text, columns aligned
+    "Rows as a table for the screen."
+    short = lambda v: "" if v is None else f"{v:.3g}" if isinstance(v, float) else str(v)  # noqa: E731
+    keys = ["case", "metric", "unit", "ours", "peer", "theirs", "ratio", "repeats"]
+    cells = [keys, *[[short(row[k]) for k in keys] for row in rows]]
+    width = [max(len(line[i]) for line in cells) for i in range(len(keys))]
+    numeric = {"ours", "theirs", "ratio", "repeats"}
+    pad = [str.rjust if k in numeric else str.ljust for k in keys]
+    lines = ["  ".join(p(c, w) for p, c, w in zip(pad, line, width, strict=True)).rstrip() for line in cells]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+def forward_seconds(
+    model: nn.Module,  # in evaluation mode
+    x: Tensor,  # (B, 3, H, W) images
+    repeats: int = 5,  # the median of so many passes
+) -> float:  # seconds an image
+    "Time of a bare forward pass of one image, without gradients, after one pass to warm up."
+    taken = []
+    with torch.inference_mode():
+        for _ in range(repeats + 1):
+            start = time.perf_counter()
+            model(x)
+            taken.append((time.perf_counter() - start) / len(x))
+    return statistics.median(taken[1:])
+
+
+STEPS = {
+    "network": "training",
+    "photos": "features",
+    "importance": "importance",
+    "jacobian": "Jacobian of the tail",
+    "choice": "choosing settings",
+    "weights": "new classifiers",
+    "control": "shuffled control",
+}
+
+
+def timing_rows(
+    timings: list[dict[str, Any]],  # a run's steps: step, seconds, images
+    total: float,  # seconds of the whole run
+    bare: float,  # seconds of a bare forward pass of one image
+    repeats: int = 1,  # runs
+) -> list[dict[str, Any]]:  # one row a kind of step, then the rest and the whole
+    "Steps of the same kind added up, beside the forward passes that they contain."
+    rows, known = [], 0.0
+    for kind, title in STEPS.items():
+        own = [t for t in timings if t["step"].removeprefix("validation/").split("/")[0].split("-")[0] == kind]
+        seconds, images = sum(t["seconds"] for t in own), sum(t["images"] for t in own)
+        known += seconds
+        peer = f"bare forward, {images} images" if images else ""
+        rows.append(bench_row(title, "wall time", "s", seconds, peer, images * bare if images else None, repeats))
+    images = sum(t["images"] for t in timings)
+    rows.append(bench_row("drawing, charts, report", "wall time", "s", max(total - known, 0.0), repeats=repeats))
+    return [*rows, bench_row("whole demo", "wall time", "s", total, f"bare forward, {images} images", images * bare, repeats)]
+
+
+@register("demo")
+def bench_demo(
+    quiet: bool = False,  # no progress on the screen
+    config: Any = None,  # `RunConfig`, other settings than the demo's, for a quick look
+) -> list[dict[str, Any]]:  # rows as `bench_row` makes them
+    "Seconds of each step of `niwt demo` beside the bare forward passes that it contains."
+    config = config or import_object("niwt_nb.runs.config:RunConfig")()  # imported here, so that other benchmarks are not measured with a pipeline in memory
+    run = import_object("niwt_nb.runs.pipeline:run")
+    with tempfile.TemporaryDirectory() as place:
+        start = time.perf_counter()
+        run(config, Path(place) / "demo", quiet=quiet)
+        total = time.perf_counter() - start
+        timings = json.loads((Path(place) / "demo" / "results.json").read_text(encoding="utf-8"))["timings"]
+    x = torch.zeros(config.batch_size, 3, config.image_size, config.image_size)
+    return timing_rows(timings, total, forward_seconds(SmallCNN(config.n_seen).eval(), x))

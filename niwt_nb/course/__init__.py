@@ -1,0 +1,1 @@
+"Exercises, copies of the lessons, grading."

@@ -1,0 +1,1 @@
+"Data sets: images, labels, classes and what is known about the classes."

@@ -1,0 +1,1 @@
+"Rival methods and fair comparison."

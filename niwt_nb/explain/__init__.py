@@ -1,0 +1,1 @@
+"Explanations in pictures and words, and what can be done with them."

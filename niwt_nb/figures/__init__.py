@@ -1,0 +1,1 @@
+"Charts and pictures, drawn by one painter."

@@ -1,0 +1,1 @@
+"Neuron Importance-Aware Weight Transfer, step by step, and the estimator."

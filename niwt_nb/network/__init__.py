@@ -1,0 +1,1 @@
+"Networks cut at a layer: loading, training, heads, export."

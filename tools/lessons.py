@@ -1,0 +1,179 @@
+"""Execute the lessons and save their outputs: `python tools/lessons.py [name ...]` (all of them without names).
+
+Outputs are kept small and the same from run to run: text and pictures only, no timings, no progress bars, no widget state.
+"""
+
+import base64
+import io
+import json
+import re
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from niwt_nb.course.copies import book_text, clean_twin, read_book
+from niwt_nb.course.grading import run_book
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / "nbs" / "lessons"
+KEPT = ("image/png", "text/html", "text/markdown", "text/latex", "text/plain")
+
+# Runs in the kernel before the first cell: any connection that would leave this machine is an error.
+BLOCK = """
+import ipaddress, socket
+def _niwt_guard(connect):
+    def guarded(self, address):
+        host = str(address[0]) if isinstance(address, tuple) else "localhost"
+        try:
+            here = host in ("localhost", "") or ipaddress.ip_address(host.split("%")[0]).is_loopback
+        except ValueError:
+            here = False
+        if not here:
+            raise OSError(f"a lesson tried to reach {address!r}; lessons use no network")
+        return connect(self, address)
+    return guarded
+socket.socket.connect = _niwt_guard(socket.socket.connect)
+socket.socket.connect_ex = _niwt_guard(socket.socket.connect_ex)
+def _niwt_no_name(host, *rest, _real=socket.getaddrinfo, **more):
+    if host not in (None, "", "localhost", "127.0.0.1", "::1"):
+        raise OSError(f"a lesson tried to look up {host!r}; lessons use no network")
+    return _real(host, *rest, **more)
+socket.getaddrinfo = _niwt_no_name
+del ipaddress, socket
+"""
+
+
+# Runs in the kernel after the last cell: every folded solution, in order, must pass its own checker. `PAIRS`: (solution, call of the checker).
+SOLVE = """
+for _niwt_code, _niwt_call in PAIRS:
+    exec(_niwt_code, globals())
+    _niwt_verdict = eval(_niwt_call, globals())
+    assert _niwt_verdict, f"the folded solution does not pass: {_niwt_verdict!r}"
+"""
+
+
+def solutions(book: dict[str, Any]) -> list[tuple[str, str]]:
+    "Each exercise's folded solution and the call of its checker, as (code, call)."
+    pairs, call = [], ""
+    for cell in book["cells"]:
+        if cell["cell_type"] == "code":
+            found = re.search(r"^check_\d+_\d+\(\w+\)$", cell["source"], re.M)
+            call = found.group() if found else call
+        elif call and "<summary>Solution" in cell["source"]:
+            code = "\n".join(re.findall(r"```python\n(.*?)```", cell["source"], re.S))
+            pairs, call = [*pairs, (code, call)], ""
+    return pairs
+
+
+def fewer_colours(png: str, most: int = 40_000) -> str:
+    "A picture as it is, or with 256 colours if it has more than `most` bytes: a page of noisy drawings then takes a third. Base64 in, base64 out."
+    content = base64.b64decode(png)
+    if len(content) > most:
+        with Image.open(io.BytesIO(content)) as picture:
+            out = io.BytesIO()
+            picture.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(out, "PNG", optimize=True)
+        content = out.getvalue()
+    return base64.b64encode(content).decode()
+
+
+def tidy(output: dict[str, Any]) -> dict[str, Any] | None:
+    "One output as it is committed; None for one that is not (progress bars, warnings, widgets)."
+    if output["output_type"] == "stream":
+        return None if output["name"] == "stderr" else {**output, "text": "".join(output["text"])}
+    if output["output_type"] == "error":
+        return output
+    data = {k: v for k, v in output.get("data", {}).items() if k in KEPT}
+    if "application/vnd.jupyter.widget-view+json" in output.get("data", {}) or not data:
+        return None
+    if "image/png" in data:
+        data = {"image/png": fewer_colours(data["image/png"]) + "\n", "text/plain": "<Figure>"}
+    kept = {"output_type": output["output_type"], "data": data, "metadata": {}}
+    return kept | ({"execution_count": None} if output["output_type"] == "execute_result" else {})
+
+
+def joined(outputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    "Printed text in one piece, however the kernel happened to cut it."
+    out: list[dict[str, Any]] = []
+    for o in outputs:
+        if out and o["output_type"] == out[-1]["output_type"] == "stream":
+            out[-1] = {**o, "text": "".join(out[-1]["text"]) + "".join(o["text"])}
+        else:
+            out.append(o)
+    return out
+
+
+def split(text: str) -> list[str]:
+    "Text as a notebook file stores it."
+    return text.splitlines(True)
+
+
+def execute(path: Path, timeout: int = 60) -> dict[str, Any]:
+    "Run a lesson in a fresh kernel without network, in an empty folder, then its folded solutions; give it back with tidy outputs."
+    book = read_book(path)
+    with tempfile.TemporaryDirectory() as box:
+        finish = SOLVE.replace("PAIRS", repr(solutions(book)))
+        ran = run_book(book, box, setup=BLOCK, finish=finish, timeout=timeout, allow_errors=False)
+    for cell in ran["cells"]:
+        if cell["cell_type"] == "code":
+            cell["outputs"] = joined([t for o in cell["outputs"] if (t := tidy(o))])
+            cell["execution_count"] = None
+            cell["metadata"] = {k: v for k, v in cell["metadata"].items() if k == "tags"}
+            if re.match(r"#\|\s*hide", cell["source"]):  # folded in JupyterLab, and left out by page makers that know the tag
+                cell["metadata"] = {"jupyter": {"source_hidden": True}, "tags": ["hide-input"]}
+        else:
+            cell["metadata"] = {}
+    return ran
+
+
+def stored(book: dict[str, Any]) -> str:
+    "The text of a notebook file with outputs stored line by line."
+    book = json.loads(json.dumps(book))
+    for cell in book["cells"]:
+        for output in cell.get("outputs", []):
+            for place, key in [(output, "text")] + [(output.get("data", {}), k) for k in output.get("data", {})]:
+                if isinstance(place.get(key), str) and not key.startswith("image"):
+                    place[key] = split(place[key])
+        if "outputs" in cell:
+            cell["outputs"] = json.loads(json.dumps(cell["outputs"], sort_keys=True))
+    kernel = {"kernelspec": {"display_name": "python3", "language": "python", "name": "python3"}}
+    return book_text({"cells": book["cells"], "metadata": kernel, "nbformat": 4, "nbformat_minor": 5})
+
+
+def twin_text(path: Path) -> str:
+    "The text of a lesson's clean twin."
+    return stored(clean_twin(read_book(path)))
+
+
+def where(book: dict[str, Any]) -> str:
+    "The cell that failed and the end of its traceback, without colours."
+    for i, cell in enumerate(book["cells"]):
+        for output in cell.get("outputs", []):
+            if output["output_type"] == "error":
+                return f"cell {i}:\n" + re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(output["traceback"]))[-2500:]
+    return ""
+
+
+def main(names: list[str]) -> int:
+    "Execute and save; the exit code is 1 if a lesson failed, which is then left as it was."
+    failed = 0
+    for path in sorted(FOLDER.glob("[0-9][0-9]_*.ipynb")):
+        if names and not any(n in path.stem for n in names):
+            continue
+        start = time.monotonic()
+        ran = execute(path)
+        took = time.monotonic() - start
+        if ran["trouble"]:
+            failed += 1
+            print(f"{path.stem}: {ran['trouble']}\n{where(ran)}", file=sys.stderr)
+            continue
+        path.write_text(stored(ran), encoding="utf-8")
+        print(f"{path.stem:28} {took:5.1f} s  {path.stat().st_size / 1000:6.0f} kB")
+    return int(failed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
