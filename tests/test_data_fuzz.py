@@ -22,15 +22,15 @@ from PIL import Image
 from scipy.io import savemat
 
 from niwt_nb.core import NiwtError
-from niwt_nb.data.awa2 import read_sentences
-from niwt_nb.data.cub import read_image_attributes
+from niwt_nb.data.awa2 import _read_sentences
+from niwt_nb.data.cub import _read_image_attributes
 from niwt_nb.data.dataset import DomainKnowledge, ZeroShotData, excerpt
-from niwt_nb.data.files import propose_split, read_matrix, read_numbered
-from niwt_nb.data.images import FORMATS, MAX_PIXELS, open_image, safe_name
-from niwt_nb.data.names import match_names, pair_names, plain_name
-from niwt_nb.data.tables import read_attribute_table, read_csv_rows, read_json
-from niwt_nb.data.text import read_embeddings
-from niwt_nb.data.xlsa17 import read_att_splits, read_features
+from niwt_nb.data.files import _propose_split, _read_matrix, _read_numbered
+from niwt_nb.data.images import FORMATS, _MAX_PIXELS, open_image, _safe_name
+from niwt_nb.data.names import _match_names, _pair_names, _plain_name
+from niwt_nb.data.tables import _read_attribute_table, _read_csv_rows, _read_json
+from niwt_nb.data.text import _read_embeddings
+from niwt_nb.data.xlsa17 import _read_att_splits, _read_features
 
 NAMES = st.one_of(
     st.sampled_from(["C", "C++", "C#", "c", "A+", "A-", "A", "Cafe\u0301", "Caf\u00e9", "1", "01", "9.Kea", "009.kea", "9.Owl"]),
@@ -108,7 +108,7 @@ def mat_bytes(compress: bool) -> bytes:
 
 @pytest.mark.parametrize("compress", [False, True], ids=["plain", "compressed"])
 def test_a_damaged_mat_file_is_read_or_refused(tmp_path, compress):
-    count = survives(read_att_splits, tmp_path / "att_splits.mat", damaged(mat_bytes(compress), 300 * TIMES, seed=compress))
+    count = survives(_read_att_splits, tmp_path / "att_splits.mat", damaged(mat_bytes(compress), 300 * TIMES, seed=compress))
     assert count["refused"] > 50 * TIMES
 
 
@@ -125,7 +125,7 @@ def test_a_mat_file_of_wrong_contents_is_read_or_refused(tmp_path_factory, key, 
     except Exception:  # scipy cannot write it: nothing to read
         return
     try:
-        found = read_att_splits(path)
+        found = _read_att_splits(path)
     except NiwtError:
         return
     assert found.attributes.shape[0] == len(found.classes)
@@ -149,7 +149,7 @@ def test_a_damaged_picture_is_read_or_refused(tmp_path, form):
 
     def read(p):
         image = open_image(p)
-        assert image.mode == "RGB" and image.width * image.height <= MAX_PIXELS
+        assert image.mode == "RGB" and image.width * image.height <= _MAX_PIXELS
         assert np.asarray(image).shape == (image.height, image.width, 3)
 
     count = survives(read, path, damaged(picture(form), 120 * TIMES, seed=1))
@@ -177,16 +177,16 @@ LABELS = b"1 1 1 3 1.5\n1 2 0 1 0.2\n2 1 1 4 0 0 1.509\n2 2 1 2 3\n"
 @pytest.mark.parametrize(
     ("name", "raw", "read"),
     [
-        ("t.csv", CSV, read_attribute_table),
-        ("t.json", JSON, read_attribute_table),
-        ("s.json", SAID, read_sentences),
-        ("s.csv", b"class,sentence\nkea,A green parrot.\nowl,'Flies, at night'\n", read_sentences),
-        ("t.csv", SHEET.encode(), lambda p: read_attribute_table(p, ("kea", "owl"))),
-        ("t.csv", SHEET.encode("utf-16"), read_attribute_table),
-        ("t.csv", ACROSS, lambda p: read_attribute_table(p, ("kea", "owl"))),
-        ("images.txt", NUMBERED, read_numbered),
-        ("m.txt", MATRIX, read_matrix),
-        ("l.txt", LABELS, lambda p: read_image_attributes(p, 2, 2)),
+        ("t.csv", CSV, _read_attribute_table),
+        ("t.json", JSON, _read_attribute_table),
+        ("s.json", SAID, _read_sentences),
+        ("s.csv", b"class,sentence\nkea,A green parrot.\nowl,'Flies, at night'\n", _read_sentences),
+        ("t.csv", SHEET.encode(), lambda p: _read_attribute_table(p, ("kea", "owl"))),
+        ("t.csv", SHEET.encode("utf-16"), _read_attribute_table),
+        ("t.csv", ACROSS, lambda p: _read_attribute_table(p, ("kea", "owl"))),
+        ("images.txt", NUMBERED, _read_numbered),
+        ("m.txt", MATRIX, _read_matrix),
+        ("l.txt", LABELS, lambda p: _read_image_attributes(p, 2, 2)),
     ],
     ids=["csv", "json", "sentences.json", "sentences.csv", "sheet", "utf-16", "across", "numbered", "matrix", "image attributes"],
 )
@@ -198,14 +198,14 @@ def test_a_damaged_text_file_is_read_or_refused(tmp_path, name, raw, read):
 def test_a_damaged_embedding_is_read_or_refused(tmp_path):
     f = io.BytesIO()
     np.save(f, np.arange(12, dtype=np.float32).reshape(4, 3))
-    survives(lambda p: read_embeddings(p, 4), tmp_path / "e.npy", damaged(f.getvalue(), 300 * TIMES, seed=3))
+    survives(lambda p: _read_embeddings(p, 4), tmp_path / "e.npy", damaged(f.getvalue(), 300 * TIMES, seed=3))
 
 
 def test_a_damaged_feature_file_is_read_or_refused(tmp_path):
     f = io.BytesIO()
     files = np.array([f"/x/{i}.jpg" for i in range(6)], dtype=object)
     savemat(f, {"features": np.arange(12.0).reshape(2, 6), "labels": np.arange(1, 7)[:, None], "image_files": files})
-    survives(read_features, tmp_path / "res101.mat", damaged(f.getvalue(), 300 * TIMES, seed=4))
+    survives(_read_features, tmp_path / "res101.mat", damaged(f.getvalue(), 300 * TIMES, seed=4))
 
 
 @FEW
@@ -213,7 +213,7 @@ def test_a_damaged_feature_file_is_read_or_refused(tmp_path):
 def test_any_text_is_a_table_or_an_error(tmp_path_factory, text):
     path = tmp_path_factory.getbasetemp() / "any.csv"
     path.write_text(text, encoding="utf-8")
-    for read in (read_csv_rows, read_attribute_table, read_sentences, read_numbered, read_matrix, read_json):
+    for read in (_read_csv_rows, _read_attribute_table, _read_sentences, _read_numbered, _read_matrix, _read_json):
         with contextlib.suppress(NiwtError):
             read(path)
 
@@ -221,7 +221,7 @@ def test_any_text_is_a_table_or_an_error(tmp_path_factory, text):
 @FEW
 @given(wanted=st.lists(NAMES, max_size=6), have=st.lists(NAMES, max_size=6))
 def test_names_are_paired_once_and_exactly_where_they_can_be(wanted, have):
-    at, how = pair_names(wanted, have)
+    at, how = _pair_names(wanted, have)
     found = [j for j in at if j is not None]
     assert len(set(found)) == len(found)
     for i, (j, way) in enumerate(zip(at, how, strict=True)):
@@ -229,16 +229,16 @@ def test_names_are_paired_once_and_exactly_where_they_can_be(wanted, have):
         if wanted.count(wanted[i]) == 1 and have.count(wanted[i]) == 1:
             assert have[j] == wanted[i] and way == "same"
         if way == "spelling":
-            assert plain_name(wanted[i]) == plain_name(have[j])
+            assert _plain_name(wanted[i]) == _plain_name(have[j])
     with contextlib.suppress(NiwtError):
-        assert match_names(wanted, have).tolist() == at
+        assert _match_names(wanted, have).tolist() == at
 
 
 @FEW
 @given(name=st.text(max_size=30))
 def test_no_name_from_a_list_leaves_the_folder(name):
     try:
-        safe = safe_name(name, "images.csv")
+        safe = _safe_name(name, "images.csv")
     except NiwtError:
         return
     where = os.path.normpath(os.path.join("/data/root", safe))
@@ -251,7 +251,7 @@ def test_match_names_undoes_any_order(data):
     names = data.draw(st.lists(st.text(alphabet="abcdefgh", min_size=1, max_size=8), min_size=1, max_size=12, unique=True))
     other = data.draw(st.permutations(names))
     spelled = [f"{i:03d}." + n.upper().replace("A", "A_") for i, n in enumerate(other)]
-    assert [other[i] for i in match_names(names, spelled).tolist()] == names
+    assert [other[i] for i in _match_names(names, spelled).tolist()] == names
 
 
 def made_up(dice: np.random.Generator) -> ZeroShotData:
@@ -260,7 +260,7 @@ def made_up(dice: np.random.Generator) -> ZeroShotData:
     labels = torch.from_numpy(np.repeat(np.arange(n_classes), per))
     order = torch.from_numpy(dice.permutation(n_classes))
     unseen = order[: int(dice.integers(1, n_classes - 2))]
-    split = propose_split([f"class {i}" for i in range(n_classes)], labels, unseen, test=float(dice.choice([0, 0.25, 0.6])), seed=int(dice.integers(99)))
+    split = _propose_split([f"class {i}" for i in range(n_classes)], labels, unseen, test=float(dice.choice([0, 0.25, 0.6])), seed=int(dice.integers(99)))
     values = dice.normal(size=(n_classes, 3)).astype(np.float32)
     images = [Image.new("RGB", (2, 2), (i, int(c), 0)) for i, c in enumerate(labels)]
     return ZeroShotData(

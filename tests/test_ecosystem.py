@@ -17,14 +17,14 @@ from sklearn.preprocessing import StandardScaler
 
 from niwt_nb.core import NiwtError, import_torchvision
 from niwt_nb.data.dataset import DomainKnowledge, ZeroShotData
-from niwt_nb.data.images import ImageDataset, batches
+from niwt_nb.data.images import _ImageDataset, batches
 from niwt_nb.fieldguide.world import field_guide
 from niwt_nb.method.engine import neuron_importance
 from niwt_nb.method.jacobian import pooled_jacobian
-from niwt_nb.method.mapping import CosineLinearMap, KernelRidgeMap, LowRankMap, MLPMap, RidgeMap
+from niwt_nb.method.mapping import CosineLinearMap, KernelRidgeMap, _LowRankMap, _MLPMap, RidgeMap
 from niwt_nb.method.solvers import transfer_weights
 from niwt_nb.network.backbones import load_backbone
-from niwt_nb.network.cut import scores_of
+from niwt_nb.network.cut import _scores_of
 from niwt_nb.network.head import extend
 
 COLOURS = ("teal", "tan")
@@ -37,7 +37,7 @@ def whole_path(path, function: str, layer: str | None = None) -> str:
     x = x + 0.1 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
     network = backbone.cut(layer, x)
     with torch.no_grad():
-        assert torch.allclose(network(x), scores_of(backbone.model(x)), atol=1e-4)
+        assert torch.allclose(network(x), _scores_of(backbone.model(x)), atol=1e-4)
     A = network.activations(x).detach().requires_grad_()
     (gradient,) = torch.autograd.grad(network.head(network.tail(A))[:, 2].sum(), A)
     alpha = neuron_importance(network, x, 2)
@@ -153,16 +153,16 @@ def test_dataloaders_and_transforms_v2_as_they_are(birds):
 
     transform = v2.Compose([v2.ToImage(), v2.Resize(24), v2.ToDtype(torch.float32, scale=True), v2.Normalize([0.5] * 3, [0.25] * 3)])
     ours = torch.cat([x for x, _, _ in batches(birds, birds.train, transform, batch_size=7)])
-    loader = torch.utils.data.DataLoader(ImageDataset(birds, birds.train, transform), batch_size=5, num_workers=0)
+    loader = torch.utils.data.DataLoader(_ImageDataset(birds, birds.train, transform), batch_size=5, num_workers=0)
     theirs, labels, index = (torch.cat(part) for part in zip(*loader, strict=True))
     assert torch.equal(ours, theirs) and torch.equal(labels, birds.labels[birds.train]) and torch.equal(index, birds.train)
     random = v2.Compose([transform, v2.RandomHorizontalFlip()])
     sampler = torch.utils.data.WeightedRandomSampler(torch.ones(len(birds.train)), 10)
-    x, y, _ = next(iter(torch.utils.data.DataLoader(ImageDataset(birds, birds.train, random), batch_size=10, sampler=sampler)))
+    x, y, _ = next(iter(torch.utils.data.DataLoader(_ImageDataset(birds, birds.train, random), batch_size=10, sampler=sampler)))
     assert x.shape == (10, 3, 24, 24) and set(y.tolist()) <= set(birds.seen.tolist())
 
 
-MAPS = [RidgeMap(alpha=0.5), KernelRidgeMap(), LowRankMap(rank=2), CosineLinearMap(epochs=5), MLPMap(epochs=5)]
+MAPS = [RidgeMap(alpha=0.5), KernelRidgeMap(), _LowRankMap(rank=2), CosineLinearMap(epochs=5), _MLPMap(epochs=5)]
 
 
 @pytest.mark.parametrize("estimator", MAPS, ids=lambda e: type(e).__name__)

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from niwt_nb.core import NiwtError
 from niwt_nb.data.dataset import DomainKnowledge, NoImages, ZeroShotData
-from niwt_nb.evaluate.baselines import DEM, ESZSL, SAE, ClassNorm
-from niwt_nb.evaluate.heads import ICIS, PublishedNIWT, WeightRegression
-from niwt_nb.evaluate.selection import Encoded, measure, select
+from niwt_nb.evaluate.baselines import DEM, ESZSL, _SAE, _ClassNorm
+from niwt_nb.evaluate.heads import _ICIS, _PublishedNIWT, WeightRegression
+from niwt_nb.evaluate.selection import Encoded, measure, _select
 from niwt_nb.method.metrics import (
     ausuc, chance, choose_gamma, gzsl, metric_rows, seen_unseen_curve, stack,
 )
@@ -164,15 +164,15 @@ def world(n_seen=20, n_unseen=5, per_class=8, width=12, attributes=6, seed=0):
 
 ESTIMATORS = {
     "ESZSL": ESZSL(0.1, 0.1),
-    "SAE": SAE(0.3),
+    "SAE": _SAE(0.3),
     "DeViSE": RankingForm("devise", epochs=20, lr=1e-2),
     "SJE": RankingForm("sje", epochs=20, lr=1e-2),
     "ALE": RankingForm("ale", epochs=20, lr=1e-2),
     "DEM": DEM(hidden=32, steps=200, lr=3e-3),
-    "ClassNorm": ClassNorm(hidden=32, epochs=40, lr=3e-3, features="centre"),
+    "ClassNorm": _ClassNorm(hidden=32, epochs=40, lr=3e-3, features="centre"),
     "WeightRegression": WeightRegression(0.1, l2=1e-3),
-    "ICIS": ICIS(hidden=64, epochs=300, lr=1e-3, l2=1e-3),
-    "PublishedNIWT": PublishedNIWT(l2=1e-2, knowledge="centre", max_steps=1000),
+    "ICIS": _ICIS(hidden=64, epochs=300, lr=1e-3, l2=1e-3),
+    "PublishedNIWT": _PublishedNIWT(l2=1e-2, knowledge="centre", max_steps=1000),
 }
 
 
@@ -218,7 +218,7 @@ def test_selection_is_handed_nothing_of_test_classes():
     data = world()
     val = data.validation()
     Spy.seen_by.clear()
-    select(Spy(), {}, data.features[rows_of(val, data)], val)
+    _select(Spy(), {}, data.features[rows_of(val, data)], val)
     test_rows = {tuple(r) for r in data.features[torch.cat([data.test_seen, data.test_unseen])].tolist()}
     assert len(Spy.seen_by) == 2
     for _, features, labels, knowledge in Spy.seen_by:
@@ -256,4 +256,4 @@ def test_with_a_twin_network_the_choice_comes_from_the_twin_alone():
 def test_selection_refuses_the_whole_data_set():
     data = world()
     with pytest.raises(NiwtError, match="needs data.validation"):
-        select(ESZSL(), {}, data.features, data)
+        _select(ESZSL(), {}, data.features, data)

@@ -13,9 +13,9 @@ from test_data_fuzz import TIMES, damaged, survives
 
 from niwt_nb.core import load_tensors, save_tensors
 from niwt_nb.fieldguide.network import SmallCNN
-from niwt_nb.network.backbones import load_backbone, read_weights
-from niwt_nb.runs.config import FORMAT, RunConfig, config_text, read_config
-from niwt_nb.runs.folder import open_run
+from niwt_nb.network.backbones import load_backbone, _read_weights
+from niwt_nb.runs.config import _FORMAT, RunConfig, config_text, read_config
+from niwt_nb.runs.folder import _open_run
 from niwt_nb.runs.report import write_report
 
 TENSORS = {"weight": torch.arange(12.0).view(3, 4), "bias": torch.tensor([1.0, 2.0, 3.0]), "count": torch.arange(5)}
@@ -43,7 +43,7 @@ def test_damaged_weights_are_read_or_refused(tmp_path, kind):
         raw = f.getvalue()
 
     def read(p):
-        assert all(isinstance(v, torch.Tensor) for v in read_weights(p).values())
+        assert all(isinstance(v, torch.Tensor) for v in _read_weights(p).values())
 
     count = survives(read, tmp_path / f"weights.{kind}", damaged(raw, 700 * TIMES, seed=6))
     assert count["refused"] > 70 * TIMES
@@ -51,7 +51,7 @@ def test_damaged_weights_are_read_or_refused(tmp_path, kind):
 
 def test_files_that_are_no_weights_are_refused(tmp_path):
     for raw in (b"version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 34\n", b"<!DOCTYPE html><html><body>404</body></html>", b"PK\x03\x04sheet"):
-        count = survives(read_weights, tmp_path / "net.pth", damaged(raw, 30 * TIMES, seed=12))
+        count = survives(_read_weights, tmp_path / "net.pth", damaged(raw, 30 * TIMES, seed=12))
         assert not count["read"]
 
 
@@ -69,12 +69,12 @@ def test_damaged_settings_are_settings_or_refused(tmp_path):
 
 def test_a_run_folder_with_damaged_settings_is_opened_or_refused(tmp_path):
     folder = tmp_path / "run"
-    with open_run(folder, RunConfig()) as run:
+    with _open_run(folder, RunConfig()) as run:
         run.step("a", "k", lambda: (TENSORS, {}))
     raw = (folder / "config.toml").read_bytes()
 
     def read(p):
-        with open_run(folder, RunConfig()):
+        with _open_run(folder, RunConfig()):
             pass
 
     survives(read, folder / "config.toml", damaged(raw, 150 * TIMES, seed=9))
@@ -82,7 +82,7 @@ def test_a_run_folder_with_damaged_settings_is_opened_or_refused(tmp_path):
 
 def test_damaged_results_make_a_page_or_are_refused(tmp_path):
     results = {
-        "format": FORMAT, "title": "A title", "summary": "Words.", "headline": [{"label": "H", "value": 0.5, "note": "chance 0.1"}],
+        "format": _FORMAT, "title": "A title", "summary": "Words.", "headline": [{"label": "H", "value": 0.5, "note": "chance 0.1"}],
         "metrics": [{"method": "NIWT", "knowledge": "attributes", "calibrated": True, "H": 0.5, "gamma": 1.0}], "paper": [], "departures": [],
         "cases": [], "neurons": [{"neuron": 3, "name": "red wing", "confidence": 0.5, "second": "tail"}], "per_class": [{"name": "kea", "accuracy": 0.5}],
         "data": [["data set", "x"]], "steps": [["training", "1.0 s"]], "versions": [["python", "3"]], "config": "seed = 0", "made": "by niwt_nb",

@@ -16,7 +16,7 @@ from niwt_nb.core import NiwtError, import_torchvision, model_hash, seeded
 from niwt_nb.data.images import batches
 from niwt_nb.fieldguide.network import SmallCNN
 from niwt_nb.fieldguide.world import field_guide
-from niwt_nb.method.attribution import METHODS
+from niwt_nb.method.attribution import _METHODS
 from niwt_nb.method.engine import ImportanceEngine, class_importance, neuron_importance
 from niwt_nb.method.importance import cmp, frozen_copy
 from niwt_nb.method.store import open_store, write_importance
@@ -52,7 +52,7 @@ def resnet():
     return model, x
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", _METHODS)
 def test_every_method_leaves_a_resnet_as_it_was(resnet, method):
     model, x = resnet
     before, answer = traces(model), model_hash(model)

@@ -16,7 +16,7 @@ from notebooks import LESSONS, NBS, cells, numeric
 sys.path.insert(0, str(Path(__file__).parent / "workers"))
 import kernels  # noqa: E402
 
-from niwt_nb.course.copies import clean_twin, exercises_in, read_book  # noqa: E402
+from niwt_nb.course.copies import clean_twin, _exercises_in, read_book  # noqa: E402
 
 SHUFFLED = random.Random(0).sample(LESSONS, len(LESSONS))
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
@@ -81,7 +81,7 @@ def test_lesson_has_all_its_parts(path):
     parts = ("**You will be able to**", "**Needs**", "**Takes**", "**Predict", "## Exercises", "## Recall", "## What next")
     missing = [what for what in parts if what not in text]
     assert not missing, f"{path.stem} lacks {missing}"
-    tasks = exercises_in(read_book(path))
+    tasks = _exercises_in(read_book(path))
     proofs = [s for s in code if re.match(r"#\|\s*hide", s) and ".prove()" in s]
     assert len(tasks) >= 4 and len({t["level"] for t in tasks}) >= 2, f"{len(tasks)} exercises"
     assert sum(s.count(".prove()") for s in proofs) >= len(tasks), "an exercise has no hidden cell that proves its checker"

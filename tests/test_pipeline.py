@@ -27,7 +27,7 @@ from niwt_nb.data.dataset import excerpt
 from niwt_nb.method.niwt import NIWT
 from niwt_nb.network.backbones import load_backbone
 from niwt_nb.runs.config import RunConfig, read_config
-from niwt_nb.runs.folder import open_run
+from niwt_nb.runs.folder import _open_run
 from niwt_nb.runs.pipeline import run
 
 HERE = Path(__file__).parent
@@ -91,7 +91,7 @@ def test_two_runs_in_one_folder(tmp_path):
     other = os.fork()
     if not other:
         try:
-            with open_run(tmp_path / "run", RunConfig()):
+            with _open_run(tmp_path / "run", RunConfig()):
                 os.write(tell, b"in")
                 time.sleep(60)
         finally:
@@ -105,7 +105,7 @@ def test_two_runs_in_one_folder(tmp_path):
         os.waitpid(other, 0)
         os.close(told)
         os.close(tell)
-    with open_run(tmp_path / "run", RunConfig()):
+    with _open_run(tmp_path / "run", RunConfig()):
         pass  # the lock of a killed process holds nobody up
 
 
@@ -113,7 +113,7 @@ def test_a_folder_that_may_not_be_written_to(tmp_path, nobody):
     folder = tmp_path / "locked"
     folder.mkdir(mode=0o555)
     for target in (folder, folder / "deeper"):
-        with nobody(), pytest.raises(NiwtError, match="may not write to"), open_run(target, RunConfig()):
+        with nobody(), pytest.raises(NiwtError, match="may not write to"), _open_run(target, RunConfig()):
             pass
 
 
@@ -131,7 +131,7 @@ def test_a_disk_that_is_full(tmp_path, monkeypatch):
 
 def test_a_limit_on_the_size_of_files(tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    with pytest.raises(NiwtError), open_run(tmp_path / "run", RunConfig()) as opened:
+    with pytest.raises(NiwtError), _open_run(tmp_path / "run", RunConfig()) as opened:
         resource.setrlimit(resource.RLIMIT_FSIZE, (10**6, hard))
         try:
             opened.step("big", "k", lambda: ({"x": torch.zeros(10**6)}, {}))

@@ -16,11 +16,11 @@ from scipy.io import loadmat
 
 from niwt_nb.core import NiwtError
 from niwt_nb.data.check import check_root
-from niwt_nb.data.cub import read_cub, read_image_attributes
+from niwt_nb.data.cub import read_cub, _read_image_attributes
 from niwt_nb.data.dataset import ZeroShotData, excerpt
 from niwt_nb.data.folder import read_folder
-from niwt_nb.data.images import ImageDataset, batches, open_image
-from niwt_nb.data.xlsa17 import read_att_splits
+from niwt_nb.data.images import _ImageDataset, batches, open_image
+from niwt_nb.data.xlsa17 import _read_att_splits
 
 
 def place(variable: str) -> Path:
@@ -86,7 +86,7 @@ def test_cub_batches_and_excerpt(cub):
     part = excerpt(cub, 15, 5, per_class=4)
     x, y, index = next(iter(batches(part, part.train, to_tensor, batch_size=8)))
     assert x.shape == (8, 3, 32, 32) and torch.equal(y, part.labels[index])
-    loader = torch.utils.data.DataLoader(ImageDataset(part, part.train[:8], to_tensor), batch_size=8, num_workers=2)
+    loader = torch.utils.data.DataLoader(_ImageDataset(part, part.train[:8], to_tensor), batch_size=8, num_workers=2)
     a, b, c = next(iter(loader))
     assert torch.equal(a, x) and torch.equal(b, y) and torch.equal(c, index)
     assert check_root(place("NIWT_CUB_ROOT")).ok
@@ -98,7 +98,7 @@ def test_cub_split_of_another_data_set_is_refused(cub):
 
 
 def test_awa2_split_file_has_the_published_numbers():
-    splits = read_att_splits(place("NIWT_XLSA17_ROOT") / "AWA2")
+    splits = _read_att_splits(place("NIWT_XLSA17_ROOT") / "AWA2")
     assert (len(splits.classes), splits.attributes.shape) == (50, (50, 85))
     assert (len(splits.trainval), len(splits.test_seen), len(splits.test_unseen)) == (23527, 5882, 7913)
     assert (len(splits.train), len(splits.val)) == (20218, 9191)
@@ -109,7 +109,7 @@ def test_awa2_split_file_has_the_published_numbers():
 
 def test_awa2_split_counts_folders_by_name():
     "The blocks of unseen images fall on whole classes (their published sizes) in the order of folder names, which is the order the reader assumes."
-    splits = read_att_splits(place("NIWT_XLSA17_ROOT") / "AWA2")
+    splits = _read_att_splits(place("NIWT_XLSA17_ROOT") / "AWA2")
     ends = {"bat": (1046, 383), "blue+whale": (1622, 174), "bobcat": (1796, 630), "dolphin": (8875, 946), "giraffe": (13430, 1202)}
     unseen = set(splits.test_unseen.tolist())
     for name, (start, n) in ends.items():
@@ -172,7 +172,7 @@ def test_image_attributes_with_the_known_fault(tmp_path):
     lines = [f"{i} {a} {(i * a) % 3 == 0:d} {1 + (i + a) % 4} 1.5" for i in range(1, images + 1) for a in range(1, attributes + 1)]
     lines[5000] = " ".join([*lines[5000].split()[:4], "0", "0", "1.509"])
     (tmp_path / "labels.txt").write_text("\n".join(lines))
-    table, lost = read_image_attributes(tmp_path / "labels.txt", images, attributes)
+    table, lost = _read_image_attributes(tmp_path / "labels.txt", images, attributes)
     i, a = np.meshgrid(np.arange(1, images + 1), np.arange(1, attributes + 1), indexing="ij")
     assert lost == 0
     assert np.array_equal(table.numpy(), ((i * a) % 3 == 0) & ((i + a) % 4 != 0))

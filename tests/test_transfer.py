@@ -11,7 +11,7 @@ from torch import nn
 from niwt_nb.core import NiwtError, import_torchvision
 from niwt_nb.fieldguide.network import SmallCNN
 from niwt_nb.method.jacobian import (
-    PooledJacobian, importance_of_weights, jacobian_reverse, pooled_jacobian,
+    PooledJacobian, importance_of_weights, _jacobian_reverse, pooled_jacobian,
 )
 from niwt_nb.method.solvers import transfer_weights
 from niwt_nb.network.cut import cut
@@ -99,7 +99,7 @@ def test_jacobians_of_known_architectures_agree_with_autograd(name, layer, how):
     with torch.no_grad():
         activations = network.activations(images)
     if how is None:  # a few features by reverse mode are enough to compare
-        few = jacobian_reverse(lambda a: network.tail(a)[:, :4], activations)
+        few = _jacobian_reverse(lambda a: network.tail(a)[:, :4], activations)
         weight = torch.cat([torch.randn(2, 4), torch.zeros(2, d - 4)], 1)
         got = torch.einsum("bkd,bd->bk", few, weight[:, :4])
     else:

@@ -117,17 +117,17 @@ def test_a_fault_of_ours_is_not_hidden(monkeypatch):
     import typer
 
     from niwt_nb import core
-    from niwt_nb.cli import plain_errors
+    from niwt_nb.cli import _plain_errors
 
     def command() -> None:
         raise KeyError("a bug")
 
     monkeypatch.setattr(core, "users_frame", lambda e: "")
     with pytest.raises(KeyError):
-        plain_errors(command)()
+        _plain_errors(command)()
     monkeypatch.setattr(core, "users_frame", lambda e: "mine.py, line 1")
     with pytest.raises(typer.Exit):
-        plain_errors(command)()
+        _plain_errors(command)()
 
 
 def test_a_small_world_says_what_is_enough():

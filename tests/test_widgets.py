@@ -19,10 +19,10 @@ from PIL import Image
 
 from niwt_nb.widgets.balance import BalanceExplorer
 from niwt_nb.widgets.designer import SpeciesDesigner
-from niwt_nb.widgets.drawer import FIRST_BIRD, SpeciesDrawer
+from niwt_nb.widgets.drawer import _FIRST_BIRD, SpeciesDrawer
 from niwt_nb.widgets.editor import ClassEditor
 from niwt_nb.widgets.explanations import ExplanationViewer
-from niwt_nb.widgets.explorer import read_upload
+from niwt_nb.widgets.explorer import _read_upload
 from niwt_nb.widgets.maps import MapExplorer
 from niwt_nb.widgets.neurons import NeuronExplorer
 from niwt_nb.core import NiwtError
@@ -168,7 +168,7 @@ def test_for_a_user_an_error_is_shown_and_the_widget_lives_on(opened, monkeypatc
     birds.controls["sentence"].value = "a nice bird"
     assert "nothing in &#x27;a nice bird&#x27;" in birds.status.value
     assert shown(birds) == before
-    birds.controls["sentence"].value = FIRST_BIRD
+    birds.controls["sentence"].value = _FIRST_BIRD
     assert birds.error is None
 
 
@@ -219,7 +219,7 @@ def test_unusual_pictures_are_read(mode, form, opened):
 
 
 def test_a_large_jpeg_is_decoded_smaller(opened):
-    picture, note = read_upload({"name": "pan.jpg", "content": png(Image.new("L", (8000, 6300)), "JPEG")})
+    picture, note = _read_upload({"name": "pan.jpg", "content": png(Image.new("L", (8000, 6300)), "JPEG")})
     assert picture.width * picture.height < 40_000_000 and "decoded smaller" in note
 
 

@@ -17,14 +17,14 @@ import torch
 from torch import Tensor
 
 from ..core import NiwtError, check_name, names_of, normal_name
-from .awa2 import _check_folders, read_sentences, sentence_knowledge
+from .awa2 import _check_folders, _read_sentences, sentence_knowledge
 from .dataset import DomainKnowledge, ZeroShotData
 from niwt_nb.data.files import (
-    _dropped, draw_unseen, first_file, list_folder, propose_split, scan_folders,
+    _dropped, _draw_unseen, _first_file, _list_folder, _propose_split, _scan_folders,
 )
-from .images import ImageFiles, left_note, safe_name
-from .names import match_names, match_notes, pair_names
-from .tables import read_attribute_table, read_csv_rows, read_text
+from .images import ImageFiles, _left_note, _safe_name
+from .names import _match_names, _match_notes, _pair_names
+from .tables import _read_attribute_table, _read_csv_rows, _read_text
 from .text import with_reader
 
 # %% ../../nbs/01_data/09_folder.ipynb #75d51aff
@@ -34,8 +34,8 @@ def _folder_images(
     **kwargs: Any,  # for `ImageFiles`
 ) -> tuple[ImageFiles, list[str], list[str]]:  # pictures, the class name of each, "train"/"test"/"" of each
     "The pictures of a folder by images.csv, or by sub-folders; raises `NiwtError` for an empty class folder and for an unknown split."
-    if (listed := first_file(root, "images.csv")) and listed.is_file():
-        header, rows = read_csv_rows(listed, notes=notes)
+    if (listed := _first_file(root, "images.csv")) and listed.is_file():
+        header, rows = _read_csv_rows(listed, notes=notes)
         lower = [h.lower() for h in header]
         file, owner = (lower.index(check_name(n, lower, "column of images.csv")) for n in ("file", "class"))
         part = [r[lower.index("split")].lower() if "split" in lower else "" for r in rows]
@@ -45,12 +45,12 @@ def _folder_images(
         if len(set(files)) < len(files):
             raise NiwtError(f"images.csv: the file {next(f for f in files if files.count(f) > 1)!r} comes twice")
         return ImageFiles(root, files, where="images.csv", **kwargs), [normal_name(r[owner]) for r in rows], part
-    place, left = first_file(root, "images"), Counter()  # type: Path | None, Counter[str]
+    place, left = _first_file(root, "images"), Counter()  # type: Path | None, Counter[str]
     base = place if place and place.is_dir() else root
-    folders = scan_folders(base, left)
+    folders = _scan_folders(base, left)
     _check_folders(base, folders, left)
     if notes is not None:
-        notes += left_note(left)
+        notes += _left_note(left)
     names = [f for files in folders.values() for f in files]
     return ImageFiles(base, names, where="", **kwargs), [normal_name(n.split("/")[0]) for n in names], [""] * len(names)
 
@@ -62,8 +62,8 @@ def _as_classes(
     notes: list[str],  # gets a line where names differ
 ) -> tuple[str, ...]:  # the table's names, each as `classes` spell it where it is one of them
     "Give a table's classes the names that the pictures have, by the one rule for names; never raises."
-    at, _ = pair_names(list(classes), list(theirs))
-    notes += match_notes(list(classes), list(theirs), f"{where}: class")
+    at, _ = _pair_names(list(classes), list(theirs))
+    notes += _match_notes(list(classes), list(theirs), f"{where}: class")
     ours = {j: classes[i] for i, j in enumerate(at) if j is not None}
     return tuple(ours.get(j, n) for j, n in enumerate(theirs))
 
@@ -76,26 +76,26 @@ def _folder_tables(
 ) -> tuple[list[tuple[str, ...]], Callable[..., dict[str, DomainKnowledge]]]:  # class names of each table, as `classes` has them; what makes knowledge
     "The tables of a folder, read once; raises `NiwtError` if there is none."
     usual = ("attributes.csv", "attributes.json", "sentences.csv", "sentences.json")
-    paths = [p for n in usual if (p := first_file(root, n))] if attributes is None else [root / safe_name(os.fspath(attributes), "attributes")]
+    paths = [p for n in usual if (p := _first_file(root, n))] if attributes is None else [root / _safe_name(os.fspath(attributes), "attributes")]
     if not paths:
-        like = [d.name for d in list_folder(root) if d.name.lower().startswith(("attribute", "sentence"))]
+        like = [d.name for d in _list_folder(root) if d.name.lower().startswith(("attribute", "sentence"))]
         hint = f"; there is {like[0]!r}: save it as one of these" if like else ""
         raise NiwtError(f"{str(root)!r} has no {' or '.join(usual)}: what is known about the classes?{hint}")
     tables, texts, known, said = [], [], list(classes), [] if notes is None else notes
     for p in paths:
         if p.name.lower().startswith("sentences"):
-            text = read_sentences(p)
+            text = _read_sentences(p)
             texts.append(dict(zip(_as_classes(list(text), known, p.name, said), text.values(), strict=True)))
             known += [c for c in texts[-1] if c not in known]
         else:
-            theirs, names, values = read_attribute_table(p, classes, said)
+            theirs, names, values = _read_attribute_table(p, classes, said)
             tables.append((_as_classes(theirs, known, p.name, said), names, values))
             known += [c for c in tables[-1][0] if c not in known]
 
     def make(classes: Sequence[str], seen: Tensor, embed: Callable | None) -> dict[str, DomainKnowledge]:
         found = []
         for theirs, names, values in tables[:1]:
-            table = DomainKnowledge("attributes", values[match_names(classes, theirs).numpy()], names)
+            table = DomainKnowledge("attributes", values[_match_names(classes, theirs).numpy()], names)
             found.append(with_reader(table))
         for text in texts[:1]:
             found.append(sentence_knowledge(text, classes, seen, embed))
@@ -130,12 +130,12 @@ def read_folder(
     said += [f"{len(idle)} rows of classes that have no images and are not unseen left out, such as {idle[0]!r}"] if idle else []
     classes += [c for c in extra if c in left]
     labels = torch.tensor([classes.index(c) for c in owners])
-    split = propose_split(classes, labels, match_names(left, classes), test, seed)
+    split = _propose_split(classes, labels, _match_names(left, classes), test, seed)
     if any(parts):
         side = torch.isin(labels, split["seen"])
         told = [torch.tensor([p == want for p in parts]) & side for want in ("train", "test")]
         split |= {"train": told[0].nonzero().flatten(), "test_seen": told[1].nonzero().flatten()}
-    val = {} if val_classes is None else {"val_classes": match_names(names_of(val_classes, "val_classes"), classes, notes=said)}
+    val = {} if val_classes is None else {"val_classes": _match_names(names_of(val_classes, "val_classes"), classes, notes=said)}
     before = make(classes, split["seen"], embed)
     kept = {k: v.drop_constant() for k, v in before.items()}
     notes = (*said, *(n for k in kept for n in _dropped(before[k], kept[k])))
@@ -162,11 +162,11 @@ def _unseen_names(
 ) -> list[str]:  # names of unseen classes
     "Which classes are unseen: as told, or by unseen.txt, or those without images; raises `NiwtError` if nothing says."
     if isinstance(unseen, (int, np.integer)) and not isinstance(unseen, bool):
-        return [classes[i] for i in draw_unseen(len(classes), int(unseen), seed).tolist()]
-    if unseen is None and (listed := first_file(root, "unseen.txt")):
-        unseen = [line.strip() for line in read_text(listed).splitlines() if line.strip()]
+        return [classes[i] for i in _draw_unseen(len(classes), int(unseen), seed).tolist()]
+    if unseen is None and (listed := _first_file(root, "unseen.txt")):
+        unseen = [line.strip() for line in _read_text(listed).splitlines() if line.strip()]
     if unseen is None and not extra:
         raise NiwtError("which classes are unseen? give unseen=[names] or a number to draw, or write unseen.txt with one name a line "
                         "(on the command line: --set unseen=NAME)")
     both = [*classes, *extra]
-    return extra if unseen is None else [both[i] for i in match_names(names_of(unseen, "unseen"), both, notes=notes).tolist()]
+    return extra if unseen is None else [both[i] for i in _match_names(names_of(unseen, "unseen"), both, notes=notes).tolist()]

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from ..core import NiwtError
 from ..explain.explainer import readable
-from .canvas import COLOURS, new_figure, own_style, place, plain, to_array
+from .canvas import COLOURS, new_figure, own_style, _place, plain, to_array
 from .charts import signed_bars
 from .pictures import overlay, show_image
 
@@ -50,9 +50,9 @@ def explanation_card(
     fig = new_figure(width, below + 22 * lines + 20 * more + 15, arrange=False)
     h = fig.get_figheight() * 100
     for i, (label, picture) in enumerate(pictures):
-        show_image(place(fig, 20 + i * (side + 10), top + 40, side, tall), picture, label, wrap=side // 8)
+        show_image(_place(fig, 20 + i * (side + 10), top + 40, side, tall), picture, label, wrap=side // 8)
     left = 20 + n * (side + 10) + 170 if beside else 200
-    ax = place(fig, left, top + 35 if beside else top + 75 + tall, width - left - 25, bars)
+    ax = _place(fig, left, top + 35 if beside else top + 75 + tall, width - left - 25, bars)
     call = rows["verdict"] if "verdict" in rows else pd.Series("for", rows.index)
     against, faint = call.eq("against"), call.eq("open").tolist()
     values = rows["strength"].where(~against, -rows["strength"].abs())
@@ -91,7 +91,7 @@ def neuron_page(
         fig.text(15 / width, 1 - (y + 4) / h, head, va="top", fontsize=11, fontweight="bold" if good else "normal")
         fig.text(15 / width, 1 - (y + 30 + 19 * head.count("\n")) / h, small, va="top", fontsize=10, color="#555555")
         for j, picture in enumerate(images[i]):
-            ax = place(fig, 10 + text + j * cell, y, cell - 6, step - 8)
+            ax = _place(fig, 10 + text + j * cell, y, cell - 6, step - 8)
             ax.set_anchor("N")
             show_image(ax, picture, outline=None if regions is None else regions[i][j])
     if title:
