@@ -52,7 +52,7 @@ def _plain_errors(
         except KeyboardInterrupt:
             typer.echo("niwt: interrupted; the same command goes on with the steps that are not finished", err=True)
             raise typer.Exit(130) from None
-        except (typer.Exit, typer.Abort, *typer.BadParameter.__mro__[:-3]):  # what typer ends commands with
+        except (typer.Exit, typer.Abort, *typer.BadParameter.__mro__[:-3]):  # type: ignore[misc]  # what typer ends commands with
             raise
         except Exception as e:
             if debug:
