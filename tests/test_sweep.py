@@ -182,7 +182,6 @@ ENTRIES: dict[str, Callable[[Any], Any]] = {  # name -> what is called, given a 
     "certificate": lambda w: N.certificate(w.network, w.rows, w.asked, w.x, 1e-3),
     "solve_rows": lambda w: N.solve_rows(w.network, w.asked, w.jacobian, "closed", 1e-3)[0],
     "transfer_weights": lambda w: [N.transfer_weights(w.network, w.asked, w.x, s, features=w.features).weight for s in ("closed", "lbfgs")],
-    "fit_designer": lambda w: N.fit_designer(w.jacobian, w.model.head, w.known, w.alpha, w.features, w.place, folds=2).design(w.known),
     # evaluation
     "ESZSL": lambda w: N.ESZSL().fit(w.features, w.labels, w.table).scores(w.features, w.table),
     "SAE": lambda w: N.SAE().fit(w.features, w.labels, w.table).scores(w.features, w.table),
