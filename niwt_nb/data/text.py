@@ -670,7 +670,7 @@ def load_reader(
     if state is None:
         return None
     place = state.get("reader") if isinstance(state, Mapping) else None
-    if not isinstance(place, str) or not re.fullmatch(r"niwt_nb(\.[a-z_]+)+:[A-Z][A-Za-z]+", place):
+    if not isinstance(place, str) or not re.fullmatch(r"niwt_nb(\.[a-z_]+)+:_?[A-Z][A-Za-z]+", place):
         raise NiwtError(f"not the state of a reader of niwt_nb: its class is {place!r}")
     made = import_object(place)
     if not (isinstance(made, type) and hasattr(made, "from_dict") and hasattr(made, "read")):
