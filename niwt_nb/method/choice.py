@@ -292,7 +292,7 @@ def _scaled_network(
     example: Tensor,  # (2, 3, H, W) preprocessed images
 ) -> CutNetwork:  # cut at the same layer; its tail ends with `scale`
     "Put a module between features and head; everything but the last layer is shared with `network`."
-    return cut(_topped(network, nn.Sequential(scale, head)), network.layer, example)
+    return cut(_topped(network, nn.Sequential(scale, head)), network.layer, example, f"{network.head_name}.1")
 
 # %% ../../nbs/04_method/11_choice.ipynb #33f436b7
 def _own_head(

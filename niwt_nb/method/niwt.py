@@ -625,7 +625,7 @@ def _backbone_record(
     own = _body_state(backbone.model, name)
     record = {"name": backbone.name, "layer": layer, "head": name, "hash": content_hash(own)}
     try:
-        again = load_backbone(backbone.name)
+        again = load_backbone(backbone.name, head=name)
         same = content_hash(_body_state(again.model, name)) == record["hash"]
     except NiwtError:
         same = False
@@ -677,7 +677,7 @@ def _restore_backbone(
         return None
     if given is None:
         try:
-            given = load_backbone(record["name"])
+            given = load_backbone(record["name"], head=record["head"])
         except NiwtError as e:
             raise NiwtError(f"the network {record['name']!r} cannot be made again ({e}); give it: NIWT.load(folder, backbone=Backbone(...))") from None
     backbone: Any = as_backbone(given)
