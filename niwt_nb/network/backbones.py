@@ -191,7 +191,7 @@ def _name_head(
     "Note which layer gives the scores; raises `NiwtError` for a layer that is not there or not linear."
     if head is not None:
         linear = [n for n, m in model.named_modules() if n and isinstance(m, nn.Linear)]
-        model.default_head = check_name(head, linear, "head (a linear layer)")
+        vars(model)["default_head"] = check_name(head, linear, "head (a linear layer)")
 
 # %% ../../nbs/03_network/02_backbones.ipynb #d1b39ed5
 def _load_torchvision(name: str, weights: str | os.PathLike | None, head: str | None = None) -> Backbone:

@@ -278,8 +278,10 @@ def _check_head(node: fx.Node, module: nn.Module | None, model: nn.Module) -> No
         why = "its scores are not linear in the features (a cosine classifier?), so importance does not tell the weights of a class"
         raise NiwtError(f"the last layer is not linear: {step} is no nn.Linear; {why}. Put an nn.Linear in its place and fit it")
     inputs = [str(n.target) for n in node.all_input_nodes if n.op == "call_module"]
-    linear = [name for name in inputs if isinstance(model.get_submodule(name), nn.Linear)]
-    remedy = f"name the layer whose output are the scores, as head={linear[0].removeprefix('model.')!r} (in a run --set head={linear[0].removeprefix('model.')})" if linear else "the model must end in an nn.Linear"
+    linear = [name.removeprefix("model.") for name in inputs if isinstance(model.get_submodule(name), nn.Linear)]
+    remedy = "the model must end in an nn.Linear"
+    if linear:
+        remedy = f"name the layer whose output are the scores, as head={linear[0]!r} (in a run --set head={linear[0]})"
     after = f" (after {before[0]!r})" if before else ""
     raise NiwtError(
         f"the last layer is not linear: the scores come from {step}{after}; {remedy}, or put one last whose output are the scores before softmax"
