@@ -22,6 +22,7 @@ from torch import Tensor
 
 from niwt_nb.core import (
     NiwtError, check_name, file_kind, import_object, import_torchvision, nearest_names,
+    user_code,
 )
 from .dataset import DomainKnowledge, ZeroShotData, as_ids, _as_values
 from .files import _list_folder
@@ -127,6 +128,8 @@ def _texts(
     ],  # one list of sentences a class; one text counts as a list
 ) -> list[list[str]]:  # lists
     "The sentences of each class; raises `NiwtError` for anything else."
+    if isinstance(texts, Mapping):
+        raise NiwtError("expected one list of sentences a class, in the order of the classes, got a mapping")
     lists: list[list[Any]] = [list(t) if isinstance(t, list | tuple) else [t] for t in texts]
     bad = (
         [texts]
@@ -218,7 +221,8 @@ def _encode(
 ) -> Tensor:  # (n, A)
     "The encoder's rows; raises `NiwtError` if it gives something else, or is not what it was."
     if callable(owner.encoder):
-        rows = _as_values(owner.encoder(sentences), "encoder")
+        with user_code(f"the encoder failed on {len(sentences)} sentences"):
+            rows = _as_values(owner.encoder(sentences), "encoder")
     else:
         fresh = not hasattr(owner, "_model")
         if fresh:
@@ -379,7 +383,7 @@ def _class_texts(
     "Sentences about each class: its text, else its training captions. Raises `NiwtError`."
     found: list[list[str]] = [[] for _ in data.classes]
     for name, sentences in (texts or {}).items():
-        found[data.classes.index(check_name(name, data.classes, "class"))] = list(sentences)
+        found[data.classes.index(check_name(name, data.classes, "class"))] = _texts([sentences])[0]
     named = {i for i, sentences in enumerate(found) if sentences}
     if data.captions is not None:
         for i in data.train.tolist():
