@@ -153,11 +153,6 @@ def seeded(
             random.setstate(py)
             np.random.set_state(np_state)
 
-# %% ../nbs/00_core.ipynb #61ba2eeb
-def _default_device() -> torch.device:  # "cuda" where there is one, else "cpu"
-    "The device that work runs on unless told otherwise."
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
 # %% ../nbs/00_core.ipynb #767f3a4f
 def progress(
     items: Iterable,  # what to go through

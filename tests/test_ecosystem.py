@@ -21,7 +21,7 @@ from niwt_nb.data.images import _ImageDataset, batches
 from niwt_nb.fieldguide.world import field_guide
 from niwt_nb.method.engine import neuron_importance
 from niwt_nb.method.jacobian import pooled_jacobian
-from niwt_nb.method.mapping import CosineLinearMap, KernelRidgeMap, _LowRankMap, _MLPMap, RidgeMap
+from niwt_nb.method.mapping import CosineLinearMap, KernelRidgeMap, RidgeMap
 from niwt_nb.method.solvers import transfer_weights
 from niwt_nb.network.backbones import load_backbone
 from niwt_nb.network.cut import _scores_of
@@ -162,7 +162,7 @@ def test_dataloaders_and_transforms_v2_as_they_are(birds):
     assert x.shape == (10, 3, 24, 24) and set(y.tolist()) <= set(birds.seen.tolist())
 
 
-MAPS = [RidgeMap(alpha=0.5), KernelRidgeMap(), _LowRankMap(rank=2), CosineLinearMap(epochs=5), _MLPMap(epochs=5)]
+MAPS = [RidgeMap(alpha=0.5), KernelRidgeMap(), CosineLinearMap(epochs=5)]
 
 
 @pytest.mark.parametrize("estimator", MAPS, ids=lambda e: type(e).__name__)

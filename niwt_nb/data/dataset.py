@@ -98,7 +98,6 @@ class DomainKnowledge:
     name: str  # "attributes", "captions", ...
     values: Tensor  # (C, A) float32
     names: tuple[str, ...] = ()  # A column names; left out: those of the DataFrame
-    certainty: Tensor | None = None  # (C, A) from 0, a guess, to 1, sure, for `mapping.complete`; None: every value that is there is sure
     classes: tuple[str, ...] | None = None  # (C,) what the rows are about (a DataFrame's index); None: the data set's classes in order
     reader: Any = None  # has `names` and `read(sentences) -> (row, phrases not used)`, see the room `text`; None: sentences cannot be read
 
@@ -122,13 +121,6 @@ class DomainKnowledge:
         if classes is not None and len(set(classes)) < len(values):
             raise NiwtError(f"{what}: {len(values)} rows, but {len(set(classes))} distinct class names")
         object.__setattr__(self, "classes", None if classes is None else names_of(classes, f"classes of {what}"))
-        if self.certainty is not None:
-            both = isinstance(self.certainty, pd.DataFrame) and isinstance(given, pd.DataFrame)
-            named: Any = self.certainty
-            sure = _as_values(named.reindex_like(given) if both else named, f"certainty of {self.name!r}")
-            if sure.shape != values.shape or not bool(((sure >= 0) & (sure <= 1)).all()):
-                raise NiwtError(f"certainty must be {tuple(values.shape)} numbers from 0 to 1, got shape {tuple(sure.shape)}")
-            object.__setattr__(self, "certainty", sure)
 
     def __repr__(self) -> str:
         "One line."
@@ -188,8 +180,7 @@ class DomainKnowledge:
         "Keep only the named columns; raises `NiwtError` with the nearest names for one that does not exist."
         at = {n: i for i, n in enumerate(self.names)}
         cols = [at[check_name(n, self.names, "attribute")] for n in names_of(names, "columns to keep")]
-        sure = None if self.certainty is None else self.certainty[:, cols]
-        return replace(self, values=self.values[:, cols], names=tuple(self.names[i] for i in cols), certainty=sure)
+        return replace(self, values=self.values[:, cols], names=tuple(self.names[i] for i in cols))
 
     def of_classes(
         self,
@@ -198,7 +189,7 @@ class DomainKnowledge:
         "Only some classes, in the order given."
         named = None if self.classes is None else tuple(self.classes[i] for i in torch.arange(len(self))[ids].tolist())
         named = None if named is None or len(set(named)) < len(named) else named
-        return replace(self, values=self.values[ids], certainty=None if self.certainty is None else self.certainty[ids], classes=named)
+        return replace(self, values=self.values[ids], classes=named)
 
     def to_frame(
         self,

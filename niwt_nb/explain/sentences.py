@@ -8,7 +8,6 @@ __all__ = ['lacking', 'telling', 'sentence', 'trust', 'phrase_knowledge']
 # %% ../../nbs/06_explain/03_sentences.ipynb #4607176c
 import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -121,19 +120,3 @@ def phrase_knowledge(
         if bool(d.any()) and not (kept and float((direction[kept] @ d).max()) >= merge):
             kept.append(i)
     return DomainKnowledge(f"phrases of {known.name}", F.normalize(place) @ direction[kept].T, tuple(phrases[i] for i in kept))
-
-# %% ../../nbs/06_explain/03_sentences.ipynb #9829a97c
-@in_own_modes
-def _nearest_phrases(
-    read: Tensor,  # (n, A) from `Explainer.read`, or any point in the embedding
-    embeddings: Tensor,  # (p, A) of the phrases, by the embedding that the knowledge came from
-    phrases: Sequence[str],  # p texts
-    top: int = 3,  # how many an image
-    centre: Tensor | None = None,  # (A,) what all phrases have in common; `None`: their mean
-) -> list[list[tuple[str, float]]]:  # for each row the nearest phrases with their cosine, best first
-    "The phrases nearest to what was read, after taking off what all phrases share; raises `NiwtError` where the sizes differ."
-    if len(embeddings) != len(phrases) or embeddings.shape[1] != read.shape[1]:
-        raise NiwtError(f"{len(phrases)} phrases with embeddings {tuple(embeddings.shape)} for readings {tuple(read.shape)}")
-    cosine = F.normalize(read.float()) @ F.normalize(embeddings.float() - (embeddings.float().mean(0) if centre is None else centre)).T
-    best = cosine.topk(min(top, len(phrases)), 1)
-    return [[(phrases[j], float(v)) for v, j in zip(vs, js, strict=True)] for vs, js in zip(best.values, best.indices.tolist(), strict=True)]

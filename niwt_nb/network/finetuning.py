@@ -10,8 +10,8 @@ import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -192,30 +192,6 @@ def cached_features(
     views = [_cached_features(network.tail, cache, rows, device, precision, view) for view in range(cache.values.shape[1])]
     return torch.stack(views).mean(0).cpu()
 
-# %% ../../nbs/03_network/05_finetuning.ipynb #8f075ad8
-@dataclass(frozen=True, eq=False)
-class _CachedImages(Sequence):
-    "Cached activations in the place of pictures: `images[i]` is a float32 tensor (K, H, W), of the plain view."
-
-    cache: ActivationCache
-    rows: Tensor  # (n,) row of the cache for each image
-
-    def __len__(self) -> int:
-        "How many."
-        return len(self.rows)
-
-    def __getitem__(self, i: Any) -> Any:
-        "Activations of image i."
-        return self.cache.values[self.rows[i], 0].float()
-
-# %% ../../nbs/03_network/05_finetuning.ipynb #d4fd3333
-def _with_activations(
-    data: ZeroShotData,  # any images of the data set that the cache is of
-    cache: ActivationCache,  # of all of them, see `cache_activations`
-) -> ZeroShotData:  # the same, but images are activations (K, H, W); the transform that fits is `torch.as_tensor`
-    "A data set for a network that is fed with activations, see `above`; raises `NiwtError` for images that are not in the cache."
-    return replace(data, images=_CachedImages(cache, _rows_of(cache, data.source)))
-
 # %% ../../nbs/03_network/05_finetuning.ipynb #7db8430c
 def _first_head(features: Tensor, y: Tensor, knowledge: Tensor | None, n: int, knowledge_dropout: float) -> nn.Module:
     "The best head for the body as it is: logistic regression, or the ridge regression from knowledge to its rows."
@@ -319,34 +295,3 @@ def fine_tune(
         linear = head
     tuned.requires_grad_(False)
     return FineTuned(with_head(tuned, linear), history, head if isinstance(head, _KnowledgeHead) else None)
-
-# %% ../../nbs/03_network/05_finetuning.ipynb #e1db330f
-@in_own_modes
-def _choose_epochs(
-    network: CutNetwork,  # cut where training begins; not changed
-    data: ZeroShotData,  # only training images of seen classes are used
-    transform: Callable,  # PIL image -> (3, H, W) float tensor
-    knowledge: Tensor,  # (C, A) by class id; rows of unseen classes are not read
-    cache: _PixelCache | ActivationCache | None = None,  # a cache of the training images; None: made here
-    seed: int = 0,  # of everything random
-    **settings: Any,  # for `fine_tune`
-) -> tuple[int, pd.DataFrame]:  # the best epoch, and the history with the zero-shot accuracy on the classes left out as `score`
-    "When to stop knowledge-aware fine-tuning, found with seen classes only."
-    trial = data.validation(seed=seed)
-    if cache is None:
-        everything = torch.arange(len(trial))
-        whole = settings.get("part", "tail") == "all"
-        cache = cache_images(trial, everything, transform) if whole else cache_activations(network, trial, everything, transform)
-        cache = replace(cache, index=trial.source)
-    rows, y = _rows_of(cache, trial.source[trial.test_unseen]), trial.labels[trial.test_unseen]
-    known, device = torch.as_tensor(knowledge).float(), network.head.weight.device
-
-    def score(body: nn.Module, head: nn.Module) -> float:
-        assert isinstance(head, _KnowledgeHead)
-        with torch.no_grad(), evaluating(head):
-            scores = head.align(_cached_features(body, cache, rows, device)) @ head.rows(known[trial.unseen]).T
-        right = (trial.unseen[scores.argmax(1).cpu()] == y).float()
-        return float(torch.stack([right[y == c].mean() for c in trial.unseen.tolist()]).mean())
-
-    history = fine_tune(network, trial, transform, cache, knowledge=known, score=score, hold=0, seed=seed, **settings).history
-    return int(history["score"].idxmax()), history
