@@ -405,6 +405,18 @@ def _align(
     at = _match_names(classes, k.classes, f"class of knowledge {key!r}", notes)
     return replace(k.of_classes(at), classes=None)
 
+# %% ../../nbs/01_data/00_dataset.ipynb #d2fec0f8
+class _MaskSubset:
+    "`masks` of some of the images."
+
+    def __init__(self, masks: Callable[[int], dict[str, np.ndarray]], index: Tensor) -> None:
+        "Masks of image i of this are those of image `index[i]`."
+        self._masks, self._index = masks, index.tolist()
+
+    def __call__(self, i: int) -> dict[str, np.ndarray]:
+        "Part name -> bool (H, W)."
+        return self._masks(self._index[i])
+
 # %% ../../nbs/01_data/00_dataset.ipynb #31a63f6f
 @dataclass(frozen=True, eq=False, repr=False)
 class ZeroShotData:
@@ -585,18 +597,6 @@ class ZeroShotData:
         split = {"train": torch.cat(train).sort().values, "test_seen": torch.cat(test).sort().values, "test_unseen": unseen_test}
         none = torch.empty(0, dtype=torch.long)
         return self.take(keep, name=f"{self.name} (validation)", seen=seen, unseen=val, val_classes=none, knowledge=knowledge, **split)
-
-# %% ../../nbs/01_data/00_dataset.ipynb #d2fec0f8
-class _MaskSubset:
-    "`masks` of some of the images."
-
-    def __init__(self, masks: Callable[[int], dict[str, np.ndarray]], index: Tensor) -> None:
-        "Masks of image i of this are those of image `index[i]`."
-        self._masks, self._index = masks, index.tolist()
-
-    def __call__(self, i: int) -> dict[str, np.ndarray]:
-        "Part name -> bool (H, W)."
-        return self._masks(self._index[i])
 
 # %% ../../nbs/01_data/00_dataset.ipynb #a9a6db90
 def _as_picture(
