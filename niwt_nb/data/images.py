@@ -363,28 +363,3 @@ def readable(
         return data, []
     note = f"{len(bad)} unreadable images left out; the first: {bad[0][1]}"
     return data.take(keep, notes=(*data.notes, note)), bad
-
-# %% ../../nbs/01_data/01_images.ipynb #7378d32a
-class _ImageDataset(torch.utils.data.Dataset):
-    "Images of a `ZeroShotData` as a PyTorch data set: item i is (tensor, class id, image index)."
-
-    def __init__(
-        self,
-        data: ZeroShotData,  # images and labels
-        indices: Any,  # (n,) image indices
-        transform: Callable,  # PIL image -> tensor
-    ) -> None:
-        "Raise `NiwtError` for wrong indices."
-        self.data, self.indices, self.transform = data, as_ids(indices, "indices", len(data), unique=False), transform
-
-    def __len__(self) -> int:
-        "How many images."
-        return len(self.indices)
-
-    def __getitem__(
-        self,
-        i: int,  # 0 to n - 1
-    ) -> tuple[Any, int, int]:  # the transformed image, its class id, its image index
-        "One item; raises `NiwtError` for an unreadable image."
-        index = int(self.indices[i])
-        return transformed(self.transform, self.data.images[index], f"image {index}"), int(self.data.labels[index]), index

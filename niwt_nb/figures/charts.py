@@ -93,43 +93,35 @@ def balance_curve(
 @own_style()
 def metrics_bars(
     rows: Sequence[Mapping[str, Any]] | pd.DataFrame,  # `metric_row`s
-    metrics: Sequence[str] = ("U", "S", "H", "T1"),  # which columns to draw
-    chance: Mapping[str, float] | None = None,  # metric -> level of guessing, drawn as a line
-    title: str = "",  # above it
     width: int = 800,  # pixels
 ) -> Figure:  # a group of bars a method
-    "The results as grouped bars with their values; raises `NiwtError` without rows or for a metric that no row has."
-    frame = pd.DataFrame(rows).reset_index(drop=True)
+    "The results as grouped bars with their values; raises `NiwtError` without rows or without one of U, S, H and T1."
+    frame, metrics = pd.DataFrame(rows).reset_index(drop=True), ("U", "S", "H", "T1")
     if not len(frame):
         raise NiwtError("no results to show")
     missing = [m for m in metrics if m not in frame]
     if missing:
         raise NiwtError(f"no column {missing[0]!r} in the results; there are {', '.join(map(repr, frame.columns))}")
     labels = [r["method"] + (" (calibrated)" if r.get("calibrated") else "") for r in frame.to_dict("records")]
-    fig = new_figure(width, 80 + len(frame) * (24 * len(metrics) + 16) + (30 if title else 0))
+    fig = new_figure(width, 80 + len(frame) * (24 * len(metrics) + 16))
     ax = fig.add_subplot()
     step = 1 / (len(metrics) + 0.8)
-    for j, (m, colour) in enumerate(zip(metrics, ("sky", "orange", "blue", "green", "purple", "grey") * 3, strict=False)):
+    for j, (m, colour) in enumerate(zip(metrics, ("sky", "orange", "blue", "green"), strict=True)):
         y = np.arange(len(frame)) + (j - (len(metrics) - 1) / 2) * step
         bars = ax.barh(y, frame[m].fillna(0), step * 0.9, color=COLOURS[colour], label=m)
         ax.bar_label(bars, [f"{m} {100 * v:.1f}" if pd.notna(v) else f"{m} –" for v in frame[m]], padding=3, fontsize=9)
-        if chance and m in chance:
-            ax.vlines(np.full(len(y), chance[m]), y - step / 2, y + step / 2, color=COLOURS["ink"], lw=1.5, linestyles=":")
     ax.set_yticks(range(len(frame)), [plain(t, width // 32, 3) for t in labels], fontsize=10)
     ax.invert_yaxis()
     ax.set_xlim(0, 1.12)
     ax.spines["bottom"].set_bounds(0, 1)
     ax.set_xticks(np.linspace(0, 1, 6), [f"{v:.0%}" for v in np.linspace(0, 1, 6)], fontsize=9)
     ax.spines[["top", "right"]].set_visible(False)
-    if title:
-        ax.set_title(plain(title), fontsize=13, fontweight="bold", loc="left")
     return fig
 
 # %% ../../nbs/07_figures/02_charts.ipynb #acccfd9d
 @own_style()
 def history_figure(
     history: pd.DataFrame,  # a row a step or epoch; one column may be `epoch` or `step`
-    title: str = "",  # above it
     width: int = 800,  # pixels
 ) -> Figure:  # one small plot a column
     "How each column of a history went; columns that are all positive and span more than a factor of 30 get a logarithmic axis."
@@ -140,7 +132,7 @@ def history_figure(
         raise NiwtError("the history is empty")
     columns = min(3 if width >= 1000 else 2, len(shown))
     n_rows = math.ceil(len(shown) / columns)
-    fig = new_figure(width, 240 * n_rows + (40 if title else 10))
+    fig = new_figure(width, 240 * n_rows + 10)
     axes = fig.subplots(n_rows, columns, squeeze=False).flat
     x = numbers[x_name] if x_name else np.arange(len(history))
     for i, ax in enumerate(axes):
@@ -155,8 +147,6 @@ def history_figure(
         ax.set_xlabel(x_name or "step", fontsize=10)
         ax.tick_params(labelsize=9)
         ax.spines[["top", "right"]].set_visible(False)
-    if title:
-        fig.suptitle(plain(title), fontsize=13, fontweight="bold")
     return fig
 
 # %% ../../nbs/07_figures/02_charts.ipynb #0611ab88
@@ -177,25 +167,18 @@ def _cluster_order(
 def heatmap_figure(
     matrix: Any,  # (A, K) signed numbers
     rows: Sequence[str],  # A names
-    columns: Sequence[str] | None = None,  # K names; `None`: the numbers
-    cluster: bool = True,  # sort rows and columns so that similar ones are neighbours
     title: str = "",  # above it
     label: str = "weight",  # what a colour means
-    xlabel: str = "neuron",  # what a column is
-    limit: int = 60,  # show at most so many rows and columns, those of largest norm
     width: int = 800,  # pixels
-) -> Figure:  # the heatmap, zero white, with a colour bar
-    "A signed matrix as a heatmap with names; raises `NiwtError` when the names do not fit."
+) -> Figure:  # the 60 rows and columns of largest norm, similar ones side by side, zero white, with a colour bar
+    "A signed matrix, attributes or classes against neurons, as a heatmap; raises `NiwtError` when the names do not fit."
     m = np.asarray(matrix.detach().cpu() if isinstance(matrix, Tensor) else matrix, dtype=float)
-    columns = [str(i) for i in range(m.shape[-1])] if columns is None else list(columns)
-    if m.ndim != 2 or m.shape != (len(rows), len(columns)):
-        raise NiwtError(f"a matrix of shape {m.shape} with {len(rows)} row and {len(columns)} column names")
-    norm = np.linalg.norm
-    r, c = np.sort(np.argsort(-norm(m, axis=1))[:limit]), np.sort(np.argsort(-norm(m, axis=0))[:limit])
+    if m.ndim != 2 or len(m) != len(rows):
+        raise NiwtError(f"a matrix of shape {m.shape} with {len(rows)} row names")
+    r, c = (np.sort(np.argsort(-np.linalg.norm(m, axis=a))[:60]) for a in (1, 0))
     m = m[np.ix_(r, c)]
-    if cluster:
-        ro, co = _cluster_order(m), _cluster_order(m.T)
-        m, r, c = m[np.ix_(ro, co)], r[ro], c[co]
+    ro, co = _cluster_order(m), _cluster_order(m.T)
+    m, r, c = m[np.ix_(ro, co)], r[ro], c[co]
     fig = new_figure(width, 130 + 17 * len(r) + (30 if title else 0))
     ax = fig.add_subplot()
     top = float(np.nanpercentile(np.abs(m), 99.5)) or 1.0
@@ -203,8 +186,8 @@ def heatmap_figure(
     bar = {"label": label, "shrink": 0.7}
     sns.heatmap(pd.DataFrame(m), ax=ax, cmap="RdBu", center=0, vmin=-top, vmax=top, cbar_kws=bar, xticklabels=False, yticklabels=False)
     ax.set_yticks(np.arange(len(r)) + 0.5, [plain(readable(rows[i]), 34, 1) for i in r], fontsize=9, rotation=0)
-    ax.set_xticks(np.arange(len(c))[::every] + 0.5, [plain(columns[i], 14, 1) for i in c[::every]], fontsize=8, rotation=90)
-    ax.set_xlabel(plain(xlabel), fontsize=10)
+    ax.set_xticks(np.arange(len(c))[::every] + 0.5, [str(i) for i in c[::every]], fontsize=8, rotation=90)
+    ax.set_xlabel("neuron", fontsize=10)
     if title:
         ax.set_title(plain(title, width // 10), fontsize=13, fontweight="bold")
     return fig
@@ -214,8 +197,6 @@ def heatmap_figure(
 def confusion_figure(
     matrix: Any,  # (n, n) counts, row = true class, column = predicted class
     classes: Sequence[str],  # n names
-    unseen: Sequence[int] = (),  # positions of unseen classes, marked with a star
-    title: str = "",  # above it
     width: int = 800,  # pixels
 ) -> Figure:  # fractions of each true class
     "A confusion matrix, each row as fractions of its class; raises `NiwtError` when the names do not fit."
@@ -231,20 +212,17 @@ def confusion_figure(
     labels: dict[str, Any] = {"xticklabels": False, "yticklabels": False, "annot": n <= 12, "fmt": ".2f", "annot_kws": {"fontsize": 9}}
     sns.heatmap(pd.DataFrame(share), ax=ax, cmap="cividis", vmin=0, vmax=1, cbar_kws=bar, **labels)
     every = max(1, math.ceil(n / max(side // 15, 1)))
-    names = [plain(c, 26, 1) + (" *" if i in set(map(int, unseen)) else "") for i, c in enumerate(classes)]
+    names = [plain(c, 26, 1) for c in classes]
     ax.set_yticks(np.arange(n)[::every] + 0.5, names[::every], fontsize=9, rotation=0)
     ax.set_xticks(np.arange(n)[::every] + 0.5, names[::every], fontsize=9, rotation=90)
-    ax.set_xlabel("predicted" + ("   (* never photographed in training)" if len(unseen) else ""), fontsize=10)
+    ax.set_xlabel("predicted", fontsize=10)
     ax.set_ylabel("true", fontsize=10)
-    if title:
-        ax.set_title(plain(title), fontsize=13, fontweight="bold")
     return fig
 
 # %% ../../nbs/07_figures/02_charts.ipynb #12ce91e4
 @own_style()
 def class_bars(
     per_class: pd.DataFrame,  # columns `class`, `accuracy`, and optionally `group` ("seen" or "unseen")
-    title: str = "",  # above it
     limit: int = 40,  # show at most so many classes: the best and the worst halves
     width: int = 800,  # pixels
 ) -> Figure:  # a bar a class, sorted
@@ -256,7 +234,7 @@ def class_bars(
     cut = len(frame) > limit
     if cut:
         frame = pd.concat([frame.head(limit // 2), frame.tail(limit - limit // 2)])
-    fig = new_figure(width, 90 + 20 * len(frame) + (30 if title else 0))
+    fig = new_figure(width, 90 + 20 * len(frame))
     ax = fig.add_subplot()
     group = frame["group"] if "group" in frame else pd.Series(["class"] * len(frame))
     y = np.arange(len(frame))
@@ -271,8 +249,6 @@ def class_bars(
     ax.spines[["top", "right"]].set_visible(False)
     if "group" in frame:
         fig.legend(*ax.get_legend_handles_labels(), fontsize=10, loc="outside upper right", ncols=3, frameon=False)
-    if title:
-        fig.suptitle(plain(title), fontsize=13, fontweight="bold", x=0.01, ha="left")
     return fig
 
 # %% ../../nbs/07_figures/02_charts.ipynb #794eca3e
