@@ -27,7 +27,7 @@ from .ranking import RankingForm, Scaler, scaled_head
 from .solvers import closed_form, transfer_weights
 from ..network.backbones import Backbone
 from ..network.cut import CutNetwork, cut
-from ..network.head import extend, extract_features, fit_head, new_linear, replace_classes, with_head
+from ..network.head import extend, extract_features, fit_head, replace_classes, with_head
 from ..network.training import columns_of
 
 # %% ../../nbs/04_method/11_choice.ipynb #a536cb13
@@ -357,7 +357,7 @@ class Probe:
         self.features = self.scale(raw)
         self.measured = self.network
         if self.raw is not None and isinstance(self.scale, _FeatureScale):
-            head = new_linear(raw.shape[1], len(self.data.seen), torch.Generator("cpu").manual_seed(0)) if self.own is None else self.own
+            head = linear_of(raw.new_zeros(len(self.data.seen), raw.shape[1])) if self.own is None else self.own
             example, plain = self.pictures(self.data.train[:2]), _FeatureScale(self.scale.mean, self.scale.scale, unit=False)
             self.network = _scaled_network(self.raw, self.scale, head, example)
             self.measured = _scaled_network(self.raw, plain, head, example)
