@@ -286,7 +286,8 @@ def fine_tune(
     if cache is None:
         cache = cache_activations(network, data, data.train, transform, quiet=quiet) if part == "tail" else cache_images(data, data.train, transform, quiet)
     if isinstance(cache, ActivationCache) != (part == "tail") or (isinstance(cache, ActivationCache) and cache.layer != network.layer):
-        raise NiwtError(f"part {part!r} of a network cut at {network.layer!r} does not fit a {type(cache).__name__.lstrip('_')} of {getattr(cache, 'layer', 'images')!r}")
+        given = f"a {type(cache).__name__.lstrip('_')} of {getattr(cache, 'layer', 'images')!r}"
+        raise NiwtError(f"part {part!r} of a network cut at {network.layer!r} does not fit {given}")
     body.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     learn, watch = (_rows_of(cache, data.source[i]) for i in _hold_out(data, hold, seed))
     column = columns_of(data)
