@@ -19,7 +19,7 @@ from niwt_nb.data.dataset import ZeroShotData
 from niwt_nb.explain.editing import edit_neurons, refit_head, repair_background
 from niwt_nb.explain.explainer import fit_explainer
 from niwt_nb.explain.maps import NetworkView
-from niwt_nb.explain.scores import score_explanations
+from benchmarks.explanations import score_explanations
 from niwt_nb.fieldguide.network import SmallCNN, train_field_guide_network
 from niwt_nb.fieldguide.world import FieldGuideImages, field_guide
 from niwt_nb.method.calibration import choose_balance

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from benchmarks.timing import bench_row, bench_table, register
+from niwt_nb.core import NiwtError
 from niwt_nb.data.cub import read_cub
 from niwt_nb.data.dataset import ZeroShotData, first_of_each
 from niwt_nb.fieldguide.world import field_guide
@@ -30,6 +31,37 @@ from niwt_nb.network.cut import CutNetwork, cut
 from niwt_nb.network.head import extract_features, fit_head, with_head
 from niwt_nb.network.modes import in_own_modes
 from niwt_nb.network.training import columns_of
+
+
+@in_own_modes
+def join_layers(
+    jacobians: Sequence[PooledJacobian],  # of several layers of one network, on the same images
+    importances: Sequence[Tensor],  # (n, K_l) importance of the same classes at each layer
+    scales: Sequence[float] | None = None,  # what each layer is divided by; the mean length of its importances if not given
+) -> tuple[PooledJacobian, Tensor, list[float]]:  # one Jacobian with sum(K_l) rows, the joint importance (n, sum(K_l)), and the scales
+    "Stack several layers into one, for the fast solvers."
+    if len(jacobians) != len(importances) or not jacobians:
+        raise NiwtError(f"give one importance per layer, got {len(jacobians)} layers and {len(importances)} importances")
+    first = jacobians[0]
+    for j, a in zip(jacobians, importances, strict=True):
+        if a.shape[1] != j.mean.shape[0] or j.images != first.images or j.mean.shape[1] != first.mean.shape[1]:
+            have = f"layer {j.layer!r} has {j.mean.shape[0]} neurons, {j.images} images and {j.mean.shape[1]} features"
+            raise NiwtError(f"{have}; its importance has {a.shape[1]}, the first layer {first.images} images and {first.mean.shape[1]} features")
+    if len({j.layer for j in jacobians}) < len(jacobians):
+        raise NiwtError(f"a layer comes twice: {', '.join(j.layer for j in jacobians)}")
+    scales = [float(a.norm(dim=1).mean()) for a in importances] if scales is None else list(scales)
+
+    def stacked(parts: list[Tensor]) -> Tensor:
+        most = max(len(p) for p in parts)
+        complete = all(len(p) in (1, most) for p in parts)  # 1: the same for all images
+        scaled = [p.expand(most, *p.shape[1:]) / s for p, s in zip(parts, scales, strict=True)] if complete else []
+        return torch.cat(scaled, 1) if scaled else parts[0][:0]
+
+    each, fresh = stacked([j.each for j in jacobians]), stacked([j.fresh for j in jacobians])
+    mean = torch.cat([j.mean / s for j, s in zip(jacobians, scales, strict=True)])
+    joint = torch.cat([a / s for a, s in zip(importances, scales, strict=True)], 1)
+    layer, tail = "+".join(j.layer for j in jacobians), "+".join(j.tail for j in jacobians)
+    return PooledJacobian(each, mean, first.images, "joined", layer, tail, fresh), joint, scales
 
 
 def scale_figure(

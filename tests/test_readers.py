@@ -19,7 +19,7 @@ from niwt_nb.data.check import check_root
 from niwt_nb.data.cub import read_cub, _read_image_attributes
 from niwt_nb.data.dataset import ZeroShotData, excerpt
 from niwt_nb.data.folder import read_folder
-from niwt_nb.data.images import _ImageDataset, batches, open_image
+from niwt_nb.data.images import batches, open_image
 from niwt_nb.data.xlsa17 import _read_att_splits
 
 
@@ -86,7 +86,11 @@ def test_cub_batches_and_excerpt(cub):
     part = excerpt(cub, 15, 5, per_class=4)
     x, y, index = next(iter(batches(part, part.train, to_tensor, batch_size=8)))
     assert x.shape == (8, 3, 32, 32) and torch.equal(y, part.labels[index])
-    loader = torch.utils.data.DataLoader(_ImageDataset(part, part.train[:8], to_tensor), batch_size=8, num_workers=2)
+
+    def fetch(index):
+        return torch.stack([to_tensor(part.images[int(i)]) for i in index]), part.labels[torch.stack(index)], torch.stack(index)
+
+    loader = torch.utils.data.DataLoader(part.train[:8], batch_size=8, num_workers=2, collate_fn=fetch)
     a, b, c = next(iter(loader))
     assert torch.equal(a, x) and torch.equal(b, y) and torch.equal(c, index)
     assert check_root(place("NIWT_CUB_ROOT")).ok

@@ -146,9 +146,7 @@ ENTRIES: dict[str, Callable[[Any], Any]] = {  # name -> what is called, given a 
     # maps between tables
     "inverse_map": lambda w: N.inverse_map(N.RidgeMap(), w.known, w.alpha).coef_,
     "held_out_agreement": lambda w: N.held_out_agreement(N.KernelRidgeMap(), w.known, w.alpha, folds=3),
-    "select_map": lambda w: N.select_map({"a": N.MLPMap(epochs=3), "b": N.CosineLinearMap(epochs=3, init="normal")}, w.known, w.alpha, folds=3).curve,
     "default_map": lambda w: N.default_map(w.known).fit(w.known, w.alpha).predict(w.known),
-    "complete": lambda w: N.complete(w.data.get_knowledge(), w.data.seen).values,
     "phrase_knowledge": lambda w: N.phrase_knowledge(w.data, min_classes=2).values,
     # transfer
     "activations_of": lambda w: N.activations_of(w.network, w.x),
@@ -168,7 +166,6 @@ ENTRIES: dict[str, Callable[[Any], Any]] = {  # name -> what is called, given a 
     "certificate": lambda w: N.certificate(w.network, w.rows, w.asked, w.x, 1e-3),
     "solve_rows": lambda w: N.solve_rows(w.network, w.asked, w.jacobian, "closed", 1e-3)[0],
     "transfer_weights": lambda w: [N.transfer_weights(w.network, w.asked, w.x, s, features=w.features).weight for s in ("closed", "lbfgs")],
-    "fit_designer": lambda w: N.fit_designer(w.jacobian, w.model.head, w.known, w.alpha, w.features, w.place, folds=2).design(w.known),
     # the estimator
     "NIWT": lambda w: w.fitted().decision_function(w.x),
     "NIWT.predict": lambda w: w.niwt.predict(w.x, top=2),
@@ -206,13 +203,10 @@ ENTRIES: dict[str, Callable[[Any], Any]] = {  # name -> what is called, given a 
     "attribute_map": lambda w: N.attribute_map(w.explainer, w.x[:1], w.word),
     "name_neurons": lambda w: N.name_neurons(w.explainer),
     "top_images": lambda w: N.top_images(w.network, w.data, w.few, w.transform, [0, 1], n=2).index,
-    "neuron_dictionary": lambda w: N.neuron_dictionary(w.explainer, w.data, w.few, w.transform, [0], n=2)[0],
     "edit_neurons": lambda w: w.seen_by(N.edit_neurons(w.network, 12, zero=[0], swap=[(1, 2)])),
-    "edit_effect": lambda w: N.edit_effect(w.explainer, w.x, zero=[0]),
     "background_evidence": lambda w: N.background_evidence(w.explainer, w.data, w.few, w.transform),
     "refit_head": lambda w: N.refit_head(w.network, w.data, w.few, w.transform, w.data.seen).head.weight,
     "repair_background": lambda w: N.repair_background(w.explainer, w.data, w.few, w.transform, n=2)[1],
-    "deletion_insertion": lambda w: N.deletion_insertion(w.network, w.x, w.heat, 1, steps=3),
 }
 
 

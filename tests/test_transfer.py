@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from benchmarks.transfer import join_layers
 from niwt_nb.core import NiwtError, import_torchvision
 from niwt_nb.fieldguide.network import SmallCNN
 from niwt_nb.method.jacobian import (
@@ -125,3 +126,32 @@ def test_the_last_layer_is_recognised_as_importance_equals_weight():
     assert jacobian.how == "affine" and len(jacobian.each) == 1
     torch.testing.assert_close(jacobian.mean * 4, torch.eye(512))  # 2 x 2 positions
     assert isinstance(network.head, nn.Linear)
+
+
+def test_several_layers_are_demanded_together():
+    torch.manual_seed(0)
+    network = cut(SmallCNN(6).eval().requires_grad_(False), "stage2")
+    images = torch.rand(4, 3, 64, 64)
+    lower = pooled_jacobian(network, images, fresh=0)
+    each = torch.rand(4, 2, lower.mean.shape[1])
+    none = each[:0]
+    upper = PooledJacobian(each, each.mean(0), 4, "made up", "upper", "other", none)
+    rows = network.head.weight[:3]
+    asked = [j.importance(rows).mean(1) for j in (lower, upper)]
+    both, demand, scales = join_layers([lower, upper], asked)
+    found, width = both.importance(rows), lower.mean.shape[0]
+    assert torch.allclose(found[..., :width] * scales[0], lower.importance(rows).expand(-1, 4, -1), atol=1e-6)
+    assert torch.allclose(found[..., width:] * scales[1], upper.importance(rows), atol=1e-6)
+    assert torch.allclose(demand.split([width, 2], 1)[1] * scales[1], asked[1]) and both.layer == "stage2+upper"
+    new = transfer_weights(network, demand, both, solver="lbfgs", lam=0.0)  # the joined Jacobian is known to belong to this network
+    assert float(new.cosine.min()) > 0.9
+    mean_only = PooledJacobian(none, each.mean(0), 4, "made up", "upper", "other", none)
+    assert len(join_layers([lower, mean_only], asked)[0].each) == 0
+    with pytest.raises(NiwtError, match="built for another network"):
+        transfer_weights(cut(SmallCNN(6).eval(), "stage2"), demand, both)
+    with pytest.raises(NiwtError, match="got 1 layers and 0 importances"):
+        join_layers([lower], [])
+    with pytest.raises(NiwtError, match="its importance has 5"):
+        join_layers([upper], [torch.ones(1, 5)])
+    with pytest.raises(NiwtError, match="a layer comes twice: upper, upper"):
+        join_layers([upper, upper], [asked[1], asked[1]])

@@ -201,23 +201,6 @@ def _code_of(text: str) -> list[str]:
     except (ValueError, KeyError, TypeError):
         return [text]
 
-# %% ../../nbs/10_course/01_copies.ipynb #af1afdf1
-def copy_lessons(
-    folder: str | os.PathLike,  # the student's folder; made if it is not there
-    overwrite: bool = False,  # take the place of changed files; the old ones are kept as NAME.old-N.ipynb
-) -> dict[str, str]:  # file name -> "new", "as it was", "kept, it is yours", or "replaced"
-    "Copy lessons, pages and clean twins into `folder`; raises `NiwtError` if it is not a folder that can be written."
-    folder = Path(folder)
-    wanted = {name: _student_text(path) for name, path in lesson_files().items()}
-    twins = {f"clean/{n}": book_text(clean_twin(read_book(p))) for n, p in lesson_files().items() if re.match(r"\d\d_.*\.ipynb$", n)}
-    done: dict[str, str] = {}
-    try:
-        for name, text in (wanted | twins).items():
-            done[name] = _place(folder / name, text, overwrite)
-    except OSError as e:
-        raise NiwtError(f"cannot write the lessons to {folder}: {e.strerror or e}") from None
-    return done
-
 # %% ../../nbs/10_course/01_copies.ipynb #726bcf5f
 def _place(path: Path, text: str, overwrite: bool) -> str:
     "Write one file unless a changed one is there; say what was done."
@@ -234,3 +217,20 @@ def _place(path: Path, text: str, overwrite: bool) -> str:
     with atomic_path(path) as tmp:
         tmp.write_text(text, encoding="utf-8")
     return state
+
+# %% ../../nbs/10_course/01_copies.ipynb #af1afdf1
+def copy_lessons(
+    folder: str | os.PathLike,  # the student's folder; made if it is not there
+    overwrite: bool = False,  # take the place of changed files; the old ones are kept as NAME.old-N.ipynb
+) -> dict[str, str]:  # file name -> "new", "as it was", "kept, it is yours", or "replaced"
+    "Copy lessons, pages and clean twins into `folder`; raises `NiwtError` if it is not a folder that can be written."
+    folder = Path(folder)
+    wanted = {name: _student_text(path) for name, path in lesson_files().items()}
+    twins = {f"clean/{n}": book_text(clean_twin(read_book(p))) for n, p in lesson_files().items() if re.match(r"\d\d_.*\.ipynb$", n)}
+    done: dict[str, str] = {}
+    try:
+        for name, text in (wanted | twins).items():
+            done[name] = _place(folder / name, text, overwrite)
+    except OSError as e:
+        raise NiwtError(f"cannot write the lessons to {folder}: {e.strerror or e}") from None
+    return done

@@ -44,6 +44,22 @@ def _awa_knowledge(
     kept = {k.name: k.drop_constant() for k in found}
     return kept, (*notes, *(note for k in found for note in _dropped(k, kept[k.name])))
 
+# %% ../../nbs/01_data/08_awa2.ipynb #de4c05b1
+def _awa_standard(
+    root: Path,  # Animals_with_Attributes2
+    classes: tuple[str, ...],  # class names
+    labels: Tensor,  # (N,) class ids
+    seed: int,  # which draw of test images
+) -> tuple[dict[str, Tensor], str]:  # the split and a note on where it came from
+    "The standard unseen classes (testclasses.txt), or drawn ones; images of seen classes are split by seed."
+    path = _first_file(root, "testclasses.txt")
+    if path is None:
+        unseen, where = _draw_unseen(len(classes), max(1, len(classes) // 5), seed), f"unseen classes drawn with seed {seed}"
+    else:
+        names = [n.strip() for n in _read_text(path).splitlines() if n.strip()]
+        unseen, where = _match_names(names, classes), "unseen classes of testclasses.txt, some of which are in ImageNet"
+    return _propose_split(classes, labels, unseen, seed=seed), f"no att_splits.mat: {where}; not comparable with published results"
+
 # %% ../../nbs/01_data/08_awa2.ipynb #6b093e4a
 def read_awa2(
     root: str | os.PathLike,  # the Animals_with_Attributes2 folder
@@ -84,22 +100,6 @@ def read_awa2(
     notes += tuple(said)
     name = "AwA2" if len(classes) == 50 else root.name
     return ZeroShotData(name=name, classes=classes, images=images, labels=labels, knowledge=knowledge, notes=notes, **split)  # type: ignore[arg-type]
-
-# %% ../../nbs/01_data/08_awa2.ipynb #de4c05b1
-def _awa_standard(
-    root: Path,  # Animals_with_Attributes2
-    classes: tuple[str, ...],  # class names
-    labels: Tensor,  # (N,) class ids
-    seed: int,  # which draw of test images
-) -> tuple[dict[str, Tensor], str]:  # the split and a note on where it came from
-    "The standard unseen classes (testclasses.txt), or drawn ones; images of seen classes are split by seed."
-    path = _first_file(root, "testclasses.txt")
-    if path is None:
-        unseen, where = _draw_unseen(len(classes), max(1, len(classes) // 5), seed), f"unseen classes drawn with seed {seed}"
-    else:
-        names = [n.strip() for n in _read_text(path).splitlines() if n.strip()]
-        unseen, where = _match_names(names, classes), "unseen classes of testclasses.txt, some of which are in ImageNet"
-    return _propose_split(classes, labels, unseen, seed=seed), f"no att_splits.mat: {where}; not comparable with published results"
 
 # %% ../../nbs/01_data/08_awa2.ipynb #51192c57
 def _read_sentences(

@@ -105,6 +105,23 @@ _LAYOUTS = (
     ),
 )
 
+# %% ../../nbs/01_data/10_check.ipynb #55b4c371
+def _find_layout(
+    root: str | os.PathLike,  # a folder
+) -> tuple[_Layout, Path]:  # the layout it has, and the folder inside it that has it
+    "Which data set a folder seems to be; raises `NiwtError` naming what was looked for if it is none."
+    root = Path(root)
+    if not root.is_dir():
+        raise NiwtError(f"no folder {str(root)!r}")
+    for layout in _LAYOUTS:
+        for place in (root, root / layout.folder):
+            if _first_file(place, *layout.marks):
+                return layout, place
+    if any(d.is_dir() for d in _list_folder(root)) and any(_scan_folders(root).values()):
+        return _LAYOUTS[-1], root  # class folders, but no table yet
+    marks = ", ".join(repr(layout.marks[0]) for layout in _LAYOUTS)
+    raise NiwtError(f"{str(root)!r} is no data set that I know (looked for {marks}, ...); it holds {[d.name for d in _list_folder(root)[:6]]}")
+
 # %% ../../nbs/01_data/10_check.ipynb #35c01f71
 def read_root(
     root: str | os.PathLike,  # a data set in one of the layouts
@@ -122,23 +139,6 @@ def read_root(
     if splits is not None:
         raise NiwtError(f"splits= is for CUB and AwA2; {os.fspath(root)!r} is a {kind!r} data set")
     return (read_xlsa17 if kind == "xlsa17" else read_folder)(root, **kwargs)
-
-# %% ../../nbs/01_data/10_check.ipynb #55b4c371
-def _find_layout(
-    root: str | os.PathLike,  # a folder
-) -> tuple[_Layout, Path]:  # the layout it has, and the folder inside it that has it
-    "Which data set a folder seems to be; raises `NiwtError` naming what was looked for if it is none."
-    root = Path(root)
-    if not root.is_dir():
-        raise NiwtError(f"no folder {str(root)!r}")
-    for layout in _LAYOUTS:
-        for place in (root, root / layout.folder):
-            if _first_file(place, *layout.marks):
-                return layout, place
-    if any(d.is_dir() for d in _list_folder(root)) and any(_scan_folders(root).values()):
-        return _LAYOUTS[-1], root  # class folders, but no table yet
-    marks = ", ".join(repr(layout.marks[0]) for layout in _LAYOUTS)
-    raise NiwtError(f"{str(root)!r} is no data set that I know (looked for {marks}, ...); it holds {[d.name for d in _list_folder(root)[:6]]}")
 
 # %% ../../nbs/01_data/10_check.ipynb #3ff065a8
 @dataclass(frozen=True)

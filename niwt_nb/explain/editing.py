@@ -7,7 +7,6 @@ __all__ = ['edit_neurons', 'background_evidence', 'suspicious_neurons', 'refit_h
 
 # %% ../../nbs/06_explain/06_editing.ipynb #6f81bdb0
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,10 +19,8 @@ from ..core import NiwtError, progress
 from ..data.dataset import as_ids
 from ..data.images import batches
 from .attributes import object_masks
-from .explainer import Explainer, listing, phrase
+from .explainer import Explainer
 from .maps import NetworkView, check_neurons, layer_activations, layer_gradient
-from .words import explain_batch
-from ..network.cut import running
 from ..network.head import extract_features, fit_head, replace_classes, widened
 from ..network.modes import in_own_modes
 
@@ -70,25 +67,6 @@ def edit_neurons(
         factor[check_neurons([k], n)] *= float(f)
     factor[check_neurons(zero, n)] = 0
     return NetworkView(network, edit=_NeuronEdit(order, factor).to(network.head.weight.device))
-
-# %% ../../nbs/06_explain/06_editing.ipynb #b2a29096
-@running
-def _edit_effect(
-    explainer: Explainer,  # of the network as it was
-    x: Tensor,  # (B, 3, H, W) images, preprocessed
-    top: int = 3,  # words of each explanation
-    **edits: Any,  # `zero`, `scale`, `swap` of `edit_neurons`
-) -> pd.DataFrame:  # a row an image: before, after, probability of the former class before and after, words before and after
-    "What an edit does to predictions and to their explanations."
-    changed = replace(explainer, network=edit_neurons(explainer.network, len(explainer.answers), **edits))
-    was, now = explain_batch(explainer, x, top=top), explain_batch(changed, x, top=top)
-    with torch.no_grad():
-        still = widened(changed.network(x)).softmax(1).cpu().gather(1, was.row[:, None])[:, 0]
-    tell = lambda e: [listing([phrase(explainer.names[a]) for a in row]) for row in e.words.tolist()]  # noqa: E731
-    return pd.DataFrame({
-        "before": [explainer.class_name(int(r)) for r in was.row], "after": [explainer.class_name(int(r)) for r in now.row],
-        "probability": was.probability[:, 0].numpy(), "probability_after": still.numpy(), "words": tell(was), "words_after": tell(now),
-    })  # fmt: skip
 
 # %% ../../nbs/06_explain/06_editing.ipynb #de6e4a22
 @in_own_modes

@@ -4,12 +4,11 @@
 
 # %% auto #0
 __all__ = ['energy_inside', 'score_maps', 'image_truth', 'precision_at', 'score_words', 'score_names', 'score_faithfulness',
-           'untrained', 'control_explainers', 'score_explanations']
+           'untrained', 'control_explainers']
 
 # %% ../../nbs/06_explain/07_scores.ipynb #215c12c7
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,17 +17,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..core import NiwtError, check_name
-from ..data.images import batches
-from .attributes import _attribute_map, object_masks, _part_points, _parts_of
+from ..core import check_name
 from niwt_nb.explain.explainer import (
-    Explainer, _average_precision, _choose_names, fit_explainer, _measure_seen, _pearson, _presence,
+    Explainer, _average_precision, _choose_names, fit_explainer, _pearson, _presence,
 )
-from niwt_nb.explain.maps import (
-    NetworkView, _check_rows, fine_map, grad_cam, layer_activations, to_size,
-)
-from .words import _Explanations, choose_words, explain_images
-from ..network.cut import cut, running
+from .maps import to_size
+from .words import _Explanations, choose_words
+from ..network.cut import cut
 from ..network.modes import in_own_modes
 
 # %% ../../nbs/06_explain/07_scores.ipynb #bf418a33
@@ -101,94 +96,6 @@ def image_truth(
     rows = torch.tensor([row_of[int(c)] for c in data.labels[indices]])
     return _presence(explainer.knowledge)[rows]
 
-# %% ../../nbs/06_explain/07_scores.ipynb #835a44f7
-@in_own_modes
-def _attribute_pairs(
-    explainer: Explainer,  # whose attributes are meant
-    data: Any,  # `ZeroShotData` with masks of parts or part points
-    indices: Tensor,  # (n,) image indices
-    transform: Callable,  # PIL image -> (3, H, W) tensor
-    per_image: int = 4,  # attributes of each image
-    seed: int = 0,  # of the draw
-) -> list[dict[str, Any]]:  # image, attribute, part, and `mask` (H, W) or `points` (m, 2) and `box` (H, W)
-    "Attributes that images have, with the part of the image that each speaks of; raises `NiwtError` where the data set knows no parts."
-    if data.masks is None and data.parts is None:
-        raise NiwtError(f"data set {data.name!r} has neither masks of parts nor part points")
-    part_names = list(data.part_names) if data.masks is None else list(data.masks(int(indices[0])))
-    usable = torch.tensor([bool(_parts_of(n, part_names)) for n in explainer.names]) & (explainer.parts().sum(1) > 0)
-    truth, generator = image_truth(explainer, data, indices) & usable, torch.Generator().manual_seed(seed)
-    lots = (torch.rand(truth.shape, generator=generator) * truth).topk(min(per_image, truth.shape[1]), 1)
-    points = None if data.masks is not None else _part_points(data, indices, transform)
-    pairs = []
-    for r, i in enumerate(torch.as_tensor(indices).tolist()):
-        for a in lots.indices[r][lots.values[r] > 0].tolist():
-            where = _parts_of(explainer.names[a], part_names)
-            pair: dict[str, Any] = {"image": i, "attribute": explainer.names[a], "part": part_names[where[0]]}
-            if points is None:
-                pair["mask"] = object_masks(data, torch.tensor([i]), transform, part_names[where[0]])[0]
-            else:
-                pair |= {"points": points[r, where], "box": object_masks(data, torch.tensor([i]), transform)[0]}
-            if (pair["mask"].any() if points is None else pair["points"].isfinite().any()):
-                pairs.append(pair)
-    return pairs
-
-# %% ../../nbs/06_explain/07_scores.ipynb #6e1ed44c
-def _part_score(
-    heat: Tensor,  # (H, W) map of an attribute
-    pair: Mapping[str, Any],  # from `_attribute_pairs`
-) -> dict[str, float]:  # energy, area and pointing; or distance and centre_distance in box diagonals
-    "How well a map falls on the part that the attribute speaks of."
-    if "mask" in pair:
-        m = pair["mask"]
-        hit, inside = float(_pointing_game(heat[None], m[None])[0]), float(energy_inside(heat[None], m[None])[0])
-        return {"energy": inside, "area": float(m.float().mean()), "pointing": hit}
-    ys, xs = pair["box"].nonzero(as_tuple=True)
-    if not len(xs):
-        ys, xs = torch.tensor([0, heat.shape[0] - 1]), torch.tensor([0, heat.shape[1] - 1])
-    diagonal = float(torch.hypot((xs.max() - xs.min() + 1.0), (ys.max() - ys.min() + 1.0)))
-    known = pair["points"][pair["points"].isfinite().all(1)]
-    y, x = divmod(int(heat.argmax()), heat.shape[1])
-    far = lambda px, py: float((known - torch.tensor([px, py])).norm(dim=1).min()) / diagonal  # noqa: E731
-    return {"distance": far(float(x), float(y)), "centre_distance": far(float(xs.float().mean()), float(ys.float().mean()))}
-
-# %% ../../nbs/06_explain/07_scores.ipynb #e7929d00
-@in_own_modes
-def _score_attribute_maps(
-    explainer: Explainer,  # from `fit_explainer`; decides which attributes are asked for
-    data: Any,  # `ZeroShotData` with masks of parts or part points
-    indices: Tensor,  # (n,) image indices
-    transform: Callable,  # PIL image -> (3, H, W) tensor
-    per_image: int = 4,  # attributes of each image, drawn among those that it has
-    maps_of: Explainer | None = None,  # control: whose maps are judged; `None`: its own
-    wrong: bool = False,  # control: judge the map of an attribute of another part
-    batch_size: int = 64,  # maps a batch
-    seed: int = 0,  # of the draw
-) -> pd.DataFrame:  # a row an image and attribute: image, attribute, part and the numbers of `_part_score`
-    "Does an attribute's map fall on its own part? Energy against area where there are masks, distances where there are points."
-    pairs, rows = _attribute_pairs(explainer, data, indices, transform, per_image, seed), []
-    asked = [p["attribute"] for p in pairs]
-    if wrong:
-        draw = np.random.default_rng(seed)
-        others = {part: [p["attribute"] for p in pairs if p["part"] != part] for part in {p["part"] for p in pairs}}
-        asked = [str(draw.choice(others[p["part"]] or [p["attribute"]])) for p in pairs]
-    for start in range(0, len(pairs), batch_size):
-        some, names = pairs[start : start + batch_size], asked[start : start + batch_size]
-        x = torch.stack([transform(data.images[p["image"]]) for p in some])
-        for p, heat in zip(some, _attribute_map(explainer if maps_of is None else maps_of, x, names), strict=True):
-            rows.append({k: p[k] for k in ("image", "attribute", "part")} | _part_score(heat, p))
-    return pd.DataFrame(rows)
-
-# %% ../../nbs/06_explain/07_scores.ipynb #4d8f99a3
-def _part_summary(
-    tables: Mapping[str, pd.DataFrame],  # kind of map -> table from `_score_attribute_maps`
-) -> pd.DataFrame:  # a row a kind: energy, area, ratio, pointing, n; or distance, centre_distance, n
-    "Mean scores of several kinds of attribute maps."
-    rows = []
-    for kind, table in tables.items():
-        row: dict[str, Any] = {"maps": kind} | {c: float(table[c].mean()) for c in ("energy", "area", "pointing", "distance", "centre_distance") if c in table}
-        rows.append(row | ({"ratio": row["energy"] / row["area"]} if "energy" in row else {}) | {"n": len(table)})
-    return pd.DataFrame(rows)
-
 # %% ../../nbs/06_explain/07_scores.ipynb #9ca7d6d4
 def precision_at(
     strength: Tensor,  # (n, A) how strongly each attribute is claimed
@@ -233,29 +140,6 @@ def score_words(
                 rows.append({"words": name, **common, "precision": float(precision_at(s[pick], truth[pick], explainer.names, k).mean()), "ap": ap})
             share = float(truth[pick].float().mean())
             rows.append({"words": "chance", **common, "precision": share, "ap": share})
-    return pd.DataFrame(rows)
-
-# %% ../../nbs/06_explain/07_scores.ipynb #bd943aa5
-@in_own_modes
-def _score_verdicts(
-    explainer: Explainer,  # that made the explanations
-    explanations: _Explanations,  # of n images, `index` filled in
-    data: Any,  # `ZeroShotData`
-    seed: int = 0,  # of the other image whose findings are the control
-) -> pd.DataFrame:  # a row a group of predictions and verdict: right (share of claims that hold), control, per_image, n
-    "Precision of words for and against, for predictions of seen and of unseen classes and for wrong ones; open words: how many the image shows."
-    truth, row = image_truth(explainer, data, explanations.index), explanations.row
-    other = torch.randperm(len(row), generator=torch.Generator().manual_seed(seed))
-    mixed = replace(explanations, found=explanations.found[other])
-    calls = [(e.verdicts(explainer), e.said(explainer)) for e in (explanations, mixed)]
-    new = torch.tensor([int(c) in explainer.unseen for c in explainer.columns])[row]
-    rows = []
-    for group, pick in (("seen", ~new), ("unseen", new), ("wrong", explainer.columns[row] != data.labels[explanations.index])):
-        for verdict, sign in (("for", 1), ("against", -1), ("open", 0)):
-            claims = [(v == sign) & said & pick[:, None] for v, said in calls]
-            right, control = (float((truth[c] == (sign >= 0)).float().mean()) for c in claims)
-            often, images = int(claims[0].sum()), int(pick.sum())
-            rows.append({"group": group, "verdict": verdict, "right": right, "control": control, "per_image": often / max(images, 1), "n": images})
     return pd.DataFrame(rows)
 
 # %% ../../nbs/06_explain/07_scores.ipynb #dbefea2e
@@ -318,54 +202,6 @@ def score_faithfulness(
         rows.append(row | {"ratio": d.mean() / max(r.mean(), 1e-9), "low": low, "high": high, "n": len(pick)})
     return pd.DataFrame(rows)
 
-# %% ../../nbs/06_explain/07_scores.ipynb #c9a8a8c0
-@running
-def _deletion_insertion(
-    network: Any,  # a cut network
-    x: Tensor,  # (B, 3, H, W) images
-    maps: Tensor,  # (B, H, W) what is strong goes first
-    target: int | Tensor | Sequence[int],  # head rows
-    steps: int = 10,  # points of the curve besides the start
-    blur: int = 11,  # pixels, odd
-) -> Tensor:  # (B, 2) area under the deletion and under the insertion curve, 0 to 1
-    "Deletion and insertion area of maps."
-    rows = _check_rows(network, target, len(x))
-    pad = F.pad(x, [blur // 2] * 4, mode="reflect" if min(x.shape[-2:]) > blur // 2 else "replicate")
-    soft = F.avg_pool2d(pad, blur, 1)
-    rank = torch.empty_like(maps.flatten(1)).scatter(1, maps.flatten(1).argsort(1, descending=True), torch.linspace(0, 1, maps[0].numel()).expand(len(x), -1))
-    rank = rank.view(len(x), 1, *x.shape[-2:])
-    curves = []
-    with torch.no_grad():
-        for t in torch.linspace(0, 1, steps + 1):
-            gone = (rank <= t) & (t > 0)
-            both = network(torch.cat([torch.where(gone, soft, x), torch.where(gone, x, soft)]).contiguous(memory_format=torch.channels_last)).softmax(1)
-            curves.append(both.gather(1, rows.repeat(2)[:, None]).view(2, -1).T)
-    return torch.trapezoid(torch.stack(curves), dx=1 / steps, dim=0)
-
-# %% ../../nbs/06_explain/07_scores.ipynb #27f5b0a0
-@in_own_modes
-def _score_deletion(
-    network: Any,  # a cut network
-    data: Any,  # `ZeroShotData`
-    indices: Tensor,  # (n,) image indices
-    transform: Callable,  # PIL image -> (3, H, W) tensor
-    rows: Tensor,  # (n,) head rows that the maps are for
-    steps: int = 10,  # points of the curves besides the start
-    batch_size: int = 50,  # images a batch
-    seed: int = 0,  # of the random map
-) -> pd.DataFrame:  # a row a kind of map: deletion (smaller is better), insertion (larger is better), n
-    "Mean deletion and insertion areas of Grad-CAM, of the fine map and of a random map."
-    sums: dict[str, Tensor] = {}
-    done = 0
-    for x, _, _ in batches(data, indices, transform, batch_size):
-        row = rows[done : done + len(x)]
-        a = layer_activations(network, x[:1])
-        noise = _random_maps(len(x), (a.shape[2], a.shape[3]), (x.shape[2], x.shape[3]), seed + done)
-        done += len(x)
-        for kind, maps in {"Grad-CAM": grad_cam(network, x, row), "fine map": fine_map(network, x, row), "random map": noise}.items():
-            sums[kind] = sums.get(kind, torch.zeros(2)) + _deletion_insertion(network, x, maps, row, steps).sum(0)
-    return pd.DataFrame([{"maps": k, "deletion": float(s[0]) / done, "insertion": float(s[1]) / done, "n": done} for k, s in sums.items()])
-
 # %% ../../nbs/06_explain/07_scores.ipynb #93753462
 @in_own_modes
 def untrained(
@@ -407,106 +243,3 @@ def control_explainers(
             fresh = nn.Linear(blank.head.in_features, rows)
         made[f"untrained network {s}"] = fit_explainer(blank, data, transform, columns, fresh, known, **options)
     return made
-
-# %% ../../nbs/06_explain/07_scores.ipynb #0d324063
-class _KeptImages(Sequence):
-    "Images that are remembered after they were drawn or decoded for the first time."
-
-    def __init__(self, images: Sequence) -> None:
-        self.images, self.kept = images, {}  # type: ignore[var-annotated]
-
-    def __len__(self) -> int:
-        "As many as there are."
-        return len(self.images)
-
-    def __getitem__(self, i: Any) -> Any:
-        "The image, from memory if it was asked for before."
-        if int(i) not in self.kept:
-            self.kept[int(i)] = self.images[int(i)]
-        return self.kept[int(i)]
-
-# %% ../../nbs/06_explain/07_scores.ipynb #664b0508
-@in_own_modes
-def _map_table(
-    explainer: Explainer,  # from `fit_explainer`
-    told: _Explanations,  # of n images, `index` filled in
-    blank: Explainer,  # of an untrained network
-    lost: _Explanations,  # of the untrained network, for the same images
-    data: Any,  # `ZeroShotData` with masks or boxes
-    transform: Callable,  # PIL image -> (3, H, W) tensor
-    group: Sequence[str],  # (n,) "seen" or "unseen"
-    seeds: Sequence[int] = (0, 1, 2),  # of the random map
-) -> pd.DataFrame:  # as `score_maps` gives it
-    "Where Grad-CAM and the fine map look, beside a random map and the same maps of an untrained network."
-    masks = object_masks(data, told.index, transform)
-    sharp: dict[str, list[Tensor]] = {"fine map": [], "fine map, untrained network": []}
-    done = 0
-    for x, _, _ in batches(data, told.index, transform, 32):
-        for (_, kept), e, rows in zip(sharp.items(), (explainer, blank), (told.row, lost.row), strict=True):
-            kept.append(fine_map(e.network, x, rows[done : done + len(x)]))
-        done += len(x)
-    cells = (told.maps.shape[1], told.maps.shape[2])
-    tables = [score_maps(to_size(told.maps.clamp_min(0), told.size), masks, group, cells, seeds)]
-    tables += [score_maps(torch.cat(kept), masks, group, kind=kind) for kind, kept in sharp.items()]
-    tables.append(score_maps(to_size(lost.maps.clamp_min(0), told.size), masks, group, kind="Grad-CAM, untrained network"))
-    return pd.concat(tables, ignore_index=True)
-
-# %% ../../nbs/06_explain/07_scores.ipynb #b565982c
-@in_own_modes
-def _part_table(
-    explainer: Explainer,  # from `fit_explainer`
-    blank: Explainer,  # of an untrained network
-    data: Any,  # `ZeroShotData`
-    indices: Tensor,  # (n,) image indices
-    transform: Callable,  # PIL image -> (3, H, W) tensor
-) -> pd.DataFrame:  # rows of `_part_summary`, then one row a part; empty where the data set knows no parts
-    "Whether attribute maps fall on their own part, beside maps of other attributes and of an untrained network."
-    if data.masks is None and data.parts is None:
-        return pd.DataFrame()
-    own = _score_attribute_maps(explainer, data, indices, transform)
-    if not len(own):
-        return pd.DataFrame()
-    kinds = {"own attribute, fine": own, "another part's attribute": _score_attribute_maps(explainer, data, indices, transform, wrong=True)}
-    if bool((blank.parts().sum(1) > 0).all()):
-        kinds["own attribute, untrained network"] = _score_attribute_maps(explainer, data, indices, transform, maps_of=blank)
-    return _part_summary(kinds | {f"own attribute, fine: {part}": table for part, table in own.groupby("part")})
-
-# %% ../../nbs/06_explain/07_scores.ipynb #49e1e303
-@in_own_modes
-def score_explanations(
-    network: Any,  # a `CutNetwork`
-    data: Any,  # `ZeroShotData` with masks or boxes
-    transform: Callable,  # PIL image -> (3, H, W) tensor
-    columns: Tensor | None = None,  # (n,) class id of each head row; `None`: seen classes, then unseen ones
-    head: nn.Linear | None = None,  # the head with a row a class; `None`: the network's own
-    knowledge: str = "attributes",  # name of the domain knowledge
-    indices: Tensor | None = None,  # images to explain; `None`: all test images
-    seeds: Sequence[int] = (0, 1, 2),  # of the controls
-    some: int = 200,  # images for the scores that need many passes an image: attribute maps, deletion
-    per_class: int = 20,  # training images of each seen class
-    **options: Any,  # for `make_explainer`
-) -> dict[str, pd.DataFrame]:  # "where", "attributes", "words", "verdicts", "names", "faithfulness", "deletion"
-    "Scores of maps, attribute maps, words, verdicts, names, faithfulness and deletion, each beside its controls."
-    data = replace(data, images=_KeptImages(data.images))
-    measured = _measure_seen(NetworkView(network, head), data, transform, columns, per_class)
-    explainer = fit_explainer(network, data, transform, columns, head, knowledge, measured=measured, **options)
-    controls = control_explainers(network, data, transform, columns, head, knowledge, seeds, measured=measured, per_class=per_class, **options)
-    test = torch.cat([data.test_seen, data.test_unseen]) if indices is None else torch.as_tensor(indices)
-    told = explain_images(explainer, data, test, transform)
-    blanks = {name: e for name, e in controls.items() if name.startswith("untrained")}
-    lost = {name: explain_images(e, data, test, transform, draws=1) for name, e in blanks.items()}
-    shuffled = {name: e for name, e in controls.items() if name not in blanks}
-    said = {name: e.read(told.importance) for name, e in shuffled.items()} | {name: t.strength for name, t in lost.items()}
-    group = ["unseen" if u else "seen" for u in torch.isin(data.labels[test], data.unseen)]
-    few = torch.linspace(0, len(test) - 1, min(some, len(test))).round().long()
-    first, truth = next(iter(blanks)), image_truth(explainer, data, test)
-    strangers = {name: (e, lost[name].peak) for name, e in blanks.items()}
-    return {
-        "where": _map_table(explainer, told, blanks[first], lost[first], data, transform, group, seeds),
-        "attributes": _part_table(explainer, blanks[first], data, test[few], transform),
-        "words": score_words(explainer, told, data, said),
-        "verdicts": _score_verdicts(explainer, told, data),
-        "names": score_names(explainer, told.peak, truth, shuffled, seeds, strangers),
-        "faithfulness": score_faithfulness(told, group),
-        "deletion": _score_deletion(explainer.network, data, test[few], transform, told.row[few]),
-    }

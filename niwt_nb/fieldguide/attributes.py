@@ -24,7 +24,6 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "leg_color": ("orange", "black", "blue"),
 }
 ATTRIBUTE_NAMES: tuple[str, ...] = tuple(f"has_{g}::{v}" for g, values in ATTRIBUTES.items() for v in values)
-_ATTRIBUTE_PART: dict[str, str] = {n: n.split("_")[1].replace("leg", "legs") for n in ATTRIBUTE_NAMES}
 _LABELS = ("background", "body", "tail", "legs", "belly", "face", "crown", "mask", "eye", "bill", "wing", "cue")
 _MASKS: dict[str, tuple[str, ...]] = {
     "background": ("background", "cue"),

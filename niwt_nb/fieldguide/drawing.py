@@ -542,19 +542,3 @@ def draw_bird(
     full = {g: chosen.get(g, values[k]) for (g, values), k in zip(ATTRIBUTES.items(), _random_values(rng), strict=True)}
     pixels, label = _render(full, pose or _random_pose(rng), size, cue)
     return Image.fromarray(pixels), _part_masks(label)
-
-# %% ../../nbs/02_fieldguide/01_drawing.ipynb #4d65c50a
-def _contact_sheet(
-    images: Sequence[Image.Image],  # pictures of one size
-    columns: int = 8,  # pictures a row
-    zoom: int = 1,  # every pixel becomes a square of this side
-    gap: int = 4,  # white pixels between pictures
-) -> Image.Image:  # RGB
-    "Many pictures on one page; raises `NiwtError` if there is none."
-    if not len(images):
-        raise NiwtError("a contact sheet needs at least one picture")
-    w, h = images[0].width * zoom + gap, images[0].height * zoom + gap
-    page = Image.new("RGB", (w * min(columns, len(images)) - gap, h * math.ceil(len(images) / columns) - gap), "white")
-    for i, image in enumerate(images):
-        page.paste(image.resize((w - gap, h - gap), Image.Resampling.NEAREST), (i % columns * w, i // columns * h))
-    return page

@@ -8,7 +8,6 @@ __all__ = ['ImportanceMap', 'RidgeMap', 'CosineLinearMap', 'inverse_map', 'agree
 
 # %% ../../nbs/04_method/04_mapping.ipynb #ca4ba78e
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,9 +20,8 @@ from sklearn.model_selection import KFold
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from torch import Tensor
 
-from ..core import NiwtError, check_name
+from ..core import NiwtError
 from ..data.dataset import DomainKnowledge, as_ids
-from ..network.head import new_linear
 from ..network.modes import in_own_modes
 
 # %% ../../nbs/04_method/04_mapping.ipynb #d22afc29
@@ -282,93 +280,6 @@ class KernelRidgeMap(ImportanceMap):
             k = k - self.column_ - k.mean(1, keepdims=True) + self.total_
         return k @ self.dual_
 
-# %% ../../nbs/04_method/04_mapping.ipynb #6b336201
-class _LowRankMap(RidgeMap):
-    "Ridge whose predictions are restricted to their `rank` leading directions (reduced-rank regression). `coef_` (K, A)."
-
-    def __init__(self, rank: int = 20, alpha: float = 1.0, unit: bool = False, centre: bool = True) -> None:
-        self.rank, self.alpha, self.unit, self.centre = rank, alpha, unit, centre
-
-    def _fit(self, x: NDArray, y: NDArray) -> None:
-        if self.rank < 1:
-            raise NiwtError(f"rank must be at least 1, got {self.rank}")
-        super()._fit(x, y)
-        _, _, vt = np.linalg.svd(x @ self.coef_.T, full_matrices=False)
-        kept = vt[: self.rank]
-        self.coef_ = kept.T @ (kept @ self.coef_)
-
-# %% ../../nbs/04_method/04_mapping.ipynb #88f09131
-class _MLPMap(ImportanceMap):
-    "Ridge plus a one-hidden-layer correction trained under the cosine loss with weight decay; `loss_` per epoch."
-
-    def __init__(
-        self, hidden: int = 64, epochs: int = 200, lr: float = 1e-3, decay: float = 1e-2, alpha: float = 1.0,
-        unit: bool = True, centre: bool = True, seed: int = 0,
-    ) -> None:
-        self.hidden, self.epochs, self.lr, self.decay = hidden, epochs, lr, decay
-        self.alpha, self.unit, self.centre, self.seed = alpha, unit, centre, seed
-
-    def _fit(self, x: NDArray, y: NDArray) -> None:
-        self.linear_ = RidgeMap(alpha=self.alpha).fit(x, y)
-        self.size_ = max(float(np.linalg.norm(y, axis=1).mean()), 1e-12)
-        start, target = (torch.tensor(t / self.size_, dtype=torch.float32) for t in (self.linear_.predict(x), y))
-        common = torch.tensor(self.y_mean_ / self.size_, dtype=torch.float32)
-        draw = torch.Generator().manual_seed(self.seed)
-        net = torch.nn.Sequential(new_linear(x.shape[1], self.hidden, draw), new_linear(self.hidden, y.shape[1], draw))
-        torch.nn.init.zeros_(net[1].weight)  # type: ignore[arg-type]
-        torch.nn.init.zeros_(net[1].bias)  # type: ignore[arg-type]
-        net.insert(1, torch.nn.Tanh())
-        adam, self.loss_, xt = torch.optim.AdamW(net.parameters(), lr=self.lr, weight_decay=self.decay), [], torch.tensor(x, dtype=torch.float32)
-        for _ in range(self.epochs):
-            loss = (1 - torch.cosine_similarity(start + net(xt) + common, target + common)).mean()
-            adam.zero_grad()
-            loss.backward()
-            adam.step()
-            self.loss_.append(float(loss.detach()))
-        self.net_ = net.requires_grad_(False)
-
-    def _predict(self, x: NDArray) -> NDArray:
-        return self.linear_.predict(x) + self.size_ * self.net_(torch.tensor(x, dtype=torch.float32)).double().numpy()
-
-# %% ../../nbs/04_method/04_mapping.ipynb #23a23e06
-@dataclass(frozen=True, eq=False)
-class _MapChoice:
-    "The winner fitted on all rows (`estimator`), its `name`, and `curve`: mean and standard error of every candidate's agreement on classes left out."
-
-    estimator: Any
-    name: str
-    curve: pd.DataFrame
-
-# %% ../../nbs/04_method/04_mapping.ipynb #2402a4de
-@in_own_modes
-def _select_map(
-    candidates: dict[str, Any],  # name -> unfitted map
-    knowledge: Any,  # (n, A) domain knowledge of the seen classes
-    importance: Any,  # (n, K) their mean importance
-    folds: int | Sequence[Any] = 5,  # number of parts, or row numbers left out in each round
-    by: str = "centred",  # the column of `agreement` that decides: "cosine", "pearson", "centred" or "top1"
-    seed: int = 0,  # of the parts
-) -> _MapChoice:  # the winner, fitted on all rows, and the comparison
-    "Choose among maps by leaving whole classes out."
-    check_name(by, ["cosine", "pearson", "centred", "top1"], "column of the agreement")
-    if not candidates:
-        raise NiwtError("no candidates to choose from")
-    x, y, found = _as_table(knowledge, "domain knowledge"), _as_table(importance, "importance"), []
-    if isinstance(folds, int):
-        if not 2 <= folds <= len(x):
-            raise NiwtError(f"folds must be between 2 and the number of classes ({len(x)}), got {folds}")
-        folds = [test for _, test in KFold(folds, shuffle=True, random_state=seed).split(x)]
-    for name, candidate in candidates.items():
-        for left_out in folds:
-            test = np.asarray(left_out).astype(int)
-            train = np.setdiff1d(np.arange(len(x)), test)
-            predicted = clone(candidate).fit(x[train], y[train]).predict(x[test])
-            found.append(agreement(predicted, y[test], mean=y[train].mean(0)).assign(map=name))
-    by_map = pd.concat(found).astype({"top1": float}).groupby("map", sort=False)
-    curve = by_map.mean().join(by_map[by].sem().rename("error"))
-    name = str(curve[by].idxmax())
-    return _MapChoice(clone(candidates[name]).fit(knowledge, importance), name, curve)
-
 # %% ../../nbs/04_method/04_mapping.ipynb #37315709
 @in_own_modes
 def default_map(
@@ -378,25 +289,6 @@ def default_map(
     shares = bool((_as_table(knowledge, "domain knowledge") >= 0).all())
     return KernelRidgeMap(alpha=0.1 if shares else 0.03, width=3.0, power=0.5 if shares else 1.0)
 
-# %% ../../nbs/04_method/04_mapping.ipynb #112606c7
-@in_own_modes
-def _complete(
-    knowledge: DomainKnowledge,  # some values may be missing (NaN)
-    seen: Any,  # (S,) ids of the classes whose mean is used
-    certainty: Any = None,  # (C, A) from 0, a guess, to 1, sure; None: what `knowledge` says of itself, or else whatever is there is sure
-) -> DomainKnowledge:  # without gaps, but for rows that are missing altogether
-    "Put the seen classes' mean where a value is missing and pull uncertain values towards it; raises `NiwtError` where no seen class has a value."
-    values = knowledge.values.clone()
-    ids = as_ids(seen, "seen classes", len(values))
-    given = knowledge.certainty if certainty is None else replace(knowledge, certainty=certainty).certainty
-    sure = (~values.isnan()).float() * (1 if given is None else given)
-    weight = sure[ids].sum(0)
-    if not bool((weight > 0).all()):
-        raise NiwtError(f"knowledge {knowledge.name!r}: no seen class has a value for {knowledge.names[int(weight.argmin())]!r}; leave that column out")
-    mean = (values[ids].nan_to_num() * sure[ids]).sum(0) / weight
-    filled = mean + sure * (values.nan_to_num() - mean)
-    return replace(knowledge, values=torch.where(knowledge.known[:, None], filled, torch.nan), certainty=None)
-
 # %% ../../nbs/04_method/04_mapping.ipynb #5594a339
 @in_own_modes
 def combine(
@@ -404,7 +296,7 @@ def combine(
     seen: Any,  # (S,) ids of the classes that each kind is centred on
     weights: Sequence[float] | None = None,  # share of each kind in the squared length of a row; None: equal
 ) -> DomainKnowledge:  # named "attributes+captions"; columns "attributes: ...", "captions: ..."
-    "Several kinds of knowledge as one, with their certainty; a class is known if all kinds know it. Raises `NiwtError` for gaps, see `_complete`."
+    "Several kinds of knowledge as one; a class is known if all kinds know it. Raises `NiwtError` for gaps."
     sizes = sorted({len(part) for part in parts})
     if len(parts) < 2 or len(sizes) > 1:
         raise NiwtError(f"combine needs two or more kinds of knowledge of the same classes, got {len(parts)} with {sizes} classes")
@@ -418,9 +310,10 @@ def combine(
         gap = (part.values.isnan() & part.known[:, None]).nonzero()
         if len(gap):
             where = f"{part.names[int(gap[0, 1])]!r} of class number {int(gap[0, 0])}"
-            raise NiwtError(f"knowledge {part.name!r} has {len(gap)} missing values, such as {where}; fill them first with complete()")
+            raise NiwtError(
+                f"knowledge {part.name!r} has {len(gap)} missing values, such as {where}; fill them first, for "
+                "instance with the seen classes' means"
+            )
     values = torch.cat(columns, 1)
     values[values.isnan().any(1)] = torch.nan
-    sure = [torch.ones_like(p.values) if p.certainty is None else p.certainty for p in parts]
-    certainty = None if all(p.certainty is None for p in parts) else torch.cat(sure, 1)
-    return DomainKnowledge("+".join(p.name for p in parts), values, tuple(f"{p.name}: {n}" for p in parts for n in p.names), certainty)
+    return DomainKnowledge("+".join(p.name for p in parts), values, tuple(f"{p.name}: {n}" for p in parts for n in p.names))

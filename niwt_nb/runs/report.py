@@ -11,6 +11,7 @@ import html
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -138,76 +139,7 @@ def _case_html(
     )
 
 # %% ../../nbs/09_runs/03_report.ipynb #af83ab7c
-_STYLE = """
-:root{--ink:#1c2430;--soft:#5b6675;--line:#d9dee5;--page:#fbfbf9;--card:#fff;--accent:#0b6e6e;--good:#1c7c3c;--bad:#b3372b;
-  color-scheme:light dark}
-@media screen and (prefers-color-scheme:dark){
-  :root{--ink:#e6e9ee;--soft:#a2adba;--line:#343c47;--page:#14181d;--card:#1c2127;
-  --accent:#5cc8c0;--good:#6fce8b;--bad:#f28b7d}
-  img.chart{filter:invert(.89) hue-rotate(180deg)}}
-*{box-sizing:border-box}
-html{-webkit-text-size-adjust:100%}
-body{margin:0;background:var(--page);color:var(--ink);font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,"Noto Sans","DejaVu Sans",sans-serif}
-main,header,footer{max-width:1080px;margin:0 auto;padding:0 20px}
-header{padding-top:36px}
-h1{font-size:1.9rem;line-height:1.2;margin:0 0 .4em}
-h2{font-size:1.3rem;margin:2.2em 0 .5em;padding-top:.4em;border-top:1px solid var(--line)}
-h3{font-size:1.02rem;margin:1em 0 .2em;overflow-wrap:anywhere}
-.case h3{margin:.2em 0}
-p{margin:.4em 0 .8em;max-width:46em}
-.lead{font-size:1.08rem}
-.soft,figcaption,.note,footer{color:var(--soft);font-size:.9rem}
-nav{display:flex;flex-wrap:wrap;gap:.2em 1.1em;margin:1em 0 0}
-a{color:var(--accent)}
-nav a{padding:.35em 0}
-.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(150px,1fr));gap:12px;margin:1.2em 0}
-.tile,.case,figure{background:var(--card);border:1px solid var(--line);border-radius:10px}
-.tile{padding:12px 14px}
-.tile b{display:block;font-size:1.75rem;line-height:1.2;font-variant-numeric:tabular-nums}
-.tile span{color:var(--soft);font-size:.9rem}
-.frame{overflow:auto;border:1px solid var(--line);border-radius:10px;background:var(--card);margin:.6em 0 1em}
-.frame.tall{max-height:440px}
-table{border-collapse:collapse;width:100%;font-size:.93rem}
-th,td{text-align:left;padding:.42em .8em;border-bottom:1px solid var(--line);vertical-align:top}
-td{overflow-wrap:break-word;max-width:24em}
-tbody tr:last-child td{border-bottom:0}
-th{position:sticky;top:0;background:var(--card);color:var(--soft);font-weight:600;white-space:nowrap}
-.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
-td b{color:var(--accent)}
-figure{margin:0;padding:10px 12px;overflow:hidden}
-figure img{display:block;max-width:100%;height:auto;margin:0 auto}
-figure .wide{overflow-x:auto}
-figure .wide img{min-width:min(560px,160vw)}
-figcaption{margin-top:.5em}
-.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,440px),1fr));gap:16px;align-items:start}
-.cases{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,300px),1fr));gap:16px}
-.case{padding:12px 14px;break-inside:avoid}
-.pair{display:grid;grid-template-columns:1fr 1fr;gap:6px}
-.pair img{width:100%;aspect-ratio:1;object-fit:cover;border-radius:6px;display:block}
-.tags{margin:.7em 0 .2em}
-.tag{border:1px solid var(--line);border-radius:99px;padding:.1em .65em;font-size:.8rem;color:var(--soft)}
-.tag.right{color:var(--good);border-color:currentColor}
-.tag.wrong{color:var(--bad);border-color:currentColor}
-.truth{margin:0 0 .4em;color:var(--bad)}
-.bars{list-style:none;margin:.6em 0 0;padding:0;font-size:.87rem}
-.bars li{display:grid;grid-template-columns:minmax(0,11em) 1fr 2.8em;gap:.6em;align-items:center;margin:.25em 0}
-.bars li>span:first-child{overflow-wrap:anywhere;line-height:1.25}
-.bar{background:var(--line);height:.55em;border-radius:9px;overflow:hidden}
-.bar i{display:block;height:100%;background:var(--accent);print-color-adjust:exact;-webkit-print-color-adjust:exact}
-.bar.minus i{background:var(--bad)}
-td.strip{max-width:none}
-.strip img{display:block;height:clamp(52px,6vw,76px);width:auto;max-width:none}
-pre{background:var(--card);border:1px solid var(--line);border-radius:10px;padding:12px 14px;overflow:auto;font-size:.82rem;line-height:1.45}
-footer{padding:2em 20px 3em}
-@media (max-width:640px){
-  body{font-size:15.5px} h1{font-size:1.5rem} main,header,footer{padding-left:14px;padding-right:14px}
-  th,td{padding:.38em .55em} .tile b{font-size:1.45rem} .tiles{grid-template-columns:1fr 1fr}}
-@media print{
-  body{font-size:10.5pt;background:#fff} main,header,footer{max-width:none;padding-left:0;padding-right:0} nav{display:none} footer{padding:6px 0 0}
-  .frame,.frame.tall,pre{max-height:none;overflow:visible} pre{white-space:pre-wrap;overflow-wrap:anywhere}
-  h2,h3,h2+.soft{break-after:avoid} tr,figure,.tile{break-inside:avoid} thead{display:table-header-group} th{position:static}
-  .cases{grid-template-columns:repeat(3,1fr)} .charts{grid-template-columns:1fr 1fr} .bars li{grid-template-columns:minmax(0,7em) 1fr 2.6em}}
-"""
+_STYLE = files("niwt_nb.runs").joinpath("report.css").read_text(encoding="utf-8")
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'">

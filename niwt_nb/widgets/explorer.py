@@ -11,6 +11,7 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from importlib.resources import files
 from typing import Any
 
 import ipywidgets as widgets
@@ -33,51 +34,7 @@ def _under_test() -> bool:  # whether errors must not only be shown but raised
     return os.environ.get("IN_TEST", "0") not in ("", "0")
 
 # %% ../../nbs/08_widgets/01_explorer.ipynb #58337f33
-_STYLE = """<style>
-.niwt{container-type:inline-size;width:100%;background:#fff;color:#222;border:1px solid #d9dde2;border-radius:8px;
-padding:14px 16px 10px;max-width:940px;box-sizing:border-box;overflow:visible;
---jp-widgets-color:#222;--jp-widgets-label-color:#222;--jp-widgets-input-color:#222;--jp-widgets-input-background-color:#fff;
---jp-widgets-input-border-color:#8a9099;--jp-ui-font-color1:#222;--jp-ui-font-color0:#000;--jp-layout-color2:#eef1f4;--jp-layout-color3:#dbe1e7}
-.niwt .widget-html,.niwt .widget-html-content{height:auto;line-height:1.4;margin:0;overflow:visible;white-space:normal}
-.niwt h3{font-size:18px;font-weight:650;margin:0 0 2px;color:#111}.niwt p{margin:0;font-size:13px;color:#444}
-.niwt .widget-label{color:#222;overflow:visible;text-overflow:clip}
-.niwt .niwt-controls{gap:4px 14px;margin:10px 0 12px;padding:8px 10px;background:#f5f7f9;border-radius:6px;overflow:visible}
-.niwt .niwt-body{gap:14px 18px;align-items:flex-start;overflow:visible}
-.niwt .niwt-panel{flex:0 1 auto;margin:0;object-fit:contain;object-position:left top}
-.niwt .niwt-say{font-size:14px}.niwt .niwt-say b{color:#111}.niwt .niwt-say big{font-size:22px;font-weight:650;color:#111}
-.niwt .niwt-text{font-size:15px;line-height:1.5;max-width:760px}
-.niwt .niwt-sub{font-size:13px;font-weight:650;color:#111;margin:6px 0 4px}
-.niwt .niwt-rows{gap:0;overflow:visible;align-items:flex-start}
-.niwt .niwt-rows .widget-toggle-button{width:38px;height:26px;line-height:24px;margin:2px 4px 2px 0;padding:0;font-size:11px;
-border:1px solid #8a9099;border-radius:4px}
-.niwt .niwt-rows .widget-toggle-button.mod-active{background:#222;color:#fff}
-.niwt .niwt-names .widget-toggle-buttons,.niwt .niwt-names{margin:0;overflow:visible}.niwt .niwt-names{padding-top:2px}
-.niwt .niwt-names .jupyter-button{display:block;width:180px;height:26px;line-height:24px;margin:0 0 4px;padding:0 8px;text-align:left;
-overflow:hidden;text-overflow:ellipsis;border:1px solid #d9dde2;border-radius:4px;font-size:12px}
-.niwt .niwt-names .jupyter-button.mod-active{background:#0072B2;color:#fff;border-color:#0072B2}
-.niwt button:focus-visible,.niwt input:focus-visible,.niwt select:focus-visible,.niwt .noUi-handle:focus-visible{outline:3px solid #E69F00;outline-offset:1px}
-.niwt .niwt-status{min-height:20px;font-size:12.5px;color:#555}.niwt .niwt-busy{color:#7a4b00}
-.niwt .niwt-error{color:#8a2b00;background:#fff3ec;border-left:4px solid #D55E00;padding:6px 10px;font-size:13.5px}
-.niwt .niwt-alt{position:absolute!important;width:1px!important;height:1px!important;margin:0!important;overflow:hidden!important;
-clip-path:inset(50%)}
-.niwt .widget-upload{font-size:0}.niwt .widget-upload i{font-size:13px}.niwt .widget-upload::after{content:"Upload";font-size:13px}
-.niwt .niwt-cards{display:flex;flex-wrap:wrap;gap:8px;margin:0 0 6px}.niwt .niwt-card{background:#f5f7f9;border-radius:6px;padding:6px 12px;min-width:74px}
-.niwt .niwt-card b{display:block;font-size:20px;color:#111}.niwt .niwt-card span{font-size:12px;color:#555}
-.niwt table{border-collapse:collapse;font-size:13px}.niwt td{padding:2px 10px 2px 0}
-@container (max-width:720px){.niwt-side{width:100%!important;flex-flow:row wrap!important;gap:8px 18px}}
-.niwt .niwt-stack>.jupyter-widgets{flex-direction:column;align-items:stretch;height:auto;width:auto;margin:0}
-.niwt .niwt-stack .widget-label{text-align:left;width:auto;line-height:18px;height:18px;font-size:12.5px}
-.niwt .niwt-stack select{flex:0 0 28px;width:100%;min-width:0}
-.niwt .niwt-stack{gap:4px 12px;margin:8px 0 6px}
-.niwt .niwt-rows{overflow-x:auto;max-width:100%;padding:3px}.niwt .niwt-rows>.jupyter-widgets{flex:none}
-.niwt .niwt-rows .niwt-panel{max-width:none!important}
-.niwt .niwt-scroll{overflow-x:auto!important}.niwt .niwt-scroll .niwt-panel{max-width:none!important;min-width:620px}
-@container (max-width:520px){.niwt-names .jupyter-button{width:112px!important;padding:0 5px!important}
-.niwt-rows .niwt-panel{width:min(220px,calc(100cqw - 168px))!important;height:300px!important;object-fit:fill!important}
-.niwt-controls .widget-slider,.widget-slider{flex-wrap:wrap;height:auto!important}.widget-slider>.widget-label{width:100%!important;text-align:left}}
-@container (max-width:840px){.niwt-scroll .niwt-panel{width:100%!important}}
-.niwt-mode{margin:0 0 6px}.niwt-mode .jupyter-button.mod-active{background:#0072B2;color:#fff}
-</style>"""
+_STYLE = "<style>\n" + files("niwt_nb.widgets").joinpath("explorer.css").read_text(encoding="utf-8") + "</style>"
 
 # %% ../../nbs/08_widgets/01_explorer.ipynb #ed6a7841
 def _escaped(

@@ -162,6 +162,33 @@ def _used_features(
     out[used] = extract_features(network, data, used, backbone.preprocess)
     return out
 
+# %% ../../nbs/08_widgets/00_session.ipynb #d9bae6e6
+@lru_cache(2)
+def _field_guide_session(
+    knowledge: str | None,  # which domain knowledge
+) -> Session:  # the same for all widgets of a program
+    "The field guide with the shipped network, every image of it."
+    return open_session(field_guide(), load_backbone(), knowledge=knowledge, per_class=None)
+
+# %% ../../nbs/08_widgets/00_session.ipynb #7de97fc0
+@in_own_modes
+def _session_at(
+    session: Session,  # at any layer
+    layer: str | None,  # None: where it is
+) -> Session:  # the same data, features and settings, importance read at `layer`
+    "The session at another layer, fitted once and kept; raises `NiwtError` for a layer that cannot be cut."
+    if layer in (None, session.layer):
+        return session
+    if session.network is None:
+        raise NiwtError(f"a session on features has the one layer 'features', got {layer!r}")
+    session.layers[session.layer] = session
+    if layer not in session.layers:
+        settings = {"layer": layer, "calibrate": session.model.settings_}
+        model = NIWT(**{**session.model.get_params(deep=False), **settings})
+        model.fit(session.data, features=session.given)
+        session.layers[str(layer)] = Session(session.data, model, session.given, session.layers)
+    return session.layers[str(layer)]
+
 # %% ../../nbs/08_widgets/00_session.ipynb #1a781688
 @in_own_modes
 def open_session(
@@ -191,33 +218,6 @@ def open_session(
     if network is not None and features is None:
         given = _used_features(data, network)  # type: ignore[arg-type]
     return Session(data, NIWT(network, layer, knowledge).fit(data, features=given), given)
-
-# %% ../../nbs/08_widgets/00_session.ipynb #d9bae6e6
-@lru_cache(2)
-def _field_guide_session(
-    knowledge: str | None,  # which domain knowledge
-) -> Session:  # the same for all widgets of a program
-    "The field guide with the shipped network, every image of it."
-    return open_session(field_guide(), load_backbone(), knowledge=knowledge, per_class=None)
-
-# %% ../../nbs/08_widgets/00_session.ipynb #7de97fc0
-@in_own_modes
-def _session_at(
-    session: Session,  # at any layer
-    layer: str | None,  # None: where it is
-) -> Session:  # the same data, features and settings, importance read at `layer`
-    "The session at another layer, fitted once and kept; raises `NiwtError` for a layer that cannot be cut."
-    if layer in (None, session.layer):
-        return session
-    if session.network is None:
-        raise NiwtError(f"a session on features has the one layer 'features', got {layer!r}")
-    session.layers[session.layer] = session
-    if layer not in session.layers:
-        settings = {"layer": layer, "calibrate": session.model.settings_}
-        model = NIWT(**{**session.model.get_params(deep=False), **settings})
-        model.fit(session.data, features=session.given)
-        session.layers[str(layer)] = Session(session.data, model, session.given, session.layers)
-    return session.layers[str(layer)]
 
 # %% ../../nbs/08_widgets/00_session.ipynb #1027307d
 @in_own_modes
