@@ -156,6 +156,8 @@ class RunConfig:
             raise NiwtError(f"pixels is {self.pixels}, but the field guide's network takes drawings of image_size; set that")
         if self.head and self.model == "fieldguide":
             raise NiwtError(f"head is {self.head!r}, but the field guide's network ends with its head; leave it out, or set model")
+        if self.head and self.train == "network" and not self.guided:
+            raise NiwtError("train = 'network' without guided learns from what the network gives last, not from its head; set guided, or train = 'tune'")
         if self.tune_from and self.train != "tail" and self.compare != "all":
             raise NiwtError("tune_from is for train = 'tail' and compare = 'all'; set one of them, or leave it out")
         if len(set(self.knowledge)) < len(self.knowledge):
