@@ -201,15 +201,20 @@ def _what_next(
     folder: Path,  # of a finished run of the field guide
 ) -> str:  # lines of text
     "Leave a picture of an unseen species in a run's folder, and say which commands can be tried on it."
+    from niwt_nb.fieldguide.world import draw_species
     from niwt_nb.runs.config import read_config
     from niwt_nb.runs.steps import load_data
 
     data = load_data(read_config(folder / "config.toml"))
-    photo = folder / "bird.png"
+    photo, heron = folder / "bird.png", folder / "heron.png"
     data.images[int(data.test_unseen[0])].save(photo)
-    heron = '"Red heron" --sentence "A bird with red striped wings, an orange belly and a white crest."'
-    lines = [f"predict {folder} {photo} --top 3", f"explain {folder} {photo} --out {folder / 'why.html'}", f"add {folder} {heron}",
-             f"export {folder} --out {folder / 'shipped'}", f"predict {folder / 'shipped'} {photo}"]  # fmt: skip
+    words = "A bird with red striped wings, an orange belly and a white crest."
+    draw_species(words, 1)[0][0].save(heron)
+    lines = [
+        f"predict {folder} {photo} --top 3", f"explain {folder} {photo} --out {folder / 'why.html'}",
+        f'add {folder} "Red heron" --sentence "{words}"', f"predict {folder} {heron} --top 3",
+        f"export {folder} --out {folder / 'shipped'}", f"predict {folder / 'shipped'} {heron}",
+    ]  # fmt: skip
     return "\n".join(["", f"{photo} shows a species that the network never saw. Try:", *(f"  niwt {line}" for line in lines)])
 
 # %% ../nbs/11_cli.ipynb #7df2ceb6

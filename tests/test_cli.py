@@ -51,11 +51,11 @@ def test_help_teaches_and_does_not_wait_for_torch():
     code = "import sys; from niwt_nb.cli import app\ntry: app(['--help'])\nfinally: print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env=ENV)
     assert done.stdout.strip().endswith("False"), "niwt --help loads torch"
-    for word in ("niwt demo", "harmonic mean", "run", "report", "bench", "data"):
+    for word in ("niwt demo", "harmonic mean", "run", "report", "predict", "explain", "add", "export", "data"):
         assert word in done.stdout
 
 
-@pytest.mark.parametrize("command", ["demo", "run", "report", "bench", "data check"])
+@pytest.mark.parametrize("command", ["demo", "run", "report", "predict", "explain", "add", "export", "data check"])
 def test_every_command_explains_itself(command, niwt):
     done = niwt(*command.split(), "--help")
     assert done.returncode == 0
@@ -81,7 +81,6 @@ def test_nothing_asked_shows_the_help(niwt):
         (["demo", "--set", "epochs=0"], "epochs is 0"),
         (["demo", "--set", "layer=stage9", *TINY], "unknown layer 'stage9'"),
         (["report", "/no/such/run"], "holds no finished run"),
-        (["bench", "dmo"], "unknown benchmark 'dmo'; nearest: 'demo'"),
     ],
 )
 def test_a_mistake_is_one_line_on_stderr_and_exit_code_2(arguments, words, niwt):

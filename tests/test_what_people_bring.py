@@ -1,5 +1,6 @@
 """What people bring, from the outside: every remedy that a message names is carried out in the place where the message appears."""
 
+import html
 import os
 import re
 import shutil
@@ -30,6 +31,17 @@ def preprocess(image):
     import numpy as np
     pixels = np.asarray(image.resize((24, 24)), np.float32).transpose(2, 0, 1) / 255
     return {"pixel_values": pixels[None]}
+
+def ended():
+    whole = load()
+    return Ended(whole[:-1], whole[-1])
+
+class Ended(nn.Module):
+    def __init__(self, body, fc):
+        super().__init__()
+        self.body, self.fc = body, fc
+    def forward(self, x):
+        return torch.softmax(self.fc(self.body(x)), 1)
 
 def broken():
     return {}["weights"]
@@ -167,3 +179,15 @@ def test_pandas_frames_are_aligned_by_name(shelf):
     for given in (frame.iloc[::-1], frame.iloc[::-1].reset_index(), DomainKnowledge("attributes", frame.iloc[::-1], ("y", "x"))):
         known = replace(data, knowledge={"attributes": given}).get_knowledge()
         assert known.select(["x", "y"]).values.equal(data.get_knowledge().select(["x", "y"]).values)
+
+
+def test_a_network_that_goes_on_after_its_scores_names_its_head(shelf):
+    code, _, err = niwt(*run_words(shelf, "--set", "unseen=F", model="ended"))
+    assert code == 2 and (remedy := re.search(r"in a run (--set \S+)\)", err)), err
+    code, _, err = niwt(*run_words(shelf, "--set", "unseen=F", "--set", "head=fx", model="ended"))
+    assert code == 2 and "nearest: 'fc'" in err
+    code, out, err = niwt(*run_words(shelf, "--set", "unseen=F", *remedy[1].split(), model="ended"))
+    assert code == 0 and "NIWT" in out, err
+    assert "what follows the head 'fc' is left out: softmax()" in html.unescape((shelf / "out" / "report.html").read_text())
+    code, out, err = niwt("predict", shelf / "out", shelf / "own" / "A" / "0.png")
+    assert code == 0, err

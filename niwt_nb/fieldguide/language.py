@@ -331,6 +331,8 @@ def describe(
 class _DescriptionReader:
     "Reads sentences about drawn birds for a table whose columns are `ATTRIBUTE_NAMES`."
 
+    kept_as = "field guide"
+
     names = ATTRIBUTE_NAMES
 
     def read(

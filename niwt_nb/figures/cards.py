@@ -46,7 +46,7 @@ def explanation_card(
     text, small = plain(sentence, (width - 40) // 9), plain(note, (width - 40) // 8)
     lines, more = (text.count("\n") + 1 if sentence else 0), (small.count("\n") + 1 if note else 0)
     top = 45 if title else 10
-    below = top + 45 + (max(tall, bars) if beside else tall + bars + 30) + 58
+    below = top + 45 + (max(tall, bars) if beside else tall + bars + 30) + (76 if "open" in set(attributes.get("verdict", ())) else 58)
     fig = new_figure(width, below + 22 * lines + 20 * more + 15, arrange=False)
     h = fig.get_figheight() * 100
     for i, (label, picture) in enumerate(pictures):
@@ -56,8 +56,8 @@ def explanation_card(
     call = rows["verdict"] if "verdict" in rows else pd.Series("for", rows.index)
     against, faint = call.eq("against"), call.eq("open").tolist()
     values = rows["strength"].where(~against, -rows["strength"].abs())
-    legend = "against   |   for" + ("   (outlined: open)" if any(faint) else "")
-    signed_bars(ax, names, values, legend if against.any() else legend.removeprefix("against   |   "), wrap=wrap, faint=faint)
+    legend = ("against   |   for" if against.any() else "for") + ("\noutlined: open" if any(faint) else "")  # two lines: the axis is narrow
+    signed_bars(ax, names, values, legend, wrap=wrap, faint=faint)
     fig.text(20 / width, 1 - 12 / h, plain(title, (width - 40) // 11, 1), va="top", fontsize=14, fontweight="bold", color=COLOURS["ink"])
     fig.text(20 / width, 1 - below / h, text, va="top", fontsize=12, color=COLOURS["ink"], linespacing=1.3)
     fig.text(20 / width, 1 - (below + 22 * lines + 4) / h, small, va="top", fontsize=10, color="#555555", linespacing=1.3)

@@ -26,6 +26,8 @@ from ..explain.words import explain_batch
 from .canvas import figure_png
 from .cards import explanation_card
 from ..method.niwt import NIWT, picture_batches, picture_names
+from ..network.cut import evaluating
+from ..network.modes import in_own_modes
 
 # %% ../../nbs/07_figures/04_explanation.ipynb #d5cfeb8c
 def _words_of(
@@ -99,23 +101,20 @@ class Explanation:
         "The card, for notebooks."
         return figure_png(self.figure)
 
-# %% ../../nbs/07_figures/04_explanation.ipynb #83a15592
-def explain_picture(
+# %% ../../nbs/07_figures/04_explanation.ipynb #9fa956d2
+def _explained(
     model: NIWT,  # fitted, with a network
-    image: Any,  # one picture: a PIL image, a file, or a preprocessed tensor (3, H, W)
-    target: str | None = None,  # the class to explain; None: the predicted one
-    against: str | None = None,  # the class to tell it from; None: the runner-up
-) -> Explanation:  # shows itself in a notebook
-    "Why this class and not that one; raises `NiwtError` for an unknown class, two equal ones, or more than one picture."
-    if len(picture_names(image)) != 1:
-        raise NiwtError(f"explain takes one picture at a time, got {len(picture_names(image))}")
+    x: Tensor,  # (1, 3, H, W) one preprocessed picture
+    target: str | None,  # see `explain_picture`
+    against: str | None,  # see `explain_picture`
+) -> Explanation:  # of that picture
+    "`explain_picture` for a picture that has been read; raises `NiwtError` for an unknown class or two equal ones."
     names = [str(n) for n in model.classes_]
     for name in (target, against):
         if name is not None:
             check_name(name, names, "class")
     explainer = _explainer_of(model)
-    (x,) = picture_batches(image, model.preprocess_)
-    scores = model.scores_of(model.network_.features(x).detach())[0]
+    scores = model.decision_function(x)[0]
     row = int(scores.argmax()) if target is None else names.index(target)
     others = scores.index_fill(0, torch.tensor([row]), -torch.inf)
     other = int(others.argmax()) if against is None else names.index(against)
@@ -127,3 +126,20 @@ def explain_picture(
     where, difference = fine_map(explainer.network, x, row)[0], to_size(told.difference, told.size)[0]
     return Explanation(names[row], names[other], float(told.probability[0, 0]), said, trust(table), table, where.detach(), difference,
                        as_seen(x[0], model.preprocess_))  # fmt: skip
+
+# %% ../../nbs/07_figures/04_explanation.ipynb #83a15592
+@in_own_modes
+def explain_picture(
+    model: NIWT,  # fitted, with a network
+    image: Any,  # one picture: a PIL image, a file, or a preprocessed tensor (3, H, W)
+    target: str | None = None,  # the class to explain; None: the predicted one
+    against: str | None = None,  # the class to tell it from; None: the runner-up
+) -> Explanation:  # shows itself in a notebook
+    "Why this class and not that one; raises `NiwtError` for an unknown class, two equal ones, or more than one picture."
+    if len(picture_names(image)) != 1:
+        raise NiwtError(f"explain takes one picture at a time, got {len(picture_names(image))}")
+    with evaluating(None):
+        _explainer_of(model)  # or there is no network to ask
+    (x,) = picture_batches(image, model.preprocess_)
+    with evaluating(model.network_.model):  # no class comes or goes meanwhile
+        return _explained(model, x, target, against)

@@ -279,7 +279,7 @@ def _topped(
     top: nn.Module,  # features -> scores
 ) -> nn.Module:  # the model, all but the last layer shared with `network`
     "A network with any module in place of its last layer."
-    model = with_head(network, nn.Linear(network.head.in_features, 1)).model  # new on the path to the head
+    model = with_head(network, linear_of(torch.zeros(1, network.head.in_features))).model  # new on the path to the head
     above, _, name = network.head_name.rpartition(".")
     model.get_submodule(above)._modules[name] = top
     return model
@@ -292,7 +292,7 @@ def _scaled_network(
     example: Tensor,  # (2, 3, H, W) preprocessed images
 ) -> CutNetwork:  # cut at the same layer; its tail ends with `scale`
     "Put a module between features and head; everything but the last layer is shared with `network`."
-    return cut(_topped(network, nn.Sequential(scale, head)), network.layer, example)
+    return cut(_topped(network, nn.Sequential(scale, head)), network.layer, example, f"{network.head_name}.1")
 
 # %% ../../nbs/04_method/11_choice.ipynb #33f436b7
 def _own_head(
@@ -357,7 +357,7 @@ class Probe:
         self.features = self.scale(raw)
         self.measured = self.network
         if self.raw is not None and isinstance(self.scale, _FeatureScale):
-            head = nn.Linear(raw.shape[1], len(self.data.seen)) if self.own is None else self.own
+            head = linear_of(raw.new_zeros(len(self.data.seen), raw.shape[1])) if self.own is None else self.own
             example, plain = self.pictures(self.data.train[:2]), _FeatureScale(self.scale.mean, self.scale.scale, unit=False)
             self.network = _scaled_network(self.raw, self.scale, head, example)
             self.measured = _scaled_network(self.raw, plain, head, example)
@@ -393,7 +393,7 @@ class Probe:
         if "jacobian" not in self.kept:
             if self.measured is None:
                 eye = torch.eye(self.features.shape[1])
-                tail = _tail_hash(feature_network(nn.Linear(len(eye), 1)))
+                tail = _tail_hash(feature_network(linear_of(eye[:1])))
                 self.kept["jacobian"] = PooledJacobian(eye[None], eye, 1, "identity", "features", tail)
             else:
                 self.kept["jacobian"] = pooled_jacobian(self.measured, self.some_pictures(), each=False, quiet=self.quiet)

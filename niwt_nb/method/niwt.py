@@ -45,6 +45,7 @@ from ..network.backbones import Backbone, ImageTransform, load_backbone
 from ..network.cut import evaluating
 from ..network.export import about_text, as_image_transform, export_model, export_onnx
 from ..network.head import extend, rows_of, with_head
+from ..network.modes import in_own_modes
 
 # %% ../../nbs/04_method/12_niwt.ipynb #48eaa583
 def _one_picture(
@@ -346,6 +347,7 @@ class NIWT(BaseEstimator):
         "The paper's own procedure: cosine map, Adam on the importance of single images, nothing calibrated."
         return cls(backbone, layer, knowledge, map="cosine", solver="reference", calibrate=False, seed=seed)
 
+    @in_own_modes
     def fit(self, data: Any, labels: Any = None, knowledge: Any = None, *, classes: Sequence[str] | None = None, features: Tensor | None = None) -> "NIWT":
         "Learn from the seen classes of `data`, a `ZeroShotData`, or from images, labels and knowledge, see `_as_data`."
         data = self.data_ = _as_data(data, labels, knowledge, classes)
@@ -376,46 +378,59 @@ class NIWT(BaseEstimator):
         self.scale_, self.evidence_ = probe.scale, _evidence_of(probe)
         return _renew(self)
 
+    @in_own_modes
     def predict(self, images: Any, among: str = "all", top: int | None = None) -> list[Any]:
         "Names of pictures; with `top`, lists of so many (name, score). `among`: \"all\", \"seen\" or \"unseen\" classes."
-        return _name_pictures(self, self.decision_function(images), among, top)
+        check_is_fitted(self, "blocks_")
+        features = _look_at(self, images)
+        with evaluating(None):  # no class comes or goes between scores and names
+            return _name_pictures(self, self.scores_of(features), among, top)
 
+    @in_own_modes
     def decision_function(self, images: Any) -> Tensor:
         "Calibrated scores (n, C) of pictures, columns as in `classes_`; see `picture_names` for what is taken."
         check_is_fitted(self, "blocks_")
         return self.scores_of(_look_at(self, images))
 
+    @in_own_modes
     def scores_of(self, features: Tensor) -> Tensor:
         "Calibrated scores (n, C) of features (n, D) as the head reads them, block by block."
         with torch.no_grad():
             found = [nn.functional.linear(features, b.weight, b.bias)[:, b.alive] for b in self.blocks_]
         return torch.cat(found, 1)
 
+    @in_own_modes
     def score(self, data: ZeroShotData, features: Tensor | None = None) -> GZSL:  # type: ignore[override]
         "Generalized zero-shot accuracies T1, U, S, H on the test images of `data`, calibrated."
         return score_data(self, data, features)
 
+    @in_own_modes
     def add_class(self, name: str, knowledge: Any) -> _Added:
         "Add a class from a sentence, several, {attribute: value} or a row; all other scores stay the same to the last bit."
         return _add_class(self, name, knowledge)
 
+    @in_own_modes
     def remove_class(self, name: str) -> "NIWT":
         "Take a class out; all other scores stay the same to the last bit."
         return _remove_class(self, name)
 
+    @in_own_modes
     def explain(self, image: Any, target: str | None = None, against: str | None = None) -> Any:
         "Where the network looked, which words it used and how far to trust them, see `explanation.explain_picture`."
         return import_object("niwt_nb.figures.explanation:explain_picture")(self, image, target, against)
 
+    @in_own_modes
     def save(self, folder: str | os.PathLike) -> Path:
         "Write tensors and JSON into a folder that `NIWT.load` reads, see `_save_model`."
         return _save_model(self, folder)
 
     @classmethod
+    @in_own_modes
     def load(cls, folder: str | os.PathLike, backbone: Any = None) -> "NIWT":
         "Read what `save` wrote; `backbone` is needed where the network was an object of the program's own."
         return _load_model(cls, folder, backbone)
 
+    @in_own_modes
     def export(self, folder: str | os.PathLike, format: str = "torch") -> Path:
         "Ship the classifier as plain PyTorch (\"torch\") or ONNX (\"onnx\"), with its preprocessing; neither needs niwt_nb."
         return _export_classifier(self, folder, format)
@@ -458,9 +473,9 @@ def _look_at(
             raise NiwtError(f"this model has no network: give features (n, {wanted}), got shape {tuple(x.shape)}")
         return model.scale_(x)
     found = []
-    with torch.no_grad(), evaluating(model.raw_):
-        for x in picture_batches(images, model.preprocess_, quiet=model.quiet):
-            views = [x, x.flip(3)][: 2 if model.mirrored_ else 1]
+    for x in picture_batches(images, model.preprocess_, quiet=model.quiet):
+        views = [x, x.flip(3)][: 2 if model.mirrored_ else 1]
+        with torch.no_grad(), evaluating(model.raw_):
             seen = [model.raw_.features(v.contiguous(memory_format=torch.channels_last)).float() for v in views]
             found.append(torch.stack(seen).mean(0))
     return model.scale_(torch.cat(found))
@@ -551,12 +566,13 @@ def _add_class(
     scaled, known = model.scaler_.transform(row[None]), model.writer_.seen.knowledge
     taught = _taught_share(known, scaled[0])
     if taught < 0.1:
-        warnings.warn(f"{1 - taught:.0%} of the description of {name!r} is nothing that a seen class taught; its classifier is a guess", stacklevel=3)
+        warnings.warn(f"{1 - taught:.0%} of the description of {name!r} is nothing that a seen class taught; its classifier is a guess", stacklevel=4)
     weight, bias = model.writer_.rows(scaled)
-    model.blocks_ = [*model.blocks_, _Block((name,), weight.detach(), bias.detach())]
-    model.added_ = {**model.added_, name: row}
+    with evaluating(None):  # nobody predicts between the row and its name
+        model.blocks_ = [*model.blocks_, _Block((name,), weight.detach(), bias.detach())]
+        model.added_ = {**model.added_, name: row}
+        _renew(model)
     near = nn.functional.cosine_similarity(known, scaled).topk(min(3, len(known))).indices
-    _renew(model)
     return _Added(name, model.expected_, tuple(model.seen_[i] for i in near.tolist()), taught)
 
 # %% ../../nbs/04_method/12_niwt.ipynb #ebf95519
@@ -569,9 +585,10 @@ def _remove_class(
     check_name(name, [str(n) for n in model.classes_], "class")
     if len(model.classes_) == 1:
         raise NiwtError(f"{name!r} is the last class; a classifier needs at least one")
-    model.blocks_ = [replace(b, names=tuple("" if n == name else n for n in b.names)) for b in model.blocks_]
-    model.added_ = {k: v for k, v in model.added_.items() if k != name}
-    return _renew(model)
+    with evaluating(None):
+        model.blocks_ = [replace(b, names=tuple("" if n == name else n for n in b.names)) for b in model.blocks_]
+        model.added_ = {k: v for k, v in model.added_.items() if k != name}
+        return _renew(model)
 
 # %% ../../nbs/04_method/12_niwt.ipynb #5506d4aa
 FILE, _ABOUT_FILE, _FORMAT = "niwt.safetensors", "niwt.json", 1
@@ -608,7 +625,7 @@ def _backbone_record(
     own = _body_state(backbone.model, name)
     record = {"name": backbone.name, "layer": layer, "head": name, "hash": content_hash(own)}
     try:
-        again = load_backbone(backbone.name)
+        again = load_backbone(backbone.name, head=name)
         same = content_hash(_body_state(again.model, name)) == record["hash"]
     except NiwtError:
         same = False
@@ -660,7 +677,7 @@ def _restore_backbone(
         return None
     if given is None:
         try:
-            given = load_backbone(record["name"])
+            given = load_backbone(record["name"], head=record["head"])
         except NiwtError as e:
             raise NiwtError(f"the network {record['name']!r} cannot be made again ({e}); give it: NIWT.load(folder, backbone=Backbone(...))") from None
     backbone: Any = as_backbone(given)

@@ -183,8 +183,18 @@ def _load_weights(
 # %% ../../nbs/03_network/02_backbones.ipynb #55c1980c
 _PAPER_LAYERS = {"resnet": "layer4.0", "resnext": "layer4.0", "wide_resnet": "layer4.0", "vgg16": "features.29", "vgg16_bn": "features.42"}
 
+# %% ../../nbs/03_network/02_backbones.ipynb #9989c891
+def _name_head(
+    model: nn.Module,  # gets the attribute `default_head`, which `cut` reads
+    head: str | None,  # the name of a linear layer; None: nothing is done
+) -> None:
+    "Note which layer gives the scores; raises `NiwtError` for a layer that is not there or not linear."
+    if head is not None:
+        linear = [n for n, m in model.named_modules() if n and isinstance(m, nn.Linear)]
+        vars(model)["default_head"] = check_name(head, linear, "head (a linear layer)")
+
 # %% ../../nbs/03_network/02_backbones.ipynb #d1b39ed5
-def _load_torchvision(name: str, weights: str | os.PathLike | None) -> Backbone:
+def _load_torchvision(name: str, weights: str | os.PathLike | None, head: str | None = None) -> Backbone:
     "A torchvision classifier by name."
     models = import_torchvision().models
     check_name(name, ["fieldguide", *models.list_models(module=models)], "network")
@@ -198,6 +208,7 @@ def _load_torchvision(name: str, weights: str | os.PathLike | None) -> Backbone:
         raise NiwtError(f"cannot download the weights {known} ({type(e).__name__}: {e}); give a file of weights instead") from e
     if weights is not None and known is None:
         _load_weights(model, weights)
+    _name_head(model, head)
     transform = (known or choices.DEFAULT).transforms()
     size = transform.crop_size[0]
     layer = next((v for k, v in _PAPER_LAYERS.items() if re.fullmatch(k + r"[\d_x]*d?|" + k, name)), None)
@@ -215,7 +226,7 @@ class _Preprocess:
         return transformed(self.transform, image)
 
 # %% ../../nbs/03_network/02_backbones.ipynb #c143c9d6
-def _load_function(spec: str, weights: str | os.PathLike | None) -> Backbone:
+def _load_function(spec: str, weights: str | os.PathLike | None, head: str | None = None) -> Backbone:
     "What a function of the reader's own returns: a model, or a model and its preprocessing."
     import_torchvision()  # such a file may import it, which needs help on some installs
     function = import_object(spec)
@@ -233,6 +244,7 @@ def _load_function(spec: str, weights: str | os.PathLike | None) -> Backbone:
     preprocess = preprocess if isinstance(preprocess, ImageTransform) else _Preprocess(preprocess)
     if weights is not None:
         _load_weights(model, weights)
+    _name_head(model, head)
     example = torch.stack([preprocess(Image.new("RGB", (256, 256), c)) for c in ("gray", "black")])
     with user_code(f"the model of {spec!r} failed on a picture of shape {tuple(example.shape[1:])}"):
         return Backbone(model.eval(), preprocess, choose_layer(model, example), spec)
@@ -242,12 +254,15 @@ def load_backbone(
     spec: str = "fieldguide",  # "fieldguide" (comes with the package), a torchvision name, "module:function" or "path/to/file.py:function"
     weights: str | os.PathLike | None = None,  # a file; for torchvision also "DEFAULT" (downloads); None: random, or what the function loads
     seed: int = 0,  # of random weights
+    head: str | None = None,  # the nn.Linear whose output are the scores, where something follows it; None: `default_head` of the model, or its last step
 ) -> Backbone:  # the model in evaluation mode, its preprocessing and the layer to read
     """A network by name. Raises `NiwtError` for an unknown name, a file that is not its weights, or a function that returns no module.
 
     A function may return a model, or a model and its preprocessing; otherwise the name `preprocess` beside the function is used, or ImageNet's.
     """
     if spec == "fieldguide":
-        return import_object("niwt_nb.fieldguide.network:field_guide_backbone")(weights)
+        backbone = import_object("niwt_nb.fieldguide.network:field_guide_backbone")(weights)
+        _name_head(backbone.model, head)
+        return backbone
     with seeded_in_turn(seed):
-        return _load_function(spec, weights) if ":" in spec else _load_torchvision(spec, weights)
+        return _load_function(spec, weights, head) if ":" in spec else _load_torchvision(spec, weights, head)

@@ -278,8 +278,10 @@ def _check_head(node: fx.Node, module: nn.Module | None, model: nn.Module) -> No
         why = "its scores are not linear in the features (a cosine classifier?), so importance does not tell the weights of a class"
         raise NiwtError(f"the last layer is not linear: {step} is no nn.Linear; {why}. Put an nn.Linear in its place and fit it")
     inputs = [str(n.target) for n in node.all_input_nodes if n.op == "call_module"]
-    linear = [name for name in inputs if isinstance(model.get_submodule(name), nn.Linear)]
-    remedy = f"name the layer whose output are the scores, as head={linear[0].removeprefix('model.')!r}" if linear else "the model must end in an nn.Linear"
+    linear = [name.removeprefix("model.") for name in inputs if isinstance(model.get_submodule(name), nn.Linear)]
+    remedy = "the model must end in an nn.Linear"
+    if linear:
+        remedy = f"name the layer whose output are the scores, as head={linear[0]!r} (in a run --set head={linear[0]})"
     after = f" (after {before[0]!r})" if before else ""
     raise NiwtError(
         f"the last layer is not linear: the scores come from {step}{after}; {remedy}, or put one last whose output are the scores before softmax"
@@ -589,13 +591,17 @@ def choose_layer(
         return str(model.default_layer)
     shapes = layer_names(model, example, check=False)["shape"]
     spatial = [str(n) for n, s in shapes.items() if len(s) == 3 and sorted(s)[1] > 1]
+    why = ""
     late = set(shapes.index[len(shapes) // 2 :])
     for name in sorted(spatial, key=lambda n: (n not in late, max(n.count("."), 1), -spatial.index(n))):  # the last first
-        if _can_cut(model, name, example, head):
+        try:
             network = cut(model, name, example, head)
-            if not network.how.startswith("torch.fx") or any(isinstance(m, (nn.Conv2d, nn.Linear)) for m in network.tail.modules()):
-                return name
-    raise NiwtError("no layer with a spatial output can be cut here; name one of layer_names(model) yourself")
+        except NiwtError as e:
+            why = why or str(e)
+            continue
+        if not network.how.startswith("torch.fx") or any(isinstance(m, (nn.Conv2d, nn.Linear)) for m in network.tail.modules()):
+            return name
+    raise NiwtError(why if "last layer is not linear" in why else "no layer with a spatial output can be cut here; name one of layer_names(model) yourself")
 
 # %% ../../nbs/03_network/01_cut.ipynb #e3d04b10
 @in_own_modes

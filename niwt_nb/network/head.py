@@ -144,22 +144,6 @@ def extend(
         bigger.bias.copy_(torch.cat([old_bias, bias.to(old)]))
     return bigger.requires_grad_(head.weight.requires_grad).train(head.training)
 
-# %% ../../nbs/03_network/03_head.ipynb #c4eddb60
-@in_own_modes
-def _check_head_rows(
-    head: nn.Linear,  # any head
-    rows: Sequence[int],  # row numbers
-) -> Tensor:  # the same as a tensor
-    "Row numbers of a head; raises `NiwtError` for repeated ones, or ones that it does not have."
-    if not isinstance(head, nn.Linear):
-        raise NiwtError(f"the head must be a torch.nn.Linear, got {type(head).__name__}")
-    index = torch.as_tensor(rows)
-    index = index.long() if not index.numel() else index
-    whole = index.ndim == 1 and not index.is_floating_point() and index.dtype is not torch.bool
-    if not whole or len(index.unique()) != len(index) or (len(index) and not 0 <= int(index.min()) <= int(index.max()) < head.out_features):
-        raise NiwtError(f"rows must be different numbers from 0 to {head.out_features - 1}, got {index.tolist()}")
-    return index
-
 # %% ../../nbs/03_network/03_head.ipynb #f9cbaf2a
 @in_own_modes
 def replace_classes(
@@ -180,6 +164,22 @@ def replace_classes(
         if bias is not None:
             new.bias[index] = bias.to(new.bias)
     return new
+
+# %% ../../nbs/03_network/03_head.ipynb #c4eddb60
+@in_own_modes
+def _check_head_rows(
+    head: nn.Linear,  # any head
+    rows: Sequence[int],  # row numbers
+) -> Tensor:  # the same as a tensor
+    "Row numbers of a head; raises `NiwtError` for repeated ones, or ones that it does not have."
+    if not isinstance(head, nn.Linear):
+        raise NiwtError(f"the head must be a torch.nn.Linear, got {type(head).__name__}")
+    index = torch.as_tensor(rows)
+    index = index.long() if not index.numel() else index
+    whole = index.ndim == 1 and not index.is_floating_point() and index.dtype is not torch.bool
+    if not whole or len(index.unique()) != len(index) or (len(index) and not 0 <= int(index.min()) <= int(index.max()) < head.out_features):
+        raise NiwtError(f"rows must be different numbers from 0 to {head.out_features - 1}, got {index.tolist()}")
+    return index
 
 # %% ../../nbs/03_network/03_head.ipynb #5d298c2d
 @in_own_modes

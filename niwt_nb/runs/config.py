@@ -104,6 +104,7 @@ class RunConfig:
     weights: str = setting("", "weights of a torchvision model: DEFAULT, or a local .pt or .safetensors file; empty: random")
     pixels: int = setting(0, "side of the pictures that a network other than fieldguide is given; 0: as its own preprocessing makes them")
     layer: str = setting("", "layer whose channels are the neurons; empty: the one the network recommends")
+    head: str = setting("", "the linear layer whose output are the scores, where something follows it (softmax, a temperature); empty: the last step")
     train: str = setting("auto", "network: train all of it from the start; tune: fit the last layer, then fine-tune all of it; "
                          "tail: fine-tune what lies above tune_from; head: fit only the last layer; auto: network for fieldguide, else head")
     guided: bool = setting(True, "train with a head that is made of the first kind of knowledge of the seen classes (train = network or tail)")
@@ -153,6 +154,8 @@ class RunConfig:
             raise NiwtError(f"excerpt is {list(self.excerpt)}, expected seen classes, unseen classes and images of each, all at least 1")
         if self.pixels and self.model == "fieldguide":
             raise NiwtError(f"pixels is {self.pixels}, but the field guide's network takes drawings of image_size; set that")
+        if self.head and self.model == "fieldguide":
+            raise NiwtError(f"head is {self.head!r}, but the field guide's network ends with its head; leave it out, or set model")
         if self.tune_from and self.train != "tail" and self.compare != "all":
             raise NiwtError("tune_from is for train = 'tail' and compare = 'all'; set one of them, or leave it out")
         if len(set(self.knowledge)) < len(self.knowledge):

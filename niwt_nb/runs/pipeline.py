@@ -74,8 +74,9 @@ def _describe(
         choices.append([f"solver, {name}", told["solver"]])
         choices.append([f"cosine of demanded and reached importance, {name}", f"{told['cosine']:.3f} on the images used, {told['fresh']:.3f} on other ones"])
         choices += [[f"note, {name}", text] for text in facts["notes"]]
-    neurons = next(iter(judged.values()))["model"].importance_.shape[1]
-    network = f"{config.model}, layer {ready.backbone.layer}, {neurons} neurons, {ready.how}"
+    model = next(iter(judged.values()))["model"]
+    left = "; ".join(model.raw_.how.split("; ")[1:])  # what follows the head
+    network = f"{config.model}, layer {ready.backbone.layer}, {model.importance_.shape[1]} neurons, {ready.how}" + (f"; {left}" if left else "")
     return {
         "title": f"Zero-shot learning on {data.name}",
         "summary": f"{counts}. The network learned the seen classes; for the unseen ones it got classifiers "

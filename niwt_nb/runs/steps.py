@@ -191,10 +191,10 @@ def _untrained(
 
 # %% ../../nbs/09_runs/05_steps.ipynb #e7a6c9f8
 def _load_network(
-    config: RunConfig,  # `model`, `weights`, `layer`, `pixels`, `seed`
+    config: RunConfig,  # `model`, `weights`, `layer`, `head`, `pixels`, `seed`
 ) -> tuple[CutNetwork, Callable]:  # the network, cut at its layer, and its preprocessing
     "The backbone that the settings name, cut and ready; raises `NiwtError` where it does not take pictures of `pixels`."
-    backbone = load_backbone(config.model, config.weights or None, config.seed)
+    backbone = load_backbone(config.model, config.weights or None, config.seed, config.head or None)
     transform = at_size(backbone.preprocess, config.pixels) if config.pixels else backbone.preprocess
     example = torch.stack([transform(Image.new("RGB", (256, 256), c)) for c in ("teal", "tan")])
     if config.pixels:

@@ -85,7 +85,7 @@ def judge_bird(invented):
     if n < 4:
         return f"It differs from the {near} in {n} groups only; make it four."
     birds = torch.stack([backbone.preprocess(b) for b in draw_species(invented, n=10, seed=3)[0]])
-    w, b = designer.design(species_attributes(invented)[None])
+    w, b = write(species_attributes(invented)[None])
     with torch.no_grad():
         named = int((extend(network.head, w, b)(network.features(birds)).argmax(1) == 50).sum())
     return (

@@ -93,8 +93,8 @@ def judge_blind(neurons):
     if not isinstance(neurons, (list, tuple, torch.Tensor)):
         return "Give a list of neuron numbers, such as [3, 14]."
     neurons = [int(k) for k in neurons]
-    if len(set(neurons)) > 4:
-        return f"Those are {len(set(neurons))} neurons; at most four."
+    if len(set(neurons)) > 3:
+        return f"Those are {len(set(neurons))} neurons; at most three."
     if any(k < 0 or k > 71 for k in neurons):
         return "The neurons are numbered 0 to 71."
     view = edit_neurons(net, 72, zero=neurons)
@@ -122,11 +122,11 @@ adds_ = (alpha[0] - beta_[0]) * A[0].mean((1, 2))
 check_7_5 = Exercise(
     number="7.5",
     title="Blind to one bird",
-    reference=adds_.topk(4).indices.tolist(),
+    reference=adds_.topk(3).indices.tolist(),
     judge=judge_blind,
     level=3,
     mistakes={
-        "at most four": list(range(9)),
+        "at most three": list(range(9)),
         "The bird keeps its name": adds_.topk(2, largest=False).indices.tolist(),
         "numbered 0 to 71": [72],
         "Give a list": "green",

@@ -114,7 +114,7 @@ def judge_questions(questions):
             f"{len(set(questions))} of them different."
         )
     table = attributes[:, list(questions)]
-    t1 = judge(*write(table).design(table[unseen]))[0].T1
+    t1 = judge(*write(table)[0])[0].T1
     return (
         ""
         if t1 >= 0.40
