@@ -101,8 +101,7 @@ ELSEWHERE = {  # reason -> names
         "RankingForm compare DEM"
     ),
     "scores of explanations, assembled of maps and words: test_evaluate": (
-        "image_truth score_words score_names untrained control_explainers "
-        "score_explanations"
+        "image_truth score_words score_names untrained control_explainers"
     ),
     "widgets: test_widgets, test_browser": (
         "Explorer NeuronExplorer MapExplorer SpeciesDrawer ClassEditor SpeciesDesigner "
