@@ -124,6 +124,9 @@ def build(out: Path = OUT) -> int:
     pdoc.render.configure(docformat="markdown", footer_text=f"niwt_nb {niwt_nb.__version__}", search=True)
     chapters = [m.name for m in pkgutil.iter_modules(niwt_nb.__path__, "niwt_nb.") if m.name.split(".")[-1] not in DATA]  # `__all__` is the front door
     pdoc.pdoc("niwt_nb", *chapters, output_directory=out)
+    for page in out.rglob("*.html"):  # internal base classes have no page of their own to link to
+        text = page.read_text(encoding="utf-8")
+        page.write_text(re.sub(r'<a href="[^"]*#_[^"]*">(.*?)</a>', r"\1", text, flags=re.S), encoding="utf-8")
     return made
 
 

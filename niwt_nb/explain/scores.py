@@ -107,14 +107,6 @@ def precision_at(
     "The share of the k strongest attributes that are true."
     return truth.gather(1, choose_words(strength, names, k, one_per_group)).float().mean(1)
 
-# %% ../../nbs/06_explain/07_scores.ipynb #5db3ec3b
-def _average_precision_rows(
-    strength: Tensor,  # (n, A)
-    truth: Tensor,  # (n, A) bool
-) -> Tensor:  # (n,) NaN where nothing is true
-    "Average precision of each image's ranking of attributes."
-    return _average_precision(strength.T, truth.T).diagonal()
-
 # %% ../../nbs/06_explain/07_scores.ipynb #8d5ec088
 @in_own_modes
 def score_words(
@@ -136,7 +128,7 @@ def score_words(
             right = float((explainer.columns[row[pick]] == data.labels[explanations.index[pick]]).float().mean())
             common = {"group": group, "n": int(pick.sum()), "right": right}
             for name, s in kinds.items():
-                ap = float(_average_precision_rows(s[pick], truth[pick]).nanmean())
+                ap = float(_average_precision(s[pick].T, truth[pick].T).diagonal().nanmean())  # of each image's ranking
                 rows.append({"words": name, **common, "precision": float(precision_at(s[pick], truth[pick], explainer.names, k).mean()), "ap": ap})
             share = float(truth[pick].float().mean())
             rows.append({"words": "chance", **common, "precision": share, "ap": share})

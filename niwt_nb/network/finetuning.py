@@ -193,11 +193,11 @@ def cached_features(
     return torch.stack(views).mean(0).cpu()
 
 # %% ../../nbs/03_network/05_finetuning.ipynb #7db8430c
-def _first_head(features: Tensor, y: Tensor, knowledge: Tensor | None, n: int, knowledge_dropout: float) -> nn.Module:
+def _first_head(features: Tensor, y: Tensor, knowledge: Tensor | None, n: int) -> nn.Module:
     "The best head for the body as it is: logistic regression, or the ridge regression from knowledge to its rows."
     if knowledge is None:
         return fit_head(features, y, n, l2=1e-4, max_iter=60).requires_grad_(True)
-    head = _KnowledgeHead(knowledge.to(features.device), features.shape[1], 30.0, knowledge_dropout, learn_scale=True).standardise(features)
+    head = _KnowledgeHead(knowledge.to(features.device), features.shape[1], 30.0, 0.1, learn_scale=True).standardise(features)
     return head.start(fit_head((features - head.shift) / head.spread, y, n, l2=1e-4, max_iter=100).weight)
 
 # %% ../../nbs/03_network/05_finetuning.ipynb #2d4f0cd9
@@ -206,10 +206,9 @@ def _mixed_loss(
     x: Tensor,  # inputs
     y: Tensor,  # (B,) their classes
     mix: float = 0.0,  # parameter of the Beta distribution of the shares: 0.2 mixes a little, 1 evenly; 0: not at all
-    label_smoothing: float = 0.0,  # share of the target spread over all classes
 ) -> tuple[Tensor, int]:  # the loss, and how many scores have their largest entry at `y`
     "Cross-entropy, with each input mixed with another one in shares that its target has as well (mixup, Zhang et al., ICLR 2018)."
-    loss = lambda scores, y: nn.functional.cross_entropy(scores, y, label_smoothing=label_smoothing)  # noqa: E731
+    loss = nn.functional.cross_entropy
     if not mix:
         scores = scores_of(x)
         return loss(scores, y), int((scores.argmax(1) == y).sum())
@@ -237,19 +236,13 @@ def fine_tune(
     knowledge: Tensor | None = None,  # (C, A) by class id: train a `_KnowledgeHead`; None: an ordinary linear head
     epochs: int = 8,  # times that each image is seen
     lr: float = 3e-4,  # largest learning rate of the body
-    head_rate: float = 10.0,  # the head learns so many times faster
     batch_size: int = 32,  # images a step
-    weight_decay: float = 0.05,  # of weights
-    label_smoothing: float = 0.0,  # share of the target spread over all classes
-    dropout: float = 0.2,  # of the features
-    knowledge_dropout: float = 0.1,  # of the knowledge
     window: float = 1.0,  # learn from random windows of the cached activations, of this share of each side
     mix: float = 0.0,  # mix activations of two images, see `_mixed_loss`
     average: float = 0.0,  # decay of a running mean of the weights, see `_train_loop`
     precision: str = "float32",  # of the body's convolutions, see `_arithmetic`
     hold: float = 0.1,  # share of each class's training images kept aside
     patience: int | None = None,  # stop after so many epochs without a better score
-    score: Callable[[nn.Module, nn.Module], float] | None = None,  # (body, head) -> larger is better; None: accuracy on the images kept aside
     stop: int | None = None,  # end after this epoch of the `epochs` planned
     seed: int = 0,  # of everything random
     checkpoint: str | os.PathLike | None = None,  # a file to continue from
@@ -270,24 +263,22 @@ def fine_tune(
     known = None if knowledge is None else torch.as_tensor(knowledge)[data.seen]
     with seeded_in_turn(seed):
         first = _cached_features(body, cache, learn, device, precision)
-        head = _first_head(first, column[cache.labels[learn]].to(device), known, len(data.seen), knowledge_dropout).to(device)
-    module = _Tuned(body, head, dropout, precision).requires_grad_(True)
+        head = _first_head(first, column[cache.labels[learn]].to(device), known, len(data.seen)).to(device)
+    module = _Tuned(body, head, 0.2, precision).requires_grad_(True)
     windows: dict[str, Any] = {"window": window} if part == "tail" else {}
 
     def step(rows: Tensor) -> tuple[Tensor, int]:
         x, y = cache.batch(learn[rows], augment=True, **windows).to(device), column[cache.labels[learn[rows]]].to(device)
-        return _mixed_loss(module, x, y, mix, label_smoothing)
+        return _mixed_loss(module, x, y, mix)
 
     def watched() -> float:
         found = head(_cached_features(body, cache, watch, device, precision)).argmax(1).cpu()
         return float((found == column[cache.labels[watch]]).float().mean())
 
-    measure = (lambda: score(body, head)) if score is not None else (watched if len(watch) else None)
-    belongs_to = {"label_smoothing": label_smoothing, "dropout": dropout, "part": part, "window": window, "mix": mix, "precision": precision}
-    belongs_to["data"] = content_hash(data.name, cache.index[learn])
+    belongs_to = {"part": part, "window": window, "mix": mix, "precision": precision, "data": content_hash(data.name, cache.index[learn])}
     history = _train_loop(
-        module, step, len(learn), epochs, lr, batch_size, weight_decay, seed, rates={"head": head_rate}, score=measure, patience=patience,
-        average=average, stop=stop, checkpoint=checkpoint, belongs_to=belongs_to, quiet=quiet, desc="fine-tuning"
+        module, step, len(learn), epochs, lr, batch_size, seed=seed, rates={"head": 10.0}, score=watched if len(watch) else None,
+        patience=patience, average=average, stop=stop, checkpoint=checkpoint, belongs_to=belongs_to, quiet=quiet, desc="fine-tuning"
     )
     if isinstance(head, _KnowledgeHead):
         linear = head.linear(head.scale / float(((first - head.shift) / head.spread).norm(dim=1).mean())).to(device)
