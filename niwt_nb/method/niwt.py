@@ -42,7 +42,7 @@ from .jacobian import PooledJacobian
 from .metrics import GZSL, gzsl
 from .ranking import Scaler
 from ..network.backbones import Backbone, ImageTransform, load_backbone
-from ..network.cut import evaluating
+from ..network.cut import evaluating, running
 from ..network.export import about_text, as_image_transform, export_model, export_onnx
 from ..network.head import extend, rows_of, with_head
 from ..network.modes import in_own_modes
@@ -347,7 +347,7 @@ class NIWT(BaseEstimator):
         "The paper's own procedure: cosine map, Adam on the importance of single images, nothing calibrated."
         return cls(backbone, layer, knowledge, map="cosine", solver="reference", calibrate=False, seed=seed)
 
-    @in_own_modes
+    @running  # one thread at a time: a network that is being traced must not be met by another thread's
     def fit(self, data: Any, labels: Any = None, knowledge: Any = None, *, classes: Sequence[str] | None = None, features: Tensor | None = None) -> "NIWT":
         "Learn from the seen classes of `data`, a `ZeroShotData`, or from images, labels and knowledge, see `_as_data`."
         data = self.data_ = _as_data(data, labels, knowledge, classes)

@@ -213,20 +213,21 @@ def layout_of(
     "How a layer's output lies, seen by running it on two sizes of image: the channels are the axis that does not change."
     kind = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
     sizes = [torch.zeros(1, 3, s, s) for s in (224, 64, 32, 256)] if example is None else [example[:1]]
-    found: Any = None
-    for x in (s.to(kind) for s in sizes):
+    with evaluating(model):  # another thread must not trace meanwhile
+        found: Any = None
+        for x in (s.to(kind) for s in sizes):
+            try:
+                found = _output_of(model, layer, x)
+                break
+            except Exception:  # noqa: BLE001 (anybody's model: it may refuse this size in any way)
+                found = None
+        if not isinstance(found, Tensor) or found.ndim != 4:
+            return None
         try:
-            found = _output_of(model, layer, x)
-            break
-        except Exception:  # noqa: BLE001 (anybody's model: it may refuse this size in any way)
-            found = None
-    if not isinstance(found, Tensor) or found.ndim != 4:
-        return None
-    try:
-        small = _output_of(model, layer, x[..., ::2, ::2])
-        moved = [a != b for a, b in zip(found.shape[1:], small.shape[1:], strict=True)]
-    except Exception:  # noqa: BLE001 (made for one size of image)
-        moved = []
+            small = _output_of(model, layer, x[..., ::2, ::2])
+            moved = [a != b for a, b in zip(found.shape[1:], small.shape[1:], strict=True)]
+        except Exception:  # noqa: BLE001 (made for one size of image)
+            moved = []
     if moved == [False, True, True] or moved == [True, True, False]:
         return "last" if moved[0] else "space"
     return "last" if _channels_come_last(model.get_submodule(layer), tuple(found.shape)) else "space"
