@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..core import NiwtError, check_name
-from ..data.dataset import DomainKnowledge
+from ..data.dataset import DomainKnowledge, ZeroShotData
 from ..explain.explainer import Explainer, make_explainer, readable
 from ..explain.maps import fine_map, to_size
 from ..explain.names import as_seen
@@ -30,27 +30,32 @@ from ..network.cut import evaluating
 from ..network.modes import in_own_modes
 
 # %% ../../nbs/07_figures/04_explanation.ipynb #d5cfeb8c
-def _words_of(
+def _words_for(
+    data: ZeroShotData,  # with all kinds of knowledge
+    knowledge: DomainKnowledge,  # what the classifiers were made of
+) -> DomainKnowledge:  # a table whose columns can be said
+    "Phrases of captions, attributes in place of bare dimensions and mixtures, else the knowledge itself."
+    if knowledge.name == "captions" and data.captions is not None:
+        try:
+            return phrase_knowledge(data, knowledge)
+        except NiwtError:
+            pass  # too few phrases in common: single words, or attributes
+    mute = "+" in knowledge.name or all(n.startswith("dim ") for n in knowledge.names)
+    return data.knowledge["attributes"] if mute and "attributes" in data.knowledge else knowledge
+
+# %% ../../nbs/07_figures/04_explanation.ipynb #e7123242
+def words_of(
     model: NIWT,  # fitted
 ) -> DomainKnowledge:  # a row a class of the table, columns that can be said
-    "What explanations of a model are made of: phrases of captions, attributes in place of bare dimensions, else its own knowledge."
-    if model.words_ is not None:
-        return model.words_
-    known, data = model.knowledge_, getattr(model, "data_", None)
-    mute = "+" in known.name or all(n.startswith("dim ") for n in known.names)
-    words = known
-    if data is not None and known.name == "captions" and data.captions is not None:
-        try:
-            words = phrase_knowledge(data, known)
-        except NiwtError:  # too few phrases in common
-            words = known
-    elif data is not None and mute and "attributes" in data.knowledge:
-        words = data.knowledge["attributes"]
-    model.words_ = replace(words, reader=None)
+    "What explanations of a model are made of; chosen while the data set is at hand, and saved with the model."
+    if model.words_ is None:
+        data = getattr(model, "data_", None)
+        known = model.knowledge_ if data is None else _words_for(data, model.knowledge_)
+        model.words_ = replace(known, reader=None)
     return model.words_
 
 # %% ../../nbs/07_figures/04_explanation.ipynb #04519dd0
-def _explainer_of(
+def explainer_of(
     model: NIWT,  # fitted, with a network
 ) -> Explainer:  # for all of its classes, made once
     "The inverse map and all else that explanations need; raises `NiwtError` for a model without a network."
@@ -58,7 +63,7 @@ def _explainer_of(
         raise NiwtError("this model was fitted on features; explanations of pictures need a network")
     if model.explainer_ is not None:
         return model.explainer_
-    words, names = _words_of(model), [str(n) for n in model.classes_]
+    words, names = words_of(model), [str(n) for n in model.classes_]
     more = [n for n in names if n not in model.table_classes_]
     usual = words.values[words.known].nanmean(0)
     extra = [model.added_[n] if words.names == model.knowledge_.names else usual for n in more]
@@ -113,7 +118,7 @@ def _explained(
     for name in (target, against):
         if name is not None:
             check_name(name, names, "class")
-    explainer = _explainer_of(model)
+    explainer = explainer_of(model)
     scores = model.decision_function(x)[0]
     row = int(scores.argmax()) if target is None else names.index(target)
     others = scores.index_fill(0, torch.tensor([row]), -torch.inf)
@@ -139,7 +144,7 @@ def explain_picture(
     if len(picture_names(image)) != 1:
         raise NiwtError(f"explain takes one picture at a time, got {len(picture_names(image))}")
     with evaluating(None):
-        _explainer_of(model)  # or there is no network to ask
+        explainer_of(model)  # or there is no network to ask
     (x,) = picture_batches(image, model.preprocess_)
     with evaluating(model.network_.model):  # no class comes or goes meanwhile
         return _explained(model, x, target, against)

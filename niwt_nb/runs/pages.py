@@ -18,19 +18,16 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from ..core import NiwtError
-from ..data.dataset import DomainKnowledge, ZeroShotData
-from ..explain.explainer import Explainer, listing, make_explainer, phrase, readable
+from ..explain.explainer import Explainer, listing, phrase, readable
 from ..explain.maps import grad_cam, neuron_maps
 from ..explain.names import as_seen, name_neurons, outlined, region
-from ..explain.sentences import lacking, phrase_knowledge, telling, trust
+from ..explain.sentences import lacking, telling, trust
 from ..explain.words import explain_prediction
 from niwt_nb.figures.charts import (
     balance_curve, class_bars, confusion_figure, history_figure, metrics_bars,
 )
 from ..figures.pictures import overlay
 from ..method.metrics import gzsl, predict, seen_unseen_curve
-from ..method.niwt import NIWT
 from .steps import _Ready
 
 # %% ../../nbs/09_runs/07_pages.ipynb #dce9eec9
@@ -102,31 +99,6 @@ def _explain_cases(
         case["attributes"] = [[a, float(v)] for a, v in zip(names, told["strength"] * sign, strict=True)]
         cases.append(case)
     return cases
-
-# %% ../../nbs/09_runs/07_pages.ipynb #a30a77bf
-def _words_of(
-    data: ZeroShotData,  # with all kinds of knowledge
-    knowledge: DomainKnowledge,  # what the classifiers were made of
-) -> DomainKnowledge:  # a table whose columns can be said
-    "What explanations are made of: phrases of captions, attributes in place of bare dimensions and mixtures, else the knowledge itself."
-    if knowledge.name == "captions" and data.captions is not None:
-        try:
-            return phrase_knowledge(data, knowledge)
-        except NiwtError:
-            pass  # too few phrases in common: single words, or attributes
-    mute = "+" in knowledge.name or all(n.startswith("dim ") for n in knowledge.names)
-    return data.knowledge["attributes"] if mute and "attributes" in data.knowledge else knowledge
-
-# %% ../../nbs/09_runs/07_pages.ipynb #1ad062fe
-def _explainer_of(
-    ready: _Ready,  # data
-    model: NIWT,  # fitted or loaded
-    knowledge: DomainKnowledge,  # whose columns are the words of the explanations, see `_words_of`
-) -> Explainer:  # for the network with all classes
-    "The inverse map, and what the features of training images say, ready to explain predictions."
-    features, classes = model.evidence_
-    measured: dict[str, Any] = {"features": features, "feature_classes": classes}
-    return make_explainer(model.network_, ready.data.classes, knowledge, model.importance_, ready.data.seen, ready.columns, **measured)
 
 # %% ../../nbs/09_runs/07_pages.ipynb #2b091f74
 def _neuron_dictionary(

@@ -17,6 +17,7 @@ import pandas as pd
 from .. import __version__
 from ..core import seeded
 from ..figures.canvas import figure_png
+from ..figures.explanation import explainer_of
 from ..method.metrics import chance, gzsl, stack
 from .choice import _judge_knowledge
 from niwt_nb.runs.comparison import (
@@ -25,8 +26,7 @@ from niwt_nb.runs.comparison import (
 from .config import _FORMAT, RunConfig, config_text
 from .folder import _RunFolder, _open_run, _versions
 from niwt_nb.runs.pages import (
-    _charts_of, _draw_charts, _explain_cases, _explainer_of, _frequent_confusions, _neuron_dictionary,
-    _words_of,
+    _charts_of, _draw_charts, _explain_cases, _frequent_confusions, _neuron_dictionary,
 )
 from .presets import beside_paper, departures, _get_preset
 from .report import write_report
@@ -124,7 +124,7 @@ def _finish(
     gamma = part["gamma"]["NIWT"]
     scores = stack(part["scores"]["NIWT"], data.seen, gamma)
     write = lambda name, raw: folder.write(f"pictures/{name}", raw)  # noqa: E731
-    explainer = _explainer_of(ready, part["model"], _words_of(data, data.get_knowledge(first)))
+    explainer = explainer_of(part["model"])
     table = gzsl(part["scores"]["NIWT"], labels, data.seen, data.unseen, gamma, data.classes).per_class
     results = {"format": _FORMAT, **_describe(ready, judged, rows), "metrics": rows, "paper": beside_paper(folder.config, rows)}
     results["departures"] = [[text] for text in (*departures(folder.config), *_get_preset(folder.config.preset).differs)] if results["paper"] else []

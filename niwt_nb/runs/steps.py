@@ -28,6 +28,7 @@ from ..data.text import name_knowledge
 from ..evaluate.selection import Encoded, Measured, baselines, measure
 from ..fieldguide.network import SmallCNN
 from ..fieldguide.world import field_guide
+from ..figures.explanation import words_of
 from ..method.choice import TRIED, Settings
 from ..method.importance import fold_batchnorm, frozen_copy, pool
 from ..method.niwt import NIWT, choose_settings, has_own_head, score_matrix, trial_of, twin_of
@@ -509,6 +510,7 @@ def _model_step(
 
     def compute() -> tuple[dict[str, Tensor], dict]:
         model = fit() if fit else _fitted_model(ready, kind)
+        words_of(model)  # while captions are at hand: what is saved explains in the same words
         model.save(place)
         scores = score_matrix(model, data, ready.photos.features)[0]
         tried = json.loads(model.choice_.table.to_json(orient="records", double_precision=15))
