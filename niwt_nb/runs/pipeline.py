@@ -188,6 +188,7 @@ def run(
         judged = {name: _judge_knowledge(folder, ready, name, name == names[0]) for name in names}
         n = len(data.seen), len(data.unseen)
         rows = [row for part in judged.values() for row in part["rows"]] + [chance(*n, calibrated=c, seed=config.seed) for c in (False, True)]
+        rows = [{key: row[key] for key in rows[0]} for row in rows]  # one order, also of rows that a finished step kept
         folder.write("metrics.json", json.dumps(rows, indent=1))
         folder.write("metrics.csv", pd.DataFrame(rows).to_csv(index=False))
         _finish(folder, ready, judged, rows, compared)

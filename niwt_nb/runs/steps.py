@@ -525,6 +525,8 @@ def _model_step(
         (folder.path / f"model-{kind}.safetensors").unlink()
         tensors, facts = step()
         model = NIWT.load(place, ready.backbone)
+    for name in list(model.added_):  # came after the run, which is about its own classes; the folder keeps them
+        model.remove_class(name)
     return model, tensors["scores"], facts
 
 # %% ../../nbs/09_runs/05_steps.ipynb #b2ace7c2
