@@ -229,30 +229,27 @@ class _Choice:
 
 # %% ../../nbs/04_method/11_choice.ipynb #52289afa
 def _choose(
-    seen: Callable[[Settings], _Seen],  # what is measured on the classes that were learned, for some settings
+    write: Callable[[Settings], Writer],  # what makes rows with some settings, of the classes that were learned
     data: ZeroShotData,  # `data.validation()`: classes that were held out play unseen
     features: Tensor,  # (m, D) of its test images, as the head reads them
     knowledge: Tensor,  # (U, A) scaled, of its unseen classes
     grid: Mapping[str, Sequence[Any]],  # setting -> values to try
-    options: Mapping[str, Any],  # `kind`, `solver` and `seed` of the `Writer`, and `trained_on` of `_best_offset`
+    trained_on: bool = False,  # see `_best_offset`
 ) -> _Choice:  # the best combination with its offset
     "Try settings on validation classes; the highest H wins, the first of equals."
     labels = data.labels[torch.cat([data.test_seen, data.test_unseen])]
-    columns, found = torch.cat([data.seen, data.unseen]), []
-    trained_on = bool(options.get("trained_on"))
-    rest = {k: v for k, v in options.items() if k != "trained_on"}
+    columns, tried, rows = torch.cat([data.seen, data.unseen]), [], []
     for params in ParameterGrid(dict(grid)):
         settings = replace(Settings(), **params)
-        writer = Writer(seen(settings), settings, **rest)
+        writer = write(settings)
         head = extend(writer.head, *writer.rows(knowledge))
         scores = head_scores(features, head, columns, len(data.classes))
         offset, h = _best_offset(scores, labels, data.seen, data.unseen, trained_on)
         t1, area = gzsl(scores, labels, data.seen, data.unseen).T1, ausuc(scores, labels, data.seen, data.unseen)
-        found.append({**params, "H": h, "T1": t1, "AUSUC": area, "offset": offset})
-    table = pd.DataFrame(found)
-    best = table.H.idxmax()
-    params = list(ParameterGrid(dict(grid)))[int(best)]
-    return _Choice(replace(Settings(), **params, offset=float(table.offset[best])), table)
+        tried.append(replace(settings, offset=offset))
+        rows.append({**params, "H": h, "T1": t1, "AUSUC": area, "offset": offset})
+    table = pd.DataFrame(rows)
+    return _Choice(tried[int(table.H.idxmax())], table)
 
 # %% ../../nbs/04_method/11_choice.ipynb #7da7fad9
 def linear_of(
@@ -264,14 +261,6 @@ def linear_of(
     head.weight.copy_(weight)
     head.bias.copy_(torch.zeros(len(weight)) if bias is None else bias)
     return head
-
-# %% ../../nbs/04_method/11_choice.ipynb #396fed5b
-def _spread_of(
-    x: Tensor,  # (n, D)
-) -> Tensor:  # (D,) standard deviations; 1 for a column that does not vary
-    "The spread of every column, safe to divide by."
-    spread = x.std(0, correction=0)
-    return torch.where(spread > 0, spread, 1.0)
 
 # %% ../../nbs/04_method/11_choice.ipynb #fa7d1c2c
 def _topped(
@@ -293,6 +282,17 @@ def _scaled_network(
 ) -> CutNetwork:  # cut at the same layer; its tail ends with `scale`
     "Put a module between features and head; everything but the last layer is shared with `network`."
     return cut(_topped(network, nn.Sequential(scale, head)), network.layer, example, f"{network.head_name}.1")
+
+# %% ../../nbs/04_method/11_choice.ipynb #89759a60
+def scaled_pair(
+    network: CutNetwork,  # not changed
+    scale: _FeatureScale,  # features -> features
+    head: nn.Linear,  # reads the scaled features
+    example: Tensor,  # (2, 3, H, W) preprocessed images
+) -> tuple[CutNetwork, CutNetwork]:  # as the head reads it, and as importance is measured: before features are brought to one length
+    "A network with a scale in front of its head, for scores and for importance."
+    plain = _FeatureScale(scale.mean, scale.scale, unit=False)
+    return _scaled_network(network, scale, head, example), _scaled_network(network, plain, head, example)
 
 # %% ../../nbs/04_method/11_choice.ipynb #33f436b7
 def _own_head(
@@ -334,7 +334,7 @@ class Probe:
             self.network = backbone.cut(layer, self.pictures(data.train[:2]))
             self.own = _own_head(self.network.head, backbone.classes, data)
         elif features is None and data.features is None:
-            raise NiwtError(f"data set {data.name!r} has no features; give a backbone to make them with, such as load_backbone('resnet50')")
+            raise NiwtError(f"data set {data.name!r} has no features; give a backbone to make them with, such as load_backbone('resnet50', 'DEFAULT')")
         elif backbone is not None:
             self.own = _own_head(backbone, (), data)
             if self.own is None:
@@ -348,19 +348,15 @@ class Probe:
         "Set `features`, and put the scale that they need into the network."
         if self.own is not None and self.own.in_features != raw.shape[1]:
             raise NiwtError(f"the head reads {self.own.in_features} features, there are {raw.shape[1]}")
-        if self.own is None:
-            self.scale = _FeatureScale(raw.mean(0), _spread_of(raw))
-        elif not keep_rows:
+        if self.own is None or not keep_rows:
             scaler = Scaler("standard").fit(raw)
-            self.scale = _FeatureScale(scaler.mean_, scaler.scale_, unit=False)
-            self.own = scaled_head(self.own, scaler, len(self.data.seen))
+            self.scale = _FeatureScale(scaler.mean_, scaler.scale_, unit=self.own is None)
+            self.own = None if self.own is None else scaled_head(self.own, scaler, len(self.data.seen))
         self.features = self.scale(raw)
         self.measured = self.network
         if self.raw is not None and isinstance(self.scale, _FeatureScale):
             head = linear_of(raw.new_zeros(len(self.data.seen), raw.shape[1])) if self.own is None else self.own
-            example, plain = self.pictures(self.data.train[:2]), _FeatureScale(self.scale.mean, self.scale.scale, unit=False)
-            self.network = _scaled_network(self.raw, self.scale, head, example)
-            self.measured = _scaled_network(self.raw, plain, head, example)
+            self.network, self.measured = scaled_pair(self.raw, self.scale, head, self.pictures(self.data.train[:2]))
 
     def pictures(self, index: Tensor) -> Tensor:
         "Preprocessed images (n, 3, H, W)."

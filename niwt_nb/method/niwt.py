@@ -36,7 +36,7 @@ from ..data.text import load_reader, reader_state, text_knowledge, with_reader
 from .calibration import _ScoreLevel
 from niwt_nb.method.choice import (
     TRIED, _Choice, _FeatureScale, Probe, _Seen, Settings, Writer, _choose, linear_of, _own_head,
-    _scaled_network, _topped,
+    _topped, scaled_pair,
 )
 from .jacobian import PooledJacobian
 from .metrics import GZSL, gzsl
@@ -196,9 +196,12 @@ def choose_with(
     scaler = Scaler("centre").fit(known.rows(part.seen))
     table = [scaler.transform(known.rows(ids)) for ids in (part.seen, part.unseen)]
     kind = "fitted" if probe.own is None else "kept" if model.keep_rows else "mixed"
-    options = {"kind": model.map, "solver": model.solver, "seed": model.seed, "trained_on": trained_on}
     test = probe.look(torch.cat([part.test_seen, part.test_unseen]))
-    return _choose(lambda settings: probe.seen(settings, table[0], model.solver), part, test, table[1], grid or TRIED[kind], options)
+
+    def write(settings: Settings) -> Writer:
+        return Writer(probe.seen(settings, table[0], model.solver), settings, model.map, model.solver, model.seed)
+
+    return _choose(write, part, test, table[1], grid or TRIED[kind], trained_on)
 
 # %% ../../nbs/04_method/12_niwt.ipynb #7e144981
 def choose_settings(
@@ -749,8 +752,7 @@ def _refit(
         example = torch.stack([backbone.preprocess(Image.new("RGB", (256, 256), c)) for c in ("gray", "teal")])
         network = backbone.cut(m["backbone"]["layer"], example)
         model.raw_ = network
-        model.network_ = _scaled_network(network, model.scale_, head, example) if scaled else network
-        measured = _scaled_network(network, _FeatureScale(tensors["scale.mean"], tensors["scale.scale"], False), head, example) if scaled else network
+        model.network_, measured = scaled_pair(network, model.scale_, head, example) if scaled else (network, network)
     about = m["jacobian"]
     mean = tensors["jacobian"]
     jacobian = PooledJacobian(mean[None], mean, about["images"], about["how"], about["layer"], about["tail"])
