@@ -809,10 +809,9 @@ def _export_classifier(
     shipped = model.network_.model
     if model.mirrored_:
         shipped = _BothSides(_topped(model.raw_, nn.Sequential(_PairMean(), model.scale_, model.head_)))
-    with evaluating(shipped):
-        if format == "torch":
-            return export_model(shipped, folder, names, example, model.preprocess_)
-        export_onnx(shipped, folder / "model.onnx", example)
+    if format == "torch":
+        return export_model(shipped, folder, names, example, model.preprocess_)
+    export_onnx(shipped, folder / "model.onnx", example)
     with atomic_path(folder / "classes.json") as tmp:
         tmp.write_text(about_text(names, example.shape[1:], as_image_transform(model.preprocess_)), encoding="utf-8")
     return folder

@@ -24,6 +24,7 @@ from torch import Tensor, fx, nn
 
 from ..core import NiwtError, atomic_path, import_object
 from .backbones import ImageTransform, at_size
+from .cut import evaluating
 
 # %% ../../nbs/03_network/06_export.ipynb #04a177a7
 def _record(
@@ -33,18 +34,13 @@ def _record(
     "Record a model's forward pass with torch.export; raises `NiwtError` with the reason where that is impossible."
     if example.ndim < 2 or len(example) < 2:
         raise NiwtError(f"the example must be a batch of two or more images, got shape {tuple(example.shape)}")
-    modes = [(m, m.training) for m in model.modules()]
     try:
-        model.eval()
-        with warnings.catch_warnings():
+        with evaluating(model), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return torch.export.export(model, (example,), dynamic_shapes=({0: torch.export.Dim.AUTO},))
     except Exception as e:  # noqa: BLE001 (the recorded code is anybody's)
         first = str(e).strip().splitlines()[0] if str(e).strip() else ""
         raise NiwtError(f"torch.export cannot record this {type(model).__name__}: {type(e).__name__}: {first}") from e
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 # %% ../../nbs/03_network/06_export.ipynb #d01b3c18
 def _forward_code(
@@ -170,7 +166,7 @@ def _check_classes(
     classes: Sequence[str],  # class names in the order of the scores
 ) -> list[str]:  # the same
     "Raise `NiwtError` unless there is one name for every score."
-    with torch.no_grad():
+    with torch.no_grad(), evaluating(model):
         scores = model(example[:2])
     if scores.shape[1] != len(classes):
         raise NiwtError(f"the network gives {scores.shape[1]} scores, {len(classes)} class names were given")
