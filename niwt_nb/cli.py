@@ -296,10 +296,11 @@ def report(
 
 # %% ../nbs/11_cli.ipynb #abbe0cd9
 _Folder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run, or of a saved model.")]
+_Network = Annotated[str | None, typer.Option("--model", help="The network, where the run's own file of it has moved: as in niwt run.", show_default=False)]
 
 def _open_model(
     folder: Path,  # of a finished run
-    backbone: str | None = None,  # a name for `load_backbone`, if the network has moved
+    backbone: str | None = None,  # see `_Network`
 ) -> Any:  # a fitted `NIWT`
     "The classifier in a folder; raises `NiwtError` where there is none."
     from niwt_nb.method.niwt import NIWT
@@ -308,41 +309,53 @@ def _open_model(
     return NIWT.load(folder, None if backbone is None else load_backbone(backbone))
 
 # %% ../nbs/11_cli.ipynb #8b6fea5b
+_AT_ONCE = 32  # pictures that are open at a time
+
 def _name_each(
     folder: Path,  # of a run, a saved model or an export
     photos: list[Path],  # files and folders
     among: str,  # "all", "seen" or "unseen"
     top: int,  # answers a picture
+    network: str | None,  # see `_Network`
     say: Callable[[str], None],  # told about pictures that cannot be read
 ) -> tuple[list[dict[str, Any]], int]:  # rows picture, rank, class, score; how many could not be read
     "The best classes of every picture; those that cannot be read are named and left out."
-    from niwt_nb.core import NiwtError, check_name
+    from niwt_nb.core import NiwtError, check_name, progress
     from niwt_nb.data.images import open_image
     from niwt_nb.method.niwt import FILE, picture_names
     from niwt_nb.network.export import load_export
 
-    pairs = [pair for photo in photos for pair in picture_names(photo)]
+    pairs = list(dict.fromkeys(pair for photo in photos for pair in picture_names(photo)))
     check_name(among, ("all", "seen", "unseen"), "group of classes")
     if (folder / "classes.json").is_file() and not (folder / FILE).is_file():
         if among != "all":
             raise NiwtError(f"an export does not know which classes are {among}; leave --among out, or name the run's own folder")
         classes, scores_of = load_export(folder)
-        answer = lambda image: [(classes[i], float(s)) for s, i in zip(*(t.tolist() for t in scores_of(image).topk(min(top, len(classes)))), strict=True)]  # noqa: E731
+
+        def answers(images: list) -> list:
+            best = [scores_of(image).topk(min(top, len(classes))) for image in images]
+            return [[(classes[i], s) for i, s in zip(b.indices.tolist(), b.values.tolist(), strict=True)] for b in best]
     else:
-        model = _open_model(folder)
-        answer = lambda image: model.predict([image], among, top)[0]  # noqa: E731
-    rows, failed = [], 0
-    for name, file in pairs:
-        try:
-            best = answer(open_image(file))
-        except NiwtError as e:
-            failed += 1
-            say(f"left out: {e}")
-            continue
-        rows += [{"picture": name, "rank": i + 1, "class": c, "score": s} for i, (c, s) in enumerate(best)]
+        model = _open_model(folder, network)
+
+        def answers(images: list) -> list:
+            return model.predict(images, among, top)
+
+    rows, read = [], 0
+    starts = range(0, len(pairs), _AT_ONCE)
+    for start in progress(starts, "pictures", quiet=len(starts) < 2 or not sys.stderr.isatty()):
+        found = {}
+        for name, file in pairs[start : start + _AT_ONCE]:
+            try:
+                found[name] = open_image(file)
+            except NiwtError as e:
+                say(f"left out: {e}")
+        read += len(found)
+        for name, best in zip(found, answers(list(found.values())) if found else [], strict=True):
+            rows += [{"picture": name, "rank": i + 1, "class": c, "score": s} for i, (c, s) in enumerate(best)]
     if not rows:
         raise NiwtError(f"none of the {len(pairs)} pictures can be read")
-    return rows, failed
+    return rows, len(pairs) - read
 
 # %% ../nbs/11_cli.ipynb #bc570667
 @app.command()
@@ -352,6 +365,7 @@ def predict(
     photos: Annotated[list[Path], typer.Argument(metavar="PHOTO...", help="Pictures, or folders of pictures.")],  # what to name
     among: Annotated[str, typer.Option(help="all, seen, or unseen classes only.")] = "all",  # which classes compete
     top: Annotated[int, typer.Option(min=1, help="Answers a picture.")] = 1,  # how many
+    model: _Network = None,  # a network that has moved
     csv_file: Annotated[Path | None, typer.Option("--csv", help="Also write the answers to this CSV file.", show_default=False)] = None,  # as CSV
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the answers to this JSON file.", show_default=False)] = None,  # as JSON
 ) -> None:
@@ -366,7 +380,7 @@ def predict(
 
     from niwt_nb.core import atomic_path
 
-    rows, failed = _name_each(folder, photos, among, top, lambda line: typer.echo(f"niwt: {line}", err=True))
+    rows, failed = _name_each(folder, photos, among, top, model, lambda line: typer.echo(f"niwt: {line}", err=True))
     for picture in dict.fromkeys(r["picture"] for r in rows):
         best = [f"{r['class']} ({r['score']:.2f})" for r in rows if r["picture"] == picture]
         typer.echo(f"{picture}: {', '.join(best)}")
@@ -385,6 +399,7 @@ def explain(
     photo: Annotated[Path, typer.Argument(metavar="PHOTO", help="One picture.")],  # what to explain
     target: Annotated[str | None, typer.Option("--class", help="The class to explain.", show_default="the predicted one")] = None,  # why this
     against: Annotated[str | None, typer.Option(help="The class to tell it from.", show_default="the runner-up")] = None,  # and not that
+    model: _Network = None,  # a network that has moved
     out: Annotated[Path | None, typer.Option(help="Write a page with the pictures here.", show_default=False)] = None,  # an HTML page
 ) -> None:
     """Why the network names a picture as it does: in a sentence, with a number that says how far to trust it.
@@ -397,7 +412,7 @@ def explain(
 
     from niwt_nb.core import atomic_path
 
-    why = _open_model(folder).explain(photo, target, against)
+    why = _open_model(folder, model).explain(photo, target, against)
     typer.echo(str(why))
     if out is not None:
         picture = base64.b64encode(why._repr_png_()).decode()
@@ -416,6 +431,7 @@ def add(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Of the new class.")],  # of the class
     sentence: Annotated[list[str] | None, typer.Option(help="A sentence about it. May be repeated.", show_default=False)] = None,  # words
     attributes: Annotated[Path | None, typer.Option(help="A table of two columns, attribute and value.", show_default=False)] = None,  # numbers
+    network: _Network = None,  # a network that has moved
 ) -> None:
     """Add a class that nobody photographed to the classifier of a run, from words.
 
@@ -436,7 +452,7 @@ def add(
             told = dict(zip(table.iloc[:, 0].astype(str), table.iloc[:, 1].astype(float), strict=True))
         except (OSError, ValueError, IndexError) as e:
             raise NiwtError(f"{str(attributes)!r} is no table of attributes and values ({e})") from None
-    model = _open_model(folder)
+    model = _open_model(folder, network)
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         added = model.add_class(name, told)
@@ -451,6 +467,7 @@ def add(
 def export(
     folder: _Folder,  # of a run
     format: Annotated[str, typer.Option(help="torch or onnx.")] = "torch",  # which
+    model: _Network = None,  # a network that has moved
     out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("niwt-export"),  # where to
 ) -> None:
     """Ship the classifier of a run: plain PyTorch code and weights, or ONNX. Neither needs niwt_nb.
@@ -458,7 +475,7 @@ def export(
       niwt export niwt-demo --out shipped
       python shipped/model.py photo.jpg
     """
-    _open_model(folder).export(out, format)
+    _open_model(folder, model).export(out, format)
     typer.echo(f"exported: {out}")
 
 # %% ../nbs/11_cli.ipynb #d5aae5dc

@@ -682,7 +682,8 @@ def _restore_backbone(
         try:
             given = load_backbone(record["name"], head=record["head"])
         except NiwtError as e:
-            raise NiwtError(f"the network {record['name']!r} cannot be made again ({e}); give it: NIWT.load(folder, backbone=Backbone(...))") from None
+            remedy = "give it: NIWT.load(folder, backbone=Backbone(...)), or --model on the command line"
+            raise NiwtError(f"the network {record['name']!r} cannot be made again ({e}); {remedy}") from None
     backbone: Any = as_backbone(given)
     if record["preprocess"] is not None:
         colours: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in record["preprocess"].items()}
