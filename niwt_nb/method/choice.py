@@ -163,7 +163,8 @@ class Writer:
             return start + (demand - start @ self.seen.jacobian.mean.T) @ self.form.inverse.T
         where: Any = self.seen.images if self.solver == "reference" else self.seen.jacobian
         if where is None:
-            raise NiwtError("the reference solver runs on training images, which a saved model does not hold; fit again with solver='closed' (--set solver=closed)")
+            remedy = "fit again with solver='closed' (--set solver=closed)"
+            raise NiwtError(f"the reference solver runs on training images, which a saved model does not hold; {remedy}")
         network = self.seen.network or feature_network(self.seen.head)
         return transfer_weights(network, demand, where, self.solver, seed=self.seed).weight
 
