@@ -108,6 +108,9 @@ ELSEWHERE = {  # reason -> names
         "ExplanationViewer BalanceExplorer"
     ),
     "what widgets ask a session: test_widgets": "open_session",
+    "commands, which take words and call the entries below: test_cli": (
+        "add explain export predict"
+    ),
     "torch.export and ONNX trace under rules of their own: test_ecosystem": (
         "export_model export_program export_onnx"
     ),
