@@ -7,6 +7,7 @@ __all__ = ['FieldGuideImages', 'field_guide', 'draw_species']
 
 # %% ../../nbs/02_fieldguide/04_world.ipynb #f5887238
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -135,6 +136,38 @@ def _check_world(
         raise NiwtError(f"{n_seen} seen and {n_unseen} unseen species are too few: {int(same.sum())} attributes, such as {name!r}, are the same "
                         f"for all of them; ask for more species (n_seen = {max(2 * n_seen, 20)} is enough)")
 
+# %% ../../nbs/02_fieldguide/04_world.ipynb #d5790ba1
+@lru_cache(2)  # drawings are the most expensive part of most programs: two worlds are kept
+def _world_images(
+    n_seen: int, n_unseen: int, images_per_class: tuple[int, int], size: int, seed: int,  # as in `field_guide`
+    spurious: float, apart: int, variation: int, look_alikes: bool,  # as in `field_guide`
+) -> tuple[FieldGuideImages, dict[str, Tensor], list[str]]:  # images, ids of classes and of images, a text a species
+    "What `field_guide` decides by seed; raises `NiwtError` for a world that is too small."
+    train, test = images_per_class
+    species, is_seen = _make_species(n_seen, n_unseen, seed, apart, variation, look_alikes)
+    rng = np.random.default_rng((seed, 11))
+    labels = torch.arange(n_seen + n_unseen).repeat_interleave(train + test)
+    is_train = is_seen[labels] & (torch.arange(len(labels)) % (train + test) < train)
+    looks, poses = _plan(species, labels, seed)
+    usual = torch.stack([species_attributes(s.look) for s in species])
+    _check_world(torch.stack([s.values for s in species]), usual, n_seen, n_unseen)
+    seen = is_seen.nonzero().flatten()
+    val = seen[_choose_val(usual[seen], max(2, n_seen // 5), rng)]
+    cued = seen[~torch.isin(seen, val)][: max(1, n_seen // 5)]
+    cues = _place_cues(labels, is_train, cued, spurious, rng)
+    entries = [" ".join(describe(s.draw_look(rng), 1, (seed, c, k))[0] for k in range(20)) for c, s in enumerate(species)]
+    ids = {
+        "labels": labels,
+        "seen": seen,
+        "unseen": (~is_seen).nonzero().flatten(),
+        "val_classes": val,
+        "train": is_train.nonzero().flatten(),
+        "test_seen": (is_seen[labels] & ~is_train).nonzero().flatten(),
+        "test_unseen": (~is_seen[labels]).nonzero().flatten(),
+        "cued": cued,
+    }
+    return FieldGuideImages(looks, poses, cues, species, size), ids, entries
+
 # %% ../../nbs/02_fieldguide/04_world.ipynb #82c0550b
 def field_guide(
     n_seen: int = 50,  # species to learn from
@@ -152,38 +185,25 @@ def field_guide(
     train, test = images_per_class
     if train < 1 or test < 1 or not 0 <= spurious <= 1:
         raise NiwtError(f"need at least 1 training and 1 test image a class and spurious within 0..1, got {images_per_class} and {spurious}")
-    species, is_seen = _make_species(n_seen, n_unseen, seed, apart, variation, look_alikes)
-    rng = np.random.default_rng((seed, 11))
-    labels = torch.arange(n_seen + n_unseen).repeat_interleave(train + test)
-    is_train = is_seen[labels] & (torch.arange(len(labels)) % (train + test) < train)
-    looks, poses = _plan(species, labels, seed)
+    numbers = tuple(images_per_class)
+    images, ids, entries = _world_images(n_seen, n_unseen, numbers, size, seed, spurious, apart, variation, look_alikes)
+    species = images.species
+    ids = {k: v.clone() for k, v in ids.items()}
+    cued = ids.pop("cued")
     shares = torch.stack([s.values for s in species])
     usual = torch.stack([species_attributes(s.look) for s in species])
-    _check_world(torch.stack([s.values for s in species]), usual, n_seen, n_unseen)
-    seen = is_seen.nonzero().flatten()
-    val = seen[_choose_val(usual[seen], max(2, n_seen // 5), rng)]
-    cued = seen[~torch.isin(seen, val)][: max(1, n_seen // 5)]
-    cues = _place_cues(labels, is_train, cued, spurious, rng)
-    images = FieldGuideImages(looks, poses, cues, species, size)
-    entries = [" ".join(describe(s.draw_look(rng), 1, (seed, c, k))[0] for k in range(20)) for c, s in enumerate(species)]
     return ZeroShotData(
         name="fieldguide",
         classes=tuple(s.name for s in species),
         images=images,
-        labels=labels,
-        seen=seen,
-        unseen=(~is_seen).nonzero().flatten(),
-        val_classes=val,
-        train=is_train.nonzero().flatten(),
-        test_seen=(is_seen[labels] & ~is_train).nonzero().flatten(),
-        test_unseen=(~is_seen[labels]).nonzero().flatten(),
+        **ids,
         knowledge={
             "attributes": DomainKnowledge("attributes", shares, ATTRIBUTE_NAMES, reader=_DescriptionReader()),
             "binary": DomainKnowledge("binary", usual, ATTRIBUTE_NAMES, reader=_DescriptionReader()),
             "captions": _caption_knowledge(entries),
         },
-        captions=tuple(describe(look, captions, (seed, i)) for i, look in enumerate(looks)),
-        image_attributes=torch.stack([species_attributes(look) for look in looks]),
+        captions=tuple(describe(look, captions, (seed, i)) for i, look in enumerate(images.looks)),
+        image_attributes=torch.stack([species_attributes(look) for look in images.looks]),
         masks=images.masks,
         notes=(f"berries in the background go with: {', '.join(species[int(c)].name for c in cued)}",) if spurious else (),
     )

@@ -1,7 +1,7 @@
 """Jupyter kernels that begin with everything imported: a process imports the package once and forks for each kernel that is asked for.
 
-A kernel's variables, folder and environment are its own; only the time of the imports is saved, and that of the field guide's session, which a
-process makes once. `ready(folder)` gives the environment for whoever starts kernels.
+A kernel's variables, folder and environment are its own; only the time of the imports is saved, and that of the field guide's drawings and session,
+which a process makes once. `ready(folder)` gives the environment for whoever starts kernels.
 As a script: `kernels.py serve SOCKET`, or `kernels.py start SOCKET ...` in the place of `ipykernel_launcher`, which needs no package at all.
 """
 
@@ -78,6 +78,7 @@ def serve(address: str) -> None:
     import ipykernel.kernelapp  # noqa: F401
     import matplotlib.pyplot  # noqa: F401
     import torch
+    import torch._dynamo  # noqa: F401  what the first optimiser imports
 
     import niwt_nb
 
