@@ -297,7 +297,7 @@ def test_an_excerpt_of_the_real_photos(tmp_path, monkeypatch):
     monkeypatch.setattr(pipeline, "load_data", lambda config: excerpt(whole(config), 40, 10, per_class=4))
     splits = str(Path(splits) / "CUB" / "att_splits.mat")
     config = RunConfig(
-        data="cub", root=cub, splits=splits, model=backbone, layer="features.18", knowledge=("attributes", "captions"), shuffles=1, cases=2
+        data="cub", root=cub, splits=splits, model=backbone, pixels=128, layer="features.18", knowledge=("attributes", "captions"), shuffles=1, cases=2
     )
     rows = run(config, tmp_path / "run")
     for knowledge in config.knowledge:
