@@ -1,14 +1,17 @@
 """What people bring, from the outside: every remedy that a message names is carried out in the place where the message appears."""
 
+import contextlib
 import html
+import io
 import os
 import re
 import shutil
-import subprocess
-import sys
+from unittest import mock
 
 import pytest
 from PIL import Image
+
+from niwt_nb.cli import app
 
 TABLE = "class,x,y\n" + "".join(f"{c},{i},{i * i % 7}\n" for i, c in enumerate("ABCDEF"))
 
@@ -52,10 +55,14 @@ def late():
 
 
 def niwt(*words, cwd=None):
-    "The command as a person runs it: exit code, stdout, stderr."
-    env = os.environ | {"COLUMNS": "300", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-c", "from niwt_nb.cli import app; app()", *map(str, words)], cwd=cwd, env=env, capture_output=True, text=True)
-    return done.returncode, done.stdout, done.stderr
+    "The command as a person runs it, in this process: exit code, stdout, stderr."
+    out, errors = io.StringIO(), io.StringIO()
+    streams = contextlib.ExitStack()
+    with streams, mock.patch.dict(os.environ, {"COLUMNS": "300"}), pytest.raises(SystemExit) as left:
+        for place in (contextlib.chdir(cwd or "."), contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors)):
+            streams.enter_context(place)
+        app(list(map(str, words)))
+    return left.value.code, out.getvalue(), errors.getvalue()
 
 
 @pytest.fixture
