@@ -1,6 +1,6 @@
 """What all tests share: no network, one browser, real data where the environment says so, and the order in which two processes take the tests.
 
-The tests of a file stay in one process, so that what they share is made once; notebooks are dealt out one by one. What takes longest begins first.
+The tests of a file stay in one process, so that what they share is made once; notebooks are dealt out one by one, but for those of widgets. What takes longest begins first.
 Coverage is measured where it is meant to come from: in the notebooks' own checks.
 """
 
@@ -30,6 +30,8 @@ def pytest_collection_modifyitems(items):
         if name != "test_notebooks":
             item.add_marker(pytest.mark.xdist_group(name))
             item.add_marker(pytest.mark.no_cover)
+        elif "widgets" in item.name:  # one session for all of them
+            item.add_marker(pytest.mark.xdist_group("test_widgets"))
 
 
 def _stays_here(address: object) -> bool:

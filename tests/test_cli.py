@@ -101,7 +101,7 @@ def test_an_unknown_option_is_exit_code_2(niwt):
 
 
 def test_quiet_prints_the_table_and_where_the_report_is_and_nothing_else(tmp_path, niwt):
-    done = process("demo", "--quiet", "--json", "t.json", *TINY, cwd=tmp_path)
+    done = niwt("demo", "--quiet", "--json", "t.json", *TINY)
     assert done.returncode == 0, done.stderr
     assert not done.stderr
     lines = done.stdout.strip().splitlines()
