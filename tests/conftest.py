@@ -1,6 +1,7 @@
 """What all tests share: no network, one browser, real data where the environment says so, and the order in which two processes take the tests.
 
-The tests of a file stay in one process, so that what they share is made once; notebooks are dealt out one by one, but for those of widgets. What takes longest begins first.
+The tests of a file stay in one process, so that what they share is made once; notebooks are dealt out one by one, but for those of widgets.
+What takes longest begins first.
 Coverage is measured where it is meant to come from: in the notebooks' own checks.
 """
 
