@@ -93,6 +93,7 @@ def test_a_remark_on_a_decorator_is_no_result():
 
 
 def test_markup_of_docstrings_is_harmless():
+    assert pages.as_rst("other worlds (--seed 1) x--y") == "other worlds (`--seed` 1) x--y"
     assert pages.as_rst("`a_*` b_ *c* |d| `") == r"`a_*` b\_ \*c\* \|d\| \`"
 
 

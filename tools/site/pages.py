@@ -9,6 +9,7 @@ import json
 import re
 import shutil
 import sys
+import warnings
 from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
@@ -116,8 +117,14 @@ def clean(text: str, name: str, last: str = "") -> str:
 
 
 def as_rst(text: str) -> str:
-    "Text of a docstring or a comment for reStructuredText: code in backticks stays code, everything else is harmless."
-    return "".join(p if len(p) > 1 and p[0] == p[-1] == "`" else re.sub(r"([\\*|_`])", r"\\\1", p) for p in re.split(r"(`[^`]+`)", text))
+    "Text of a docstring or a comment for reStructuredText: code in backticks stays code, as do options; everything else is harmless."
+    parts = re.split(r"(`[^`]+`|(?<!\S)\(?--[a-z][\w-]*)", text)
+    for i, part in enumerate(parts):
+        if part.lstrip("(").startswith("--"):
+            parts[i] = f"{part[: part.index('-')]}`{part.lstrip('(')}`"
+        elif not (len(part) > 1 and part[0] == part[-1] == "`"):
+            parts[i] = re.sub(r"([\\*|_`])", r"\\\1", part)
+    return "".join(parts)
 
 
 def told_of(thing: Any) -> list[str]:
@@ -140,6 +147,7 @@ def build(out: Path = OUT) -> int:
     "Build the whole site; Sphinx's exit code. A warning is an error."
     from sphinx.cmd.build import main
 
+    warnings.filterwarnings("ignore", "Unknown section")  # of a docstring that is inherited from elsewhere
     stage(out / "source")
     shutil.rmtree(out / "html", ignore_errors=True)
     return main(["-q", "-W", "--keep-going", "-c", str(Path(__file__).parent), str(out / "source"), str(out / "html")])
