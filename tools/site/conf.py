@@ -30,8 +30,8 @@ extensions = ["myst_nb", "sphinx.ext.autodoc"]
 exclude_patterns = ["contents.txt", "extra"]
 
 nb_execution_mode = "off"
-nb_ipywidgets_js: dict[str, Any] = {}  # the static figure beside each widget is shown
-nb_mime_priority_overrides = [("html", "image/gif", 35)]
+nb_ipywidgets_js: dict[str, Any] = {}
+nb_mime_priority_overrides = [("html", "image/gif", 35), ("html", "application/vnd.jupyter.widget-view+json", None)]  # the static figure is shown
 myst_enable_extensions = ["dollarmath", "amsmath"]
 myst_heading_anchors = 3
 suppress_warnings = ["myst.header", "misc.highlighting_failure"]  # a notebook may skip a level of headings, and show a broken line on purpose
