@@ -3,7 +3,7 @@ export OMP_NUM_THREADS ?= 1
 export MPLBACKEND ?= Agg
 PYTHON ?= python
 
-.PHONY: export test lessons readme site bench house
+.PHONY: export test lessons readme site check-site bench house
 
 export:  ## the package from the notebooks
 	nbdev_export
@@ -18,8 +18,11 @@ lessons:  ## execute the lessons and keep their outputs
 readme:  ## README.md from nbs/index.ipynb
 	$(PYTHON) tools/readme.py
 
-site:  ## the API reference in docs/api/
-	$(PYTHON) tools/api.py
+site:  ## all pages in build/site/html (pip install -e '.[site]' first)
+	$(PYTHON) tools/site/pages.py
+
+check-site: site  ## the pages as they were built: links, addresses, search, phones
+	NIWT_SITE=build/site/html $(PYTHON) -m pytest tests/test_site.py
 
 bench:  ## what things cost beside peers, about five minutes each
 	for name in timing importance transfer widgets explain; do $(PYTHON) -m benchmarks $$name || exit 1; done

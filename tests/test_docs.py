@@ -1,81 +1,100 @@
-"The API reference: it builds, every link in it leads somewhere, nothing is fetched from elsewhere, and what the comments say is in it."
+"The sources of the site: every notebook has its place, every link in them leads somewhere, and what the comments say reaches the API; no page is built here."
 
+import importlib
+import json
 import re
-import subprocess
 import sys
-from html.parser import HTMLParser
-from pathlib import Path
 
 import pytest
 import yaml
-from notebooks import MODULES, ROOT, module_name
+from notebooks import ALL, MODULES, NBS, ROOT, cells, default_exp, label, module_name
 
+sys.path.insert(0, str(ROOT / "tools" / "site"))
 
-class Page(HTMLParser):
-    "Anchors and addresses of a page."
-
-    def __init__(self, path: Path):
-        super().__init__()
-        self.anchors, self.links, self.loaded, self.tables = set(), [], [], 0
-        self.feed(path.read_text(encoding="utf-8"))
-
-    def handle_starttag(self, tag, attrs):
-        found = dict(attrs)
-        self.tables += tag == "table"
-        if found.get("id"):
-            self.anchors.add(found["id"])
-        if tag == "a" and found.get("href") is not None:
-            self.links.append(found["href"])
-        elif tag in ("script", "img", "link", "iframe"):
-            self.loaded += [found[k] for k in ("src", "href") if found.get(k)]
+import pages  # noqa: E402
 
 
 @pytest.fixture(scope="module")
-def pages(tmp_path_factory):
-    "The built reference, parsed."
-    out = tmp_path_factory.mktemp("api")
-    done = subprocess.run([sys.executable, str(ROOT / "tools" / "api.py"), str(out)], capture_output=True, text=True, timeout=900)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "Warning" not in done.stderr, done.stderr[-3000:]
-    return {p.relative_to(out).as_posix(): (p, Page(p)) for p in sorted(out.rglob("*.html"))}
+def sources(tmp_path_factory):
+    "What Sphinx would read."
+    out = tmp_path_factory.mktemp("site") / "source"
+    pages.stage(out)
+    return out
 
 
-def test_every_link_leads_somewhere_and_nothing_comes_from_elsewhere(pages):
-    where = {path.resolve(): page for path, page in pages.values()}
-    dead, foreign, count = [], [], 0
-    for name, (path, page) in pages.items():
-        for link in page.links:
-            target, _, anchor = link.partition("#")
-            count += 1
-            if re.match(r"\w+:", link):
-                continue  # to the documentation of a base class in another package
-            found = where.get((path.parent / target).resolve() if target else path.resolve())
-            if found is None or (anchor and anchor not in found.anchors):
-                dead.append(f"{name}: {link}")
-        foreign += [src for src in page.loaded if re.match(r"(https?:)?//", src)]
-    assert count > 1000 and not dead, dead[:20]
-    assert not foreign, foreign
+def listed(text):
+    "The pages that tables of contents name."
+    found = re.findall(r"```\{toctree\}\n((?:.+\n)*)\n((?:.+\n)*?)```", text)
+    return [line for _, names in found for line in names.split()]
 
 
-def test_every_module_and_public_name_has_its_place(pages):
-    import importlib
+def test_every_notebook_has_one_place_on_the_site(sources):
+    places = listed((sources / "contents.txt").read_text(encoding="utf-8"))
+    for name in [p for p in places if p.endswith("/index")]:
+        places += [f"{name[:-5]}{page}" for page in listed((sources / f"{name}.md").read_text(encoding="utf-8"))]
+    assert len(places) == len(set(places))
+    assert {label(p) for p in ALL} - set(places) == {"index"}
+    assert all(any((sources / f"{p}{end}").exists() for end in (".ipynb", ".md", ".rst")) for p in places)
+    api = "\n".join(p.read_text(encoding="utf-8") for p in (sources / "api").iterdir())
+    assert sorted(re.findall(r"automodule:: (\S+)", api)) == sorted(map(module_name, MODULES))
 
-    missing = []
-    for name in map(module_name, MODULES):
-        _, page = pages[name.replace(".", "/") + ".html"]
-        missing += [f"{name}.{thing}" for thing in importlib.import_module(name).__all__ if thing not in page.anchors]
-        above, _, last = name.rpartition(".")
-        assert f"{last}.html" in " ".join(pages[above.replace(".", "/") + ".html"][1].links), name
-    assert not missing, missing
+
+@pytest.mark.parametrize("path", ALL, ids=label)
+def test_links_and_pictures_of_notebooks_lead_somewhere(path):
+    text = "\n".join(re.sub(r"```.*?```|`[^`\n]*`", "", c.source, flags=re.S) for c in cells(path) if c.kind == "markdown")
+    links = [*re.findall(r"\]\(<?([^)>\s]+)", text), *re.findall(r"(?:src|href)=\"([^\"]+)\"", text)]
+    for target, _, anchor in (link.partition("#") for link in links if not re.match(r"\w+:|//", link)):
+        found = (path.parent / target) if target else path
+        assert found.exists() and found.resolve().is_relative_to(NBS), f"{label(path)}: {target}"
+        heads = re.findall(r"^#+ (.+)$", pages.words(found), re.M) if anchor and found.suffix == ".ipynb" else []
+        assert not anchor or anchor in [re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in heads], f"{label(path)}: #{anchor}"
+    assert not [link for link in re.findall(r"!\[[^]]*\]\((\S+?)\)", text) if re.match(r"(https?:)?//", link)], "a picture from elsewhere"
 
 
-def test_the_comments_beside_parameters_fields_and_results_are_shown(pages):
-    text = {name: path.read_text(encoding="utf-8") for name, (path, _) in pages.items()}
-    prose = {name: re.sub(r"<pre>.*?</pre>", "", page, flags=re.S) for name, page in text.items()}  # without the source code
-    assert "demanded importance, one row per new class" in prose["niwt_nb/method/solvers.html"]
-    assert "every random choice follows from it" in prose["niwt_nb/runs/config.html"]
-    assert "what was loaded" in prose["niwt_nb/network/backbones.html"]
-    assert sum(page.tables for _, page in pages.values()) > 200
+def test_programs_find_every_page_and_the_ten_commands(sources):
+    text = (sources / "extra" / "llms.txt").read_text(encoding="utf-8")
+    links = re.findall(r"^- \[.+?\]\((\S+)\.html\)", text, re.M)
+    assert {label(p) for p in ALL} - set(links) == {"index"} and "(howto/agents.html)" in text
+    steps = re.findall(r"^\*\*(\d+)\*\*", pages.words(NBS / "howto" / "agents.ipynb"), re.M)
+    assert steps == [str(i) for i in range(1, 11)]  # each is the cell below it, run with the other notebooks
+
+
+def test_a_page_shows_no_directives_and_offers_its_notebook():
+    path = next(p for p in MODULES if default_exp(p) == "core")
+    book = json.loads(pages.clean(path.read_text(encoding="utf-8"), "a/b", "the end"))
+    text = ["".join(c["source"]) for c in book["cells"]]
+    assert text[-1] == "the end" and '<a href="../_sources/a/b.ipynb" download>' in text[0]
+    hidden = [c.source for c in cells(path) if "hide" in c.directives]
+    assert hidden and not set(hidden) & set(text) and not [t for t in text if re.search(r"^#\|", t, re.M)]
+    exported = next(c.source for c in cells(path) if c.exported and "class NiwtError" in c.source)
+    assert exported.partition("\n")[2].strip() in "\n".join(text)
+
+
+@pytest.mark.parametrize(
+    "name, said",
+    [
+        ("method.solvers:closed_form", ":param prior: (D,) the weights"),
+        ("runs.config:RunConfig", ":param seed: every random choice follows from it"),
+        ("network.backbones:load_backbone", ":returns: the model in evaluation mode"),
+        ("data.dataset:ZeroShotData", ":param source: (N,) the index of each image"),
+        ("method.niwt:NIWT", ":param keep_rows: "),
+    ],
+)
+def test_the_comments_beside_parameters_fields_and_results_are_told(name, said):
+    module, _, thing = name.partition(":")
+    told = pages.told_of(getattr(importlib.import_module(f"niwt_nb.{module}"), thing))
+    assert any(line.startswith(said) for line in told), told
+
+
+def test_a_remark_on_a_decorator_is_no_result():
+    from niwt_nb.method.niwt import NIWT
+
+    assert not [line for line in pages.told_of(NIWT.fit) if line.startswith(":returns:")]
+
+
+def test_markup_of_docstrings_is_harmless():
+    assert pages.as_rst("other worlds (--seed 1) x--y") == "other worlds (`--seed` 1) x--y"
+    assert pages.as_rst("`a_*` b_ *c* |d| `") == r"`a_*` b\_ \*c\* \|d\| \`"
 
 
 def test_the_citation_agrees_with_the_package():

@@ -109,7 +109,7 @@ def test_versions_agree():
 
 def test_every_requirement_is_pinned():
     pinned = {re.split(r"==", line)[0].lower().replace("_", "-") for line in (ROOT / "constraints.txt").read_text().split() if "==" in line}
-    wanted = re.findall(r"^(?:dev_)?requirements = (.+)$", (ROOT / "settings.ini").read_text(encoding="utf-8"), re.M)
+    wanted = re.findall(r"^(?:dev_|site_)?requirements = (.+)$", (ROOT / "settings.ini").read_text(encoding="utf-8"), re.M)
     names = {re.split(r"[<>=!~\[]", w)[0].lower().replace("_", "-") for line in wanted for w in line.split()}
     assert names and not names - pinned, f"not in constraints.txt: {names - pinned}"
 
