@@ -512,6 +512,7 @@ def _open_lab(
 # %% ../nbs/11_cli.ipynb #f1063b8f
 def _check_lessons(folders: list[Path], timeout: int, as_json: Path | None, as_csv: Path | None) -> int:  # the exit code
     "Grade students' folders, print how far they are and write the tables that are asked for."
+    from niwt_nb.core import NiwtError
     from niwt_nb.course.grading import grade, progress_rows, progress_table
 
     for table in (as_json, as_csv):
@@ -533,7 +534,7 @@ def _check_lessons(folders: list[Path], timeout: int, as_json: Path | None, as_c
 @app.command()
 @_plain_errors
 def lessons(
-    folders: Annotated[list[Path] | None, typer.Argument(metavar="[FOLDER]...", help="Your folder; made if it is not there. Several go with --check.")] = None,  # students' folders
+    folders: Annotated[list[Path] | None, typer.Argument(metavar="[FOLDER]...", help="Your folder; several go with --check.")] = None,  # students' folders
     check: Annotated[bool, typer.Option("--check", help="Run the notebooks, and show which exercises are right.")] = False,  # grade
     as_json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="With --check: also write a row a student and exercise.")] = None,  # table
     as_csv: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="The same as --json for a spreadsheet.")] = None,  # table
@@ -553,10 +554,11 @@ def lessons(
     folders = folders or [Path("niwt-lessons")]
     if check:
         raise typer.Exit(_check_lessons(folders, timeout, as_json, as_csv))
-    if len(folders) > 1 or as_json or as_csv:
-        raise NiwtError("several folders, --json and --csv go with --check; lessons are copied into one folder")
+    from niwt_nb.core import NiwtError
     from niwt_nb.course.copies import copy_lessons
 
+    if len(folders) > 1 or as_json or as_csv:
+        raise NiwtError("several folders, --json and --csv go with --check; lessons are copied into one folder")
     (folder,) = folders
     done = copy_lessons(folder, overwrite)
     for name, state in done.items():

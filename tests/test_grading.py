@@ -12,7 +12,11 @@ from niwt_nb.cli import app
 from niwt_nb.course import copies
 from niwt_nb.course.answers import _landlock
 
-PAGE = ["from niwt_nb.course.copies import checkers\ncheck_0_1, check_0_2 = checkers(0, globals())\nnumbers = [3, 4]", "total = ...\ncheck_0_1(total)", "def twice(x):\n    return NotImplemented\n\n\ncheck_0_2(twice)"]
+PAGE = [
+    "from niwt_nb.course.copies import checkers\ncheck_0_1, check_0_2 = checkers(0, globals())\nnumbers = [3, 4]",
+    "total = ...\ncheck_0_1(total)",
+    "def twice(x):\n    return NotImplemented\n\n\ncheck_0_2(twice)",
+]
 CHECKERS = """from niwt_nb.course.exercises import Exercise
 
 # %% 0.1

@@ -48,7 +48,8 @@ class _Room:
     def __init__(self, folder: Path, exercises: int, timeout: int):
         from jupyter_client.manager import KernelManager
 
-        self.timeout, self.alive, self.told = timeout, True, {}
+        self.timeout, self.alive = timeout, True
+        self.told: dict[str, Any] = {}
         self.box = tempfile.TemporaryDirectory(prefix="niwt-", ignore_cleanup_errors=True)
         home = Path(self.box.name)
         shutil.copytree(folder, home / "work", symlinks=True, ignore=_left_out)
@@ -117,11 +118,12 @@ class _Judge:
     "The checkers of a lesson by number, among the names of the lesson `book` as it was shipped."
 
     def __init__(self, book: Mapping[str, Any]):
-        self.book, self.asked, self.scope = book, _exercises_in(book), None
+        self.book, self.asked = book, _exercises_in(book)
+        self.scope: dict[str, Any] | None = None
 
     def __call__(self, number: str) -> Exercise:
-        self.scope = self._names() if self.scope is None else self.scope
-        return replace(checker(number, self.scope).exercise(), tried=set())
+        names = self.scope = self._names() if self.scope is None else self.scope
+        return replace(checker(number, names).exercise(), tried=set())
 
     def _names(self) -> dict[str, Any]:
         "Run the cells that the checkers need."
@@ -173,7 +175,7 @@ def _answers(
     source: str,  # of a code cell
 ) -> dict[str, str]:  # exercise number -> what its checker is called with
     "The answers that a cell hands in."
-    found = {}
+    found: dict[str, str] = {}
     for node in ast.walk(_tree(source)):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and len(node.args) == 1:
             found |= dict.fromkeys(_asks(f"{node.func.id}("), ast.unparse(node.args[0]))
@@ -287,7 +289,8 @@ def progress_table(
         total, solved = sum(len(p.verdicts) for p in done), sum(p.solved for p in done)
         lines.append(f"{solved} of {total} exercises are correct (✓ correct, ✗ not yet, · not attempted)")
     kept = "was" if _landlock() else "was NOT"
-    return "\n".join([*lines, f"A self-check, not an exam: solutions are on the pages. What lies outside the notebooks' own copies {kept} protected from them."])
+    worth = f"A self-check, not an exam: solutions are on the pages. What lies outside the notebooks' own copies {kept} protected from them."
+    return "\n".join([*lines, worth])
 
 # %% ../../nbs/10_course/02_grading.ipynb #d233005a
 def progress_rows(
