@@ -39,7 +39,11 @@ def _kind_of(
         return "nothing (None)"
     if _is_tensor(value) or isinstance(value, np.ndarray):
         what = "a tensor" if _is_tensor(value) else "an array"
-        return f"a single number ({what} without dimensions)" if value.ndim == 0 else f"{what} of shape {tuple(value.shape)}"
+        return (
+            f"a single number ({what} without dimensions)"
+            if value.ndim == 0
+            else f"{what} of shape {tuple(value.shape)}"
+        )
     if isinstance(value, (list, tuple, dict, set)):
         return f"a {type(value).__name__} of {len(value)}"
     if callable(value):
@@ -52,7 +56,11 @@ def _array(value: Any) -> np.ndarray | None:
     "The numbers in a tensor, array or number; None for anything else."
     if _is_tensor(value):
         value = value.detach().cpu().numpy()
-    return np.asarray(value) if isinstance(value, (np.ndarray, np.generic, bool, int, float, complex)) else None
+    return (
+        np.asarray(value)
+        if isinstance(value, (np.ndarray, np.generic, bool, int, float, complex))
+        else None
+    )
 
 # %% ../../nbs/10_course/00_answers.ipynb #98cfad16
 def _plain(
@@ -64,7 +72,11 @@ def _plain(
     if value is None or type(value) in (bool, int, float, str):
         return value
     if isinstance(value, (list, tuple, set)):
-        return {next(t.__name__ for t in (list, tuple, set) if isinstance(value, t)): [_plain(v) for v in value]}
+        return {
+            next(t.__name__ for t in (list, tuple, set) if isinstance(value, t)): [
+                _plain(v) for v in value
+            ]
+        }
     if isinstance(value, dict):
         return {"dict": [[_plain(k), _plain(v)] for k, v in value.items()]}
     a = _array(value)
@@ -76,7 +88,7 @@ def _plain(
 def _restored(
     data: Any,  # what `_plain` made
 ) -> Any:  # the value; tensors come back as arrays
-    "A value from plain data; raises `ValueError`, `KeyError` or `TypeError` for data that `_plain` does not make."
+    "A value from plain data; raises `ValueError`, `KeyError` or `TypeError` for other data."
     if not isinstance(data, dict):
         return data
     ((kind, what),) = data.items()
@@ -87,7 +99,13 @@ def _restored(
     if kind == "dict":
         return {_restored(k): _restored(v) for k, v in what}
     if kind in ("stub", "other"):
-        return NotImplemented if kind == "stub" else len if what == "function" else type(str(what), (), {})()
+        return (
+            NotImplemented
+            if kind == "stub"
+            else len
+            if what == "function"
+            else type(str(what), (), {})()
+        )
     return {"list": list, "tuple": tuple, "set": set}[kind](map(_restored, what))
 
 # %% ../../nbs/10_course/00_answers.ipynb #e8b8e521
@@ -122,7 +140,7 @@ def _error_line(
 # %% ../../nbs/10_course/00_answers.ipynb #2e165b84
 @dataclass(frozen=True)
 class _Outcome:
-    "What a function did with one input: returned `value`, or stopped with `error` (a text); `changed` if it overwrote its input."
+    "What a function did: returned `value` or stopped with `error`; `changed` its input or not."
 
     value: Any = None
     error: str = ""
@@ -131,21 +149,31 @@ class _Outcome:
     @property
     def unwritten(self) -> bool:  # the stub was left as it is
         "Whether the answer is the stub's: NotImplemented, `...`, or NotImplementedError."
-        return self.value is NotImplemented or self.value is ... or self.error.startswith("NotImplementedError")
+        return (
+            self.value is NotImplemented
+            or self.value is ...
+            or self.error.startswith("NotImplementedError")
+        )
 
 # %% ../../nbs/10_course/00_answers.ipynb #f05fdb4d
 def _outcome(
     function: Callable[..., Any],  # a student's, the reference, or a known mistake
     inputs: Sequence[Any],  # its arguments
 ) -> _Outcome:  # what it did
-    "Call `function` on copies of `inputs`, with the random numbers of seed 0; an interrupt by the user passes through."
+    "Call `function` on copies of `inputs`, with the random numbers of seed 0."
     mine = _fresh(list(inputs))
     try:
-        with importlib.import_module("niwt_nb.core").seeded(0) if "torch" in sys.modules else nullcontext():
+        with (
+            importlib.import_module("niwt_nb.core").seeded(0)
+            if "torch" in sys.modules
+            else nullcontext()
+        ):
             value = function(*mine)
     except Exception as e:
         return _Outcome(error=_error_line(e, function))
-    changed = any(_plain(a) != _plain(b) for a, b in zip(inputs, mine, strict=True) if hasattr(a, "shape"))
+    changed = any(
+        _plain(a) != _plain(b) for a, b in zip(inputs, mine, strict=True) if hasattr(a, "shape")
+    )
     return _Outcome(value, changed=changed)
 
 # %% ../../nbs/10_course/00_answers.ipynb #cc33b857
@@ -155,7 +183,10 @@ class _Packer(pickle.Pickler):
     def reducer_override(self, value: Any) -> Any:
         if isinstance(value, types.ModuleType):
             return importlib.import_module, (value.__name__,)
-        if not isinstance(value, types.FunctionType) or getattr(sys.modules.get(value.__module__), value.__name__, None) is value:
+        if (
+            not isinstance(value, types.FunctionType)
+            or getattr(sys.modules.get(value.__module__), value.__name__, None) is value
+        ):
             return NotImplemented
         reads = {n: value.__globals__[n] for n in value.__code__.co_names if n in value.__globals__}
         return _made_again, (marshal.dumps(value.__code__), reads, value.__defaults__)
@@ -163,7 +194,9 @@ class _Packer(pickle.Pickler):
 # %% ../../nbs/10_course/00_answers.ipynb #a990e2b1
 def _made_again(code: bytes, reads: dict[str, Any], defaults: tuple | None) -> Callable[..., Any]:
     "A function from its code and the names that it reads."
-    return types.FunctionType(marshal.loads(code), {"__builtins__": __builtins__, **reads}, "given", defaults)
+    return types.FunctionType(
+        marshal.loads(code), {"__builtins__": __builtins__, **reads}, "given", defaults
+    )
 
 # %% ../../nbs/10_course/00_answers.ipynb #87c3cb87
 def _pack(
@@ -183,7 +216,7 @@ def _ask(
     scope: dict[str, Any],  # the names of the notebook
     packed: str,  # inputs, as `_pack` gives them
 ) -> None:
-    "Evaluate an answer, call it on every input if it is a function, and publish what came of it as plain data."
+    "Evaluate an answer, call it if it is a function, and publish what came of it as plain data."
     from IPython.display import display
 
     try:
@@ -200,14 +233,15 @@ def _ask(
 def _landlock(
     *folders: str,  # below which this process may go on writing; none: only say what is there
 ) -> bool:  # whether writing elsewhere is (or could be) forbidden
-    "Forbid this process writing elsewhere, connecting by TCP and signalling others, as far as the system knows Landlock."
+    "Forbid this process writing elsewhere, connecting by TCP and signalling others."
     libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
-    version = libc.syscall(444, None, 0, 1) if libc else 0  # landlock_create_ruleset asked for its version
+    version = libc.syscall(444, None, 0, 1) if libc else 0  # asked to make rules: which version?
     if libc is None or version < 1 or not folders:
         return version >= 1
-    write, remove_and_make, move, cut = 1 << 1, 0b1_1111_1111 << 4, (version >= 2) << 13, (version >= 3) << 14
-    rights = write | remove_and_make | move | cut
-    wanted = struct.pack("QQQ", rights, 3 * (version >= 4), 3 * (version >= 6))  # files, TCP, what reaches other processes
+    remove_and_make, move, cut = 0b1_1111_1111 << 4, (version >= 2) << 13, (version >= 3) << 14
+    rights = 1 << 1 | remove_and_make | move | cut  # and writing
+    connect, signal = 3 * (version >= 4), 3 * (version >= 6)
+    wanted = struct.pack("QQQ", rights, connect, signal)
     rules = libc.syscall(444, wanted, 8 if version < 4 else 16 if version < 6 else 24, 0)
     for folder in folders:
         place = os.open(folder, os.O_PATH)
@@ -222,24 +256,18 @@ def _limit(
     memory: int,  # bytes
     seconds: int,  # of processor time
 ) -> None:
-    "Limit this process for good, as far as the system can."
+    "Limit this process for good; raises `OSError` if what the system knows fails."
     try:
         import resource
     except ImportError:  # Windows
         return
-    for what, most in ((resource.RLIMIT_DATA, memory), (resource.RLIMIT_CPU, seconds), (resource.RLIMIT_FSIZE, 1 << 28), (resource.RLIMIT_CORE, 0)):
+    for name, most in {"DATA": memory, "CPU": seconds, "FSIZE": 1 << 28, "CORE": 0}.items():
+        what = getattr(resource, f"RLIMIT_{name}")
         hard = resource.getrlimit(what)[1]
         most = most if hard == resource.RLIM_INFINITY else min(most, hard)
         resource.setrlimit(what, (most, most))
-    _landlock(folder, "/dev")
-
-# %% ../../nbs/10_course/00_answers.ipynb #a0d3e90b
-class _Silent:
-    "A checker that says nothing."
-
-    def __call__(self, answer: Any) -> None: ...
-
-    def prove(self) -> None: ...
+    if _landlock() and not _landlock(folder, "/dev"):
+        raise OSError("Landlock is there and refuses")
 
 # %% ../../nbs/10_course/00_answers.ipynb #fb8a6f6c
 def _settle(
@@ -248,8 +276,8 @@ def _settle(
     seconds: int,  # of processor time
     exercises: int,  # how many the lesson has
 ) -> None:
-    "Make this process a student's: limits for good, and checkers that say nothing, so that no reference is at hand."
+    "Make this process a student's: limits for good, and checkers that hold no reference."
     _limit(folder, memory, seconds)
     silent = types.ModuleType("niwt_nb.course.copies")
-    vars(silent).update(checker=lambda number, scope: _Silent(), checkers=lambda lesson, scope: [_Silent()] * exercises)
+    vars(silent)["checkers"] = lambda lesson, scope: [lambda answer: None] * exercises
     sys.modules[silent.__name__] = silent

@@ -10,6 +10,7 @@ import html
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from .answers import _array, _kind_of, _Outcome, _outcome
 # %% ../../nbs/10_course/00_exercises.ipynb #4de70a3e
 @dataclass(frozen=True)
 class _Verdict:
-    "What a checker says about one answer: `status` is \"correct\", \"not yet\" or \"not attempted\"; `hint` says what to look at."
+    'What a checker says about one answer: `status` is "correct", "not yet" or "not attempted"; `hint` says what to look at.'
 
     number: str
     title: str
@@ -36,12 +37,21 @@ class _Verdict:
 
     def _repr_html_(self) -> str:
         colour = {"correct": "#009E73", "not yet": "#D55E00"}.get(self.status, "#7F7F7F")
-        hint = "<br>" + re.sub("`(.+?)`", r"<code>\1</code>", html.escape(self.hint)).replace("\n", "<br>") if self.hint else ""
+        hint = (
+            "<br>"
+            + re.sub("`(.+?)`", r"<code>\1</code>", html.escape(self.hint)).replace("\n", "<br>")
+            if self.hint
+            else ""
+        )
         head = f"{html.escape(repr(self)[0])} Exercise {html.escape(self.number)}, {html.escape(self.title)}: <b>{self.status}</b>"
-        return f'<div style="border-left: 4px solid {colour}; padding: 0.3em 0.8em">{head}{hint}</div>'
+        return (
+            f'<div style="border-left: 4px solid {colour}; padding: 0.3em 0.8em">{head}{hint}</div>'
+        )
 
 # %% ../../nbs/10_course/00_exercises.ipynb #69be8f51
-def _compare_arrays(want: np.ndarray, got: np.ndarray, rtol: float, atol: float, reveal: bool = True) -> str:
+def _compare_arrays(
+    want: np.ndarray, got: np.ndarray, rtol: float, atol: float, reveal: bool = True
+) -> str:
     "How numbers of one shape differ, in words; empty if they do not."
     nan = np.isnan(got.astype(complex))
     if nan.any() and not np.isnan(want.astype(complex)).any():
@@ -59,8 +69,16 @@ def _compare_arrays(want: np.ndarray, got: np.ndarray, rtol: float, atol: float,
     show = lambda v: f"{v.item():.6g}" if v.dtype.kind in "fiu" else str(v.item())  # noqa: E731
     told = f"expected {show(want[at])}, got {show(got[at])}"
     if not reveal:
-        told = f"{show(got[at])} is " + (f"too {'high' if got[at] > want[at] else 'low'}" if numbers and want.dtype.kind != "b" else "not right")
-    return f"{int(off.sum())} of {off.size} values differ, most at {list(at)}: {told}" if want.ndim else told
+        told = f"{show(got[at])} is " + (
+            f"too {'high' if got[at] > want[at] else 'low'}"
+            if numbers and want.dtype.kind != "b"
+            else "not right"
+        )
+    return (
+        f"{int(off.sum())} of {off.size} values differ, most at {list(at)}: {told}"
+        if want.ndim
+        else told
+    )
 
 # %% ../../nbs/10_course/00_exercises.ipynb #8da6dcad
 def _difference(
@@ -72,7 +90,7 @@ def _difference(
 ) -> str:  # how they differ, in words; empty if they agree
     "Compare two results: kind, shape, NaN, values; inside lists, tuples and dictionaries item by item."
     a, b = _array(want), _array(got)
-    inside = lambda x, y: _difference(x, y, rtol, atol, reveal)  # noqa: E731
+    inside = partial(_difference, rtol=rtol, atol=atol, reveal=reveal)
     if a is not None:
         if b is None or (a.dtype.kind in "biufc") != (b.dtype.kind in "biufc"):
             return f"expected {_kind_of(want)}, got {_kind_of(got)}"
@@ -84,14 +102,27 @@ def _difference(
             return f"expected {_kind_of(want)}, got {_kind_of(got)}"
         if len(want) != len(got):
             return f"expected {len(want)} items, got {len(got)}"
-        return next((f"item {i}: {d}" for i, (x, y) in enumerate(zip(want, got, strict=True)) if (d := inside(x, y))), "")
+        return next(
+            (
+                f"item {i}: {d}"
+                for i, (x, y) in enumerate(zip(want, got, strict=True))
+                if (d := inside(x, y))
+            ),
+            "",
+        )
     if isinstance(want, dict):
         if not isinstance(got, dict) or set(want) != set(got):
             return f"expected a dict with the keys {list(want)}, got {list(got) if isinstance(got, dict) else _kind_of(got)}"
         return next((f"at {k!r}: {d}" for k in want if (d := inside(want[k], got[k]))), "")
     if type(want) is not type(got):
         return f"expected {_kind_of(want)}, got {_kind_of(got)}"
-    return "" if want == got else f"expected {want!r}, got {got!r}" if reveal else f"{got!r} is not right"
+    return (
+        ""
+        if want == got
+        else f"expected {want!r}, got {got!r}"
+        if reveal
+        else f"{got!r} is not right"
+    )
 
 # %% ../../nbs/10_course/00_exercises.ipynb #be69c427
 @dataclass(frozen=True)
@@ -123,21 +154,35 @@ def _shown(value: Any) -> str:
     "An input in a few characters."
     a = _array(value)
     if a is not None and a.size <= 6:
-        return str(np.vectorize(lambda v: float(f"{v:.4g}"), otypes=[float])(a).tolist() if a.dtype.kind == "f" else a.tolist())
-    return _kind_of(value) if a is not None or callable(value) or len(repr(value)) > 60 else repr(value)
+        return str(
+            np.vectorize(lambda v: float(f"{v:.4g}"), otypes=[float])(a).tolist()
+            if a.dtype.kind == "f"
+            else a.tolist()
+        )
+    return (
+        _kind_of(value)
+        if a is not None or callable(value) or len(repr(value)) > 60
+        else repr(value)
+    )
 
 # %% ../../nbs/10_course/00_exercises.ipynb #eaba296f
 def _same(a: _Outcome, b: _Outcome, exercise: Exercise) -> bool:
     "Whether two functions stopped with the same kind of error or returned the same value."
     if a.error or b.error:
         return a.error.split(":")[0] == b.error.split(":")[0]
-    return a.changed == b.changed and not _difference(a.value, b.value, exercise.rtol, exercise.atol)
+    return a.changed == b.changed and not _difference(
+        a.value, b.value, exercise.rtol, exercise.atol
+    )
 
 # %% ../../nbs/10_course/00_exercises.ipynb #fc0af97b
 def _first_fault(exercise: Exercise, answers: Sequence[_Outcome], right: Sequence[_Outcome]) -> str:
     "What is wrong at the first input that has something wrong; empty if nothing is."
     for i, (got, want) in enumerate(zip(answers, right, strict=True)):
-        given = f"For input {i + 1} of {len(right)}, {', '.join(map(_shown, exercise.inputs[i]))}: " if exercise.inputs[i] else ""
+        given = (
+            f"For input {i + 1} of {len(right)}, {', '.join(map(_shown, exercise.inputs[i]))}: "
+            if exercise.inputs[i]
+            else ""
+        )
         if got.error:
             return f"{given}your function stops with {got.error}"
         if got.value is None and want.value is not None:
@@ -156,24 +201,29 @@ def _judge_outcomes(
     "Judge an answer that is a function."
     if any(a.unwritten for a in answers):
         return "not attempted", ""
-    fault = _first_fault(exercise, answers, [_outcome(exercise.reference, given) for given in exercise.inputs])
+    fault = _first_fault(
+        exercise, answers, [_outcome(exercise.reference, given) for given in exercise.inputs]
+    )
     if not fault:
         return "correct", ""
     for hint, wrong in exercise.mistakes.items():
-        if all(_same(a, _outcome(wrong, given), exercise) for a, given in zip(answers, exercise.inputs, strict=True)):
+        if all(
+            _same(a, _outcome(wrong, given), exercise)
+            for a, given in zip(answers, exercise.inputs, strict=True)
+        ):
             return "not yet", hint
     return "not yet", fault
 
 # %% ../../nbs/10_course/00_exercises.ipynb #e474ac1c
 def _judge_value(exercise: Exercise, answer: Any) -> tuple[str, str]:
     "Status and hint of an answer that should be a value."
-    differs = lambda want, reveal=True: _difference(want, answer, exercise.rtol, exercise.atol, reveal)  # noqa: E731
+    differs = partial(_difference, got=answer, rtol=exercise.rtol, atol=exercise.atol)
     if not differs(exercise.reference):
         return "correct", ""
     known = next((h for h, wrong in exercise.mistakes.items() if not differs(wrong)), "")
     if not known:
         exercise.tried.add(repr(answer)[:200])
-    return "not yet", known or differs(exercise.reference, len(exercise.tried) >= 3)
+    return "not yet", known or differs(exercise.reference, reveal=len(exercise.tried) >= 3)
 
 # %% ../../nbs/10_course/00_exercises.ipynb #5515ced7
 def _judge_answer(
@@ -206,7 +256,9 @@ def _prove_checker(
     def expect(answer: Any, status: str, word: str = "") -> None:
         said = _judge_answer(exercise, answer)
         if said.status != status or word not in said.hint:
-            raise AssertionError(f"exercise {exercise.number}: expected {status!r} with {word!r} in the hint, got: {said!r}")
+            raise AssertionError(
+                f"exercise {exercise.number}: expected {status!r} with {word!r} in the hint, got: {said!r}"
+            )
 
     def stops(*args: Any) -> Any:
         raise ZeroDivisionError("on purpose")
@@ -217,7 +269,9 @@ def _prove_checker(
     for hint, wrong in exercise.mistakes.items():
         expect(made(wrong), "not yet", hint)
     if exercise.judge is None and len(exercise.mistakes) < 1 + bool(exercise.inputs):
-        raise AssertionError(f"exercise {exercise.number} knows too few typical mistakes: {len(exercise.mistakes)}")
+        raise AssertionError(
+            f"exercise {exercise.number} knows too few typical mistakes: {len(exercise.mistakes)}"
+        )
     if exercise.inputs:
         expect(lambda *a: NotImplemented, "not attempted")
         expect(stops, "not yet", "ZeroDivisionError: on purpose")

@@ -27,23 +27,35 @@ import torch
 from ..core import NiwtError
 from .answers import _ANSWER, _landlock, _Outcome, _pack, _restored
 from niwt_nb.course.copies import (
-    _asks, _code_of, _exercises_in, _for_students, _needed_cells, _tree, _with_checkers, book_text, checker, lesson_files, read_book,
+    _asks,
+    _code_of,
+    _exercises_in,
+    _for_students,
+    _needed_cells,
+    _tree,
+    _with_checkers,
+    book_text,
+    _Checker,
+    lesson_files,
+    read_book,
 )
 from .exercises import Exercise, _judge_answer, _judge_outcomes, _Verdict
 
 # %% ../../nbs/10_course/02_grading.ipynb #cf09a04c
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
-_MEMORY, _OUTPUT, _FILE = 4 << 30, 5 << 20, 50 << 20  # bytes of a process, that a cell may print, of a file that is copied
+_THERE = "__import__('niwt_nb.course.answers', fromlist=['_ask'])"
+_MEMORY, _OUTPUT, _FILE = 4 << 30, 5 << 20, 50 << 20  # bytes a process, a cell prints, a file copied
 
 
 def _left_out(folder: str, names: list[str]) -> list[str]:
     "What is not copied from a student's folder: hidden, large and special files."
-    plain = lambda p: os.path.isdir(p) or os.path.isfile(p) and os.path.getsize(p) < _FILE  # noqa: E731
-    return [n for n in names if n.startswith(".") or not plain(os.path.join(folder, n))]
+    places = {n: os.path.join(folder, n) for n in names if not n.startswith(".")}
+    small = lambda p: os.path.isfile(p) and os.path.getsize(p) < _FILE  # noqa: E731
+    return [n for n in names if n not in places or not (os.path.isdir(places[n]) or small(places[n]))]
 
 # %% ../../nbs/10_course/02_grading.ipynb #32e43b67
 class _Room:
-    "A process with limits for one notebook, in a copy of `folder`; raises `NiwtError` if no kernel starts. Leave it with `close`."
+    "A process with limits, in a copy of `folder`; raises `NiwtError` if no kernel starts."
 
     def __init__(self, folder: Path, exercises: int, timeout: int):
         from jupyter_client.manager import KernelManager
@@ -54,27 +66,30 @@ class _Room:
         home = Path(self.box.name)
         shutil.copytree(folder, home / "work", symlinks=True, ignore=_left_out)
         (home / "tmp").mkdir()
-        env = {**os.environ, **dict.fromkeys(_THREADS, "1"), "TMPDIR": str(home / "tmp"), "IPYTHONDIR": str(home / "tmp")}
+        own = dict.fromkeys(("TMPDIR", "IPYTHONDIR"), str(home / "tmp"))
+        env, silent = {**os.environ, **dict.fromkeys(_THREADS, "1"), **own}, subprocess.DEVNULL
         self.manager = KernelManager(kernel_name="python3")
         try:
-            self.manager.start_kernel(cwd=str(home / "work"), env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            self.manager.start_kernel(cwd=str(home / "work"), env=env, stdout=silent, stderr=silent)
             self.client = self.manager.blocking_client()
             self.client.start_channels()
             self.client.wait_for_ready(timeout=60)
         except RuntimeError as e:
             raise NiwtError(f"no kernel could be started: {e}") from None
         limits = f"{str(home)!r}, {_MEMORY}, {10 * max(timeout, 60)}, {exercises}"
-        self.run(f"__import__('niwt_nb.course.answers', fromlist=['_settle'])._settle({limits})")
+        if fault := self.run(f"{_THERE}._settle({limits})", 60):
+            self.close()
+            raise NiwtError(f"no limits could be set for a notebook: {fault}")
 
     def close(self) -> None:
         self.client.stop_channels()
         self.manager.shutdown_kernel(now=True)
         self.box.cleanup()
 
-    def run(self, code: str) -> str:  # what went wrong, empty if nothing did
-        "Run a cell."
+    def run(self, code: str, least: int = 0) -> str:  # what went wrong, empty if nothing did
+        "Run a cell; it has `least` seconds at least."
         asked = self.client.execute(code, allow_stdin=False, stop_on_error=False)
-        end, printed, fault = time.monotonic() + self.timeout, 0, ""
+        end, printed, fault = time.monotonic() + max(self.timeout, least), 0, ""
         self.told = {}
         while True:
             message = self.message()
@@ -108,7 +123,8 @@ class _Room:
         end = time.monotonic() + 10
         while time.monotonic() < end and self.alive:
             message = self.message()
-            if message and message["parent_header"].get("msg_id") == asked and message["content"].get("execution_state") == "idle":
+            ours = message and message["parent_header"].get("msg_id") == asked
+            if message and ours and message["content"].get("execution_state") == "idle":
                 return why
         self.alive = False
         return f"{why} and did not stop when it was interrupted"
@@ -123,7 +139,7 @@ class _Judge:
 
     def __call__(self, number: str) -> Exercise:
         names = self.scope = self._names() if self.scope is None else self.scope
-        return replace(checker(number, names).exercise(), tried=set())
+        return replace(_Checker(number, names).exercise(), tried=set())
 
     def _names(self) -> dict[str, Any]:
         "Run the cells that the checkers need."
@@ -132,13 +148,18 @@ class _Judge:
         scope: dict[str, Any] = {"__name__": "lesson"}
         with contextlib.redirect_stdout(io.StringIO()):
             for i in sorted(_needed_cells([_with_checkers(s) for s in code], asks) - set(asks)):
-                exec("\n".join(line for line in code[i].splitlines() if not re.match("[%!]", line)), scope)
+                exec(
+                    "\n".join(line for line in code[i].splitlines() if not re.match("[%!]", line)),
+                    scope,
+                )
         return scope
 
 # %% ../../nbs/10_course/02_grading.ipynb #ddd26be0
 def _verdict(
     exercise: Exercise,  # from `_Judge`
-    told: Mapping[str, Any],  # what `_ask` published in a student's process; or whatever the student put in its place
+    told: Mapping[
+        str, Any
+    ],  # what `_ask` published in a student's process; or whatever the student put in its place
 ) -> _Verdict:  # what the checker says
     "Judge an answer that came as plain data."
     say = lambda status, hint: _Verdict(exercise.number, exercise.title, status, hint)  # noqa: E731
@@ -147,7 +168,10 @@ def _verdict(
             return say("not yet", f"your answer stops with {str(told['error'])[:200]}")
         if "outcomes" not in told:
             return _judge_answer(exercise, _restored(told["value"]))
-        done = [_Outcome(_restored(value), str(error)[:300], bool(changed)) for value, error, changed in told["outcomes"]]
+        done = [
+            _Outcome(_restored(value), str(error)[:300], bool(changed))
+            for value, error, changed in told["outcomes"]
+        ]
         if len(done) != len(exercise.inputs):
             raise ValueError("a result for each input is needed")
         return say(*_judge_outcomes(exercise, done))
@@ -157,8 +181,7 @@ def _verdict(
 # %% ../../nbs/10_course/02_grading.ipynb #0f125a4c
 @dataclass(frozen=True)
 class _Progress:
-    """How far a student is in one lesson: `verdicts` in the order of the lesson, `trouble` if the notebook could not be run to its end,
-    `seconds` that each exercise took."""
+    "How far a student is in one lesson; `trouble` says what failed in the notebook."
 
     lesson: str
     verdicts: tuple[_Verdict, ...]
@@ -167,7 +190,7 @@ class _Progress:
 
     @property
     def solved(self) -> int:  # exercises answered correctly
-        "How many verdicts are \"correct\"."
+        'How many verdicts are "correct".'
         return sum(map(bool, self.verdicts))
 
 # %% ../../nbs/10_course/02_grading.ipynb #728bd0f1
@@ -191,10 +214,15 @@ def _ask_for(
     "Ask a student's process for an answer, and judge it; a cell that failed has none."
     packed = _pack(exercise.inputs)
     if not fault and answer:
-        asking = f"__import__('niwt_nb.course.answers', fromlist=['_ask'])._ask({answer!r}, get_ipython().user_ns, {packed!r})"
-        fault = room.run(asking)
+        given = f"{answer!r}, get_ipython().user_ns, {packed!r}"
+        fault = room.run(f"{_THERE}._ask({given})")
     if fault or not answer:
-        return _Verdict(exercise.number, exercise.title, "not yet", f"the cell fails: {fault or 'its checker gets no answer'}")
+        return _Verdict(
+            exercise.number,
+            exercise.title,
+            "not yet",
+            f"the cell fails: {fault or 'its checker gets no answer'}",
+        )
     try:
         told = json.loads(room.told.get(_ANSWER, "{}"))
     except (ValueError, TypeError):
@@ -228,8 +256,11 @@ def _grade_lesson(
     judge: _Judge,  # of its lesson
     timeout: int,  # seconds a cell may take
 ) -> _Progress:  # a verdict on every exercise of the lesson
-    "Run a student's notebook and judge the last answer to each exercise; a notebook that cannot be read or run is said in `trouble`."
-    asked = {str(e["number"]): _Verdict(str(e["number"]), str(e["title"]), "not attempted") for e in judge.asked}
+    "Run a student's notebook and judge the last answer to each exercise."
+    asked = {
+        str(e["number"]): _Verdict(str(e["number"]), str(e["title"]), "not attempted")
+        for e in judge.asked
+    }
     stop = lambda why: _Progress(path.stem, tuple(asked.values()), why)  # noqa: E731
     if not path.is_file():
         return stop("not in this folder")
@@ -245,8 +276,12 @@ def _grade_lesson(
         faults, seconds = _run_student(room, book, judge, asked, set(shipped))
     finally:
         room.close()
-    trouble = f"{len(faults)} cell{'s' * (len(faults) > 1)} failed, first {faults[0]}" if faults else ""
-    return replace(stop(trouble + ("" if room.alive else "; the rest was not run")), seconds=seconds)
+    trouble = (
+        f"{len(faults)} cell{'s' * (len(faults) > 1)} failed, first {faults[0]}" if faults else ""
+    )
+    return replace(
+        stop(trouble + ("" if room.alive else "; the rest was not run")), seconds=seconds
+    )
 
 # %% ../../nbs/10_course/02_grading.ipynb #d2248fb5
 def grade(
@@ -258,7 +293,9 @@ def grade(
     names = [n for n in lesson_files() if re.match(r"\d\d_.*\.ipynb$", n)]
     for folder in folders:
         if not any((Path(folder) / n).exists() for n in names):
-            raise NiwtError(f"no lessons in {folder}: it should hold files such as {names[0]}; `niwt lessons {folder}` puts them there")
+            raise NiwtError(
+                f"no lessons in {folder}: it should hold files such as {names[0]}; `niwt lessons {folder}` puts them there"
+            )
     found: dict[str, list[_Progress]] = {str(folder): [] for folder in folders}
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -276,7 +313,7 @@ def grade(
 def progress_table(
     found: Mapping[str, Sequence[_Progress]],  # as `grade` gives them
 ) -> str:  # lines of text
-    "Progress for the screen: a sign for every exercise, hints for those that are not right yet, a total, and what it is worth."
+    "Progress for the screen: a sign for every exercise, hints, a total, and what it is worth."
     sign = {"correct": "✓", "not yet": "✗", "not attempted": "·"}
     width = max(len(p.lesson) for done in found.values() for p in done)
     lines = []
@@ -284,12 +321,21 @@ def progress_table(
         lines += [f"{folder}:"] * (len(found) > 1)
         for p in done:
             marks = " ".join(sign[v.status] for v in p.verdicts)
-            lines.append(f"{p.lesson:{width}}  {marks:14}  {p.solved} of {len(p.verdicts)}{'  ' + p.trouble if p.trouble else ''}")
-            lines += [f"{'':{width}}  {v.number}: {v.hint}" for v in p.verdicts if v.status == "not yet"]
+            lines.append(
+                f"{p.lesson:{width}}  {marks:14}  {p.solved} of {len(p.verdicts)}{'  ' + p.trouble if p.trouble else ''}"
+            )
+            lines += [
+                f"{'':{width}}  {v.number}: {v.hint}" for v in p.verdicts if v.status == "not yet"
+            ]
         total, solved = sum(len(p.verdicts) for p in done), sum(p.solved for p in done)
-        lines.append(f"{solved} of {total} exercises are correct (✓ correct, ✗ not yet, · not attempted)")
+        lines.append(
+            f"{solved} of {total} exercises are correct (✓ correct, ✗ not yet, · not attempted)"
+        )
     kept = "was" if _landlock() else "was NOT"
-    worth = f"A self-check, not an exam: solutions are on the pages. What lies outside the notebooks' own copies {kept} protected from them."
+    worth = (
+        "A self-check, not an exam: solutions are on the pages. "
+        f"What lies outside the notebooks' own copies {kept} protected from them."
+    )
     return "\n".join([*lines, worth])
 
 # %% ../../nbs/10_course/02_grading.ipynb #d233005a
@@ -298,7 +344,17 @@ def progress_rows(
 ) -> list[dict[str, Any]]:  # student, lesson, exercise, title, state, hint, seconds, trouble
     "Progress for a table: one row a student and exercise."
     return [
-        {"student": Path(folder).name, "lesson": p.lesson, "exercise": v.number, "title": v.title, "state": v.status, "hint": v.hint,
-         "seconds": round(p.seconds.get(v.number, 0.0), 1), "trouble": p.trouble}
-        for folder, done in found.items() for p in done for v in p.verdicts
+        {
+            "student": Path(folder).name,
+            "lesson": p.lesson,
+            "exercise": v.number,
+            "title": v.title,
+            "state": v.status,
+            "hint": v.hint,
+            "seconds": round(p.seconds.get(v.number, 0.0), 1),
+            "trouble": p.trouble,
+        }
+        for folder, done in found.items()
+        for p in done
+        for v in p.verdicts
     ]
