@@ -39,8 +39,8 @@ def lesson_files() -> dict[str, Path]:  # name in a student's folder -> file
     "Everything that a student gets: lessons, what they read, and the pages beside them."
     folder = _lessons_folder()
     found = {p.name: p for p in sorted(folder.iterdir()) if p.suffix in (".ipynb", ".json", ".csv") and not p.name.startswith((".", "_"))}
-    pages = {f"{name}.ipynb": place / f"{name}.ipynb" for name in _PAGES for place in (folder.parent / "reference", folder / "pages")}
-    return found | {name: path for name, path in pages.items() if path.exists()}
+    places = [place / f"{name}.ipynb" for name in _PAGES for place in (folder.parent / "reference", folder / "pages")]
+    return found | {path.name: path for path in places if path.exists()}
 
 # %% ../../nbs/10_course/01_copies.ipynb #52cb0d75
 def _tree(source: str) -> ast.Module:

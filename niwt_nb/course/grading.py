@@ -243,11 +243,13 @@ def _run_student(
         if cell["cell_type"] != "code" or not room.alive:
             continue
         start, fault, answers = time.monotonic(), room.run(cell["source"]), _answers(cell["source"])
+        took = time.monotonic() - start
         faults += [f"cell {i + 1}: {fault}"] if fault else []
         for number in _asks(cell["source"]) if cell["source"].strip() not in untouched else ():
             if number in asked:
-                asked[number] = _ask_for(room, judge(number), answers.get(number, ""), fault)
-                seconds[number] = time.monotonic() - start
+                exercise, start = judge(number), time.monotonic()
+                asked[number] = _ask_for(room, exercise, answers.get(number, ""), fault)
+                seconds[number] = took + time.monotonic() - start
     return faults, seconds
 
 # %% ../../nbs/10_course/02_grading.ipynb #793dcf54
