@@ -538,37 +538,13 @@ def _check_lessons(
 @app.command()
 @_plain_errors
 def lessons(
-    folders: Annotated[
-        list[Path] | None,
-        typer.Argument(metavar="[FOLDER]...", help="Your folder; several go with --check."),
-    ] = None,  # students' folders
-    check: Annotated[
-        bool, typer.Option("--check", help="Run the notebooks, and show which exercises are right.")
-    ] = False,  # grade
-    as_json: Annotated[
-        Path | None,
-        typer.Option(
-            "--json", metavar="FILE", help="With --check: also write a row a student and exercise."
-        ),
-    ] = None,  # table
-    as_csv: Annotated[
-        Path | None,
-        typer.Option("--csv", metavar="FILE", help="The same as --json for a spreadsheet."),
-    ] = None,  # table
-    overwrite: Annotated[
-        bool,
-        typer.Option(
-            "--overwrite",
-            help="Put fresh lessons in place of changed ones; yours stay as NAME.old-1.ipynb.",
-        ),
-    ] = False,  # anew
-    no_open: Annotated[
-        bool, typer.Option("--no-open", help="Copy only, do not start JupyterLab.")
-    ] = False,  # no JupyterLab
-    timeout: Annotated[
-        int,
-        typer.Option(min=1, help="Seconds a cell may take with --check; then it is interrupted."),
-    ] = 120,  # seconds a cell
+    folders: Annotated[list[Path] | None, typer.Argument(metavar="[FOLDER]...", help="Your folder; several go with --check.")] = None,  # students' folders
+    check: Annotated[bool, typer.Option("--check", help="Run the notebooks, and show which exercises are right.")] = False,  # grade
+    as_json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="With --check: also write a row a student and exercise.")] = None,  # table
+    as_csv: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="The same as --json for a spreadsheet.")] = None,  # table
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Put fresh lessons in place of changed ones; yours stay as NAME.old-1.ipynb.")] = False,  # anew
+    no_open: Annotated[bool, typer.Option("--no-open", help="Copy only, do not start JupyterLab.")] = False,  # no JupyterLab
+    timeout: Annotated[int, typer.Option(min=1, help="Seconds a cell may take with --check; then it is interrupted.")] = 120,  # seconds a cell
 ) -> None:
     """The course: copies the lessons into FOLDER and opens them in JupyterLab. Work of yours that is already there is kept.
 
