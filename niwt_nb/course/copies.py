@@ -47,7 +47,7 @@ def _tree(source: str) -> ast.Module:
     "The syntax tree of a cell, lines for IPython left out; empty for a cell that is not Python (yet)."
     try:
         return ast.parse("\n".join("pass" if re.match(r"[%!?]", line) else line for line in source.splitlines()))
-    except SyntaxError:
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         return ast.Module([], [])
 
 # %% ../../nbs/10_course/01_copies.ipynb #8c1ae512
@@ -173,7 +173,7 @@ def read_book(
         book = json.loads(Path(path).read_text(encoding="utf-8"))
         for cell in book["cells"]:
             cell["source"] = "".join(cell["source"])
-    except (OSError, ValueError, KeyError, TypeError) as e:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as e:
         raise NiwtError(f"{path} cannot be read as a notebook: {type(e).__name__}: {e}") from None
     return book
 

@@ -75,6 +75,7 @@ class _Room:
             self.client.start_channels()
             self.client.wait_for_ready(timeout=60)
         except RuntimeError as e:
+            self.manager.shutdown_kernel(now=True)
             raise NiwtError(f"no kernel could be started: {e}") from None
         limits = f"{str(home)!r}, {_MEMORY}, {10 * max(timeout, 60)}, {exercises}"
         if fault := self.run(f"{_THERE}._settle({limits})", 60):
@@ -146,7 +147,8 @@ class _Judge:
         code = [c["source"] for c in self.book["cells"] if c["cell_type"] == "code"]
         asks = [i for i, source in enumerate(code) if _asks(source)]
         scope: dict[str, Any] = {"__name__": "lesson"}
-        with contextlib.redirect_stdout(io.StringIO()):
+        aside = io.StringIO()
+        with contextlib.redirect_stdout(aside), contextlib.redirect_stderr(aside):
             for i in sorted(_needed_cells([_with_checkers(s) for s in code], asks) - set(asks)):
                 exec(
                     "\n".join(line for line in code[i].splitlines() if not re.match("[%!]", line)),
@@ -157,9 +159,7 @@ class _Judge:
 # %% ../../nbs/10_course/02_grading.ipynb #ddd26be0
 def _verdict(
     exercise: Exercise,  # from `_Judge`
-    told: Mapping[
-        str, Any
-    ],  # what `_ask` published in a student's process; or whatever the student put in its place
+    told: Mapping[str, Any],  # what `_ask` published, or what the student put in its place
 ) -> _Verdict:  # what the checker says
     "Judge an answer that came as plain data."
     say = lambda status, hint: _Verdict(exercise.number, exercise.title, status, hint)  # noqa: E731
@@ -217,12 +217,8 @@ def _ask_for(
         given = f"{answer!r}, get_ipython().user_ns, {packed!r}"
         fault = room.run(f"{_THERE}._ask({given})")
     if fault or not answer:
-        return _Verdict(
-            exercise.number,
-            exercise.title,
-            "not yet",
-            f"the cell fails: {fault or 'its checker gets no answer'}",
-        )
+        why = f"the cell fails: {fault or 'its checker gets no answer'}"
+        return _Verdict(exercise.number, exercise.title, "not yet", why)
     try:
         told = json.loads(room.told.get(_ANSWER, "{}"))
     except (ValueError, TypeError):
@@ -240,7 +236,7 @@ def _run_student(
     "Run every cell, and judge the answers of those that a student changed."
     faults, seconds = [], {}
     for i, cell in enumerate(book["cells"]):
-        if cell["cell_type"] != "code" or not room.alive:
+        if cell.get("cell_type") != "code" or not room.alive:
             continue
         start, fault, answers = time.monotonic(), room.run(cell["source"]), _answers(cell["source"])
         took = time.monotonic() - start
@@ -259,31 +255,25 @@ def _grade_lesson(
     timeout: int,  # seconds a cell may take
 ) -> _Progress:  # a verdict on every exercise of the lesson
     "Run a student's notebook and judge the last answer to each exercise."
-    asked = {
-        str(e["number"]): _Verdict(str(e["number"]), str(e["title"]), "not attempted")
-        for e in judge.asked
-    }
+    asked = {e["number"]: _Verdict(e["number"], e["title"], "not attempted") for e in judge.asked}
     stop = lambda why: _Progress(path.stem, tuple(asked.values()), why)  # noqa: E731
     if not path.is_file():
         return stop("not in this folder")
-    shipped = _code_of(book_text(_for_students(judge.book)))
-    if _code_of(path.read_text(encoding="utf-8", errors="replace")) == shipped:
-        return stop("not started")
+    shipped, room = _code_of(book_text(_for_students(judge.book))), None
     try:
-        book = read_book(path)
-        room = _Room(path.parent, len(asked), timeout)
-    except (NiwtError, OSError) as e:
-        return stop(str(e))
-    try:
+        if _code_of(path.read_text(encoding="utf-8", errors="replace")) == shipped:
+            return stop("not started")
+        book, room = read_book(path), _Room(path.parent, len(asked), timeout)
         faults, seconds = _run_student(room, book, judge, asked, set(shipped))
+    except Exception as e:  # whatever is in one notebook, the next is graded
+        return stop(str(e) if isinstance(e, NiwtError) else f"{type(e).__name__}: {e}")
     finally:
-        room.close()
-    trouble = (
-        f"{len(faults)} cell{'s' * (len(faults) > 1)} failed, first {faults[0]}" if faults else ""
-    )
-    return replace(
-        stop(trouble + ("" if room.alive else "; the rest was not run")), seconds=seconds
-    )
+        if room is not None:
+            room.close()
+    cells = f"{len(faults)} cell{'s' * (len(faults) > 1)} failed"
+    trouble = f"{cells}, first {faults[0]}" if faults else ""
+    unfinished = "" if room.alive else "; the rest was not run"
+    return replace(stop(trouble + unfinished), seconds=seconds)
 
 # %% ../../nbs/10_course/02_grading.ipynb #d2248fb5
 def grade(
@@ -295,9 +285,8 @@ def grade(
     names = [n for n in lesson_files() if re.match(r"\d\d_.*\.ipynb$", n)]
     for folder in folders:
         if not any((Path(folder) / n).exists() for n in names):
-            raise NiwtError(
-                f"no lessons in {folder}: it should hold files such as {names[0]}; `niwt lessons {folder}` puts them there"
-            )
+            remedy = f"`niwt lessons {folder}` puts them there"
+            raise NiwtError(f"no lessons in {folder}: no {names[0]} or its like; {remedy}")
     found: dict[str, list[_Progress]] = {str(folder): [] for folder in folders}
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -323,16 +312,12 @@ def progress_table(
         lines += [f"{folder}:"] * (len(found) > 1)
         for p in done:
             marks = " ".join(sign[v.status] for v in p.verdicts)
-            lines.append(
-                f"{p.lesson:{width}}  {marks:14}  {p.solved} of {len(p.verdicts)}{'  ' + p.trouble if p.trouble else ''}"
-            )
-            lines += [
-                f"{'':{width}}  {v.number}: {v.hint}" for v in p.verdicts if v.status == "not yet"
-            ]
-        total, solved = sum(len(p.verdicts) for p in done), sum(p.solved for p in done)
-        lines.append(
-            f"{solved} of {total} exercises are correct (✓ correct, ✗ not yet, · not attempted)"
-        )
+            solved = f"{p.solved} of {len(p.verdicts)}  {p.trouble}".rstrip()
+            lines.append(f"{p.lesson:{width}}  {marks:14}  {solved}")
+            wrong = [v for v in p.verdicts if v.status == "not yet"]
+            lines += [f"{'':{width}}  {v.number}: {v.hint}" for v in wrong]
+        correct = f"{sum(p.solved for p in done)} of {sum(len(p.verdicts) for p in done)}"
+        lines.append(f"{correct} exercises are correct (✓ correct, ✗ not yet, · not attempted)")
     kept = "was" if _landlock() else "was NOT"
     worth = (
         "A self-check, not an exam: solutions are on the pages. "
