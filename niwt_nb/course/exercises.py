@@ -69,16 +69,10 @@ def _compare_arrays(
     show = lambda v: f"{v.item():.6g}" if v.dtype.kind in "fiu" else str(v.item())  # noqa: E731
     told = f"expected {show(want[at])}, got {show(got[at])}"
     if not reveal:
-        told = f"{show(got[at])} is " + (
-            f"too {'high' if got[at] > want[at] else 'low'}"
-            if numbers and want.dtype.kind != "b"
-            else "not right"
-        )
-    return (
-        f"{int(off.sum())} of {off.size} values differ, most at {list(at)}: {told}"
-        if want.ndim
-        else told
-    )
+        side = f"too {'high' if got[at] > want[at] else 'low'}"
+        told = f"{show(got[at])} is {side if numbers and want.dtype.kind != 'b' else 'not right'}"
+    where = f"{int(off.sum())} of {off.size} values differ, most at {list(at)}: "
+    return (where if want.ndim else "") + told
 
 # %% ../../nbs/10_course/00_exercises.ipynb #8da6dcad
 def _difference(
@@ -102,27 +96,16 @@ def _difference(
             return f"expected {_kind_of(want)}, got {_kind_of(got)}"
         if len(want) != len(got):
             return f"expected {len(want)} items, got {len(got)}"
-        return next(
-            (
-                f"item {i}: {d}"
-                for i, (x, y) in enumerate(zip(want, got, strict=True))
-                if (d := inside(x, y))
-            ),
-            "",
-        )
+        items = enumerate(map(inside, want, got))
+        return next((f"item {i}: {d}" for i, d in items if d), "")
     if isinstance(want, dict):
         if not isinstance(got, dict) or set(want) != set(got):
             return f"expected a dict with the keys {list(want)}, got {list(got) if isinstance(got, dict) else _kind_of(got)}"
         return next((f"at {k!r}: {d}" for k in want if (d := inside(want[k], got[k]))), "")
     if type(want) is not type(got):
         return f"expected {_kind_of(want)}, got {_kind_of(got)}"
-    return (
-        ""
-        if want == got
-        else f"expected {want!r}, got {got!r}"
-        if reveal
-        else f"{got!r} is not right"
-    )
+    told = f"expected {want!r}, got {got!r}" if reveal else f"{got!r} is not right"
+    return "" if want == got else told
 
 # %% ../../nbs/10_course/00_exercises.ipynb #be69c427
 @dataclass(frozen=True)
