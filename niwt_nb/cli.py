@@ -509,32 +509,69 @@ def _open_lab(
     typer.echo("Starting JupyterLab; press Ctrl-C twice here to end it.")
     return subprocess.call([sys.executable, "-m", "jupyterlab"], cwd=folder)
 
+# %% ../nbs/11_cli.ipynb #f1063b8f
+def _check_lessons(
+    folders: list[Path], timeout: int, as_json: Path | None, as_csv: Path | None
+) -> int:  # the exit code
+    "Grade students' folders, print how far they are and write the tables that are asked for."
+    from niwt_nb.core import NiwtError
+    from niwt_nb.course.grading import grade, progress_rows, progress_table
+
+    for table in (as_json, as_csv):
+        if table and not table.absolute().parent.is_dir():
+            raise NiwtError(f"cannot write {table}: there is no folder {table.absolute().parent}")
+    found = grade(folders, timeout, say=lambda name: typer.echo(f"  {name}", err=True))
+    typer.echo(progress_table(found))
+    if as_json or as_csv:
+        import pandas
+
+        rows = pandas.DataFrame(progress_rows(found))
+        if as_json:
+            rows.to_json(as_json, orient="records", indent=1, force_ascii=False)
+        if as_csv:
+            rows.to_csv(as_csv, index=False)
+    return int(
+        any(p.trouble or p.solved < len(p.verdicts) for done in found.values() for p in done)
+    )
+
 # %% ../nbs/11_cli.ipynb #f24d20f7
 @app.command()
 @_plain_errors
 def lessons(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Your folder; made if it is not there.")] = Path("niwt-lessons"),  # student's folder
-    check: Annotated[bool, typer.Option("--check", help="Run your notebooks, and show which exercises are right.")] = False,  # grade
+    folders: Annotated[list[Path] | None, typer.Argument(metavar="[FOLDER]...", help="Your folder; several go with --check.")] = None,  # students' folders
+    check: Annotated[bool, typer.Option("--check", help="Run the notebooks, and show which exercises are right.")] = False,  # grade
+    as_json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="With --check: also write a row a student and exercise.")] = None,  # table
+    as_csv: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="The same as --json for a spreadsheet.")] = None,  # table
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Put fresh lessons in place of changed ones; yours stay as NAME.old-1.ipynb.")] = False,  # anew
     no_open: Annotated[bool, typer.Option("--no-open", help="Copy only, do not start JupyterLab.")] = False,  # no JupyterLab
-    timeout: Annotated[int, typer.Option(min=1, help="Seconds a cell may take with --check.")] = 120,  # seconds a cell
+    timeout: Annotated[int, typer.Option(min=1, help="Seconds a cell may take with --check; then it is interrupted.")] = 120,  # seconds a cell
 ) -> None:
     """The course: copies the lessons into FOLDER and opens them in JupyterLab. Work of yours that is already there is kept.
 
     Begin with 00_the_promise.ipynb. Every exercise tells you whether it is right, and if not, what is likely to be wrong. See how far you are with
 
       niwt lessons FOLDER --check
-    """
-    from niwt_nb.course.copies import copy_lessons
-    from niwt_nb.course.grading import grade, progress_table
 
+    The exit code is then 0 if everything is right, else 1. A self-check, not an exam:
+    solutions are on the pages, and a notebook's code may read whatever you may.
+    """
+    folders = folders or [Path("niwt-lessons")]
     if check:
-        typer.echo(progress_table(grade(folder, timeout, say=lambda name: typer.echo(f"  {name}", err=True))))
-        return
+        raise typer.Exit(_check_lessons(folders, timeout, as_json, as_csv))
+    from niwt_nb.core import NiwtError
+    from niwt_nb.course.copies import copy_lessons
+
+    if len(folders) > 1 or as_json or as_csv:
+        raise NiwtError(
+            "several folders, --json and --csv go with --check; lessons are copied into one folder"
+        )
+    (folder,) = folders
     done = copy_lessons(folder, overwrite)
     for name, state in done.items():
         if state in ("kept, it is yours", "replaced"):
             typer.echo(f"  {name}: {state}")
-    typer.echo(f"{sum(n[:2].isdigit() for n in done)} lessons are in {folder}; begin with {min(done)}")
+    typer.echo(
+        f"{sum(n[:2].isdigit() for n in done)} lessons are in {folder}; begin with {min(done)}"
+    )
     if not no_open:
         raise typer.Exit(_open_lab(folder))

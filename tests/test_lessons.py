@@ -16,7 +16,7 @@ from notebooks import LESSONS, NBS, cells, numeric
 sys.path.insert(0, str(Path(__file__).parent / "workers"))
 import kernels  # noqa: E402
 
-from niwt_nb.course.copies import clean_twin, _exercises_in, read_book  # noqa: E402
+from niwt_nb.course.copies import _checker_file, _exercises_in, _for_students, clean_twin, read_book  # noqa: E402
 
 SHUFFLED = random.Random(0).sample(LESSONS, len(LESSONS))
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
@@ -82,9 +82,9 @@ def test_lesson_has_all_its_parts(path):
     missing = [what for what in parts if what not in text]
     assert not missing, f"{path.stem} lacks {missing}"
     tasks = _exercises_in(read_book(path))
-    proofs = [s for s in code if re.match(r"#\|\s*hide", s) and ".prove()" in s]
     assert len(tasks) >= 4 and len({t["level"] for t in tasks}) >= 2, f"{len(tasks)} exercises"
-    assert sum(s.count(".prove()") for s in proofs) >= len(tasks), "an exercise has no hidden cell that proves its checker"
+    hidden = [bool(re.match(r"#\|\s*hide", s)) for s in code]
+    assert hidden == sorted(hidden), "a hidden cell that is not at the end"
     recall = text[text.index("## Recall") :]
     assert len(re.findall(r"^\d+\. ", recall.split("<details>")[0], re.M)) >= 5 or recall.count("<details>") >= 5, "fewer than five recall questions"
     assert "<details>" in recall, "the answers to the recall questions are missing, or not folded"
@@ -97,11 +97,25 @@ def test_lesson_has_all_its_parts(path):
 
 @pytest.mark.parametrize("path", LESSONS, ids=ids)
 def test_the_answers_lie_beside_the_page(path):
-    blocks = re.findall(r"^# %% (\S+)$", (FOLDER / "checkers" / f"{path.stem}.py").read_text(encoding="utf-8"), re.M)
-    book = read_book(path)
-    sources = ["".join(c["source"]) for b in (book, clean_twin(book)) for c in b["cells"] if c["cell_type"] == "code"]
-    asked = [n for s in sources for n in re.findall(r"checker\(\"([\d.]+)\", globals\(\)\)", s)]
-    assert asked == blocks * 2 and not [s for s in sources if "Exercise(" in s or "mistakes=" in s]
+    numbers = [n for n in _checker_file(path.stem[:2])[1] if n]
+    for book in (read_book(path), clean_twin(read_book(path))):
+        code = [c["source"] for c in book["cells"] if c["cell_type"] == "code"]
+        first = ", ".join("check_" + n.replace(".", "_") for n in numbers) + f" = checkers({int(path.stem[:2])}, globals())"
+        assert first in code[0] and [t["number"] for t in _exercises_in(book)] == numbers
+        assert not [s for s in code if "Exercise(" in s or "mistakes=" in s]
+    hints = re.findall(r"(?<![\w*])\*[A-Za-z][^*\n]*?\*(?!\*)", (FOLDER / "checkers" / f"{path.stem}.py").read_text(encoding="utf-8"))
+    assert not hints, f"asterisks would be shown: {hints}"
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=ids)
+def test_a_copy_spoils_no_prediction_and_carries_no_proof(path):
+    book, handed = read_book(path), _for_students(read_book(path))
+    assert not [c for c in handed["cells"] if c["source"].startswith("#|")]
+    shown, asked = [], False
+    for cell in handed["cells"]:
+        asked = cell["cell_type"] == "markdown" and "**Predict" in cell["source"] or asked and cell["cell_type"] == "code"
+        shown += [cell["source"]] if asked and cell.get("outputs") else []
+    assert not shown and len(outputs(handed)) < len(outputs(book))
 
 
 @pytest.mark.parametrize("path", LESSONS, ids=ids)

@@ -81,7 +81,7 @@ assert not extra, extra
 assert "torchvision" not in sys.modules, "torchvision was imported before anyone asked for it"
 from niwt_nb.course.copies import _checker_code, copy_lessons, _lessons_folder
 assert "site-packages" in str(_lessons_folder()), _lessons_folder()
-assert "Exercise(" in _checker_code("10.5")[0]
+assert "Exercise(" in _checker_code("10.5")
 done = copy_lessons("course")
 assert all(state == "new" for state in done.values()), done
 assert all(state == "as it was" for state in copy_lessons("course").values())

@@ -4,9 +4,11 @@ Outputs are kept small and the same from run to run: text and pictures only, no 
 """
 
 import base64
+import copy
 import io
 import json
 import re
+import subprocess
 import sys
 import tempfile
 import time
@@ -15,8 +17,8 @@ from typing import Any
 
 from PIL import Image
 
+from niwt_nb.core import NiwtError
 from niwt_nb.course.copies import book_text, clean_twin, read_book
-from niwt_nb.course.grading import run_book
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "nbs" / "lessons"
@@ -47,13 +49,48 @@ del ipaddress, socket
 """
 
 
-# Runs in the kernel after the last cell: every folded solution, in order, must pass its own checker. `PAIRS`: (solution, call of the checker).
+# Runs in the kernel after the last cell: every checker is proved, and passes the folded solution. `PAIRS`: (solution, call of the checker), in order.
 SOLVE = """
 for _niwt_code, _niwt_call in PAIRS:
+    eval(_niwt_call.split("(")[0]).prove()
     exec(_niwt_code, globals())
     _niwt_verdict = eval(_niwt_call, globals())
     assert _niwt_verdict, f"the folded solution does not pass: {_niwt_verdict!r}"
 """
+
+
+def run_book(
+    book: dict[str, Any],  # a notebook
+    folder: str | Path,  # the kernel's working folder
+    setup: str = "",  # code to run before the first cell
+    finish: str = "",  # code to run after the last cell
+    timeout: int = 120,  # seconds a cell may take
+    allow_errors: bool = True,  # go on after a cell that fails
+) -> dict[str, Any]:  # the notebook with outputs; `trouble` in its metadata says how it stopped, if it did
+    "Run a notebook in a fresh kernel; raises `NiwtError` if no kernel starts."
+    import nbformat
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+
+    extra = lambda source: nbformat.v4.new_code_cell(source or "pass")  # noqa: E731
+    node = nbformat.from_dict(copy.deepcopy({**book, "cells": [extra(setup), *book["cells"], extra(finish)]}))
+    place: Any = {"resources": {"metadata": {"path": str(folder)}}, "kernel_name": "python3", "store_widget_state": False}
+    client = NotebookClient(node, timeout=timeout, allow_errors=allow_errors, **place)
+    trouble = ""
+    try:
+        client.execute(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    except CellTimeoutError:
+        trouble = f"a cell took longer than {timeout} s, the rest was not run"
+    except DeadKernelError:
+        trouble = "the kernel died, the rest was not run"
+    except CellExecutionError as e:
+        trouble = f"a cell stopped with {e.ename}: {e.evalue}"
+    except RuntimeError as e:
+        raise NiwtError(f"no kernel could be started: {e}") from None
+    done = json.loads(json.dumps(node))
+    errors = [o for c in (done["cells"][0], done["cells"][-1]) for o in c["outputs"] if o["output_type"] == "error"]
+    trouble = trouble or next((f"{o['ename']}: {o['evalue']}" for o in errors), "")
+    return {**done, "cells": done["cells"][1:-1], "trouble": trouble}
 
 
 def solutions(book: dict[str, Any]) -> list[tuple[str, str]]:

@@ -16,7 +16,7 @@ def render(index: Path) -> str:
     for cell in json.loads(index.read_text(encoding="utf-8"))["cells"]:
         source = "".join(cell["source"]).strip()
         if cell["cell_type"] == "markdown":
-            parts.append(source.replace("](images/", "](nbs/images/"))  # the README lies one folder higher
+            parts.append(re.sub(r"\]\((images|lessons|reference)/", r"](nbs/\1/", source))  # the README lies one folder higher
         elif cell["cell_type"] == "code" and not re.search(r"^#\|\s*hide", source, re.M):
             code = "\n".join(line for line in source.splitlines() if not line.startswith("#|")).strip()
             parts.append(f"```python\n{code}\n```")

@@ -1,4 +1,4 @@
-"""Checkers of lesson 1 What a neuron sees. Each block runs among the names of the lesson (see `niwt_nb.course.copies.checker`)."""
+"""Checkers of lesson 1 What a neuron sees. Each block runs among the names of the lesson (see `niwt_nb.course.copies.checkers`)."""
 
 from niwt_nb.course.exercises import Exercise
 

@@ -1,4 +1,4 @@
-"""Checkers of lesson 2 Importance. Each block runs among the names of the lesson (see `niwt_nb.course.copies.checker`)."""
+"""Checkers of lesson 2 Importance. Each block runs among the names of the lesson (see `niwt_nb.course.copies.checkers`)."""
 
 from niwt_nb.course.exercises import Exercise
 
@@ -14,6 +14,9 @@ check_2_1 = Exercise(
             gradient.mean((0, 1))
         ),
         "That is the largest value. Importance is the mean.": lambda gradient: gradient.amax((2, 3)),
+        "You cut off what is negative before the mean. A place that speaks against counts as well.": lambda gradient: (
+            gradient.clamp_min(0).mean((2, 3))
+        ),
         "You average sizes. The sign says whether the neuron speaks for or against: keep it.": lambda gradient: (
             gradient.abs().mean((2, 3)) + 0 * gradient.sum()
         ),

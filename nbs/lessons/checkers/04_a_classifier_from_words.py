@@ -1,4 +1,4 @@
-"""Checkers of lesson 4 A classifier from words. Each block runs among the names of the lesson (see `niwt_nb.course.copies.checker`)."""
+"""Checkers of lesson 4 A classifier from words. Each block runs among the names of the lesson (see `niwt_nb.course.copies.checkers`)."""
 
 from niwt_nb.course.exercises import Exercise
 
@@ -19,8 +19,12 @@ check_4_1 = Exercise(
 
 
 # %% 4.2
+def pull_(w, prior, lam):
+    return lam / 2 * ((w - prior) ** 2).sum()
+
+
 def loss_(G, w, a, prior, lam):
-    return 1 - torch.cosine_similarity(G @ w, a[None]).mean() + lam / 2 * ((w - prior) ** 2).sum()
+    return 1 - torch.cosine_similarity(G @ w, a[None]).mean() + pull_(w, prior, lam)
 
 
 a_, p_ = torch.randn(4, generator=g_), torch.randn(5, generator=g_)
@@ -36,6 +40,18 @@ check_4_2 = Exercise(
         ),
         "The half is missing: lam / 2.": lambda G, w, a, p, lam: loss_(G, w, a, p, 2 * lam),
         "The penalty is missing.": lambda G, w, a, p, lam: loss_(G, w, a, p, 0.0),
+        "That is the cosine of the mean importance. Take a cosine for each picture, then their mean.": lambda G, w, a, p, lam: (
+            1 - torch.cosine_similarity((G @ w).mean(0), a, dim=0) + pull_(w, p, lam)
+        ),
+        "You reward the wrong thing: a good cosine makes this loss large. It is 1 minus the cosine.": lambda G, w, a, p, lam: (
+            torch.cosine_similarity(G @ w, a[None]).mean() + pull_(w, p, lam)
+        ),
+        "You sum over the pictures: take the mean.": lambda G, w, a, p, lam: (
+            (1 - torch.cosine_similarity(G @ w, a[None])).sum() + pull_(w, p, lam)
+        ),
+        "You sum the cosines of the pictures: take their mean.": lambda G, w, a, p, lam: (
+            1 - torch.cosine_similarity(G @ w, a[None]).sum() + pull_(w, p, lam)
+        ),
         "The length is not squared.": lambda G, w, a, p, lam: loss_(G, w, a, p, 0.0) + lam / 2 * (w - p).norm(),
     },
 )
@@ -57,6 +73,9 @@ check_4_3 = Exercise(
             p + torch.linalg.solve(G.T @ G + lam * torch.eye(G.shape[1]).to(G), G.T @ a)
         ),
         "You start at zero. Start at the prior, and add it at the end.": lambda G, a, p, lam: solve_(G, a, 0 * p, lam),
+        "You add lam to every entry. Only the diagonal gets it: `lam * torch.eye(D)`.": lambda G, a, p, lam: (
+            p + torch.linalg.solve(G.T @ G + lam, G.T @ (a - G @ p))
+        ),
         "The prior is missing at the end.": lambda G, a, p, lam: solve_(G, a, p, lam) - p,
     },
 )
@@ -78,6 +97,9 @@ check_4_4 = Exercise(
     mistakes={
         "The bias belongs to the scaled w, not to the one given.": lambda F, w, s, v: torch.cat(
             [w * s / (F @ w).std(), (v - (F @ w).mean())[None]]
+        ),
+        "You take the level itself as the bias. The scores have a mean already: take it off.": lambda F, w, s, v: (
+            torch.cat([w * s / (F @ w).std(), torch.as_tensor([v]).to(w)])
         ),
         "You scale the length of w. Scale the spread of its scores.": lambda F, w, s, v: torch.cat(
             [w * s / w.norm(), (v - (F @ (w * s / w.norm())).mean())[None]]

@@ -1,4 +1,4 @@
-"""Checkers of lesson 5 Is it any good?. Each block runs among the names of the lesson (see `niwt_nb.course.copies.checker`)."""
+"""Checkers of lesson 5 Is it any good?. Each block runs among the names of the lesson (see `niwt_nb.course.copies.checkers`)."""
 
 from niwt_nb.course.exercises import Exercise
 
@@ -18,6 +18,8 @@ check_5_1 = Exercise(
             (S + U) / 2
         ),
         "That is the geometric mean.": lambda S, U: (S * U) ** 0.5,
+        "That is the smaller of the two: H lies above it, and rises with the other.": lambda S, U: min(S, U),
+        "That is the product: divide by the sum, and double.": lambda S, U: S * U,
         "The factor 2 is missing: H of two equal numbers is that number.": lambda S, U: h_(S, U) / 2,
     },
 )
@@ -91,6 +93,7 @@ check_5_4 = Exercise(
         (torch.tensor([0.0, 0.2, 0.7]), torch.tensor([0.8, 0.6, 0.0])),
     ],
     mistakes={
+        "The wrong sign: U rises, so each width is the later U minus the earlier one.": lambda U, S: -area_(U, S),
         "You take the mean of S. Each stretch counts by its width in U.": lambda U, S: float(S.mean()),
         "You use the left end of each stretch: too much. Take the mean of both ends.": lambda U, S: float(
             ((U[1:] - U[:-1]) * S[:-1]).sum()

@@ -1,4 +1,4 @@
-"""Checkers of lesson 6 When it fails. Each block runs among the names of the lesson (see `niwt_nb.course.copies.checker`)."""
+"""Checkers of lesson 6 When it fails. Each block runs among the names of the lesson (see `niwt_nb.course.copies.checkers`)."""
 
 from niwt_nb.course.exercises import Exercise
 
@@ -83,7 +83,7 @@ check_6_3 = Exercise(
         "You list each pair twice. Let j start above i.": lambda k: [
             (i, j) for i, j in other_twins_(k, start=-1) if i != j
         ],
-        "You call two columns twins when they agree anywhere. They must agree for *all* classes.": lambda k: (
+        "You call two columns twins when they agree anywhere. They must agree for all classes.": lambda k: (
             other_twins_(k, test="any")
         ),
     },
@@ -114,7 +114,7 @@ check_6_4 = Exercise(
         "That is a number of birds. A share is between 0 and 1.": lambda b, c, k: float(
             ((b != c) & torch.isin(c, torch.tensor(k))).float().sum()
         ),
-        "You look for changes *from* one of `cue_classes`. It should be changes *to* one.": lambda b, c, k: float(
+        "You look for changes from one of `cue_classes`. It should be changes to one.": lambda b, c, k: float(
             ((b != c) & torch.isin(b, torch.tensor(k))).float().mean()
         ),
     },

@@ -1,4 +1,4 @@
-"""Checkers of lesson 7 Explaining, in pictures and words. Each block runs among the names of the lesson (see `niwt_nb.course.copies.checker`)."""
+"""Checkers of lesson 7 Explaining, in pictures and words. Each block runs among the names of the lesson (see `niwt_nb.course.copies.checkers`)."""
 
 from niwt_nb.course.exercises import Exercise
 
@@ -13,6 +13,9 @@ check_7_1 = Exercise(
     mistakes={
         "Negative values take energy away in your sum. They count as nothing: `.clamp_min(0)` first.": lambda h, m: (
             float((h * m).sum() / h.sum())
+        ),
+        "You count what is negative by its size. It counts as nothing: `.clamp_min(0)`, not `.abs()`.": lambda h, m: (
+            float((h.abs() * m).sum() / h.abs().sum())
         ),
         "That is the mean inside the bird. Divide by the energy of the whole map, not by the number of "
         "pixels.": lambda h, m: float(h.clamp_min(0)[m].mean()),
@@ -32,7 +35,7 @@ check_7_2 = Exercise(
     inputs=[(a_, A_), (torch.tensor([-1.0, 1]), torch.tensor([[[1.0, 0, 2]], [[0, 3, 1]]]))],
     mistakes={
         "The ReLU is missing: keep only what speaks for the class.": lambda a, A: torch.einsum("k,khw->hw", a, A),
-        "You cut off the negative *importances* before adding up. Neurons that speak against must be "
+        "You cut off the negative importances before adding up. Neurons that speak against must be "
         "allowed to; cut off at the end.": lambda a, A: torch.einsum("k,khw->hw", a.clamp_min(0), A),
         "You cut off each neuron's map before adding up. Add first, then keep the positive part.": lambda a, A: (
             (a[:, None, None] * A).clamp_min(0).sum(0)
@@ -44,7 +47,7 @@ check_7_2 = Exercise(
 
 # %% 7.3
 s_, t_ = (
-    torch.tensor([0.1, 2.0, -1.0, 1.5, 0.3, 1.0]),
+    torch.tensor([0.1, 2.0, -1.2, 1.5, 0.3, 1.0]),
     torch.tensor([True, True, False, False, True, True]),
 )
 check_7_3 = Exercise(
@@ -60,6 +63,9 @@ check_7_3 = Exercise(
         "You took the weakest attributes. `topk` or `argsort(descending=True)` gives the strongest.": lambda s, t, k: (
             float(t[s.argsort()[:k]].float().mean())
         ),
+        "You took the largest sizes. A large negative strength says that the attribute is absent.": lambda s, t, k: (
+            float(t[s.abs().topk(k).indices].float().mean())
+        ),
         "You took the first k attributes, not the k strongest.": lambda s, t, k: float(t[:k].float().mean()),
         "That is a number of words. Divide by k.": lambda s, t, k: float(t[s.topk(k).indices].float().sum()),
     },
@@ -73,11 +79,14 @@ check_7_4 = Exercise(
     title="One number for many",
     reference=lambda d, r: float(d.mean() / r.mean()),
     level=2,
-    inputs=[(d_, r_), (torch.tensor([1.0, 3]), torch.tensor([-0.5, 1.5]))],
+    inputs=[(d_, r_), (torch.tensor([1.0, 3, 5.5]), torch.tensor([-0.5, 1.5, 0.1]))],
     mistakes={
         "The mean of the ratios is ruled by pictures whose random fall happens to be near 0. Divide the "
         "means.": lambda d, r: float((d / r).mean()),
-        "That is a difference. How many *times* larger?": lambda d, r: float((d - r).mean()),
+        "Those are medians: they leave out the pictures where much falls. Take the means.": lambda d, r: float(
+            d.median() / r.median()
+        ),
+        "That is a difference. How many times larger?": lambda d, r: float((d - r).mean()),
         "Upside down: that is random over named.": lambda d, r: float(r.mean() / d.mean()),
     },
 )
@@ -107,7 +116,7 @@ def judge_blind(neurons):
         return (
             "The bird keeps its name. Which neurons add most to its score? Importance alone is not "
             "enough: a neuron must also be active in this picture. And what matters in the end is "
-            "which neurons favour it *over the species that comes second*."
+            "which neurons favour it over the species that comes second."
         )
     return (
         ""

@@ -1,4 +1,4 @@
-"""Checkers of lesson 8 Captions instead of attributes. Each block runs among the names of the lesson (see `niwt_nb.course.copies.checker`)."""
+"""Checkers of lesson 8 Captions instead of attributes. Each block runs among the names of the lesson (see `niwt_nb.course.copies.checkers`)."""
 
 from niwt_nb.course.exercises import Exercise
 
@@ -16,7 +16,7 @@ check_8_1 = Exercise(
     reference=idf_,
     inputs=[(texts_, "red"), (texts_, "wings"), (texts_, "bill"), (["a a a", "a"], "a")],
     mistakes={
-        "You count occurrences. d is the number of *texts* that have the word, however often.": lambda t, w: (
+        "You count occurrences. d is the number of texts that have the word, however often.": lambda t, w: (
             math.log((1 + len(t)) / (1 + sum(x.split().count(w) for x in t))) + 1
         ),
         "You find the word inside other words (`red` in `redder`). Split the text first.": lambda t, w: (
@@ -55,7 +55,7 @@ check_8_2 = Exercise(
         "ln(0) is minus infinity. Words that do not occur get 0: `torch.where(count > 0, ..., 0)`.": lambda c, i: (
             (1 + c.log()) * i / ((1 + c.log()) * i).norm()
         ),
-        "You divide by the sum. Length 1 means that the *squares* sum to 1: `.norm()`.": lambda c, i: (
+        "You divide by the sum. Length 1 means that the squares sum to 1: `.norm()`.": lambda c, i: (
             torch.where(c > 0, 1 + c.clamp_min(1).log(), 0.0)
             * i
             / (torch.where(c > 0, 1 + c.clamp_min(1).log(), 0.0) * i).sum()

@@ -1,4 +1,4 @@
-"""Checkers of lesson 9 Real birds. Each block runs among the names of the lesson (see `niwt_nb.course.copies.checker`)."""
+"""Checkers of lesson 9 Real birds. Each block runs among the names of the lesson (see `niwt_nb.course.copies.checkers`)."""
 
 from niwt_nb.course.exercises import Exercise
 
@@ -36,7 +36,7 @@ check_9_2 = Exercise(
         "Every species is most similar to itself. Leave row i out.": lambda t, i: int(
             torch.cosine_similarity(t, t[i][None], dim=1).argmax()
         ),
-        "That is the *least* similar one.": lambda t, i: int(torch.cosine_similarity(t, t[i][None], dim=1).argmin()),
+        "That is the least similar one.": lambda t, i: int(torch.cosine_similarity(t, t[i][None], dim=1).argmin()),
         "You compare dot products. A long row has large dot products with everything; use the cosine.": lambda t, i: (
             int((t @ t[i]).index_fill(0, torch.tensor([i]), -9e9).argmax())
         ),

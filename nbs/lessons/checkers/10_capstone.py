@@ -1,4 +1,4 @@
-"""Checkers of lesson 10 Capstone: design a species, defend its classifier. Each block runs among the names of the lesson (see `niwt_nb.course.copies.checker`)."""
+"""Checkers of lesson 10 Capstone: design a species, defend its classifier. Each block runs among the names of the lesson (see `niwt_nb.course.copies.checkers`)."""
 
 from niwt_nb.course.exercises import Exercise
 
@@ -99,8 +99,8 @@ check_10_3 = Exercise(
         (falls,),
     ],
     mistakes={
-        "The most negative change is the word that matters *most*.": lambda f: min(f, key=f.get),
-        "You took the largest number. A wrong word that *raises* the score matters too: look at the size of"
+        "The most negative change is the word that matters most.": lambda f: min(f, key=f.get),
+        "You took the largest number. A wrong word that raises the score matters too: look at the size of"
         " the change.": lambda f: max(f, key=f.get),
         "That is the one that matters most.": lambda f: max(f, key=lambda g: abs(f[g])),
     },
@@ -119,7 +119,7 @@ check_10_4 = Exercise(
             sum(c) / len(c),
             sum(v > 0.1 for v in c),
         ),
-        "The smallest share is the *best* for you. The critic wants the worst, the largest.": lambda c: (
+        "The smallest share is the best for you. The critic wants the worst, the largest.": lambda c: (
             min(c),
             sum(v > 0.1 for v in c),
         ),
@@ -167,6 +167,7 @@ def measure_now_(look):
         "control": max(lots),
         "ratio": float(said.drop.mean() / said.random_drop.mean()),
         "weakest": min(change, key=lambda g: abs(change[g])),
+        "weak": [g for g in change if abs(change[g]) <= 0.01 + 1.02 * min(map(abs, change.values()))],
         "overlooked": still_named(look),
     }
 
@@ -190,10 +191,10 @@ def judge_defence(claimed):
         if not abs(float(claimed[key]) - true[key]) <= 0.02 + 0.1 * abs(true[key]):
             return (
                 f"`{key}` is {float(claimed[key]):.3f} in your report; measured again it is "
-                f"{true[key]:.3f}. Was it measured with other birds, or another classifier?"
+                f"{'higher' if true[key] > float(claimed[key]) else 'lower'}. Was it measured with other birds, or another classifier?"
             )
-    if claimed["weakest"] != true["weakest"]:
-        return f"The word that matters least is {true['weakest']}, not {claimed['weakest']} (exercise 10.3)."
+    if claimed["weakest"] not in true["weak"]:
+        return f"The word that matters least is not {claimed['weakest']} (exercise 10.3)."
     got = points(true | {"overlooked": claimed["overlooked"]})
     return (
         ""
@@ -203,20 +204,16 @@ def judge_defence(claimed):
     )
 
 
-whole_ = measure_(new_)
 check_10_5 = Exercise(
     number="10.5",
     title="The defence",
-    reference=whole_,
+    reference=lambda: measure_(new_),
     judge=judge_defence,
     level=3,
     mistakes={
         "Give a dictionary with": {"look": new_},
-        "measured again it is": {**whole_, "recognised": 0.2},
-        "The word that matters least": {
-            **whole_,
-            "weakest": "wing_color" if whole_["weakest"] != "wing_color" else "bill_shape",
-        },
-        "That is our bird": {**whole_, "look": example},
+        "measured again it is higher": lambda: {**measure_(new_), "recognised": 0.2},
+        "The word that matters least": lambda: {**measure_(new_), "weakest": "tail"},
+        "That is our bird": lambda: {**measure_(new_), "look": example},
     },
 )
