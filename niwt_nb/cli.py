@@ -408,17 +408,16 @@ def explain(
       niwt explain niwt-demo photo.jpg --against "Crested Finch" --out why.html
     """
     import base64
-    import html
 
     from niwt_nb.core import atomic_path
+    from niwt_nb.runs.report import _PAGES
 
     why = _open_model(folder, model).explain(photo, target, against)
     typer.echo(str(why))
     if out is not None:
         picture = base64.b64encode(why._repr_png_()).decode()
-        title, text = html.escape(f"{photo.name}: {why.target}"), html.escape(str(why))
-        page = f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">' \
-               f'<title>{title}</title><img style="max-width:100%" src="data:image/png;base64,{picture}" alt="{text}"><p>{text}</p></html>'
+        title = f"{photo.name}: {why.target}"
+        page = _PAGES.get_template("explanation.html").render(title=title, text=str(why), picture=picture)
         with atomic_path(out) as tmp:
             tmp.write_text(page, encoding="utf-8")
         typer.echo(f"page: {out}")
