@@ -6,7 +6,10 @@
 __all__ = ['ATTRIBUTES', 'ATTRIBUTE_NAMES']
 
 # %% ../../nbs/02_fieldguide/00_attributes.ipynb #35673a42
+import json
 from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from typing import Any
 
 from ..core import NiwtError, check_name
 
@@ -24,6 +27,7 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "leg_color": ("orange", "black", "blue"),
 }
 ATTRIBUTE_NAMES: tuple[str, ...] = tuple(f"has_{g}::{v}" for g, values in ATTRIBUTES.items() for v in values)
+_TABLES: dict[str, Any] = json.loads(files("niwt_nb.fieldguide").joinpath("birds.json").read_text("utf-8"))
 _LABELS = ("background", "body", "tail", "legs", "belly", "face", "crown", "mask", "eye", "bill", "wing", "cue")
 _MASKS: dict[str, tuple[str, ...]] = {
     "background": ("background", "cue"),

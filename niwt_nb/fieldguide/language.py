@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..core import NiwtError, nearest_names
 from ..data.text import STOP_WORDS, split_denials
-from .attributes import ATTRIBUTES, ATTRIBUTE_NAMES, _check_look
+from .attributes import ATTRIBUTES, ATTRIBUTE_NAMES, _TABLES, _check_look
 from .drawing import _COLORS
 
 # %% ../../nbs/02_fieldguide/02_language.ipynb #e235eabf
@@ -29,45 +29,9 @@ def species_attributes(
     return torch.tensor([float(look[g] == v) if g in look else 1 / len(values) for g, values in ATTRIBUTES.items() for v in values])
 
 # %% ../../nbs/02_fieldguide/02_language.ipynb #5d5be7fb
-_PART_WORDS: dict[str, tuple[str, ...]] = {
-    "wing": ("wings", "wing", "winged"),
-    "belly": ("belly", "underparts", "breast", "bellied", "breasted", "chest", "underside"),
-    "crown": ("crown", "cap", "crowned", "capped", "head", "headed"),
-    "bill": ("bill", "beak", "billed", "beaked"),
-    "tail": ("tail", "tailed"),
-    "legs": ("legs", "feet", "leg", "legged", "foot", "footed"),
-    "bird": ("bird", "body", "plumage"),
-}
-_VALUE_WORDS: dict[str, tuple[str, ...]] = {
-    "red": ("red", "scarlet", "crimson"),
-    "orange": ("orange", "tangerine"),
-    "yellow": ("yellow", "golden", "lemon"),
-    "green": ("green", "emerald"),
-    "blue": ("blue", "azure", "cobalt"),
-    "black": ("black", "sooty", "ebony"),
-    "white": ("white", "snowy", "ivory"),
-    "cone": ("conical", "cone", "stubby"),
-    "dagger": ("straight", "dagger", "spear"),
-    "hooked": ("hooked", "hook"),
-    "spatulate": ("spatulate", "spoon", "paddle"),
-    "forked": ("forked", "fork"),
-    "fan-shaped": ("fanned", "fan"),
-    "pointed": ("pointed", "tapering"),
-    "squared": ("squared", "square"),
-    "solid": ("plain", "solid", "unmarked"),
-    "spotted": ("spotted", "speckled", "dotted", "spots", "dots", "speckles"),
-    "striped": ("striped", "barred", "streaked", "stripes", "bars", "streaks"),
-    "crested": ("crested", "crest", "tufted", "tuft"),
-    "masked": ("masked", "mask"),
-}
-_PART_GROUPS: dict[str, tuple[str, ...]] = {
-    "wing": ("wing_color", "wing_pattern"),
-    "belly": ("belly_color", "belly_pattern"),
-    "crown": ("crown_color", "head_pattern"),
-    "bill": ("bill_color", "bill_shape"),
-    "tail": ("tail_shape",),
-    "legs": ("leg_color",),
-}
+_PART_WORDS: dict[str, list[str]] = _TABLES["part words"]
+_VALUE_WORDS: dict[str, list[str]] = _TABLES["value words"]
+_PART_GROUPS: dict[str, list[str]] = _TABLES["part groups"]
 _MARK_NOUNS = ("spots", "dots", "speckles", "stripes", "bars", "streaks")
 
 # %% ../../nbs/02_fieldguide/02_language.ipynb #997a53b6
