@@ -198,22 +198,14 @@ def _shuffled_control(
     knowledge: str | None = None,  # which knowledge; None: the first
     shuffles: int = 5,  # number of permutations
     seed: int = 0,  # of the first permutation
-    name: str = "shuffled control",  # for the table
-    head: nn.Linear | None = None,  # the network's own head, see `measure`
-    validation: Encoded | None = None,  # see `measure`; it is told the same wrong things
 ) -> list[dict[str, Any]]:  # two rows, each the mean over the permutations
     "Means of the rows of `estimator` with the knowledge of other classes; gamma is chosen anew for each permutation."
     if shuffles < 1:
         raise NiwtError(f"shuffles must be at least 1, got {shuffles}")
-    own, runs, twin = data.get_knowledge(knowledge), [], validation
+    own, runs = data.get_knowledge(knowledge), []
     for i in range(shuffles):
-        wrong = own.shuffled(seed * shuffles + i)
-        if validation is not None:
-            known = validation.data.get_knowledge(own.name).known[:, None]
-            told = replace(wrong, values=torch.where(known, wrong.values, torch.nan))
-            twin = replace(validation, data=replace(validation.data, knowledge={own.name: told}))
-        lost = replace(data, knowledge={own.name: wrong})
-        runs.append(measure(name, estimator, {}, features, lost, seed=seed, head=head, validation=twin).rows)
+        lost = replace(data, knowledge={own.name: own.shuffled(seed * shuffles + i)})
+        runs.append(measure("shuffled control", estimator, {}, features, lost, seed=seed).rows)
     numbers = ("U", "S", "H", "T1", "AUSUC", "gamma")
     return [{**rows[0], **{k: sum(r[k] for r in rows) / shuffles for k in numbers}} for rows in zip(*runs, strict=True)]
 
@@ -244,8 +236,6 @@ def compare(
     shuffles: int = 5,  # permutations of the shuffled control; 0: leave it out
     seed: int = 0,  # of everything random
     quiet: bool = False,  # no progress bar
-    head: nn.Linear | None = None,  # the network's own head, see `measure`
-    validation: Encoded | None = None,  # see `measure`
 ) -> pd.DataFrame:  # rows as `metric_row` makes them, and `seconds` of each method
     "Chance, the shuffled control and every method on the same features, split and rule, uncalibrated and calibrated."
     methods = baselines() if methods is None else methods
@@ -257,7 +247,7 @@ def compare(
     todo = [(kind, name) for kind in kinds for name in methods]
     chosen: dict[str, Baseline] = {}
     for kind, name in progress(todo, "baselines", quiet=quiet):
-        got = measure(name, *methods[name], features, data, kind, seed, head=head, validation=validation)
+        got = measure(name, *methods[name], features, data, kind, seed)
         chosen[kind] = got.selection.estimator
         rows += [{**row, "seconds": got.seconds} for row in got.rows]
     for kind in kinds if shuffles else ():

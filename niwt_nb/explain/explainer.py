@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..core import NiwtError, check_name, progress
+from ..core import NiwtError, check_name
 from ..data.dataset import first_of_each
 from ..data.images import batches
 from .maps import NetworkView, _features_above, layer_activations, layer_gradient
@@ -61,11 +61,10 @@ def phrase(
 # %% ../../nbs/06_explain/01_explainer.ipynb #11fad232
 def listing(
     words: Sequence[str],  # any number of phrases
-    joint: str = "and",  # the word before the last
 ) -> str:  # one phrase
     "`a, b and c`."
     words = list(words)
-    return f"{', '.join(words[:-1])} {joint} {words[-1]}" if len(words) > 1 else "".join(words)
+    return f"{', '.join(words[:-1])} and {words[-1]}" if len(words) > 1 else "".join(words)
 
 # %% ../../nbs/06_explain/01_explainer.ipynb #5dfb2033
 @in_own_modes
@@ -230,17 +229,14 @@ def _name_floor(
     values: Tensor,  # (m, A) domain knowledge of each row
     classes: Tensor,  # (m,) class of each row
     activation: Tensor | None = None,  # (m, K)
-    draws: int = 5,  # how many shuffles
-    seed: int = 0,  # of the shuffles
-    most: int = 150,  # neurons looked at in each draw, others than in the last
 ) -> float:  # a confidence
-    "The confidence that 95 % of names stay below when the knowledge is dealt to the wrong classes."
+    "The confidence that 95 % of names stay below when classes are given the knowledge of others; 5 shuffles, 150 neurons each."
     ids, inverse = classes.unique(return_inverse=True)
     rows = torch.stack([values[inverse == i][0] for i in range(len(ids))])
-    generator, best = torch.Generator().manual_seed(seed), []
-    for _ in range(draws):
+    generator, best = torch.Generator().manual_seed(0), []
+    for _ in range(5):
         mixed = rows[torch.randperm(len(ids), generator=generator)][inverse]
-        some = torch.randperm(importance.shape[1], generator=generator)[:most]
+        some = torch.randperm(importance.shape[1], generator=generator)[:150]
         lift = None if activation is None else _name_evidence(activation[:, some], mixed)
         best.append(_choose_names(_neuron_answers(importance[:, some], mixed), lift)[0][:, 0])
     return float(torch.cat(best).quantile(0.95))
@@ -277,12 +273,11 @@ def _evidence(
 def _attribute_rows(
     head: Tensor,  # (S, D) head rows of the seen classes
     values: Tensor,  # (S, A) their domain knowledge
-    alpha: float = 0.1,  # strength of the ridge
 ) -> Tensor:  # (A, D), zero for an attribute that does not vary
     "Weight vectors of the attributes: what one standard deviation more of an attribute adds to a class's weights."
     spread = values.std(0)
     tidy = (values - values.mean(0)) / torch.where(spread > 1e-6, spread, torch.inf)
-    return torch.as_tensor(RidgeMap(alpha=alpha).fit(tidy.numpy(), widened(head).cpu().numpy()).coef_.T).float()
+    return torch.as_tensor(RidgeMap(alpha=0.1).fit(tidy.numpy(), widened(head).cpu().numpy()).coef_.T).float()
 
 # %% ../../nbs/06_explain/01_explainer.ipynb #4d7f5427
 @in_own_modes
@@ -292,13 +287,12 @@ def _fair_scores(
     features: Tensor,  # (m, D) features of images of these classes
     place: Tensor,  # (m,) the row of each image's class
     folds: int = 5,  # parts of the classes; with fewer than two classes a part nothing is left out
-    seed: int = 0,  # of the parts
 ) -> Tensor:  # (m, A)
     "Scores of images by attribute vectors that were fitted without the images' own class."
     n = len(head)
     if n < 2 * folds:
         return features.float() @ _attribute_rows(head, values).T
-    part = (torch.arange(n) % folds)[torch.randperm(n, generator=torch.Generator().manual_seed(seed))]
+    part = (torch.arange(n) % folds)[torch.randperm(n, generator=torch.Generator().manual_seed(0))]
     scores = torch.empty(len(features), values.shape[1])
     for f in range(folds):
         mine = part[place] == f
@@ -346,7 +340,6 @@ def make_explainer(
     peak: Tensor | None = None,  # (m, K) strongest activation in the same images, for names
     features: Tensor | None = None,  # (f, D) features of seen-class images, to say what is found in an image
     feature_classes: Tensor | None = None,  # (f,) class id of each; `None`: `importance_classes`
-    seed: int = 0,  # of the shuffles that say how sure a name must be
     size: tuple[int, int] | None = None,  # height and width of the images, where known: others are refused
 ) -> Explainer:  # ready to explain
     "Fit the inverse map on seen classes and put everything together; raises `NiwtError` where the parts do not fit."
@@ -364,7 +357,7 @@ def make_explainer(
         view, columns, tuple(classes), values[columns], tuple(knowledge.names), inverse, read.mean(0), read.std(0).clamp_min(1e-6),
         _neuron_answers(table, values[ids]), table.mean(0), frozenset(columns.tolist()) - frozenset(ids.tolist()),
         lift=None if peak is None else _name_evidence(peak, values[ids]),
-        floor=_name_floor(table, values[ids], ids, peak, seed=seed), rows=_attribute_rows(view.head.weight.detach()[known], values[columns[known]]), size=size,
+        floor=_name_floor(table, values[ids], ids, peak), rows=_attribute_rows(view.head.weight.detach()[known], values[columns[known]]), size=size,
     )  # fmt: skip
     if features is None or made.rows is None:
         return made
@@ -395,8 +388,6 @@ def _measure_seen(
     transform: Callable,  # PIL image -> (3, H, W) tensor
     columns: Tensor | None = None,  # (n,) class id of each head row, see `head_classes`
     per_class: int = 20,  # training images of each seen class
-    batch_size: int = 64,  # images a batch
-    quiet: bool = True,  # no progress bar
 ) -> dict[str, Any]:  # `columns`, `importance`, `importance_classes`, `peak`, `features`, `size` as `make_explainer` takes them
     "One pass over some training images of each seen class; classes count equally."
     columns = head_classes(data, network.head, columns)
@@ -405,7 +396,7 @@ def _measure_seen(
     if not len(pick):
         raise NiwtError(f"no training images to measure: per_class is {per_class}")
     importance, peak, features, ids = [], [], [], []
-    for x, y, _ in progress(batches(data, pick, transform, batch_size), "measuring importances", -(-len(pick) // batch_size), quiet):
+    for x, y, _ in batches(data, pick, transform, 64):
         a = layer_activations(network, x)
         rows = torch.tensor([row_of[int(c)] for c in y])
         importance.append(layer_gradient(network, a, network.head.weight[rows]).mean((2, 3)))
@@ -426,8 +417,6 @@ def fit_explainer(
     head: nn.Linear | None = None,  # the head with a row a class; `None`: the network's own
     knowledge: Any = "attributes",  # name of the domain knowledge, or the knowledge itself
     per_class: int = 20,  # training images of each seen class
-    batch_size: int = 64,  # images a batch
-    quiet: bool = True,  # no progress bar
     measured: Mapping[str, Any] | None = None,  # from `_measure_seen` with these `columns`, to measure once for several kinds of knowledge
     **options: Any,  # for `make_explainer`
 ) -> Explainer:  # ready to explain
@@ -435,7 +424,7 @@ def fit_explainer(
     known = data.knowledge[check_name(knowledge, data.knowledge, "knowledge")] if isinstance(knowledge, str) else knowledge
     view = NetworkView(network, head)
     if measured is None:
-        measured = _measure_seen(view, data, transform, columns, per_class, batch_size, quiet)
+        measured = _measure_seen(view, data, transform, columns, per_class)
     if missing := sorted({"columns", "importance", "importance_classes"} - set(measured)):
         raise NiwtError(f"what was measured lacks {listing(missing)}; make it with `_measure_seen`")
     return make_explainer(view, data.classes, known, **measured, **options)

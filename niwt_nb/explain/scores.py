@@ -102,10 +102,9 @@ def precision_at(
     truth: Tensor,  # (n, A) bool
     names: Sequence[str],  # A attribute names
     k: int = 8,  # how many words
-    one_per_group: bool = True,  # at most one value of each `group::value`
 ) -> Tensor:  # (n,) 0 to 1
     "The share of the k strongest attributes that are true."
-    return truth.gather(1, choose_words(strength, names, k, one_per_group)).float().mean(1)
+    return truth.gather(1, choose_words(strength, names, k)).float().mean(1)
 
 # %% ../../nbs/06_explain/07_scores.ipynb #8d5ec088
 @in_own_modes
@@ -180,11 +179,10 @@ def score_names(
 def score_faithfulness(
     explanations: _Explanations,  # of n images
     group: Sequence[str] | None = None,  # (n,) names of groups
-    seed: int = 0,  # of the bootstrap
 ) -> pd.DataFrame:  # a row a group: drop, other_drop, best_drop, random_drop, ratio of drop to random_drop with a 95 % interval, n
     "Fall of the class's score without the neurons behind the words, behind as many other words, and without as many random ones; ratio of the means."
     groups = np.asarray(["all"] * len(explanations) if group is None else group)
-    rng, rows = np.random.default_rng(seed), []
+    rng, rows = np.random.default_rng(0), []
     for g in sorted(set(groups)):
         pick = np.flatnonzero(groups == g)
         d, other, best, r = (getattr(explanations, f"{k}drop").numpy()[pick] for k in ("", "other_", "best_", "random_"))
@@ -220,7 +218,6 @@ def control_explainers(
     head: nn.Linear | None = None,  # the head with a row a class
     knowledge: str = "attributes",  # name of the domain knowledge
     seeds: Sequence[int] = (0, 1, 2),  # of the shuffles
-    blank_seeds: Sequence[int] = (0,),  # of the fresh weights
     measured: Mapping[str, Any] | None = None,  # from `_measure_seen` with the right network
     **options: Any,  # for `fit_explainer`
 ) -> dict[str, Explainer]:  # "shuffled knowledge 0", "untrained network 0", ...
@@ -228,10 +225,9 @@ def control_explainers(
     known = data.knowledge[check_name(knowledge, data.knowledge, "knowledge")]
     made = {f"shuffled knowledge {s}": fit_explainer(network, data, transform, columns, head, known.shuffled(s), measured=measured, **options) for s in seeds}
     rows = network.head.out_features if head is None else head.out_features
-    for s in blank_seeds:
-        blank = untrained(network, s)
-        with torch.random.fork_rng():
-            torch.manual_seed(s)
-            fresh = nn.Linear(blank.head.in_features, rows)
-        made[f"untrained network {s}"] = fit_explainer(blank, data, transform, columns, fresh, known, **options)
+    blank = untrained(network)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        fresh = nn.Linear(blank.head.in_features, rows)
+    made["untrained network 0"] = fit_explainer(blank, data, transform, columns, fresh, known, **options)
     return made

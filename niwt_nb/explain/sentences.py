@@ -23,10 +23,9 @@ from ..network.modes import in_own_modes
 # %% ../../nbs/06_explain/03_sentences.ipynb #43989305
 def lacking(
     table: pd.DataFrame,  # from `explain_prediction` or `Explanations.frame`
-    most: int = 2,  # words
 ) -> str:  # one sentence with a space before it, or nothing
-    "What speaks against a class, the least found first."
-    words = table[table["verdict"] == "against"].sort_values("found", kind="stable")["attribute"].head(most)
+    "What speaks against a class, at most two attributes, the least found first."
+    words = table[table["verdict"] == "against"].sort_values("found", kind="stable")["attribute"].head(2)
     return f" Against it: the network looked for {listing([phrase(a) for a in words])}, which the picture does not seem to show." if len(words) else ""
 
 # %% ../../nbs/06_explain/03_sentences.ipynb #f2d398f7
@@ -41,7 +40,6 @@ def telling(
 def sentence(
     table: pd.DataFrame,  # from `explain_prediction` or `Explanations.frame`
     unseen: bool = False,  # the class was never shown to the network
-    most: int = 3,  # reasons for
     asked: bool = False,  # a reader chose the other class; it need not come next
 ) -> str:  # two or three sentences
     "What speaks for the prediction, what against it, and what the runner-up would need."
@@ -49,7 +47,7 @@ def sentence(
     name, p = readable(table["class"].iloc[0]), table.attrs["probability"]
     sure = "certainly" if p >= 0.95 else "probably" if p >= 0.6 else "perhaps"
     text = f"This is {sure} {'an' if name[:1].lower() in 'aeiou' else 'a'} {name} ({p:.0%})"
-    text += f", for {listing([phrase(a) for a in good['attribute'].head(most)])}." if len(good) else ", though nothing that has a name speaks for it."
+    text += f", for {listing([phrase(a) for a in good['attribute'].head(3)])}." if len(good) else ", though nothing that has a name speaks for it."
     text += lacking(table)
     word, rival = telling(table), readable(table.attrs["runner_up"])
     if asked:
@@ -61,9 +59,9 @@ def sentence(
 # %% ../../nbs/06_explain/03_sentences.ipynb #a84fb24f
 def trust(
     table: pd.DataFrame,  # from `explain_prediction` or `Explanations.frame`
-    n: int = 10,  # neurons that were switched off
 ) -> str:  # one sentence
     "The number that belongs beside every explanation: what the score loses without the neurons behind the words, and without random ones."
+    n = table.attrs["neurons"]
     drop, lot, score = (table.attrs[k] for k in ("drop", "random_drop", "score"))
     if score <= 0:
         return f"Without the {n} neurons behind these words the score falls by {drop:.2f}, without {n} random ones by {lot:.2f}."
@@ -86,8 +84,7 @@ def _phrases_in(
 def _phrase_uses(
     data: Any,  # `ZeroShotData` with captions
     min_classes: int = 3,  # phrases that fewer seen classes use are left out
-    most: int = 400,  # the commonest so many are kept
-) -> tuple[list[str], Tensor]:  # P phrases, the commonest first, and (P, C) share of each class's training images whose captions use them
+) -> tuple[list[str], Tensor]:  # P phrases, the 400 commonest, most frequent first, and (P, C) share of each class's training images whose captions use them
     "What the captions of training images say; raises `NiwtError` for a data set without captions or with fewer than two common phrases."
     if data.captions is None:
         raise NiwtError(f"data set {data.name!r} has no captions of its images")
@@ -95,7 +92,7 @@ def _phrase_uses(
     for i in data.train.tolist():
         for p in {p for sentence in data.captions[i] for p in _phrases_in(sentence)}:
             used[p][int(data.labels[i])] += 1
-    common = sorted((p for p, classes in used.items() if len(classes) >= min_classes), key=lambda p: (-sum(used[p].values()), p))[:most]
+    common = sorted((p for p, classes in used.items() if len(classes) >= min_classes), key=lambda p: (-sum(used[p].values()), p))[:400]
     if len(common) < 2:
         raise NiwtError(f"the captions of {data.name!r} share {len(common)} phrases among {min_classes} classes or more; at least 2 are needed")
     count = torch.tensor([[used[p][c] for c in range(len(data.classes))] for p in common]).float()
@@ -108,11 +105,10 @@ def phrase_knowledge(
     knowledge: Any = "captions",  # name of the embedding, or the knowledge itself
     merge: float = 0.7,  # phrases whose directions have at least this cosine share a column, named by the commonest
     min_classes: int = 3,  # see `_phrase_uses`
-    most: int = 400,  # see `_phrase_uses`
 ) -> DomainKnowledge:  # (C, P) cosine of each class with each phrase, both from the mean of the seen classes
     "Text knowledge as a table of phrases, to be explained with; learned from captions of training images, no encoder needed."
     known = data.knowledge[check_name(knowledge, data.knowledge, "knowledge")] if isinstance(knowledge, str) else knowledge
-    phrases, use = _phrase_uses(data, min_classes, most)
+    phrases, use = _phrase_uses(data, min_classes)
     place = known.values.float() - known.values[data.seen].float().mean(0)
     direction = F.normalize((use[:, data.seen] - use[:, data.seen].mean(1, keepdim=True)) @ place[data.seen])
     kept: list[int] = []

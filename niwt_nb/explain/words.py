@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ..core import NiwtError, progress
+from ..core import NiwtError
 from ..data.images import batches
 from .explainer import Explainer, _evidence, peaks, _presence
 from niwt_nb.explain.maps import (
@@ -30,16 +30,15 @@ def choose_words(
     strength: Tensor,  # (n, A) how strongly each attribute is read
     names: Sequence[str],  # A attribute names
     top: int = 8,  # how many words
-    one_per_group: bool = True,  # at most one value of each `group::value`
 ) -> Tensor:  # (n, at most top) attribute numbers, strongest first
     "The strongest attributes of each row, at most one of a group."
-    if one_per_group:
-        groups = [str(n).rpartition("::")[0] or str(n) for n in names]
-        ids = torch.tensor([sorted(set(groups)).index(g) for g in groups])
-        best = torch.full((len(strength), int(ids.max()) + 1), -torch.inf).scatter_reduce(1, ids.expand(len(strength), -1), strength, "amax")
-        strength = torch.where(strength >= best[:, ids], strength, -torch.inf)
-        top = min(top, int(ids.max()) + 1)
-    return strength.topk(min(top, strength.shape[1]), 1).indices
+    groups = [str(n).rpartition("::")[0] or str(n) for n in names]
+    ids = torch.tensor([sorted(set(groups)).index(g) for g in groups])
+    n = int(ids.max()) + 1
+    best = torch.full((len(strength), n), -torch.inf)
+    best = best.scatter_reduce(1, ids.expand(len(strength), -1), strength, "amax")
+    strength = torch.where(strength >= best[:, ids], strength, -torch.inf)
+    return strength.topk(min(top, n), 1).indices
 
 # %% ../../nbs/06_explain/02_words.ipynb #249b0879
 @in_own_modes
@@ -60,11 +59,10 @@ def _verdicts(
     strength: Tensor,  # (n, A) what the class depends on
     found: Tensor,  # (n, A) log-odds that the image shows it; NaN: nobody looked
     has: Tensor,  # (n, A) bool: the class has it
-    limits: tuple[float, float] = (1.0, -3.0),  # found above the first speaks for the class, below the second against it
 ) -> Tensor:  # (n, A) 1 for, -1 against, 0 open
-    "What speaks for a class and what against it; where nobody looked, everything read that the class has counts as for."
+    "What speaks for a class (found above 1) and what against it (below -3); where nobody looked, all that the class has counts as for."
     asked = (strength > 0) & has
-    return (asked & ~(found <= limits[0])).int() - (asked & (found < limits[1])).int()
+    return (asked & ~(found <= 1)).int() - (asked & (found < -3)).int()
 
 # %% ../../nbs/06_explain/02_words.ipynb #16179541
 @dataclass(frozen=True, eq=False)
@@ -138,7 +136,7 @@ class _Explanations:
             "verdict": [call[v] for v in sign[w].tolist()], "class": explainer.class_name(row),
         })  # fmt: skip
         table.attrs.update(row=row, probability=float(self.probability[i, 0]), runner_up=explainer.class_name(other), index=int(self.index[i]))
-        table.attrs.update(drop=float(self.drop[i]), random_drop=float(self.random_drop[i]), score=float(self.score[i]))
+        table.attrs.update(drop=float(self.drop[i]), random_drop=float(self.random_drop[i]), score=float(self.score[i]), neurons=self.neurons.shape[1])
         return table
 
 # %% ../../nbs/06_explain/02_words.ipynb #baca49ac
@@ -178,7 +176,6 @@ def explain_batch(
     top: int = 8,  # words an image
     n_neurons: int = 10,  # neurons behind them
     draws: int = 5,  # random choices of as many neurons
-    seed: int = 0,  # of these choices
 ) -> _Explanations:  # of every image
     "Map, words, contrast and faithfulness of a batch of predictions, three backward passes through the tail in all."
     _check_images(x, explainer.size)
@@ -199,7 +196,7 @@ def explain_batch(
     words = choose_words(strength, explainer.names, top)
     found = torch.full_like(strength, torch.nan) if explainer.scale is None else _evidence(explainer, phi.cpu())
     adds = (layer_gradient(net, a, w[row] - w.mean(0)) * a).sum((2, 3)).cpu()
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     others_named = torch.rand(strength.shape, generator=generator).scatter(1, words, -1.0).topk(min(words.shape[1], strength.shape[1] - 1), 1).indices
     neurons, elsewhere = (_neurons_behind(explainer, named, adds, n_neurons) for named in (words, others_named))
     score = _without(net, a, neurons[:, :0], row)
@@ -235,7 +232,6 @@ def explain_images(
     transform: Callable,  # PIL image -> (3, H, W) tensor
     target: Tensor | None = None,  # (n,) head rows to explain; `None`: the predicted classes
     batch_size: int = 64,  # images a batch
-    quiet: bool = True,  # no progress bar
     **options: Any,  # for `explain_batch`
 ) -> _Explanations:  # one an image, `index` filled in
     "Explain the predictions for many images of a data set."
@@ -243,7 +239,7 @@ def explain_images(
         raise NiwtError("no images to explain")
     target = None if target is None else _check_rows(explainer.network, target, len(indices)).cpu()
     parts, done = [], 0
-    for x, _, index in progress(batches(data, indices, transform, batch_size), "explaining", -(-len(indices) // batch_size), quiet):
+    for x, _, index in batches(data, indices, transform, batch_size):
         rows = None if target is None else target[done : done + len(x)]
         done += len(x)
         parts.append(replace(explain_batch(explainer, x, rows, **options), index=index))

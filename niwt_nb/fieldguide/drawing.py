@@ -464,7 +464,6 @@ def _random_values(
 # %% ../../nbs/02_fieldguide/01_drawing.ipynb #fe9c1b79
 def draw_bird(
     look: Mapping[str, str] | Sequence[str] | None = None,  # the attributes that matter; the others come at random
-    pose: _Pose | None = None,  # everything else; None: at random
     seed: int = 0,  # of what comes at random
     size: int = 64,  # side of the picture in pixels, at least 16
     cue: bool = False,  # with berries in a corner
@@ -475,5 +474,5 @@ def draw_bird(
     rng = np.random.default_rng((seed, 1))
     chosen = _check_look(look or {})
     full = {g: chosen.get(g, values[k]) for (g, values), k in zip(ATTRIBUTES.items(), _random_values(rng), strict=True)}
-    pixels, label = _render(full, pose or _random_pose(rng), size, cue)
+    pixels, label = _render(full, _random_pose(rng), size, cue)
     return Image.fromarray(pixels), _part_masks(label)

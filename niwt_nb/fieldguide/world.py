@@ -143,16 +143,14 @@ def field_guide(
     size: int = 64,  # side of an image in pixels
     seed: int = 0,  # which world
     spurious: float = 0.0,  # share of training images of some seen species that show berries in the background, 0 for none
-    captions: int = 5,  # sentences an image
     apart: int = 4,  # any two species but look-alikes differ in at least so many attribute groups
-    variation: int = 3,  # groups in which a species varies
     look_alikes: bool = True,  # seen species come in pairs that differ in two groups
 ) -> ZeroShotData:  # knowledge "attributes" (shares), "binary" (usual look) and "captions" (TF-IDF of its entry)
     "The embedded world: drawn birds of invented species. Raises `NiwtError` for numbers that cannot work."
     train, test = images_per_class
     if train < 1 or test < 1 or not 0 <= spurious <= 1:
         raise NiwtError(f"need at least 1 training and 1 test image a class and spurious within 0..1, got {images_per_class} and {spurious}")
-    species, is_seen = _make_species(n_seen, n_unseen, seed, apart, variation, look_alikes)
+    species, is_seen = _make_species(n_seen, n_unseen, seed, apart, look_alikes=look_alikes)
     rng = np.random.default_rng((seed, 11))
     labels = torch.arange(n_seen + n_unseen).repeat_interleave(train + test)
     is_train = is_seen[labels] & (torch.arange(len(labels)) % (train + test) < train)
@@ -182,7 +180,7 @@ def field_guide(
             "binary": DomainKnowledge("binary", usual, ATTRIBUTE_NAMES, reader=_DescriptionReader()),
             "captions": _caption_knowledge(entries),
         },
-        captions=tuple(describe(look, captions, (seed, i)) for i, look in enumerate(looks)),
+        captions=tuple(describe(look, 5, (seed, i)) for i, look in enumerate(looks)),
         image_attributes=torch.stack([species_attributes(look) for look in looks]),
         masks=images.masks,
         notes=(f"berries in the background go with: {', '.join(species[int(c)].name for c in cued)}",) if spurious else (),

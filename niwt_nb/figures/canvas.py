@@ -257,9 +257,9 @@ def stack_page(
     blocks: Sequence[Sequence[tuple[Callable[[Area], None], int, int]]],  # rows of (painter, width, height)
     title: str = "",  # above everything
     width: int = 860,  # pixels
-    gap: int = 16,  # pixels between panels
 ) -> Figure:  # one page
     "Panels in rows on one page; raises `NiwtError` for a row that is too wide."
+    gap = 16  # pixels between panels
     for row in blocks:
         if sum(w for _, w, _ in row) + gap * (len(row) - 1) > width:
             raise NiwtError(f"panels of {[w for _, w, _ in row]} pixels do not fit into {width}")

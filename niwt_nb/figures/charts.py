@@ -415,7 +415,6 @@ def paint_agreement(
     area: Area,  # where
     predicted: np.ndarray,  # (K,) in spreads
     measured: np.ndarray,  # (K,) in spreads
-    label: int = 3,  # so many of the largest get their number
 ) -> None:
     "Predicted against measured importance, a dot a neuron; on the line the two agree."
     ax = _agreement_axes(area, predicted, measured)
@@ -425,7 +424,7 @@ def paint_agreement(
     agree = predicted * measured >= 0
     ax.scatter(predicted[agree], measured[agree], s=26, color=COLOURS["blue"], alpha=0.75, lw=0)
     ax.scatter(predicted[~agree], measured[~agree], s=26, color=COLOURS["vermilion"], alpha=0.85, marker="x", lw=1.4)
-    for k in np.argsort(-np.abs(measured))[:label].tolist():
+    for k in np.argsort(-np.abs(measured))[:3].tolist():
         ax.annotate(str(k), (predicted[k], measured[k]), (5, 4), textcoords="offset points", fontsize=9)
     ax.set_xlabel("predicted from words (spreads from the mean)", fontsize=9)
     ax.set_ylabel("measured on pictures", fontsize=9)
@@ -438,13 +437,12 @@ def paint_agreement_focus(
     predicted: np.ndarray,  # (K,) in spreads
     measured: np.ndarray,  # (K,) in spreads
     focus: int,  # a neuron
-    label: int = 3,  # so many of the largest have their number already
 ) -> None:
     "A ring around one neuron and its number, to be laid on `paint_agreement`."
     ax = _agreement_axes(area, predicted, measured)
     ax.set_axis_off()
     ax.scatter([predicted[focus]], [measured[focus]], s=90, facecolor="none", edgecolor="black", lw=1.6)
-    if focus not in np.argsort(-np.abs(measured))[:label]:
+    if focus not in np.argsort(-np.abs(measured))[:3]:
         ax.annotate(str(focus), (predicted[focus], measured[focus]), (5, 4), textcoords="offset points", fontsize=9, fontweight="bold")
 
 # %% ../../nbs/07_figures/02_charts.ipynb #99f4ec47

@@ -97,7 +97,6 @@ def _grid(panels: Sequence[tuple], columns: int, title: str, width: int) -> Figu
 def map_strip(
     image: Any,  # the image, as `to_array` takes it
     maps: Mapping[str, Any],  # title -> (H, W) map
-    signed: bool = False,  # whether the maps have a meaningful sign
     columns: int = 4,  # pictures a row
     title: str = "",  # above everything
     width: int = 800,  # pixels
@@ -105,7 +104,7 @@ def map_strip(
     "The same image under several maps: classes, attributes or single neurons side by side; raises `NiwtError` without maps."
     if not maps:
         raise NiwtError("no maps to show")
-    panels = [("the image", to_array(image))] + [(t, overlay(image, m, signed)) for t, m in maps.items()]
+    panels = [("the image", to_array(image))] + [(t, overlay(image, m)) for t, m in maps.items()]
     return _grid(panels, columns, title, width)
 
 # %% ../../nbs/07_figures/01_pictures.ipynb #4cfe9dd4
@@ -176,14 +175,13 @@ def paint_mosaic(
     columns: int = 6,  # pictures a row
     marks: Sequence[str] = (),  # a colour name of `COLOURS` for the frame of each picture
     outlines: Sequence[Any] = (),  # (h, w) bool regions to draw a line around
-    lines: int = 2,  # room for so many lines of words below each picture
 ) -> None:
     "Square pictures in rows with a word below each; raises `NiwtError` without pictures."
     if not len(images):
         raise NiwtError("no pictures to show")
     side = area.width / columns
-    told = [_wrapped(t, side - 4, 8, lines) for t in labels[: len(images)]]
-    words = 6.0 + 14 * lines if told else 0.0
+    told = [_wrapped(t, side - 4, 8, 2) for t in labels[: len(images)]]
+    words = 34.0 if told else 0.0
     px, rows = int(side * 2), math.ceil(len(images) / columns)
     pad = max(4, px // 24)
     page = np.full((int(rows * (side + words) * 2), px * columns, 3), 255, np.uint8)
@@ -212,9 +210,9 @@ def paint_mosaic(
 def paint_beside(
     area: Area,  # where
     pictures: Sequence[tuple[str, Any]],  # (title, picture as `to_array` takes it)
-    gap: float = 10,  # pixels between them
 ) -> None:
     "A few pictures beside each other, each with a title above it."
+    gap = 10  # pixels between them
     side = min((area.width - gap * (len(pictures) - 1)) / len(pictures), area.height - 40)
     for i, (title, picture) in enumerate(pictures):
         box = area.part(i * (side + gap), 0, side)

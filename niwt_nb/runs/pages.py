@@ -66,11 +66,10 @@ def _picture(
 # %% ../../nbs/09_runs/07_pages.ipynb #58b1c162
 def _because(
     told: pd.DataFrame,  # as `explain_prediction` gives it, strongest first
-    most: int = 3,  # attributes to name
 ) -> str:  # up to three sentences
     "What speaks for a prediction, what against it, and what tells it from the next class; it says so when nothing speaks for the class."
     good = told[told["verdict"] == "for"]
-    text = f"For it: {listing([phrase(a) for a in good['attribute'].head(most)])}." if len(good) else "Nothing that has a name speaks for this class here."
+    text = f"For it: {listing([phrase(a) for a in good['attribute'].head(3)])}." if len(good) else "Nothing that has a name speaks for this class here."
     word = telling(told)
     return text + lacking(told) + (f" What tells it most from {readable(told.attrs['runner_up'])}: {word}." if word else "")
 
