@@ -169,7 +169,7 @@ def score_verdicts(
     truth, row = image_truth(explainer, data, explanations.index), explanations.row
     other = torch.randperm(len(row), generator=torch.Generator().manual_seed(seed))
     mixed = replace(explanations, found=explanations.found[other])
-    calls = [(e.verdicts(explainer), e.said(explainer)) for e in (explanations, mixed)]
+    calls = [(e.evidence_sign(explainer), e.said(explainer)) for e in (explanations, mixed)]
     new = torch.tensor([int(c) in explainer.unseen for c in explainer.columns])[row]
     rows = []
     for group, pick in (("seen", ~new), ("unseen", new), ("wrong", explainer.columns[row] != data.labels[explanations.index])):

@@ -138,22 +138,20 @@ class _ClassStandardise(nn.Module):
 
 # %% ../../nbs/05_evaluate/00_baselines.ipynb #375ccfe4
 class _ClassNorm(Baseline):
-    "A three-layer network from knowledge to prototypes with class normalisation (Skorokhodov and Elhoseiny, ICLR 2021). `net_`."
+    "A three-layer network from knowledge to prototypes with class normalisation; logits are 25 cosines (Skorokhodov and Elhoseiny, ICLR 2021). `net_`."
 
     def __init__(
         self,
         hidden: int = 512,  # units of both hidden layers
-        scale: float = 5.0,  # s: the logit is s^2 times the cosine
         epochs: int = 10,  # passes over the images
         lr: float = 5e-4,  # Adam's step size
         weight_decay: float = 1e-4,  # L2 penalty
-        batch_size: int = 256,  # images a step
         features: str = "unit",  # how features are scaled, see `Scaler`
         knowledge: str = "centre",  # how knowledge is scaled
         seed: int = 0,  # initial weights and order of the images
     ) -> None:
-        self.hidden, self.scale, self.epochs, self.lr, self.weight_decay = hidden, scale, epochs, lr, weight_decay
-        self.batch_size, self.features, self.knowledge, self.seed = batch_size, features, knowledge, seed
+        self.hidden, self.epochs, self.lr, self.weight_decay = hidden, epochs, lr, weight_decay
+        self.features, self.knowledge, self.seed = features, knowledge, seed
 
     def _fit(self, x: Tensor, k: Tensor, targets: Tensor) -> None:
         self.k_size_ = float(k.square().mean().sqrt())
@@ -168,14 +166,14 @@ class _ClassNorm(Baseline):
         def step(i: Tensor) -> Tensor:
             return nn.functional.cross_entropy(self._logits(x[i], k), targets[i])
 
-        self.loss_ = minimise(step, self.net_.parameters(), len(x), self.epochs, self.lr, self.batch_size, self.weight_decay)
+        self.loss_ = minimise(step, self.net_.parameters(), len(x), self.epochs, self.lr, 256, self.weight_decay)
         with torch.no_grad():
             self._logits(x[:1], k)  # the statistics of the final weights
         self.net_.eval()
 
     def _logits(self, x: Tensor, k: Tensor) -> Tensor:
         unit = nn.functional.normalize
-        return self.scale**2 * unit(x) @ unit(self.net_(k / self.k_size_)).T
+        return 25 * unit(x) @ unit(self.net_(k / self.k_size_)).T
 
     def _scores(self, x: Tensor, k: Tensor) -> Tensor:
         return self._logits(x, k)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..core import NiwtError
 from ..data.images import batches
-from .explainer import Explainer, _choose_names, peaks
+from .explainer import Explainer, _choose_names, topk_activation
 from .maps import check_neurons, layer_activations, to_size
 from ..network.backbones import colour_range
 from ..network.modes import in_own_modes
@@ -83,7 +83,7 @@ def top_images(
     size = (0, 0)
     for x, _, at in batches(data, indices, transform, batch_size):
         a = layer_activations(network, x)[:, check_neurons(neurons, layer_activations(network, x[:1]).shape[1])].cpu().transpose(0, 1)
-        size, mine = (int(x.shape[2]), int(x.shape[3])), peaks(a)
+        size, mine = (int(x.shape[2]), int(x.shape[3])), topk_activation(a)
         ids = at.expand(len(a), -1)
         value = mine if value is None else torch.cat([value, mine], 1)
         maps, index = a if maps is None else torch.cat([maps, a], 1), ids if index is None else torch.cat([index, ids], 1)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..core import NiwtError
 from ..data.images import batches
-from .explainer import Explainer, _evidence, peaks, _presence
+from .explainer import Explainer, _evidence, topk_activation, _presence
 from niwt_nb.explain.maps import (
     _check_images, _check_rows, _features_above, _head_scores_of, layer_activations, layer_gradient,
     to_size, weighted_map,
@@ -53,17 +53,6 @@ def explain_prediction(
         raise NiwtError(f"expected one image (3, H, W), got {tuple(x.shape)}")
     return explain_batch(explainer, x[None], target, top=top).frame(explainer, 0)
 
-# %% ../../nbs/06_explain/02_words.ipynb #6a1c9131
-@in_own_modes
-def _verdicts(
-    strength: Tensor,  # (n, A) what the class depends on
-    found: Tensor,  # (n, A) log-odds that the image shows it; NaN: nobody looked
-    has: Tensor,  # (n, A) bool: the class has it
-) -> Tensor:  # (n, A) 1 for, -1 against, 0 open
-    "What speaks for a class (found above 1) and what against it (below -3); where nobody looked, all that the class has counts as for."
-    asked = (strength > 0) & has
-    return (asked & ~(found <= 1)).int() - (asked & (found < -3)).int()
-
 # %% ../../nbs/06_explain/02_words.ipynb #16179541
 @dataclass(frozen=True, eq=False)
 class _Explanations:
@@ -86,7 +75,7 @@ class _Explanations:
     other_drop: Tensor  # (n,) without those behind as many attributes that it does not name
     best_drop: Tensor  # (n,) and without as many that add most, whatever they are called
     importance: Tensor  # (n, K) of the explained class
-    peak: Tensor  # (n, K) strongest activations, see `peaks`
+    peak: Tensor  # (n, K) strongest activations, see `topk_activation`
     size: tuple[int, int] = (0, 0)  # height and width of the images
 
     def __repr__(self) -> str:
@@ -110,15 +99,16 @@ class _Explanations:
         return to_size(self.maps[i][None].clamp_min(0), self.size)[0]
 
     @in_own_modes
-    def verdicts(self, explainer: Explainer) -> Tensor:
-        "(n, A) of every attribute: 1 for, -1 against, 0 open."
-        return _verdicts(self.strength, self.found, _presence(explainer.knowledge)[self.row])
+    def evidence_sign(self, explainer: Explainer) -> Tensor:
+        "(n, A) of what the class has: 1 for (found above 1, or nobody looked), -1 against (below -3), else 0."
+        asked = (self.strength > 0) & _presence(explainer.knowledge)[self.row]
+        return (asked & ~(self.found <= 1)).int() - (asked & (self.found < -3)).int()
 
     @in_own_modes
     def said(self, explainer: Explainer, missing: int = 2) -> Tensor:
         "(n, A) bool: the words, and up to `missing` more attributes that speak against, the least found first."
         named = torch.zeros_like(self.strength, dtype=torch.bool).scatter(1, self.words, True)
-        lacks = torch.where((self.verdicts(explainer) < 0) & ~named, -self.found, 0.0)
+        lacks = torch.where((self.evidence_sign(explainer) < 0) & ~named, -self.found, 0.0)
         least = lacks.topk(min(missing, lacks.shape[1]), 1)
         return named.scatter(1, least.indices, (least.values > 0) | named.gather(1, least.indices))
 
@@ -127,7 +117,7 @@ class _Explanations:
         "The words of explanation `i` as a table, strongest first, then what else speaks against."
         one, row, other = self[i], int(self.row[i]), int(self.runner_up[i])
         more = one.said(explainer)[0].scatter(0, self.words[i], False).nonzero().flatten()
-        sign = one.verdicts(explainer)[0]
+        sign = one.evidence_sign(explainer)[0]
         w = torch.cat([self.words[i], more[self.found[i, more].argsort()]])
         call = {1: "for", -1: "against", 0: "open"}
         table = pd.DataFrame({
@@ -141,7 +131,7 @@ class _Explanations:
 
 # %% ../../nbs/06_explain/02_words.ipynb #baca49ac
 @running
-def _without(
+def _score_without_neurons(
     network: Any,  # a cut network
     activation: Tensor,  # (B, K, h, w)
     neurons: Tensor,  # (B, m) channels of each image that are set to zero
@@ -199,14 +189,14 @@ def explain_batch(
     generator = torch.Generator().manual_seed(0)
     others_named = torch.rand(strength.shape, generator=generator).scatter(1, words, -1.0).topk(min(words.shape[1], strength.shape[1] - 1), 1).indices
     neurons, elsewhere = (_neurons_behind(explainer, named, adds, n_neurons) for named in (words, others_named))
-    score = _without(net, a, neurons[:, :0], row)
-    fall = [score - _without(net, a, k, row) for k in (neurons, elsewhere, adds.topk(neurons.shape[1], 1).indices)]
+    score = _score_without_neurons(net, a, neurons[:, :0], row)
+    fall = [score - _score_without_neurons(net, a, k, row) for k in (neurons, elsewhere, adds.topk(neurons.shape[1], 1).indices)]
     lots = [torch.rand(len(x), a.shape[1], generator=generator).topk(neurons.shape[1], 1).indices for _ in range(draws)]
-    random_drop = torch.stack([score - _without(net, a, lot, row) for lot in lots]).mean(0)
+    random_drop = torch.stack([score - _score_without_neurons(net, a, lot, row) for lot in lots]).mean(0)
     return _Explanations(
         torch.full((len(x),), -1), row, other, scores.softmax(1).gather(1, torch.stack([row, other], 1)), strength, found,
         strength - explainer.read(beta), words, weighted_map(a, mine).cpu(), weighted_map(a, mine - theirs).cpu(), neurons,
-        score.cpu(), fall[0].cpu(), random_drop.cpu(), fall[1].cpu(), fall[2].cpu(), alpha, peaks(a).cpu(), (x.shape[2], x.shape[3]),
+        score.cpu(), fall[0].cpu(), random_drop.cpu(), fall[1].cpu(), fall[2].cpu(), alpha, topk_activation(a).cpu(), (x.shape[2], x.shape[3]),
     )  # fmt: skip
 
 # %% ../../nbs/06_explain/02_words.ipynb #48e052f5

@@ -454,13 +454,6 @@ def _part_masks(
     "Split part numbers into masks; `head` holds crown, face, mask, eye and bill, `bird` everything but the background."
     return {name: np.isin(label, [_LABELS.index(p) for p in members]) for name, members in _MASKS.items()}
 
-# %% ../../nbs/02_fieldguide/01_drawing.ipynb #799674dd
-def _random_values(
-    rng: np.random.Generator,  # where they come from
-) -> list[int]:  # one number a group
-    "A random value of every group."
-    return [int(u * len(v)) for u, v in zip(rng.uniform(size=len(ATTRIBUTES)).tolist(), ATTRIBUTES.values(), strict=True)]
-
 # %% ../../nbs/02_fieldguide/01_drawing.ipynb #fe9c1b79
 def draw_bird(
     look: Mapping[str, str] | Sequence[str] | None = None,  # the attributes that matter; the others come at random
@@ -473,6 +466,10 @@ def draw_bird(
         raise NiwtError(f"size must be at least 16 pixels, got {size}")
     rng = np.random.default_rng((seed, 1))
     chosen = _check_look(look or {})
-    full = {g: chosen.get(g, values[k]) for (g, values), k in zip(ATTRIBUTES.items(), _random_values(rng), strict=True)}
+    u = rng.uniform(size=len(ATTRIBUTES)).tolist()  # a random value of every group
+    full = {
+        group: chosen.get(group, values[int(share * len(values))])
+        for (group, values), share in zip(ATTRIBUTES.items(), u, strict=True)
+    }
     pixels, label = _render(full, _random_pose(rng), size, cue)
     return Image.fromarray(pixels), _part_masks(label)

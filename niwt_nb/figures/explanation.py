@@ -21,7 +21,7 @@ from ..data.dataset import DomainKnowledge, ZeroShotData
 from ..explain.explainer import Explainer, make_explainer, readable
 from ..explain.maps import fine_map, to_size
 from ..explain.names import as_seen
-from ..explain.sentences import phrase_knowledge, sentence, trust
+from ..explain.sentences import faithfulness_sentence, phrase_knowledge, sentence
 from ..explain.words import explain_batch
 from .canvas import figure_png
 from .cards import explanation_card
@@ -129,7 +129,7 @@ def _explained(
     table = told.frame(explainer, 0)
     said = sentence(table, unseen=names[row] not in model.seen_, asked=against is not None)
     where, difference = fine_map(explainer.network, x, row)[0], to_size(told.difference, told.size)[0]
-    return Explanation(names[row], names[other], float(told.probability[0, 0]), said, trust(table), table, where.detach(), difference,
+    return Explanation(names[row], names[other], float(told.probability[0, 0]), said, faithfulness_sentence(table), table, where.detach(), difference,
                        as_seen(x[0], model.preprocess_))  # fmt: skip
 
 # %% ../../nbs/07_figures/04_explanation.ipynb #83a15592

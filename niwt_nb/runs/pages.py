@@ -21,7 +21,9 @@ from torch import Tensor
 from ..explain.explainer import Explainer, listing, phrase, readable
 from ..explain.maps import grad_cam, neuron_maps
 from ..explain.names import as_seen, name_neurons, outlined, region
-from ..explain.sentences import lacking, telling, trust
+from niwt_nb.explain.sentences import (
+    counter_evidence, distinguishing_attribute, faithfulness_sentence,
+)
 from ..explain.words import explain_prediction
 from niwt_nb.figures.charts import (
     balance_curve, class_bars, confusion_figure, history_figure, metrics_bars,
@@ -70,8 +72,8 @@ def _because(
     "What speaks for a prediction, what against it, and what tells it from the next class; it says so when nothing speaks for the class."
     good = told[told["verdict"] == "for"]
     text = f"For it: {listing([phrase(a) for a in good['attribute'].head(3)])}." if len(good) else "Nothing that has a name speaks for this class here."
-    word = telling(told)
-    return text + lacking(told) + (f" What tells it most from {readable(told.attrs['runner_up'])}: {word}." if word else "")
+    word = distinguishing_attribute(told)
+    return text + counter_evidence(told) + (f" What tells it most from {readable(told.attrs['runner_up'])}: {word}." if word else "")
 
 # %% ../../nbs/09_runs/07_pages.ipynb #f5c51102
 def _explain_cases(
@@ -92,7 +94,7 @@ def _explain_cases(
         told = explain_prediction(explainer, x, row, top=5)
         case: dict[str, Any] = {"image": f"case-{number:02d}.jpg", "heat": f"case-{number:02d}-cam.jpg", "truth": data.classes[int(labels[i])]}
         case |= {"predicted": data.classes[int(guess[i])], "correct": bool(guess[i] == labels[i])}
-        case |= {"group": "unseen" if int(labels[i]) in data.unseen.tolist() else "seen", "sentence": _because(told), "trust": trust(told)}
+        case |= {"group": "unseen" if int(labels[i]) in data.unseen.tolist() else "seen", "sentence": _because(told), "trust": faithfulness_sentence(told)}
         sign = told["verdict"].map({"for": 1.0, "open": 1.0, "against": -1.0})
         names = [readable(a) + (" (open)" if v == "open" else "") for a, v in zip(told["attribute"], told["verdict"], strict=True)]
         case["attributes"] = [[a, float(v)] for a, v in zip(names, told["strength"] * sign, strict=True)]
