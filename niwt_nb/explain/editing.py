@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ..core import NiwtError
 from ..data.dataset import as_ids
 from ..data.images import batches
-from .attributes import object_masks
+from .masks import object_masks
 from .explainer import Explainer
 from .maps import NetworkView, check_neurons, layer_activations, layer_gradient
 from ..network.head import extract_features, fit_head, replace_classes, widened
