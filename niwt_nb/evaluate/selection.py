@@ -127,20 +127,18 @@ def _select(
     check_name(criterion, ("H", "AUSUC", "T1"), "criterion")
     if len(data.val_classes):
         raise NiwtError(f"select needs data.validation(), got {data.name!r} with its test classes")
-    rows, best = [], None
+    rows = []
     for params in ParameterGrid(dict(grid)):
         start, candidate = time.perf_counter(), clone(estimator).set_params(**params)
         scores, labels = _fit_scores(candidate, features, data, knowledge, head)
         gamma = choose_gamma(scores, labels, data.seen, data.unseen)
         got = gzsl(scores, labels, data.seen, data.unseen, gamma)
-        area = ausuc(scores, labels, data.seen, data.unseen)
-        rows.append({**params, "H": got.H, "S": got.S, "U": got.U, "T1": got.T1, "AUSUC": area, "gamma": gamma})
-        rows[-1]["seconds"] = time.perf_counter() - start
-        if best is None or rows[-1][criterion] > rows[best][criterion]:
-            best = len(rows) - 1
-    assert best is not None
-    chosen, gamma = clone(estimator).set_params(**list(ParameterGrid(dict(grid)))[best]), rows[best]["gamma"]
-    return _Selection(chosen, gamma, pd.DataFrame(rows))
+        row = {**params, **{k: getattr(got, k) for k in ("H", "S", "U", "T1")}}
+        row["AUSUC"] = ausuc(scores, labels, data.seen, data.unseen)
+        rows.append({**row, "gamma": gamma, "seconds": time.perf_counter() - start})
+    best = max(range(len(rows)), key=lambda i: rows[i][criterion])  # the first of equals
+    chosen = clone(estimator).set_params(**ParameterGrid(dict(grid))[best])
+    return _Selection(chosen, rows[best]["gamma"], pd.DataFrame(rows))
 
 # %% ../../nbs/05_evaluate/02_selection.ipynb #711f847b
 @dataclass(frozen=True, eq=False)

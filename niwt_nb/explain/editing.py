@@ -110,8 +110,10 @@ def suspicious_neurons(
     scale = 1.4826 * excess.abs().median() + 1e-12
     odd = (excess / scale > 3) & (outside > 0.5 * (outside + inside.clamp_min(0)).clamp_min(1e-12)) & (outside > 0)
     rows, neurons = odd.nonzero(as_tuple=True)
-    table = {"row": rows, "neuron": neurons, "outside": outside[odd], "inside": inside[odd], "excess": (excess / scale)[odd]}
-    return pd.DataFrame({k: v.numpy() for k, v in table.items()}).sort_values("excess", ascending=False, ignore_index=True)
+    numbers = {"outside": outside, "inside": inside, "excess": excess / scale}
+    table = {"row": rows, "neuron": neurons, **{k: v[odd] for k, v in numbers.items()}}
+    found = pd.DataFrame({k: v.numpy() for k, v in table.items()})
+    return found.sort_values("excess", ascending=False, ignore_index=True)
 
 # %% ../../nbs/06_explain/06_editing.ipynb #1777fcdb
 @in_own_modes
@@ -145,6 +147,7 @@ def repair_background(
 ) -> tuple[NetworkView, list[int]]:  # the repaired network, and the silenced neurons
     "Find neurons that speak for classes from the background, silence them, and fit the head again on the same images."
     found = suspicious_neurons(*background_evidence(explainer, data, indices, transform))
-    worst = found.groupby("neuron")["excess"].sum().sort_values(ascending=False, kind="stable").index[:n].tolist()
+    excess = found.groupby("neuron")["excess"].sum()
+    worst = excess.sort_values(ascending=False, kind="stable").index[:n].tolist()
     view = edit_neurons(explainer.network, len(explainer.answers), zero=worst)
     return refit_head(view, data, indices, transform, explainer.columns), worst

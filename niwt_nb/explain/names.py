@@ -79,19 +79,18 @@ def top_images(
     "The images whose strongest places excite each neuron most; only those are kept while going through."
     if not len(neurons) or n < 1:
         raise NiwtError(f"at least one neuron and one image of each are needed, got {len(neurons)} neurons and n {n}")
-    value = maps = index = None
+    top: tuple[Tensor, ...] = ()
     size = (0, 0)
     for x, _, at in batches(data, indices, transform, batch_size):
-        a = layer_activations(network, x)[:, check_neurons(neurons, layer_activations(network, x[:1]).shape[1])].cpu().transpose(0, 1)
-        size, mine = (int(x.shape[2]), int(x.shape[3])), topk_activation(a)
-        ids = at.expand(len(a), -1)
-        value = mine if value is None else torch.cat([value, mine], 1)
-        maps, index = a if maps is None else torch.cat([maps, a], 1), ids if index is None else torch.cat([index, ids], 1)
-        value, best = value.topk(min(n, value.shape[1]), 1)
-        index = index.gather(1, best)
-        maps = maps[torch.arange(len(best))[:, None], best]
-    if value is None or index is None or maps is None:
+        a = layer_activations(network, x)
+        a = a[:, check_neurons(neurons, a.shape[1])].cpu().transpose(0, 1)
+        size, new = (int(x.shape[2]), int(x.shape[3])), (at.expand(len(a), -1), topk_activation(a), a)
+        top = tuple(torch.cat(pair, 1) for pair in zip(top, new, strict=True)) if top else new
+        best = top[1].topk(min(n, top[1].shape[1]), 1).indices
+        top = tuple(t[torch.arange(len(best))[:, None], best] for t in top)
+    if not top:
         raise NiwtError("no images to look through")
+    index, value, maps = top
     return _TopImages([int(k) for k in neurons], index, value, maps, size)
 
 # %% ../../nbs/06_explain/05_names.ipynb #fd0f0be0

@@ -125,8 +125,9 @@ class _Explanations:
             "contrast": self.contrast[i, w].numpy(), "known": explainer.knowledge[row, w].numpy(),
             "verdict": [call[v] for v in sign[w].tolist()], "class": explainer.class_name(row),
         })  # fmt: skip
-        table.attrs.update(row=row, probability=float(self.probability[i, 0]), runner_up=explainer.class_name(other), index=int(self.index[i]))
-        table.attrs.update(drop=float(self.drop[i]), random_drop=float(self.random_drop[i]), score=float(self.score[i]), neurons=self.neurons.shape[1])
+        table.attrs.update(row=row, runner_up=explainer.class_name(other), index=int(self.index[i]))
+        table.attrs.update({k: float(getattr(self, k)[i]) for k in ("drop", "random_drop", "score")})
+        table.attrs.update(probability=float(self.probability[i, 0]), neurons=self.neurons.shape[1])
         return table
 
 # %% ../../nbs/06_explain/02_words.ipynb #baca49ac
@@ -184,19 +185,25 @@ def explain_batch(
     alpha, beta = mine.cpu(), theirs.cpu()
     strength = explainer.read(alpha)
     words = choose_words(strength, explainer.names, top)
-    found = torch.full_like(strength, torch.nan) if explainer.scale is None else _evidence(explainer, phi.cpu())
+    unknown = torch.full_like(strength, torch.nan)
+    found = unknown if explainer.scale is None else _evidence(explainer, phi.cpu())
     adds = (layer_gradient(net, a, w[row] - w.mean(0)) * a).sum((2, 3)).cpu()
     generator = torch.Generator().manual_seed(0)
-    others_named = torch.rand(strength.shape, generator=generator).scatter(1, words, -1.0).topk(min(words.shape[1], strength.shape[1] - 1), 1).indices
-    neurons, elsewhere = (_neurons_behind(explainer, named, adds, n_neurons) for named in (words, others_named))
-    score = _score_without_neurons(net, a, neurons[:, :0], row)
-    fall = [score - _score_without_neurons(net, a, k, row) for k in (neurons, elsewhere, adds.topk(neurons.shape[1], 1).indices)]
-    lots = [torch.rand(len(x), a.shape[1], generator=generator).topk(neurons.shape[1], 1).indices for _ in range(draws)]
-    random_drop = torch.stack([score - _score_without_neurons(net, a, lot, row) for lot in lots]).mean(0)
+    dice = torch.rand(strength.shape, generator=generator).scatter(1, words, -1.0)
+    others_named = dice.topk(min(words.shape[1], strength.shape[1] - 1), 1).indices
+    neurons, elsewhere = (_neurons_behind(explainer, n, adds, n_neurons) for n in (words, others_named))
+    m = neurons.shape[1]
+    lots = [torch.rand(adds.shape, generator=generator).topk(m, 1).indices for _ in range(draws)]
+    silent = (neurons[:, :0], neurons, elsewhere, adds.topk(m, 1).indices, *lots)
+    score, *left = (_score_without_neurons(net, a, k, row).cpu() for k in silent)
+    drop, other_drop, best_drop, *random = (score - s for s in left)
+    probability = scores.softmax(1).gather(1, torch.stack([row, other], 1))
+    maps = (weighted_map(a, mine).cpu(), weighted_map(a, mine - theirs).cpu())
     return _Explanations(
-        torch.full((len(x),), -1), row, other, scores.softmax(1).gather(1, torch.stack([row, other], 1)), strength, found,
-        strength - explainer.read(beta), words, weighted_map(a, mine).cpu(), weighted_map(a, mine - theirs).cpu(), neurons,
-        score.cpu(), fall[0].cpu(), random_drop.cpu(), fall[1].cpu(), fall[2].cpu(), alpha, topk_activation(a).cpu(), (x.shape[2], x.shape[3]),
+        torch.full((len(x),), -1), row, other, probability, strength, found,
+        strength - explainer.read(beta), words, *maps, neurons, score, drop,
+        torch.stack(random).mean(0), other_drop, best_drop, alpha, topk_activation(a).cpu(),
+        (x.shape[2], x.shape[3]),
     )  # fmt: skip
 
 # %% ../../nbs/06_explain/02_words.ipynb #48e052f5
@@ -207,10 +214,12 @@ def _join(
     "Explanations of several batches as one; raises `NiwtError` without parts."
     if not parts:
         raise NiwtError("no explanations to join")
-    kinds = {(p.size, tuple(p.maps.shape[1:]), p.strength.shape[1], p.importance.shape[1], p.words.shape[1]) for p in parts}
+    names = [f.name for f in fields(_Explanations) if f.name != "size"]
+    kinds = {(p.size, *(tuple(getattr(p, n).shape[1:]) for n in names)) for p in parts}
     if len(kinds) > 1:
-        raise NiwtError(f"explanations of {len(kinds)} kinds (image size, layer, attributes or number of words); join those of one explainer")
-    joined: dict[str, Any] = {f.name: torch.cat([getattr(p, f.name) for p in parts]) for f in fields(_Explanations) if f.name != "size"}
+        what = "image size, layer, attributes or number of words"
+        raise NiwtError(f"explanations of {len(kinds)} kinds ({what}); join those of one explainer")
+    joined: dict[str, Any] = {n: torch.cat([getattr(p, n) for p in parts]) for n in names}
     return replace(parts[0], **joined)
 
 # %% ../../nbs/06_explain/02_words.ipynb #2da05f06

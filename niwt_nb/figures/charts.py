@@ -170,6 +170,17 @@ def _cluster_order(
     tree = linkage(m[spread], method="average", metric="correlation", optimal_ordering=len(spread) <= 300)
     return np.concatenate([spread[leaves_list(tree)], flat]).astype(int)
 
+# %% ../../nbs/07_figures/02_charts.ipynb #6c23408d
+def map_order(
+    effects: np.ndarray,  # (A, K)
+    limit: int = 80,  # at most so many rows and columns, those of largest norm
+) -> tuple[np.ndarray, np.ndarray]:  # attribute and neuron numbers in the order in which they are shown
+    "Clustered order of the rows and columns of a map: similar ones are neighbours."
+    norm = np.linalg.norm
+    r, c = np.sort(np.argsort(-norm(effects, axis=1))[:limit]), np.sort(np.argsort(-norm(effects, axis=0))[:limit])
+    m = effects[np.ix_(r, c)]
+    return r[_cluster_order(m)], c[_cluster_order(m.T)]
+
 # %% ../../nbs/07_figures/02_charts.ipynb #1ae25fe5
 @own_style()
 def heatmap_figure(
@@ -340,17 +351,6 @@ def paint_change(
         ax.annotate(f"{b[i]:.0%}", (1, i), (6, 0), xycoords=("axes fraction", "data"), textcoords="offset points", va="center", fontsize=9, fontweight=weight)
     ax.set_axis_off()
     area.text(f"bar: {legend[1]}     |: {legend[0]}", left=0, top=area.height - 16, size=8.5, color="#555555")
-
-# %% ../../nbs/07_figures/02_charts.ipynb #6c23408d
-def map_order(
-    effects: np.ndarray,  # (A, K)
-    limit: int = 80,  # at most so many rows and columns, those of largest norm
-) -> tuple[np.ndarray, np.ndarray]:  # attribute and neuron numbers in the order in which they are shown
-    "Clustered order of the rows and columns of a map: similar ones are neighbours."
-    norm = np.linalg.norm
-    r, c = np.sort(np.argsort(-norm(effects, axis=1))[:limit]), np.sort(np.argsort(-norm(effects, axis=0))[:limit])
-    m = effects[np.ix_(r, c)]
-    return r[_cluster_order(m)], c[_cluster_order(m.T)]
 
 # %% ../../nbs/07_figures/02_charts.ipynb #d1d6a37a
 def _map_axes(

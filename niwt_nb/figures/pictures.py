@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ..core import NiwtError
 from niwt_nb.figures.canvas import (
-    COLOURS, Area, new_figure, own_style, _place, plain, to_array, _wrapped,
+    COLOURS, Area, new_figure, own_style, _place, plain, to_array, _wrapped, _write,
 )
 
 # %% ../../nbs/07_figures/01_pictures.ipynb #e2b7f582
@@ -80,16 +80,18 @@ def _grid(panels: Sequence[tuple], columns: int, title: str, width: int) -> Figu
     n_rows = math.ceil(len(panels) / max(1, min(columns, len(panels))))
     columns = math.ceil(len(panels) / n_rows)  # rows as equal as they can be
     cell = (width - 20) / columns
-    tall = (cell - 10) * min(1.4, max(to_array(p[1]).shape[0] / to_array(p[1]).shape[1] for p in panels))
+    shapes = [to_array(p[1]).shape for p in panels]
+    tall = (cell - 10) * min(1.4, max(h / w for h, w, _ in shapes))
     wrap = max(10, int(cell / 7.5))
     lines = max(min(2, len(textwrap.wrap(str(p[0]), wrap))) for p in panels)
     step, top = tall + 19 * lines + 14, 46 if title else 10
     fig = new_figure(width, int(top + n_rows * step + 6), arrange=False)
     for i, panel in enumerate(panels):
-        ax = _place(fig, 15 + i % columns * cell, top + i // columns * step + 19 * lines, cell - 10, tall)
+        y = top + i // columns * step + 19 * lines
+        ax = _place(fig, 15 + i % columns * cell, y, cell - 10, tall)
         show_image(ax, panel[1], panel[0], panel[2] if len(panel) > 2 else None, wrap=wrap)
     if title:
-        fig.text(15 / width, 1 - 12 / fig.get_figheight() / 100, plain(title, width // 11, 1), va="top", fontsize=13, fontweight="bold")
+        _write(fig, 15, 12, plain(title, width // 11, 1), 13, fontweight="bold")
     return fig
 
 # %% ../../nbs/07_figures/01_pictures.ipynb #ce65af0d
