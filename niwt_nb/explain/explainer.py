@@ -349,21 +349,24 @@ def make_explainer(
     inverse = inverse_map(estimator or _InvertedMap(), values[ids], table)
     read = inverse.predict(table)
     known = torch.isin(columns, ids)
+    head_rows, rows = view.head.weight.detach()[known], columns[known]
     made = Explainer(
-        view, columns, tuple(classes), values[columns], tuple(knowledge.names), inverse, read.mean(0), read.std(0).clamp_min(1e-6),
-        _neuron_answers(table, values[ids]), table.mean(0), frozenset(columns.tolist()) - frozenset(ids.tolist()),
+        view, columns, tuple(classes), values[columns], tuple(knowledge.names), inverse,
+        read.mean(0), read.std(0).clamp_min(1e-6), _neuron_answers(table, values[ids]),
+        table.mean(0), frozenset(columns.tolist()) - frozenset(ids.tolist()),
         lift=None if peak is None else _name_evidence(peak, values[ids]),
-        floor=_name_floor(table, values[ids], ids, peak), rows=_attribute_rows(view.head.weight.detach()[known], values[columns[known]]), size=size,
+        floor=_name_floor(table, values[ids], ids, peak),
+        rows=_attribute_rows(head_rows, values[rows]), size=size,
     )  # fmt: skip
-    if features is None or made.rows is None:
+    if features is None:
         return made
     shown = ids if feature_classes is None else torch.as_tensor(feature_classes).long().cpu()
     if len(shown) != len(features):
         raise NiwtError(f"features of {len(features)} images but {len(shown)} class ids")
-    rows = columns[known]
     if not bool(torch.isin(shown, rows).all()):
         raise NiwtError("features of images whose class has no importance or no head row")
-    scores = _fair_scores(view.head.weight.detach()[known], values[rows], features, (shown[:, None] == rows).int().argmax(1))
+    place = (shown[:, None] == rows).int().argmax(1)
+    scores = _fair_scores(head_rows, values[rows], features, place)
     return replace(made, scale=_evidence_scale(scores, _presence(values[shown], values[ids])))
 
 # %% ../../nbs/06_explain/01_explainer.ipynb #21f0fad5
@@ -400,8 +403,9 @@ def _measure_seen(
         with torch.no_grad():
             features.append(_features_above(network, a).cpu())
         ids.append(y)
-    tables: dict[str, Any] = {"columns": columns, "importance": torch.cat(importance), "importance_classes": torch.cat(ids), "peak": torch.cat(peak)}
-    return tables | {"features": torch.cat(features), "size": (int(x.shape[2]), int(x.shape[3]))}
+    lists = {"importance": importance, "importance_classes": ids, "peak": peak, "features": features}
+    tables: dict[str, Any] = {name: torch.cat(parts) for name, parts in lists.items()}
+    return tables | {"columns": columns, "size": (int(x.shape[2]), int(x.shape[3]))}
 
 # %% ../../nbs/06_explain/01_explainer.ipynb #4ff8ccf6
 @in_own_modes

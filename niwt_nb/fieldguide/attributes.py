@@ -27,9 +27,10 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "leg_color": ("orange", "black", "blue"),
 }
 ATTRIBUTE_NAMES: tuple[str, ...] = tuple(f"has_{g}::{v}" for g, values in ATTRIBUTES.items() for v in values)
-_TABLES: dict[str, Any] = json.loads(files("niwt_nb.fieldguide").joinpath("birds.json").read_text("utf-8"))
-_LABELS = ("background", "body", "tail", "legs", "belly", "face", "crown", "mask", "eye", "bill", "wing", "cue")
-_MASKS: dict[str, tuple[str, ...]] = {
+_FILE = files("niwt_nb.fieldguide").joinpath("birds.json")
+_TABLES: dict[str, Any] = json.loads(_FILE.read_text("utf-8"))
+_LABELS: list[str] = _TABLES["labels"]
+_MASKS: dict[str, Sequence[str]] = {
     "background": ("background", "cue"),
     "bird": _LABELS[1:11],
     "head": ("face", "crown", "mask", "eye", "bill"),

@@ -294,12 +294,14 @@ def _paints(
     shade = rng.uniform(-10, 10, (9, 3)).tolist()
     near = lambda c, i: tuple(int(min(255, max(0, v + d))) for v, d in zip(c, shade[i], strict=True))  # noqa: E731
     body = near(_TABLES["bodies"][pose.tone], 0)
-    paint = {"body": body, "tail": _mix(body, (40, 34, 30), 0.3), "mask": (30, 28, 34), "rim": (250, 250, 245), "eye": (16, 14, 18), "glint": (255, 255, 255)}
+    paint = {"body": body, "tail": _mix(body, (40, 34, 30), 0.3)}
+    paint |= {role: tuple(color) for role, color in _TABLES["fixed paints"].items()}
     for i, part in enumerate(("wing", "belly", "crown", "bill", "leg"), 1):
         paint[part] = near(_COLORS[look[f"{part}_color"]], i)
     paint["legs"] = paint.pop("leg")
     for i, part in enumerate(("wing", "belly"), 6):
-        paint[f"{part} mark"] = near((52, 36, 30) if look[f"{part}_color"] in ("yellow", "white", "orange") else (250, 240, 214), i)
+        light = look[f"{part}_color"] in ("yellow", "white", "orange")
+        paint[f"{part} mark"] = near((52, 36, 30) if light else (250, 240, 214), i)
     dark = {f"{k} dark": _mix(c, (12, 10, 22), 0.42) if sum(c) > 150 else _mix(c, (200, 200, 210), 0.3) for k, c in paint.items()}
     return paint | dark
 
@@ -313,11 +315,12 @@ def _scatter(
     "Draw one kind of thing at random places."
     kind, few, most, top, bottom, small, large, colors = what
     for x, y, r, c, z in rng.uniform(size=(int(rng.integers(few, most + 1)), 5)).tolist():
-        y, r, color = top + (bottom - top) * y, small + (large - small) * r, tuple(colors[int(c * len(colors))])
-        x, y, r = x * n, y * n, r * n
+        x, y, r = x * n, (top + (bottom - top) * y) * n, (small + (large - small) * r) * n
+        color = tuple(colors[int(c * len(colors))])
         if kind == "cloud":
             for k in (-1, 0, 1, 2):
-                draw.ellipse((x + (k - 1) * r, y - 0.5 * r, x + (k + 1) * r, y + (0.4 + 0.1 * k) * r), fill=color)
+                puff = (x + (k - 1) * r, y - 0.5 * r, x + (k + 1) * r, y + (0.4 + 0.1 * k) * r)
+                draw.ellipse(puff, fill=color)
         elif kind == "trunk":
             draw.polygon((x - r, n, x - 0.6 * r, 0, x + 0.6 * r, 0, x + r, n), fill=color)
         elif kind == "blade":
@@ -325,7 +328,8 @@ def _scatter(
         elif kind == "band":
             draw.rectangle((0, y, n, y + r), fill=color)
         else:
-            draw.ellipse((x - r, y - (0.6 + 0.4 * z) * r, x + r, y + (0.6 + 0.4 * z) * r), fill=color)
+            tall = (0.6 + 0.4 * z) * r
+            draw.ellipse((x - r, y - tall, x + r, y + tall), fill=color)
 
 # %% ../../nbs/02_fieldguide/01_drawing.ipynb #c2d03f5f
 def _background(
@@ -381,9 +385,11 @@ def _berries(
     for row, count in enumerate((3, 2, 1)):
         for k in range(count):
             cx, cy, r = (x + (k - (count - 1) / 2) * 0.066) * canvas, (y + row * 0.056) * canvas, 0.038 * canvas
-            draw.ellipse((cx - r, cy - r, cx + r, cy + r), fill=(236, 60, 156), outline=(150, 20, 90), width=max(1, canvas // 128))
-            draw.ellipse((cx - r * 0.5, cy - r * 0.6, cx - r * 0.05, cy - r * 0.15), fill=(255, 214, 236))
-            label.ellipse((cx - r, cy - r, cx + r, cy + r), fill=_LABELS.index("cue"))
+            ball, rim = (cx - r, cy - r, cx + r, cy + r), max(1, canvas // 128)
+            glint = (cx - r * 0.5, cy - r * 0.6, cx - r * 0.05, cy - r * 0.15)
+            draw.ellipse(ball, fill=(236, 60, 156), outline=(150, 20, 90), width=rim)
+            draw.ellipse(glint, fill=(255, 214, 236))
+            label.ellipse(ball, fill=_LABELS.index("cue"))
 
 # %% ../../nbs/02_fieldguide/01_drawing.ipynb #c42ad4fe
 def _paint_bird(
@@ -401,8 +407,9 @@ def _paint_bird(
         xy, part = p.ravel().tolist(), _LABELS.index(shape.part)
         if shape.line:
             width = max(1, round(shape.line * unit))
-            draw.line(xy, fill=paint[shape.paint], width=width, joint="curve" if shape.part == "legs" else None)
-            if shape.part == "legs":
+            legs = shape.part == "legs"
+            draw.line(xy, paint[shape.paint], width, joint="curve" if legs else None)
+            if legs:
                 mark.line(xy, fill=part, width=width)
             continue
         if shape.edge:
@@ -440,7 +447,8 @@ def _render(
     paint = _paints(look, pose, rng)
     image, label = _background(pose.scene, rng, canvas), Image.new("L", (canvas, canvas))
     if cue:
-        _berries(ImageDraw.Draw(image), ImageDraw.Draw(label), canvas, np.random.default_rng(pose.seed + 1))
+        place = np.random.default_rng(pose.seed + 1)
+        _berries(ImageDraw.Draw(image), ImageDraw.Draw(label), canvas, place)
     toes = np.concatenate([p[::2] for s, p in zip(shapes, points, strict=True) if s.part == "legs" and len(p) == 3])
     _perch(ImageDraw.Draw(image), toes, -pose.tilt if pose.flip else pose.tilt, unit, rng)
     _paint_bird(image, label, shapes, points, paint, unit)

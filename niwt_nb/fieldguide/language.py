@@ -65,7 +65,7 @@ def _bind(
 # %% ../../nbs/02_fieldguide/02_language.ipynb #f1d0a001
 _PART_OF: dict[str, str] = {w: p for p, row in _PART_WORDS.items() for w in row}
 _VALUE_OF: dict[str, str] = {w: v for v, row in _VALUE_WORDS.items() for w in row}
-_FRAME = ("tell", "look", "note", "shows", "bird", "above")  # of the sentences that `describe` writes
+_FRAME = ("tell", "look", "note", "shows", "bird", "above")  # of what `describe` writes
 _JOINS = (",", "and", "with", "but")
 _LINK = ("show", "like", "shaped", "one", "species")
 _DEGREE = ("bold", "clear", "tall", "strong", "short", "long", "deeply", "broad", "dark", "bright")
@@ -278,7 +278,6 @@ def describe(
 ) -> tuple[str, ...]:  # n sentences; any three in a row mention every part
     "Describe a bird in varied English; raises `NiwtError` if the look leaves a group open."
     full, rng = _check_look(look, complete=True), random.Random(repr(seed))
-    frames = ("This bird has {}.", "A bird with {}.", "Look for {}.", "It shows {}.", "You can tell it by {}.", "Note {}.")
     told = [(p, full[f"{p}_color"], full[f"{p}_pattern"]) for p in ("wing", "belly")]
     told += [("head", full["crown_color"], full["head_pattern"]), ("bill", full["bill_color"], full["bill_shape"])]
     told += [("tail", full["tail_shape"], ""), ("legs", full["leg_color"], "")]
@@ -288,7 +287,7 @@ def describe(
         take = rng.randint(2, 4)
         some = [rng.choice(_phrases(*told[(at + k) % 6])) for k in range(take)]
         at += take
-        sentences.append(rng.choice(frames).format(f"{', '.join(some[:-1])} and {some[-1]}"))
+        sentences.append(rng.choice(_TABLES["frames"]).format(f"{', '.join(some[:-1])} and {some[-1]}"))
     return tuple(sentences)
 
 # %% ../../nbs/02_fieldguide/02_language.ipynb #f1d0a011

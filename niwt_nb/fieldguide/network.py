@@ -93,7 +93,8 @@ def train_field_guide_network(
     history = train_classifier(model, data, knowledge=known, seed=seed, **settings)
     if path is not None:
         test = cache_images(data, data.test_seen, field_guide_transform)
-        manifest: dict[str, Any] = {"model": {"n_classes": len(data.seen)}, "seed": seed, "data": data.name, "trained_with": "attributes"}
+        manifest: dict[str, Any] = {"model": {"n_classes": len(data.seen)}, "seed": seed}
+        manifest |= {"data": data.name, "trained_with": "attributes"}
         manifest |= {"settings": settings, "torch": torch.__version__}
         manifest |= {"classes": [data.classes[int(c)] for c in data.seen], "knowledge": content_hash(data.get_knowledge().values)}
         manifest["accuracy"] = round(accuracy(model, test, columns_of(data)), 4)

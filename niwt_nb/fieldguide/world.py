@@ -38,7 +38,8 @@ class FieldGuideImages(Sequence):
         keep: int = 400_000_000,  # bytes of finished drawings to keep
     ) -> None:
         "Nothing is drawn yet."
-        self.looks, self.poses, self.cues, self.species, self.size = list(looks), list(poses), cues, list(species), size
+        self.looks, self.poses, self.species = list(looks), list(poses), list(species)
+        self.cues, self.size = cues, size
         self._room, self._kept = keep // (4 * size * size), {}  # type: int, dict[int, tuple[np.ndarray, np.ndarray]]
 
     def __len__(self) -> int:
@@ -149,7 +150,8 @@ def field_guide(
     "The embedded world: drawn birds of invented species. Raises `NiwtError` for numbers that cannot work."
     train, test = images_per_class
     if train < 1 or test < 1 or not 0 <= spurious <= 1:
-        raise NiwtError(f"need at least 1 training and 1 test image a class and spurious within 0..1, got {images_per_class} and {spurious}")
+        got = f"{images_per_class} and {spurious}"
+        raise NiwtError(f"need at least 1 training and 1 test image a class and spurious within 0..1, got {got}")
     species, is_seen = _make_species(n_seen, n_unseen, seed, apart, look_alikes=look_alikes)
     rng = np.random.default_rng((seed, 11))
     labels = torch.arange(n_seen + n_unseen).repeat_interleave(train + test)
@@ -157,33 +159,35 @@ def field_guide(
     looks, poses = _plan(species, labels, seed)
     shares = torch.stack([s.values for s in species])
     usual = torch.stack([species_attributes(s.look) for s in species])
-    _check_world(torch.stack([s.values for s in species]), usual, n_seen, n_unseen)
+    _check_world(shares, usual, n_seen, n_unseen)
     seen = is_seen.nonzero().flatten()
     val = seen[_choose_val(usual[seen], max(2, n_seen // 5), rng)]
     cued = seen[~torch.isin(seen, val)][: max(1, n_seen // 5)]
     cues = _place_cues(labels, is_train, cued, spurious, rng)
-    images = FieldGuideImages(looks, poses, cues, species, size)
-    entries = [" ".join(describe(s.draw_look(rng), 1, (seed, c, k))[0] for k in range(20)) for c, s in enumerate(species)]
+    images, reader = FieldGuideImages(looks, poses, cues, species, size), _DescriptionReader()
+    entries = []
+    for c, s in enumerate(species):
+        birds = (describe(s.draw_look(rng), 1, (seed, c, k))[0] for k in range(20))
+        entries.append(" ".join(birds))
+    tables = {"attributes": shares, "binary": usual}
+    known = {k: DomainKnowledge(k, t, ATTRIBUTE_NAMES, reader=reader) for k, t in tables.items()}
+    new = ~is_seen[labels]
+    splits: dict[str, Any] = {"unseen": ~is_seen, "train": is_train}
+    splits |= {"test_seen": ~is_train & ~new, "test_unseen": new}
+    names = ", ".join(species[int(c)].name for c in cued)
     return ZeroShotData(
         name="fieldguide",
         classes=tuple(s.name for s in species),
         images=images,
         labels=labels,
         seen=seen,
-        unseen=(~is_seen).nonzero().flatten(),
         val_classes=val,
-        train=is_train.nonzero().flatten(),
-        test_seen=(is_seen[labels] & ~is_train).nonzero().flatten(),
-        test_unseen=(~is_seen[labels]).nonzero().flatten(),
-        knowledge={
-            "attributes": DomainKnowledge("attributes", shares, ATTRIBUTE_NAMES, reader=_DescriptionReader()),
-            "binary": DomainKnowledge("binary", usual, ATTRIBUTE_NAMES, reader=_DescriptionReader()),
-            "captions": _caption_knowledge(entries),
-        },
+        knowledge=known | {"captions": _caption_knowledge(entries)},
         captions=tuple(describe(look, 5, (seed, i)) for i, look in enumerate(looks)),
         image_attributes=torch.stack([species_attributes(look) for look in looks]),
         masks=images.masks,
-        notes=(f"berries in the background go with: {', '.join(species[int(c)].name for c in cued)}",) if spurious else (),
+        notes=(f"berries in the background go with: {names}",) if spurious else (),
+        **{name: chosen.nonzero().flatten() for name, chosen in splits.items()},
     )
 
 # %% ../../nbs/02_fieldguide/04_world.ipynb #4ccbc269
