@@ -29,7 +29,7 @@ _Debug = Annotated[bool, typer.Option("--debug", help="Show the whole way of an 
 def _whole_trace(
     error: BaseException,  # as it was caught
 ) -> str:  # as Python prints it
-    "The traceback of an error with everything that led to it, also what our own sentences hide; never raises."
+    "Format an error's traceback with every cause and context, suppressed ones too; never raises."
     seen, e = set(), error  # type: set[int], BaseException | None
     while e is not None and id(e) not in seen:
         seen.add(id(e))
@@ -74,7 +74,7 @@ def _plain_errors(
 def _parse_settings(
     pairs: list[str],  # texts like "lam=0.1" or "unseen=['owl', 'jay']"
 ) -> dict[str, Any]:  # setting -> value
-    "Settings from `name=value` texts; raises `NiwtError` for one without an equals sign."
+    "Parse settings from `name=value` texts; raises `NiwtError` for one without an equals sign."
     from niwt_nb.core import NiwtError
     from niwt_nb.runs.config import RunConfig
 
@@ -113,7 +113,7 @@ def _absolute(
 def _metrics_table(
     rows: list[dict[str, Any]],  # as `pipeline.run` gives them
 ) -> str:  # lines of text, columns aligned
-    "The results for the screen: fractions with three digits; only columns that the first row has."
+    "Format the results as a text table, three digits a fraction, with the columns of the first row."
     from niwt_nb.runs.report import _number
 
     words, columns = ("what", "method", "knowledge", "calibrated"), []
@@ -319,7 +319,7 @@ def _open_model(
     folder: Path,  # of a finished run
     backbone: str | None = None,  # see `_Network`
 ) -> Any:  # a fitted `NIWT`
-    "The classifier in a folder; raises `NiwtError` where there is none."
+    "Open the classifier in a folder; raises `NiwtError` if there is none."
     from niwt_nb.method.niwt import NIWT
     from niwt_nb.network.backbones import load_backbone
 
@@ -334,7 +334,7 @@ def _namer(
     top: int,  # answers a picture
     network: str | None,  # see `_Network`
 ) -> Callable[[list], list]:  # pictures -> (class, score) pairs of each
-    "What names pictures; raises `NiwtError` where the folder cannot answer."
+    "Open a classifier as a function of pictures; raises `NiwtError` if the folder holds none or cannot tell the groups apart."
     from niwt_nb.core import NiwtError, check_name
     from niwt_nb.method.niwt import FILE
     from niwt_nb.network.export import load_export
@@ -362,7 +362,7 @@ def _name_each(
     network: str | None,  # see `_Network`
     say: Callable[[str], None],  # told about pictures that cannot be read
 ) -> tuple[list[dict[str, Any]], int]:  # rows picture, rank, class, score; how many could not be read
-    "The best classes of every picture; those that cannot be read are named and left out."
+    "Find the best classes of every picture; unreadable ones are reported and left out."
     from niwt_nb.core import NiwtError, progress
     from niwt_nb.data.images import open_image
     from niwt_nb.method.niwt import picture_names

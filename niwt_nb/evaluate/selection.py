@@ -39,7 +39,7 @@ def table_rows(
     data: ZeroShotData,  # with its seen and unseen classes
     about: tuple[str, float, int],  # kind of knowledge, offset within the scores, seed
 ) -> list[dict[str, Any]]:  # the uncalibrated and the calibrated row, see `metric_row`
-    "Rows of the results table; the first takes the offset back."
+    "Make the two rows of the results table; the uncalibrated one subtracts the offset again."
     kind, offset, seed = about
     area = ausuc(scores, labels, data.seen, data.unseen)
     found = [(c, gzsl(scores, labels, data.seen, data.unseen, 0.0 if c else -offset)) for c in (False, True)]
@@ -52,7 +52,7 @@ def shuffled_rows(
     features: Tensor | None = None,  # see `features_to_score`
     shuffles: int = 5,  # permutations
 ) -> list[dict[str, Any]]:  # two rows as `table_rows` makes them, means over the permutations
-    "The control: the same network, measurements and settings, with what is known of other classes."
+    "Score the control: same network, importances and settings, knowledge permuted between classes."
     if shuffles < 1:
         raise NiwtError(f"shuffles must be at least 1, got {shuffles}")
     x, runs = features_to_score(model, data, features), []
@@ -85,7 +85,7 @@ def _head_by_id(
     head: nn.Linear,  # rows in the order of `data.seen`
     data: ZeroShotData,  # with its seen classes
 ) -> nn.Linear:  # the same rows in the order of class ids
-    "The order that estimators use, whose classes are sorted."
+    "Sort the head's rows by class id, the order that estimators use."
     if head.out_features != len(data.seen):
         raise NiwtError(f"the head has {head.out_features} rows for {len(data.seen)} seen classes of {data.name!r}")
     order, out = data.seen.argsort(), nn.utils.skip_init(nn.Linear, head.in_features, head.out_features).requires_grad_(False)
@@ -123,7 +123,7 @@ def _select(
     criterion: str = "H",  # what to maximise: "H" at its best gamma, "AUSUC" or "T1"
     head: nn.Linear | None = None,  # the network's own head for `data.seen`, for methods that keep it
 ) -> _Selection:  # the best settings, their gamma, and the whole curve
-    "Choose settings and gamma on validation classes; raises `NiwtError` for a data set that still knows its test classes."
+    "Choose settings and gamma on validation classes; raises `NiwtError` if `data` still has test classes."
     check_name(criterion, ("H", "AUSUC", "T1"), "criterion")
     if len(data.val_classes):
         raise NiwtError(f"select needs data.validation(), got {data.name!r} with its test classes")
@@ -197,7 +197,7 @@ def _shuffled_control(
     shuffles: int = 5,  # number of permutations
     seed: int = 0,  # of the first permutation
 ) -> list[dict[str, Any]]:  # two rows, each the mean over the permutations
-    "Means of the rows of `estimator` with the knowledge of other classes; gamma is chosen anew for each permutation."
+    "Average the rows of `estimator` over permutations of the knowledge; each one chooses its own gamma."
     if shuffles < 1:
         raise NiwtError(f"shuffles must be at least 1, got {shuffles}")
     own, runs = data.get_knowledge(knowledge), []

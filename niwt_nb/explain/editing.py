@@ -124,7 +124,7 @@ def refit_head(
     transform: Callable,  # PIL image -> (3, H, W) tensor
     columns: Tensor,  # (C,) class id of each head row
 ) -> NetworkView:  # rows of classes without training images stay as they are
-    "The network with its last layer fitted again to some images; it forgets nothing about classes that these do not show."
+    "Fit the last layer again to some images; rows of classes without images stay as they are."
     if not len(indices):
         raise NiwtError("no images to fit the head to")
     features = extract_features(view, data, indices, transform)

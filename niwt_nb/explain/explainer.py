@@ -121,7 +121,7 @@ class _InvertedMap(ImportanceMap):
 # %% ../../nbs/06_explain/01_explainer.ipynb #bb4ab797
 @dataclass(frozen=True, eq=False)
 class Explainer:
-    "All that explanations need; made by `make_explainer` or, from images, by `fit_explainer`."
+    "The inverse map and the statistics that explanations need; from `make_explainer` or `fit_explainer`."
 
     network: Any  # a cut network whose head has a row a class
     columns: Tensor  # (n,) class id of each head row
@@ -176,7 +176,7 @@ def _neuron_answers(
     values: Tensor,  # (m, A) their domain knowledge
     alpha: float = 1.0,  # strength of the ridge
 ) -> Tensor:  # (K, A)
-    "What the inverse map says to one neuron alone when damped to the limit: the forward map's coefficients, in spreads of neuron and attribute."
+    "Compute the inverse map's answer to each neuron alone, in the limit of strong damping: the standardised coefficients of the forward map."
     scale = importance.std(0).clamp_min(1e-12)
     unit = (importance - importance.mean(0)) / scale
     tidy = (values - values.mean(0)) / values.std(0).clamp_min(1e-12)
@@ -209,7 +209,7 @@ def _choose_names(
     lift: Tensor | None,  # (K, A) from `_name_evidence`, if there is one
     shortlist: int = 12,  # names that the map proposes for a neuron; activation chooses among them
 ) -> tuple[Tensor, Tensor]:  # confidence (K, 2) and attribute (K, 2) of the best and the second name
-    "The map proposes names, the activations choose; without activations the confidence is the attribute's share of the answer's direction."
+    "Choose two names a neuron: the map proposes a shortlist, the activations decide; without them the confidence is the attribute's share of the answer."
     if lift is None:
         share = answers.clamp_min(0) / answers.clamp_min(0).norm(dim=1, keepdim=True).clamp_min(1e-12)
         best = share.topk(min(2, share.shape[1]), 1)
@@ -243,7 +243,7 @@ def _evidence_scale(
     score: Tensor,  # (m, A) the attributes' own scores of seen-class images
     present: Tensor,  # (m, A) bool: the image's class has the attribute
 ) -> tuple[Tensor, Tensor]:  # slope (A,) and middle (A,): slope * (score - middle) is the log-odds
-    "The linear discriminant of each score, both cases taken as equally frequent; slope 0 for what all or no classes have, or what does not vary."
+    "Fit a linear discriminant to each score with equal priors; slope 0 if all or no classes have the attribute, or it does not vary."
     has = present.float()
     n = torch.stack([has.sum(0), (1 - has).sum(0)])
     mean = torch.stack([(score * has).sum(0), (score * (1 - has)).sum(0)]) / n.clamp_min(1)
@@ -258,7 +258,7 @@ def _evidence(
     explainer: Explainer,  # with `rows` and `scale`
     features: Tensor,  # (m, D) features of the images
 ) -> Tensor:  # (m, A) log-odds: positive where the image seems to show the attribute, negative where not
-    "Whether each attribute is found in an image: its own score, as log-odds learned on seen classes."
+    "Compute the log-odds that an image shows each attribute, from the attribute's own score and the seen classes."
     if explainer.scale is None or explainer.rows is None:
         raise NiwtError("this explainer knows no images to compare with; make it with `fit_explainer`, or give `features`")
     slope, middle = explainer.scale
@@ -284,7 +284,7 @@ def _fair_scores(
     place: Tensor,  # (m,) the row of each image's class
     folds: int = 5,  # parts of the classes; with fewer than two classes a part nothing is left out
 ) -> Tensor:  # (m, A)
-    "Scores of images by attribute vectors that were fitted without the images' own class."
+    "Score images by attribute vectors that were fitted without the images' own class (cross-validation over classes)."
     n = len(head)
     if n < 2 * folds:
         return features.float() @ _attribute_rows(head, values).T
@@ -305,7 +305,7 @@ def _check_fit(
     columns: Tensor,  # (n,) class id of each head row
     peak: Tensor | None = None,  # (m, K)
 ) -> None:
-    "Raise `NiwtError` where knowledge, importances and classes do not fit together, naming the two."
+    "Raise `NiwtError` if shapes or class ids of knowledge, importances and head do not match."
     values, c, a = knowledge.values, len(classes), len(knowledge.names)
     if tuple(values.shape) != (c, a):
         raise NiwtError(f"knowledge has shape {tuple(values.shape)}; expected {(c, a)}: a row a class, a column a name")
@@ -388,7 +388,7 @@ def _measure_seen(
     columns: Tensor | None = None,  # (n,) class id of each head row, see `head_classes`
     per_class: int = 20,  # training images of each seen class
 ) -> dict[str, Any]:  # `columns`, `importance`, `importance_classes`, `peak`, `features`, `size` as `make_explainer` takes them
-    "One pass over some training images of each seen class; classes count equally."
+    "Measure importances, activations and features on equally many training images of each seen class."
     columns = head_classes(data, network.head, columns)
     row_of = {int(c): i for i, c in enumerate(columns)}
     pick = first_of_each(data, data.train, data.seen, per_class)

@@ -76,7 +76,7 @@ def top_images(
     n: int = 5,  # images a neuron
     batch_size: int = 64,  # images a batch
 ) -> _TopImages:  # strongest first
-    "The images whose strongest places excite each neuron most; only those are kept while going through."
+    "Find the images with the highest `topk_activation` of each neuron; only those are kept in memory."
     if not len(neurons) or n < 1:
         raise NiwtError(f"at least one neuron and one image of each are needed, got {len(neurons)} neurons and n {n}")
     top: tuple[Tensor, ...] = ()

@@ -51,7 +51,7 @@ def _random_maps(
     size: tuple[int, int],  # of the images
     seed: int = 0,  # of the noise
 ) -> Tensor:  # (n, H, W)
-    "The control for maps: noise at the layer's size, enlarged in the same way."
+    "Make the random control for maps: noise at the layer's size, upsampled in the same way."
     noise = torch.randn(n, *cells, generator=torch.Generator().manual_seed(seed))
     return to_size(noise.clamp_min(0), size)
 
@@ -216,7 +216,7 @@ def untrained(
     network: Any,  # a `CutNetwork`
     seed: int = 0,  # of the new weights
 ) -> Any:  # a `CutNetwork` of the same shape that has learned nothing
-    "The same architecture with fresh random weights, cut at the same layer; the control that a map must not survive."
+    "Copy a network with fresh random weights, cut at the same layer: a control that should fail."
     model = copy.deepcopy(network.model)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -239,7 +239,7 @@ def control_explainers(
     measured: Mapping[str, Any] | None = None,  # from `_measure_seen` with the right network
     **options: Any,  # for `fit_explainer`
 ) -> dict[str, Explainer]:  # "shuffled knowledge 0", "untrained network 0", ...
-    "Explainers that should fail: right network with shuffled knowledge, right knowledge with an untrained network."
+    "Fit control explainers that should fail: shuffled knowledge, and an untrained network."
     known = data.knowledge[check_name(knowledge, data.knowledge, "knowledge")]
     made = {}
     for s in seeds:

@@ -24,7 +24,7 @@ from ..network.modes import in_own_modes
 def counter_evidence(
     table: pd.DataFrame,  # from `explain_prediction` or `Explanations.frame`
 ) -> str:  # one sentence with a space before it, or nothing
-    "What speaks against a class, at most two attributes, the least found first."
+    "Name at most two attributes that speak against the class, the least found first."
     words = table[table["verdict"] == "against"].sort_values("found", kind="stable")["attribute"].head(2)
     return f" Against it: the network looked for {listing([phrase(a) for a in words])}, which the picture does not seem to show." if len(words) else ""
 
@@ -32,7 +32,7 @@ def counter_evidence(
 def distinguishing_attribute(
     table: pd.DataFrame,  # from `explain_prediction` or `Explanations.frame`
 ) -> str:  # a phrase, or nothing
-    "The word for a class that sets it apart most from the runner-up."
+    "Name the supporting attribute with the largest contrast to the runner-up."
     good = table[(table["verdict"] == "for") & (table["contrast"] > 0)].sort_values("contrast", ascending=False)
     return "".join(phrase(a) for a in good["attribute"].head(1))
 
@@ -42,7 +42,7 @@ def sentence(
     unseen: bool = False,  # the class was never shown to the network
     asked: bool = False,  # a reader chose the other class; it need not come next
 ) -> str:  # two or three sentences
-    "What speaks for the prediction, what against it, and what the runner-up would need."
+    "Name the evidence for and against the prediction, and what distinguishes the runner-up."
     good = table[table["verdict"] == "for"]
     name, p = readable(table["class"].iloc[0]), table.attrs["probability"]
     sure = "certainly" if p >= 0.95 else "probably" if p >= 0.6 else "perhaps"
@@ -60,7 +60,7 @@ def sentence(
 def faithfulness_sentence(
     table: pd.DataFrame,  # from `explain_prediction` or `Explanations.frame`
 ) -> str:  # one sentence
-    "The number that belongs beside every explanation: what the score loses without the neurons behind the words, and without random ones."
+    "State how much the score falls without the neurons behind the words, and without random ones."
     n = table.attrs["neurons"]
     drop, lot, score = (table.attrs[k] for k in ("drop", "random_drop", "score"))
     if score <= 0:

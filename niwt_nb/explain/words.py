@@ -138,7 +138,7 @@ def _score_without_neurons(
     neurons: Tensor,  # (B, m) channels of each image that are set to zero
     row: Tensor,  # (B,) head row
 ) -> Tensor:  # (B,) score of the row above the mean of all rows
-    "The score that is left when some neurons are silent."
+    "Compute the score with some neurons set to zero."
     keep = torch.ones(activation.shape[:2]).scatter(1, neurons, 0).to(activation)
     with torch.no_grad():
         scores = _head_scores_of(network, _features_above(network, activation * keep[:, :, None, None]))

@@ -115,7 +115,7 @@ def _denied(
     phrase: str,  # a plain denial, such as "without stripes" or "not blue wings"
     last: str | None,  # the part that was named before
 ) -> list[str]:  # attribute names; none where it is in doubt what is denied
-    "What a denial denies; a pattern without a part is denied of every part."
+    "List the attributes that a phrase denies; a pattern without a part is denied of every part."
     words = re.findall(r"[a-z]+", phrase.lower())[1:]
     parts = {_PART_OF[w] for w in words if w in _PART_OF}
     values = [_VALUE_OF[w] for w in words if w in _VALUE_OF]
@@ -140,7 +140,7 @@ def _settle(
     whole: Sequence[str],  # attributes said of the whole bird, which give way
     denied: Sequence[tuple[str, list[str]]],  # phrases and the attributes that they deny
 ) -> dict[str, str]:  # the look
-    "What is left when parts win over the whole; raises `NiwtError` for two values, and for said and denied."
+    "Merge what was said of parts and of the whole bird (parts win); raises `NiwtError` for contradictions."
     told = _check_look(said)
     look = _check_look({**{k: v for n in whole for k, v in _check_look([n]).items()}, **told})
     for phrase, names in denied:
@@ -166,7 +166,7 @@ def _part_ahead(
 def _tokens(
     text: str,  # sentences
 ) -> list[str]:  # words and marks in lower case; a denial is one token, "denied:no crest"
-    "Cut a description into what `_read_description` goes through."
+    "Split a description into the tokens of `_read_description`."
     tokens: list[str] = []
     for piece, kind in split_denials(text):
         words = re.findall(r"[a-z]+|[.;,]", piece.lower())
@@ -177,7 +177,7 @@ def _tokens(
 def _read_description(
     text: str,  # a sentence or several in plain English
 ) -> tuple[dict[str, str], list[tuple[str, list[str]]], list[str]]:  # look, denials, unused
-    "Read what is said, denied and of no use; raises `NiwtError` for a contradiction."
+    "Read a description: the look, denials, and what was not understood; raises `NiwtError` for a contradiction."
     tokens = _tokens(text)
     said: list[str] = []
     whole: list[str] = []  # what is said of the whole bird gives way to what is said of a part

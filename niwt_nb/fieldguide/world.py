@@ -71,7 +71,7 @@ class FieldGuideImages(Sequence):
         return _part_masks(self._drawn(i)[1])
 
     def __getstate__(self) -> dict[str, Any]:
-        "Without the finished drawings: another process draws its own."
+        "Leave cached drawings out of pickles; another process draws its own."
         return {**self.__dict__, "_kept": {}}
 
 # %% ../../nbs/02_fieldguide/04_world.ipynb #9c31aab4

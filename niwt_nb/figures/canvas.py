@@ -43,7 +43,7 @@ _KEPT += ("tk.", "savefig.directory", "docstring", "figure.max_open")
 
 @contextlib.contextmanager
 def own_style() -> Iterator[None]:
-    "matplotlib's own settings inside the block, whatever style the caller has chosen; afterwards the caller's."
+    "Use matplotlib's default settings inside the block, and restore the caller's afterwards."
     with _STYLE:
         own = {k: v for k, v in matplotlib.rcParamsDefault.items() if not k.startswith(_KEPT)}
         other = {k: v for k, v in own.items() if matplotlib.rcParams[k] != v}

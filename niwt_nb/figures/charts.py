@@ -161,7 +161,7 @@ def history_figure(
 def _cluster_order(
     matrix: Any,  # (rows, columns)
 ) -> np.ndarray:  # row numbers, similar rows next to each other
-    "An order of the rows by average-linkage clustering on correlation; rows without spread keep their place at the end."
+    "Order rows by average-linkage clustering on correlation; constant rows come last."
     m = np.asarray(matrix, dtype=float)
     spread = np.flatnonzero(m.std(1) > 1e-12)
     flat = np.setdiff1d(np.arange(len(m)), spread)

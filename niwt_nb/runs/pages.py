@@ -40,7 +40,7 @@ def _draw_cases(
     n: int,  # how many cases
     seed: int = 0,  # of the draw
 ) -> Tensor:  # (at most n,) row numbers: unseen right, unseen wrong, seen right, seen wrong
-    "Rows drawn by lot from the four groups, each of a quarter of the cases; a group with too few leaves its places to the others."
+    "Draw rows at random, a quarter from each of four groups; a small group leaves its places to the others."
     generator = torch.Generator().manual_seed(seed)
     masks = [unseen & right, unseen & ~right, ~unseen & right, ~unseen & ~right]
     groups = [rows[torch.randperm(len(rows), generator=generator)].tolist() for rows in (m.nonzero().flatten() for m in masks)]
@@ -70,7 +70,7 @@ def _picture(
 def _because(
     told: pd.DataFrame,  # as `explain_prediction` gives it, strongest first
 ) -> str:  # up to three sentences
-    "What speaks for a prediction, what against it, and what tells it from the next class; it says so when nothing speaks for the class."
+    "Name the evidence for and against a prediction and what distinguishes it from the runner-up."
     good = told[told["verdict"] == "for"]
     text = f"For it: {listing([phrase(a) for a in good['attribute'].head(3)])}." if len(good) else "Nothing that has a name speaks for this class here."
     word = distinguishing_attribute(told)
@@ -112,7 +112,7 @@ def _neuron_dictionary(
     n: int = 12,  # neurons
     each: int = 6,  # pictures of each
 ) -> list[dict[str, Any]]:  # rows as the report takes them, the surest name first
-    "Names of the neurons that have the clearest ones, with the test images that excite them most, where they do so outlined."
+    "List the neurons with the most confident names, with the test images that activate them most, the place outlined."
     rows, test = [], ready.test
     for entry in name_neurons(explainer).nlargest(n, "confidence").to_dict("records"):
         k = int(entry["neuron"])
@@ -157,7 +157,7 @@ def _zero_shot_confusion(
     ready: _Ready,  # data and features
     scores: Tensor,  # (n, C) scores of the test images
 ) -> tuple[Tensor, list[str]]:  # (U, U) counts, row = true class, and the U names
-    "What images of unseen classes are taken for when only unseen classes are allowed."
+    "Count confusions among unseen classes, when only these are allowed."
     data, unseen = ready.data, ready.data.unseen
     guess = predict(scores[len(data.test_seen) :], unseen)
     count = confusion_matrix(data.labels[data.test_unseen], guess, labels=unseen.tolist())
