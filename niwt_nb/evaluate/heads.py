@@ -6,6 +6,7 @@
 __all__ = ['WeightRegression']
 
 # %% ../../nbs/05_evaluate/01_heads.ipynb #c65cedaa
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -62,17 +63,14 @@ class _HeadBaseline(Baseline):
         raise NotImplementedError
 
 # %% ../../nbs/05_evaluate/01_heads.ipynb #401418be
+@dataclass(eq=False, repr=False)
 class WeightRegression(_HeadBaseline):
     "Ridge regression from knowledge to rows of the head. `map_` (A, D + 1)."
 
-    def __init__(
-        self,
-        ridge: float = 0.1,  # in units of the mean squared length of centred knowledge rows
-        l2: float = 1e-5,  # penalty of the seen head, see `fit_head`
-        features: str = "standard",  # how features are scaled, see `Scaler`
-        knowledge: str = "centre",  # how knowledge is scaled
-    ) -> None:
-        self.ridge, self.l2, self.features, self.knowledge = ridge, l2, features, knowledge
+    ridge: float = 0.1  # in units of the mean squared length of centred knowledge rows
+    l2: float = 1e-5  # penalty of the seen head, see `fit_head`
+    features: str = "standard"  # how features are scaled, see `Scaler`
+    knowledge: str = "centre"  # how knowledge is scaled
 
     def _fit_rows(self, k: Tensor, rows: Tensor) -> None:
         self.k_mean_, self.row_mean_ = k.mean(0), rows.mean(0)
@@ -83,21 +81,17 @@ class WeightRegression(_HeadBaseline):
         return (k - self.k_mean_) @ self.map_ + self.row_mean_
 
 # %% ../../nbs/05_evaluate/01_heads.ipynb #45fac046
+@dataclass(eq=False, repr=False)
 class _ICIS(_HeadBaseline):
     "Image-free classifier injection (Christensen et al., ICCV 2023): head rows decoded from knowledge, 32 classes a step. `net_`."
 
-    def __init__(
-        self,
-        hidden: int = 512,  # width of the shared latent space
-        epochs: int = 100,  # passes over the classes
-        lr: float = 3e-4,  # Adam's step size
-        l2: float = 1e-5,  # penalty of the seen head, see `fit_head`
-        features: str = "standard",  # how features are scaled, see `Scaler`
-        knowledge: str = "centre",  # how knowledge is scaled
-        seed: int = 0,  # initial weights and order of the classes
-    ) -> None:
-        self.hidden, self.epochs, self.lr = hidden, epochs, lr
-        self.l2, self.features, self.knowledge, self.seed = l2, features, knowledge, seed
+    hidden: int = 512  # width of the shared latent space
+    epochs: int = 100  # passes over the classes
+    lr: float = 3e-4  # Adam's step size
+    l2: float = 1e-5  # penalty of the seen head, see `fit_head`
+    features: str = "standard"  # how features are scaled, see `Scaler`
+    knowledge: str = "centre"  # how knowledge is scaled
+    seed: int = 0  # initial weights and order of the classes
 
     def _fit_rows(self, k: Tensor, rows: Tensor) -> None:
         self.k_size_, self.length_ = float(k.square().mean().sqrt()), float(rows.norm(dim=1).mean())
@@ -118,21 +112,17 @@ class _ICIS(_HeadBaseline):
         return nn.functional.normalize(self.net_(k / self.k_size_)) * self.length_
 
 # %% ../../nbs/05_evaluate/01_heads.ipynb #ec570542
+@dataclass(eq=False, repr=False)
 class _PublishedNIWT(_HeadBaseline):
     "NIWT with the map and the optimiser of Selvaraju et al. (ECCV 2018), at the last layer. `map_`."
 
-    def __init__(
-        self,
-        epochs: int = 300,  # of the map, over the classes
-        max_steps: int = 3000,  # of the rows at most
-        l2: float = 1e-4,  # penalty of the seen head, see `fit_head`
-        features: str = "standard",  # how features are scaled, see `Scaler`
-        knowledge: str = "none",  # how knowledge is scaled
-        seed: int = 0,  # initial weights and batches
-        head: nn.Linear | None = None,  # the network's own head, see `_HeadBaseline`
-    ) -> None:
-        self.epochs, self.max_steps, self.l2, self.seed = epochs, max_steps, l2, seed
-        self.features, self.knowledge, self.head = features, knowledge, head
+    epochs: int = 300  # of the map, over the classes
+    max_steps: int = 3000  # of the rows at most
+    l2: float = 1e-4  # penalty of the seen head, see `fit_head`
+    features: str = "standard"  # how features are scaled, see `Scaler`
+    knowledge: str = "none"  # how knowledge is scaled
+    seed: int = 0  # initial weights and batches
+    head: nn.Linear | None = None  # the network's own head, see `_HeadBaseline`
 
     def _fit_rows(self, k: Tensor, rows: Tensor) -> None:
         self.k_size_ = float(k.square().mean().sqrt())
