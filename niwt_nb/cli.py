@@ -325,9 +325,7 @@ def _open_model(
 
     return NIWT.load(folder, None if backbone is None else load_backbone(backbone))
 
-# %% ../nbs/11_cli.ipynb #8b6fea5b
-_AT_ONCE = 32  # pictures that are open at a time
-
+# %% ../nbs/11_cli.ipynb #bc5a1f79
 def _namer(
     folder: Path,  # of a run, a saved model or an export
     among: str,  # "all", "seen" or "unseen"
@@ -353,6 +351,9 @@ def _namer(
         return [[(classes[i], score) for i, score in some] for some in pairs]
 
     return answers
+
+# %% ../nbs/11_cli.ipynb #8b6fea5b
+_AT_ONCE = 32  # pictures that are open at a time
 
 def _name_each(
     folder: Path,  # of a run, a saved model or an export
@@ -391,6 +392,7 @@ _CLASSIFIER_HELP = "Folder of a finished run, of a saved model, or of an export.
 _Classifier = Annotated[Path, typer.Argument(metavar="RUN", help=_CLASSIFIER_HELP)]
 _PHOTOS_HELP = "Pictures, or folders of pictures."
 _Photos = Annotated[list[Path], typer.Argument(metavar="PHOTO...", help=_PHOTOS_HELP)]
+_Among = Annotated[str, typer.Option(help="all, seen, or unseen classes only.")]
 _Csv = Annotated[Path | None, _unset("--csv", help="Also write the answers to this CSV file.")]
 _Answers = Annotated[Path | None, _unset("--json", help="Also write the answers to this JSON file.")]
 
@@ -399,7 +401,7 @@ _Answers = Annotated[Path | None, _unset("--json", help="Also write the answers 
 def predict(
     folder: _Classifier,  # of a run, a saved model or an export
     photos: _Photos,  # what to name
-    among: Annotated[str, typer.Option(help="all, seen, or unseen classes only.")] = "all",
+    among: _Among = "all",  # which classes compete
     top: Annotated[int, typer.Option(min=1, help="Answers a picture.")] = 1,  # how many
     model: _Network = None,  # a network that has moved
     csv_file: _Csv = None,  # the answers as CSV
@@ -431,6 +433,7 @@ def predict(
 # %% ../nbs/11_cli.ipynb #dd9991f7
 _TARGET, _AGAINST = "The class to explain.", "The class to tell it from."
 _Target = Annotated[str | None, typer.Option("--class", help=_TARGET, show_default="the predicted one")]
+_Page = Annotated[Path | None, _unset(help="Write a page with the pictures here.")]
 _Against = Annotated[str | None, typer.Option(help=_AGAINST, show_default="the runner-up")]
 
 @app.command()
@@ -441,7 +444,7 @@ def explain(
     target: _Target = None,  # why this
     against: _Against = None,  # and not that
     model: _Network = None,  # a network that has moved
-    out: Annotated[Path | None, _unset(help="Write a page with the pictures here.")] = None,
+    out: _Page = None,  # an HTML page
 ) -> None:
     """Why the network names a picture as it does: in a sentence, with a number that says how far to trust it.
 
@@ -464,15 +467,16 @@ def explain(
         typer.echo(f"page: {out}")
 
 # %% ../nbs/11_cli.ipynb #ac3d93bf
-_TABLE_HELP = "A table of two columns, attribute and value."
+_Sentences = Annotated[list[str] | None, _unset(help="A sentence about it. May be repeated.")]
+_Table = Annotated[Path | None, _unset(help="A table of two columns, attribute and value.")]
 
 @app.command()
 @_plain_errors
 def add(
     folder: _Folder,  # of a run
     name: Annotated[str, typer.Argument(metavar="NAME", help="Of the new class.")],  # of the class
-    sentence: Annotated[list[str] | None, _unset(help="A sentence about it. May be repeated.")] = None,
-    attributes: Annotated[Path | None, _unset(help=_TABLE_HELP)] = None,  # numbers
+    sentence: _Sentences = None,  # words
+    attributes: _Table = None,  # numbers
     network: _Network = None,  # a network that has moved
 ) -> None:
     """Add a class that nobody photographed to the classifier of a run, from words.
