@@ -182,25 +182,18 @@ def _neuron_answers(
     tidy = (values - values.mean(0)) / values.std(0).clamp_min(1e-12)
     return torch.as_tensor(RidgeMap(alpha=alpha).fit(tidy.numpy(), unit.numpy()).coef_).float()
 
-# %% ../../nbs/06_explain/01_explainer.ipynb #5dbd97c4
-@in_own_modes
-def _lift_of(
-    activation: Tensor,  # (m, K) activations of seen-class images
-    present: Tensor,  # (m, A) bool: the image's class has the attribute
-) -> Tensor:  # (K, A) 1 for perfect ranking, 0 for chance, less for worse
-    "Average precision above chance, as a share of what is possible; 0 for attributes that all or no classes have."
-    base = present.float().mean(0)
-    lift = (_average_precision(activation, present) - base) / (1 - base).clamp_min(1e-6)
-    return torch.where((base > 0) & (base < 1), lift, 0.0).nan_to_num()
-
 # %% ../../nbs/06_explain/01_explainer.ipynb #7f6b09a6
 @in_own_modes
 def _name_evidence(
     activation: Tensor,  # (m, K) activations of seen-class images
     values: Tensor,  # (m, A) domain knowledge of each image's class
 ) -> Tensor:  # (K, A) 1 at best, 0 for chance
-    "The mean of `_lift_of` and Pearson's r: how well a neuron's activation answers to each attribute on seen classes."
-    return (_lift_of(activation, _presence(values)) + _pearson(activation, values)) / 2
+    "Average Pearson's r and the lift (average precision above chance, as a share of what is possible) of each neuron and attribute."
+    present = _presence(values)
+    base = present.float().mean(0)
+    lift = (_average_precision(activation, present) - base) / (1 - base).clamp_min(1e-6)
+    lift = torch.where((base > 0) & (base < 1), lift, 0.0).nan_to_num()
+    return (lift + _pearson(activation, values)) / 2
 
 # %% ../../nbs/06_explain/01_explainer.ipynb #bdeebb8f
 @in_own_modes
