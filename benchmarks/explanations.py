@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from niwt_nb.core import NiwtError
+from niwt_nb.core import NiwtError, check_name
 from niwt_nb.data.dataset import as_ids
 from niwt_nb.data.images import batches
-from niwt_nb.explain.attributes import _attribute_map, _source_pixels, object_masks
+from niwt_nb.explain.masks import _source_pixels, object_masks
 from niwt_nb.explain.explainer import Explainer, _measure_seen, fit_explainer
 from niwt_nb.explain.maps import NetworkView, _check_rows, fine_map, grad_cam, layer_activations, to_size
 from niwt_nb.explain.scores import (
@@ -121,6 +121,32 @@ def part_score(
 
 
 @in_own_modes
+def attribute_view(
+    explainer: Explainer,  # from `make_explainer` or `fit_explainer`
+) -> NetworkView:  # head (D -> A): one row an attribute, no bias
+    "The network with the attributes as its classes; raises `NiwtError` for an explainer that has no rows for them."
+    if explainer.rows is None:
+        raise NiwtError("this explainer has no weight vectors for attributes; make it with `make_explainer` or `fit_explainer`")
+    head = nn.utils.skip_init(nn.Linear, explainer.rows.shape[1], len(explainer.rows), bias=False).to(explainer.network.head.weight)
+    head.weight = nn.Parameter(explainer.rows.to(head.weight), requires_grad=False)
+    return NetworkView(explainer.network, head)
+
+
+@running
+def attribute_map(
+    explainer: Explainer,  # from `fit_explainer` or `make_explainer`
+    x: Tensor,  # (B, 3, H, W) images, preprocessed
+    names: Sequence[str],  # of one attribute an image
+) -> Tensor:  # (B, H, W), not negative
+    "Where the network sees an attribute: the map of its own row; raises `NiwtError` for an attribute that no neuron answers to."
+    picked = [explainer.names.index(check_name(n, explainer.names, "attribute")) for n in names]
+    share = explainer.parts()[picked].sum(1)
+    if not bool((share > 0).all()):
+        raise NiwtError(f"no neuron of layer {explainer.network.layer!r} answers to {names[int(share.argmin())]!r}")
+    return fine_map(attribute_view(explainer), x, picked)
+
+
+@in_own_modes
 def score_attribute_maps(
     explainer: Explainer,  # from `fit_explainer`; decides which attributes are asked for
     data: Any,  # `ZeroShotData` with masks of parts or part points
@@ -142,7 +168,7 @@ def score_attribute_maps(
     for start in range(0, len(pairs), batch_size):
         some, names = pairs[start : start + batch_size], asked[start : start + batch_size]
         x = torch.stack([transform(data.images[p["image"]]) for p in some])
-        for p, heat in zip(some, _attribute_map(explainer if maps_of is None else maps_of, x, names), strict=True):
+        for p, heat in zip(some, attribute_map(explainer if maps_of is None else maps_of, x, names), strict=True):
             rows.append({k: p[k] for k in ("image", "attribute", "part")} | part_score(heat, p))
     return pd.DataFrame(rows)
 
@@ -169,7 +195,7 @@ def score_verdicts(
     truth, row = image_truth(explainer, data, explanations.index), explanations.row
     other = torch.randperm(len(row), generator=torch.Generator().manual_seed(seed))
     mixed = replace(explanations, found=explanations.found[other])
-    calls = [(e.verdicts(explainer), e.said(explainer)) for e in (explanations, mixed)]
+    calls = [(e.evidence_sign(explainer), e.said(explainer)) for e in (explanations, mixed)]
     new = torch.tensor([int(c) in explainer.unseen for c in explainer.columns])[row]
     rows = []
     for group, pick in (("seen", ~new), ("unseen", new), ("wrong", explainer.columns[row] != data.labels[explanations.index])):

@@ -29,7 +29,7 @@ _Debug = Annotated[bool, typer.Option("--debug", help="Show the whole way of an 
 def _whole_trace(
     error: BaseException,  # as it was caught
 ) -> str:  # as Python prints it
-    "The traceback of an error with everything that led to it, also what our own sentences hide; never raises."
+    "Format an error's traceback with every cause and context, suppressed ones too; never raises."
     seen, e = set(), error  # type: set[int], BaseException | None
     while e is not None and id(e) not in seen:
         seen.add(id(e))
@@ -74,7 +74,7 @@ def _plain_errors(
 def _parse_settings(
     pairs: list[str],  # texts like "lam=0.1" or "unseen=['owl', 'jay']"
 ) -> dict[str, Any]:  # setting -> value
-    "Settings from `name=value` texts; raises `NiwtError` for one without an equals sign."
+    "Parse settings from `name=value` texts; raises `NiwtError` for one without an equals sign."
     from niwt_nb.core import NiwtError
     from niwt_nb.runs.config import RunConfig
 
@@ -113,14 +113,17 @@ def _absolute(
 def _metrics_table(
     rows: list[dict[str, Any]],  # as `pipeline.run` gives them
 ) -> str:  # lines of text, columns aligned
-    "The results for the screen: fractions with three digits; only columns that the first row has."
-    head: list[str] = [k for k in ("what", "method", "knowledge", "calibrated", "T1", "U", "S", "H", "AUSUC", "gamma") if k in rows[0]]
-    words = sum(k in ("what", "method", "knowledge", "calibrated") for k in head)
-    show = lambda v: ("yes" if v else "no") if isinstance(v, bool) else f"{v:.3f}" if isinstance(v, float) else "-" if v is None else str(v)  # noqa: E731
-    cells: list[list[str]] = [head, *[[show(row[k]) for k in head] for row in rows]]
-    width = [max(len(line[i]) for line in cells) for i in range(len(head))]
-    lines = ["  ".join(c.ljust(w) if i < words else c.rjust(w) for i, (c, w) in enumerate(zip(line, width, strict=True))) for line in cells]
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+    "Format the results as a text table, three digits a fraction, with the columns of the first row."
+    from niwt_nb.runs.report import _number
+
+    words, columns = ("what", "method", "knowledge", "calibrated"), []
+    for name in (*words, "T1", "U", "S", "H", "AUSUC", "gamma"):
+        if name in rows[0]:
+            cells = [name, *(_number(row[name]).replace("–", "-") for row in rows)]
+            width = max(map(len, cells))
+            columns.append([c.ljust(width) if name in words else c.rjust(width) for c in cells])
+    head, *lines = ("  ".join(line) for line in zip(*columns, strict=True))
+    return "\n".join([head, "-" * len(head), *lines])
 
 # %% ../nbs/11_cli.ipynb #ea11113a
 def _perform(
@@ -153,21 +156,29 @@ def _perform(
 
 # %% ../nbs/11_cli.ipynb #2ac25a59
 _PRESET_HELP = "A recipe of the paper: cub-vgg16, cub-resnet101, awa2-vgg16 or awa2-resnet101. Options given here win."
-_Out = Annotated[Path | None, typer.Option(help="Run folder. An interrupted run in it goes on where it was.", show_default=False)]
+_unset = functools.partial(typer.Option, show_default=False)
+_Out = Annotated[Path | None, _unset(help="Run folder. An interrupted run in it goes on where it was.")]
 _Seed = Annotated[int | None, typer.Option(help="Every random choice follows from it.", show_default="0")]
 _Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only the table and the place of the report.")]
-_Json = Annotated[Path | None, typer.Option("--json", help="Also write the table to this JSON file.", show_default=False)]
-_Replace = Annotated[bool, typer.Option("--replace", help="Take over a folder that holds another run; steps that still fit are kept.")]
-_Set = Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any other setting, as in a config.toml. May be repeated.")]
-_Preset = Annotated[str | None, typer.Option(help=_PRESET_HELP, show_default=False)]
-_Config = Annotated[Path | None, typer.Option(help="Settings file, such as a run folder's config.toml. Options given here win.", show_default=False)]
-_Data = Annotated[str | None, typer.Option(help="cub, awa2, folder or fieldguide.", show_default=False)]
-_Root = Annotated[str | None, typer.Option(help="Folder of the data set; niwt data check ROOT says what is expected in it.", show_default=False)]
-_Splits = Annotated[str | None, typer.Option(help="att_splits.mat with the proposed split (cub, awa2).", show_default=False)]
-_Model = Annotated[str | None, typer.Option(help="module:function, path/to/file.py:function, or a torchvision name.", show_default=False)]
-_Weights = Annotated[str | None, typer.Option(help="DEFAULT, or a .pt or .safetensors file.", show_default=False)]
-_Layer = Annotated[str | None, typer.Option(help="Layer whose channels are the neurons.", show_default="the network's own")]
-_Knowledge = Annotated[str | None, typer.Option(help="attributes, captions, ..., or several with commas.", show_default="the first there is")]
+_Json = Annotated[Path | None, _unset("--json", help="Also write the table to this JSON file.")]
+_REPLACE_HELP = "Take over a folder that holds another run; steps that still fit are kept."
+_Replace = Annotated[bool, typer.Option("--replace", help=_REPLACE_HELP)]
+_SET_HELP = "Any other setting, as in a config.toml. May be repeated."
+_Set = Annotated[list[str] | None, _unset("--set", metavar="NAME=VALUE", help=_SET_HELP)]
+_Preset = Annotated[str | None, _unset(help=_PRESET_HELP)]
+_CONFIG_HELP = "Settings file, such as a run folder's config.toml. Options given here win."
+_Config = Annotated[Path | None, _unset(help=_CONFIG_HELP)]
+_Data = Annotated[str | None, _unset(help="cub, awa2, folder or fieldguide.")]
+_ROOT_HELP = "Folder of the data set; niwt data check ROOT says what is expected in it."
+_Root = Annotated[str | None, _unset(help=_ROOT_HELP)]
+_Splits = Annotated[str | None, _unset(help="att_splits.mat with the proposed split (cub, awa2).")]
+_MODEL_HELP = "module:function, path/to/file.py:function, or a torchvision name."
+_Model = Annotated[str | None, _unset(help=_MODEL_HELP)]
+_Weights = Annotated[str | None, _unset(help="DEFAULT, or a .pt or .safetensors file.")]
+_LAYER_HELP = "Layer whose channels are the neurons."
+_Layer = Annotated[str | None, typer.Option(help=_LAYER_HELP, show_default="the network's own")]
+_KINDS_HELP = "attributes, captions, ..., or several with commas."
+_Knowledge = Annotated[str | None, typer.Option(help=_KINDS_HELP, show_default="the first there is")]
 
 # %% ../nbs/11_cli.ipynb #83f556c6
 _HELP = """Classifiers for classes nobody photographed, from words alone.
@@ -182,7 +193,8 @@ AUSUC, the area under the curve of S against U. Calibrated rows hold seen classe
 """
 
 # %% ../nbs/11_cli.ipynb #9ced4a18
-app = typer.Typer(help=_HELP, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+_plain: dict[str, Any] = {"pretty_exceptions_enable": False, "rich_markup_mode": None}
+app = typer.Typer(help=_HELP, no_args_is_help=True, add_completion=False, **_plain)
 _data_app = typer.Typer(help="Look at data sets.", no_args_is_help=True)
 app.add_typer(_data_app, name="data")
 
@@ -215,7 +227,8 @@ def _what_next(
         f'add {folder} "Red heron" --sentence "{words}"', f"predict {folder} {heron} --top 3",
         f"export {folder} --out {folder / 'shipped'}", f"predict {folder / 'shipped'} {heron}",
     ]  # fmt: skip
-    return "\n".join(["", f"{photo} shows a species that the network never saw. Try:", *(f"  niwt {line}" for line in lines)])
+    told = f"\n{photo} shows a species that the network never saw. Try:"
+    return "\n".join([told, *(f"  niwt {line}" for line in lines)])
 
 # %% ../nbs/11_cli.ipynb #7df2ceb6
 @app.command()
@@ -277,11 +290,14 @@ def run(
     from niwt_nb.runs.config import read_config
     from niwt_nb.runs.presets import preset_config
 
-    given: dict[str, Any] = {"data": data, "root": root, "splits": splits, "model": model, "weights": weights, "layer": layer, "seed": seed}
-    given["knowledge"] = None if knowledge is None else [k.strip() for k in knowledge.split(",") if k.strip()]
+    kinds = None if knowledge is None else [k.strip() for k in knowledge.split(",") if k.strip()]
+    given: dict[str, Any] = {"data": data, "root": root, "splits": splits, "knowledge": kinds}
+    given |= {"model": model, "weights": weights, "layer": layer, "seed": seed}
+    given |= _parse_settings(settings or [])
     base = None if config is None else read_config(config)
     base = base if preset is None else preset_config(preset, base)
-    _perform({**given, **_parse_settings(settings or [])}, base, out or Path(f"niwt-{preset}" if preset else "niwt-run"), json_file, quiet, replace_run)
+    out = out or Path(f"niwt-{preset}" if preset else "niwt-run")
+    _perform(given, base, out, json_file, quiet, replace_run)
 
 # %% ../nbs/11_cli.ipynb #2cfffd31
 @app.command()
@@ -296,17 +312,45 @@ def report(
 
 # %% ../nbs/11_cli.ipynb #abbe0cd9
 _Folder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run, or of a saved model.")]
-_Network = Annotated[str | None, typer.Option("--model", help="The network, where the run's own file of it has moved: as in niwt run.", show_default=False)]
+_MOVED_HELP = "The network, where the run's own file of it has moved: as in niwt run."
+_Network = Annotated[str | None, _unset("--model", help=_MOVED_HELP)]
 
 def _open_model(
     folder: Path,  # of a finished run
     backbone: str | None = None,  # see `_Network`
 ) -> Any:  # a fitted `NIWT`
-    "The classifier in a folder; raises `NiwtError` where there is none."
+    "Open the classifier in a folder; raises `NiwtError` if there is none."
     from niwt_nb.method.niwt import NIWT
     from niwt_nb.network.backbones import load_backbone
 
     return NIWT.load(folder, None if backbone is None else load_backbone(backbone))
+
+# %% ../nbs/11_cli.ipynb #bc5a1f79
+def _namer(
+    folder: Path,  # of a run, a saved model or an export
+    among: str,  # "all", "seen" or "unseen"
+    top: int,  # answers a picture
+    network: str | None,  # see `_Network`
+) -> Callable[[list], list]:  # pictures -> (class, score) pairs of each
+    "Open a classifier as a function of pictures; raises `NiwtError` if the folder holds none or cannot tell the groups apart."
+    from niwt_nb.core import NiwtError, check_name
+    from niwt_nb.method.niwt import FILE
+    from niwt_nb.network.export import load_export
+
+    check_name(among, ("all", "seen", "unseen"), "group of classes")
+    if (folder / FILE).is_file() or not (folder / "classes.json").is_file():
+        model = _open_model(folder, network)
+        return lambda images: model.predict(images, among, top)
+    if among != "all":
+        raise NiwtError(f"an export does not know which classes are {among}; leave --among out, or name the run's own folder")
+    classes, scores_of = load_export(folder)
+
+    def answers(images: list) -> list:
+        best = [scores_of(image).topk(min(top, len(classes))) for image in images]
+        pairs = [zip(b.indices.tolist(), b.values.tolist(), strict=True) for b in best]
+        return [[(classes[i], score) for i, score in some] for some in pairs]
+
+    return answers
 
 # %% ../nbs/11_cli.ipynb #8b6fea5b
 _AT_ONCE = 32  # pictures that are open at a time
@@ -319,28 +363,13 @@ def _name_each(
     network: str | None,  # see `_Network`
     say: Callable[[str], None],  # told about pictures that cannot be read
 ) -> tuple[list[dict[str, Any]], int]:  # rows picture, rank, class, score; how many could not be read
-    "The best classes of every picture; those that cannot be read are named and left out."
-    from niwt_nb.core import NiwtError, check_name, progress
+    "Find the best classes of every picture; unreadable ones are reported and left out."
+    from niwt_nb.core import NiwtError, progress
     from niwt_nb.data.images import open_image
-    from niwt_nb.method.niwt import FILE, picture_names
-    from niwt_nb.network.export import load_export
+    from niwt_nb.method.niwt import picture_names
 
     pairs = list(dict.fromkeys(pair for photo in photos for pair in picture_names(photo)))
-    check_name(among, ("all", "seen", "unseen"), "group of classes")
-    if (folder / "classes.json").is_file() and not (folder / FILE).is_file():
-        if among != "all":
-            raise NiwtError(f"an export does not know which classes are {among}; leave --among out, or name the run's own folder")
-        classes, scores_of = load_export(folder)
-
-        def answers(images: list) -> list:
-            best = [scores_of(image).topk(min(top, len(classes))) for image in images]
-            return [[(classes[i], s) for i, s in zip(b.indices.tolist(), b.values.tolist(), strict=True)] for b in best]
-    else:
-        model = _open_model(folder, network)
-
-        def answers(images: list) -> list:
-            return model.predict(images, among, top)
-
+    answers = _namer(folder, among, top, network)
     rows, read = [], 0
     starts = range(0, len(pairs), _AT_ONCE)
     for start in progress(starts, "pictures", quiet=len(starts) < 2 or not sys.stderr.isatty()):
@@ -352,22 +381,31 @@ def _name_each(
                 say(f"left out: {e}")
         read += len(found)
         for name, best in zip(found, answers(list(found.values())) if found else [], strict=True):
-            rows += [{"picture": name, "rank": i + 1, "class": c, "score": s} for i, (c, s) in enumerate(best)]
+            ranked = [{"rank": i, "class": c, "score": s} for i, (c, s) in enumerate(best, 1)]
+            rows += [{"picture": name, **row} for row in ranked]
     if not rows:
         raise NiwtError(f"none of the {len(pairs)} pictures can be read")
     return rows, len(pairs) - read
 
 # %% ../nbs/11_cli.ipynb #bc570667
+_CLASSIFIER_HELP = "Folder of a finished run, of a saved model, or of an export."
+_Classifier = Annotated[Path, typer.Argument(metavar="RUN", help=_CLASSIFIER_HELP)]
+_PHOTOS_HELP = "Pictures, or folders of pictures."
+_Photos = Annotated[list[Path], typer.Argument(metavar="PHOTO...", help=_PHOTOS_HELP)]
+_Among = Annotated[str, typer.Option(help="all, seen, or unseen classes only.")]
+_Csv = Annotated[Path | None, _unset("--csv", help="Also write the answers to this CSV file.")]
+_Answers = Annotated[Path | None, _unset("--json", help="Also write the answers to this JSON file.")]
+
 @app.command()
 @_plain_errors
 def predict(
-    folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run, of a saved model, or of an export.")],  # classifier
-    photos: Annotated[list[Path], typer.Argument(metavar="PHOTO...", help="Pictures, or folders of pictures.")],  # what to name
-    among: Annotated[str, typer.Option(help="all, seen, or unseen classes only.")] = "all",  # which classes compete
+    folder: _Classifier,  # of a run, a saved model or an export
+    photos: _Photos,  # what to name
+    among: _Among = "all",  # which classes compete
     top: Annotated[int, typer.Option(min=1, help="Answers a picture.")] = 1,  # how many
     model: _Network = None,  # a network that has moved
-    csv_file: Annotated[Path | None, typer.Option("--csv", help="Also write the answers to this CSV file.", show_default=False)] = None,  # as CSV
-    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the answers to this JSON file.", show_default=False)] = None,  # as JSON
+    csv_file: _Csv = None,  # the answers as CSV
+    json_file: _Answers = None,  # the answers as JSON
 ) -> None:
     """Name pictures with the classifier of a run: one line a picture.
 
@@ -384,23 +422,29 @@ def predict(
     for picture in dict.fromkeys(r["picture"] for r in rows):
         best = [f"{r['class']} ({r['score']:.2f})" for r in rows if r["picture"] == picture]
         typer.echo(f"{picture}: {', '.join(best)}")
-    for path, text in ((csv_file, lambda: pd.DataFrame(rows).to_csv(index=False)), (json_file, lambda: json.dumps(rows, indent=1, ensure_ascii=False))):
+    table, as_json = pd.DataFrame(rows), json.dumps(rows, indent=1, ensure_ascii=False)
+    for path, text in ((csv_file, table.to_csv(index=False)), (json_file, as_json)):
         if path is not None:
             with atomic_path(path) as tmp:
-                tmp.write_text(text(), encoding="utf-8")
+                tmp.write_text(text, encoding="utf-8")
     if failed:
         raise typer.Exit(1)
 
 # %% ../nbs/11_cli.ipynb #dd9991f7
+_TARGET, _AGAINST = "The class to explain.", "The class to tell it from."
+_Target = Annotated[str | None, typer.Option("--class", help=_TARGET, show_default="the predicted one")]
+_Page = Annotated[Path | None, _unset(help="Write a page with the pictures here.")]
+_Against = Annotated[str | None, typer.Option(help=_AGAINST, show_default="the runner-up")]
+
 @app.command()
 @_plain_errors
 def explain(
     folder: _Folder,  # of a run
     photo: Annotated[Path, typer.Argument(metavar="PHOTO", help="One picture.")],  # what to explain
-    target: Annotated[str | None, typer.Option("--class", help="The class to explain.", show_default="the predicted one")] = None,  # why this
-    against: Annotated[str | None, typer.Option(help="The class to tell it from.", show_default="the runner-up")] = None,  # and not that
+    target: _Target = None,  # why this
+    against: _Against = None,  # and not that
     model: _Network = None,  # a network that has moved
-    out: Annotated[Path | None, typer.Option(help="Write a page with the pictures here.", show_default=False)] = None,  # an HTML page
+    out: _Page = None,  # an HTML page
 ) -> None:
     """Why the network names a picture as it does: in a sentence, with a number that says how far to trust it.
 
@@ -408,29 +452,31 @@ def explain(
       niwt explain niwt-demo photo.jpg --against "Crested Finch" --out why.html
     """
     import base64
-    import html
 
     from niwt_nb.core import atomic_path
+    from niwt_nb.runs.report import _PAGES
 
     why = _open_model(folder, model).explain(photo, target, against)
     typer.echo(str(why))
     if out is not None:
         picture = base64.b64encode(why._repr_png_()).decode()
-        title, text = html.escape(f"{photo.name}: {why.target}"), html.escape(str(why))
-        page = f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">' \
-               f'<title>{title}</title><img style="max-width:100%" src="data:image/png;base64,{picture}" alt="{text}"><p>{text}</p></html>'
+        title = f"{photo.name}: {why.target}"
+        page = _PAGES.get_template("explanation.html").render(title=title, text=str(why), picture=picture)
         with atomic_path(out) as tmp:
             tmp.write_text(page, encoding="utf-8")
         typer.echo(f"page: {out}")
 
 # %% ../nbs/11_cli.ipynb #ac3d93bf
+_Sentences = Annotated[list[str] | None, _unset(help="A sentence about it. May be repeated.")]
+_Table = Annotated[Path | None, _unset(help="A table of two columns, attribute and value.")]
+
 @app.command()
 @_plain_errors
 def add(
     folder: _Folder,  # of a run
     name: Annotated[str, typer.Argument(metavar="NAME", help="Of the new class.")],  # of the class
-    sentence: Annotated[list[str] | None, typer.Option(help="A sentence about it. May be repeated.", show_default=False)] = None,  # words
-    attributes: Annotated[Path | None, typer.Option(help="A table of two columns, attribute and value.", show_default=False)] = None,  # numbers
+    sentence: _Sentences = None,  # words
+    attributes: _Table = None,  # numbers
     network: _Network = None,  # a network that has moved
 ) -> None:
     """Add a class that nobody photographed to the classifier of a run, from words.
@@ -535,14 +581,21 @@ def _check_lessons(
     )
 
 # %% ../nbs/11_cli.ipynb #f24d20f7
+_STUDENT_HELP = "Your folder; several go with --check."
+_Students = Annotated[list[Path] | None, typer.Argument(metavar="[FOLDER]...", help=_STUDENT_HELP)]
+_CHECK_HELP = "Run the notebooks, and show which exercises are right."
+_JSON_HELP = "With --check: also write a row a student and exercise."
+_CSV_HELP = "The same as --json for a spreadsheet."
+_FRESH_HELP = "Put fresh lessons in place of changed ones; yours stay as NAME.old-1.ipynb."
+
 @app.command()
 @_plain_errors
 def lessons(
-    folders: Annotated[list[Path] | None, typer.Argument(metavar="[FOLDER]...", help="Your folder; several go with --check.")] = None,  # students' folders
-    check: Annotated[bool, typer.Option("--check", help="Run the notebooks, and show which exercises are right.")] = False,  # grade
-    as_json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="With --check: also write a row a student and exercise.")] = None,  # table
-    as_csv: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="The same as --json for a spreadsheet.")] = None,  # table
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Put fresh lessons in place of changed ones; yours stay as NAME.old-1.ipynb.")] = False,  # anew
+    folders: _Students = None,  # students' folders
+    check: Annotated[bool, typer.Option("--check", help=_CHECK_HELP)] = False,  # grade
+    as_json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help=_JSON_HELP)] = None,  # table
+    as_csv: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help=_CSV_HELP)] = None,  # table
+    overwrite: Annotated[bool, typer.Option("--overwrite", help=_FRESH_HELP)] = False,  # anew
     no_open: Annotated[bool, typer.Option("--no-open", help="Copy only, do not start JupyterLab.")] = False,  # no JupyterLab
     timeout: Annotated[int, typer.Option(min=1, help="Seconds a cell may take with --check; then it is interrupted.")] = 120,  # seconds a cell
 ) -> None:

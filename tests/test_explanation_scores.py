@@ -12,7 +12,9 @@ from torch import nn
 
 from benchmarks.explanations import (
     KeptImages,
+    attribute_map,
     attribute_pairs,
+    attribute_view,
     deletion_insertion,
     map_table,
     part_points,
@@ -27,7 +29,6 @@ from benchmarks.explanations import (
 )
 from niwt_nb.core import seeded
 from niwt_nb.data.dataset import DomainKnowledge, ZeroShotData
-from niwt_nb.explain.attributes import _attribute_map
 from niwt_nb.explain.explainer import fit_explainer
 from niwt_nb.explain.maps import fine_map
 from niwt_nb.explain.words import explain_images
@@ -138,6 +139,19 @@ def test_part_score():
     eq(part_score(h, {"points": torch.tensor([[0.0, 3]]), "box": box4 & False})["distance"], 0.0)
 
 
+def test_an_attribute_is_one_more_row_of_the_head():
+    view = attribute_view(ex)
+    eq(view.head.weight.shape, (2, 3))
+    near(view(photo), (ex.rows @ photo[0].mean((1, 2)))[None])
+    fails(lambda: attribute_view(replace(ex, rows=None)), contains="no weight vectors for attributes")
+    red, green = "has_wing_color::red", "has_crown_color::green"
+    maps = attribute_map(ex, torch.cat([photo, to_tensor(data.images[3])[None]]), [red, green])
+    eq([divmod(int(m.argmax()), 4) for m in maps], [(1, 1), (2, 2)])
+    fails(lambda: attribute_map(ex, photo, ["has_wing_color::rde"]), contains=f"nearest: {red!r}")
+    deaf = replace(ex, answers=-torch.ones(3, 2))
+    fails(lambda: attribute_map(deaf, photo, [red]), contains="no neuron of layer 'lower' answers to")
+
+
 def test_attribute_maps():
     tab = score_attribute_maps(ex, data, torch.tensor([1, 3]), to_tensor)
     near(tab["distance"].to_numpy(), [0, 0])  # the red dot is the wing, the green dot the crown
@@ -171,8 +185,8 @@ def test_verdicts():
 
 
 def test_deletion():
-    good = deletion_insertion(ex.network, photo, _attribute_map(ex, photo, "has_wing_color::red"), 0, blur=3)[0]
-    poor = deletion_insertion(ex.network, photo, -_attribute_map(ex, photo, "has_wing_color::red"), 0, blur=3)[0]
+    good = deletion_insertion(ex.network, photo, attribute_map(ex, photo, ["has_wing_color::red"]), 0, blur=3)[0]
+    poor = deletion_insertion(ex.network, photo, -attribute_map(ex, photo, ["has_wing_color::red"]), 0, blur=3)[0]
     eq(bool(good[0] < poor[0] and good[1] > poor[1]), True)
     tab = score_deletion(
         ex.network, data, torch.tensor([1, 3, 4]), to_tensor, torch.tensor([0, 1, 2]), steps=4, batch_size=2

@@ -198,11 +198,9 @@ ENTRIES: dict[str, Callable[[Any], Any]] = {  # name -> what is called, given a 
     "measure_seen": lambda w: N.measure_seen(w.network, w.data, w.transform, per_class=1),
     "fit_explainer": lambda w: N.fit_explainer(w.network, w.data, w.transform, per_class=2).centre,
     "explain_prediction": lambda w: N.explain_prediction(w.explainer, w.x[0]),
-    "without": lambda w: N.without(w.network, w.acts, w.first[:, None], w.first),
+    "score_without_neurons": lambda w: N.score_without_neurons(w.network, w.acts, w.first[:, None], w.first),
     "explain_batch": lambda w: N.explain_batch(w.explainer, w.x, draws=2),
     "explain_images": lambda w: N.explain_images(w.explainer, w.data, w.few, w.transform, draws=1),
-    "attribute_view": lambda w: w.seen_by(N.attribute_view(w.explainer)),
-    "attribute_map": lambda w: N.attribute_map(w.explainer, w.x[:1], w.word),
     "name_neurons": lambda w: N.name_neurons(w.explainer),
     "top_images": lambda w: N.top_images(w.network, w.data, w.few, w.transform, [0, 1], n=2).index,
     "edit_neurons": lambda w: w.seen_by(N.edit_neurons(w.network, 12, zero=[0], swap=[(1, 2)])),
@@ -285,7 +283,6 @@ def world() -> World:
     parts |= {"acts": N.activations_of(network, x), "kept": N.cache_activations(network, data, few, transform)}
     parts |= {"jacobian": N.pooled_jacobian(network, x), "asked": alpha[:2], "heat": N.grad_cam(network, x, 1)}
     parts |= {"rows": model.head.weight.detach()[:2].clone(), "place": place[data.labels[data.train]]}
-    parts["word"] = explainer.names[int(explainer.parts().sum(1).argmax())]
     parts["first"] = torch.zeros(len(x), dtype=torch.long)
     parts["last"] = N.cut(model, "stage3", x)
     parts["last_acts"] = N.activations_of(parts["last"], x)

@@ -6,6 +6,8 @@
 __all__ = ['ESZSL', 'DEM']
 
 # %% ../../nbs/05_evaluate/00_baselines.ipynb #e8564c6a
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
@@ -28,18 +30,14 @@ def _ridge_solve(
     return torch.cholesky_solve(right.double(), torch.linalg.cholesky(a)).to(right.dtype)
 
 # %% ../../nbs/05_evaluate/00_baselines.ipynb #f827dbc5
+@dataclass(eq=False, repr=False)
 class ESZSL(Baseline):
     "A bilinear form between features and knowledge, in closed form (Romera-Paredes and Torr, ICML 2015)."
 
-    def __init__(
-        self,
-        ridge_features: float = 1.0,  # regularises the feature side, in mean eigenvalues of X'X
-        ridge_knowledge: float = 1.0,  # regularises the knowledge side, in mean eigenvalues of K'K
-        features: str = "centre",  # how features are scaled, see `Scaler`
-        knowledge: str = "centre",  # how knowledge is scaled, see `Scaler`
-    ) -> None:
-        self.ridge_features, self.ridge_knowledge = ridge_features, ridge_knowledge
-        self.features, self.knowledge = features, knowledge
+    ridge_features: float = 1.0  # regularises the feature side, in mean eigenvalues of X'X
+    ridge_knowledge: float = 1.0  # regularises the knowledge side, in mean eigenvalues of K'K
+    features: str = "centre"  # how features are scaled, see `Scaler`
+    knowledge: str = "centre"  # how knowledge is scaled, see `Scaler`
 
     def _fit(self, x: Tensor, k: Tensor, targets: Tensor) -> None:
         y = 2 * nn.functional.one_hot(targets, len(k)).float() - 1
@@ -50,17 +48,14 @@ class ESZSL(Baseline):
         return self.n_seen_ * (x @ self.form_ @ k.T)
 
 # %% ../../nbs/05_evaluate/00_baselines.ipynb #8536250f
+@dataclass(eq=False, repr=False)
 class _SAE(Baseline):
     "Semantic autoencoder (Kodirov et al., CVPR 2017), solved exactly. `map_` (A, D)."
 
-    def __init__(
-        self,
-        balance: float = 1.0,  # lambda: weight of encoding against decoding
-        direction: str = "to features",  # compare in which space: "to features" or "to knowledge"
-        features: str = "centre",  # how features are scaled, see `Scaler`
-        knowledge: str = "centre",  # how knowledge is scaled
-    ) -> None:
-        self.balance, self.direction, self.features, self.knowledge = balance, direction, features, knowledge
+    balance: float = 1.0  # lambda: weight of encoding against decoding
+    direction: str = "to features"  # compare in which space: "to features" or "to knowledge"
+    features: str = "centre"  # how features are scaled, see `Scaler`
+    knowledge: str = "centre"  # how knowledge is scaled
 
     def _fit(self, x: Tensor, k: Tensor, targets: Tensor) -> None:
         check_name(self.direction, ("to features", "to knowledge"), "direction")
@@ -85,21 +80,17 @@ def _class_means(
     return torch.zeros(len(share), x.shape[1]).index_add(0, targets, x) / (share * len(x))[:, None], share
 
 # %% ../../nbs/05_evaluate/00_baselines.ipynb #21054de4
+@dataclass(eq=False, repr=False)
 class DEM(Baseline):
     "Deep embedding model (Zhang et al., CVPR 2017): knowledge -> features by a two-layer network. `net_`."
 
-    def __init__(
-        self,
-        hidden: int = 700,  # units of the hidden layer; the paper's number for CUB
-        steps: int = 200,  # passes over the classes
-        lr: float = 1e-3,  # Adam's step size
-        weight_decay: float = 1e-4,  # L2 penalty
-        features: str = "centre",  # how features are scaled, see `Scaler`
-        knowledge: str = "centre",  # how knowledge is scaled
-        seed: int = 0,  # initial weights
-    ) -> None:
-        self.hidden, self.steps, self.lr, self.weight_decay = hidden, steps, lr, weight_decay
-        self.features, self.knowledge, self.seed = features, knowledge, seed
+    hidden: int = 700  # units of the hidden layer; the paper's number for CUB
+    steps: int = 200  # passes over the classes
+    lr: float = 1e-3  # Adam's step size
+    weight_decay: float = 1e-4  # L2 penalty
+    features: str = "centre"  # how features are scaled, see `Scaler`
+    knowledge: str = "centre"  # how knowledge is scaled
+    seed: int = 0  # initial weights
 
     def _fit(self, x: Tensor, k: Tensor, targets: Tensor) -> None:
         self.x_size_, self.k_size_ = float(x.square().mean().sqrt()), float(k.square().mean().sqrt())
@@ -137,23 +128,17 @@ class _ClassStandardise(nn.Module):
         return (z - self.mean) / (self.variance + 1e-5).sqrt()
 
 # %% ../../nbs/05_evaluate/00_baselines.ipynb #375ccfe4
+@dataclass(eq=False, repr=False)
 class _ClassNorm(Baseline):
-    "A three-layer network from knowledge to prototypes with class normalisation (Skorokhodov and Elhoseiny, ICLR 2021). `net_`."
+    "A three-layer network from knowledge to prototypes with class normalisation; logits are 25 cosines (Skorokhodov and Elhoseiny, ICLR 2021). `net_`."
 
-    def __init__(
-        self,
-        hidden: int = 512,  # units of both hidden layers
-        scale: float = 5.0,  # s: the logit is s^2 times the cosine
-        epochs: int = 10,  # passes over the images
-        lr: float = 5e-4,  # Adam's step size
-        weight_decay: float = 1e-4,  # L2 penalty
-        batch_size: int = 256,  # images a step
-        features: str = "unit",  # how features are scaled, see `Scaler`
-        knowledge: str = "centre",  # how knowledge is scaled
-        seed: int = 0,  # initial weights and order of the images
-    ) -> None:
-        self.hidden, self.scale, self.epochs, self.lr, self.weight_decay = hidden, scale, epochs, lr, weight_decay
-        self.batch_size, self.features, self.knowledge, self.seed = batch_size, features, knowledge, seed
+    hidden: int = 512  # units of both hidden layers
+    epochs: int = 10  # passes over the images
+    lr: float = 5e-4  # Adam's step size
+    weight_decay: float = 1e-4  # L2 penalty
+    features: str = "unit"  # how features are scaled, see `Scaler`
+    knowledge: str = "centre"  # how knowledge is scaled
+    seed: int = 0  # initial weights and order of the images
 
     def _fit(self, x: Tensor, k: Tensor, targets: Tensor) -> None:
         self.k_size_ = float(k.square().mean().sqrt())
@@ -168,14 +153,14 @@ class _ClassNorm(Baseline):
         def step(i: Tensor) -> Tensor:
             return nn.functional.cross_entropy(self._logits(x[i], k), targets[i])
 
-        self.loss_ = minimise(step, self.net_.parameters(), len(x), self.epochs, self.lr, self.batch_size, self.weight_decay)
+        self.loss_ = minimise(step, self.net_.parameters(), len(x), self.epochs, self.lr, 256, self.weight_decay)
         with torch.no_grad():
             self._logits(x[:1], k)  # the statistics of the final weights
         self.net_.eval()
 
     def _logits(self, x: Tensor, k: Tensor) -> Tensor:
         unit = nn.functional.normalize
-        return self.scale**2 * unit(x) @ unit(self.net_(k / self.k_size_)).T
+        return 25 * unit(x) @ unit(self.net_(k / self.k_size_)).T
 
     def _scores(self, x: Tensor, k: Tensor) -> Tensor:
         return self._logits(x, k)

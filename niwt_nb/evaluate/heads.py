@@ -6,6 +6,10 @@
 __all__ = ['WeightRegression']
 
 # %% ../../nbs/05_evaluate/01_heads.ipynb #c65cedaa
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -59,17 +63,14 @@ class _HeadBaseline(Baseline):
         raise NotImplementedError
 
 # %% ../../nbs/05_evaluate/01_heads.ipynb #401418be
+@dataclass(eq=False, repr=False)
 class WeightRegression(_HeadBaseline):
     "Ridge regression from knowledge to rows of the head. `map_` (A, D + 1)."
 
-    def __init__(
-        self,
-        ridge: float = 0.1,  # in units of the mean squared length of centred knowledge rows
-        l2: float = 1e-5,  # penalty of the seen head, see `fit_head`
-        features: str = "standard",  # how features are scaled, see `Scaler`
-        knowledge: str = "centre",  # how knowledge is scaled
-    ) -> None:
-        self.ridge, self.l2, self.features, self.knowledge = ridge, l2, features, knowledge
+    ridge: float = 0.1  # in units of the mean squared length of centred knowledge rows
+    l2: float = 1e-5  # penalty of the seen head, see `fit_head`
+    features: str = "standard"  # how features are scaled, see `Scaler`
+    knowledge: str = "centre"  # how knowledge is scaled
 
     def _fit_rows(self, k: Tensor, rows: Tensor) -> None:
         self.k_mean_, self.row_mean_ = k.mean(0), rows.mean(0)
@@ -79,32 +80,18 @@ class WeightRegression(_HeadBaseline):
     def _rows(self, k: Tensor) -> Tensor:
         return (k - self.k_mean_) @ self.map_ + self.row_mean_
 
-# %% ../../nbs/05_evaluate/01_heads.ipynb #afb78e57
-def _cosine_distance(
-    predicted: Tensor,  # (n, m)
-    wanted: Tensor,  # (n, m)
-) -> Tensor:  # mean over rows, 0 to 2
-    "1 minus the cosine, averaged over rows."
-    return 1 - nn.functional.cosine_similarity(predicted, wanted).mean()
-
 # %% ../../nbs/05_evaluate/01_heads.ipynb #45fac046
+@dataclass(eq=False, repr=False)
 class _ICIS(_HeadBaseline):
-    "Image-free classifier injection (Christensen et al., ICCV 2023): head rows decoded from knowledge. `net_`."
+    "Image-free classifier injection (Christensen et al., ICCV 2023): head rows decoded from knowledge, 32 classes a step. `net_`."
 
-    def __init__(
-        self,
-        hidden: int = 512,  # width of the shared latent space
-        epochs: int = 100,  # passes over the classes
-        lr: float = 3e-4,  # Adam's step size
-        batch_size: int = 32,  # classes a step
-        weight_decay: float = 0.0,  # L2 penalty
-        l2: float = 1e-5,  # penalty of the seen head, see `fit_head`
-        features: str = "standard",  # how features are scaled, see `Scaler`
-        knowledge: str = "centre",  # how knowledge is scaled
-        seed: int = 0,  # initial weights and order of the classes
-    ) -> None:
-        self.hidden, self.epochs, self.lr, self.batch_size, self.weight_decay = hidden, epochs, lr, batch_size, weight_decay
-        self.l2, self.features, self.knowledge, self.seed = l2, features, knowledge, seed
+    hidden: int = 512  # width of the shared latent space
+    epochs: int = 100  # passes over the classes
+    lr: float = 3e-4  # Adam's step size
+    l2: float = 1e-5  # penalty of the seen head, see `fit_head`
+    features: str = "standard"  # how features are scaled, see `Scaler`
+    knowledge: str = "centre"  # how knowledge is scaled
+    seed: int = 0  # initial weights and order of the classes
 
     def _fit_rows(self, k: Tensor, rows: Tensor) -> None:
         self.k_size_, self.length_ = float(k.square().mean().sqrt()), float(rows.norm(dim=1).mean())
@@ -114,49 +101,37 @@ class _ICIS(_HeadBaseline):
 
         def step(i: Tensor) -> Tensor:
             codes = (encode_k(k[i]), encode_w(w[i]))
-            parts = [_cosine_distance(decode(code), t[i]) for code in codes for decode, t in ((decode_k, k), (decode_w, w))]
+            parts = [1 - nn.functional.cosine_similarity(decode(code), t[i]).mean() for code in codes for decode, t in ((decode_k, k), (decode_w, w))]
             return torch.stack(parts).mean()
 
         every = nn.ModuleList([encode_k, encode_w, decode_k, decode_w])
-        self.loss_ = minimise(step, every.parameters(), len(k), self.epochs, self.lr, self.batch_size, self.weight_decay)
+        self.loss_ = minimise(step, every.parameters(), len(k), self.epochs, self.lr, 32)
         self.net_ = nn.Sequential(encode_k, decode_w)
 
     def _rows(self, k: Tensor) -> Tensor:
         return nn.functional.normalize(self.net_(k / self.k_size_)) * self.length_
 
-# %% ../../nbs/05_evaluate/01_heads.ipynb #a019e8b2
-class _LastLayer:
-    "The last layer as a network that `solve_reference` can differentiate: importance equals the weights."
-
-    def __init__(self, head: nn.Linear):
-        self.head, self.tail = head, nn.Flatten()
-
 # %% ../../nbs/05_evaluate/01_heads.ipynb #ec570542
+@dataclass(eq=False, repr=False)
 class _PublishedNIWT(_HeadBaseline):
     "NIWT with the map and the optimiser of Selvaraju et al. (ECCV 2018), at the last layer. `map_`."
 
-    def __init__(
-        self,
-        epochs: int = 300,  # of the map, over the classes
-        map_lr: float = 1e-2,  # Adam's step size for the map
-        lam: float = 1e-2,  # weight of the pull towards the mean seen row; the paper's number for CUB
-        lr: float = 1e-3,  # Adam's step size for the rows
-        max_steps: int = 3000,  # of the rows at most
-        l2: float = 1e-4,  # penalty of the seen head, see `fit_head`
-        features: str = "standard",  # how features are scaled, see `Scaler`
-        knowledge: str = "none",  # how knowledge is scaled
-        seed: int = 0,  # initial weights and batches
-        head: nn.Linear | None = None,  # the network's own head, see `_HeadBaseline`
-    ) -> None:
-        self.epochs, self.map_lr, self.lam, self.lr, self.max_steps = epochs, map_lr, lam, lr, max_steps
-        self.l2, self.features, self.knowledge, self.seed, self.head = l2, features, knowledge, seed, head
+    epochs: int = 300  # of the map, over the classes
+    max_steps: int = 3000  # of the rows at most
+    l2: float = 1e-4  # penalty of the seen head, see `fit_head`
+    features: str = "standard"  # how features are scaled, see `Scaler`
+    knowledge: str = "none"  # how knowledge is scaled
+    seed: int = 0  # initial weights and batches
+    head: nn.Linear | None = None  # the network's own head, see `_HeadBaseline`
 
     def _fit_rows(self, k: Tensor, rows: Tensor) -> None:
         self.k_size_ = float(k.square().mean().sqrt())
-        self.map_ = CosineLinearMap(self.epochs, self.map_lr, 32, init="normal", seed=self.seed).fit(k / self.k_size_, rows[:, :-1])
+        self.map_ = CosineLinearMap(self.epochs, 1e-2, 32, init="normal", seed=self.seed)
+        self.map_.fit(k / self.k_size_, rows[:, :-1])
 
     def _rows(self, k: Tensor) -> Tensor:
         wanted, flat = self.map_.predict(k / self.k_size_).float(), torch.zeros(1, self.head_.in_features)
-        with torch.enable_grad():
-            weight, _, _ = solve_reference(_LastLayer(self.head_), wanted, flat, self.lam, self.lr, max_steps=self.max_steps, seed=self.seed)
+        last: Any = SimpleNamespace(head=self.head_, tail=nn.Flatten())  # importance equals the weights there
+        with torch.enable_grad():  # the paper's numbers for CUB
+            weight, _, _ = solve_reference(last, wanted, flat, 1e-2, 1e-3, max_steps=self.max_steps, seed=self.seed)
         return torch.cat([weight, weight.new_zeros(len(weight), 1)], 1)

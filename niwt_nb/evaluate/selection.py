@@ -39,7 +39,7 @@ def table_rows(
     data: ZeroShotData,  # with its seen and unseen classes
     about: tuple[str, float, int],  # kind of knowledge, offset within the scores, seed
 ) -> list[dict[str, Any]]:  # the uncalibrated and the calibrated row, see `metric_row`
-    "Rows of the results table; the first takes the offset back."
+    "Make the two rows of the results table; the uncalibrated one subtracts the offset again."
     kind, offset, seed = about
     area = ausuc(scores, labels, data.seen, data.unseen)
     found = [(c, gzsl(scores, labels, data.seen, data.unseen, 0.0 if c else -offset)) for c in (False, True)]
@@ -52,7 +52,7 @@ def shuffled_rows(
     features: Tensor | None = None,  # see `features_to_score`
     shuffles: int = 5,  # permutations
 ) -> list[dict[str, Any]]:  # two rows as `table_rows` makes them, means over the permutations
-    "The control: the same network, measurements and settings, with what is known of other classes."
+    "Score the control: same network, importances and settings, knowledge permuted between classes."
     if shuffles < 1:
         raise NiwtError(f"shuffles must be at least 1, got {shuffles}")
     x, runs = features_to_score(model, data, features), []
@@ -85,7 +85,7 @@ def _head_by_id(
     head: nn.Linear,  # rows in the order of `data.seen`
     data: ZeroShotData,  # with its seen classes
 ) -> nn.Linear:  # the same rows in the order of class ids
-    "The order that estimators use, whose classes are sorted."
+    "Sort the head's rows by class id, the order that estimators use."
     if head.out_features != len(data.seen):
         raise NiwtError(f"the head has {head.out_features} rows for {len(data.seen)} seen classes of {data.name!r}")
     order, out = data.seen.argsort(), nn.utils.skip_init(nn.Linear, head.in_features, head.out_features).requires_grad_(False)
@@ -123,24 +123,22 @@ def _select(
     criterion: str = "H",  # what to maximise: "H" at its best gamma, "AUSUC" or "T1"
     head: nn.Linear | None = None,  # the network's own head for `data.seen`, for methods that keep it
 ) -> _Selection:  # the best settings, their gamma, and the whole curve
-    "Choose settings and gamma on validation classes; raises `NiwtError` for a data set that still knows its test classes."
+    "Choose settings and gamma on validation classes; raises `NiwtError` if `data` still has test classes."
     check_name(criterion, ("H", "AUSUC", "T1"), "criterion")
     if len(data.val_classes):
         raise NiwtError(f"select needs data.validation(), got {data.name!r} with its test classes")
-    rows, best = [], None
+    rows = []
     for params in ParameterGrid(dict(grid)):
         start, candidate = time.perf_counter(), clone(estimator).set_params(**params)
         scores, labels = _fit_scores(candidate, features, data, knowledge, head)
         gamma = choose_gamma(scores, labels, data.seen, data.unseen)
         got = gzsl(scores, labels, data.seen, data.unseen, gamma)
-        area = ausuc(scores, labels, data.seen, data.unseen)
-        rows.append({**params, "H": got.H, "S": got.S, "U": got.U, "T1": got.T1, "AUSUC": area, "gamma": gamma})
-        rows[-1]["seconds"] = time.perf_counter() - start
-        if best is None or rows[-1][criterion] > rows[best][criterion]:
-            best = len(rows) - 1
-    assert best is not None
-    chosen, gamma = clone(estimator).set_params(**list(ParameterGrid(dict(grid)))[best]), rows[best]["gamma"]
-    return _Selection(chosen, gamma, pd.DataFrame(rows))
+        row = {**params, **{k: getattr(got, k) for k in ("H", "S", "U", "T1")}}
+        row["AUSUC"] = ausuc(scores, labels, data.seen, data.unseen)
+        rows.append({**row, "gamma": gamma, "seconds": time.perf_counter() - start})
+    best = max(range(len(rows)), key=lambda i: rows[i][criterion])  # the first of equals
+    chosen = clone(estimator).set_params(**ParameterGrid(dict(grid))[best])
+    return _Selection(chosen, rows[best]["gamma"], pd.DataFrame(rows))
 
 # %% ../../nbs/05_evaluate/02_selection.ipynb #711f847b
 @dataclass(frozen=True, eq=False)
@@ -198,22 +196,14 @@ def _shuffled_control(
     knowledge: str | None = None,  # which knowledge; None: the first
     shuffles: int = 5,  # number of permutations
     seed: int = 0,  # of the first permutation
-    name: str = "shuffled control",  # for the table
-    head: nn.Linear | None = None,  # the network's own head, see `measure`
-    validation: Encoded | None = None,  # see `measure`; it is told the same wrong things
 ) -> list[dict[str, Any]]:  # two rows, each the mean over the permutations
-    "Means of the rows of `estimator` with the knowledge of other classes; gamma is chosen anew for each permutation."
+    "Average the rows of `estimator` over permutations of the knowledge; each one chooses its own gamma."
     if shuffles < 1:
         raise NiwtError(f"shuffles must be at least 1, got {shuffles}")
-    own, runs, twin = data.get_knowledge(knowledge), [], validation
+    own, runs = data.get_knowledge(knowledge), []
     for i in range(shuffles):
-        wrong = own.shuffled(seed * shuffles + i)
-        if validation is not None:
-            known = validation.data.get_knowledge(own.name).known[:, None]
-            told = replace(wrong, values=torch.where(known, wrong.values, torch.nan))
-            twin = replace(validation, data=replace(validation.data, knowledge={own.name: told}))
-        lost = replace(data, knowledge={own.name: wrong})
-        runs.append(measure(name, estimator, {}, features, lost, seed=seed, head=head, validation=twin).rows)
+        lost = replace(data, knowledge={own.name: own.shuffled(seed * shuffles + i)})
+        runs.append(measure("shuffled control", estimator, {}, features, lost, seed=seed).rows)
     numbers = ("U", "S", "H", "T1", "AUSUC", "gamma")
     return [{**rows[0], **{k: sum(r[k] for r in rows) / shuffles for k in numbers}} for rows in zip(*runs, strict=True)]
 
@@ -244,8 +234,6 @@ def compare(
     shuffles: int = 5,  # permutations of the shuffled control; 0: leave it out
     seed: int = 0,  # of everything random
     quiet: bool = False,  # no progress bar
-    head: nn.Linear | None = None,  # the network's own head, see `measure`
-    validation: Encoded | None = None,  # see `measure`
 ) -> pd.DataFrame:  # rows as `metric_row` makes them, and `seconds` of each method
     "Chance, the shuffled control and every method on the same features, split and rule, uncalibrated and calibrated."
     methods = baselines() if methods is None else methods
@@ -257,7 +245,7 @@ def compare(
     todo = [(kind, name) for kind in kinds for name in methods]
     chosen: dict[str, Baseline] = {}
     for kind, name in progress(todo, "baselines", quiet=quiet):
-        got = measure(name, *methods[name], features, data, kind, seed, head=head, validation=validation)
+        got = measure(name, *methods[name], features, data, kind, seed)
         chosen[kind] = got.selection.estimator
         rows += [{**row, "seconds": got.seconds} for row in got.rows]
     for kind in kinds if shuffles else ():

@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..core import NiwtError, progress
+from ..core import NiwtError
 from ..data.dataset import as_ids
 from ..data.images import batches
-from .attributes import object_masks
+from .masks import object_masks
 from .explainer import Explainer
 from .maps import NetworkView, check_neurons, layer_activations, layer_gradient
 from ..network.head import extract_features, fit_head, replace_classes, widened
@@ -76,7 +76,6 @@ def background_evidence(
     indices: Tensor,  # (n,) image indices, for example training images
     transform: Callable,  # PIL image -> (3, H, W) tensor
     batch_size: int = 64,  # images a batch
-    quiet: bool = True,  # no progress bar
 ) -> tuple[Tensor, Tensor]:  # (C, K) evidence outside and inside the animal, mean over the images of each head row
     "How much each neuron adds to the class of an image, outside and inside the animal."
     net, n = explainer.network, len(explainer.columns)
@@ -86,7 +85,7 @@ def background_evidence(
         raise NiwtError(f"no head row for {data.classes[min(strange)]!r}" if strange else "no images to weigh evidence in")
     sums = torch.zeros(2, n, len(explainer.answers))
     count = torch.zeros(n, 1)
-    for x, y, at in progress(batches(data, indices, transform, batch_size), "weighing evidence", -(-len(indices) // batch_size), quiet):
+    for x, y, at in batches(data, indices, transform, batch_size):
         a, rows = layer_activations(net, x), torch.tensor([row_of[int(c)] for c in y])
         mask = object_masks(data, at, transform).float()
         inside = F.interpolate(mask[:, None], a.shape[-2:], mode="area")
@@ -102,19 +101,19 @@ def background_evidence(
 def suspicious_neurons(
     outside: Tensor,  # (C, K) evidence outside the animal, from `background_evidence`
     inside: Tensor,  # (C, K) evidence inside
-    share: float = 0.5,  # how much of a neuron's evidence must come from outside
-    strength: float = 3.0,  # how far above the usual of all classes and neurons, in robust deviations
 ) -> pd.DataFrame:  # row (of the head), neuron, outside, inside, excess; strongest first
-    "Neurons that speak for a class mostly from the background, and do so much more than for other classes."
+    "Neurons with more than half of their evidence for a class in the background, by 3 robust deviations more than for all classes."
     if outside.shape != inside.shape or outside.ndim != 2:
         raise NiwtError(f"evidence outside {tuple(outside.shape)} and inside {tuple(inside.shape)}; expected two tables (C, K)")
     middle = outside.median(0).values
     excess = outside - middle
     scale = 1.4826 * excess.abs().median() + 1e-12
-    odd = (excess / scale > strength) & (outside > share * (outside + inside.clamp_min(0)).clamp_min(1e-12)) & (outside > 0)
+    odd = (excess / scale > 3) & (outside > 0.5 * (outside + inside.clamp_min(0)).clamp_min(1e-12)) & (outside > 0)
     rows, neurons = odd.nonzero(as_tuple=True)
-    table = {"row": rows, "neuron": neurons, "outside": outside[odd], "inside": inside[odd], "excess": (excess / scale)[odd]}
-    return pd.DataFrame({k: v.numpy() for k, v in table.items()}).sort_values("excess", ascending=False, ignore_index=True)
+    numbers = {"outside": outside, "inside": inside, "excess": excess / scale}
+    table = {"row": rows, "neuron": neurons, **{k: v[odd] for k, v in numbers.items()}}
+    found = pd.DataFrame({k: v.numpy() for k, v in table.items()})
+    return found.sort_values("excess", ascending=False, ignore_index=True)
 
 # %% ../../nbs/06_explain/06_editing.ipynb #1777fcdb
 @in_own_modes
@@ -124,9 +123,8 @@ def refit_head(
     indices: Tensor,  # (n,) training images
     transform: Callable,  # PIL image -> (3, H, W) tensor
     columns: Tensor,  # (C,) class id of each head row
-    l2: float = 1e-3,  # strength of the penalty
 ) -> NetworkView:  # rows of classes without training images stay as they are
-    "The network with its last layer fitted again to some images; it forgets nothing about classes that these do not show."
+    "Fit the last layer again to some images; rows of classes without images stay as they are."
     if not len(indices):
         raise NiwtError("no images to fit the head to")
     features = extract_features(view, data, indices, transform)
@@ -134,7 +132,7 @@ def refit_head(
     shown = torch.isin(columns, labels)
     place = torch.full((int(columns.max()) + 1,), -1)
     place[columns[shown]] = torch.arange(int(shown.sum()))
-    new = fit_head(features, place[labels], int(shown.sum()), l2=l2)
+    new = fit_head(features, place[labels], int(shown.sum()), l2=1e-3)
     head = replace_classes(view.head, shown.nonzero().flatten().tolist(), new.weight.detach(), new.bias.detach())
     return NetworkView(view, head.requires_grad_(False))
 
@@ -146,10 +144,10 @@ def repair_background(
     indices: Tensor,  # (n,) training images
     transform: Callable,  # PIL image -> (3, H, W) tensor
     n: int = 6,  # neurons to silence, those with most excess over all classes
-    refit: bool = True,  # fit the head again
 ) -> tuple[NetworkView, list[int]]:  # the repaired network, and the silenced neurons
     "Find neurons that speak for classes from the background, silence them, and fit the head again on the same images."
     found = suspicious_neurons(*background_evidence(explainer, data, indices, transform))
-    worst = found.groupby("neuron")["excess"].sum().sort_values(ascending=False, kind="stable").index[:n].tolist()
+    excess = found.groupby("neuron")["excess"].sum()
+    worst = excess.sort_values(ascending=False, kind="stable").index[:n].tolist()
     view = edit_neurons(explainer.network, len(explainer.answers), zero=worst)
-    return (refit_head(view, data, indices, transform, explainer.columns) if refit else view), worst
+    return refit_head(view, data, indices, transform, explainer.columns), worst

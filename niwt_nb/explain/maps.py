@@ -55,7 +55,7 @@ def _check_rows(
     target: int | Tensor | Sequence[int],  # head row, one for all or one an image
     n: int,  # number of images
 ) -> Tensor:  # (n,) head rows
-    "`target` as one head row an image; raises `NiwtError` if there are too many or too few, or the head has no such row."
+    "Expand `target` to one head row an image; raises `NiwtError` for a wrong number or an unknown row."
     try:
         rows = torch.as_tensor(target).detach().reshape(-1)
     except (TypeError, ValueError, RuntimeError):
@@ -78,7 +78,7 @@ def _check_images(
     x: Any,  # should be a batch of images (B, 3, H, W)
     size: Sequence[int] | None = None,  # height and width that they must have; `None`: any
 ) -> None:
-    "Raise `NiwtError` for what is no batch of images, holds none, has pixels that are not finite, or images of another size than an explainer was fitted on."
+    "Raise `NiwtError` if `x` is not a finite, non-empty (B, 3, H, W) batch of the size the explainer was fitted on."
     if not isinstance(x, Tensor) or x.ndim != 4:
         raise NiwtError(f"expected images (B, 3, H, W), got {tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__}")
     if not x.numel():
@@ -112,7 +112,7 @@ def _features_above(
     network: Any,  # a cut network
     activation: Tensor,  # (B, K, h, w) activations of its layer
 ) -> Tensor:  # (B, D)
-    "What the tail makes of activations; raises `NiwtError` where they are too small or too few for it."
+    "Compute features from activations; raises `NiwtError` if their shape does not fit the tail."
     try:
         return widened(network.tail(activation))
     except RuntimeError as e:
@@ -124,7 +124,7 @@ def _head_scores_of(
     network: Any,  # a cut network
     features: Tensor,  # (B, D) of its tail
 ) -> Tensor:  # (B, C)
-    "What the head makes of features, in the type of its own numbers."
+    "Compute class scores from features, in the head's own dtype."
     return widened(network.head(features.to(network.head.weight.dtype)))
 
 # %% ../../nbs/06_explain/00_maps.ipynb #7813b40e
@@ -159,7 +159,7 @@ def layer_gradient(
     activation: Tensor,  # (B, K, H, W) activations of the layer
     weight: Tensor,  # (D,) or (B, D): the score is `weight . features`
 ) -> Tensor:  # (B, K, H, W) gradient of that score
-    "Gradient of a score with respect to the activations; the parameters collect nothing."
+    "Compute the gradient of a score with respect to the activations; parameters get no gradient."
     with torch.enable_grad():
         a = activation.detach().requires_grad_()
         score = (_features_above(network, a) * widened(weight.detach())).sum()

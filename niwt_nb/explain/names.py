@@ -16,9 +16,9 @@ import torch
 from PIL import Image, ImageFilter, ImageOps
 from torch import Tensor
 
-from ..core import NiwtError, progress
+from ..core import NiwtError
 from ..data.images import batches
-from .explainer import Explainer, _choose_names, peaks
+from .explainer import Explainer, _choose_names, topk_activation
 from .maps import check_neurons, layer_activations, to_size
 from ..network.backbones import colour_range
 from ..network.modes import in_own_modes
@@ -28,18 +28,14 @@ from ..network.modes import in_own_modes
 def name_neurons(
     explainer: Explainer,  # from `make_explainer` or `fit_explainer`
     neurons: Sequence[int] | None = None,  # which channels; `None`: all
-    shortlist: int = 8,  # names that the map proposes for a neuron
-    doubtful: bool = True,  # keep names that may be chance (`False`: leave them empty)
 ) -> pd.DataFrame:  # a row a neuron: neuron, name, confidence, second, second_confidence, good
     "The attribute that each neuron answers to through the inverse map, the second choice, and whether the name is surer than chance."
-    if shortlist < 1:
-        raise NiwtError(f"the map must propose at least 1 name, got shortlist {shortlist}")
     picked = list(range(len(explainer.answers))) if neurons is None else check_neurons(neurons, len(explainer.answers))
-    confidence, names = _choose_names(explainer.answers, explainer.lift, shortlist)
+    confidence, names = _choose_names(explainer.answers, explainer.lift, 8)
     good = confidence[picked, 0] > explainer.floor
     words = [[explainer.names[i] for i in row] for row in names[picked].tolist()]
     return pd.DataFrame({
-        "neuron": picked, "name": [w[0] if g or doubtful else "" for w, g in zip(words, good.tolist(), strict=True)],
+        "neuron": picked, "name": [w[0] for w in words],
         "confidence": confidence[picked, 0].numpy(), "second": [w[1] for w in words],
         "second_confidence": confidence[picked, 1].numpy(), "good": good.numpy(),
     })  # fmt: skip
@@ -79,24 +75,22 @@ def top_images(
     neurons: Sequence[int],  # n channels
     n: int = 5,  # images a neuron
     batch_size: int = 64,  # images a batch
-    quiet: bool = True,  # no progress bar
 ) -> _TopImages:  # strongest first
-    "The images whose strongest places excite each neuron most; only those are kept while going through."
+    "Find the images with the highest `topk_activation` of each neuron; only those are kept in memory."
     if not len(neurons) or n < 1:
         raise NiwtError(f"at least one neuron and one image of each are needed, got {len(neurons)} neurons and n {n}")
-    value = maps = index = None
+    top: tuple[Tensor, ...] = ()
     size = (0, 0)
-    for x, _, at in progress(batches(data, indices, transform, batch_size), "exciting neurons", -(-len(indices) // batch_size), quiet):
-        a = layer_activations(network, x)[:, check_neurons(neurons, layer_activations(network, x[:1]).shape[1])].cpu().transpose(0, 1)
-        size, mine = (int(x.shape[2]), int(x.shape[3])), peaks(a)
-        ids = at.expand(len(a), -1)
-        value = mine if value is None else torch.cat([value, mine], 1)
-        maps, index = a if maps is None else torch.cat([maps, a], 1), ids if index is None else torch.cat([index, ids], 1)
-        value, best = value.topk(min(n, value.shape[1]), 1)
-        index = index.gather(1, best)
-        maps = maps[torch.arange(len(best))[:, None], best]
-    if value is None or index is None or maps is None:
+    for x, _, at in batches(data, indices, transform, batch_size):
+        a = layer_activations(network, x)
+        a = a[:, check_neurons(neurons, a.shape[1])].cpu().transpose(0, 1)
+        size, new = (int(x.shape[2]), int(x.shape[3])), (at.expand(len(a), -1), topk_activation(a), a)
+        top = tuple(torch.cat(pair, 1) for pair in zip(top, new, strict=True)) if top else new
+        best = top[1].topk(min(n, top[1].shape[1]), 1).indices
+        top = tuple(t[torch.arange(len(best))[:, None], best] for t in top)
+    if not top:
         raise NiwtError("no images to look through")
+    index, value, maps = top
     return _TopImages([int(k) for k in neurons], index, value, maps, size)
 
 # %% ../../nbs/06_explain/05_names.ipynb #fd0f0be0

@@ -51,9 +51,17 @@ def _random_maps(
     size: tuple[int, int],  # of the images
     seed: int = 0,  # of the noise
 ) -> Tensor:  # (n, H, W)
-    "The control for maps: noise at the layer's size, enlarged in the same way."
+    "Make the random control for maps: noise at the layer's size, upsampled in the same way."
     noise = torch.randn(n, *cells, generator=torch.Generator().manual_seed(seed))
     return to_size(noise.clamp_min(0), size)
+
+# %% ../../nbs/06_explain/07_scores.ipynb #6d15b169
+def _mean_row(
+    rows: Sequence[dict[str, Any]],  # of repetitions
+    *columns: str,  # numbers to average
+) -> dict[str, Any]:  # the first row with the means
+    "One row for several repetitions."
+    return rows[0] | {c: float(np.mean([r[c] for r in rows])) for c in columns}
 
 # %% ../../nbs/06_explain/07_scores.ipynb #5ba035d0
 def score_maps(
@@ -69,7 +77,8 @@ def score_maps(
     def row(kind: str, g: str, m: Tensor, pick: Tensor) -> dict[str, Any]:
         k = masks[pick]
         area, e = float(k.flatten(1).float().mean(1).mean()), float(energy_inside(m, k).nanmean())
-        return {"maps": kind, "group": g, "energy": e, "pointing": float(_pointing_game(m, k).mean()), "area": area, "ratio": e / area, "n": len(k)}
+        numbers = {"energy": e, "pointing": float(_pointing_game(m, k).mean()), "area": area}
+        return {"maps": kind, "group": g, **numbers, "ratio": e / area, "n": len(k)}
 
     groups, rows = np.asarray(group), []
     for g in sorted(set(groups)):
@@ -78,8 +87,9 @@ def score_maps(
         if cells is not None:
             small = F.interpolate(masks[pick][:, None].float(), cells, mode="area")[:, 0]
             rows.append(row("perfect map of that size (bound)", g, to_size(small, masks.shape[1:]), pick))
-            lots = [row("random map", g, _random_maps(int(pick.sum()), cells, (maps.shape[1], maps.shape[2]), s), pick) for s in seeds]
-            rows.append(lots[0] | {k: float(np.mean([lot[k] for lot in lots])) for k in ("energy", "pointing", "ratio")})
+            n, (h, w) = int(pick.sum()), maps.shape[1:]
+            lots = [row("random map", g, _random_maps(n, cells, (h, w), s), pick) for s in seeds]
+            rows.append(_mean_row(lots, "energy", "pointing", "ratio"))
     return pd.DataFrame(rows)
 
 # %% ../../nbs/06_explain/07_scores.ipynb #3c2c70af
@@ -102,10 +112,9 @@ def precision_at(
     truth: Tensor,  # (n, A) bool
     names: Sequence[str],  # A attribute names
     k: int = 8,  # how many words
-    one_per_group: bool = True,  # at most one value of each `group::value`
 ) -> Tensor:  # (n,) 0 to 1
     "The share of the k strongest attributes that are true."
-    return truth.gather(1, choose_words(strength, names, k, one_per_group)).float().mean(1)
+    return truth.gather(1, choose_words(strength, names, k)).float().mean(1)
 
 # %% ../../nbs/06_explain/07_scores.ipynb #8d5ec088
 @in_own_modes
@@ -119,17 +128,19 @@ def score_words(
     "Precision of the words against what the image shows, for predictions of seen and of unseen classes."
     truth, row = image_truth(explainer, data, explanations.index), explanations.row
     seen = torch.tensor([int(c) not in explainer.unseen for c in explainer.columns])
-    often = _presence(explainer.knowledge)[seen].float().mean(0) + 1e-6 * explainer.knowledge[seen].float().mean(0)
+    has, known = _presence(explainer.knowledge)[seen].float(), explainer.knowledge[seen].float()
+    often = has.mean(0) + 1e-6 * known.mean(0)
     kinds = {"NIWT": explanations.strength, **(controls or {}), "commonest attributes": often.expand(len(row), -1)}
     kinds["recital of the class"] = explainer.knowledge[row]
     rows = []
     for group, pick in (("seen", seen[row]), ("unseen", ~seen[row])):
         if bool(pick.any()):
-            right = float((explainer.columns[row[pick]] == data.labels[explanations.index[pick]]).float().mean())
-            common = {"group": group, "n": int(pick.sum()), "right": right}
+            right = explainer.columns[row[pick]] == data.labels[explanations.index[pick]]
+            common = {"group": group, "n": int(pick.sum()), "right": float(right.float().mean())}
             for name, s in kinds.items():
-                ap = float(_average_precision(s[pick].T, truth[pick].T).diagonal().nanmean())  # of each image's ranking
-                rows.append({"words": name, **common, "precision": float(precision_at(s[pick], truth[pick], explainer.names, k).mean()), "ap": ap})
+                ranked = _average_precision(s[pick].T, truth[pick].T).diagonal()  # each image's own
+                hits = float(precision_at(s[pick], truth[pick], explainer.names, k).mean())
+                rows.append({"words": name, **common, "precision": hits, "ap": float(ranked.nanmean())})
             share = float(truth[pick].float().mean())
             rows.append({"words": "chance", **common, "precision": share, "ap": share})
     return pd.DataFrame(rows)
@@ -161,37 +172,42 @@ def score_names(
         return names[:, 0], confidence[:, 0] > e.floor
 
     others = {title: named(e)[0] for title, e in (controls or {}).items()}
-    level = torch.cat([table[k, n][usable[n]] for n in others.values()]).mean() if others else table[:, usable].mean()
+    theirs = [table[k, n][usable[n]] for n in others.values()] or [table[:, usable].flatten()]
+    level = torch.cat(theirs).mean()
     name, good = named(explainer)
-    lots = [row("random", torch.randint(len(usable), (len(k),), generator=torch.Generator().manual_seed(s))) for s in seeds]
+    dice = (torch.Generator().manual_seed(s) for s in seeds)
+    lots = [row("random", torch.randint(len(usable), (len(k),), generator=g)) for g in dice]
     commonest = torch.full_like(name, int(torch.where(usable, truth.float().mean(0), -1).argmax()))
     best = torch.where(usable, table, -1).argmax(1)
     rows = [row("NIWT, all neurons", name), row("NIWT, good names only", name, good)]
     rows += [row(title, n) for title, n in others.items()]
     for title, (e, own) in (strangers or {}).items():
-        theirs, at = _average_precision(own, truth), named(e)[0]
-        fine = usable[at]
-        score = float(theirs[k[: len(at)][fine], at[fine]].mean())
-        rows.append({"names": title, "auprc": score, "pearson": float(_pearson(own, truth)[k[: len(at)], at][fine].mean()), "n": int(fine.sum())})
-    rows.append(lots[0] | {c: float(np.mean([lot[c] for lot in lots])) for c in ("auprc", "pearson")})
+        own_name = named(e)[0]
+        fine = usable[own_name]
+        at = (torch.arange(len(fine))[fine], own_name[fine])
+        tables = {"auprc": _average_precision(own, truth), "pearson": _pearson(own, truth)}
+        scores = {c: float(t[at].mean()) for c, t in tables.items()}
+        rows.append({"names": title, **scores, "n": len(at[0])})
+    rows.append(_mean_row(lots, "auprc", "pearson"))
     return pd.DataFrame([*rows, row("one name for all", commonest), row("the best attribute (bound)", best)])
 
 # %% ../../nbs/06_explain/07_scores.ipynb #0d479a4b
 def score_faithfulness(
     explanations: _Explanations,  # of n images
     group: Sequence[str] | None = None,  # (n,) names of groups
-    seed: int = 0,  # of the bootstrap
 ) -> pd.DataFrame:  # a row a group: drop, other_drop, best_drop, random_drop, ratio of drop to random_drop with a 95 % interval, n
     "Fall of the class's score without the neurons behind the words, behind as many other words, and without as many random ones; ratio of the means."
     groups = np.asarray(["all"] * len(explanations) if group is None else group)
-    rng, rows = np.random.default_rng(seed), []
+    rng, rows, kinds = np.random.default_rng(0), [], ("", "other_", "best_", "random_")
     for g in sorted(set(groups)):
         pick = np.flatnonzero(groups == g)
-        d, other, best, r = (getattr(explanations, f"{k}drop").numpy()[pick] for k in ("", "other_", "best_", "random_"))
+        drops = {f"{k}drop": getattr(explanations, f"{k}drop").numpy()[pick] for k in kinds}
+        d, r = drops["drop"], drops["random_drop"]
         again = rng.integers(len(pick), size=(500, len(pick)))
         low, high = np.quantile(d[again].mean(1) / np.maximum(r[again].mean(1), 1e-9), [0.025, 0.975])
-        row = {"group": g, "drop": d.mean(), "other_drop": other.mean(), "best_drop": best.mean(), "random_drop": r.mean()}
-        rows.append(row | {"ratio": d.mean() / max(r.mean(), 1e-9), "low": low, "high": high, "n": len(pick)})
+        row = {"group": g, **{k: v.mean() for k, v in drops.items()}}
+        row["ratio"] = row["drop"] / max(row["random_drop"], 1e-9)
+        rows.append(row | {"low": low, "high": high, "n": len(pick)})
     return pd.DataFrame(rows)
 
 # %% ../../nbs/06_explain/07_scores.ipynb #93753462
@@ -200,7 +216,7 @@ def untrained(
     network: Any,  # a `CutNetwork`
     seed: int = 0,  # of the new weights
 ) -> Any:  # a `CutNetwork` of the same shape that has learned nothing
-    "The same architecture with fresh random weights, cut at the same layer; the control that a map must not survive."
+    "Copy a network with fresh random weights, cut at the same layer: a control that should fail."
     model = copy.deepcopy(network.model)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -220,18 +236,21 @@ def control_explainers(
     head: nn.Linear | None = None,  # the head with a row a class
     knowledge: str = "attributes",  # name of the domain knowledge
     seeds: Sequence[int] = (0, 1, 2),  # of the shuffles
-    blank_seeds: Sequence[int] = (0,),  # of the fresh weights
     measured: Mapping[str, Any] | None = None,  # from `_measure_seen` with the right network
     **options: Any,  # for `fit_explainer`
 ) -> dict[str, Explainer]:  # "shuffled knowledge 0", "untrained network 0", ...
-    "Explainers that should fail: right network with shuffled knowledge, right knowledge with an untrained network."
+    "Fit control explainers that should fail: shuffled knowledge, and an untrained network."
     known = data.knowledge[check_name(knowledge, data.knowledge, "knowledge")]
-    made = {f"shuffled knowledge {s}": fit_explainer(network, data, transform, columns, head, known.shuffled(s), measured=measured, **options) for s in seeds}
+    made = {}
+    for s in seeds:
+        wrong = known.shuffled(s)
+        made[f"shuffled knowledge {s}"] = fit_explainer(
+            network, data, transform, columns, head, wrong, measured=measured, **options
+        )
     rows = network.head.out_features if head is None else head.out_features
-    for s in blank_seeds:
-        blank = untrained(network, s)
-        with torch.random.fork_rng():
-            torch.manual_seed(s)
-            fresh = nn.Linear(blank.head.in_features, rows)
-        made[f"untrained network {s}"] = fit_explainer(blank, data, transform, columns, fresh, known, **options)
+    blank = untrained(network)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        fresh = nn.Linear(blank.head.in_features, rows)
+    made["untrained network 0"] = fit_explainer(blank, data, transform, columns, fresh, known, **options)
     return made

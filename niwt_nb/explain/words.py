@@ -14,9 +14,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ..core import NiwtError, progress
+from ..core import NiwtError
 from ..data.images import batches
-from .explainer import Explainer, _evidence, peaks, _presence
+from .explainer import Explainer, _evidence, topk_activation, _presence
 from niwt_nb.explain.maps import (
     _check_images, _check_rows, _features_above, _head_scores_of, layer_activations, layer_gradient,
     to_size, weighted_map,
@@ -30,16 +30,15 @@ def choose_words(
     strength: Tensor,  # (n, A) how strongly each attribute is read
     names: Sequence[str],  # A attribute names
     top: int = 8,  # how many words
-    one_per_group: bool = True,  # at most one value of each `group::value`
 ) -> Tensor:  # (n, at most top) attribute numbers, strongest first
     "The strongest attributes of each row, at most one of a group."
-    if one_per_group:
-        groups = [str(n).rpartition("::")[0] or str(n) for n in names]
-        ids = torch.tensor([sorted(set(groups)).index(g) for g in groups])
-        best = torch.full((len(strength), int(ids.max()) + 1), -torch.inf).scatter_reduce(1, ids.expand(len(strength), -1), strength, "amax")
-        strength = torch.where(strength >= best[:, ids], strength, -torch.inf)
-        top = min(top, int(ids.max()) + 1)
-    return strength.topk(min(top, strength.shape[1]), 1).indices
+    groups = [str(n).rpartition("::")[0] or str(n) for n in names]
+    ids = torch.tensor([sorted(set(groups)).index(g) for g in groups])
+    n = int(ids.max()) + 1
+    best = torch.full((len(strength), n), -torch.inf)
+    best = best.scatter_reduce(1, ids.expand(len(strength), -1), strength, "amax")
+    strength = torch.where(strength >= best[:, ids], strength, -torch.inf)
+    return strength.topk(min(top, n), 1).indices
 
 # %% ../../nbs/06_explain/02_words.ipynb #249b0879
 @in_own_modes
@@ -53,18 +52,6 @@ def explain_prediction(
     if x.ndim != 3:
         raise NiwtError(f"expected one image (3, H, W), got {tuple(x.shape)}")
     return explain_batch(explainer, x[None], target, top=top).frame(explainer, 0)
-
-# %% ../../nbs/06_explain/02_words.ipynb #6a1c9131
-@in_own_modes
-def _verdicts(
-    strength: Tensor,  # (n, A) what the class depends on
-    found: Tensor,  # (n, A) log-odds that the image shows it; NaN: nobody looked
-    has: Tensor,  # (n, A) bool: the class has it
-    limits: tuple[float, float] = (1.0, -3.0),  # found above the first speaks for the class, below the second against it
-) -> Tensor:  # (n, A) 1 for, -1 against, 0 open
-    "What speaks for a class and what against it; where nobody looked, everything read that the class has counts as for."
-    asked = (strength > 0) & has
-    return (asked & ~(found <= limits[0])).int() - (asked & (found < limits[1])).int()
 
 # %% ../../nbs/06_explain/02_words.ipynb #16179541
 @dataclass(frozen=True, eq=False)
@@ -88,7 +75,7 @@ class _Explanations:
     other_drop: Tensor  # (n,) without those behind as many attributes that it does not name
     best_drop: Tensor  # (n,) and without as many that add most, whatever they are called
     importance: Tensor  # (n, K) of the explained class
-    peak: Tensor  # (n, K) strongest activations, see `peaks`
+    peak: Tensor  # (n, K) strongest activations, see `topk_activation`
     size: tuple[int, int] = (0, 0)  # height and width of the images
 
     def __repr__(self) -> str:
@@ -112,15 +99,16 @@ class _Explanations:
         return to_size(self.maps[i][None].clamp_min(0), self.size)[0]
 
     @in_own_modes
-    def verdicts(self, explainer: Explainer) -> Tensor:
-        "(n, A) of every attribute: 1 for, -1 against, 0 open."
-        return _verdicts(self.strength, self.found, _presence(explainer.knowledge)[self.row])
+    def evidence_sign(self, explainer: Explainer) -> Tensor:
+        "(n, A) of what the class has: 1 for (found above 1, or nobody looked), -1 against (below -3), else 0."
+        asked = (self.strength > 0) & _presence(explainer.knowledge)[self.row]
+        return (asked & ~(self.found <= 1)).int() - (asked & (self.found < -3)).int()
 
     @in_own_modes
     def said(self, explainer: Explainer, missing: int = 2) -> Tensor:
         "(n, A) bool: the words, and up to `missing` more attributes that speak against, the least found first."
         named = torch.zeros_like(self.strength, dtype=torch.bool).scatter(1, self.words, True)
-        lacks = torch.where((self.verdicts(explainer) < 0) & ~named, -self.found, 0.0)
+        lacks = torch.where((self.evidence_sign(explainer) < 0) & ~named, -self.found, 0.0)
         least = lacks.topk(min(missing, lacks.shape[1]), 1)
         return named.scatter(1, least.indices, (least.values > 0) | named.gather(1, least.indices))
 
@@ -129,7 +117,7 @@ class _Explanations:
         "The words of explanation `i` as a table, strongest first, then what else speaks against."
         one, row, other = self[i], int(self.row[i]), int(self.runner_up[i])
         more = one.said(explainer)[0].scatter(0, self.words[i], False).nonzero().flatten()
-        sign = one.verdicts(explainer)[0]
+        sign = one.evidence_sign(explainer)[0]
         w = torch.cat([self.words[i], more[self.found[i, more].argsort()]])
         call = {1: "for", -1: "against", 0: "open"}
         table = pd.DataFrame({
@@ -137,19 +125,20 @@ class _Explanations:
             "contrast": self.contrast[i, w].numpy(), "known": explainer.knowledge[row, w].numpy(),
             "verdict": [call[v] for v in sign[w].tolist()], "class": explainer.class_name(row),
         })  # fmt: skip
-        table.attrs.update(row=row, probability=float(self.probability[i, 0]), runner_up=explainer.class_name(other), index=int(self.index[i]))
-        table.attrs.update(drop=float(self.drop[i]), random_drop=float(self.random_drop[i]), score=float(self.score[i]))
+        table.attrs.update(row=row, runner_up=explainer.class_name(other), index=int(self.index[i]))
+        table.attrs.update({k: float(getattr(self, k)[i]) for k in ("drop", "random_drop", "score")})
+        table.attrs.update(probability=float(self.probability[i, 0]), neurons=self.neurons.shape[1])
         return table
 
 # %% ../../nbs/06_explain/02_words.ipynb #baca49ac
 @running
-def _without(
+def _score_without_neurons(
     network: Any,  # a cut network
     activation: Tensor,  # (B, K, h, w)
     neurons: Tensor,  # (B, m) channels of each image that are set to zero
     row: Tensor,  # (B,) head row
 ) -> Tensor:  # (B,) score of the row above the mean of all rows
-    "The score that is left when some neurons are silent."
+    "Compute the score with some neurons set to zero."
     keep = torch.ones(activation.shape[:2]).scatter(1, neurons, 0).to(activation)
     with torch.no_grad():
         scores = _head_scores_of(network, _features_above(network, activation * keep[:, :, None, None]))
@@ -178,7 +167,6 @@ def explain_batch(
     top: int = 8,  # words an image
     n_neurons: int = 10,  # neurons behind them
     draws: int = 5,  # random choices of as many neurons
-    seed: int = 0,  # of these choices
 ) -> _Explanations:  # of every image
     "Map, words, contrast and faithfulness of a batch of predictions, three backward passes through the tail in all."
     _check_images(x, explainer.size)
@@ -197,19 +185,25 @@ def explain_batch(
     alpha, beta = mine.cpu(), theirs.cpu()
     strength = explainer.read(alpha)
     words = choose_words(strength, explainer.names, top)
-    found = torch.full_like(strength, torch.nan) if explainer.scale is None else _evidence(explainer, phi.cpu())
+    unknown = torch.full_like(strength, torch.nan)
+    found = unknown if explainer.scale is None else _evidence(explainer, phi.cpu())
     adds = (layer_gradient(net, a, w[row] - w.mean(0)) * a).sum((2, 3)).cpu()
-    generator = torch.Generator().manual_seed(seed)
-    others_named = torch.rand(strength.shape, generator=generator).scatter(1, words, -1.0).topk(min(words.shape[1], strength.shape[1] - 1), 1).indices
-    neurons, elsewhere = (_neurons_behind(explainer, named, adds, n_neurons) for named in (words, others_named))
-    score = _without(net, a, neurons[:, :0], row)
-    fall = [score - _without(net, a, k, row) for k in (neurons, elsewhere, adds.topk(neurons.shape[1], 1).indices)]
-    lots = [torch.rand(len(x), a.shape[1], generator=generator).topk(neurons.shape[1], 1).indices for _ in range(draws)]
-    random_drop = torch.stack([score - _without(net, a, lot, row) for lot in lots]).mean(0)
+    generator = torch.Generator().manual_seed(0)
+    dice = torch.rand(strength.shape, generator=generator).scatter(1, words, -1.0)
+    others_named = dice.topk(min(words.shape[1], strength.shape[1] - 1), 1).indices
+    neurons, elsewhere = (_neurons_behind(explainer, n, adds, n_neurons) for n in (words, others_named))
+    m = neurons.shape[1]
+    lots = [torch.rand(adds.shape, generator=generator).topk(m, 1).indices for _ in range(draws)]
+    silent = (neurons[:, :0], neurons, elsewhere, adds.topk(m, 1).indices, *lots)
+    score, *left = (_score_without_neurons(net, a, k, row).cpu() for k in silent)
+    drop, other_drop, best_drop, *random = (score - s for s in left)
+    probability = scores.softmax(1).gather(1, torch.stack([row, other], 1))
+    maps = (weighted_map(a, mine).cpu(), weighted_map(a, mine - theirs).cpu())
     return _Explanations(
-        torch.full((len(x),), -1), row, other, scores.softmax(1).gather(1, torch.stack([row, other], 1)), strength, found,
-        strength - explainer.read(beta), words, weighted_map(a, mine).cpu(), weighted_map(a, mine - theirs).cpu(), neurons,
-        score.cpu(), fall[0].cpu(), random_drop.cpu(), fall[1].cpu(), fall[2].cpu(), alpha, peaks(a).cpu(), (x.shape[2], x.shape[3]),
+        torch.full((len(x),), -1), row, other, probability, strength, found,
+        strength - explainer.read(beta), words, *maps, neurons, score, drop,
+        torch.stack(random).mean(0), other_drop, best_drop, alpha, topk_activation(a).cpu(),
+        (x.shape[2], x.shape[3]),
     )  # fmt: skip
 
 # %% ../../nbs/06_explain/02_words.ipynb #48e052f5
@@ -220,10 +214,12 @@ def _join(
     "Explanations of several batches as one; raises `NiwtError` without parts."
     if not parts:
         raise NiwtError("no explanations to join")
-    kinds = {(p.size, tuple(p.maps.shape[1:]), p.strength.shape[1], p.importance.shape[1], p.words.shape[1]) for p in parts}
+    names = [f.name for f in fields(_Explanations) if f.name != "size"]
+    kinds = {(p.size, *(tuple(getattr(p, n).shape[1:]) for n in names)) for p in parts}
     if len(kinds) > 1:
-        raise NiwtError(f"explanations of {len(kinds)} kinds (image size, layer, attributes or number of words); join those of one explainer")
-    joined: dict[str, Any] = {f.name: torch.cat([getattr(p, f.name) for p in parts]) for f in fields(_Explanations) if f.name != "size"}
+        what = "image size, layer, attributes or number of words"
+        raise NiwtError(f"explanations of {len(kinds)} kinds ({what}); join those of one explainer")
+    joined: dict[str, Any] = {n: torch.cat([getattr(p, n) for p in parts]) for n in names}
     return replace(parts[0], **joined)
 
 # %% ../../nbs/06_explain/02_words.ipynb #2da05f06
@@ -235,7 +231,6 @@ def explain_images(
     transform: Callable,  # PIL image -> (3, H, W) tensor
     target: Tensor | None = None,  # (n,) head rows to explain; `None`: the predicted classes
     batch_size: int = 64,  # images a batch
-    quiet: bool = True,  # no progress bar
     **options: Any,  # for `explain_batch`
 ) -> _Explanations:  # one an image, `index` filled in
     "Explain the predictions for many images of a data set."
@@ -243,7 +238,7 @@ def explain_images(
         raise NiwtError("no images to explain")
     target = None if target is None else _check_rows(explainer.network, target, len(indices)).cpu()
     parts, done = [], 0
-    for x, _, index in progress(batches(data, indices, transform, batch_size), "explaining", -(-len(indices) // batch_size), quiet):
+    for x, _, index in batches(data, indices, transform, batch_size):
         rows = None if target is None else target[done : done + len(x)]
         done += len(x)
         parts.append(replace(explain_batch(explainer, x, rows, **options), index=index))

@@ -6,7 +6,10 @@
 __all__ = ['ATTRIBUTES', 'ATTRIBUTE_NAMES']
 
 # %% ../../nbs/02_fieldguide/00_attributes.ipynb #35673a42
+import json
 from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from typing import Any
 
 from ..core import NiwtError, check_name
 
@@ -24,8 +27,10 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "leg_color": ("orange", "black", "blue"),
 }
 ATTRIBUTE_NAMES: tuple[str, ...] = tuple(f"has_{g}::{v}" for g, values in ATTRIBUTES.items() for v in values)
-_LABELS = ("background", "body", "tail", "legs", "belly", "face", "crown", "mask", "eye", "bill", "wing", "cue")
-_MASKS: dict[str, tuple[str, ...]] = {
+_FILE = files("niwt_nb.fieldguide").joinpath("birds.json")
+_TABLES: dict[str, Any] = json.loads(_FILE.read_text("utf-8"))
+_LABELS: list[str] = _TABLES["labels"]
+_MASKS: dict[str, Sequence[str]] = {
     "background": ("background", "cue"),
     "bird": _LABELS[1:11],
     "head": ("face", "crown", "mask", "eye", "bill"),

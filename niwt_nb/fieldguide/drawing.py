@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from ..core import NiwtError
-from .attributes import ATTRIBUTES, _LABELS, _MASKS, _check_look
+from .attributes import ATTRIBUTES, _LABELS, _MASKS, _TABLES, _check_look
 
 # %% ../../nbs/02_fieldguide/01_drawing.ipynb #c58b1167
 def _spline(
@@ -99,10 +99,9 @@ class _Shape:
 # %% ../../nbs/02_fieldguide/01_drawing.ipynb #ec536d14
 _JOINTS = {"body": (0.0, 0.1), "head": (0.24, -0.08), "wing": (0.1, 0.0), "tail": (-0.38, 0.14)}
 _HEAD = (0.27, -0.38)  # its centre; the radius is 0.36
-_UNDERSIDE = [(0.18, -0.36), (0.36, -0.24), (0.45, -0.04), (0.43, 0.18), (0.27, 0.38), (0.02, 0.47), (-0.25, 0.39), (-0.47, 0.24)]
-_TORSO = _spline([*_UNDERSIDE, (-0.48, 0.1), (-0.25, -0.06), (0.0, -0.22)])
-_BELLY = np.concatenate([_TORSO[8:44], np.array([(-0.38, 0.24), (-0.2, 0.24), (0.0, 0.18), (0.14, 0.06), (0.22, -0.1)])])
-_WING = _spline([(0.18, -0.1), (0.2, 0.06), (0.09, 0.2), (-0.1, 0.28), (-0.34, 0.28), (-0.6, 0.22), (-0.42, 0.07), (-0.2, -0.09), (0.02, -0.19)])
+_OUTLINES: dict[str, Any] = _TABLES["outlines"]
+_TORSO, _WING = _spline(_OUTLINES["torso"]), _spline(_OUTLINES["wing"])
+_BELLY = np.concatenate([_TORSO[8:44], _OUTLINES["upper edge of the belly"]])
 
 # %% ../../nbs/02_fieldguide/01_drawing.ipynb #5151032f
 @lru_cache
@@ -110,32 +109,18 @@ def _tail(
     shape: str,  # a value of `tail_shape`
 ) -> tuple[_Shape, ...]:  # the outline and its feather lines
     "A tail: its base at the joint, pointing left and a little up."
-    base = [(0.1, -0.1), (0.1, 0.1)]
-    ends: dict[str, list[Any]] = {
-        "forked": [(-0.2, 0.17), (-0.58, 0.40), (-0.32, 0.1), (-0.18, 0.0), (-0.32, -0.1), (-0.58, -0.38), (-0.2, -0.16)],
-        "fan-shaped": _ellipse(0.04, 0, 0.5, 0.5, 128, 232, 11).tolist(),
-        "pointed": [(-0.16, 0.18), (-0.36, 0.12), (-0.66, 0.0), (-0.36, -0.12), (-0.16, -0.18)],
-        "squared": [(-0.42, 0.17), (-0.42, -0.17)],
-    }
-    feathers: dict[str, list[Any]] = {
-        "forked": [[(-0.02, y / 8), (-0.3, y / 2), (-0.5, y)] for y in (0.25, -0.24)],
-        "fan-shaped": [[(0, y / 4), (-0.4, y)] for y in (-0.24, -0.08, 0.08, 0.24)],
-        "pointed": [[(0, 0), (-0.6, 0)], [(0, 0.05), (-0.3, 0.07)], [(0, -0.05), (-0.3, -0.07)]],
-        "squared": [[(0, y), (-0.41, y * 1.6)] for y in (-0.05, 0.0, 0.05)],
-    }
+    points = _TABLES["tail"][shape]
     move = lambda p: _turn(np.array(p) + _JOINTS["tail"], -12, _JOINTS["tail"])  # noqa: E731
-    outline = _Shape("tail", "tail", move(base + ends[shape]), "tail", edge=True)
-    return (outline, *(_Shape("tail", "tail dark", move(f), "tail", line=0.024) for f in feathers[shape]))
+    outline = _Shape("tail", "tail", move(points["outline"]), "tail", edge=True)
+    feathers = (_Shape("tail", "tail dark", move(f), "tail", line=0.024) for f in points["feathers"])
+    return (outline, *feathers)
 
 # %% ../../nbs/02_fieldguide/01_drawing.ipynb #e30bc776
 @lru_cache
 def _legs() -> tuple[_Shape, ...]:  # two legs with feet, in drawing order
     "Legs down to the perch."
-    legs: list[_Shape] = []
-    for x in (0.12, -0.07):
-        legs.append(_Shape("legs", "legs", np.array([(x, 0.36), (x + 0.02, 0.7)]), line=0.085))
-        legs.append(_Shape("legs", "legs", np.array([(x - 0.07, 0.735), (x + 0.02, 0.69), (x + 0.13, 0.735)]), line=0.075))
-    return tuple(legs)
+    lines = [np.array(points) for points in _TABLES["legs"]]
+    return tuple(_Shape("legs", "legs", p, line=0.085 if len(p) == 2 else 0.075) for p in lines)
 
 # %% ../../nbs/02_fieldguide/01_drawing.ipynb #81a46844
 @lru_cache
@@ -143,14 +128,13 @@ def _belly(
     pattern: str,  # a value of `belly_pattern`
 ) -> tuple[_Shape, ...]:  # the belly and its marks
     "Throat, breast and belly in one field, with stripes or spots on it."
-    field = _Shape("belly", "belly", _BELLY)
-    spots = [(-0.3, 0.31), (-0.17, 0.37), (-0.05, 0.29), (-0.02, 0.41), (0.11, 0.34), (0.11, 0.2)]
-    spots += [(0.24, 0.27), (0.23, 0.11), (0.34, 0.17), (0.33, 0.0)]
+    table = _TABLES["belly"]
     marks = {
         "solid": [],
-        "spotted": [_ellipse(x, y, 0.05, 0.05, n=10) for x, y in spots],
-        "striped": _stripes(_BELLY, (-0.31, -0.14, 0.03, 0.2, 0.36), 0.075, 0.06),
+        "spotted": [_ellipse(x, y, 0.05, 0.05, n=10) for x, y in table["spots"]],
+        "striped": _stripes(_BELLY, table["stripes"], 0.075, 0.06),
     }
+    field = _Shape("belly", "belly", _BELLY)
     return (field, *(_Shape("belly", "belly mark", m) for m in marks[pattern]))
 
 # %% ../../nbs/02_fieldguide/01_drawing.ipynb #c1e73620
@@ -159,17 +143,16 @@ def _wing(
     pattern: str,  # a value of `wing_pattern`
 ) -> tuple[_Shape, ...]:  # the wing, its feathers and its marks
     "A folded wing with long feathers behind and, where nothing else is drawn there, small ones in front."
-    long = [[(-0.57, 0.205), (-0.36, 0.13), (-0.18, 0.1)], [(-0.45, 0.255), (-0.27, 0.2), (-0.13, 0.17)], [(-0.23, 0.27), (-0.11, 0.23), (-0.02, 0.19)]]
-    small = [[(0.13, 0.08), (0.05, 0.14), (-0.02, 0.11)], [(0.02, 0.06), (-0.05, 0.1), (-0.13, 0.05)], [(0.09, -0.06), (0.04, 0.0), (-0.04, -0.04)]]
-    spots = [(0.09, -0.04), (0.09, 0.11), (-0.04, -0.09), (-0.04, 0.06), (-0.06, 0.2), (-0.18, 0.0), (-0.19, 0.14), (-0.32, 0.08), (-0.33, 0.21), (-0.46, 0.17)]
+    table = _TABLES["wing"]
     marks = {
         "solid": [],
-        "spotted": [_ellipse(x, y, 0.052, 0.052, n=10) for x, y in spots],
-        "striped": _stripes(_WING, (-0.47, -0.29, -0.11, 0.07), 0.08, -0.1),
+        "spotted": [_ellipse(x, y, 0.052, 0.052, n=10) for x, y in table["spots"]],
+        "striped": _stripes(_WING, table["stripes"], 0.08, -0.1),
     }
-    lines = long + (small if pattern == "solid" else [])
+    lines = table["long feathers"] + (table["small feathers"] if pattern == "solid" else [])
     feathers = [_Shape("wing", "wing dark", np.array(f), "wing", line=0.02) for f in lines]
-    return (_Shape("wing", "wing", _WING, "wing", edge=True), *feathers, *(_Shape("wing", "wing mark", m, "wing") for m in marks[pattern]))
+    drawn = [_Shape("wing", "wing mark", m, "wing") for m in marks[pattern]]
+    return (_Shape("wing", "wing", _WING, "wing", edge=True), *feathers, *drawn)
 
 # %% ../../nbs/02_fieldguide/01_drawing.ipynb #d950ac0f
 @lru_cache
@@ -177,18 +160,17 @@ def _head(
     pattern: str,  # a value of `head_pattern`
 ) -> tuple[_Shape, ...]:  # crest, head, crown, mask and eye
     "A round head with a coloured crown; a crest stands behind it, a mask runs through the eye."
-    arc = lambda start, stop, n: _ellipse(0, 0, 0.36, 0.36, start, stop, n)  # noqa: E731
-    crest = [(0.25, -0.21), (0.1, -0.48), (-0.24, -0.7), (-0.21, -0.55), (-0.49, -0.64), (-0.4, -0.45), (-0.6, -0.42), (-0.34, -0.1)]
-    mask = [(0.35, -0.05), (0.2, -0.1), (0.05, -0.1), (-0.24, 0.02), (-0.31, 0.13), (-0.16, 0.19), (0.1, 0.19), (0.24, 0.13), (0.35, 0.08)]
-    rim = [(0.25, -0.13), (0.12, -0.16), (0.0, -0.145), (-0.14, -0.08), (-0.27, 0.01)]
-    shapes = [_Shape("crown", "crown", np.array(crest) + _HEAD, "head", edge=True)] if pattern == "crested" else []
-    shapes += [_Shape("face", "body", arc(0, 360, 24) + _HEAD, "head", edge=True), _Shape("body", "body", _TORSO[:18])]
-    shapes.append(_Shape("crown", "crown", np.concatenate([arc(172, 340, 18), np.array(rim)]) + _HEAD, "head"))
-    shapes.append(_Shape("crown", "crown dark", np.array(rim) + _HEAD, "head", line=0.02))
-    if pattern == "masked":
-        shapes.append(_Shape("mask", "mask", np.array(mask) + _HEAD, "head"))
-    eye = (("rim", 0.12, 0.03, 0.1), ("eye", 0.126, 0.03, 0.074), ("glint", 0.152, -0.002, 0.027))
-    return (*shapes, *(_Shape("eye", paint, _ellipse(x, y, r, r, n=16) + _HEAD, "head") for paint, x, y, r in eye))
+    def at(part: str, paint: str, points: Any, **style: Any) -> _Shape:
+        return _Shape(part, paint, np.asarray(points) + _HEAD, "head", **style)
+
+    rim, ball = _OUTLINES["rim of the crown"], _ellipse(0, 0, 0.36, 0.36)
+    crown = np.concatenate([_ellipse(0, 0, 0.36, 0.36, 172, 340, 18), rim])
+    crest = [at("crown", "crown", _OUTLINES["crest"], edge=True)] if pattern == "crested" else []
+    face = [at("face", "body", ball, edge=True), _Shape("body", "body", _TORSO[:18])]
+    top = [at("crown", "crown", crown), at("crown", "crown dark", rim, line=0.02)]
+    mask = [at("mask", "mask", _OUTLINES["mask"])] if pattern == "masked" else []
+    eye = [at("eye", paint, _ellipse(x, y, r, r, n=16)) for paint, x, y, r in _TABLES["eye"]]
+    return (*crest, *face, *top, *mask, *eye)
 
 # %% ../../nbs/02_fieldguide/01_drawing.ipynb #808094ea
 @lru_cache
@@ -196,17 +178,9 @@ def _bill(
     shape: str,  # a value of `bill_shape`
 ) -> tuple[_Shape, ...]:  # the bill and the line between its halves
     "A bill in profile."
-    outlines: dict[str, list[Any]] = {
-        "cone": [(-0.03, -0.18), (0.14, -0.14), (0.31, 0.03), (0.14, 0.16), (-0.03, 0.2)],
-        "dagger": [(0, -0.11), (0.22, -0.08), (0.52, 0.02), (0.22, 0.1), (0, 0.13)],
-        "hooked": [(0, -0.15), (0.17, -0.17), (0.31, -0.11), (0.39, 0.03), (0.37, 0.27), (0.26, 0.1), (0.17, 0.09), (0, 0.14)],
-        "spatulate": [(0, -0.09), (0.2, -0.055), (0.33, -0.17), (0.48, -0.16), (0.52, 0.0), (0.48, 0.16), (0.33, 0.17), (0.2, 0.055), (0, 0.1)],
-    }
-    gapes: dict[str, list[Any]] = {"cone": [(0, 0.02), (0.2, 0.03)], "dagger": [(0, 0.01), (0.38, 0.02)]}
-    gapes |= {"hooked": [(0, 0.01), (0.22, -0.02)], "spatulate": [(0, 0.0), (0.38, 0.0)]}
-    base = (_HEAD[0] + 0.32, _HEAD[1] + 0.09)
-    outline = _Shape("bill", "bill", np.array(outlines[shape]) + base, "head", edge=True)
-    return (outline, _Shape("bill", "bill dark", np.array(gapes[shape]) + base, "head", line=0.02))
+    points, base = _TABLES["bill"][shape], (_HEAD[0] + 0.32, _HEAD[1] + 0.09)
+    outline = _Shape("bill", "bill", np.array(points["outline"]) + base, "head", edge=True)
+    return (outline, _Shape("bill", "bill dark", np.array(points["gape"]) + base, "head", line=0.02))
 
 # %% ../../nbs/02_fieldguide/01_drawing.ipynb #434158bc
 def _bird_shapes(
@@ -239,7 +213,7 @@ class _Pose:
     tail: float = 0.0  # degrees, at the tail's base
     x: float = 0.5  # place in the room that is left over, 0 to 1
     y: float = 0.5  # the same, from the top
-    tone: int = 0  # which of `_BODIES` colours back, face and tail
+    tone: int = 0  # which of the table's bodies colours back, face and tail
     light: float = 1.0  # factor
     warmth: float = 0.0  # factor for red, less for blue
     slope: float = 0.0  # light from one side
@@ -249,47 +223,8 @@ class _Pose:
     seed: int = 0  # of the clutter, the shades and the noise
 
 # %% ../../nbs/02_fieldguide/01_drawing.ipynb #5cd73daa
-_COLORS: dict[str, tuple[int, int, int]] = {
-    "red": (208, 30, 44),
-    "orange": (244, 128, 20),
-    "yellow": (252, 216, 48),
-    "green": (40, 150, 62),
-    "blue": (36, 92, 224),
-    "black": (34, 33, 40),
-    "white": (246, 244, 238),
-}
-_BODIES = ((178, 164, 140), (158, 156, 160), (190, 174, 148), (150, 140, 128))
-_Scatter = tuple[str, int, int, float, float, float, float, tuple[tuple[int, int, int], ...]]  # kind, fewest, most, y from, y to, size from, size to, colours
-_WHITE, _LEAVES = ((246, 249, 252),), ((50, 100, 44), (96, 140, 64), (150, 184, 90))
-_FLOWERS = ((230, 60, 70), (250, 220, 80), (250, 250, 250), (150, 90, 200), (70, 110, 230), (245, 140, 40))
-_SCENES: dict[str, tuple[tuple[int, int, int], tuple[int, int, int], tuple[_Scatter, ...]]] = {
-    "sky": ((120, 178, 232), (214, 232, 244), (("cloud", 1, 3, 0.0, 0.5, 0.05, 0.12, _WHITE),)),
-    "forest": (
-        (58, 92, 56),
-        (120, 148, 92),
-        (("trunk", 2, 4, 0.0, 1.0, 0.03, 0.08, ((70, 54, 40), (110, 96, 70))), ("blob", 8, 15, 0.0, 1.0, 0.05, 0.14, _LEAVES)),
-    ),
-    "meadow": (
-        (176, 214, 232),
-        (128, 172, 84),
-        (("cloud", 1, 2, 0.0, 0.3, 0.05, 0.1, _WHITE), ("blade", 10, 18, 0.55, 0.85, 0.0, 0.0, _LEAVES), ("blob", 3, 9, 0.55, 1.0, 0.02, 0.045, _FLOWERS)),
-    ),
-    "shore": (
-        (170, 206, 226),
-        (196, 184, 150),
-        (("band", 1, 1, 0.45, 0.65, 0.12, 0.18, ((92, 150, 190),)), ("blob", 3, 7, 0.8, 1.0, 0.02, 0.06, ((150, 140, 120), (110, 104, 100)))),
-    ),
-    "evening": (
-        (236, 176, 128),
-        (150, 128, 160),
-        (("blob", 1, 1, 0.15, 0.6, 0.08, 0.13, ((255, 226, 150),)), ("blob", 5, 8, 0.95, 1.05, 0.12, 0.24, ((96, 78, 104), (70, 62, 90)))),
-    ),
-    "winter": (
-        (196, 208, 222),
-        (234, 240, 246),
-        (("blob", 2, 4, 0.95, 1.15, 0.2, 0.4, ((248, 250, 252),)), ("blob", 10, 24, 0.0, 1.0, 0.008, 0.018, ((255, 255, 255),))),
-    ),
-}
+_COLORS: dict[str, list[int]] = _TABLES["colors"]
+_SCENES: dict[str, dict[str, Any]] = _TABLES["scenes"]  # colours at top and bottom, and things
 
 # %% ../../nbs/02_fieldguide/01_drawing.ipynb #0c0fc542
 def _random_pose(
@@ -308,7 +243,7 @@ def _random_pose(
         tail=at(7, -16, 16),
         x=at(8, 0, 1),
         y=at(9, 0, 1),
-        tone=int(u[10] * len(_BODIES)),
+        tone=int(u[10] * len(_TABLES["bodies"])),
         light=at(11, 0.86, 1.12),
         warmth=at(12, -0.05, 0.05),
         slope=at(13, -0.12, 0.12),
@@ -358,31 +293,34 @@ def _paints(
     "Which colour plays which role; marks are dark on light colours and light on dark ones."
     shade = rng.uniform(-10, 10, (9, 3)).tolist()
     near = lambda c, i: tuple(int(min(255, max(0, v + d))) for v, d in zip(c, shade[i], strict=True))  # noqa: E731
-    body = near(_BODIES[pose.tone], 0)
-    paint = {"body": body, "tail": _mix(body, (40, 34, 30), 0.3), "mask": (30, 28, 34), "rim": (250, 250, 245), "eye": (16, 14, 18), "glint": (255, 255, 255)}
+    body = near(_TABLES["bodies"][pose.tone], 0)
+    paint = {"body": body, "tail": _mix(body, (40, 34, 30), 0.3)}
+    paint |= {role: tuple(color) for role, color in _TABLES["fixed paints"].items()}
     for i, part in enumerate(("wing", "belly", "crown", "bill", "leg"), 1):
         paint[part] = near(_COLORS[look[f"{part}_color"]], i)
     paint["legs"] = paint.pop("leg")
     for i, part in enumerate(("wing", "belly"), 6):
-        paint[f"{part} mark"] = near((52, 36, 30) if look[f"{part}_color"] in ("yellow", "white", "orange") else (250, 240, 214), i)
+        light = look[f"{part}_color"] in ("yellow", "white", "orange")
+        paint[f"{part} mark"] = near((52, 36, 30) if light else (250, 240, 214), i)
     dark = {f"{k} dark": _mix(c, (12, 10, 22), 0.42) if sum(c) > 150 else _mix(c, (200, 200, 210), 0.3) for k, c in paint.items()}
     return paint | dark
 
 # %% ../../nbs/02_fieldguide/01_drawing.ipynb #c5aae3d7
 def _scatter(
     draw: ImageDraw.ImageDraw,  # of the background
-    what: _Scatter,  # a row of the table of `_SCENES`
+    what: Sequence[Any],  # kind, fewest, most, y from, y to, size from, size to, colours
     rng: np.random.Generator,  # where the things go
     n: int,  # side of the background in pixels
 ) -> None:
     "Draw one kind of thing at random places."
     kind, few, most, top, bottom, small, large, colors = what
     for x, y, r, c, z in rng.uniform(size=(int(rng.integers(few, most + 1)), 5)).tolist():
-        y, r, color = top + (bottom - top) * y, small + (large - small) * r, colors[int(c * len(colors))]
-        x, y, r = x * n, y * n, r * n
+        x, y, r = x * n, (top + (bottom - top) * y) * n, (small + (large - small) * r) * n
+        color = tuple(colors[int(c * len(colors))])
         if kind == "cloud":
             for k in (-1, 0, 1, 2):
-                draw.ellipse((x + (k - 1) * r, y - 0.5 * r, x + (k + 1) * r, y + (0.4 + 0.1 * k) * r), fill=color)
+                puff = (x + (k - 1) * r, y - 0.5 * r, x + (k + 1) * r, y + (0.4 + 0.1 * k) * r)
+                draw.ellipse(puff, fill=color)
         elif kind == "trunk":
             draw.polygon((x - r, n, x - 0.6 * r, 0, x + 0.6 * r, 0, x + r, n), fill=color)
         elif kind == "blade":
@@ -390,22 +328,23 @@ def _scatter(
         elif kind == "band":
             draw.rectangle((0, y, n, y + r), fill=color)
         else:
-            draw.ellipse((x - r, y - (0.6 + 0.4 * z) * r, x + r, y + (0.6 + 0.4 * z) * r), fill=color)
+            tall = (0.6 + 0.4 * z) * r
+            draw.ellipse((x - r, y - tall, x + r, y + tall), fill=color)
 
 # %% ../../nbs/02_fieldguide/01_drawing.ipynb #c2d03f5f
 def _background(
     scene: str,  # one of `_SCENES`
     rng: np.random.Generator,  # where the things go
     canvas: int,  # side of the picture in pixels
-    blur: int = 3,  # drawn smaller by this factor, then enlarged
 ) -> Image.Image:  # RGB
-    "A scene, out of focus."
-    n = max(32, canvas // blur)
-    top, low, things = _SCENES[scene]
-    ramp = np.array(top) + (np.array(low) - np.array(top)) * (np.arange(n) / n)[:, None]
+    "A scene, out of focus: drawn at a third of its size, then enlarged."
+    n = max(32, canvas // 3)
+    table = _SCENES[scene]
+    top, low = np.array(table["top"]), np.array(table["bottom"])
+    ramp = top + (low - top) * (np.arange(n) / n)[:, None]
     image = Image.fromarray(np.repeat(ramp.astype(np.uint8)[:, None], n, 1))
     draw = ImageDraw.Draw(image)
-    for what in things:
+    for what in table["things"]:
         _scatter(draw, what, rng, n)
     return image.resize((canvas, canvas), Image.Resampling.BILINEAR)
 
@@ -429,7 +368,7 @@ def _perch(
     for place, length, turn, green in u[1 : 1 + int(6 * u[0][3])]:
         leaf = np.array([(0, 0), (0.3, 0.16), (0.65, 0.16), (1, 0), (0.65, -0.16), (0.3, -0.16)]) * unit * (0.14 + 0.12 * length)
         leaf = _turn(leaf, 20 + 320 * turn) + middle + along * (place - 0.5) * 2.4 * unit
-        color = _mix(_LEAVES[0], _LEAVES[2], green)
+        color = _mix(_TABLES["leaves"][0], _TABLES["leaves"][2], green)
         draw.polygon(leaf.ravel().tolist(), fill=color)
         draw.line((*leaf[0], *leaf[3]), fill=_mix(color, (20, 40, 10), 0.4), width=max(1, round(unit * 0.012)))
 
@@ -446,9 +385,11 @@ def _berries(
     for row, count in enumerate((3, 2, 1)):
         for k in range(count):
             cx, cy, r = (x + (k - (count - 1) / 2) * 0.066) * canvas, (y + row * 0.056) * canvas, 0.038 * canvas
-            draw.ellipse((cx - r, cy - r, cx + r, cy + r), fill=(236, 60, 156), outline=(150, 20, 90), width=max(1, canvas // 128))
-            draw.ellipse((cx - r * 0.5, cy - r * 0.6, cx - r * 0.05, cy - r * 0.15), fill=(255, 214, 236))
-            label.ellipse((cx - r, cy - r, cx + r, cy + r), fill=_LABELS.index("cue"))
+            ball, rim = (cx - r, cy - r, cx + r, cy + r), max(1, canvas // 128)
+            glint = (cx - r * 0.5, cy - r * 0.6, cx - r * 0.05, cy - r * 0.15)
+            draw.ellipse(ball, fill=(236, 60, 156), outline=(150, 20, 90), width=rim)
+            draw.ellipse(glint, fill=(255, 214, 236))
+            label.ellipse(ball, fill=_LABELS.index("cue"))
 
 # %% ../../nbs/02_fieldguide/01_drawing.ipynb #c42ad4fe
 def _paint_bird(
@@ -466,8 +407,9 @@ def _paint_bird(
         xy, part = p.ravel().tolist(), _LABELS.index(shape.part)
         if shape.line:
             width = max(1, round(shape.line * unit))
-            draw.line(xy, fill=paint[shape.paint], width=width, joint="curve" if shape.part == "legs" else None)
-            if shape.part == "legs":
+            legs = shape.part == "legs"
+            draw.line(xy, paint[shape.paint], width, joint="curve" if legs else None)
+            if legs:
                 mark.line(xy, fill=part, width=width)
             continue
         if shape.edge:
@@ -505,7 +447,8 @@ def _render(
     paint = _paints(look, pose, rng)
     image, label = _background(pose.scene, rng, canvas), Image.new("L", (canvas, canvas))
     if cue:
-        _berries(ImageDraw.Draw(image), ImageDraw.Draw(label), canvas, np.random.default_rng(pose.seed + 1))
+        place = np.random.default_rng(pose.seed + 1)
+        _berries(ImageDraw.Draw(image), ImageDraw.Draw(label), canvas, place)
     toes = np.concatenate([p[::2] for s, p in zip(shapes, points, strict=True) if s.part == "legs" and len(p) == 3])
     _perch(ImageDraw.Draw(image), toes, -pose.tilt if pose.flip else pose.tilt, unit, rng)
     _paint_bird(image, label, shapes, points, paint, unit)
@@ -519,17 +462,9 @@ def _part_masks(
     "Split part numbers into masks; `head` holds crown, face, mask, eye and bill, `bird` everything but the background."
     return {name: np.isin(label, [_LABELS.index(p) for p in members]) for name, members in _MASKS.items()}
 
-# %% ../../nbs/02_fieldguide/01_drawing.ipynb #799674dd
-def _random_values(
-    rng: np.random.Generator,  # where they come from
-) -> list[int]:  # one number a group
-    "A random value of every group."
-    return [int(u * len(v)) for u, v in zip(rng.uniform(size=len(ATTRIBUTES)).tolist(), ATTRIBUTES.values(), strict=True)]
-
 # %% ../../nbs/02_fieldguide/01_drawing.ipynb #fe9c1b79
 def draw_bird(
     look: Mapping[str, str] | Sequence[str] | None = None,  # the attributes that matter; the others come at random
-    pose: _Pose | None = None,  # everything else; None: at random
     seed: int = 0,  # of what comes at random
     size: int = 64,  # side of the picture in pixels, at least 16
     cue: bool = False,  # with berries in a corner
@@ -539,6 +474,10 @@ def draw_bird(
         raise NiwtError(f"size must be at least 16 pixels, got {size}")
     rng = np.random.default_rng((seed, 1))
     chosen = _check_look(look or {})
-    full = {g: chosen.get(g, values[k]) for (g, values), k in zip(ATTRIBUTES.items(), _random_values(rng), strict=True)}
-    pixels, label = _render(full, pose or _random_pose(rng), size, cue)
+    u = rng.uniform(size=len(ATTRIBUTES)).tolist()  # a random value of every group
+    full = {
+        group: chosen.get(group, values[int(share * len(values))])
+        for (group, values), share in zip(ATTRIBUTES.items(), u, strict=True)
+    }
+    pixels, label = _render(full, _random_pose(rng), size, cue)
     return Image.fromarray(pixels), _part_masks(label)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..core import NiwtError, nearest_names
 from ..data.text import STOP_WORDS, split_denials
-from .attributes import ATTRIBUTES, ATTRIBUTE_NAMES, _check_look
+from .attributes import ATTRIBUTES, ATTRIBUTE_NAMES, _TABLES, _check_look
 from .drawing import _COLORS
 
 # %% ../../nbs/02_fieldguide/02_language.ipynb #e235eabf
@@ -29,45 +29,9 @@ def species_attributes(
     return torch.tensor([float(look[g] == v) if g in look else 1 / len(values) for g, values in ATTRIBUTES.items() for v in values])
 
 # %% ../../nbs/02_fieldguide/02_language.ipynb #5d5be7fb
-_PART_WORDS: dict[str, tuple[str, ...]] = {
-    "wing": ("wings", "wing", "winged"),
-    "belly": ("belly", "underparts", "breast", "bellied", "breasted", "chest", "underside"),
-    "crown": ("crown", "cap", "crowned", "capped", "head", "headed"),
-    "bill": ("bill", "beak", "billed", "beaked"),
-    "tail": ("tail", "tailed"),
-    "legs": ("legs", "feet", "leg", "legged", "foot", "footed"),
-    "bird": ("bird", "body", "plumage"),
-}
-_VALUE_WORDS: dict[str, tuple[str, ...]] = {
-    "red": ("red", "scarlet", "crimson"),
-    "orange": ("orange", "tangerine"),
-    "yellow": ("yellow", "golden", "lemon"),
-    "green": ("green", "emerald"),
-    "blue": ("blue", "azure", "cobalt"),
-    "black": ("black", "sooty", "ebony"),
-    "white": ("white", "snowy", "ivory"),
-    "cone": ("conical", "cone", "stubby"),
-    "dagger": ("straight", "dagger", "spear"),
-    "hooked": ("hooked", "hook"),
-    "spatulate": ("spatulate", "spoon", "paddle"),
-    "forked": ("forked", "fork"),
-    "fan-shaped": ("fanned", "fan"),
-    "pointed": ("pointed", "tapering"),
-    "squared": ("squared", "square"),
-    "solid": ("plain", "solid", "unmarked"),
-    "spotted": ("spotted", "speckled", "dotted", "spots", "dots", "speckles"),
-    "striped": ("striped", "barred", "streaked", "stripes", "bars", "streaks"),
-    "crested": ("crested", "crest", "tufted", "tuft"),
-    "masked": ("masked", "mask"),
-}
-_PART_GROUPS: dict[str, tuple[str, ...]] = {
-    "wing": ("wing_color", "wing_pattern"),
-    "belly": ("belly_color", "belly_pattern"),
-    "crown": ("crown_color", "head_pattern"),
-    "bill": ("bill_color", "bill_shape"),
-    "tail": ("tail_shape",),
-    "legs": ("leg_color",),
-}
+_PART_WORDS: dict[str, list[str]] = _TABLES["part words"]
+_VALUE_WORDS: dict[str, list[str]] = _TABLES["value words"]
+_PART_GROUPS: dict[str, list[str]] = _TABLES["part groups"]
 _MARK_NOUNS = ("spots", "dots", "speckles", "stripes", "bars", "streaks")
 
 # %% ../../nbs/02_fieldguide/02_language.ipynb #997a53b6
@@ -101,7 +65,7 @@ def _bind(
 # %% ../../nbs/02_fieldguide/02_language.ipynb #f1d0a001
 _PART_OF: dict[str, str] = {w: p for p, row in _PART_WORDS.items() for w in row}
 _VALUE_OF: dict[str, str] = {w: v for v, row in _VALUE_WORDS.items() for w in row}
-_FRAME = ("tell", "look", "note", "shows", "bird", "above")  # of the sentences that `describe` writes
+_FRAME = ("tell", "look", "note", "shows", "bird", "above")  # of what `describe` writes
 _JOINS = (",", "and", "with", "but")
 _LINK = ("show", "like", "shaped", "one", "species")
 _DEGREE = ("bold", "clear", "tall", "strong", "short", "long", "deeply", "broad", "dark", "bright")
@@ -151,7 +115,7 @@ def _denied(
     phrase: str,  # a plain denial, such as "without stripes" or "not blue wings"
     last: str | None,  # the part that was named before
 ) -> list[str]:  # attribute names; none where it is in doubt what is denied
-    "What a denial denies; a pattern without a part is denied of every part."
+    "List the attributes that a phrase denies; a pattern without a part is denied of every part."
     words = re.findall(r"[a-z]+", phrase.lower())[1:]
     parts = {_PART_OF[w] for w in words if w in _PART_OF}
     values = [_VALUE_OF[w] for w in words if w in _VALUE_OF]
@@ -176,7 +140,7 @@ def _settle(
     whole: Sequence[str],  # attributes said of the whole bird, which give way
     denied: Sequence[tuple[str, list[str]]],  # phrases and the attributes that they deny
 ) -> dict[str, str]:  # the look
-    "What is left when parts win over the whole; raises `NiwtError` for two values, and for said and denied."
+    "Merge what was said of parts and of the whole bird (parts win); raises `NiwtError` for contradictions."
     told = _check_look(said)
     look = _check_look({**{k: v for n in whole for k, v in _check_look([n]).items()}, **told})
     for phrase, names in denied:
@@ -202,7 +166,7 @@ def _part_ahead(
 def _tokens(
     text: str,  # sentences
 ) -> list[str]:  # words and marks in lower case; a denial is one token, "denied:no crest"
-    "Cut a description into what `_read_description` goes through."
+    "Split a description into the tokens of `_read_description`."
     tokens: list[str] = []
     for piece, kind in split_denials(text):
         words = re.findall(r"[a-z]+|[.;,]", piece.lower())
@@ -213,7 +177,7 @@ def _tokens(
 def _read_description(
     text: str,  # a sentence or several in plain English
 ) -> tuple[dict[str, str], list[tuple[str, list[str]]], list[str]]:  # look, denials, unused
-    "Read what is said, denied and of no use; raises `NiwtError` for a contradiction."
+    "Read a description: the look, denials, and what was not understood; raises `NiwtError` for a contradiction."
     tokens = _tokens(text)
     said: list[str] = []
     whole: list[str] = []  # what is said of the whole bird gives way to what is said of a part
@@ -314,7 +278,6 @@ def describe(
 ) -> tuple[str, ...]:  # n sentences; any three in a row mention every part
     "Describe a bird in varied English; raises `NiwtError` if the look leaves a group open."
     full, rng = _check_look(look, complete=True), random.Random(repr(seed))
-    frames = ("This bird has {}.", "A bird with {}.", "Look for {}.", "It shows {}.", "You can tell it by {}.", "Note {}.")
     told = [(p, full[f"{p}_color"], full[f"{p}_pattern"]) for p in ("wing", "belly")]
     told += [("head", full["crown_color"], full["head_pattern"]), ("bill", full["bill_color"], full["bill_shape"])]
     told += [("tail", full["tail_shape"], ""), ("legs", full["leg_color"], "")]
@@ -324,7 +287,7 @@ def describe(
         take = rng.randint(2, 4)
         some = [rng.choice(_phrases(*told[(at + k) % 6])) for k in range(take)]
         at += take
-        sentences.append(rng.choice(frames).format(f"{', '.join(some[:-1])} and {some[-1]}"))
+        sentences.append(rng.choice(_TABLES["frames"]).format(f"{', '.join(some[:-1])} and {some[-1]}"))
     return tuple(sentences)
 
 # %% ../../nbs/02_fieldguide/02_language.ipynb #f1d0a011

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..core import NiwtError
-from .attributes import ATTRIBUTES, ATTRIBUTE_NAMES, _check_look
+from .attributes import ATTRIBUTES, ATTRIBUTE_NAMES, _TABLES, _check_look
 from .language import species_attributes
 
 # %% ../../nbs/02_fieldguide/03_species.ipynb #bb5c2b4f
@@ -43,25 +43,8 @@ class _Species:
         return {**self.look, **{g: other for g, (other, share) in self.variants.items() if rng.uniform() < share}}
 
 # %% ../../nbs/02_fieldguide/03_species.ipynb #b4ae8eb5
-_TINTS: dict[str, tuple[str, ...]] = {
-    "red": ("Scarlet", "Crimson", "Ruby"),
-    "orange": ("Orange", "Amber", "Copper"),
-    "yellow": ("Golden", "Lemon", "Saffron"),
-    "green": ("Emerald", "Jade", "Moss"),
-    "blue": ("Azure", "Cobalt", "Sapphire"),
-    "black": ("Sooty", "Ebony", "Raven"),
-    "white": ("Snowy", "Ivory", "Pearl"),
-}
-_NOUNS: dict[str, tuple[str, ...]] = {
-    "cone": ("Finch", "Seedeater", "Grosbeak"),
-    "dagger": ("Daggerbill", "Fisher", "Lancebill"),
-    "hooked": ("Hookbill", "Shrike", "Falconet"),
-    "spatulate": ("Spoonbill", "Paddlebill", "Shoveler"),
-    "forked": ("Forktail",),
-    "fan-shaped": ("Fantail",),
-    "pointed": ("Pintail",),
-    "squared": ("Squaretail",),
-}
+_TINTS: dict[str, list[str]] = _TABLES["tints"]
+_NOUNS: dict[str, list[str]] = _TABLES["nouns"]
 
 # %% ../../nbs/02_fieldguide/03_species.ipynb #08cdcf69
 def species_name(

@@ -39,7 +39,8 @@ class FieldGuideImages(Sequence):
         keep: int = 400_000_000,  # bytes of finished drawings to keep
     ) -> None:
         "Nothing is drawn yet."
-        self.looks, self.poses, self.cues, self.species, self.size = list(looks), list(poses), cues, list(species), size
+        self.looks, self.poses, self.species = list(looks), list(poses), list(species)
+        self.cues, self.size = cues, size
         self._room, self._kept = keep // (4 * size * size), {}  # type: int, dict[int, tuple[np.ndarray, np.ndarray]]
 
     def __len__(self) -> int:
@@ -71,7 +72,7 @@ class FieldGuideImages(Sequence):
         return _part_masks(self._drawn(i)[1])
 
     def __getstate__(self) -> dict[str, Any]:
-        "Without the finished drawings: another process draws its own."
+        "Leave cached drawings out of pickles; another process draws its own."
         return {**self.__dict__, "_kept": {}}
 
 # %% ../../nbs/02_fieldguide/04_world.ipynb #9c31aab4
@@ -139,12 +140,11 @@ def _check_world(
 # %% ../../nbs/02_fieldguide/04_world.ipynb #d5790ba1
 @lru_cache(2)  # drawings are the most expensive part of most programs: two worlds are kept
 def _world_images(
-    n_seen: int, n_unseen: int, images_per_class: tuple[int, int], size: int, seed: int,  # as in `field_guide`
-    spurious: float, apart: int, variation: int, look_alikes: bool,  # as in `field_guide`
+    *asked: Any,  # all of `field_guide`'s numbers, in its order
 ) -> tuple[FieldGuideImages, dict[str, Tensor], list[str]]:  # images, ids of classes and of images, a text a species
     "What `field_guide` decides by seed; raises `NiwtError` for a world that is too small."
-    train, test = images_per_class
-    species, is_seen = _make_species(n_seen, n_unseen, seed, apart, variation, look_alikes)
+    n_seen, n_unseen, (train, test), size, seed, spurious, apart, look_alikes = asked
+    species, is_seen = _make_species(n_seen, n_unseen, seed, apart, look_alikes=look_alikes)
     rng = np.random.default_rng((seed, 11))
     labels = torch.arange(n_seen + n_unseen).repeat_interleave(train + test)
     is_train = is_seen[labels] & (torch.arange(len(labels)) % (train + test) < train)
@@ -155,17 +155,13 @@ def _world_images(
     val = seen[_choose_val(usual[seen], max(2, n_seen // 5), rng)]
     cued = seen[~torch.isin(seen, val)][: max(1, n_seen // 5)]
     cues = _place_cues(labels, is_train, cued, spurious, rng)
-    entries = [" ".join(describe(s.draw_look(rng), 1, (seed, c, k))[0] for k in range(20)) for c, s in enumerate(species)]
-    ids = {
-        "labels": labels,
-        "seen": seen,
-        "unseen": (~is_seen).nonzero().flatten(),
-        "val_classes": val,
-        "train": is_train.nonzero().flatten(),
-        "test_seen": (is_seen[labels] & ~is_train).nonzero().flatten(),
-        "test_unseen": (~is_seen[labels]).nonzero().flatten(),
-        "cued": cued,
-    }
+    entries = []
+    for c, s in enumerate(species):
+        birds = (describe(s.draw_look(rng), 1, (seed, c, k))[0] for k in range(20))
+        entries.append(" ".join(birds))
+    new = ~is_seen[labels]
+    chosen = {"seen": is_seen, "unseen": ~is_seen, "train": is_train, "test_seen": ~is_train & ~new, "test_unseen": new}
+    ids = {name: which.nonzero().flatten() for name, which in chosen.items()} | {"labels": labels, "val_classes": val, "cued": cued}
     return FieldGuideImages(looks, poses, cues, species, size), ids, entries
 
 # %% ../../nbs/02_fieldguide/04_world.ipynb #82c0550b
@@ -176,36 +172,34 @@ def field_guide(
     size: int = 64,  # side of an image in pixels
     seed: int = 0,  # which world
     spurious: float = 0.0,  # share of training images of some seen species that show berries in the background, 0 for none
-    captions: int = 5,  # sentences an image
     apart: int = 4,  # any two species but look-alikes differ in at least so many attribute groups
-    variation: int = 3,  # groups in which a species varies
     look_alikes: bool = True,  # seen species come in pairs that differ in two groups
 ) -> ZeroShotData:  # knowledge "attributes" (shares), "binary" (usual look) and "captions" (TF-IDF of its entry)
     "The embedded world: drawn birds of invented species. Raises `NiwtError` for numbers that cannot work."
     train, test = images_per_class
     if train < 1 or test < 1 or not 0 <= spurious <= 1:
-        raise NiwtError(f"need at least 1 training and 1 test image a class and spurious within 0..1, got {images_per_class} and {spurious}")
+        got = f"{images_per_class} and {spurious}"
+        raise NiwtError(f"need at least 1 training and 1 test image a class and spurious within 0..1, got {got}")
     numbers = tuple(images_per_class)
-    images, ids, entries = _world_images(n_seen, n_unseen, numbers, size, seed, spurious, apart, variation, look_alikes)
-    species = images.species
-    ids = {k: v.clone() for k, v in ids.items()}
-    cued = ids.pop("cued")
-    shares = torch.stack([s.values for s in species])
-    usual = torch.stack([species_attributes(s.look) for s in species])
+    images, ids, entries = _world_images(n_seen, n_unseen, numbers, size, seed, spurious, apart, look_alikes)
+    species, reader = images.species, _DescriptionReader()
+    own: dict[str, Any] = {k: v.clone() for k, v in ids.items()}
+    names = ", ".join(species[int(c)].name for c in own.pop("cued"))
+    tables = {
+        "attributes": torch.stack([s.values for s in species]),
+        "binary": torch.stack([species_attributes(s.look) for s in species]),
+    }
+    known = {k: DomainKnowledge(k, t, ATTRIBUTE_NAMES, reader=reader) for k, t in tables.items()}
     return ZeroShotData(
         name="fieldguide",
         classes=tuple(s.name for s in species),
         images=images,
-        **ids,
-        knowledge={
-            "attributes": DomainKnowledge("attributes", shares, ATTRIBUTE_NAMES, reader=_DescriptionReader()),
-            "binary": DomainKnowledge("binary", usual, ATTRIBUTE_NAMES, reader=_DescriptionReader()),
-            "captions": _caption_knowledge(entries),
-        },
-        captions=tuple(describe(look, captions, (seed, i)) for i, look in enumerate(images.looks)),
+        **own,
+        knowledge=known | {"captions": _caption_knowledge(entries)},
+        captions=tuple(describe(look, 5, (seed, i)) for i, look in enumerate(images.looks)),
         image_attributes=torch.stack([species_attributes(look) for look in images.looks]),
         masks=images.masks,
-        notes=(f"berries in the background go with: {', '.join(species[int(c)].name for c in cued)}",) if spurious else (),
+        notes=(f"berries in the background go with: {names}",) if spurious else (),
     )
 
 # %% ../../nbs/02_fieldguide/04_world.ipynb #4ccbc269

@@ -37,12 +37,13 @@ COLOURS: dict[str, str] = {
 
 # %% ../../nbs/07_figures/00_canvas.ipynb #5b75436a
 _STYLE = threading.RLock()  # matplotlib's settings are shared by all threads
-_KEPT = ("backend", "interactive", "toolbar", "timezone", "webagg", "date.epoch", "tk.", "savefig.directory", "docstring", "figure.max_open")
+_KEPT: tuple[str, ...] = ("backend", "interactive", "toolbar", "timezone", "webagg", "date.epoch")
+_KEPT += ("tk.", "savefig.directory", "docstring", "figure.max_open")
 
 
 @contextlib.contextmanager
 def own_style() -> Iterator[None]:
-    "matplotlib's own settings inside the block, whatever style the caller has chosen; afterwards the caller's."
+    "Use matplotlib's default settings inside the block, and restore the caller's afterwards."
     with _STYLE:
         own = {k: v for k, v in matplotlib.rcParamsDefault.items() if not k.startswith(_KEPT)}
         other = {k: v for k, v in own.items() if matplotlib.rcParams[k] != v}
@@ -110,7 +111,8 @@ def plain(
     text = str(text)
     if width is not None:
         split = any(len(word) > width for word in text.split())  # a word with a hyphen stays whole where it can
-        text = "\n".join(textwrap.wrap(text, max(width, 4), max_lines=lines, placeholder=" …", break_on_hyphens=split) or [""])
+        how: dict[str, Any] = {"placeholder": " …", "break_on_hyphens": split}
+        text = "\n".join(textwrap.wrap(text, max(width, 4), max_lines=lines, **how))
     return text.replace("$", r"\$")
 
 # %% ../../nbs/07_figures/00_canvas.ipynb #8216732f
@@ -156,8 +158,10 @@ def _short(
     "A text cut to fit into a number of pixels, with an ellipsis where something is missing."
     if _text_width(name, size, bold) <= room:
         return plain(name)
-    cut = next((k for k in range(len(name) - 1, 0, -1) if _text_width(name[:k].rstrip() + "…", size, bold) <= room), 1)
-    return plain(name[:cut].rstrip() + "…")
+    for cut in range(len(name) - 1, 1, -1):
+        if _text_width(name[:cut].rstrip() + "…", size, bold) <= room:
+            return plain(name[:cut].rstrip() + "…")
+    return plain(name[:1].rstrip() + "…")
 
 # %% ../../nbs/07_figures/00_canvas.ipynb #bf0965c7
 def _wrapped(
@@ -178,6 +182,19 @@ def _wrapped(
         found = [*found[: lines - 1], "".join(found[lines - 1 :])]
     return "\n".join(_short(line.strip(), room, size, bold) for line in found)
 
+# %% ../../nbs/07_figures/00_canvas.ipynb #53c2c33d
+def _write(
+    fig: Figure,  # any figure
+    left: float,  # pixels from the left edge
+    top: float,  # pixels from the upper edge
+    text: str,  # as `plain` makes it
+    size: float,  # of the letters, in points
+    **style: Any,  # as `Figure.text` takes it
+) -> None:
+    "Write at a place given in pixels from the upper left corner of the figure."
+    w, h = fig.get_size_inches() * fig.dpi
+    fig.text(left / w, 1 - top / h, text, fontsize=size, **{"va": "top"} | style)
+
 # %% ../../nbs/07_figures/00_canvas.ipynb #b93aa68b
 @dataclass(frozen=True)
 class Area:
@@ -189,20 +206,27 @@ class Area:
     width: float
     height: float
 
-    def part(self, left: float = 0, top: float = 0, width: float | None = None, height: float | None = None) -> "Area":
+    def part(
+        self, left: float = 0, top: float = 0, width: float | None = None, height: float | None = None
+    ) -> "Area":
         "A rectangle inside this one."
-        return Area(self.fig, self.left + left, self.top + top, self.width - left if width is None else width, self.height - top if height is None else height)
+        width = self.width - left if width is None else width
+        height = self.height - top if height is None else height
+        return Area(self.fig, self.left + left, self.top + top, width, height)
 
     def axes(self) -> Axes:
         "Axes that fill the area."
         return _place(self.fig, self.left, self.top, self.width, self.height)
 
-    def text(self, words: Any, left: float = 0, top: float = 0, size: float = 10, wrap: bool = False, lines: int | None = None, **style: Any) -> float:
+    def text(
+        self, words: Any, left: float = 0, top: float = 0, size: float = 10, wrap: bool = False,
+        lines: int | None = None, **style: Any,
+    ) -> float:  # fmt: skip
         "Write at a place; returns the pixels that the lines take. `wrap` breaks lines at the area's width."
-        told = _wrapped(str(words), self.width - left, size, lines, style.get("fontweight") == "bold") if wrap else plain(words)
-        w, h = self.fig.get_size_inches() * self.fig.dpi
-        options: dict[str, Any] = {"va": "top", "color": COLOURS["ink"], "fontsize": size, "linespacing": 1.3} | style
-        self.fig.text((self.left + left) / w, 1 - (self.top + top) / h, told, **options)
+        bold, room = style.get("fontweight") == "bold", self.width - left
+        told = _wrapped(str(words), room, size, lines, bold) if wrap else plain(words)
+        style = {"color": COLOURS["ink"], "linespacing": 1.3} | style
+        _write(self.fig, self.left + left, self.top + top, told, size, **style)
         return (told.count("\n") + 1) * size * 1.39 * 1.3
 
 # %% ../../nbs/07_figures/00_canvas.ipynb #ae5d9205
@@ -257,9 +281,9 @@ def stack_page(
     blocks: Sequence[Sequence[tuple[Callable[[Area], None], int, int]]],  # rows of (painter, width, height)
     title: str = "",  # above everything
     width: int = 860,  # pixels
-    gap: int = 16,  # pixels between panels
 ) -> Figure:  # one page
     "Panels in rows on one page; raises `NiwtError` for a row that is too wide."
+    gap = 16  # pixels between panels
     for row in blocks:
         if sum(w for _, w, _ in row) + gap * (len(row) - 1) > width:
             raise NiwtError(f"panels of {[w for _, w, _ in row]} pixels do not fit into {width}")

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from ..core import NiwtError
 from ..explain.explainer import readable
-from .canvas import COLOURS, new_figure, own_style, _place, plain, to_array
+from .canvas import COLOURS, new_figure, own_style, _place, plain, to_array, _write
 from .charts import signed_bars
 from .pictures import overlay, show_image
 
@@ -44,11 +44,12 @@ def explanation_card(
     tight = any("\n" in plain(a, wrap, 2) for a in names)  # labels of two lines need room
     bars = max(40 + (34 if tight else 26) * len(rows), tall if beside else 0)
     text, small = plain(sentence, (width - 40) // 9), plain(note, (width - 40) // 8)
-    lines, more = (text.count("\n") + 1 if sentence else 0), (small.count("\n") + 1 if note else 0)
+    lines = text.count("\n") + 1 if sentence else 0
+    more = small.count("\n") + 1 if note else 0
     top = 45 if title else 10
-    below = top + 45 + (max(tall, bars) if beside else tall + bars + 30) + (76 if "open" in set(attributes.get("verdict", ())) else 58)
+    axis = 76 if "open" in set(attributes.get("verdict", ())) else 58
+    below = top + 45 + (max(tall, bars) if beside else tall + bars + 30) + axis
     fig = new_figure(width, below + 22 * lines + 20 * more + 15, arrange=False)
-    h = fig.get_figheight() * 100
     for i, (label, picture) in enumerate(pictures):
         show_image(_place(fig, 20 + i * (side + 10), top + 40, side, tall), picture, label, wrap=side // 8)
     left = 20 + n * (side + 10) + 170 if beside else 200
@@ -56,11 +57,13 @@ def explanation_card(
     call = rows["verdict"] if "verdict" in rows else pd.Series("for", rows.index)
     against, faint = call.eq("against"), call.eq("open").tolist()
     values = rows["strength"].where(~against, -rows["strength"].abs())
-    legend = ("against   |   for" if against.any() else "for") + ("\noutlined: open" if any(faint) else "")  # two lines: the axis is narrow
+    legend = "against   |   for" if against.any() else "for"
+    legend += "\noutlined: open" if any(faint) else ""  # two lines: the axis is narrow
     signed_bars(ax, names, values, legend, wrap=wrap, faint=faint)
-    fig.text(20 / width, 1 - 12 / h, plain(title, (width - 40) // 11, 1), va="top", fontsize=14, fontweight="bold", color=COLOURS["ink"])
-    fig.text(20 / width, 1 - below / h, text, va="top", fontsize=12, color=COLOURS["ink"], linespacing=1.3)
-    fig.text(20 / width, 1 - (below + 22 * lines + 4) / h, small, va="top", fontsize=10, color="#555555", linespacing=1.3)
+    title, ink = plain(title, (width - 40) // 11, 1), COLOURS["ink"]
+    _write(fig, 20, 12, title, 14, fontweight="bold", color=ink)
+    _write(fig, 20, below, text, 12, color=ink, linespacing=1.3)
+    _write(fig, 20, below + 22 * lines + 4, small, 10, color="#555555", linespacing=1.3)
     return fig
 
 # %% ../../nbs/07_figures/03_cards.ipynb #506f8ee8
@@ -79,21 +82,23 @@ def neuron_page(
     cell = min((width - text - 25) / max(n, 1), 190)
     words = []
     for entry in names.to_dict("records"):
-        good = isinstance(entry["name"], str) and entry["name"] != "" and bool(entry.get("good", True))
-        head = f"neuron {entry['neuron']}\n" + plain(readable(entry["name"]) if good else "no good name", text // 10, 2)
-        second = f"or {readable(entry['second'])}" if isinstance(entry.get("second"), str) and entry["second"] else ""
-        words.append((good, head, (plain(second, text // 8, 2) + f"\nconfidence {entry['confidence']:.2f}").strip()))
-    top, step = 50 if title else 12, max(cell, *(30 + 19 * head.count("\n") + 16 * small.count("\n") + 26 for _, head, small in words)) + 6
+        told = (entry["name"], entry.get("second"))
+        first, second = (readable(t) if isinstance(t, str) else "" for t in told)
+        good = bool(first) and bool(entry.get("good", True))
+        name, second = first if good else "no good name", f"or {second}" if second else ""
+        small = f"{plain(second, text // 8, 2)}\nconfidence {entry['confidence']:.2f}".strip()
+        words.append((good, f"neuron {entry['neuron']}\n{plain(name, text // 10, 2)}", small))
+    tall = [56 + 19 * head.count("\n") + 16 * small.count("\n") for _, head, small in words]
+    top, step = 50 if title else 12, max(cell, *tall) + 6
     fig = new_figure(width, int(top + len(names) * step + 6), arrange=False)
-    h = fig.get_figheight() * 100
     for i, (good, head, small) in enumerate(words):
         y = top + i * step
-        fig.text(15 / width, 1 - (y + 4) / h, head, va="top", fontsize=11, fontweight="bold" if good else "normal")
-        fig.text(15 / width, 1 - (y + 30 + 19 * head.count("\n")) / h, small, va="top", fontsize=10, color="#555555")
+        _write(fig, 15, y + 4, head, 11, fontweight="bold" if good else "normal")
+        _write(fig, 15, y + 30 + 19 * head.count("\n"), small, 10, color="#555555")
         for j, picture in enumerate(images[i]):
             ax = _place(fig, 10 + text + j * cell, y, cell - 6, step - 8)
             ax.set_anchor("N")
             show_image(ax, picture, outline=None if regions is None else regions[i][j])
     if title:
-        fig.text(15 / width, 1 - 14 / h, plain(title, width // 11, 1), va="top", fontsize=13, fontweight="bold")
+        _write(fig, 15, 14, plain(title, width // 11, 1), 13, fontweight="bold")
     return fig

@@ -36,13 +36,16 @@ def signed_bars(
     "Horizontal bars, blue to the right for positive values and hatched vermilion to the left for negative ones; what is left open is outlined."
     v = np.asarray(values, dtype=float)
     if len(names) != len(v) or len(faint) not in (0, len(v)):
-        raise NiwtError(f"{len(names)} names for {len(v)} values" + (f" and {len(faint)} outlines" if len(faint) else ""))
+        outlines = f" and {len(faint)} outlines" if len(faint) else ""
+        raise NiwtError(f"{len(names)} names for {len(v)} values{outlines}")
     open_ = np.asarray(faint, bool) if len(faint) else np.zeros(len(v), bool)
     y = np.arange(len(v))
-    for sign, colour, hatch in ((1, "blue", None), (-1, "vermilion", "///")):
-        pick = ((v >= 0) if sign > 0 else (v < 0)) & ~open_
-        ax.barh(y[pick], v[pick], color=COLOURS[colour], hatch=hatch, edgecolor="white", linewidth=0.5, height=0.72)
-    ax.barh(y[open_], v[open_], facecolor="white", edgecolor=COLOURS["grey"], linestyle=":", linewidth=1.2, height=0.72)
+    full: dict[str, Any] = {"edgecolor": "white", "linewidth": 0.5, "height": 0.72}
+    dotted: dict[str, Any] = full | {"edgecolor": COLOURS["grey"], "linewidth": 1.2}
+    for pick, colour, hatch in ((v >= 0, "blue", None), (v < 0, "vermilion", "///")):
+        shown = pick & ~open_
+        ax.barh(y[shown], v[shown], color=COLOURS[colour], hatch=hatch, **full)
+    ax.barh(y[open_], v[open_], facecolor="white", linestyle=":", **dotted)
     ax.axvline(0, color=COLOURS["ink"], lw=0.8)
     ax.set_yticks(y, [plain(n, wrap, 2) for n in names], fontsize=10)
     ax.invert_yaxis()
@@ -64,18 +67,21 @@ def balance_curve(
     fig = new_figure(width, int(min(width * 0.68, 620)))
     ax = fig.add_subplot()
     s, u = np.meshgrid(np.linspace(0.001, 1, 200), np.linspace(0.001, 1, 200))
-    levels = ax.contour(u, s, 2 * s * u / (s + u), levels=np.arange(0.1, 1, 0.1), colors=COLOURS["pale"], linewidths=0.8)
+    h, tenths = 2 * s * u / (s + u), np.arange(0.1, 1, 0.1)
+    levels = ax.contour(u, s, h, levels=tenths, colors=COLOURS["pale"], linewidths=0.8)
     ax.clabel(levels, fmt="H %.1f", fontsize=8, colors="#999999")
-    colours, dashes = [COLOURS[c] for c in ("blue", "vermilion", "green", "purple", "orange", "grey")], ["-", "--", "-.", ":"]
+    colours, dashes = ("blue", "vermilion", "green", "purple", "orange", "grey"), ("-", "--", "-.", ":")
     corner = 0.0  # how far a curve comes along the diagonal: the key stands where the curves are not
     for i, (name, (seen, unseen)) in enumerate(curves.items()):
         a, b = np.asarray(seen, float), np.asarray(unseen, float)
         if a.shape != b.shape or a.ndim != 1 or not len(a):
-            raise NiwtError(f"curve {name!r} has {a.shape} seen and {b.shape} unseen accuracies; they must be equal and not empty")
+            told = f"{a.shape} seen and {b.shape} unseen accuracies"
+            raise NiwtError(f"curve {name!r} has {told}; they must be equal and not empty")
         h = 2 * a * b / np.maximum(a + b, 1e-12)
         best, corner = int(h.argmax()), max(corner, float(np.minimum(a, b).max()))
-        label = name + (f", AUSUC {ausuc[name]:.3f}" if ausuc and name in ausuc else "") + f", best H {h[best]:.3f}"
-        colour = colours[i % len(colours)]
+        area = f", AUSUC {ausuc[name]:.3f}" if ausuc and name in ausuc else ""
+        label = f"{name}{area}, best H {h[best]:.3f}"
+        colour = COLOURS[colours[i % len(colours)]]
         ax.plot(b, a, dashes[i % len(dashes)], color=colour, lw=2.2, label=plain(label))
         ax.plot(b[best], a[best], "*", color=colour, ms=15, mec="white")
         if points and name in points:
@@ -86,7 +92,8 @@ def balance_curve(
     ax.set_title(plain(title), fontsize=13, fontweight="bold")
     ax.spines[["top", "right"]].set_visible(False)
     key: Any = "lower left" if corner > 0.6 else "upper right"
-    ax.legend(fontsize=10, loc=key, frameon=True, title="star: best H" + ("   dot: in use" if points else ""), title_fontsize=9)
+    marks = "star: best H" + ("   dot: in use" if points else "")
+    ax.legend(fontsize=10, loc=key, frameon=True, title=marks, title_fontsize=9)
     return fig
 
 # %% ../../nbs/07_figures/02_charts.ipynb #8ea4884a
@@ -109,7 +116,8 @@ def metrics_bars(
     for j, (m, colour) in enumerate(zip(metrics, ("sky", "orange", "blue", "green"), strict=True)):
         y = np.arange(len(frame)) + (j - (len(metrics) - 1) / 2) * step
         bars = ax.barh(y, frame[m].fillna(0), step * 0.9, color=COLOURS[colour], label=m)
-        ax.bar_label(bars, [f"{m} {100 * v:.1f}" if pd.notna(v) else f"{m} –" for v in frame[m]], padding=3, fontsize=9)
+        values = [f"{m} {100 * v:.1f}" if pd.notna(v) else f"{m} –" for v in frame[m]]
+        ax.bar_label(bars, values, padding=3, fontsize=9)
     ax.set_yticks(range(len(frame)), [plain(t, width // 32, 3) for t in labels], fontsize=10)
     ax.invert_yaxis()
     ax.set_xlim(0, 1.12)
@@ -153,7 +161,7 @@ def history_figure(
 def _cluster_order(
     matrix: Any,  # (rows, columns)
 ) -> np.ndarray:  # row numbers, similar rows next to each other
-    "An order of the rows by average-linkage clustering on correlation; rows without spread keep their place at the end."
+    "Order rows by average-linkage clustering on correlation; constant rows come last."
     m = np.asarray(matrix, dtype=float)
     spread = np.flatnonzero(m.std(1) > 1e-12)
     flat = np.setdiff1d(np.arange(len(m)), spread)
@@ -161,6 +169,17 @@ def _cluster_order(
         return np.concatenate([spread, flat]).astype(int)
     tree = linkage(m[spread], method="average", metric="correlation", optimal_ordering=len(spread) <= 300)
     return np.concatenate([spread[leaves_list(tree)], flat]).astype(int)
+
+# %% ../../nbs/07_figures/02_charts.ipynb #6c23408d
+def map_order(
+    effects: np.ndarray,  # (A, K)
+    limit: int = 80,  # at most so many rows and columns, those of largest norm
+) -> tuple[np.ndarray, np.ndarray]:  # attribute and neuron numbers in the order in which they are shown
+    "Clustered order of the rows and columns of a map: similar ones are neighbours."
+    norm = np.linalg.norm
+    r, c = np.sort(np.argsort(-norm(effects, axis=1))[:limit]), np.sort(np.argsort(-norm(effects, axis=0))[:limit])
+    m = effects[np.ix_(r, c)]
+    return r[_cluster_order(m)], c[_cluster_order(m.T)]
 
 # %% ../../nbs/07_figures/02_charts.ipynb #1ae25fe5
 @own_style()
@@ -175,17 +194,16 @@ def heatmap_figure(
     m = np.asarray(matrix.detach().cpu() if isinstance(matrix, Tensor) else matrix, dtype=float)
     if m.ndim != 2 or len(m) != len(rows):
         raise NiwtError(f"a matrix of shape {m.shape} with {len(rows)} row names")
-    r, c = (np.sort(np.argsort(-np.linalg.norm(m, axis=a))[:60]) for a in (1, 0))
+    r, c = map_order(m, 60)
     m = m[np.ix_(r, c)]
-    ro, co = _cluster_order(m), _cluster_order(m.T)
-    m, r, c = m[np.ix_(ro, co)], r[ro], c[co]
     fig = new_figure(width, 130 + 17 * len(r) + (30 if title else 0))
     ax = fig.add_subplot()
     top = float(np.nanpercentile(np.abs(m), 99.5)) or 1.0
     every = max(1, math.ceil(len(c) / max((width - 280) // 22, 1)))
-    bar = {"label": label, "shrink": 0.7}
-    sns.heatmap(pd.DataFrame(m), ax=ax, cmap="RdBu", center=0, vmin=-top, vmax=top, cbar_kws=bar, xticklabels=False, yticklabels=False)
-    ax.set_yticks(np.arange(len(r)) + 0.5, [plain(readable(rows[i]), 34, 1) for i in r], fontsize=9, rotation=0)
+    scale: dict[str, Any] = {"cmap": "RdBu", "center": 0, "vmin": -top, "vmax": top}
+    bar, names = {"label": label, "shrink": 0.7}, [plain(readable(rows[i]), 34, 1) for i in r]
+    sns.heatmap(pd.DataFrame(m), ax=ax, cbar_kws=bar, xticklabels=False, yticklabels=False, **scale)
+    ax.set_yticks(np.arange(len(r)) + 0.5, names, fontsize=9, rotation=0)
     ax.set_xticks(np.arange(len(c))[::every] + 0.5, [str(i) for i in c[::every]], fontsize=8, rotation=90)
     ax.set_xlabel("neuron", fontsize=10)
     if title:
@@ -209,8 +227,9 @@ def confusion_figure(
     fig = new_figure(width, int(min(max(side, 240), 30 * n + 100) + 170))
     ax = fig.add_subplot()
     bar = {"label": "fraction of the true class", "shrink": 0.7}
-    labels: dict[str, Any] = {"xticklabels": False, "yticklabels": False, "annot": n <= 12, "fmt": ".2f", "annot_kws": {"fontsize": 9}}
-    sns.heatmap(pd.DataFrame(share), ax=ax, cmap="cividis", vmin=0, vmax=1, cbar_kws=bar, **labels)
+    plain_axes: dict[str, Any] = {"xticklabels": False, "yticklabels": False, "vmin": 0, "vmax": 1}
+    cells: dict[str, Any] = {"annot": n <= 12, "fmt": ".2f", "annot_kws": {"fontsize": 9}}
+    sns.heatmap(pd.DataFrame(share), ax=ax, cmap="cividis", cbar_kws=bar, **plain_axes, **cells)
     every = max(1, math.ceil(n / max(side // 15, 1)))
     names = [plain(c, 26, 1) for c in classes]
     ax.set_yticks(np.arange(n)[::every] + 0.5, names[::every], fontsize=9, rotation=0)
@@ -229,7 +248,8 @@ def class_bars(
     "Accuracy of each class, sorted, seen and unseen in different colours; raises `NiwtError` for missing columns."
     missing = [c for c in ("class", "accuracy") if c not in per_class]
     if missing or not len(per_class):
-        raise NiwtError(f"a table of classes needs the columns 'class' and 'accuracy' and a row; there are {list(per_class.columns)} and {len(per_class)} rows")
+        there = f"{list(per_class.columns)} and {len(per_class)} rows"
+        raise NiwtError(f"classes need the columns 'class' and 'accuracy' and a row; there are {there}")
     frame = per_class.sort_values("accuracy", ascending=False, kind="stable")
     cut = len(frame) > limit
     if cut:
@@ -237,18 +257,21 @@ def class_bars(
     fig = new_figure(width, 90 + 20 * len(frame))
     ax = fig.add_subplot()
     group = frame["group"] if "group" in frame else pd.Series(["class"] * len(frame))
-    y = np.arange(len(frame))
-    for g, colour, hatch in zip(sorted(set(group)), ("blue", "orange", "green"), (None, "///", "..."), strict=False):
-        pick = (group == g).to_numpy()
-        ax.barh(y[pick], frame["accuracy"].to_numpy()[pick], color=COLOURS[colour], hatch=hatch, edgecolor="white", label=plain(g))
+    y, value = np.arange(len(frame)), frame["accuracy"].to_numpy()
+    looks = (("blue", None), ("orange", "///"), ("green", "..."))
+    for g, (colour, hatch) in zip(sorted(set(group)), looks, strict=False):
+        at, fill = (group == g).to_numpy(), COLOURS[colour]
+        ax.barh(y[at], value[at], color=fill, hatch=hatch, edgecolor="white", label=plain(g))
     ax.set_yticks(y, [plain(c, 34, 1) for c in frame["class"]], fontsize=9)
     ax.invert_yaxis()
     ax.margins(y=0.01)
     ax.set_xlim(0, 1)
-    ax.set_xlabel("accuracy" + (f" (best and worst of {len(per_class)} classes)" if cut else ""), fontsize=10)
+    of_all = f" (best and worst of {len(per_class)} classes)" if cut else ""
+    ax.set_xlabel(f"accuracy{of_all}", fontsize=10)
     ax.spines[["top", "right"]].set_visible(False)
     if "group" in frame:
-        fig.legend(*ax.get_legend_handles_labels(), fontsize=10, loc="outside upper right", ncols=3, frameon=False)
+        key = ax.get_legend_handles_labels()
+        fig.legend(*key, fontsize=10, loc="outside upper right", ncols=3, frameon=False)
     return fig
 
 # %% ../../nbs/07_figures/02_charts.ipynb #794eca3e
@@ -329,17 +352,6 @@ def paint_change(
     ax.set_axis_off()
     area.text(f"bar: {legend[1]}     |: {legend[0]}", left=0, top=area.height - 16, size=8.5, color="#555555")
 
-# %% ../../nbs/07_figures/02_charts.ipynb #6c23408d
-def map_order(
-    effects: np.ndarray,  # (A, K)
-    limit: int = 80,  # at most so many rows and columns, those of largest norm
-) -> tuple[np.ndarray, np.ndarray]:  # attribute and neuron numbers in the order in which they are shown
-    "Clustered order of the rows and columns of a map: similar ones are neighbours."
-    norm = np.linalg.norm
-    r, c = np.sort(np.argsort(-norm(effects, axis=1))[:limit]), np.sort(np.argsort(-norm(effects, axis=0))[:limit])
-    m = effects[np.ix_(r, c)]
-    return r[_cluster_order(m)], c[_cluster_order(m.T)]
-
 # %% ../../nbs/07_figures/02_charts.ipynb #d1d6a37a
 def _map_axes(
     area: Area,  # of the whole map
@@ -415,7 +427,6 @@ def paint_agreement(
     area: Area,  # where
     predicted: np.ndarray,  # (K,) in spreads
     measured: np.ndarray,  # (K,) in spreads
-    label: int = 3,  # so many of the largest get their number
 ) -> None:
     "Predicted against measured importance, a dot a neuron; on the line the two agree."
     ax = _agreement_axes(area, predicted, measured)
@@ -425,7 +436,7 @@ def paint_agreement(
     agree = predicted * measured >= 0
     ax.scatter(predicted[agree], measured[agree], s=26, color=COLOURS["blue"], alpha=0.75, lw=0)
     ax.scatter(predicted[~agree], measured[~agree], s=26, color=COLOURS["vermilion"], alpha=0.85, marker="x", lw=1.4)
-    for k in np.argsort(-np.abs(measured))[:label].tolist():
+    for k in np.argsort(-np.abs(measured))[:3].tolist():
         ax.annotate(str(k), (predicted[k], measured[k]), (5, 4), textcoords="offset points", fontsize=9)
     ax.set_xlabel("predicted from words (spreads from the mean)", fontsize=9)
     ax.set_ylabel("measured on pictures", fontsize=9)
@@ -438,13 +449,12 @@ def paint_agreement_focus(
     predicted: np.ndarray,  # (K,) in spreads
     measured: np.ndarray,  # (K,) in spreads
     focus: int,  # a neuron
-    label: int = 3,  # so many of the largest have their number already
 ) -> None:
     "A ring around one neuron and its number, to be laid on `paint_agreement`."
     ax = _agreement_axes(area, predicted, measured)
     ax.set_axis_off()
     ax.scatter([predicted[focus]], [measured[focus]], s=90, facecolor="none", edgecolor="black", lw=1.6)
-    if focus not in np.argsort(-np.abs(measured))[:label]:
+    if focus not in np.argsort(-np.abs(measured))[:3]:
         ax.annotate(str(focus), (predicted[focus], measured[focus]), (5, 4), textcoords="offset points", fontsize=9, fontweight="bold")
 
 # %% ../../nbs/07_figures/02_charts.ipynb #99f4ec47

@@ -21,7 +21,7 @@ from ..data.dataset import DomainKnowledge, ZeroShotData
 from ..explain.explainer import Explainer, make_explainer, readable
 from ..explain.maps import fine_map, to_size
 from ..explain.names import as_seen
-from ..explain.sentences import phrase_knowledge, sentence, trust
+from ..explain.sentences import faithfulness_sentence, phrase_knowledge, sentence
 from ..explain.words import explain_batch
 from .canvas import figure_png
 from .cards import explanation_card
@@ -34,7 +34,7 @@ def _words_for(
     data: ZeroShotData,  # with all kinds of knowledge
     knowledge: DomainKnowledge,  # what the classifiers were made of
 ) -> DomainKnowledge:  # a table whose columns can be said
-    "Phrases of captions, attributes in place of bare dimensions and mixtures, else the knowledge itself."
+    "Choose the vocabulary: phrases of captions, attributes instead of unnamed dimensions and mixtures, else the knowledge itself."
     if knowledge.name == "captions" and data.captions is not None:
         try:
             return phrase_knowledge(data, knowledge)
@@ -47,7 +47,7 @@ def _words_for(
 def words_of(
     model: NIWT,  # fitted
 ) -> DomainKnowledge:  # a row a class of the table, columns that can be said
-    "What explanations of a model are made of; chosen while the data set is at hand, and saved with the model."
+    "Choose the vocabulary of a model's explanations; done while the data set is at hand and saved with the model."
     if model.words_ is None:
         data = getattr(model, "data_", None)
         known = model.knowledge_ if data is None else _words_for(data, model.knowledge_)
@@ -58,7 +58,7 @@ def words_of(
 def explainer_of(
     model: NIWT,  # fitted, with a network
 ) -> Explainer:  # for all of its classes, made once
-    "The inverse map and all else that explanations need; raises `NiwtError` for a model without a network."
+    "Make or return the model's explainer; raises `NiwtError` for a model without a network."
     if model.network_ is None:
         raise NiwtError("this model was fitted on features; explanations of pictures need a network")
     if model.explainer_ is not None:
@@ -129,7 +129,7 @@ def _explained(
     table = told.frame(explainer, 0)
     said = sentence(table, unseen=names[row] not in model.seen_, asked=against is not None)
     where, difference = fine_map(explainer.network, x, row)[0], to_size(told.difference, told.size)[0]
-    return Explanation(names[row], names[other], float(told.probability[0, 0]), said, trust(table), table, where.detach(), difference,
+    return Explanation(names[row], names[other], float(told.probability[0, 0]), said, faithfulness_sentence(table), table, where.detach(), difference,
                        as_seen(x[0], model.preprocess_))  # fmt: skip
 
 # %% ../../nbs/07_figures/04_explanation.ipynb #83a15592

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ..core import NiwtError
 from niwt_nb.figures.canvas import (
-    COLOURS, Area, new_figure, own_style, _place, plain, to_array, _wrapped,
+    COLOURS, Area, new_figure, own_style, _place, plain, to_array, _wrapped, _write,
 )
 
 # %% ../../nbs/07_figures/01_pictures.ipynb #e2b7f582
@@ -80,16 +80,18 @@ def _grid(panels: Sequence[tuple], columns: int, title: str, width: int) -> Figu
     n_rows = math.ceil(len(panels) / max(1, min(columns, len(panels))))
     columns = math.ceil(len(panels) / n_rows)  # rows as equal as they can be
     cell = (width - 20) / columns
-    tall = (cell - 10) * min(1.4, max(to_array(p[1]).shape[0] / to_array(p[1]).shape[1] for p in panels))
+    shapes = [to_array(p[1]).shape for p in panels]
+    tall = (cell - 10) * min(1.4, max(h / w for h, w, _ in shapes))
     wrap = max(10, int(cell / 7.5))
     lines = max(min(2, len(textwrap.wrap(str(p[0]), wrap))) for p in panels)
     step, top = tall + 19 * lines + 14, 46 if title else 10
     fig = new_figure(width, int(top + n_rows * step + 6), arrange=False)
     for i, panel in enumerate(panels):
-        ax = _place(fig, 15 + i % columns * cell, top + i // columns * step + 19 * lines, cell - 10, tall)
+        y = top + i // columns * step + 19 * lines
+        ax = _place(fig, 15 + i % columns * cell, y, cell - 10, tall)
         show_image(ax, panel[1], panel[0], panel[2] if len(panel) > 2 else None, wrap=wrap)
     if title:
-        fig.text(15 / width, 1 - 12 / fig.get_figheight() / 100, plain(title, width // 11, 1), va="top", fontsize=13, fontweight="bold")
+        _write(fig, 15, 12, plain(title, width // 11, 1), 13, fontweight="bold")
     return fig
 
 # %% ../../nbs/07_figures/01_pictures.ipynb #ce65af0d
@@ -97,7 +99,6 @@ def _grid(panels: Sequence[tuple], columns: int, title: str, width: int) -> Figu
 def map_strip(
     image: Any,  # the image, as `to_array` takes it
     maps: Mapping[str, Any],  # title -> (H, W) map
-    signed: bool = False,  # whether the maps have a meaningful sign
     columns: int = 4,  # pictures a row
     title: str = "",  # above everything
     width: int = 800,  # pixels
@@ -105,7 +106,7 @@ def map_strip(
     "The same image under several maps: classes, attributes or single neurons side by side; raises `NiwtError` without maps."
     if not maps:
         raise NiwtError("no maps to show")
-    panels = [("the image", to_array(image))] + [(t, overlay(image, m, signed)) for t, m in maps.items()]
+    panels = [("the image", to_array(image))] + [(t, overlay(image, m)) for t, m in maps.items()]
     return _grid(panels, columns, title, width)
 
 # %% ../../nbs/07_figures/01_pictures.ipynb #4cfe9dd4
@@ -176,14 +177,13 @@ def paint_mosaic(
     columns: int = 6,  # pictures a row
     marks: Sequence[str] = (),  # a colour name of `COLOURS` for the frame of each picture
     outlines: Sequence[Any] = (),  # (h, w) bool regions to draw a line around
-    lines: int = 2,  # room for so many lines of words below each picture
 ) -> None:
     "Square pictures in rows with a word below each; raises `NiwtError` without pictures."
     if not len(images):
         raise NiwtError("no pictures to show")
     side = area.width / columns
-    told = [_wrapped(t, side - 4, 8, lines) for t in labels[: len(images)]]
-    words = 6.0 + 14 * lines if told else 0.0
+    told = [_wrapped(t, side - 4, 8, 2) for t in labels[: len(images)]]
+    words = 34.0 if told else 0.0
     px, rows = int(side * 2), math.ceil(len(images) / columns)
     pad = max(4, px // 24)
     page = np.full((int(rows * (side + words) * 2), px * columns, 3), 255, np.uint8)
@@ -212,9 +212,9 @@ def paint_mosaic(
 def paint_beside(
     area: Area,  # where
     pictures: Sequence[tuple[str, Any]],  # (title, picture as `to_array` takes it)
-    gap: float = 10,  # pixels between them
 ) -> None:
     "A few pictures beside each other, each with a title above it."
+    gap = 10  # pixels between them
     side = min((area.width - gap * (len(pictures) - 1)) / len(pictures), area.height - 40)
     for i, (title, picture) in enumerate(pictures):
         box = area.part(i * (side + gap), 0, side)

@@ -13,16 +13,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
+from sklearn.metrics import confusion_matrix
 from torch import Tensor
 
 from ..explain.explainer import Explainer, listing, phrase, readable
 from ..explain.maps import grad_cam, neuron_maps
 from ..explain.names import as_seen, name_neurons, outlined, region
-from ..explain.sentences import lacking, telling, trust
+from niwt_nb.explain.sentences import (
+    counter_evidence, distinguishing_attribute, faithfulness_sentence,
+)
 from ..explain.words import explain_prediction
+from ..figures.canvas import panel_pixels, to_array
 from niwt_nb.figures.charts import (
     balance_curve, class_bars, confusion_figure, history_figure, metrics_bars,
 )
@@ -37,7 +40,7 @@ def _draw_cases(
     n: int,  # how many cases
     seed: int = 0,  # of the draw
 ) -> Tensor:  # (at most n,) row numbers: unseen right, unseen wrong, seen right, seen wrong
-    "Rows drawn by lot from the four groups, each of a quarter of the cases; a group with too few leaves its places to the others."
+    "Draw rows at random, a quarter from each of four groups; a small group leaves its places to the others."
     generator = torch.Generator().manual_seed(seed)
     masks = [unseen & right, unseen & ~right, ~unseen & right, ~unseen & ~right]
     groups = [rows[torch.randperm(len(rows), generator=generator)].tolist() for rows in (m.nonzero().flatten() for m in masks)]
@@ -54,11 +57,11 @@ def _picture(
     side: int = 224,  # of the result; small drawings are enlarged without smoothing
 ) -> bytes:  # a JPEG
     "An image for the report."
-    array = np.asarray(pixels, dtype=np.float32)
-    array = array.transpose(1, 2, 0) if array.shape[0] == 3 and array.shape[2] != 3 else array
-    image = Image.fromarray((array.clip(0, 1) * 255).round().astype(np.uint8))
+    image = Image.fromarray((to_array(pixels) * 255).round().astype(np.uint8))
     scale = side / max(image.size)
-    image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.NEAREST if scale > 2 else Image.Resampling.LANCZOS)
+    size = (round(image.width * scale), round(image.height * scale))
+    way = Image.Resampling.NEAREST if scale > 2 else Image.Resampling.LANCZOS
+    image = image.resize(size, way)
     out = io.BytesIO()
     image.save(out, "JPEG", quality=88)
     return out.getvalue()
@@ -66,13 +69,12 @@ def _picture(
 # %% ../../nbs/09_runs/07_pages.ipynb #58b1c162
 def _because(
     told: pd.DataFrame,  # as `explain_prediction` gives it, strongest first
-    most: int = 3,  # attributes to name
 ) -> str:  # up to three sentences
-    "What speaks for a prediction, what against it, and what tells it from the next class; it says so when nothing speaks for the class."
+    "Name the evidence for and against a prediction and what distinguishes it from the runner-up."
     good = told[told["verdict"] == "for"]
-    text = f"For it: {listing([phrase(a) for a in good['attribute'].head(most)])}." if len(good) else "Nothing that has a name speaks for this class here."
-    word = telling(told)
-    return text + lacking(told) + (f" What tells it most from {readable(told.attrs['runner_up'])}: {word}." if word else "")
+    text = f"For it: {listing([phrase(a) for a in good['attribute'].head(3)])}." if len(good) else "Nothing that has a name speaks for this class here."
+    word = distinguishing_attribute(told)
+    return text + counter_evidence(told) + (f" What tells it most from {readable(told.attrs['runner_up'])}: {word}." if word else "")
 
 # %% ../../nbs/09_runs/07_pages.ipynb #f5c51102
 def _explain_cases(
@@ -91,12 +93,14 @@ def _explain_cases(
         write(f"case-{number:02d}.jpg", _picture(pixels))
         write(f"case-{number:02d}-cam.jpg", _picture(overlay(pixels, grad_cam(explainer.network, x[None], row)[0])))
         told = explain_prediction(explainer, x, row, top=5)
-        case: dict[str, Any] = {"image": f"case-{number:02d}.jpg", "heat": f"case-{number:02d}-cam.jpg", "truth": data.classes[int(labels[i])]}
-        case |= {"predicted": data.classes[int(guess[i])], "correct": bool(guess[i] == labels[i])}
-        case |= {"group": "unseen" if int(labels[i]) in data.unseen.tolist() else "seen", "sentence": _because(told), "trust": trust(told)}
-        sign = told["verdict"].map({"for": 1.0, "open": 1.0, "against": -1.0})
-        names = [readable(a) + (" (open)" if v == "open" else "") for a, v in zip(told["attribute"], told["verdict"], strict=True)]
-        case["attributes"] = [[a, float(v)] for a, v in zip(names, told["strength"] * sign, strict=True)]
+        truth, named = int(labels[i]), int(guess[i])
+        case: dict[str, Any] = {"image": f"case-{number:02d}.jpg", "heat": f"case-{number:02d}-cam.jpg"}
+        case |= {"truth": data.classes[truth], "predicted": data.classes[named]}
+        case |= {"correct": named == truth, "group": "unseen" if truth in data.unseen.tolist() else "seen"}
+        case |= {"sentence": _because(told), "trust": faithfulness_sentence(told)}
+        strength = told["strength"].where(told["verdict"] != "against", -told["strength"])
+        names = told["attribute"].map(readable) + told["verdict"].map({"open": " (open)"}).fillna("")
+        case["attributes"] = [[a, float(v)] for a, v in zip(names, strength, strict=True)]
         cases.append(case)
     return cases
 
@@ -108,19 +112,23 @@ def _neuron_dictionary(
     n: int = 12,  # neurons
     each: int = 6,  # pictures of each
 ) -> list[dict[str, Any]]:  # rows as the report takes them, the surest name first
-    "Names of the neurons that have the clearest ones, with the test images that excite them most, where they do so outlined."
+    "List the neurons with the most confident names, with the test images that activate them most, the place outlined."
     rows, test = [], ready.test
     for entry in name_neurons(explainer).nlargest(n, "confidence").to_dict("records"):
         k = int(entry["neuron"])
         top = test[ready.photos.activity[test, k].argsort(descending=True)[:each]]
         x = torch.stack([ready.backbone.preprocess(ready.data.images[int(i)]) for i in top])
         where = region(neuron_maps(explainer.network, x, [k])[:, 0])
-        images = [np.asarray(outlined(as_seen(one, ready.backbone.preprocess), at, 128)) / 255 for one, at in zip(x, where, strict=True)]
-        strip = np.concatenate([np.pad(one, ((0, 0), (0, 4), (0, 0)), constant_values=1) for one in images], 1)[:, :-4]
-        write(f"neuron-{k:04d}.jpg", _picture(strip, side=strip.shape[1]))
+        seen = [as_seen(one, ready.backbone.preprocess) for one in x]
+        images = [to_array(outlined(one, at, 128)) for one, at in zip(seen, where, strict=True)]
+        gap = ((0, 0), (0, 4), (0, 0))
+        strip = np.concatenate([np.pad(one, gap, constant_values=1) for one in images], 1)[:, :-4]
+        file = f"neuron-{k:04d}.jpg"
+        row = {"neuron": k, "confidence": float(entry["confidence"]), "image": file}
+        write(file, _picture(strip, side=strip.shape[1]))
         name, second = readable(entry["name"]), readable(entry["second"])
-        names = {"name": name, "second": second} if entry["good"] else {"name": "no good name", "second": f"perhaps {name}"}
-        rows.append({"neuron": k, **names, "confidence": float(entry["confidence"]), "image": f"neuron-{k:04d}.jpg"})
+        told = (name, second) if entry["good"] else ("no good name", f"perhaps {name}")
+        rows.append(row | dict(zip(("name", "second"), told, strict=True)))
     return rows
 
 # %% ../../nbs/09_runs/07_pages.ipynb #1ba257c3
@@ -135,16 +143,13 @@ def _draw_charts(
     made = []
     for name, (caption, draw) in charts.items():
         for ending, width in (("", 760), ("-small", 460))[: 1 if name in _TOO_WIDE else 2]:
-            fig = draw(width)
-            fig.set_dpi(160)
-            canvas = FigureCanvasAgg(fig)
-            canvas.draw()
-            image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB").quantize(96)
+            image = Image.fromarray(panel_pixels(draw(width), 1.6)).convert("RGB").quantize(96)
             out = io.BytesIO()
             image.save(out, "PNG", optimize=True)
             write(f"{name}{ending}.png", out.getvalue())
         small = "" if name in _TOO_WIDE else f"{name}-small.png"
-        made.append({"file": f"{name}.png", "small": small, "title": name, "caption": caption, "alt": caption})
+        texts = {"title": name, "caption": caption, "alt": caption}
+        made.append({"file": f"{name}.png", "small": small, **texts})
     return made
 
 # %% ../../nbs/09_runs/07_pages.ipynb #d838490b
@@ -152,13 +157,11 @@ def _zero_shot_confusion(
     ready: _Ready,  # data and features
     scores: Tensor,  # (n, C) scores of the test images
 ) -> tuple[Tensor, list[str]]:  # (U, U) counts, row = true class, and the U names
-    "What images of unseen classes are taken for when only unseen classes are allowed."
-    data = ready.data
-    rows = slice(len(data.test_seen), None)
-    place = ready.rows - len(data.seen)
-    truth, guess = place[data.labels[data.test_unseen]], place[predict(scores[rows], data.unseen)]
-    n = len(data.unseen)
-    return torch.bincount(truth * n + guess, minlength=n * n).view(n, n), [data.classes[int(c)] for c in data.unseen]
+    "Count confusions among unseen classes, when only these are allowed."
+    data, unseen = ready.data, ready.data.unseen
+    guess = predict(scores[len(data.test_seen) :], unseen)
+    count = confusion_matrix(data.labels[data.test_unseen], guess, labels=unseen.tolist())
+    return torch.from_numpy(count), [data.classes[int(c)] for c in unseen]
 
 # %% ../../nbs/09_runs/07_pages.ipynb #f93a6cae
 def _frequent_confusions(
@@ -174,9 +177,9 @@ def _frequent_confusions(
     rows = []
     for i in counts.argsort(descending=True, stable=True)[:n].tolist():
         truth, taken = pairs[i].tolist()
-        group = "unseen" if truth in data.unseen.tolist() else "seen"
-        share = int(counts[i]) / int((labels == truth).sum())
-        rows.append({"truth": data.classes[truth], "predicted": data.classes[taken], "group": group, "count": int(counts[i]), "share": share})
+        count, group = int(counts[i]), "unseen" if truth in data.unseen.tolist() else "seen"
+        row = {"truth": data.classes[truth], "predicted": data.classes[taken], "group": group}
+        rows.append(row | {"count": count, "share": count / int((labels == truth).sum())})
     return rows
 
 # %% ../../nbs/09_runs/07_pages.ipynb #8ec54485
@@ -193,11 +196,13 @@ def _charts_of(
             found = gzsl(scores, labels, data.seen, data.unseen, part["gamma"][method])
             curves[f"{method}, {kind}"], points[f"{method}, {kind}"] = (curve.S, curve.U), (found.S, found.U)
     name = lambda row: f"{row['method']}, {row['knowledge']}" if len(judged) > 1 else row["method"]  # noqa: E731
-    rows = [{**row, "method": name(row), "calibrated": False} for part in judged.values() for row in part["rows"] if row["calibrated"]]
+    every = [row for part in judged.values() for row in part["rows"] if row["calibrated"]]
+    rows = [{**row, "method": name(row), "calibrated": False} for row in every]
     first = next(iter(judged.values()))
-    table = gzsl(first["scores"]["NIWT"], labels, data.seen, data.unseen, first["gamma"]["NIWT"], data.classes).per_class
-    table = table.assign(**{"class": table["name"]}).drop(columns="name")
-    count, names = _zero_shot_confusion(ready, first["scores"]["NIWT"])
+    ours, gamma = first["scores"]["NIWT"], first["gamma"]["NIWT"]
+    table = gzsl(ours, labels, data.seen, data.unseen, gamma, data.classes).per_class
+    table = table.drop(columns="class").rename(columns={"name": "class"})
+    count, names = _zero_shot_confusion(ready, ours)
     several = lambda caption: caption + (f" First kind of knowledge: {next(iter(judged))}." if len(judged) > 1 else "")  # noqa: E731
     charts: dict[str, tuple[str, Callable[[int], Figure]]] = {
         "balance": ("Accuracy on seen against unseen classes as gamma runs through all values; the dot is the gamma chosen on held-out seen classes.",
@@ -207,5 +212,6 @@ def _charts_of(
         "classes": (several("Accuracy of each class when all classes are allowed, calibrated."), lambda width: class_bars(table, limit=30, width=width)),
     }  # fmt: skip
     if ready.history:
-        charts["training"] = ("Training on the seen classes.", lambda width: history_figure(pd.DataFrame(ready.history).drop(columns="seconds"), width=width))
+        history, text = pd.DataFrame(ready.history).drop(columns="seconds"), "Training on the seen classes."
+        charts["training"] = (text, lambda width: history_figure(history, width=width))
     return {key: chart for key, chart in charts.items() if key != "confusion" or len(names) <= 60}

@@ -7,36 +7,28 @@ __all__ = ['write_report']
 
 # %% ../../nbs/09_runs/03_report.ipynb #35be67d3
 import base64
-import html
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
-from importlib.resources import files
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, TemplateRuntimeError
 
 from ..core import NiwtError, atomic_path
 from .config import _FORMAT
 from .folder import plain_os_errors
 
-# %% ../../nbs/09_runs/03_report.ipynb #8edfe0e4
-def _text(
-    value: Any,  # anything with a text form
-) -> str:  # safe inside an element and inside a quoted attribute
-    "`value` as HTML text: markup in it is shown, not obeyed."
-    return html.escape("" if value is None else str(value), quote=True)
-
 # %% ../../nbs/09_runs/03_report.ipynb #fcbe1a49
 def _number(
     value: Any,  # a number, or something else that is shown as it is
-    digits: int = 3,  # after the point
 ) -> str:  # text; "–" where there is no number
-    "A number for a table: fixed digits, whole numbers as they are, nothing where there is nothing."
+    "A number for a table: three digits, whole numbers as they are, nothing where there is nothing."
     if value is None or value != value:
         return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return f"{value:.{digits}f}" if isinstance(value, float) else str(value)
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 # %% ../../nbs/09_runs/03_report.ipynb #f6f93e7a
 def _picture_uri(
@@ -57,146 +49,18 @@ def _picture_uri(
     return f"data:image/{kind};base64,{base64.b64encode(raw).decode('ascii')}"
 
 # %% ../../nbs/09_runs/03_report.ipynb #149c9fa6
-def _best_rows(
+def _largest(
     rows: Sequence[Mapping[str, Any]],  # the table
     column: str,  # a column of numbers
-) -> set[int]:  # row numbers
-    "The rows that hold the largest number of a column, as it is shown (three digits)."
-    shown = [round(v, 3) if isinstance(v := row.get(column), float) and v == v else None for row in rows]
-    top = max((v for v in shown if v is not None), default=None)
-    return {i for i, v in enumerate(shown) if v is not None and v == top}
+) -> str:  # as it is shown; empty where there is no number
+    "The largest number of a column as it is shown, so that all rows that show it can be marked."
+    return _number(max((v for r in rows if isinstance(v := r.get(column), float) and v == v), default=""))
 
 # %% ../../nbs/09_runs/03_report.ipynb #ffed5e52
-def _table_html(
-    rows: Sequence[Mapping[str, Any]],  # one dictionary a row
-    columns: Mapping[str, str],  # key -> heading, in order
-    best: Sequence[str] = (),  # columns whose largest value is marked
-    label: str = "table",  # what the table is, for screen readers
-    tall: bool = False,  # many rows: scroll inside a frame of limited height
-    folder: str | os.PathLike | None = None,  # the run folder, if the column `image` holds names of its pictures
-) -> str:  # HTML
-    "A table with every cell escaped, numbers to the right, pictures where the column `image` names them."
-    marked = {c: _best_rows(rows, c) for c in best}
-    numeric = {c for c in columns if any(isinstance(r.get(c), (int, float)) and not isinstance(r.get(c), bool) for r in rows)}
-    head = "".join(f'<th scope="col"{" class=n" if c in numeric else ""}>{_text(title)}</th>' for c, title in columns.items())
-    body = []
-    for i, row in enumerate(rows):
-        cells = []
-        for c in columns:
-            value = row.get(c)
-            if c == "image" and value and folder is not None:
-                cells.append(f'<td class="strip"><img src="{_picture_uri(folder, value)}" alt="pictures of row {i + 1}"></td>')
-                continue
-            shown = _text(_number(value))
-            shown = f'<b title="best of its column">{shown}</b>' if i in marked.get(c, ()) else shown
-            cells.append(f'<td class="n">{shown}</td>' if c in numeric else f"<td>{shown}</td>")
-        body.append(f"<tr>{''.join(cells)}</tr>")
-    inner = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
-    return f'<div class="frame{" tall" if tall else ""}" tabindex="0" role="region" aria-label="{_text(label)}">{inner}</div>'
-
-# %% ../../nbs/09_runs/03_report.ipynb #278e42f5
-def _chart_html(
-    chart: Mapping[str, Any],  # `file`, `small` (file for narrow screens), `title`, `caption`, `alt`
-    folder: str | os.PathLike,  # the run folder
-) -> str:  # HTML
-    "A chart with its caption; narrow screens get the narrow drawing, or scroll a chart that has none."
-    source = f'<source media="(max-width: 640px)" srcset="{_picture_uri(folder, chart["small"])}">' if chart.get("small") else ""
-    image = f'<img class="chart" src="{_picture_uri(folder, chart["file"])}" alt="{_text(chart.get("alt") or chart.get("title", ""))}">'
-    kind = "" if source else ' class="wide" tabindex="0" role="region" aria-label="a wide chart"'
-    return f"<figure><div{kind}><picture>{source}{image}</picture></div><figcaption>{_text(chart.get('caption', ''))}</figcaption></figure>"
-
-# %% ../../nbs/09_runs/03_report.ipynb #50d6cae6
-def _bars_html(
-    pairs: Sequence[Sequence[Any]],  # (name, strength) pairs, strongest first; a strength may be negative
-) -> str:  # HTML
-    "Horizontal bars, the longest filling its track; the strength stands beside each bar."
-    top = max((abs(float(v)) for _, v in pairs), default=0.0) or 1.0
-    rows = []
-    for name, value in pairs:
-        share = max(0.0, min(1.0, abs(float(value)) / top))
-        kind = "bar minus" if float(value) < 0 else "bar"
-        bar = f'<span class="{kind}"><i style="width:{100 * share:.1f}%"></i></span>'
-        rows.append(f'<li><span>{_text(name)}</span>{bar}<span class="n">{float(value):.2f}</span></li>')
-    return f'<ul class="bars">{"".join(rows)}</ul>'
-
-# %% ../../nbs/09_runs/03_report.ipynb #6ee60b07
-def _case_html(
-    case: Mapping[str, Any],  # `image`, `heat`, `truth`, `predicted`, `group`, `correct`, `sentence`, `trust`, `attributes`, `note`
-    folder: str | os.PathLike,  # the run folder
-) -> str:  # HTML
-    "One explained prediction as a card."
-    right = bool(case["correct"])
-    verdict = "right" if right else "wrong"
-    images = [(case["image"], "the photo"), *([(case["heat"], "where the network looked for this class")] if case.get("heat") else [])]
-    pictures = "".join(f'<img src="{_picture_uri(folder, f)}" alt="{_text(a)}">' for f, a in images)
-    truth = "" if right else f'<p class="truth">It is {_text(case["truth"])}.</p>'
-    trust = f'<p class="soft">{_text(case["trust"])}</p>' if case.get("trust") else ""
-    note = f'<p class="note">{_text(case["note"])}</p>' if case.get("note") else ""
-    return (
-        f'<article class="case"><div class="pair">{pictures}</div><p class="tags"><span class="tag {verdict}">{verdict}</span> '
-        f'<span class="tag">{_text(case["group"])} class</span></p><h3>{_text(case["predicted"])}</h3>{truth}'
-        f"<p>{_text(case.get('sentence', ''))}</p>{trust}{_bars_html(case.get('attributes', []))}{note}</article>"
-    )
-
-# %% ../../nbs/09_runs/03_report.ipynb #af83ab7c
-_STYLE = files("niwt_nb.runs").joinpath("report.css").read_text(encoding="utf-8")
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'">
-<meta name="viewport" content="width=device-width, initial-scale=1"><title>{title}</title><style>{style}</style></head>
-<body><header><h1>{title}</h1><p class="lead">{summary}</p><div class="tiles">{tiles}</div><nav aria-label="sections">{links}</nav></header>
-<main>{sections}</main><footer>{made}</footer></body></html>
-"""
-
-# %% ../../nbs/09_runs/03_report.ipynb #c67a75cd
-_METRIC_COLUMNS = {name: name for name in ("method", "knowledge", "calibrated", "T1", "U", "S", "H", "AUSUC", "gamma")}
-_PAPER_COLUMNS = {name: name for name in ("what", "calibrated", "U", "S", "H")}
-_COMPARED_COLUMNS = {name: name for name in ("network", "knowledge", "method", "T1", "U", "S", "H")}
-_COMPARED_COLUMNS |= {"H std": "±", "H uncalibrated": "H, gamma 0", "AUSUC": "AUSUC", "seeds": "seeds"}
-_CLASS_COLUMNS = {"name": "class", "group": "group", "images": "test images", "accuracy": "right among all", "zero_shot": "right among unseen"}
-_CONFUSION_COLUMNS = {"truth": "is", "predicted": "was taken for", "group": "group", "count": "images", "share": "share of the class"}
-_NEURON_COLUMNS = {"neuron": "neuron", "name": "name", "confidence": "confidence", "second": "second name", "image": "most excited by"}
-_PAIRS = {"data": "Data and network", "choices": "Settings that were chosen", "steps": "Time", "versions": "Versions"}
-
-# %% ../../nbs/09_runs/03_report.ipynb #7612a212
-def _report_html(
-    results: Mapping[str, Any],  # the content of a run's `results.json`
-    folder: str | os.PathLike,  # the run folder, for its pictures
-) -> str:  # a whole HTML page
-    "The report of a run: summary, table, charts, explanations, neurons, classes, settings and versions."
-
-    def part(key: str, show: Callable[[Any], str]) -> str:
-        about = f'<p class="soft">{_text(results[f"about_{key}"])}</p>' if results.get(f"about_{key}") else ""
-        return about + show(results[key]) if results.get(key) else ""
-
-    def pairs(key: str) -> str:
-        title = _PAIRS[key]
-        return part(key, lambda rows: f"<h3>{title}</h3>" + _table_html([{"a": a, "b": b} for a, b in rows], {"a": "what", "b": ""}, label=title))
-
-    def compared(rows: Any) -> str:
-        charts = "".join(_chart_html(c, folder) for c in results.get("compared_charts", ()))
-        return charts + _table_html(rows, _COMPARED_COLUMNS, label="all methods", tall=len(rows) > 15)
-
-    differences = "".join(f"<li>{_text(line)}</li>" for (line,) in results.get("departures", ()))
-    differences = f"<p>What is different here:</p><ul>{differences}</ul>" if differences else ""
-    blocks = [
-        ("results", "Results", part("metrics", lambda r: _table_html(r, _METRIC_COLUMNS, ("T1", "U", "S", "H", "AUSUC"), "results"))),
-        ("paper", "Beside the paper", part("paper", lambda r: _table_html(r, _PAPER_COLUMNS, label="the paper's figures") + differences)),
-        ("compared", "All methods side by side", part("compared", compared)),
-        ("charts", "Charts", part("charts", lambda r: f'<div class="charts">{"".join(_chart_html(c, folder) for c in r)}</div>')),
-        ("explained", "Predictions, explained", part("cases", lambda r: f'<div class="cases">{"".join(_case_html(c, folder) for c in r)}</div>')),
-        ("neurons", "What neurons stand for", part("neurons", lambda r: _table_html(r, _NEURON_COLUMNS, label="neurons", tall=len(r) > 15, folder=folder))),
-        ("classes", "Class by class", part("per_class", lambda r: _table_html(r, _CLASS_COLUMNS, label="classes", tall=True))),
-        ("confusions", "Most frequent confusions", part("confusions", lambda r: _table_html(r, _CONFUSION_COLUMNS, label="confusions"))),
-        ("how", "How it was made", "".join(map(pairs, _PAIRS))),
-        ("settings", "Settings", part("config", lambda r: f"<pre>{_text(r)}</pre>")),
-    ]
-    tile = '<div class="tile"><span>{}</span><b>{}</b><span>{}</span></div>'
-    tiles = "".join(tile.format(_text(t["label"]), _text(_number(t["value"])), _text(t["note"])) for t in results.get("headline", ()))
-    links = "".join(f'<a href="#{name}">{_text(title)}</a>' for name, title, body in blocks if body)
-    sections = "".join(f'<section id="{name}"><h2>{_text(title)}</h2>{body}</section>' for name, title, body in blocks if body)
-    words = {key: _text(results.get(key, "")) for key in ("title", "summary", "made")}
-    return _PAGE.format(**words, style=_STYLE, tiles=tiles, links=links, sections=sections)
+_PAGES = Environment(
+    loader=PackageLoader("niwt_nb.runs", "."), autoescape=True, undefined=StrictUndefined
+)
+_PAGES.globals |= {"number": _number, "picture": _picture_uri, "largest": _largest}
 
 # %% ../../nbs/09_runs/03_report.ipynb #9c0bddd5
 def write_report(
@@ -211,10 +75,10 @@ def write_report(
         results = json.loads(source.read_text(encoding="utf-8"))
         if results.get("format") != _FORMAT:
             raise NiwtError(f"{str(source)!r} has format {results.get('format')!r}, this version reads {_FORMAT}; run again to make it")
-        page = _report_html(results, folder)
+        page = _PAGES.get_template("report.html").render(results=results, folder=folder)
     except NiwtError:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError) as e:
+    except (ValueError, KeyError, TypeError, AttributeError, TemplateRuntimeError) as e:
         raise NiwtError(f"{str(source)!r} is damaged ({type(e).__name__}: {e}); run again to make it") from None
     with plain_os_errors(folder), atomic_path(folder / "report.html") as tmp:
         tmp.write_text(page, encoding="utf-8")

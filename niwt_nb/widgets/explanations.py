@@ -18,7 +18,7 @@ from torch import Tensor
 from ..core import NiwtError
 from ..explain.explainer import phrase
 from ..explain.maps import to_size
-from ..explain.sentences import sentence, trust
+from ..explain.sentences import faithfulness_sentence, sentence
 from ..explain.words import explain_batch
 from ..figures.canvas import Area
 from ..figures.charts import paint_bars, paint_words
@@ -59,7 +59,7 @@ def _study_explanation(
     words = sentence(table, unseen=row >= len(session.data.seen), asked=other is not None)
     difference = to_size(told.difference, told.size)[0]
     probability = (float(told.probability[0, 0]), float(told.probability[0, 1]))
-    return _ExplanationStudy(row, int(told.runner_up[0]), probability, table, told.heat(0), difference, words, trust(table))
+    return _ExplanationStudy(row, int(told.runner_up[0]), probability, table, told.heat(0), difference, words, faithfulness_sentence(table))
 
 # %% ../../nbs/08_widgets/07_explanations.ipynb #9dc80ec3
 class ExplanationViewer(_PictureExplorer):

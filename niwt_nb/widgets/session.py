@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..core import NiwtError
 from ..data.dataset import DomainKnowledge, ZeroShotData, first_of_each
-from ..explain.explainer import Explainer, fit_explainer, peaks, readable
+from ..explain.explainer import Explainer, fit_explainer, readable, topk_activation
 from ..explain.maps import check_neurons, layer_activations, layer_gradient
 from ..explain.names import name_neurons
 from ..fieldguide.world import FieldGuideImages, field_guide
@@ -107,7 +107,7 @@ class Session:
     def answers(self) -> Tensor:
         "(len(some), K) how strongly each picture's most active place excites each neuron."
         batches = (torch.stack([self.transform(self.data.images[int(i)]) for i in part]) for part in self.some.split(64))
-        return torch.cat([peaks(layer_activations(self.network, x)) for x in batches])
+        return torch.cat([topk_activation(layer_activations(self.network, x)) for x in batches])
 
     @cached_property
     def effects(self) -> np.ndarray:
