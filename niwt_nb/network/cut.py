@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from ..core import NiwtError, check_name
-from .modes import _Function, _in_its_numbers, in_own_modes
+from .modes import _Function, _in_its_numbers, _usable, in_own_modes
 
 # %% ../../nbs/03_network/01_cut.ipynb #dd788568
 class CutNetwork(nn.Module):
@@ -519,6 +519,7 @@ def cut(
     "Split `model` at the output of `layer`; raises `NiwtError` saying why when that is impossible."
     if isinstance(model, CutNetwork):
         model, head = model.model, head or str(model.head_name)
+    model = _usable(model)
     named: Any = vars(model).get("default_head") or getattr(type(model), "default_head", None)
     if head is None and isinstance(named, str):
         head = named
