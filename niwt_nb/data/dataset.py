@@ -618,7 +618,7 @@ def _as_picture(
         if x.ndim == 3 and (len(x) == 3 or not colours) and x.is_floating_point():
             if not x.isfinite().all():
                 raise NiwtError(f"the transform gave a value that is not finite for {where}")
-            return x.float()
+            return x.detach().float()
     raise NiwtError(f"the transform must turn a PIL image into a float tensor (3, H, W); for {where} it gave {shown}")
 
 # %% ../../nbs/01_data/00_dataset.ipynb #92403dd2

@@ -503,7 +503,7 @@ def _verify(network: CutNetwork, example: Tensor) -> None:
         if shape != wanted:
             raise NiwtError(f"the head {network.head_name!r} reads features of shape {shape}, expected {wanted}")
         scores = network.head(features)
-    if not torch.allclose(scores, expected, rtol=1e-5, atol=1e-6 * float(expected.abs().max())):
+    if not torch.allclose(scores, expected.to(scores), rtol=1e-5, atol=1e-6 * float(expected.abs().max())):
         raise NiwtError(f"cannot cut at {network.layer!r}: the parts give other scores than the model (by {float((scores - expected).abs().max()):.2g})")
     if not torch.equal(A, before):
         raise NiwtError(f"cannot cut at {network.layer!r}: the part above changes the activation in place")
