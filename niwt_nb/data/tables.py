@@ -144,7 +144,10 @@ def _read_json(
     return found
 
 # %% ../../nbs/01_data/03_tables.ipynb #fa0095e3
-_GAPS = frozenset(("", "na", "n/a", "#n/a", "n.a.", "<na>", "nan", "null", "none", "nil", "-", "--", "\u2013", "\u2014", "?", ".", "missing", "unknown", "nd"))  # in lower case
+_GAPS = frozenset((  # in lower case
+    "", "na", "n/a", "#n/a", "n.a.", "<na>", "nan", "null", "none",
+    "nil", "-", "--", "\u2013", "\u2014", "?", ".", "missing", "unknown", "nd",
+))
 _TRUTHS = {"true": 1.0, "false": 0.0, "yes": 1.0, "no": 0.0}
 
 # %% ../../nbs/01_data/03_tables.ipynb #bac1bb72
