@@ -231,13 +231,12 @@ def _scan_folders(
             if left is not None:
                 left.update(others)
         elif left is not None and folder:
-            left[f"pictures in the hidden folder {d.name!r}"] += _count_pictures(d.path, picture_suffixes())
+            if inside := _count_pictures(d.path, picture_suffixes()):
+                left[f"pictures in the hidden folder {d.name!r}"] += inside
         elif left is not None and not os.path.exists(d.path):
             left[f"{d.name!r} (a broken link)"] += 1
         elif left is not None and not hidden and os.path.splitext(d.name)[1].lower() in picture_suffixes():
             left["pictures beside the class folders"] += 1
-    for what in [what for what, n in left.items() if not n] if left else ():
-        del left[what]
     if not out:
         raise NiwtError(f"{os.fspath(root)!r} has no sub-folders; expected one a class, with its images")
     return out

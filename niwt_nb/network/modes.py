@@ -71,7 +71,8 @@ def _usable(value: Any) -> Any:
     "A tensor made in inference mode as one that autograd can use, a network with such ones in place of its own; else as it is."
     if isinstance(value, nn.Module):
         made: dict[int, Tensor] = {}  # shared parameters stay shared
-        for own in (own for m in value.modules() for own in (m._parameters, m._buffers)):
+        tables: list[dict[str, Any]] = [own for m in value.modules() for own in (m._parameters, m._buffers)]
+        for own in tables:
             for name, t in own.items():
                 if t is not None and not is_lazy(t) and t.is_inference():
                     new = nn.Parameter(t.clone(), t.requires_grad) if isinstance(t, nn.Parameter) else t.clone()
