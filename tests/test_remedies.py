@@ -23,7 +23,7 @@ from niwt_nb.data.dataset import DomainKnowledge, ZeroShotData
 from niwt_nb.data.folder import read_folder
 from niwt_nb.network.cut import cut
 
-REMEDY = re.compile(r"--[a-z]|`[^`]+`|[a-z_]\(|\b[a-z_]+=(?!=)|pip install|\bniwt [a-z]|\brun again\b|\brepeat its\b|\bsave it\b")
+REMEDY = re.compile(r"--[a-z]|`[^`]+`|[a-z_]\(|\b[a-z_]+=(?!=)|pip install|\bniwt [a-z]|\brun again\b|\brepeat its\b|\bput a second\b|\bsave it\b")
 ENTRIES: dict[str, Callable] = {}  # words of a message -> what provokes it and carries out its remedy
 ELSEWHERE = {  # words of a message -> why it is not tried here
     "pip install 'niwt_nb[text]'": "installs a package",
@@ -429,6 +429,19 @@ def a_class_that_is_there(own: Path) -> None:
     model.add_class("G", {"x": 1.0})
     model.remove_class(remedy[1])
     assert model.add_class("F", {"x": 1.0}).name == "F"
+
+
+@remedy("put a second picture into the folder of a class")
+def nothing_to_test_seen_classes_with(own: Path) -> None:
+    for c in "ABCDEF":
+        (own / c / "1.png").rename(own.parent / f"{c}.png")
+    words = ["run", "--data", "folder", "--root", own, "--out", own.parent / "out", "--set", "unseen=F", "--model", own.parent / "net.py:load"]
+    assert niwt(*words)[0] == 2 and "put a second picture" in niwt(*words)[1]
+    code, said = niwt("data", "check", own, "--set", "unseen=F")
+    assert code == 1 and "put a second picture" in said
+    (own.parent / "A.png").rename(own / "A" / "1.png")
+    assert niwt("data", "check", own, "--set", "unseen=F")[0] == 0
+    assert "net.py" in niwt(*words)[1]  # it goes on to what is missing next
 
 
 NETWORK = """
