@@ -28,7 +28,7 @@ def _as_values(
     "A table as a float32 tensor, or a `NiwtError` that names it."
     try:
         if isinstance(values, np.ma.MaskedArray):
-            values = values.astype(np.float64).filled(np.nan)
+            values = np.ma.filled(values.astype(np.float64), np.nan)
         if isinstance(values, (pd.DataFrame, pd.Series)):  # also of nullable types: NA becomes NaN
             values = values.to_numpy(np.float64, na_value=np.nan, copy=True).astype(np.float32)
         elif isinstance(values, np.ndarray) or hasattr(values, "to_numpy"):
