@@ -263,7 +263,7 @@ def test_what_a_folder_hides_is_counted(shelf):
     (own / "G").symlink_to("nowhere")
     _, out, _ = niwt("data", "check", own, "--set", "unseen=F")
     assert ", ready" in out and "3 files left out" in out and "1 pictures in the hidden folder '.NET'" in out and "'G' (a broken link)" in out
-    (own / "images.csv").write_text("file,class,split\n" + "".join(f"./{c}/{i}.png,{c},{'train' if i else ''}\n" for c in "ABCDEF" for i in range(3)))
+    (own / "images.csv").write_text("file,class,split\n" + "".join(f"./{c}/{i}.png,{c},{('', 'train', 'test')[i]}\n" for c in "ABCDEF" for i in range(3)))
     _, out, _ = niwt("data", "check", own, "--set", "unseen=F")
     assert ", ready" in out and "20 pictures in the folder are not listed in images.csv" in out and "5 images of seen classes without a split left out" in out
     with (own / "images.csv").open("a") as f:
