@@ -66,10 +66,13 @@ def check_name(
     raise NiwtError(f"unknown {what} {name!r}; {hint}")
 
 # %% ../nbs/00_core.ipynb #0c657bb9
+_NO_WIDTH = dict.fromkeys(map(ord, "\u00ad\u200b\u200e\u200f\u2060\ufeff"))  # soft hyphen, marks of direction and of no width
+
+
 def normal_name(
     name: Any,  # a name from a file, a folder, a table or the caller
 ) -> str:  # the form that names are compared in
-    "A name in Unicode's composed form, blanks tidied; bytes that are no UTF-8 are read as Windows-1252."
+    "A name in Unicode's composed form, blanks tidied, marks that nobody sees left out; bytes that are no UTF-8 are read as Windows-1252."
     text = str(name)
     if not text.isascii():
         try:
@@ -80,7 +83,7 @@ def normal_name(
             text = raw.decode("utf-8")
         except UnicodeDecodeError:
             text = raw.decode("cp1252", "replace")
-    return " ".join(unicodedata.normalize("NFC", text.replace("\ufeff", "")).split())
+    return " ".join(unicodedata.normalize("NFC", text.translate(_NO_WIDTH)).split())
 
 # %% ../nbs/00_core.ipynb #1b790771
 def names_of(
@@ -106,13 +109,13 @@ _FILE_KINDS = (
     (b"<!doctype html", "an HTML page; the address gave a web page instead of the file: download it again"),
     (b"<html", "an HTML page; the address gave a web page instead of the file: download it again"),
     (b"<?xml", "an XML file"),
-    (b"PK\x03\x04", "a zip archive, as spreadsheets (.xlsx), .npz and PyTorch files are"),
+    (b"PK\x03\x04", "a zip archive, as spreadsheets (.xlsx), .npz and PyTorch files are; of a spreadsheet save the sheet as 'CSV UTF-8'"),
     (b"\x1f\x8b", "a gzip archive: unpack it first"),
     (b"\x89HDF", "an HDF5 file, as Keras and MATLAB 7.3 write them"),
     (b"%PDF", "a PDF"),
     (b"\x89PNG", "a PNG picture"),
     (b"\xff\xd8\xff", "a JPEG picture"),
-    (b"\xd0\xcf\x11\xe0", "an old Office file (.xls, .doc)"),
+    (b"\xd0\xcf\x11\xe0", "an old Office file (.xls, .doc); of a spreadsheet save the sheet as 'CSV UTF-8'"),
     (b"\x93NUMPY", "a NumPy array (.npy)"),
     (b"MATLAB 5.0", "a MATLAB file"),
 )

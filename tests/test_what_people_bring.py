@@ -198,3 +198,81 @@ def test_a_network_that_goes_on_after_its_scores_names_its_head(shelf):
     assert "what follows the head 'fc' is left out: softmax()" in html.unescape((shelf / "out" / "report.html").read_text())
     code, out, err = niwt("predict", shelf / "out", shelf / "own" / "A" / "0.png")
     assert code == 0, err
+
+
+def test_a_network_made_in_inference_mode_works_everywhere():
+    import torch
+    from torch import nn
+
+    from niwt_nb.explain.maps import fine_map, grad_cam
+    from niwt_nb.method.engine import neuron_importance
+    from niwt_nb.method.jacobian import pooled_jacobian
+    from niwt_nb.network.cut import cut
+    from niwt_nb.network.head import with_head
+
+    with torch.inference_mode():
+        torch.manual_seed(0)
+        model = nn.Sequential(
+            nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 5, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 6)
+        )
+        x, head = torch.randn(2, 3, 12, 12), nn.Linear(5, 3)
+    network = cut(model.eval(), "2")
+    A = network.lower(x.clone()).detach().requires_grad_()
+    (judge,) = torch.autograd.grad(network.head(network.tail(A))[:, 1].sum(), A)
+    for mode in (torch.enable_grad, torch.no_grad, torch.inference_mode):
+        with mode():
+            assert torch.allclose(neuron_importance(network, x, 1), judge.mean((2, 3)), atol=1e-6)
+            found = pooled_jacobian(network, x).importance(network.head.weight[1:2])[0]
+            assert torch.allclose(found, judge.mean((2, 3)), atol=1e-6)
+            assert grad_cam(network, x, 1).shape == fine_map(network, x, 1).shape == (2, 12, 12)
+            assert neuron_importance(with_head(network, head), x, 2).shape == (2, 4)
+
+
+def test_a_jacobian_leaves_the_statistics_of_a_network_that_trains():
+    import torch
+    from torch import nn
+
+    from niwt_nb.method.jacobian import pooled_jacobian
+    from niwt_nb.network.cut import cut
+
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3),
+        nn.ReLU(),
+        nn.Conv2d(4, 5, 3),
+        nn.BatchNorm2d(5),
+        nn.ReLU(),
+        nn.Conv2d(5, 5, 3),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(5, 6),
+    )
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    pooled_jacobian(cut(model, "1"), torch.randn(2, 3, 12, 12))
+    assert model.training and all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"), [("1.5", "15"), ("v1.0", "v10"), ("1-2", "12"), ("1_2", "12"), ("C", "C++"), ("A-", "A"), ("-1", "1"), ("(A)", "A"), (".NET", "NET")]
+)
+def test_a_simpler_form_never_joins_what_differs(ours, theirs):
+    from niwt_nb.data.names import _pair_names
+
+    assert _pair_names([ours, "B"], [theirs, "B"])[0] == [None, 1]
+
+
+def test_what_a_folder_hides_is_counted(shelf):
+    own = shelf / "own"
+    (own / ".NET").mkdir()
+    shutil.copy(own / "A" / "0.png", own / ".NET")
+    (own / "A" / "loop.png").symlink_to("loop.png")
+    (own / "G").symlink_to("nowhere")
+    _, out, _ = niwt("data", "check", own, "--set", "unseen=F")
+    assert ", ready" in out and "3 files left out" in out and "1 pictures in the hidden folder '.NET'" in out and "'G' (a broken link)" in out
+    (own / "images.csv").write_text("file,class,split\n" + "".join(f"./{c}/{i}.png,{c},{('', 'train', 'test')[i]}\n" for c in "ABCDEF" for i in range(3)))
+    _, out, _ = niwt("data", "check", own, "--set", "unseen=F")
+    assert ", ready" in out and "20 pictures in the folder are not listed in images.csv" in out and "5 images of seen classes without a split left out" in out
+    with (own / "images.csv").open("a") as f:
+        f.write("A//0.png,A,train\n")
+    assert "the file 'A/0.png' comes twice" in niwt("data", "check", own, "--set", "unseen=F")[1]

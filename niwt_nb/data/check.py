@@ -140,6 +140,15 @@ def read_root(
         raise NiwtError(f"splits= is for CUB and AwA2; {os.fspath(root)!r} is a {kind!r} data set")
     return (read_xlsa17 if kind == "xlsa17" else read_folder)(root, **kwargs)
 
+# %% ../../nbs/01_data/10_check.ipynb #23a77575
+def check_testable(
+    data: ZeroShotData,  # for a run
+) -> ZeroShotData:  # the same
+    "Raise `NiwtError` where no image of a seen class is left to test with: a run measures accuracy on both sides."
+    if not len(data.test_seen):
+        raise NiwtError("no image of a seen class is left to test with; put a second picture into the folder of a class, better of each")
+    return data
+
 # %% ../../nbs/01_data/10_check.ipynb #3ff065a8
 @dataclass(frozen=True)
 class _RootReport:
@@ -189,7 +198,7 @@ def check_root(
     problems, notes, summary = ((), (), "")  # type: tuple[tuple[str, ...], tuple[str, ...], str]
     if not missing:
         try:
-            data = read_root(place, splits, layout.kind, **kwargs)
+            data = check_testable(read_root(place, splits, layout.kind, **kwargs))
             notes, summary = data.notes, f"{data!r}\n{data.summary().to_string()}"
             if verify and data.has_images:
                 bad = readable(data, quiet)[1]

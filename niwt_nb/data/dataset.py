@@ -27,6 +27,8 @@ def _as_values(
 ) -> Tensor:  # float32, on the CPU
     "A table as a float32 tensor, or a `NiwtError` that names it."
     try:
+        if isinstance(values, np.ma.MaskedArray):
+            values = np.ma.filled(values.astype(np.float64), np.nan)
         if isinstance(values, (pd.DataFrame, pd.Series)):  # also of nullable types: NA becomes NaN
             values = values.to_numpy(np.float64, na_value=np.nan, copy=True).astype(np.float32)
         elif isinstance(values, np.ndarray) or hasattr(values, "to_numpy"):
@@ -84,6 +86,10 @@ def _of_frame(
             names = names[1:] if len(names) == len(frame.columns) else names
             frame = frame.set_index(frame.columns[0])
     columns = names_of(frame.columns, "columns")
+    dated = [c for c, kind in zip(columns, frame.dtypes, strict=True) if kind.kind in "mM"]
+    if dated or isinstance(frame.index, pd.MultiIndex):
+        odd = f"its column {dated[0]!r} holds dates, expected numbers" if dated else "its index has several levels, expected the names of the classes"
+        raise NiwtError(f"knowledge as a DataFrame: {odd}")
     if names and sorted(names) == sorted(columns) and len(set(columns)) == len(columns):
         frame = frame.iloc[:, [columns.index(n) for n in names]]
     if classes is None and len(frame) and all(isinstance(i, str) for i in frame.index):
@@ -618,7 +624,7 @@ def _as_picture(
         if x.ndim == 3 and (len(x) == 3 or not colours) and x.is_floating_point():
             if not x.isfinite().all():
                 raise NiwtError(f"the transform gave a value that is not finite for {where}")
-            return x.float()
+            return x.detach().float()
     raise NiwtError(f"the transform must turn a PIL image into a float tensor (3, H, W); for {where} it gave {shown}")
 
 # %% ../../nbs/01_data/00_dataset.ipynb #92403dd2

@@ -20,7 +20,9 @@ from torch import Tensor
 
 from ..core import NiwtError, content_hash
 from .dataset import DomainKnowledge
-from .images import _LITTER, ImageFiles, list_pictures, picture_suffixes, _safe_name
+from niwt_nb.data.images import (
+    _LITTER, ImageFiles, list_pictures, picture_suffixes, _count_pictures, _safe_name,
+)
 from .tables import _read_text
 
 # %% ../../nbs/01_data/04_files.ipynb #3f1fc160
@@ -155,10 +157,11 @@ def _first_file(
 # %% ../../nbs/01_data/04_files.ipynb #9452863b
 def _list_folder(
     root: str | os.PathLike[str],  # a folder
-) -> list[os.DirEntry[str]]:  # what is in it, by name, without hidden entries
+    hidden: bool = False,  # also those whose name begins with a dot
+) -> list[os.DirEntry[str]]:  # what is in it, by name
     "The entries of a folder; raises `NiwtError` if it is not there or may not be read."
     try:
-        return sorted((d for d in os.scandir(os.fspath(root)) if not d.name.startswith(".")), key=lambda d: d.name)
+        return sorted((d for d in os.scandir(os.fspath(root)) if hidden or not d.name.startswith(".")), key=lambda d: d.name)
     except OSError as e:
         raise NiwtError(f"cannot read the folder {os.fspath(root)!r}: {e.strerror}") from None
 
@@ -218,13 +221,21 @@ def _scan_folders(
 ) -> dict[str, list[str]]:  # sub-folder -> its pictures "folder/file", both sorted by name
     "The pictures of every sub-folder, whatever Pillow decodes; raises `NiwtError` if there is no sub-folder."
     out = {}
-    for d in _list_folder(root):
-        if d.is_dir() and d.name.lower() not in _LITTER:
+    for d in _list_folder(root, hidden=left is not None):
+        folder, hidden = os.path.isdir(d.path), d.name.startswith(".")
+        if d.name.lower() in _LITTER or d.name.startswith("._"):
+            continue
+        if folder and not hidden:
             names, others = list_pictures(d.path)
             out[d.name] = [f"{d.name}/{n}" for n in names]
             if left is not None:
                 left.update(others)
-        elif left is not None and os.path.splitext(d.name)[1].lower() in picture_suffixes():
+        elif left is not None and folder:
+            if inside := _count_pictures(d.path, picture_suffixes()):
+                left[f"pictures in the hidden folder {d.name!r}"] += inside
+        elif left is not None and not os.path.exists(d.path):
+            left[f"{d.name!r} (a broken link)"] += 1
+        elif left is not None and not hidden and os.path.splitext(d.name)[1].lower() in picture_suffixes():
             left["pictures beside the class folders"] += 1
     if not out:
         raise NiwtError(f"{os.fspath(root)!r} has no sub-folders; expected one a class, with its images")

@@ -22,7 +22,7 @@ from .dataset import DomainKnowledge, ZeroShotData
 from niwt_nb.data.files import (
     _dropped, _draw_unseen, _first_file, _list_folder, _propose_split, _scan_folders,
 )
-from .images import ImageFiles, _left_note, _safe_name
+from .images import ImageFiles, picture_suffixes, _count_pictures, _left_note, _safe_name
 from .names import _match_names, _match_notes, _pair_names
 from .tables import _read_attribute_table, _read_csv_rows, _read_text
 from .text import with_reader
@@ -41,9 +41,12 @@ def _folder_images(
         part = [r[lower.index("split")].lower() if "split" in lower else "" for r in rows]
         for p in set(part):
             check_name(p, ("train", "test", ""), "split in images.csv")
-        files = [r[file] for r in rows]
+        files = [_safe_name(r[file], "images.csv") for r in rows]
         if len(set(files)) < len(files):
             raise NiwtError(f"images.csv: the file {next(f for f in files if files.count(f) > 1)!r} comes twice")
+        more = _count_pictures(os.fspath(root), picture_suffixes()) - len(files)
+        if notes is not None and more > 0:
+            notes.append(f"{more} pictures in the folder are not listed in images.csv")
         return ImageFiles(root, files, where="images.csv", **kwargs), [normal_name(r[owner]) for r in rows], part
     place, left = _first_file(root, "images"), Counter()  # type: Path | None, Counter[str]
     base = place if place and place.is_dir() else root
@@ -134,6 +137,8 @@ def read_folder(
     if any(parts):
         side = torch.isin(labels, split["seen"])
         told = [torch.tensor([p == want for p in parts]) & side for want in ("train", "test")]
+        rest = int(side.sum() - told[0].sum() - told[1].sum())
+        said += [f"images.csv: {rest} images of seen classes without a split left out"] if rest else []
         split |= {"train": told[0].nonzero().flatten(), "test_seen": told[1].nonzero().flatten()}
     val = {} if val_classes is None else {"val_classes": _match_names(names_of(val_classes, "val_classes"), classes, notes=said)}
     before = make(classes, split["seen"], embed)
@@ -169,4 +174,4 @@ def _unseen_names(
         raise NiwtError("which classes are unseen? give unseen=[names] or a number to draw, or write unseen.txt with one name a line "
                         "(on the command line: --set unseen=NAME)")
     both = [*classes, *extra]
-    return extra if unseen is None else [both[i] for i in _match_names(names_of(unseen, "unseen"), both, notes=notes).tolist()]
+    return extra if unseen is None else [both[i] for i in _match_names(tuple(dict.fromkeys(names_of(unseen, "unseen"))), both, notes=notes).tolist()]

@@ -208,6 +208,7 @@ def open_image(
         raise NiwtError(f"image {os.fspath(path)!r} does not exist") from None
     except Exception as e:  # decoders raise nearly every kind of error on damaged files
         kind = file_kind(path) if isinstance(e, UnidentifiedImageError) else ""
+        kind += ", cut short or damaged" if kind.endswith("picture") else ""
         told = f"it is {kind}" if kind else f"{type(e).__name__}: {e}"
         raise NiwtError(f"image {os.fspath(path)!r} cannot be read ({told})") from None
 
@@ -218,10 +219,10 @@ def _safe_name(
 ) -> str:  # with forward slashes
     "A relative file name that stays inside its folder; raises `NiwtError` for an absolute one, for `..`, and for what no file can be called."
     plain = name.strip().replace("\\", "/")
-    parts = plain.split("/")
-    if not plain or plain.startswith("/") or ".." in parts or ":" in parts[0] or not plain.isprintable():
+    parts = plain.split("/") if plain.startswith("/") else [p for p in plain.split("/") if p not in ("", ".")]
+    if not parts or plain.startswith("/") or ".." in parts or ":" in parts[0] or not plain.isprintable():
         raise NiwtError(f"{where}: the file name {name[:80]!r} is not a plain name inside the data folder")
-    return plain
+    return "/".join(parts)
 
 # %% ../../nbs/01_data/01_images.ipynb #747661ea
 _LITTER = ("thumbs.db", "desktop.ini", ".ds_store", ".gitkeep", ".gitignore", "icon\r", "__macosx", "@eadir", ".ipynb_checkpoints")  # what systems leave behind
@@ -261,7 +262,7 @@ def list_pictures(
         suffix = os.path.splitext(d.name)[1].lower()
         if d.name.lower() in _LITTER or d.name.startswith("._"):
             continue
-        if d.is_dir():
+        if os.path.isdir(d.path):
             inside = _count_pictures(d.path, suffixes)
             left[f"pictures in the sub-folder {d.name!r}" if inside else "sub-folder without pictures"] += inside or 1
         elif d.name.startswith("."):

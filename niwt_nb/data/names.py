@@ -24,7 +24,8 @@ def _plain_name(
     bare = re.sub(r"^\d+\s*\.\s*(?=[^\W\d_])", "", text).casefold().strip("_ ")
     bare = re.sub(r"^0+(?=\d+$)", "", bare)
     between = r"(?:[\s_]+|[\s_]*['\u2019][\s_]*|\s+[-\u2013]\s+|[-\u2013\u2010+.])"
-    return re.sub(rf"(?<=[^\W_]){between}(?=[^\W_])", "", bare) or text
+    bare = re.sub(r"(?<=\d)[\s_]+(?=\d)", " ", bare)  # of numbers, 1_5 is 1 5 and neither 15 nor 1.5
+    return re.sub(rf"(?<=[^\W_])(?:(?<!\d){between}|{between}(?!\d))(?=[^\W_])", "", bare) or text
 
 # %% ../../nbs/01_data/02_names.ipynb #36736fae
 def _singles(

@@ -44,7 +44,8 @@ def _read_text(
     except UnicodeDecodeError as e:
         if kind:
             raise NiwtError(f"{str(path)!r} is not text: it is {kind}") from None
-        seen = raw[max(e.start - 12, 0) : e.start + 8].decode("cp1252", "replace").split("\n")[-1].strip()
+        before, after = raw[max(e.start - 12, 0) : e.start].split(b"\n")[-1], raw[e.start : e.start + 8].split(b"\n")[0]
+        seen = (before + after).decode("cp1252", "replace").strip()
         like = f" (as Windows-1252 it reads {seen!r})" if encoding == "utf-8-sig" and seen.isprintable() else ""
         shown = encoding.upper().removesuffix("-SIG")
         raise NiwtError(f"{str(path)!r} is not {shown} text: byte {e.start} is {raw[e.start]:#04x}{like}{save}") from None
@@ -143,7 +144,10 @@ def _read_json(
     return found
 
 # %% ../../nbs/01_data/03_tables.ipynb #fa0095e3
-_GAPS = frozenset(("", "na", "n/a", "#n/a", "n.a.", "<na>", "nan", "null", "none", "nil", "-", "--", "?", ".", "missing", "unknown", "nd"))  # in lower case
+_GAPS = frozenset((  # in lower case
+    "", "na", "n/a", "#n/a", "n.a.", "<na>", "nan", "null", "none",
+    "nil", "-", "--", "\u2013", "\u2014", "?", ".", "missing", "unknown", "nd",
+))
 _TRUTHS = {"true": 1.0, "false": 0.0, "yes": 1.0, "no": 0.0}
 
 # %% ../../nbs/01_data/03_tables.ipynb #bac1bb72
@@ -157,6 +161,8 @@ def _number(
         return math.nan
     if text in _TRUTHS:
         return _TRUTHS[text]
+    if "_" in text:
+        return None  # Python reads 1_0 as 10
     try:
         value = float(text.replace(",", ".") if comma else cell if isinstance(cell, (int, float)) else text)
     except (TypeError, ValueError, OverflowError):
@@ -179,21 +185,25 @@ def _decimal_comma(
     return bool(commas)
 
 # %% ../../nbs/01_data/03_tables.ipynb #eeae27f0
+_CODES = (-1, -9, -99, -999, -9999)  # the one negative number of a table: it stands for unknown
+
+
 def _unknown_as_zero(
-    table: np.ndarray,  # (C, A) numbers, NaN or -1 where unknown
+    table: np.ndarray,  # (C, A) numbers, NaN where unknown, or a number of `_CODES`
     what: str,  # the name of the knowledge or file, for notes and messages
     classes: Sequence[str] = (),  # names for the message
 ) -> tuple[np.ndarray, list[str]]:  # the table without gaps; a note for each kind of gap
     "The one rule for gaps: unknown values count as 0 and are noted; raises `NiwtError` for a class of which nothing is known."
     gap = np.isnan(table)
-    minus = (table == -1) if set(np.unique(table[table < 0])) == {-1} else np.zeros_like(gap)
+    below = np.unique(table[table < 0])
+    minus = np.isin(table, below) if len(below) == 1 and below[0] in _CODES else np.zeros_like(gap)
     if not ((table[~gap] != -1) & (table[~gap] != 1)).any():
         minus = np.zeros_like(gap)  # a table of -1 and 1: -1 says no
     lost = np.flatnonzero((gap | minus).all(1)) if table.size else np.empty(0, np.int64)
     if len(lost):
         who = repr(classes[lost[0]]) if len(classes) else f"number {lost[0] + 1}"
         raise NiwtError(f"{what}: nothing is known about class {who}, all its values are missing; fill in some, or leave the class out")
-    kinds = [(int(gap.sum()), "blank or NA"), (int(minus.sum()), "-1")]
+    kinds = [(int(gap.sum()), "blank or NA"), (int(minus.sum()), f"{below[0]:g}" if len(below) else "")]
     notes = [f"{what}: {n} unknown values ({kind}) taken as 0" for n, kind in kinds if n]
     return np.where(gap | minus, 0.0, table), notes
 

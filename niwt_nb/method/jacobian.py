@@ -311,7 +311,7 @@ def _works(
     return bool((torch.einsum("bkd,bd->bk", g, weight) - expected).norm() <= 1e-3 * expected.norm())
 
 # %% ../../nbs/04_method/05_jacobian.ipynb #2f73e2d1
-@in_own_modes
+@running
 def _jacobian_way(
     tail: nn.Module,  # activations (B, K, ...) -> features (B, D)
     example: Tensor,  # (B, K, ...) activations to try it on

@@ -131,14 +131,16 @@ def _read_weights(
             raise NiwtError(f"{str(path)!r} is not a file of plain tensors; files that need code to be read are refused; {keep}") from None
         raise NiwtError(f"cannot read weights from {str(path)!r} ({type(e).__name__}: {str(e).splitlines()[0][:200] if str(e) else ''})") from None
     while isinstance(state, dict) and not all(isinstance(v, Tensor) for v in state.values()):
-        key = next((k for k in _WEIGHT_KEYS if isinstance(state.get(k), dict)), None)
+        whole = [k for k, v in state.items() if isinstance(v, dict) and v and all(isinstance(w, Tensor) for w in v.values())]
+        key = next((k for k in _WEIGHT_KEYS if isinstance(state.get(k), dict)), whole[0] if len(whole) == 1 else None)
         if key is None:
             break
         state = state[key]
     if not isinstance(state, dict) or not state or not all(isinstance(v, Tensor) for v in state.values()):
         holds = f"; it holds {', '.join(map(repr, list(state)[:5]))}" if isinstance(state, dict) and state else ""
         raise NiwtError(f"{str(path)!r} holds no state dict (names and tensors){holds}")
-    return {re.sub(r"^((module|_orig_mod)\.)+", "", str(k)): v for k, v in state.items()}
+    plain = {re.sub(r"^((module|_orig_mod)\.)+", "", str(k)): v for k, v in state.items()}
+    return {k: v for k, v in plain.items() if k != "n_averaged"}  # what AveragedModel counts
 
 # %% ../../nbs/03_network/02_backbones.ipynb #dbadcac4
 def _of_model(

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from ..core import NiwtError, check_name
-from .modes import _Function, _in_its_numbers, in_own_modes
+from .modes import _Function, _in_its_numbers, _usable, in_own_modes
 
 # %% ../../nbs/03_network/01_cut.ipynb #dd788568
 class CutNetwork(nn.Module):
@@ -503,7 +503,7 @@ def _verify(network: CutNetwork, example: Tensor) -> None:
         if shape != wanted:
             raise NiwtError(f"the head {network.head_name!r} reads features of shape {shape}, expected {wanted}")
         scores = network.head(features)
-    if not torch.allclose(scores, expected, rtol=1e-5, atol=1e-6 * float(expected.abs().max())):
+    if not torch.allclose(scores, expected.to(scores), rtol=1e-5, atol=1e-6 * float(expected.abs().max())):
         raise NiwtError(f"cannot cut at {network.layer!r}: the parts give other scores than the model (by {float((scores - expected).abs().max()):.2g})")
     if not torch.equal(A, before):
         raise NiwtError(f"cannot cut at {network.layer!r}: the part above changes the activation in place")
@@ -519,6 +519,7 @@ def cut(
     "Split `model` at the output of `layer`; raises `NiwtError` saying why when that is impossible."
     if isinstance(model, CutNetwork):
         model, head = model.model, head or str(model.head_name)
+    model = _usable(model)
     named: Any = vars(model).get("default_head") or getattr(type(model), "default_head", None)
     if head is None and isinstance(named, str):
         head = named

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from ..core import seeded
 
@@ -67,7 +68,15 @@ def own_modes() -> Iterator[None]:
 
 # %% ../../nbs/03_network/00_modes.ipynb #2b6f1b7b
 def _usable(value: Any) -> Any:
-    "A tensor made in inference mode as one that autograd can use; everything else as it is."
+    "A tensor made in inference mode as one that autograd can use, a network with such ones in place of its own; else as it is."
+    if isinstance(value, nn.Module):
+        made: dict[int, Tensor] = {}  # shared parameters stay shared
+        tables: list[dict[str, Any]] = [own for m in value.modules() for own in (m._parameters, m._buffers)]
+        for own in tables:
+            for name, t in own.items():
+                if t is not None and not is_lazy(t) and t.is_inference():
+                    new = nn.Parameter(t.clone(), t.requires_grad) if isinstance(t, nn.Parameter) else t.clone()
+                    own[name] = made.setdefault(id(t), new)
     return value.clone() if isinstance(value, Tensor) and value.is_inference() else value
 
 # %% ../../nbs/03_network/00_modes.ipynb #6893e8d8

@@ -10,12 +10,14 @@ import contextlib
 import json
 import math
 import os
+import random
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
@@ -54,6 +56,18 @@ def _mirror(
     "Mirror each image left to right with a chance of one half."
     return torch.where((torch.rand(len(x), device=x.device) < 0.5).view(-1, 1, 1, 1), x.flip(3), x)
 
+# %% ../../nbs/03_network/04_training.ipynb #5ce96548
+def _is_random(
+    transform: Callable,  # PIL image -> (3, H, W) float tensor
+    image: Any,  # a PIL image
+) -> bool:  # whether it gives another picture at another time
+    "Try a preprocessing on one image: often where it draws random numbers, a few times where it may have dice of its own."
+    drawn = lambda: (random.getstate(), str(np.random.get_state()), torch.get_rng_state().tolist())  # noqa: E731
+    with seeded_in_turn(0):
+        before, first = drawn(), transformed(transform, image)
+        tries = 4 if drawn() == before else 60
+        return any(not torch.equal(first, transformed(transform, image)) for _ in range(tries))
+
 # %% ../../nbs/03_network/04_training.ipynb #2b84d963
 def cache_images(
     data: ZeroShotData,  # where the images are
@@ -63,7 +77,7 @@ def cache_images(
 ) -> _PixelCache:  # the images in memory, n * 3 * H * W bytes, or four times that where a byte a value does not hold them
     "Decode images once and keep what the transform gives, checked on each; raises `NiwtError` for an unreadable image and a random transform."
     index = as_ids(indices, "indices", len(data), unique=False)
-    if len(index) and not torch.equal(*(transformed(transform, data.images[int(index[0])]) for _ in range(2))):
+    if len(index) and _is_random(transform, data.images[int(index[0])]):
         raise NiwtError("the transform gives another picture each time, and a cache holds one: give it without its random part")
     try:
         low, high = colour_range(transform)

@@ -124,6 +124,9 @@ class _RunFolder:
         return self.path / name
 
 # %% ../../nbs/09_runs/01_folder.ipynb #6d7c9ea3
+_REPLACE = "choose another folder, or replace that run (replace_run=True, --replace on the command line)"
+
+
 def _check_folder(
     path: str | os.PathLike,  # a folder that may hold a run
     config: RunConfig,  # the settings of the run that shall go there
@@ -140,14 +143,14 @@ def _check_folder(
     try:
         there = tomllib.loads((path / "config.toml").read_bytes().decode("utf-8")).get("made_by", {})
     except ValueError as e:
-        raise NiwtError(f"{str(path / 'config.toml')!r} is damaged ({e}); choose another folder, or replace that run") from None
+        raise NiwtError(f"{str(path / 'config.toml')!r} is damaged ({e}); {_REPLACE}") from None
     if there != {"niwt_nb": __version__, "format": _FORMAT}:
         made = f"niwt_nb {there.get('niwt_nb', 'unknown')} (format {there.get('format', 'unknown')})"
-        raise NiwtError(f"{str(path)!r} was written by {made}, this is {__version__} (format {_FORMAT}); choose another folder, or replace that run")
+        raise NiwtError(f"{str(path)!r} was written by {made}, this is {__version__} (format {_FORMAT}); {_REPLACE}")
     old, new = asdict(read_config(path / "config.toml")), asdict(config)
     differ = [f"{k}: {old[k]!r} there, {new[k]!r} asked for" for k in new if old[k] != new[k]]
     if differ:
-        raise NiwtError(f"{str(path)!r} holds a run with other settings ({'; '.join(differ)}); choose another folder, or replace that run")
+        raise NiwtError(f"{str(path)!r} holds a run with other settings ({'; '.join(differ)}); {_REPLACE}")
 
 # %% ../../nbs/09_runs/01_folder.ipynb #057c3f0a
 _RESULTS = (

@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ..core import NiwtError, content_hash, model_hash, progress, seeded
-from ..data.check import read_root
+from ..data.check import check_testable, read_root
 from ..data.dataset import ZeroShotData, excerpt
 from ..data.images import ImageFiles, batches, readable as leave_out_unreadable
 from ..data.text import name_knowledge
@@ -63,7 +63,7 @@ def load_data(
         data = replace(data, knowledge={**data.knowledge, "names": name_knowledge(data.classes, data.seen)})
     for kind in kinds:
         data.get_knowledge(kind)
-    return data
+    return check_testable(data)
 
 # %% ../../nbs/09_runs/05_steps.ipynb #02b12a9d
 def _photos_key(
