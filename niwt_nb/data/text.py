@@ -188,12 +188,19 @@ def _load_encoder(
     try:
         with contextlib.nullcontext() if download else contextlib.redirect_stderr(io.StringIO()):
             where = str(here) if here.is_dir() else name
+            if not (download or here.is_dir()):  # the package would ask the network all the same
+                find = import_object("huggingface_hub:snapshot_download")
+                full = name if "/" in name else f"sentence-transformers/{name}"
+                where = find(full, local_files_only=True)
             return make(where, device="cpu", local_files_only=not download)
     except Exception as e:  # whatever the package raises, it is about this one model
         fetch = "from niwt_nb.data.text import SentenceEncoder as E"
         fetch += f"; E({name!r}, download=True).fit(['a bird'])"
+        why = f"{type(e).__name__}: {str(e)[:200]}"
+        if isinstance(e, FileNotFoundError) and not here.is_dir():
+            why = "it is no folder, and no model of that name is on this computer"
         raise NiwtError(
-            f"cannot load the sentence encoder {name!r} ({type(e).__name__}: {str(e)[:200]}). Give "
+            f"cannot load the sentence encoder {name!r} ({why}). Give "
             f"the folder of a model that you have, or fetch it once: python -c \"{fetch}\""
         ) from None
 
