@@ -214,7 +214,7 @@ def _load_network(
             transform = backbone.preprocess
     return backbone.cut(config.layer or None, look(transform)), transform
 
-# %% ../../nbs/09_runs/05_steps.ipynb #81397440
+# %% ../../nbs/09_runs/05_steps.ipynb #873c894e
 def _network_of(
     folder: _RunFolder,  # whose settings name a network; it keeps what was loaded
 ) -> tuple[CutNetwork, Callable]:  # see `_load_network`; not to be trained
@@ -222,7 +222,7 @@ def _network_of(
     folder.network = folder.network or _load_network(folder.config)
     return folder.network
 
-
+# %% ../../nbs/09_runs/05_steps.ipynb #81397440
 def _transform_of(
     folder: _RunFolder,  # `model`, `image_size`, `pixels`
 ) -> Callable:  # PIL image -> (3, H, W) tensor
