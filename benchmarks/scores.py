@@ -25,7 +25,7 @@ from niwt_nb.fieldguide.world import FieldGuideImages, field_guide
 from niwt_nb.method.calibration import choose_balance
 from niwt_nb.method.engine import class_importance
 from niwt_nb.method.jacobian import pooled_jacobian
-from niwt_nb.method.mapping import RidgeMap, default_map
+from niwt_nb.method.mapping import KernelRidgeMap, RidgeMap
 from niwt_nb.method.solvers import transfer_weights
 from niwt_nb.network.backbones import field_guide_transform, load_backbone
 from niwt_nb.network.cut import CutNetwork, cut
@@ -255,7 +255,7 @@ def cub_case(
     if network.head.out_features != len(data.seen):
         features = extract_features(network, data, data.train, backbone.preprocess)
         network = with_head(network, fit_head(features, columns_of(data)[data.labels[data.train]], len(data.seen), l2=l2))
-    estimator = default_map(data.get_knowledge("attributes").values)
+    estimator = KernelRidgeMap()
     return data, network, backbone.preprocess, head_with_unseen(network, data, backbone.preprocess, estimator, every)
 
 

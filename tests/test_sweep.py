@@ -148,7 +148,6 @@ ENTRIES: dict[str, Callable[[Any], Any]] = {  # name -> what is called, given a 
     # maps between tables
     "inverse_map": lambda w: N.inverse_map(N.RidgeMap(), w.known, w.alpha).coef_,
     "held_out_agreement": lambda w: N.held_out_agreement(N.KernelRidgeMap(), w.known, w.alpha, folds=3),
-    "default_map": lambda w: N.default_map(w.known).fit(w.known, w.alpha).predict(w.known),
     "phrase_knowledge": lambda w: N.phrase_knowledge(w.data, min_classes=2).values,
     # transfer
     "activations_of": lambda w: N.activations_of(w.network, w.x),

@@ -140,7 +140,7 @@ def sentence_knowledge(
     sentences: dict[str, tuple[str, ...]],  # class -> sentences
     classes: Sequence[str],  # C class names, in class order
     seen: Tensor,  # class ids that the vocabulary may come from
-    embed: Any = None,  # an encoder as `SentenceEncoder` takes it: a function, a folder; None: word counts
+    encoder: Any = None,  # as `SentenceEncoder` takes it: a folder, a function; None: word counts
     name: str = "sentences",  # of the knowledge
 ) -> DomainKnowledge:  # a row a class; it can read sentences
     "Sentences as domain knowledge; raises `NiwtError` if a class has none, or none with a word that a seen class uses."
@@ -148,13 +148,13 @@ def sentence_knowledge(
     texts = [list(list(sentences.values())[i]) for i in at.tolist()]
     known = seen.tolist()
     names = _own_names([classes[i] for i in known], [" ".join(texts[i]) for i in known])
-    encoder = SentenceEncoder(embed, 1, False, (*STOP_WORDS, *sorted(names)))
-    knowledge = text_knowledge(texts, seen, encoder, name)
+    counter = SentenceEncoder(encoder, 1, False, (*STOP_WORDS, *sorted(names)))
+    knowledge = text_knowledge(texts, seen, counter, name)
     none = (knowledge.values == 0).all(1).nonzero().flatten().tolist()
     if none:
         raise NiwtError(
             f"{name}: no word about class {classes[none[0]]!r} is used for any seen class, so nothing can "
-            "be said about it; add sentences that share words with other classes"
+            "be said about it; add sentences that share words with other classes, or give an encoder"
         )
     return knowledge
 

@@ -106,6 +106,7 @@ class DomainKnowledge:
     names: tuple[str, ...] = ()  # A column names; left out: those of the DataFrame
     classes: tuple[str, ...] | None = None  # (C,) what the rows are about (a DataFrame's index); None: the data set's classes in order
     reader: Any = None  # has `names` and `read(sentences) -> (row, phrases not used)`, see the room `text`; None: sentences cannot be read
+    texts: tuple[tuple[str, ...], ...] = ()  # (C,) the sentences that the rows were made of; (): of none
 
     def __post_init__(self) -> None:
         "Take any table; raise `NiwtError` if it is not one row a class with one distinct name a column."
@@ -119,6 +120,8 @@ class DomainKnowledge:
             raise NiwtError(f"knowledge {self.name!r}: expected shape (classes, attributes), got {tuple(values.shape)}")
         if len(names) != values.shape[1]:
             raise NiwtError(f"knowledge {self.name!r}: {values.shape[1]} columns but {len(names)} names")
+        if len(self.texts) not in (0, len(values)):
+            raise NiwtError(f"{what}: {len(values)} rows, but texts of {len(self.texts)} classes")
         twice = [n for n, count in zip(*np.unique(names, return_counts=True), strict=True) if count > 1]
         if twice:
             raise NiwtError(f"knowledge {self.name!r}: the name {str(twice[0])!r} is used for more than one column")
@@ -195,7 +198,8 @@ class DomainKnowledge:
         "Only some classes, in the order given."
         named = None if self.classes is None else tuple(self.classes[i] for i in torch.arange(len(self))[ids].tolist())
         named = None if named is None or len(set(named)) < len(named) else named
-        return replace(self, values=self.values[ids], classes=named)
+        texts = tuple(self.texts[i] for i in torch.arange(len(self))[ids].tolist()) if self.texts else ()
+        return replace(self, values=self.values[ids], classes=named, texts=texts)
 
     def to_frame(
         self,
@@ -599,7 +603,8 @@ class ZeroShotData:
         for key, k in self.knowledge.items():
             values = k.values.clone()
             values[hidden] = float("nan")
-            knowledge[key] = replace(k, values=values)
+            texts = tuple(() if hidden[c] else t for c, t in enumerate(k.texts))
+            knowledge[key] = replace(k, values=values, texts=texts)
         split = {"train": torch.cat(train).sort().values, "test_seen": torch.cat(test).sort().values, "test_unseen": unseen_test}
         none = torch.empty(0, dtype=torch.long)
         return self.take(keep, name=f"{self.name} (validation)", seen=seen, unseen=val, val_classes=none, knowledge=knowledge, **split)

@@ -95,13 +95,13 @@ def _folder_tables(
             tables.append((_as_classes(theirs, known, p.name, said), names, values))
             known += [c for c in tables[-1][0] if c not in known]
 
-    def make(classes: Sequence[str], seen: Tensor, embed: Callable | None) -> dict[str, DomainKnowledge]:
+    def make(classes: Sequence[str], seen: Tensor, encoder: Any) -> dict[str, DomainKnowledge]:
         found = []
         for theirs, names, values in tables[:1]:
             table = DomainKnowledge("attributes", values[_match_names(classes, theirs).numpy()], names)
             found.append(with_reader(table))
         for text in texts[:1]:
-            found.append(sentence_knowledge(text, classes, seen, embed))
+            found.append(sentence_knowledge(text, classes, seen, encoder))
         return {k.name: k for k in found}
 
     return [t[0] for t in tables] + [tuple(t) for t in texts], make
@@ -114,7 +114,7 @@ def read_folder(
     val_classes: str | Sequence[str] | None = None,  # seen classes to choose settings on; None: proposed by seed
     test: float = 0.25,  # share of each seen class's images to test with, where images.csv does not say
     seed: int = 0,  # for everything that is drawn
-    embed: Callable[[list[str]], Any] | None = None,  # turns sentences into numbers; None: word counts
+    encoder: Any = None,  # of sentences, as `SentenceEncoder` takes it; None: word counts
     name: str | None = None,  # of the data set; None: the folder's
     need_test: bool = True,  # every unseen class must have images to test with
     **kwargs: Any,  # for `ImageFiles`: max_pixels, follow_links
@@ -141,7 +141,7 @@ def read_folder(
         said += [f"images.csv: {rest} images of seen classes without a split left out"] if rest else []
         split |= {"train": told[0].nonzero().flatten(), "test_seen": told[1].nonzero().flatten()}
     val = {} if val_classes is None else {"val_classes": _match_names(names_of(val_classes, "val_classes"), classes, notes=said)}
-    before = make(classes, split["seen"], embed)
+    before = make(classes, split["seen"], encoder)
     kept = {k: v.drop_constant() for k, v in before.items()}
     notes = (*said, *(n for k in kept for n in _dropped(before[k], kept[k])))
     return ZeroShotData(

@@ -7,21 +7,24 @@ __all__ = ['STOP_WORDS', 'READERS', 'split_denials', 'SentenceEncoder', 'text_kn
            'reader_state', 'load_reader']
 
 # %% ../../nbs/01_data/05_text.ipynb #74fa8b3e
+import contextlib
+import functools
+import io
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, TransformerMixin, clone
+from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.feature_extraction.text import TfidfVectorizer
 from torch import Tensor
 
 from niwt_nb.core import (
-    NiwtError, check_name, file_kind, import_object, import_torchvision, nearest_names,
+    NiwtError, file_kind, import_object, import_torchvision, nearest_names,
     user_code,
 )
 from .dataset import DomainKnowledge, ZeroShotData, as_ids, _as_values
@@ -161,32 +164,44 @@ def _not_understood(
     return f"nothing in {' '.join(sentences)!r} was understood; {told}"
 
 # %% ../../nbs/01_data/05_text.ipynb #06569efb
+@functools.lru_cache(maxsize=1)  # the model, not its name, is what takes time and memory
 def _load_encoder(
     encoder: str | os.PathLike,  # a folder, or a model's name
     download: bool,  # fetch a model that is not on this computer
 ) -> Any:  # a `sentence_transformers.SentenceTransformer`
     "Load a sentence encoder; raises `NiwtError` with the remedy where package or model is missing."
+    name = os.fspath(encoder)
+    if not name:
+        raise NiwtError("the sentence encoder was an object of the program that fitted it")
+    here = Path(name).expanduser()
+    looks_like_path = isinstance(encoder, os.PathLike) or name.startswith((".", "/", "~"))
+    if looks_like_path and not here.is_dir():
+        raise NiwtError(f"no folder {name!r}: a sentence encoder is a folder with modules.json")
     try:
         import_torchvision()  # the package imports it; with some builds of torch that fails
         make = import_object("sentence_transformers:SentenceTransformer")
     except NiwtError as e:
         raise NiwtError(
-            f"the sentence encoder {os.fspath(encoder)!r} needs sentence-transformers ({e}): run "
+            f"the sentence encoder {name!r} needs sentence-transformers ({e}): run "
             "pip install 'niwt_nb[text]', or leave the encoder out to count words"
         ) from None
-    name = os.fspath(encoder)
-    looks_like_path = isinstance(encoder, os.PathLike) or name.startswith((".", "/", "~"))
-    if looks_like_path and not Path(name).expanduser().is_dir():
-        raise NiwtError(f"no folder {name!r}: a sentence encoder is a folder with modules.json")
-    here = Path(name).expanduser()
     try:
-        return make(
-            str(here) if here.is_dir() else name, device="cpu", local_files_only=not download
-        )
+        with contextlib.nullcontext() if download else contextlib.redirect_stderr(io.StringIO()):
+            where = str(here) if here.is_dir() else name
+            if not (download or here.is_dir()):  # the package would ask the network all the same
+                find = import_object("huggingface_hub:snapshot_download")
+                full = name if "/" in name else f"sentence-transformers/{name}"
+                where = find(full, local_files_only=True)
+            return make(where, device="cpu", local_files_only=not download)
     except Exception as e:  # whatever the package raises, it is about this one model
+        fetch = "from niwt_nb.data.text import SentenceEncoder as E"
+        fetch += f"; E({name!r}, download=True).fit(['a bird'])"
+        why = f"{type(e).__name__}: {str(e)[:200]}"
+        if isinstance(e, FileNotFoundError) and not here.is_dir():
+            why = "it is no folder, and no model of that name is on this computer"
         raise NiwtError(
-            f"cannot load the sentence encoder {name!r} ({type(e).__name__}: {str(e)[:200]}). Give "
-            "the folder of a model that you have, or download=True to fetch it once"
+            f"cannot load the sentence encoder {name!r} ({why}). Give "
+            f"the folder of a model that you have, or fetch it once: python -c \"{fetch}\""
         ) from None
 
 # %% ../../nbs/01_data/05_text.ipynb #622fb92e
@@ -203,46 +218,67 @@ def _counter(
     )
 
 # %% ../../nbs/01_data/05_text.ipynb #9e65c4a6
+def _is_model(
+    encoder: Any,  # see `SentenceEncoder`; not None
+) -> bool:  # whether it is a model of sentence-transformers, loaded or by name, and no function
+    "Whether sentences go through `encode`; raises `NiwtError` for what is no encoder."
+    loaded = hasattr(encoder, "encode") and not isinstance(encoder, str)
+    if not (loaded or callable(encoder) or isinstance(encoder, str | os.PathLike)):
+        raise NiwtError(
+            f"an encoder is a folder or a name of sentence-transformers, a loaded model, or a "
+            f"function from sentences to rows, got {encoder!r}"
+        )
+    return loaded or not callable(encoder)
+
+# %% ../../nbs/01_data/05_text.ipynb #5068fc8a
 def _encodable(
     encoder: Any,  # a function gets sentences, a model gets clauses
     sentences: Sequence[str],  # of one class
 ) -> list[str]:  # without what is denied
     "What an encoder is given: a model reads *blue wings* better alone than among other things."
     kept = [said for s in sentences if (said := _said(s)[0].strip())]
-    if callable(encoder):
+    if not _is_model(encoder):
         return kept
     clauses = [c.strip() for s in kept for c in re.split(r"[,.;:!?]|\band\b", s)]
     return [c for c in clauses if _words_of(c)]
 
 # %% ../../nbs/01_data/05_text.ipynb #fc9ee55f
 def _encode(
-    owner: Any,  # a `SentenceEncoder` with an encoder; it keeps the loaded model
+    owner: Any,  # a `SentenceEncoder` with an encoder
     sentences: list[str],  # n of them
 ) -> Tensor:  # (n, A)
-    "The encoder's rows; raises `NiwtError` if it gives something else, or is not what it was."
-    if callable(owner.encoder):
-        with user_code(f"the encoder failed on {len(sentences)} sentences"):
-            rows = _as_values(owner.encoder(sentences), "encoder")
-    else:
-        fresh = not hasattr(owner, "_model")
-        if fresh:
-            owner._model = _load_encoder(owner.encoder, owner.download)
-        once = {s: i for i, s in enumerate(dict.fromkeys(sentences))}  # the same clause comes often
-        rows = _as_values(owner._model.encode(list(once), show_progress_bar=False), "encoder")
-        rows = rows[[once[s] for s in sentences]]
-        if fresh and hasattr(owner, "trial_"):
-            now = _as_values(owner._model.encode([_TRIAL], show_progress_bar=False), "encoder")[0]
-            if now.shape != owner.trial_.shape or not torch.allclose(now, owner.trial_, atol=1e-3):
-                raise NiwtError(
-                    f"the sentence encoder {os.fspath(owner.encoder)!r} is not the one that was "
-                    f"fitted: the vector of {_TRIAL!r} differs; give back that model, or fit again"
-                )
-    if rows.ndim != 2 or len(rows) != len(sentences):
+    "The encoder's rows; raises `NiwtError` if it fails or gives something else."
+    ask = owner.encoder
+    if _is_model(ask):
+        named = isinstance(ask, str | os.PathLike)
+        ask = _load_encoder(ask, owner.download) if named else ask
+        ask = functools.partial(ask.encode, show_progress_bar=False)
+    once = {s: i for i, s in enumerate(dict.fromkeys(sentences))}  # the same clause comes often
+    with user_code(f"the encoder failed on {len(sentences)} sentences"):
+        rows = _as_values(ask(list(once)), "encoder")
+    if rows.ndim != 2 or len(rows) != len(once):
         raise NiwtError(
-            f"the encoder must give one row for each of {len(sentences)} sentences, got shape "
+            f"the encoder must give one row for each of {len(once)} sentences, got shape "
             f"{tuple(rows.shape)}"
         )
-    return rows
+    return rows[[once[s] for s in sentences]]
+
+# %% ../../nbs/01_data/05_text.ipynb #235f46be
+def _prove(
+    owner: Any,  # a fitted `SentenceEncoder` with an encoder
+) -> None:
+    "Raise `NiwtError` if a model that was read from a file is not the one that was fitted."
+    if getattr(owner, "unproved", False):
+        try:
+            now = _encode(owner, [_TRIAL])[0]
+        except NiwtError as e:
+            raise NiwtError(f"{e}; put it back, or NIWT.load(folder, encoder=...)") from None
+        if now.shape != owner.trial_.shape or not torch.allclose(now, owner.trial_, atol=1e-3):
+            raise NiwtError(
+                f"the sentence encoder {str(owner.encoder)[:200]!r} is not the one that was "
+                f"fitted: the vector of {_TRIAL!r} differs; give back that model, or fit again"
+            )
+        owner.unproved = False
 
 # %% ../../nbs/01_data/05_text.ipynb #0bac7ccc
 def _restore(
@@ -266,6 +302,7 @@ def _restore(
             found.counter_.idf_ = weights
         else:
             found.trial_ = torch.as_tensor(weights, dtype=torch.float32)
+            found.unproved = True  # whether the model still gives this
     except (KeyError, TypeError, ValueError) as e:
         raise NiwtError(f"not the state of a SentenceEncoder ({type(e).__name__}: {e})") from None
     return found
@@ -278,7 +315,7 @@ class SentenceEncoder(TransformerMixin, BaseEstimator):
 
     def __init__(
         self,
-        encoder: str | os.PathLike | Callable[[list[str]], Any] | None = None,  # None: count words
+        encoder: Any = None,  # None: count words; a folder, a name, a loaded model or a function
         min_classes: int = 2,  # words and pairs that fewer fitted classes use are left out
         pairs: bool = True,  # count pairs of neighbouring words as well
         stop_words: Sequence[str] = STOP_WORDS,  # words that are not counted
@@ -319,6 +356,7 @@ class SentenceEncoder(TransformerMixin, BaseEstimator):
             if [] in said:
                 denied = lists[at[said.index([])]]
                 raise NiwtError(f"{denied[0]!r} only denies something; say what is there instead")
+            _prove(self)
             parts = _encode(self, [s for t in said for s in t]).split([len(t) for t in said])
             rows[at] = torch.stack([part.mean(0) for part in parts])
         return rows
@@ -353,16 +391,15 @@ class SentenceEncoder(TransformerMixin, BaseEstimator):
             raise NiwtError(f"{sentences[0]!r} only denies something; say what is there instead")
         return self.transform([kept])[0], unused
 
-    def __getstate__(self) -> dict[str, Any]:
-        "Without the loaded model, which another process loads itself."
-        return {k: v for k, v in self.__dict__.items() if k != "_model"}
-
     def to_dict(self) -> dict[str, Any]:
-        "The fitted encoder for JSON; raises `NiwtError` where the encoder is a function."
-        if callable(self.encoder):
-            raise NiwtError("an encoder that is a function cannot be kept; give a folder or a name")
+        "The fitted encoder for JSON; where it is an object, that must be given again."
+        encoder = self.encoder
+        if encoder is not None:
+            kept = isinstance(encoder, str | os.PathLike)
+            here = Path(encoder).expanduser() if kept else None
+            encoder = str(here.resolve()) if here and here.is_dir() else os.fspath(encoder) if kept else ""
         return {
-            "encoder": None if self.encoder is None else os.fspath(self.encoder),
+            "encoder": encoder,
             "min_classes": self.min_classes,
             "pairs": self.pairs,
             "stop_words": list(self.stop_words),
@@ -375,25 +412,9 @@ class SentenceEncoder(TransformerMixin, BaseEstimator):
         "What `to_dict` gave, fitted; raises `NiwtError` for anything else."
         return _restore(cls, state)
 
-# %% ../../nbs/01_data/05_text.ipynb #00f15da8
-def _class_texts(
-    data: ZeroShotData,  # perhaps with captions
-    texts: Mapping[str, Sequence[str]] | None = None,  # class name -> sentences about the class
-) -> list[list[str]]:  # C lists of sentences; empty for a class of which nothing may be read
-    "Sentences about each class: its text, else its training captions. Raises `NiwtError`."
-    found: list[list[str]] = [[] for _ in data.classes]
-    for name, sentences in (texts or {}).items():
-        found[data.classes.index(check_name(name, data.classes, "class"))] = _texts([sentences])[0]
-    named = {i for i, sentences in enumerate(found) if sentences}
-    if data.captions is not None:
-        for i in data.train.tolist():
-            c = int(data.labels[i])
-            found[c] += [] if c in named else list(data.captions[i])
-    return found
-
 # %% ../../nbs/01_data/05_text.ipynb #b26ff6ec
 def text_knowledge(
-    texts: Sequence[Sequence[str]],  # C lists of sentences, as `_class_texts` gives them
+    texts: Sequence[Sequence[str]],  # C lists of sentences; an empty one: nothing may be known of the class
     seen: Any,  # (S,) ids of the classes whose words make the vocabulary
     encoder: Any = None,  # a `SentenceEncoder`, or what it takes: a folder, a function, None
     name: str = "captions",  # of the knowledge
@@ -402,12 +423,34 @@ def text_knowledge(
     ids, lists = as_ids(seen, "seen classes", len(texts)).tolist(), _texts(texts)
     if not any(lists[i] for i in ids):
         raise NiwtError(f"no seen class has a sentence to make knowledge {name!r} from")
-    fitted = clone(encoder if isinstance(encoder, SentenceEncoder) else SentenceEncoder(encoder))
+    asked = encoder if isinstance(encoder, SentenceEncoder) else SentenceEncoder(encoder)
+    fitted = SentenceEncoder(**asked.get_params(deep=False))
     try:
         values = fitted.fit([lists[i] for i in ids]).transform(lists)
     except NiwtError as e:
         raise NiwtError(f"knowledge {name!r}: {e}") from None
-    return DomainKnowledge(name, values, fitted.names, reader=fitted)
+    return DomainKnowledge(name, values, fitted.names, reader=fitted, texts=tuple(map(tuple, lists)))
+
+# %% ../../nbs/01_data/05_text.ipynb #3808ed1d
+def with_encoder(
+    data: ZeroShotData,  # with knowledge that was made of sentences
+    encoder: Any,  # as for `text_knowledge`; None: the data stay as they are
+    kind: str | None = None,  # of knowledge; None: the first
+) -> ZeroShotData:  # rows of that kind are the encoder's
+    "Read a data set's sentences with an encoder; raises `NiwtError` for knowledge without any."
+    if encoder is None:
+        return data
+    known, wanted = data.get_knowledge(kind), getattr(encoder, "encoder", encoder)
+    if not known.texts:
+        others = [repr(k) for k, v in data.knowledge.items() if v.texts]
+        hint = f"set knowledge to {' or '.join(others)}" if others else "leave the encoder out"
+        raise NiwtError(
+            f"an encoder reads sentences, and knowledge {known.name!r} was not made of any; {hint}"
+        )
+    if wanted is not None and getattr(known.reader, "encoder", None) == wanted:
+        return data  # they are already
+    made = text_knowledge(known.texts, data.seen, encoder, known.name).drop_constant()
+    return replace(data, knowledge={**data.knowledge, known.name: made})
 
 # %% ../../nbs/01_data/05_text.ipynb #ff1eb27b
 def name_knowledge(
@@ -680,14 +723,17 @@ def reader_state(
 # %% ../../nbs/01_data/05_text.ipynb #69efe4b6
 def load_reader(
     state: Mapping[str, Any] | None,  # from `reader_state`
+    encoder: Any = None,  # in the place of the one that was kept; it must be the same model
 ) -> Any:  # the reader, or None
-    "Make a reader from its state; raises `NiwtError` for a class outside the package."
+    "Make a reader from its state; raises `NiwtError` for a class outside the package, and for an encoder where none was."
+    if encoder is not None and (not state or state.get("encoder") is None):
+        raise NiwtError("this model reads no sentences by an encoder; leave the encoder out")
     if state is None:
         return None
     kind = state.get("reader") if isinstance(state, Mapping) else None
     if kind not in READERS:
         raise NiwtError(f"not the state of a reader of niwt_nb: it is {kind!r}, expected one of {', '.join(map(repr, READERS))}")
-    return import_object(READERS[str(kind)]).from_dict(state)
+    return import_object(READERS[str(kind)]).from_dict(state if encoder is None else {**state, "encoder": encoder})
 
 # %% ../../nbs/01_data/05_text.ipynb #82d6f71e
 def _read_captions(

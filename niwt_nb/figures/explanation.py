@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..core import NiwtError, check_name
 from ..data.dataset import DomainKnowledge, ZeroShotData
+from ..data.text import SentenceEncoder, text_knowledge
 from ..explain.explainer import Explainer, make_explainer, readable
 from ..explain.maps import fine_map, to_size
 from ..explain.names import as_seen
@@ -41,7 +42,10 @@ def _words_for(
         except NiwtError:
             pass  # too few phrases in common: single words, or attributes
     mute = "+" in knowledge.name or all(n.startswith("dim ") for n in knowledge.names)
-    return data.knowledge["attributes"] if mute and "attributes" in data.knowledge else knowledge
+    if mute and "attributes" in data.knowledge:
+        return data.knowledge["attributes"]
+    counted = SentenceEncoder(min_classes=1)  # of an encoder's table the sentences themselves can be said
+    return text_knowledge(knowledge.texts, data.seen, counted) if mute and knowledge.texts else knowledge
 
 # %% ../../nbs/07_figures/04_explanation.ipynb #e7123242
 def words_of(

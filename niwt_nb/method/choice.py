@@ -24,7 +24,7 @@ from .jacobian import PooledJacobian, pooled_jacobian, _tail_hash
 from .mapping import CosineLinearMap, ImportanceMap, KernelRidgeMap, RidgeMap
 from .metrics import ausuc, gzsl, head_scores, seen_unseen_curve
 from .ranking import RankingForm, Scaler, scaled_head
-from .solvers import closed_form, transfer_weights
+from .solvers import DAMPING, closed_form, transfer_weights
 from ..network.backbones import Backbone
 from ..network.cut import CutNetwork, cut
 from ..network.head import extend, extract_features, fit_head, replace_classes, with_head
@@ -35,9 +35,9 @@ from ..network.training import columns_of
 class Settings:
     "Numbers of the method; those that `fit` chooses on validation classes are in `TRIED`."
 
-    alpha: float = 0.1  # damping of the map from knowledge to importance, see `KernelRidgeMap`
-    width: float = 3.0  # of its Gaussian kernel
-    damping: float = 0.1  # of the closed form, see `closed_form`
+    alpha: float = KernelRidgeMap().alpha  # damping of the map from knowledge to importance, see `KernelRidgeMap`
+    width: float = KernelRidgeMap().width  # of its Gaussian kernel
+    damping: float = DAMPING  # of the closed form, see `closed_form`
     ranked: float = 0.0  # share of rows that are trained to rank the seen classes' images, see `RankingForm`
     pull: float = 0.0  # how far seen rows are pulled towards what the map predicts for them
     own: float = 1.0  # share of the network's own head; the rest is fitted here

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ImportanceMap', 'RidgeMap', 'CosineLinearMap', 'inverse_map', 'agreement', 'held_out_agreement', 'KernelRidgeMap',
-           'default_map', 'combine']
+           'combine']
 
 # %% ../../nbs/04_method/04_mapping.ipynb #ca4ba78e
 from collections.abc import Sequence
@@ -279,15 +279,6 @@ class KernelRidgeMap(ImportanceMap):
         if self.centre:
             k = k - self.column_ - k.mean(1, keepdims=True) + self.total_
         return k @ self.dual_
-
-# %% ../../nbs/04_method/04_mapping.ipynb #37315709
-@in_own_modes
-def default_map(
-    knowledge: Any,  # (n, A) domain knowledge, to see whether it is made of shares
-) -> ImportanceMap:  # an unfitted map
-    "The map that did best on CUB's validation classes for this kind of knowledge: kernel ridge, on square roots where no value is negative."
-    shares = bool((_as_table(knowledge, "domain knowledge") >= 0).all())
-    return KernelRidgeMap(alpha=0.1 if shares else 0.03, width=3.0, power=0.5 if shares else 1.0)
 
 # %% ../../nbs/04_method/04_mapping.ipynb #5594a339
 @in_own_modes

@@ -32,7 +32,7 @@ from niwt_nb.core import (
 )
 from ..data.dataset import DomainKnowledge, ZeroShotData, first_of_each
 from ..data.images import list_pictures, open_image, picture_suffixes
-from ..data.text import load_reader, reader_state, text_knowledge, with_reader
+from ..data.text import load_reader, reader_state, text_knowledge, with_encoder, with_reader
 from .calibration import _ScoreLevel
 from niwt_nb.method.choice import (
     TRIED, _Choice, _FeatureScale, Probe, _Seen, Settings, Writer, _choose, linear_of, _own_head,
@@ -217,7 +217,7 @@ def choose_settings(
     if not model.calibrate or not 1 < len(val) < len(data.seen) - 1:
         few = () if not model.calibrate else (f"{len(val)} validation classes of {len(data.seen)} seen ones are too few to choose settings on",)
         return _Choice(Settings(keep=has_own_head(backbone, data) and model.keep_rows), pd.DataFrame(), few)
-    part = data.validation(model.seed)
+    part = with_encoder(data, model.encoder, model.knowledge).validation(model.seed)
     twin = twin_of(backbone, part) if validation is None else validation[0]
     rows = None if validation is None else validation[1]
     if validation is None and features is not None and twin is backbone:
@@ -247,6 +247,7 @@ def _as_data(
     labels: Sequence[Any] | None = None,  # a class name, or a number of `classes`, for each image; None: a `Dataset` says them
     knowledge: Any = None,  # class name -> {attribute: value}, row or sentences; a `DataFrame` with a row a class; or a `DomainKnowledge`
     classes: Sequence[str] | None = None,  # names in the order of label numbers, and of a `DomainKnowledge`
+    encoder: Any = None,  # of sentences, see `text_knowledge`
 ) -> ZeroShotData:  # one type for everything
     "Images, labels and knowledge as a data set; raises `NiwtError` for what does not fit together."
     if isinstance(data, ZeroShotData):
@@ -265,7 +266,7 @@ def _as_data(
     if seen and not 0 <= seen[0] <= seen[-1] < len(names):
         raise NiwtError(f"labels are numbers from {seen[0]} to {seen[-1]}, but there are {len(names)} classes")
     unseen = [i for i in range(len(names)) if i not in set(seen)]
-    known = _as_knowledge(knowledge, names, seen)
+    known = _as_knowledge(knowledge, names, seen, encoder)
     every = torch.arange(len(images))
     parts: dict[str, Any] = {"train": every, "test_seen": every[:0], "test_unseen": every[:0], "need_test": False}
     return ZeroShotData("your data", tuple(names), images, torch.tensor(ids), torch.tensor(seen), torch.tensor(unseen, dtype=torch.long),
@@ -276,6 +277,7 @@ def _as_knowledge(
     knowledge: Any,  # see `_as_data`
     classes: Sequence[str],  # names in the order of the rows
     seen: Sequence[int],  # rows of seen classes, whose words make the vocabulary
+    encoder: Any = None,  # of sentences, see `text_knowledge`
 ) -> DomainKnowledge:  # a row a class
     "A table of what is known of every class; raises `NiwtError` naming the class or attribute that is missing."
     if isinstance(knowledge, DomainKnowledge):
@@ -284,7 +286,7 @@ def _as_knowledge(
         return with_reader(DomainKnowledge("attributes", knowledge))
     rows = [knowledge[check_name(c, knowledge, "class")] for c in classes]
     if all(isinstance(r, str) or isinstance(r, (list, tuple)) and r and isinstance(r[0], str) for r in rows):
-        return text_knowledge([[r] if isinstance(r, str) else list(r) for r in rows], seen, name="sentences")
+        return text_knowledge([[r] if isinstance(r, str) else list(r) for r in rows], seen, encoder, "sentences").drop_constant()
     if all(isinstance(r, Mapping) for r in rows):
         names = list(dict.fromkeys(a for r in rows for a in r))
         gaps = [(c, a) for c, r in zip(classes, rows, strict=True) for a in names if a not in r]
@@ -341,9 +343,10 @@ class NIWT(BaseEstimator):
         seed: int = 0,  # of everything random
         keep_rows: bool = True,  # a network's own rows for the seen classes stay as they are; else pictures are seen from both sides, too
         quiet: bool = True,  # no progress bars
+        encoder: Any = None,  # of sentences, see `SentenceEncoder`: a folder, a name, a loaded model, a function; None: the data set's own rows
     ) -> None:
         self.backbone, self.layer, self.knowledge, self.map, self.solver = backbone, layer, knowledge, map, solver
-        self.calibrate, self.seed, self.keep_rows, self.quiet = calibrate, seed, keep_rows, quiet
+        self.calibrate, self.seed, self.keep_rows, self.quiet, self.encoder = calibrate, seed, keep_rows, quiet, encoder
 
     @classmethod
     def as_published(cls, backbone: Any = None, layer: str | None = None, knowledge: str | None = None, seed: int = 0) -> "NIWT":
@@ -353,7 +356,8 @@ class NIWT(BaseEstimator):
     @running  # one thread at a time: a network that is being traced must not be met by another thread's
     def fit(self, data: Any, labels: Any = None, knowledge: Any = None, *, classes: Sequence[str] | None = None, features: Tensor | None = None) -> "NIWT":
         "Learn from the seen classes of `data`, a `ZeroShotData`, or from images, labels and knowledge, see `_as_data`."
-        data = self.data_ = _as_data(data, labels, knowledge, classes)
+        data = _as_data(data, labels, knowledge, classes, self.encoder)
+        data = self.data_ = with_encoder(data, self.encoder, self.knowledge)
         self.knowledge_ = _check_data(data, self.knowledge)
         self.choice_ = choose_settings(self, data, features)  # on validation classes, nothing else
         self.settings_ = self.choice_.settings
@@ -429,9 +433,9 @@ class NIWT(BaseEstimator):
 
     @classmethod
     @in_own_modes
-    def load(cls, folder: str | os.PathLike, backbone: Any = None) -> "NIWT":
-        "Read what `save` wrote; `backbone` is needed where the network was an object of the program's own."
-        return _load_model(cls, folder, backbone)
+    def load(cls, folder: str | os.PathLike, backbone: Any = None, encoder: Any = None) -> "NIWT":
+        "Read what `save` wrote; `backbone` and `encoder` are needed where they were objects of the program's own, or have moved."
+        return _load_model(cls, folder, backbone, encoder)
 
     @in_own_modes
     def export(self, folder: str | os.PathLike, format: str = "torch") -> Path:
@@ -593,6 +597,15 @@ def _remove_class(
         model.added_ = {k: v for k, v in model.added_.items() if k != name}
         return _renew(model)
 
+# %% ../../nbs/04_method/12_niwt.ipynb #7ba688e9
+def as_fitted(
+    model: NIWT,  # changed in place
+) -> NIWT:  # the same
+    "Take out classes that were added and put those back that were removed: rows of both stay as they were."
+    model.blocks_ = [replace(model.blocks_[0], names=(*model.seen_, *model.unseen_))]
+    model.added_ = {}
+    return _renew(model)
+
 # %% ../../nbs/04_method/12_niwt.ipynb #5506d4aa
 FILE, _ABOUT_FILE, _FORMAT = "niwt.safetensors", "niwt.json", 1
 
@@ -643,6 +656,8 @@ def _save_model(
 ) -> Path:  # the folder
     "Write everything that a fitted model needs to predict, explain and learn further classes."
     check_is_fitted(model, "blocks_")
+    if model.network_ is not None:  # while captions are at hand: what is saved explains in the same words
+        import_object("niwt_nb.figures.explanation:words_of")(model)
     writer, known, folder = model.writer_, model.knowledge_, Path(folder)
     record, tensors = _backbone_record(model)
     tensors |= {f"seen.{k}": v for k, v in (("knowledge", writer.seen.knowledge), ("importance", writer.seen.importance),
@@ -657,7 +672,7 @@ def _save_model(
     jacobian = {k: getattr(writer.seen.jacobian, k) for k in ("images", "how", "layer", "tail")}
     manifest = {
         "kind": "niwt model", "format": _FORMAT, "niwt_nb": __version__, "backbone": record, "settings": asdict(model.settings_),
-        "params": {k: v for k, v in model.get_params().items() if k not in ("backbone", "calibrate")},
+        "params": {k: v for k, v in model.get_params(deep=False).items() if k not in ("backbone", "calibrate", "encoder")},
         "classes": model.table_classes_, "seen": model.seen_, "unseen": model.unseen_, "added": list(model.added_),
         "blocks": [list(b.names) for b in model.blocks_], "jacobian": jacobian, "level": [writer.level.level, writer.level.spread],
         "knowledge": {"name": known.name, "names": list(known.names), "reader": reader_state(known.reader)},
@@ -710,6 +725,7 @@ def _load_model(
     cls: type[NIWT],  # `NIWT`
     folder: str | os.PathLike,  # written by `_save_model`
     backbone: Any = None,  # see `_restore_backbone`
+    encoder: Any = None,  # see `load_reader`
 ) -> NIWT:  # fitted
     "Read a saved model; raises `NiwtError` for a folder that is none, is damaged, or does not fit the network."
     path = Path(folder) / FILE
@@ -721,11 +737,12 @@ def _load_model(
         made = f"{os.fspath(folder)!r} was written by niwt_nb {m['niwt_nb']}"
         raise NiwtError(f"{made}, whose format this version does not know; install that version or a later one")
     network = _restore_backbone(m["backbone"], tensors, backbone)
-    model = cls(network, calibrate=Settings(**m["settings"]), **m["params"])
+    reader = load_reader(m["knowledge"]["reader"], encoder)
+    model = cls(network, calibrate=Settings(**m["settings"]), encoder=getattr(reader, "encoder", None) or None, **m["params"])
     model.settings_, model.choice_ = Settings(**m["settings"]), _Choice(Settings(**m["settings"]), pd.DataFrame(), tuple(m["notes"]))
     model.expected_, model.table_classes_, model.seen_, model.unseen_ = m["expected"], m["classes"], m["seen"], m["unseen"]
     about = m["knowledge"]
-    model.knowledge_ = DomainKnowledge(about["name"], tensors["knowledge"], tuple(about["names"]), reader=load_reader(about["reader"]))
+    model.knowledge_ = DomainKnowledge(about["name"], tensors["knowledge"], tuple(about["names"]), reader=reader)
     words = m["words"]
     model.words_ = DomainKnowledge(words[0], tensors["words"], tuple(words[1:])) if words else None
     model.added_ = {name: tensors[f"added.{i}"] for i, name in enumerate(m["added"])}

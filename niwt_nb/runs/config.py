@@ -96,13 +96,16 @@ class RunConfig:
     excerpt: tuple[int, ...] = setting((), "seen classes, unseen classes and images of each to try first, such as [15, 5, 20]; empty: everything")
     unseen: tuple[str, ...] = setting((), "names of the classes to leave out of training (data = folder)")
     knowledge: tuple[str, ...] = setting((), "kinds of domain knowledge, each on its own: attributes, captions, names, attributes+captions; empty: the first")
+    encoder: str = setting("", "a sentence encoder for knowledge that is made of sentences: a folder of sentence-transformers, or the name of a model "
+                           "that is on this computer; empty: words are counted")
     n_seen: int = setting(50, "seen species (fieldguide)")
     n_unseen: int = setting(10, "unseen species (fieldguide)")
     images_per_class: tuple[int, int] = setting((40, 10), "training and test drawings of a species (fieldguide)")
     image_size: int = setting(64, "side of a drawing in pixels (fieldguide)")
     model: str = setting("fieldguide", "the network: fieldguide (small CNN), a torchvision name, module:function or file.py:function")
     weights: str = setting("", "weights of a torchvision model: DEFAULT, or a local .pt or .safetensors file; empty: random")
-    pixels: int = setting(0, "side of the pictures that a network other than fieldguide is given; 0: as its own preprocessing makes them")
+    pixels: int = setting(0, "side of the pictures that a network other than fieldguide is given; 0: as its own preprocessing makes them, "
+                        "with train = tail 9/7 of that where the network takes it")
     layer: str = setting("", "layer whose channels are the neurons; empty: the one the network recommends")
     head: str = setting("", "the linear layer whose output are the scores, where something follows it (softmax, a temperature); empty: the last step")
     train: str = setting("auto", "network: train all of it from the start; tune: fit the last layer, then fine-tune all of it; "

@@ -18,6 +18,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -95,6 +96,7 @@ class _RunFolder:
     seconds: dict[str, float] = field(default_factory=dict)  # step -> seconds it took when it was computed
     images: dict[str, int] = field(default_factory=dict)  # step -> images that went through the network in it
     reused: list[str] = field(default_factory=list)  # steps that were already there
+    network: Any = None  # what the settings name, with its preprocessing, once it was loaded
 
     def step(self, name: str, key: str, compute: Callable[[], tuple[dict[str, Tensor], dict]], about: str = "") -> tuple[dict[str, Tensor], dict]:
         "The tensors and facts of step `name`: from its file if that fits `key`, else from `compute()`, which is then kept."

@@ -178,7 +178,7 @@ def run(
             notify(f"note: {note}")
         names = config.knowledge or (next(iter(data.knowledge)),)
         if config.compare == "all" or config.train == "tail":
-            pictures = _photos_key(data, _transform_of(config))
+            pictures = _photos_key(data, _transform_of(folder))
             shared = _encodings_of(folder, _readable_step(folder, data, quiet), pictures, quiet)
             data = shared.data
         for name in names:

@@ -24,14 +24,13 @@ from ..core import NiwtError, content_hash, model_hash, progress, seeded
 from ..data.check import check_testable, read_root
 from ..data.dataset import ZeroShotData, excerpt
 from ..data.images import ImageFiles, batches, readable as leave_out_unreadable
-from ..data.text import name_knowledge
+from ..data.text import name_knowledge, with_encoder
 from ..evaluate.selection import Encoded, Measured, baselines, measure
 from ..fieldguide.network import SmallCNN
 from ..fieldguide.world import field_guide
-from ..figures.explanation import words_of
 from ..method.choice import TRIED, Settings
 from ..method.importance import fold_batchnorm, frozen_copy, pool
-from ..method.niwt import NIWT, choose_settings, has_own_head, score_matrix, trial_of, twin_of
+from ..method.niwt import NIWT, as_fitted, choose_settings, has_own_head, score_matrix, trial_of, twin_of
 from ..network.backbones import Backbone, at_size, field_guide_transform, load_backbone
 from ..network.cut import CutNetwork, above, cut, layer_names
 from ..network.finetuning import FineTuned, fine_tune
@@ -48,21 +47,25 @@ def load_data(
     config: RunConfig,  # `data`, `root`, `splits`, `unseen`, and the sizes of the field guide
 ) -> ZeroShotData:  # the data set
     "The data set that the settings name, or an excerpt of it; raises `NiwtError` if it cannot be read or lacks the knowledge that is asked for."
+    encoder = config.encoder or None
     if config.data == "fieldguide":
         data = field_guide(config.n_seen, config.n_unseen, config.images_per_class, config.image_size, config.seed)
     elif not config.root:
         raise NiwtError(f"data = {config.data!r} needs root, the folder of the data set")
     else:
-        unseen = {"unseen": list(config.unseen)} if config.data == "folder" and config.unseen else {}
-        data = read_root(config.root, config.splits or None, config.data, seed=config.seed, follow_links=config.follow_links, **unseen)
+        own = {"encoder": encoder} | ({"unseen": list(config.unseen)} if config.unseen else {}) if config.data == "folder" else {}
+        data = read_root(config.root, config.splits or None, config.data, seed=config.seed, follow_links=config.follow_links, **own)
     if config.excerpt:
         seen, others, each = config.excerpt
         data = excerpt(data, seen, others, each, config.seed)
     kinds = [kind for name in config.knowledge for kind in name.split("+")]
     if "names" in kinds and "names" not in data.knowledge:
-        data = replace(data, knowledge={**data.knowledge, "names": name_knowledge(data.classes, data.seen)})
+        data = replace(data, knowledge={**data.knowledge, "names": name_knowledge(data.classes, data.seen, encoder)})
     for kind in kinds:
         data.get_knowledge(kind)
+    first = kinds or [next(iter(data.knowledge))]
+    for kind in [k for k in first if data.knowledge[k].texts] or first[:1]:
+        data = with_encoder(data, encoder, kind)
     return check_testable(data)
 
 # %% ../../nbs/09_runs/05_steps.ipynb #02b12a9d
@@ -192,28 +195,42 @@ def _untrained(
 
 # %% ../../nbs/09_runs/05_steps.ipynb #e7a6c9f8
 def _load_network(
-    config: RunConfig,  # `model`, `weights`, `layer`, `head`, `pixels`, `seed`
+    config: RunConfig,  # `model`, `weights`, `layer`, `head`, `pixels`, `train`, `seed`
 ) -> tuple[CutNetwork, Callable]:  # the network, cut at its layer, and its preprocessing
     "The backbone that the settings name, cut and ready; raises `NiwtError` where it does not take pictures of `pixels`."
     backbone = load_backbone(config.model, config.weights or None, config.seed, config.head or None)
-    transform = at_size(backbone.preprocess, config.pixels) if config.pixels else backbone.preprocess
-    example = torch.stack([transform(Image.new("RGB", (256, 256), c)) for c in ("teal", "tan")])
-    if config.pixels:
+    look = lambda how: torch.stack([how(Image.new("RGB", (256, 256), c)) for c in ("teal", "tan")])  # noqa: E731
+    transform, side = backbone.preprocess, config.pixels
+    if config.train == "tail" and config.model != "fieldguide" and not side:
+        side = round(look(transform).shape[-1] * 9 / 7 / 32) * 32  # a finer grid of places: nine by nine for seven by seven
+    if side:
         try:
+            transform = at_size(backbone.preprocess, side)
             with torch.no_grad():
-                backbone.model(example)
-        except (RuntimeError, ValueError, AssertionError) as e:
-            raise NiwtError(f"{config.model!r} does not take pictures of {config.pixels} pixels ({e}); leave `pixels` out") from None
-    return backbone.cut(config.layer or None, example), transform
+                backbone.model(look(transform))
+        except (NiwtError, RuntimeError, ValueError, AssertionError) as e:
+            if config.pixels:
+                raise NiwtError(f"{config.model!r} does not take pictures of {side} pixels ({e}); leave `pixels` out") from None
+            transform = backbone.preprocess
+    return backbone.cut(config.layer or None, look(transform)), transform
+
+# %% ../../nbs/09_runs/05_steps.ipynb #873c894e
+def _network_of(
+    folder: _RunFolder,  # whose settings name a network; it keeps what was loaded
+) -> tuple[CutNetwork, Callable]:  # see `_load_network`; not to be trained
+    "The network of a run, loaded once."
+    folder.network = folder.network or _load_network(folder.config)
+    return folder.network
 
 # %% ../../nbs/09_runs/05_steps.ipynb #81397440
 def _transform_of(
-    config: RunConfig,  # `model`, `image_size`, `pixels`
+    folder: _RunFolder,  # `model`, `image_size`, `pixels`
 ) -> Callable:  # PIL image -> (3, H, W) tensor
     "The preprocessing that a run gives its network's pictures."
+    config = folder.config
     if _trains(config) and config.model == "fieldguide":
         return replace(field_guide_transform, size=config.image_size)
-    return _load_network(config)[1]
+    return _network_of(folder)[1]
 
 # %% ../../nbs/09_runs/05_steps.ipynb #d7e38ac0
 def _tune(
@@ -342,7 +359,7 @@ def _frozen_ready(
 ) -> _Ready:  # a pretrained network that only gets new heads
     "Features of every image by a frozen network."
     config = folder.config
-    network, transform = _load_network(config)
+    network, transform = _network_of(folder)
     key = content_hash(pictures, model_hash(network.model), network.layer)
     photos = None if shared is None else _cached_photos(folder, shared, network, _frozen_step(shared).features, key)
     photos = photos or _photos_step(folder, "", data, network, transform, key, True, quiet)
@@ -390,9 +407,11 @@ def _encodings_of(
 ) -> _Encodings:  # with all combinations of knowledge that the settings name
     "Activations of all images where fine-tuning begins."
     config = folder.config
-    network, transform = _load_network(config if not config.tune_from else replace(config, layer=config.tune_from))
-    if config.train == "tail" and not config.tune_from:
-        example = torch.stack([transform(data.images[int(i)]) for i in data.train[:2]])
+    network, transform = _network_of(folder)
+    example = torch.stack([transform(data.images[int(i)]) for i in data.train[:2]])
+    if config.tune_from:
+        network = cut(network.model, config.tune_from, example)
+    elif config.train == "tail":
         network = cut(network.model, _default_cut(network, example), example)
         side = " x ".join(map(str, example.shape[2:]))
         folder.notify(f"fine-tuning above {network.layer} (two thirds of the layers), on pictures of {side}; tune_from and pixels say otherwise")
@@ -408,7 +427,7 @@ def _tuned_ready(
     "Fine-tune the upper part twice, without and with the classes that play the unseen ones."
     config, data, found = folder.config, shared.data, []
     kind = (config.knowledge[0] if config.knowledge else next(iter(data.knowledge))) if config.guided else None
-    transform, layer = shared.transform, config.layer or _load_network(config)[0].layer
+    transform, layer = shared.transform, config.layer or _network_of(folder)[0].layer
     for part, side in ((data.validation(config.seed), "twin"), (data, "real")):
         where = f"compare/network-{kind or 'plain'}-{config.seed}-{side}"
         encoded, state, history = _tuned_step(shared, part, where, kind, config.seed, quiet)
@@ -462,7 +481,7 @@ def _prepare(
 ) -> _Ready:  # all that is expensive
     "Everything up to the features of every image."
     config = folder.config
-    pictures = _photos_key(data, _transform_of(config))
+    pictures = _photos_key(data, _transform_of(folder))
     data = _readable_step(folder, data, quiet)
     if config.train == "auto" and _knows(config, data):
         return _shipped_ready(folder, data, pictures, quiet)
@@ -510,7 +529,6 @@ def _model_step(
 
     def compute() -> tuple[dict[str, Tensor], dict]:
         model = fit() if fit else _fitted_model(ready, kind)
-        words_of(model)  # while captions are at hand: what is saved explains in the same words
         model.save(place)
         scores = score_matrix(model, data, ready.photos.features)[0]
         tried = json.loads(model.choice_.table.to_json(orient="records", double_precision=15))
@@ -525,9 +543,7 @@ def _model_step(
         (folder.path / f"model-{kind}.safetensors").unlink()
         tensors, facts = step()
         model = NIWT.load(place, ready.backbone)
-    for name in list(model.added_):  # came after the run, which is about its own classes; the folder keeps them
-        model.remove_class(name)
-    return model, tensors["scores"], facts
+    return as_fitted(model), tensors["scores"], facts  # a run is about its own classes; the folder keeps what came and went later
 
 # %% ../../nbs/09_runs/05_steps.ipynb #b2ace7c2
 def _eszsl_step(
