@@ -23,7 +23,7 @@ from typing import Any
 import ipywidgets as widgets
 import numpy as np
 from IPython import get_ipython
-from IPython.display import display
+from IPython.display import HTML, display
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
@@ -179,13 +179,13 @@ def _telling(
     words: str,  # what goes on
 ) -> Iterator[None]:
     "Words on the page while something is made, in a notebook; gone when it is there."
-    told = widgets.HTML(f"<i>{_escaped(words)}</i>")
-    if getattr(get_ipython(), "kernel", None) is not None:
-        display(told)
+    here = getattr(get_ipython(), "kernel", None) is not None
+    told = display(HTML(f"<i>{_escaped(words)}</i>"), display_id=True) if here else None
     try:
         yield
     finally:
-        told.close()
+        if told:
+            told.update({}, raw=True)
 
 # %% ../../nbs/08_widgets/01_explorer.ipynb #e82b145e
 class _History:
