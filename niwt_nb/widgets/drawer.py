@@ -186,7 +186,7 @@ class SpeciesDrawer(Explorer):
         words.layout.grid_template_columns, groups.layout.grid_template_columns = "1fr", "repeat(auto-fill, minmax(100px, 1fr))"
         left = _column(self.says["verdict"], self.panels["drawings"].ui)
         right = _column(*(w for n in ("why", "nearest") for w in (self.says[n], self.panels[n].ui)))
-        return [words, self.tools, groups, _grid(left, right, shares=(390, 360))]
+        return [words, self.tools, groups, _grid(left, right, shares=(370, 380))]
 
     @property
     def study(self) -> _SpeciesStudy:
