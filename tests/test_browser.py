@@ -23,9 +23,15 @@ from axe_playwright_python.sync_playwright import Axe
 from notebooks import LESSONS
 from PIL import Image
 
-WIDGETS = {"NeuronExplorer": "01", "MapExplorer": "03", "WeightExplorer": "04", "SpeciesDesigner": "00", "ExplanationViewer": "07", "BalanceExplorer": "05"}  # its lesson
-ROOMS = {"NeuronExplorer": "neurons", "MapExplorer": "maps", "WeightExplorer": "weights", "SpeciesDesigner": "designer", "ExplanationViewer": "explanations", "BalanceExplorer": "balance"}
-IMPORTS = "\n".join(f"from niwt_nb.widgets.{ROOMS[name]} import {name}" for name in WIDGETS)
+WIDGETS = {  # where it lives, the lesson that shows it
+    "NeuronExplorer": ("neurons", "01"),
+    "MapExplorer": ("maps", "03"),
+    "WeightExplorer": ("weights", "04"),
+    "SpeciesDesigner": ("designer", "00"),
+    "ExplanationViewer": ("explanations", "07"),
+    "BalanceExplorer": ("balance", "05"),
+}
+IMPORTS = "\n".join(f"from niwt_nb.widgets.{room} import {name}" for name, (room, _) in WIDGETS.items())
 # What sticks out at the right, two columns that became one, a slider without a track, an empty choice, bars that left the rows of their names.
 CROOKED = """e => { const all = q => [...e.querySelectorAll(q)], box = x => x.getBoundingClientRect(), right = box(e).right + 1;
 return [...all('img, select, button').filter(x => box(x).width && box(x).right > right),
@@ -39,7 +45,7 @@ CHANGE = "id => window.jupyterapp.shell.currentWidget.sessionContext.changeKerne
 
 def place_lesson(name: str, folder: Path) -> tuple[str, int]:
     "Copy the lesson that shows the widget; its file name and the place of the widget's cell."
-    path = next(p for p in LESSONS if p.name.startswith(WIDGETS[name]))
+    path = next(p for p in LESSONS if p.name.startswith(WIDGETS[name][1]))
     shutil.copy(path, folder)
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     return path.name, next(i for i, c in enumerate(cells) if c["cell_type"] == "code" and f"{name}()" in "".join(c["source"]))

@@ -161,7 +161,8 @@ class SpeciesDrawer(Explorer):
 
     def build(self) -> None:
         "Controls and panels."
-        self._surprises, self._said = 0, ("", {})
+        self._surprises = 0
+        self._said: tuple[str, dict[str, str]] = ("", {})
         self._study = lru_cache(24)(lambda look, seed: _study_species(self.session, dict(look), 12, seed))
         hint = "such as: a bird with blue wings and a hooked red bill"
         self.control("sentence", widgets.Text(description="in words, then Enter", continuous_update=False, placeholder=hint))

@@ -239,11 +239,12 @@ class ClassEditor(Explorer):
         taken = self.study.taken
         n = max(1, int((self.session.data.labels[self.session.test] == self.session.columns[self.row]).sum()))
         at = next((i for i, t in enumerate(taken) if t[0] == self.row), None)
-        names, before, after = [self.session.label(r) for r, _, _ in taken], [b / n for _, b, _ in taken], [a / n for _, _, a in taken]
-        if min(sum(before), sum(after)) < 1 - 1e-6:
-            names, before, after = [*names, "others"], [*before, 1 - sum(before)], [*after, 1 - sum(after)]
+        rows = [(self.session.label(r), b / n, a / n) for r, b, a in taken]
+        rest = [1 - sum(part) for part in list(zip(*rows, strict=True))[1:]]
+        names, before, after = zip(*rows, *([("others", *rest)] if max(rest) > 1e-6 else []), strict=True)
         height = 52 + 27 * len(names)
-        return lambda area: paint_change(area.part(height=height), names, before, after, f"What its {n} test pictures are taken for", at, ("as described", "now"))
+        title, legend = f"What its {n} test pictures are taken for", ("as described", "now")
+        return lambda area: paint_change(area.part(height=height), names, before, after, title, at, legend)
 
     def page(self) -> list[list[tuple[Callable[[Area], None], int, int]]]:
         "Verdict, changes, rates, confusion."

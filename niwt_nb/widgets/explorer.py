@@ -267,7 +267,8 @@ class Explorer(_History):
         with _telling(f"{self.title}: fitting the model and drawing, about ten seconds ..."):
             self.session = open_session(data, backbone, **options) if session is None else session
             self.error: Exception | None = None
-            self.note, self.controls, self._timer = "", {}, None
+            self.note, self.controls = "", {}
+            self._timer: asyncio.TimerHandle | None = None
             self.panels: dict[str, _Panel] = {}
             self.says: dict[str, widgets.HTML] = {}
             self._depth = 1  # nothing is drawn while controls and panels are made
@@ -587,5 +588,5 @@ class _PictureExplorer(Explorer):
     @property
     def warning(self) -> str:
         "What must be known about a picture from elsewhere."
-        n = len(self.session.columns)
-        return f" It must pick one of its {n} names, whatever the picture shows: a per cent says which of them fits best, not that one fits." if self.mine else ""
+        told = f" It must pick one of its {len(self.session.columns)} names, whatever the picture shows"
+        return f"{told}: a per cent says which of them fits best, not that one fits." if self.mine else ""

@@ -97,8 +97,10 @@ class WeightExplorer(Explorer):
     @property
     def told(self) -> str:
         "The result in a sentence."
-        was, now = (float(torch.cosine_similarity(a, self.demand, dim=0)) for a in (self.importance({}), self.now))
-        return f"cosine with the demand {now:.3f}, {was:.3f} with its own weights; the importance is {float(self.now.norm() / self.importance({}).norm()):.2f} times as long"
+        own, now = self.importance({}), self.now
+        met = [float(torch.cosine_similarity(a, self.demand, dim=0)) for a in (now, own)]
+        words = "cosine with the demand {:.3f}, {:.3f} with its own weights; the importance is {:.2f} times as long"
+        return words.format(*met, float(now.norm() / own.norm()))
 
     def refresh(self) -> None:
         "Sentences and panels."
