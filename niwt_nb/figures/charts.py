@@ -416,7 +416,7 @@ def paint_agreement(
     predicted: np.ndarray,  # (K,) in spreads
     measured: np.ndarray,  # (K,) in spreads
     label: int = 3,  # so many of the largest get their number
-    axes: tuple[str, str] = ("predicted from words (in spreads)", "measured on pictures"),
+    axes: tuple[str, str] = ("predicted from words (in spreads)", "measured on pictures"),  # what they show
 ) -> None:
     "Predicted against measured importance, a dot a neuron; on the line the two agree."
     ax = _agreement_axes(area, predicted, measured)

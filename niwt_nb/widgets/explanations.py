@@ -139,7 +139,7 @@ class ExplanationViewer(_PictureExplorer):
         read = self._read(self.session, self.x, s.row)
         some = torch.zeros_like(read.importance)
         some[read.adds.abs().argsort(descending=True)[:n]] = 1
-        heat = to_size(weighted_map(read.activation, read.importance * some), read.size)[0].clamp_min(0)
+        heat = to_size(weighted_map(read.activation, read.importance * some).clamp_min(0), read.size)[0]
         return heat, min(1.0, float(heat.max() / s.heat.max().clamp_min(1e-12)))
 
     def _paint_maps(self) -> Callable[[Area], None]:
