@@ -346,8 +346,9 @@ def test_balance_explorer_by_button_and_keyboard(show):
     picture = w.part.locator("img.niwt-at-gamma")
     picture.click(position={"x": 0.9 * picture.bounding_box()["width"], "y": 60})
     w.wait("bool(w.study.at(w.state['gamma']).S < 0.2)", True)
-    w.part.get_by_role("button", name="play").click()
-    w.wait("-8 < w.state['gamma'] < 0", True)
+    high = w.lab.ask("BalanceExplorer", "w.state['gamma']")
+    w.part.get_by_role("button", name="play").click()  # from the lowest gamma on
+    w.wait(f"w.state['gamma'] < {high}", True)
     w.part.get_by_role("button", name="stop").click()
 
 
