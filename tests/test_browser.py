@@ -19,25 +19,33 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from notebooks import LESSONS
 from PIL import Image
 
-WIDGETS = {"NeuronExplorer": "01", "MapExplorer": "03", "SpeciesDesigner": "00", "ExplanationViewer": "07", "BalanceExplorer": "05"}  # its lesson
-ROOMS = {"NeuronExplorer": "neurons", "MapExplorer": "maps", "SpeciesDesigner": "designer", "ExplanationViewer": "explanations", "BalanceExplorer": "balance"}
-IMPORTS = "\n".join(f"from niwt_nb.widgets.{ROOMS[name]} import {name}" for name in WIDGETS)
-# What sticks out at the right (unless it can be scrolled to), a slider without a track, an empty choice, bars that left the rows of their names.
+WIDGETS = {  # where it lives, the lesson that shows it
+    "NeuronExplorer": ("neurons", "01"),
+    "MapExplorer": ("maps", "03"),
+    "WeightExplorer": ("weights", "04"),
+    "SpeciesDesigner": ("designer", "00"),
+    "ExplanationViewer": ("explanations", "07"),
+    "BalanceExplorer": ("balance", "05"),
+}
+IMPORTS = "\n".join(f"from niwt_nb.widgets.{room} import {name}" for name, (room, _) in WIDGETS.items())
+# What sticks out at the right, two columns that became one, a slider without a track, an empty choice, bars that left the rows of their names.
 CROOKED = """e => { const all = q => [...e.querySelectorAll(q)], box = x => x.getBoundingClientRect(), right = box(e).right + 1;
-return [...all('img, select, button').filter(x => box(x).width && box(x).right > right && !x.closest('.niwt-scroll, .niwt-rows')),
-...all('.niwt-scroll, .niwt-rows').filter(x => box(x).right > right || getComputedStyle(x).overflowX != 'auto'),
+return [...all('img, select, button').filter(x => box(x).width && box(x).right > right),
+...all('.niwt-body').filter(x => box(x.children[0]).top != box(x.children[1]).top),
 ...all('.noUi-target').filter(x => box(x).width && box(x).width < 60), ...all('select').filter(x => box(x).width && x.selectedIndex < 0),
 ...all('.niwt-rows img').filter(x => box(x).height < 290)].map(x => x.outerHTML.slice(0, 90)) }"""
 NOW = "() => window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel"  # of the notebook in front
+THEME = "theme => window.jupyterapp.commands.execute('apputils:change-theme', {theme})"
 CHANGE = "id => window.jupyterapp.shell.currentWidget.sessionContext.changeKernel({id})"
 
 
 def place_lesson(name: str, folder: Path) -> tuple[str, int]:
     "Copy the lesson that shows the widget; its file name and the place of the widget's cell."
-    path = next(p for p in LESSONS if p.name.startswith(WIDGETS[name]))
+    path = next(p for p in LESSONS if p.name.startswith(WIDGETS[name][1]))
     shutil.copy(path, folder)
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     return path.name, next(i for i, c in enumerate(cells) if c["cell_type"] == "code" and f"{name}()" in "".join(c["source"]))
@@ -222,12 +230,18 @@ def show(lab, context, tmp_path):
 
     yield opened
     for name, page, wrong in pages:
-        for width in (1280, 800):
+        for width, theme in ((1280, "JupyterLab Light"), (800, "JupyterLab Dark")):
             page.set_viewport_size({"width": width, "height": 2400})  # a picture of a part that is scrolled away would be cut
-            page.wait_for_timeout(300)
+            page.evaluate(THEME, theme)
+            page.evaluate(f"() => window.jupyterapp.shell.{'expand' if width > 1000 else 'collapse'}Left()")  # the Lab's sidebar
+            page.wait_for_timeout(500)
             page.locator(".niwt").first.screenshot(path=str(tmp_path / f"{name}_{width}.png"))
             assert (tmp_path / f"{name}_{width}.png").stat().st_size > 20_000
             assert page.locator(".niwt").first.evaluate(CROOKED) == [], f"{name} at {width}"
+            assert page.locator(".niwt").first.bounding_box()["height"] < 850, f"{name} at {width} needs more than one screen"
+            found = Axe().run(page, context=".niwt", options={"resultTypes": ["violations"]}).response["violations"]
+            serious = [(v["id"], v["nodes"][0]["html"][:120]) for v in found if v["impact"] in ("serious", "critical")]
+            assert serious == [], f"{name} in {theme}"
         assert wrong == [], f"{name}: errors in the console"
         page.close()
     assert context.outside == [], "something asked for an address outside this machine"
@@ -254,7 +268,13 @@ def test_neuron_explorer_by_keyboard_mouse_and_upload(show, tmp_path):
     w.upload("print.jpg", "image/jpeg", out.getvalue())
     w.wait("w.own is not None", True)
     w.part.get_by_text("print colours (CMYK)").wait_for()
+    w.part.get_by_text("must pick one of its 60 names").wait_for()
     w.agree()
+    w.part.get_by_role("button", name="Remove my picture").click()
+    w.wait("w.own", None)
+    with w.page.expect_download() as saved:
+        w.part.get_by_role("button", name="Save picture").click()
+    assert saved.value.suggested_filename == "choose-your-neuron.png"
 
 
 def test_map_explorer_by_dropdown(show):
@@ -262,11 +282,26 @@ def test_map_explorer_by_dropdown(show):
     w.select("attribute", "wing color: blue")
     w.wait("w.attribute", "wing color: blue")
     w.agree()
+    picture = w.part.locator("img.niwt-at-map")
+    box = picture.bounding_box()
+    before = w.lab.ask("MapExplorer", "w.snapshot()[0]")
+    picture.click(position={"x": 0.6 * box["width"], "y": 0.1 * box["height"]})
+    w.wait(f"w.attribute != 'wing color: blue' and w.state['neuron'] != {before['neuron']}", True)
+    w.part.get_by_role("button", name="Undo").click()
+    w.wait("w.snapshot()[0]", before)
+
+
+def test_weight_explorer_by_keyboard(show):
+    w = show("WeightExplorer")
+    w.part.get_by_role("slider", name="its weight").focus()
+    w.page.keyboard.press("ArrowRight")
+    w.wait("len(w.moved)", 1)
+    w.agree()
 
 
 def test_species_designer_by_sentence_and_dropdown(show):
     w = show("SpeciesDesigner")
-    words = w.part.get_by_label("in words")
+    words = w.part.get_by_label("in words, then Enter")
     words.fill("a bird with blue striped wings, a hooked red bill, a white belly and black legs")
     words.press("Enter")
     w.wait("w.state['bill_shape']", "hooked")
@@ -274,6 +309,18 @@ def test_species_designer_by_sentence_and_dropdown(show):
     w.wait("w.study.look['tail_shape']", "forked")
     told = w.lab.ask("SpeciesDesigner", "(w.study.name, sum(p == w.study.n for p in w.study.predicted))")
     w.part.get_by_text(f"{told[1]} of 12", exact=True).wait_for()
+    w.agree()
+    words.fill("a bird with blue wings, no crest")
+    words.press("Enter")
+    message = w.part.locator("[role=alert]").get_by_text("no crest")
+    message.wait_for()
+    assert abs(message.bounding_box()["y"] - words.bounding_box()["y"]) < 120  # beside what caused it
+    surprise = w.part.get_by_role("button", name="Surprise me")
+    for _ in range(10):
+        surprise.click(no_wait_after=True)
+    w.part.locator("[role=alert]").wait_for(state="detached")
+    w.wait("len([v for v in w.study.look.values() if v])", 10)
+    assert w.lab.ask("SpeciesDesigner", "w._surprises") < 5  # of fast clicks the last counts
     w.agree()
 
 
@@ -296,3 +343,18 @@ def test_balance_explorer_by_button_and_keyboard(show):
     w.page.keyboard.press("ArrowRight")
     w.wait(f"w.state['gamma'] > {before}", True)
     w.agree()
+    picture = w.part.locator("img.niwt-at-gamma")
+    picture.click(position={"x": 0.9 * picture.bounding_box()["width"], "y": 60})
+    w.wait("bool(w.study.at(w.state['gamma']).S < 0.2)", True)
+    high = w.lab.ask("BalanceExplorer", "w.state['gamma']")
+    w.part.get_by_role("button", name="play").click()  # from the lowest gamma on
+    w.wait(f"w.state['gamma'] < {high}", True)
+    w.part.get_by_role("button", name="stop").click()
+
+
+def test_after_the_kernel_is_gone_the_page_says_so(show):  # the last one: nothing answers any more
+    w = show("MapExplorer")
+    w.page.evaluate(f"() => {{ ({NOW})().restart() }}")
+    w.page.locator(".niwt.jupyter-widgets-disconnected").wait_for(timeout=60_000)
+    assert "Run this cell again" in w.part.evaluate("e => getComputedStyle(e, '::before').content")
+    assert w.part.locator("img.niwt-panel").first.evaluate("e => e.naturalWidth") > 100

@@ -105,7 +105,7 @@ ELSEWHERE = {  # reason -> names
     ),
     "widgets: test_widgets, test_browser": (
         "Explorer NeuronExplorer MapExplorer SpeciesDrawer ClassEditor SpeciesDesigner "
-        "ExplanationViewer BalanceExplorer"
+        "ExplanationViewer BalanceExplorer WeightExplorer"
     ),
     "what widgets ask a session: test_widgets": "open_session",
     "commands, which take words and call the entries below: test_cli": (

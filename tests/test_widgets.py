@@ -4,8 +4,10 @@ The fixture `strict` sets the variable under which the widgets raise, and fails 
 as `Button.on_click` does.
 """
 
+import base64
 import gc
 import io
+import re
 from datetime import datetime
 
 import ipywidgets
@@ -17,6 +19,7 @@ from matplotlib import pyplot
 from matplotlib.figure import Figure
 from PIL import Image
 
+from niwt_nb.figures.canvas import figure_png
 from niwt_nb.widgets.balance import BalanceExplorer
 from niwt_nb.widgets.designer import SpeciesDesigner
 from niwt_nb.widgets.drawer import _FIRST_BIRD, SpeciesDrawer
@@ -27,8 +30,9 @@ from niwt_nb.widgets.maps import MapExplorer
 from niwt_nb.widgets.neurons import NeuronExplorer
 from niwt_nb.core import NiwtError
 from niwt_nb.widgets.session import open_session
+from niwt_nb.widgets.weights import WeightExplorer
 
-EXPLORERS = (NeuronExplorer, MapExplorer, SpeciesDrawer, ClassEditor, ExplanationViewer, BalanceExplorer)
+EXPLORERS = (NeuronExplorer, MapExplorer, SpeciesDrawer, ClassEditor, ExplanationViewer, BalanceExplorer, WeightExplorer)
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +74,8 @@ CHANGES = {  # control, another value: (index of the option or number), the pane
     "MapExplorer": [("attribute", 7, {"map", "row"}, {"column", "test"}), ("held_out", -1, {"test"}, {"map", "row", "column"})],
     "SpeciesDrawer": [("wing_color", 3, {"drawings", "why"}, set()), ("seed", 3, {"drawings"}, {"nearest"})],
     "ClassEditor": [("edited", 3, {"taken"}, set())],
-    "ExplanationViewer": [("picture", 2, {"maps", "bars"}, set()), ("other", 5, {"maps"}, set())],
+    "ExplanationViewer": [("picture", 2, {"maps", "bars"}, set()), ("other", 5, {"maps"}, set()), ("neurons", 3, {"maps"}, {"bars"})],
+    "WeightExplorer": [("length", 2.0, {"bars", "agreement"}, set()), ("feature", 5, {"bars"}, {"agreement"})],
     "BalanceExplorer": [("rows", 1, {"curve", "gamma"}, set()), ("gamma", 1.0, {"curve", "gamma"}, set())],
 }
 
@@ -124,15 +129,41 @@ def test_buttons_do_what_their_methods_do(opened):
     before = shown(neurons)
     neurons.switches[0].value = True
     assert neurons.off == (neurons.study.neurons[0],) and shown(neurons) != before
-    neurons.restore.click()
+    neurons.restore_all.click()
     assert neurons.off == () and shown(neurons) == before
     name = editor.session.knowledge.names[int(editor.session.rows[editor.row].argmax())]
     editor.edit(**{name: 0.0})
     assert editor.changes == {name: 0.0}
-    editor.undo.click()
+    editor.back.click()
     assert not editor.changes
     balance.use.click()
     assert abs(balance.state["gamma"] - balance.study.chosen) < 0.2
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_undo_and_start_again_bring_back_what_was_shown(name, opened):
+    widget = opened[name]
+    widget.begin()
+    control, choice, *_ = CHANGES[name][0]
+    before, first = shown(widget), widget.snapshot()
+    options = getattr(widget.controls[control], "_options_full", None)
+    widget.controls[control].value = choice if options is None else options[choice][1]
+    changed = shown(widget)
+    widget.back.click()
+    assert shown(widget) == before and widget.snapshot() == first and widget.back.disabled
+    widget.controls[control].value = choice if options is None else options[choice][1]
+    widget.clear()
+    assert shown(widget) == before
+    widget.undo()
+    assert shown(widget) == changed
+    widget.clear()
+
+
+def test_saving_hands_out_the_static_figure(opened):
+    widget = opened["BalanceExplorer"]
+    widget.save()
+    file = re.search(r'download="([^"]+)" href="data:image/png;base64,([^"]+)"', widget.status.value)
+    assert file[1] == "the-balance-of-seen-and-unseen.png" and base64.b64decode(file[2]) == figure_png(widget.static())
 
 
 def test_a_failing_callback_is_shown_and_fails(opened, monkeypatch):
@@ -167,7 +198,7 @@ def test_for_a_user_an_error_is_shown_and_the_widget_lives_on(opened, monkeypatc
     before = shown(birds)
     birds.controls["sentence"].value = "a nice bird"
     assert "nothing in &#x27;a nice bird&#x27;" in birds.status.value
-    assert shown(birds) == before
+    assert shown(birds) == before and "niwt-stale" in birds.ui._dom_classes
     birds.controls["sentence"].value = _FIRST_BIRD
     assert birds.error is None
 
@@ -212,10 +243,9 @@ def test_unusual_pictures_are_read(mode, form, opened):
     upload(widget, f"odd.{form.lower()}", png(Image.new(mode, (90, 70)), form))
     assert widget.own is not None and "odd." in widget.status.value
     assert shown(widget) != before
-    widget.controls["picture"].value = 2
-    assert widget.own is None
-    widget.controls["picture"].value = 1
-    assert shown(widget) == before
+    assert widget.controls["species"].label == "your picture" and widget.warning in widget.says["verdict"].value
+    widget.remove.click()
+    assert widget.own is None and shown(widget) == before
 
 
 def test_a_large_jpeg_is_decoded_smaller(opened):

@@ -305,7 +305,7 @@ def paint_bars(
     low, high = min(v.min(initial=0), 0), max(v.max(initial=0), 0)
     span = (high - low) or 1.0
     digits = 15 + max(_text_width(form.format(x), 8.5) for x in v) if n else 0
-    sides = (low < 0) + (high > 0)
+    sides = int(low < 0) + int(high > 0)
     pad = span * digits / max(area.width - room - digits * sides - 4, 20)
     ax.set(xlim=(low - (pad if low < 0 else 0.01 * span), high + (pad if high > 0 else 0.01 * span)), ylim=(n - 0.5, -0.5))
     if focus is not None:
@@ -380,12 +380,12 @@ def paint_map_ground(
     ax.set_xticks([])
     ax.tick_params(axis="y", length=0)
     ax.spines[:].set_visible(False)
-    bar = area.part(area.width - 250, area.height - 40, 120, 10).axes()
+    bar = area.part(area.width - 250, area.height - 22, 120, 10).axes()
     bar.imshow(np.linspace(-1, 1, 60)[None], cmap="RdBu", aspect="auto")
     bar.set_axis_off()
-    area.text("less", left=area.width - 280, top=area.height - 43, size=8.5)
-    area.text("more important", left=area.width - 124, top=area.height - 43, size=8.5)
-    area.text(f"{len(columns)} neurons, similar ones side by side", left=room, top=area.height - 43, size=8.5, color="#555555")
+    area.text("less", left=area.width - 280, top=area.height - 25, size=8.5)
+    area.text("more important", left=area.width - 124, top=area.height - 25, size=8.5)
+    area.text(f"{len(columns)} neurons, similar ones side by side", left=room, top=area.height - 48, size=8.5, color="#555555")
 
 # %% ../../nbs/07_figures/02_charts.ipynb #5e1f9a05
 def paint_map_choice(
@@ -427,6 +427,7 @@ def paint_agreement(
     area: Area,  # where
     predicted: np.ndarray,  # (K,) in spreads
     measured: np.ndarray,  # (K,) in spreads
+    axes: tuple[str, str] = ("predicted from words (in spreads)", "measured on pictures"),  # what they show
 ) -> None:
     "Predicted against measured importance, a dot a neuron; on the line the two agree."
     ax = _agreement_axes(area, predicted, measured)
@@ -438,8 +439,8 @@ def paint_agreement(
     ax.scatter(predicted[~agree], measured[~agree], s=26, color=COLOURS["vermilion"], alpha=0.85, marker="x", lw=1.4)
     for k in np.argsort(-np.abs(measured))[:3].tolist():
         ax.annotate(str(k), (predicted[k], measured[k]), (5, 4), textcoords="offset points", fontsize=9)
-    ax.set_xlabel("predicted from words (spreads from the mean)", fontsize=9)
-    ax.set_ylabel("measured on pictures", fontsize=9)
+    ax.set_xlabel(axes[0], fontsize=9)
+    ax.set_ylabel(axes[1], fontsize=9)
     ax.tick_params(labelsize=8)
     ax.spines[["top", "right"]].set_visible(False)
 

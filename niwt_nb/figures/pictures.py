@@ -177,13 +177,14 @@ def paint_mosaic(
     columns: int = 6,  # pictures a row
     marks: Sequence[str] = (),  # a colour name of `COLOURS` for the frame of each picture
     outlines: Sequence[Any] = (),  # (h, w) bool regions to draw a line around
+    lines: int = 2,  # room for so many lines of words below each picture
 ) -> None:
     "Square pictures in rows with a word below each; raises `NiwtError` without pictures."
     if not len(images):
         raise NiwtError("no pictures to show")
     side = area.width / columns
-    told = [_wrapped(t, side - 4, 8, 2) for t in labels[: len(images)]]
-    words = 34.0 if told else 0.0
+    told = [_wrapped(t, side - 4, 8, lines) for t in labels[: len(images)]]
+    words = 6.0 + 14 * lines if told else 0.0
     px, rows = int(side * 2), math.ceil(len(images) / columns)
     pad = max(4, px // 24)
     page = np.full((int(rows * (side + words) * 2), px * columns, 3), 255, np.uint8)

@@ -27,7 +27,7 @@ from ..method.solvers import transfer_weights
 from ..network.head import with_head
 from ..network.modes import in_own_modes
 from ..network.training import columns_of
-from .explorer import Explorer, _Panel, _choice, _flow
+from .explorer import Explorer, _Panel, _choice, _grid
 from .session import Session, _layers_of, _session_at
 
 # %% ../../nbs/08_widgets/08_balance.ipynb #ecd69f33
@@ -111,49 +111,39 @@ class BalanceExplorer(Explorer):
 
     title = "The balance of seen and unseen"
     about = (
-        "Every gamma is a point of the curve; the new rows and the layer decide which curve. "
+        "Every gamma is a point of the curve: drag it, play it, or click a curve. The new rows and the layer decide which curve. "
         "The diamond was chosen on seen classes that played unseen."
     )
+    clickable = ("curve", "gamma")
 
     def build(self) -> None:
         "Controls and panels."
         self._study = lru_cache(64)(_study_balance)
-        wide = {"description_width": "initial"}
-        room = lambda w: widgets.Layout(width=w, max_width="100%")  # noqa: E731
-        self.control(
-            "lam",
-            widgets.FloatLogSlider(
-                1e-3,
-                min=-4,
-                max=1,
-                step=0.25,
-                description="lambda: pull to the mean",
-                readout_format=".1e",
-                continuous_update=False,
-                style=wide,
-                layout=room("390px"),
-            ),
-        )
-        self.control(
-            "gamma",
-            widgets.FloatSlider(0.0, min=-1, max=1, description="gamma: off every seen score", readout_format=".2f", style=wide, layout=room("420px")),
-        )
-        self.control("rows", _choice("new rows", [(v, k) for k, v in _ROWS.items()], width="300px"))
+        self.control("rows", _choice("new rows", [(v, k) for k, v in _ROWS.items()]))
+        pull = widgets.FloatLogSlider(1e-3, min=-4, max=1, step=0.25, description="lambda: pull to the mean", readout_format=".1e", continuous_update=False)
+        self.control("lam", pull)
         if self.session.network is not None:
-            self.control("layer", _choice("layer", _layers_of(self.session), self.session.layer, "170px"))
-        self.use = widgets.Button(
-            description="Gamma from validation", tooltip="move gamma to where seen classes that played unseen did best", layout=widgets.Layout(width="180px")
-        )
-        self.use.on_click(lambda _: self.use_chosen())
-        self.words("verdict", "100%")
+            self.control("layer", _choice("layer", _layers_of(self.session), self.session.layer))
+        self.control("gamma", widgets.FloatSlider(0.0, min=-1, max=1, description="gamma: off every seen score", readout_format=".2f"))
+        self.use = self.button("Gamma from validation", self.use_chosen, "move gamma to where seen classes that played unseen did best")
+        self.words("verdict")
         self._range()
         key = lambda: (self.session.layer, self.study.lam, self.state["rows"], self.state["gamma"])  # noqa: E731
-        self.panels["curve"] = _Panel(400, 370, key, self._paint_curve, lambda: self.told)
-        self.panels["gamma"] = _Panel(390, 370, key, self._paint_gamma, lambda: "S, U and H against gamma")
+        self.panels["curve"] = _Panel(385, 340, key, self._paint_curve, lambda: self.told)
+        self.panels["gamma"] = _Panel(385, 340, key, self._paint_gamma, lambda: "S, U and H against gamma")
 
     def arrange(self) -> list[widgets.Widget]:
         "Controls, numbers, the curve beside its three accuracies."
-        return [_flow(*self.controls.values(), self.use, kind="controls"), self.says["verdict"], _flow(self.panels["curve"].ui, self.panels["gamma"].ui)]
+        self.tools.children = [*self.tools.children[:-1], self.use, self.player("gamma", 100, "move gamma"), self.status]
+        body = _grid(self.panels["curve"].ui, self.panels["gamma"].ui, shares=(1, 1))
+        return [_grid(*self.controls.values()), self.tools, self.says["verdict"], body]
+
+    def at(self, name: str, x: float, y: float) -> None:
+        "A point of a curve is a gamma."
+        if name == "curve":
+            curve = self.study.curve
+            x = float(curve["gamma"].iloc[int(np.hypot(curve["U"] - x, curve["S"] - y).to_numpy().argmin())])
+        self._to(x)
 
     @property
     def study(self) -> _BalanceStudy:
@@ -164,10 +154,11 @@ class BalanceExplorer(Explorer):
     def _range(self) -> None:
         "Let gamma run over the whole curve."
         g, slider = self.study.curve["gamma"], self.controls["gamma"]
-        low, high = round(min(float(g.min()), 0.0), 2), round(max(float(g.max()), 0.0), 2)  # 0, no calibration, is always there
+        low, high = min(float(g.min()), 0.0), max(float(g.max()), 0.01)  # 0, no calibration, is always there
+        step = 10.0 ** np.floor(np.log10((high - low) / 100))
+        low, high = (round(step * n, 6) for n in (np.floor(low / step), np.ceil(high / step)))  # 0 is a step
         slider.min = min(low, slider.max)
-        slider.max, slider.min = high, low
-        slider.step = max((high - low) / 200, 0.001)
+        slider.max, slider.min, slider.step = high, low, step
 
     def follow(self, name: str) -> None:
         "Another curve has another range of gamma."
@@ -176,10 +167,13 @@ class BalanceExplorer(Explorer):
         if name in ("layer", "lam", "rows"):
             self._range()
 
+    def _to(self, gamma: float) -> None:
+        slider = self.controls["gamma"]
+        slider.value = min(max(gamma, slider.min), slider.max)
+
     def use_chosen(self) -> "BalanceExplorer":
         "Move gamma to the value from validation classes."
-        slider = self.controls["gamma"]
-        self.act(lambda: setattr(slider, "value", min(max(self.study.chosen, slider.min), slider.max)))
+        self.act(lambda: self._to(self.study.chosen))
         return self
 
     @property

@@ -15,7 +15,7 @@ from ..data.dataset import ZeroShotData
 from ..fieldguide.world import FieldGuideImages
 from .drawer import SpeciesDrawer
 from .editor import ClassEditor
-from .explorer import Explorer
+from .explorer import Explorer, _telling
 from .session import Session, open_session
 
 # %% ../../nbs/08_widgets/06_designer.ipynb #d14af02f
@@ -31,7 +31,8 @@ class SpeciesDesigner:
         **options: Any,  # for `open_session`
     ) -> None:
         "Open a session and the mode; the other mode is built when it is asked for."
-        self.session = open_session(data, backbone, **options) if session is None else session
+        with _telling("Opening the field guide or your data: fitting the model, about ten seconds ..."):
+            self.session = open_session(data, backbone, **options) if session is None else session
         can_draw = isinstance(self.session.data.images, FieldGuideImages) and self.session.network is not None
         modes = {"draw": "invent a species", "edit": "edit an unseen one"} if can_draw else {"edit": "edit an unseen class"}
         check_name(mode or "edit", modes, "mode of SpeciesDesigner here")

@@ -24,14 +24,16 @@ from ..explain.maps import layer_activations, layer_gradient, to_size, weighted_
 from ..explain.names import as_seen
 from ..explain.words import choose_words
 from ..fieldguide.attributes import ATTRIBUTES, ATTRIBUTE_NAMES
-from ..fieldguide.language import parse_description, species_attributes
+from niwt_nb.fieldguide.language import (
+    parse_description, species_attributes, _read_description,
+)
 from ..fieldguide.species import species_name
 from ..fieldguide.world import FieldGuideImages, draw_species
 from ..figures.canvas import Area
 from ..figures.charts import paint_bars, paint_words
 from ..figures.pictures import overlay, paint_beside, paint_mosaic
 from ..network.modes import in_own_modes
-from .explorer import Explorer, _Panel, _choice, _column, _escaped, _flow, _titled
+from .explorer import Explorer, _Panel, _choice, _column, _escaped, _grid, _titled
 from .session import Session
 
 # %% ../../nbs/08_widgets/04_drawer.ipynb #d16dec43
@@ -159,53 +161,33 @@ class SpeciesDrawer(Explorer):
 
     def build(self) -> None:
         "Controls and panels."
-        look = parse_description(_FIRST_BIRD)
-        self._surprises, self._reading = 0, False
+        self._surprises = 0
+        self._said: tuple[str, dict[str, str]] = ("", {})
         self._study = lru_cache(24)(lambda look, seed: _study_species(self.session, dict(look), 12, seed))
-        self.control(
-            "sentence",
-            widgets.Text(
-                _FIRST_BIRD,
-                description="in words",
-                continuous_update=False,
-                style={"description_width": "initial"},
-                layout=widgets.Layout(width="100%"),
-                placeholder="such as: a bird with blue wings and a hooked red bill",
-            ),
-        )
+        hint = "such as: a bird with blue wings and a hooked red bill"
+        self.control("sentence", widgets.Text(description="in words, then Enter", continuous_update=False, placeholder=hint))
         self.controls["sentence"].tooltip = "describe the bird in plain English and press Enter"
         for group in sorted(ATTRIBUTES, key=lambda g: ("wing", "belly", "crown", "head", "bill", "tail", "leg").index(g.split("_")[0])):
             options = [("any", ""), *((v, v) for v in ATTRIBUTES[group])]
-            self.control(group, _choice(group.replace("_", " "), options, width="auto"))
-            self.controls[group].value = look.get(group, "")
-        self.control(
-            "seed", widgets.BoundedIntText(0, 0, 9999, description="birds no.", layout=widgets.Layout(width="150px"), style={"description_width": "initial"})
-        )
+            self.control(group, _choice(group.replace("_", " "), options))
+        self.control("seed", widgets.BoundedIntText(0, 0, 9999, description="birds no."))
         self.controls["seed"].tooltip = "which birds of this species are drawn"
-        self.surprise = widgets.Button(description="Surprise me", tooltip="a species at random", layout=widgets.Layout(width="120px"))
-        self.surprise.on_click(lambda _: self.invent())
-        self.words("verdict", "400px")
-        self.words("nearest", "385px")
-        self.words("confusion", "400px")
-        self.words("why", "385px")
+        self.surprise = self.button("Surprise me", lambda: self.soon(self.invent), "a species at random")
+        self.words("verdict", "nearest", "why")
         key = lambda: (tuple(_look_of(self.state).items()), self.state["seed"])  # noqa: E731
-        self.panels["drawings"] = _Panel(400, 402, key, self._paint_drawings, lambda: self.told)
-        self.panels["nearest"] = _Panel(360, 154, lambda: tuple(r for r, _ in self.study.nearest), self._paint_nearest, lambda: "the nearest known species")
-        self.panels["confusion"] = _Panel(400, 140, lambda: self.taken, self._paint_confusion, lambda: "; ".join(f"{n}: {c}" for n, c in self.taken))
-        self.panels["why"] = _Panel(385, 210, key, self._paint_why, lambda: "what the new classifier looks for")
+        self.panels["drawings"] = _Panel(390, 396, key, self._paint_drawings, lambda: self.told)
+        self.panels["why"] = _Panel(360, 190, key, self._paint_why, lambda: "what the new classifier looks for")
+        self.panels["nearest"] = _Panel(360, 198, key, self._paint_nearest, lambda: "; ".join(self.differs))
+        self.controls["sentence"].value = _FIRST_BIRD
 
     def arrange(self) -> list[widgets.Widget]:
-        "Sentence, properties, then the birds beside what there is to say about them."
-        groups = widgets.GridBox(
-            [c for g, c in self.controls.items() if g in ATTRIBUTES],
-            layout=widgets.Layout(grid_template_columns="repeat(auto-fill, minmax(132px, 1fr))", width="100%"),
-        )
-        groups.add_class("niwt-stack")
-        controls = _column(self.controls["sentence"], groups, widgets.HBox([self.controls["seed"], self.surprise]))
-        controls.add_class("niwt-controls")
-        pair = lambda name: _column(self.says[name], self.panels[name].ui)  # noqa: E731
+        "Sentence, what became of it, properties, then the birds beside what there is to say about them."
+        self.tools.children = [*self.tools.children[:-1], self.surprise, self.status]
+        words, groups = _grid(self.controls["sentence"]), _grid(*(c for n, c in self.controls.items() if n != "sentence"))
+        words.layout.grid_template_columns, groups.layout.grid_template_columns = "1fr", "repeat(auto-fill, minmax(100px, 1fr))"
         left = _column(self.says["verdict"], self.panels["drawings"].ui)
-        return [controls, _flow(left, _column(pair("why"), pair("nearest")), pair("confusion"))]
+        right = _column(*(w for n in ("why", "nearest") for w in (self.says[n], self.panels[n].ui)))
+        return [words, self.tools, groups, _grid(left, right, shares=(370, 380))]
 
     @property
     def study(self) -> _SpeciesStudy:
@@ -216,14 +198,15 @@ class SpeciesDrawer(Explorer):
         return self._study(tuple(look.items()), self.state["seed"])
 
     def follow(self, name: str) -> None:
-        "A sentence sets the properties; a property makes the sentence stale."
-        if name == "sentence" and self.state["sentence"].strip():
-            look, self._reading = parse_description(self.state["sentence"]), True
+        "A sentence sets the properties; what it says and is of no use is told."
+        text = self.state["sentence"]
+        self.note = "" if name == "sentence" else self.note
+        if name == "sentence" and text.strip():
+            look, unused = parse_description(text), _read_description(text)[2]
             for group in ATTRIBUTES:
                 self.controls[group].value = look.get(group, "")
-            self._reading = False
-        elif name in ATTRIBUTES and not self._reading:
-            self.controls["sentence"].value = ""
+            self._said = (text, look)
+            self.note = f"<b>Not used:</b> {_escaped(', '.join(map(repr, unused)))}; the rest was understood." if unused else "All of it was understood."
 
     def invent(self) -> "SpeciesDrawer":
         "A species at random."
@@ -236,9 +219,17 @@ class SpeciesDrawer(Explorer):
         return self.study.name if row == self.study.n else self.session.label(row)
 
     @property
-    def taken(self) -> tuple[tuple[str, int], ...]:
-        "What the drawings were taken for: names and counts, the commonest first."
-        return tuple((self.name(r), c) for r, c in self.study.confusion[:5])
+    def taken(self) -> list[tuple[str, int]]:
+        "What the drawings were taken for: names and counts, the commonest first, the rest together."
+        every = [(self.name(r), c) for r, c in self.study.confusion]
+        rest = sum(c for _, c in every[4:])
+        return every[:4] + ([("others", rest)] if rest else [])
+
+    @property
+    def differs(self) -> list[str]:
+        "The nearest known species, each with what differs."
+        words = lambda d: ", ".join(g.replace("_", " ") for g in d) or "nothing"  # noqa: E731
+        return [f"{self.session.label(r)}: {words(d)}" for r, d in self.study.nearest]
 
     @property
     def told(self) -> str:
@@ -249,15 +240,15 @@ class SpeciesDrawer(Explorer):
 
     def refresh(self) -> None:
         "Sentences and panels."
+        if self.state["sentence"] and (self.state["sentence"], _look_of(self.state)) != self._said:
+            self.controls["sentence"].value = ""  # a property was changed: it is no longer true
         s = self.study
         right, n = sum(p == s.n for p in s.predicted), len(s.predicted)
         told = f"<big>{_escaped(s.name)}</big><br><b>{right} of {n}</b> recognised ({right / n:.0%}) among {s.n + 1} species; by chance {1 / (s.n + 1):.1%}."
+        told += f" Taken for: {_escaped(', '.join(f'{name} {c}' for name, c in self.taken))}."
         told += f" The others: {s.others[0]:.1%} right before, {s.others[1]:.1%} with it."
         self.say("verdict", told)
-        words = [_escaped(", ".join(g.replace("_", " ") for g in d)) or "nothing" for _, d in s.nearest]
-        near = [f"<b>{_escaped(self.session.label(r))}</b>: {w}" for (r, _), w in zip(s.nearest, words, strict=True)]
-        self.say("nearest", f'<div class="niwt-sub">Nearest known species, and what differs</div><p>{"<br>".join(near)}</p>')
-        self.say("confusion", '<div class="niwt-sub">What the drawings were taken for</div>')
+        self.say("nearest", '<div class="niwt-sub">Nearest known species, and what differs</div>')
         self.say("why", '<div class="niwt-sub">Why: what its neurons read, ✓ if you asked for it</div>')
         super().refresh()
 
@@ -270,12 +261,8 @@ class SpeciesDrawer(Explorer):
     def _paint_nearest(self) -> Callable[[Area], None]:
         rows = [r for r, _ in self.study.nearest]
         first = [int((self.session.data.labels == self.session.columns[r]).nonzero()[0]) for r in rows]
-        pictures = [self.session.data.images[i] for i in first]
-        return lambda area: paint_mosaic(area, pictures, [self.session.label(r) for r in rows], 3)
-
-    def _paint_confusion(self) -> Callable[[Area], None]:
-        taken = self.taken
-        return lambda area: paint_bars(area.part(height=28 * len(taken)), [c for _, c in taken], names=[n for n, _ in taken], room=190, form="{:.0f}")
+        pictures, words = [self.session.data.images[i] for i in first], self.differs
+        return lambda area: paint_mosaic(area, pictures, words, 3, lines=5)
 
     def _paint_why(self) -> Callable[[Area], None]:
         s = self.study
@@ -283,8 +270,8 @@ class SpeciesDrawer(Explorer):
         picture = overlay(as_seen(self.session.transform(s.images[0]), self.session.transform), s.heat)
 
         def paint(area: Area) -> None:
-            paint_bars(area.part(width=255), [v for _, v, _ in s.words], names=names, room=160)
-            paint_beside(area.part(265, width=120, height=165), [("where it looks", picture)])
+            paint_bars(area.part(width=256), [v for _, v, _ in s.words], names=names, room=172)
+            paint_beside(area.part(262, width=98, height=140), [("where it looks", picture)])
 
         return paint
 
@@ -294,11 +281,11 @@ class SpeciesDrawer(Explorer):
         costs = f"The other species: {s.others[0]:.1%} right before, {s.others[1]:.1%} with it."
 
         def side(area: Area) -> None:
-            _titled("What its neurons read, ✓ if asked for", self.panels["why"].paint())(area.part(height=244))
-            _titled("Nearest known species", self.panels["nearest"].paint())(area.part(top=250, width=360))
+            _titled("What its neurons read, ✓ if asked for", self.panels["why"].paint())(area.part(height=220))
+            _titled("Nearest known species, and what differs", self.panels["nearest"].paint())(area.part(top=228, height=224))
 
+        taken = "Taken for: " + ", ".join(f"{name} {c}" for name, c in self.taken)
         return [
-            [(lambda area: paint_words(area, s.name, self.told.partition(": ")[2] + f"; by chance {1 / (s.n + 1):.1%}. " + costs), 860, 56)],
-            [self.painter("drawings"), (side, 400, 440)],
-            [(_titled("What the drawings were taken for", self.panels["confusion"].paint()), 860, 170)],
+            [(lambda area: paint_words(area, s.name, self.told.partition(": ")[2] + f"; by chance {1 / (s.n + 1):.1%}. " + costs, taken), 860, 76)],
+            [self.painter("drawings"), (side, 360, 460)],
         ]

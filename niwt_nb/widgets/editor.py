@@ -22,7 +22,7 @@ from ..explain.explainer import readable
 from ..figures.canvas import Area
 from ..figures.charts import paint_change, paint_words
 from ..network.modes import in_own_modes
-from .explorer import Explorer, _Panel, _choice, _column, _escaped, _flow
+from .explorer import Explorer, _Panel, _choice, _column, _escaped, _grid
 from .session import Session
 
 # %% ../../nbs/08_widgets/05_editor.ipynb #e5fe2d17
@@ -117,8 +117,9 @@ class ClassEditor(Explorer):
     title = "Edit an unseen class"
     about = (
         "What the network knows of this class is only this description. Change it: "
-        "the classifier is solved anew from the new words and judged again on all test pictures."
+        "the classifier is solved anew from the new words and judged again on the test pictures."
     )
+    kept = ("edits",)
     most = 12
 
     def build(self) -> None:
@@ -127,30 +128,26 @@ class ClassEditor(Explorer):
         self.groups = _attribute_groups(names, self.most)
         self.edits: dict[int, dict[str, float]] = {}
         self._study = lru_cache(24)(lambda row, changes: _study_edit(self.session, row, dict(changes)))
-        self.control("edited", _choice("class", [(self.session.label(i), i) for i in range(seen, len(self.session.columns))], width="330px"))
-        self.control("group", _choice("attributes", list(self.groups), width="300px"))
-        look: dict[str, Any] = {"readout_format": ".2f", "continuous_update": False, "style": {"description_width": "130px"}}
-        room = lambda: widgets.Layout(width="390px", max_width="100%")  # noqa: E731
+        self.control("edited", _choice("class", [(self.session.label(i), i) for i in range(seen, len(self.session.columns))]))
+        self.control("group", _choice("attributes", list(self.groups)))
+        look: dict[str, Any] = {"readout_format": ".2f", "continuous_update": False, "style": {"description_width": "90px"}}
+        room = lambda: widgets.Layout(width="100%")  # noqa: E731
         self.sliders = [widgets.FloatSlider(layout=room(), **look) for _ in range(max(map(len, self.groups.values())))]
         for i, s in enumerate(self.sliders):
             s.observe(lambda change, i=i: self._moved(i, change["new"]), "value")
-        self.undo = widgets.Button(description="As it was", tooltip="undo all changes to this class", layout=widgets.Layout(width="120px"))
-        self.undo.on_click(lambda _: self.reset())
-        self.words("verdict", "390px")
-        self.words("changes", "390px")
+        self.words("verdict", "changes")
         self._silent = False
         values = self.session.knowledge.values[self.session.columns]
         self.low, self.high = values.amin(0).clamp(max=0), values.amax(0)
         key = lambda: (self.row, tuple(sorted(self.changes.items())))  # noqa: E731
-        self.panels["rates"] = _Panel(390, 160, key, self._paint_rates, lambda: self.told)
-        self.panels["taken"] = _Panel(390, 190, key, self._paint_taken, lambda: "where the pictures of the class go")
+        self.panels["rates"] = _Panel(420, 160, key, self._paint_rates, lambda: self.told)
+        self.panels["taken"] = _Panel(420, 200, key, self._paint_taken, lambda: "where the pictures of the class go")
 
     def arrange(self) -> list[widgets.Widget]:
         "Class and group, sliders beside the results."
-        return [
-            _flow(self.controls["edited"], self.controls["group"], self.undo, kind="controls"),
-            _flow(_column(*self.sliders, self.says["changes"]), _column(self.says["verdict"], self.panels["rates"].ui, self.panels["taken"].ui)),
-        ]
+        left = _column(*self.sliders, self.says["changes"])
+        right = _column(self.says["verdict"], self.panels["rates"].ui, self.panels["taken"].ui)
+        return [_grid(*self.controls.values()), self.tools, _grid(left, right, shares=(330, 420))]
 
     @property
     def row(self) -> int:
@@ -186,19 +183,17 @@ class ClassEditor(Explorer):
         self.act(lambda: self._change(values))
         return self
 
-    def reset(self) -> "ClassEditor":
-        "Undo the changes to this class."
-        self.act(lambda: self.edits.pop(self.row, None))
-        return self
-
     def _change(self, values: Mapping[str, float]) -> None:
         own, names = self.session.rows[self.row], self.session.knowledge.names
         new = {**self.changes, **{k: float(v) for k, v in values.items()}}
-        self.edits[self.row] = {k: v for k, v in new.items() if abs(v - float(own[names.index(k)])) > 1e-6}
+        kept = {k: v for k, v in new.items() if abs(v - float(own[names.index(k)])) > 1e-6}
+        self.edits = {**self.edits, self.row: kept}
 
     def _moved(self, i: int, value: float) -> None:
-        if not self._silent:
-            self.act(lambda: self._change({self.session.knowledge.names[self.groups[self.state["group"]][i]]: value}))
+        name = self.session.knowledge.names[self.groups[self.state["group"]][i]]
+        now = float(_known_values(self.session, self.row, self.changes)[self.session.knowledge.names.index(name)])
+        if not self._silent and abs(value - now) > self.sliders[i].step / 2 + 1e-6:  # less: a page rounds to steps
+            self.act(lambda: self._change({name: value}))
 
     def refresh(self) -> None:
         "Sliders, sentences, panels."
@@ -216,14 +211,11 @@ class ClassEditor(Explorer):
         finally:
             self._silent = False
         study = self.study
-        was, now = study.before, study.after
-        cards = "".join(
-            f'<div class="niwt-card"><span>{k}</span><b>{now[v]:.1%}</b><span>was {was[v]:.1%}</span></div>'
-            for k, v in (("this class", "own"), ("U", "U"), ("H", "H"), ("S", "S"))
-        )
         near = ", ".join(_escaped(self.session.label(r)) for r, _ in study.nearest)
-        self.say("verdict", f'<big>{_escaped(self.session.label(self.row))}</big><div class="niwt-cards">{cards}</div>nearest descriptions: {near}')
-        self.undo.disabled = not self.changes
+        told = f"<big>{_escaped(self.session.label(self.row))}</big> <b>{study.after['own']:.1%}</b> of its pictures are named right"
+        told += f", {study.before['own']:.1%} as described" if self.changes else ""
+        told += "; no picture changed its name" if self.changes and study.before == study.after else ""
+        self.say("verdict", f"{told}.<p>Nearest descriptions: {near}</p>")
         largest, more = self.largest(8)
         rows = "".join(f"<tr><td>{_escaped(n)}</td><td>{was:.2f} → <b>{new:.2f}</b></td></tr>" for n, was, new in largest)
         rows += f"<tr><td>and {more} more</td><td></td></tr>" if more else ""
@@ -232,13 +224,13 @@ class ClassEditor(Explorer):
 
     def _paint_rates(self) -> Callable[[Area], None]:
         b, a = self.study.before, self.study.after
-        keys = ("own", "U", "H", "S")
+        keys = ("own", "U", "S", "H")
         return lambda area: paint_change(
             area,
-            ["this class", "U: unseen classes", "H: harmonic mean", "S: seen classes"],
+            ["this class", "unseen classes (U)", "seen classes (S)", "both: harmonic mean (H)"],
             [b[k] for k in keys],
             [a[k] for k in keys],
-            "Accuracy",
+            "Share of test pictures named right",
             0,
             ("as described", "now"),
         )
@@ -247,8 +239,12 @@ class ClassEditor(Explorer):
         taken = self.study.taken
         n = max(1, int((self.session.data.labels[self.session.test] == self.session.columns[self.row]).sum()))
         at = next((i for i, t in enumerate(taken) if t[0] == self.row), None)
-        names, before, after = [self.session.label(r) for r, _, _ in taken], [b / n for _, b, _ in taken], [a / n for _, _, a in taken]
-        return lambda area: paint_change(area, names, before, after, f"What its {n} test pictures are taken for", at, ("as described", "now"))
+        rows = [(self.session.label(r), b / n, a / n) for r, b, a in taken]
+        rest = [1 - sum(part) for part in list(zip(*rows, strict=True))[1:]]
+        names, before, after = zip(*rows, *([("others", *rest)] if max(rest) > 1e-6 else []), strict=True)
+        height = 52 + 27 * len(names)
+        title, legend = f"What its {n} test pictures are taken for", ("as described", "now")
+        return lambda area: paint_change(area.part(height=height), names, before, after, title, at, legend)
 
     def page(self) -> list[list[tuple[Callable[[Area], None], int, int]]]:
         "Verdict, changes, rates, confusion."

@@ -6,6 +6,7 @@
 __all__ = ['ExplanationViewer']
 
 # %% ../../nbs/08_widgets/07_explanations.ipynb #e0ce3204
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,19 +14,20 @@ from functools import lru_cache
 import ipywidgets as widgets
 import numpy as np
 import pandas as pd
+import torch
 from torch import Tensor
 
 from ..core import NiwtError
 from ..explain.explainer import phrase
-from ..explain.maps import to_size
+from ..explain.maps import to_size, weighted_map
 from ..explain.sentences import faithfulness_sentence, sentence
 from ..explain.words import explain_batch
 from ..figures.canvas import Area
 from ..figures.charts import paint_bars, paint_words
 from ..figures.pictures import overlay, paint_beside
 from ..network.modes import in_own_modes
-from .explorer import _Panel, _PictureExplorer, _choice, _column, _escaped, _flow
-from .session import Session
+from .explorer import _Panel, _PictureExplorer, _choice, _column, _escaped, _grid
+from .session import Session, _read_picture
 
 # %% ../../nbs/08_widgets/07_explanations.ipynb #f76e919c
 @dataclass(frozen=True, eq=False)
@@ -57,6 +59,9 @@ def _study_explanation(
         raise NiwtError(f"choose two different classes to tell apart: the picture is taken for {session.label(int(told.row[0]))!r} already")
     table, row = told.frame(session.explainer, 0), int(told.row[0])
     words = sentence(table, unseen=row >= len(session.data.seen), asked=other is not None)
+    if told.probability[0, 0] < 0.1:  # "perhaps" would say too much
+        words = re.sub(r"^This is perhaps (.*? \(\d+%\)), for", r"It does not take this for \1; for it would speak", words)
+        words = words.replace("This is perhaps", "It does not take this for", 1)
     difference = to_size(told.difference, told.size)[0]
     probability = (float(told.probability[0, 0]), float(told.probability[0, 1]))
     return _ExplanationStudy(row, int(told.runner_up[0]), probability, table, told.heat(0), difference, words, faithfulness_sentence(table))
@@ -74,21 +79,25 @@ class ExplanationViewer(_PictureExplorer):
     def build(self) -> None:
         "Controls and panels."
         super().build()
-        self._study = lru_cache(24)(_study_explanation)
+        self._study, self._read = lru_cache(24)(_study_explanation), lru_cache(24)(_read_picture)
         rows = [(self.session.label(i), i) for i in range(len(self.session.columns))]
-        self.control("explain", _choice("explain", [("what it predicts", -1), *rows], width="300px"))
-        self.control("other", _choice("rather than", [("the runner-up", -1), *rows], width="320px"))
-        self.words("verdict", "100%")
-        self.words("sentence", "100%")
-        self.words("bars", "320px")
+        self.control("explain", _choice("explain", [("what it predicts", -1), *rows]))
+        self.control("other", _choice("rather than", [("the runner-up", -1), *rows]))
+        n = self.session.model.importance_.shape[1]
+        self.control("neurons", widgets.IntSlider(n, 1, n, description="neurons in the map"))
+        self.controls["neurons"].tooltip = "Grad-CAM as a sum, the neurons that add most first"
+        self.words("verdict", "sentence", "bars")
         key = lambda: (self.picture_key, self.state["explain"], self.state["other"])  # noqa: E731
-        self.panels["maps"] = _Panel(470, 195, key, self._paint_maps, self._alt_maps)
-        self.panels["bars"] = _Panel(320, 230, key, self._paint_bars, self._alt_bars)
+        self.panels["maps"] = _Panel(480, 195, lambda: (*key(), self.state["neurons"]), self._paint_maps, self._alt_maps)
+        self.panels["bars"] = _Panel(300, 216, key, self._paint_bars, self._alt_bars)
 
     def arrange(self) -> list[widgets.Widget]:
         "Controls, the answer, maps beside words, sentence."
-        controls = _flow(*self.pickers(), self.controls["explain"], self.controls["other"], kind="controls")
-        return [controls, self.says["verdict"], _flow(self.panels["maps"].ui, _column(self.says["bars"], self.panels["bars"].ui)), self.says["sentence"]]
+        play = self.player("neurons", self.controls["neurons"].max - 1, "add up the map")
+        self.tools.children = [*self.tools.children[:-1], play, self.status]
+        left = _column(self.panels["maps"].ui, self.says["sentence"])
+        right = _column(self.says["bars"], self.panels["bars"].ui)
+        return [_grid(*self.controls.values()), self.tools, self.says["verdict"], _grid(left, right, shares=(480, 300))]
 
     @property
     def study(self) -> _ExplanationStudy:
@@ -105,11 +114,11 @@ class ExplanationViewer(_PictureExplorer):
         "Sentences and panels."
         s = self.study
         name = self.session.label(s.row)
-        right = "" if self.own else (" ✓ right" if name.removesuffix(" ★") == self.truth else f" ✗ it is a {_escaped(self.truth)}")
+        right = "" if self.mine else (" ✓ right" if name.removesuffix(" ★") == self.truth else f" ✗ it is a {_escaped(self.truth)}")
         other = f"{self.beside} {_escaped(self.session.label(s.other))} {s.probability[1]:.0%}"
-        self.say("verdict", f"<big>{_escaped(name)}</big> {s.probability[0]:.0%}{right} · {other}")
+        self.say("verdict", f"<big>{_escaped(name)}</big> {s.probability[0]:.0%}{right} · {other}.{self.warning}")
         self.say("sentence", f'<div class="niwt-text">{_escaped(s.sentence)}</div><p>{_escaped(s.trust)}</p>')
-        self.say("bars", '<div class="niwt-sub">Words it read: for (right), against (left, hatched), open (dotted)</div>')
+        self.say("bars", '<div class="niwt-sub">Words it read: for, against (hatched), open (dotted)</div>')
         super().refresh()
 
     @property
@@ -121,12 +130,24 @@ class ExplanationViewer(_PictureExplorer):
         t = t.assign(signed=signed, place=place).sort_values(["place", "signed"], ascending=[True, False], kind="stable")
         return [phrase(a) for a in t["attribute"]], t["signed"].tolist(), (t["verdict"] == "open").tolist()
 
+    @property
+    def heat(self) -> tuple[Tensor, float]:
+        "The map of as many neurons as are asked for, those that add most first, and its strength beside the whole one."
+        s, n = self.study, self.state["neurons"]
+        if n == self.controls["neurons"].max:
+            return s.heat, 1.0
+        read = self._read(self.session, self.x, s.row)
+        some = torch.zeros_like(read.importance)
+        some[read.adds.abs().argsort(descending=True)[:n]] = 1
+        heat = to_size(weighted_map(read.activation, read.importance * some).clamp_min(0), read.size)[0]
+        return heat, min(1.0, float(heat.max() / s.heat.max().clamp_min(1e-12)))
+
     def _paint_maps(self) -> Callable[[Area], None]:
-        s, picture = self.study, self.seen_picture
+        s, picture, (heat, share) = self.study, self.seen_picture, self.heat
         against = self.session.label(s.other)
         pictures = [
             ("the picture", picture),
-            ("where it looked", overlay(picture, s.heat)),
+            ("where it looked" if share == 1 else f"the sum of {self.state['neurons']}", overlay(picture, heat, strength=0.8 * share)),
             (f"blue: for it, orange: for {against}", overlay(picture, s.difference, signed=True)),
         ]
         return lambda area: paint_beside(area, pictures)

@@ -6,16 +6,24 @@
 __all__ = ['Explorer']
 
 # %% ../../nbs/08_widgets/01_explorer.ipynb #620e93f5
+import asyncio
+import base64
+import contextlib
 import html
 import os
+import re
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any
 
 import ipywidgets as widgets
 import numpy as np
+from IPython import get_ipython
+from IPython.display import HTML, display
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
@@ -25,7 +33,9 @@ from ..data.dataset import ZeroShotData
 from ..data.images import FORMATS, open_image
 from ..explain.explainer import readable
 from ..explain.names import as_seen
-from ..figures.canvas import Area, panel_figure, panel_pixels, panel_png, stack_page
+from niwt_nb.figures.canvas import (
+    Area, figure_png, panel_figure, panel_pixels, panel_png, stack_page,
+)
 from .session import Session, open_session
 
 # %% ../../nbs/08_widgets/01_explorer.ipynb #a0f2615e
@@ -34,7 +44,11 @@ def _under_test() -> bool:  # whether errors must not only be shown but raised
     return os.environ.get("IN_TEST", "0") not in ("", "0")
 
 # %% ../../nbs/08_widgets/01_explorer.ipynb #58337f33
-_STYLE = "<style>\n" + files("niwt_nb.widgets").joinpath("explorer.css").read_text(encoding="utf-8") + "</style>"
+def _read_part(
+    kind: str,  # "css" or "js"
+) -> str:  # the file's text
+    "What the page needs beside the controls: colours and places, names and clicks."
+    return files("niwt_nb.widgets").joinpath(f"explorer.{kind}").read_text(encoding="utf-8")
 
 # %% ../../nbs/08_widgets/01_explorer.ipynb #ed6a7841
 def _escaped(
@@ -42,6 +56,41 @@ def _escaped(
 ) -> str:  # safe inside HTML
     "Text from outside, such as a class or file name, made harmless."
     return html.escape(str(text), quote=True)
+
+# %% ../../nbs/08_widgets/01_explorer.ipynb #0d032412
+def _grid(
+    *children: widgets.Widget,  # in reading order
+    shares: Sequence[int] = (),  # of the width, a column each; none: as many columns as there is room for
+) -> widgets.GridBox:  # as wide as the page
+    "Controls with their labels above them, or columns that share the width."
+    columns = " ".join(f"minmax(0,{s}fr)" for s in shares)
+    room = widgets.Layout(
+        grid_template_columns=columns or "repeat(auto-fill, minmax(170px, 1fr))", width="100%"
+    )
+    box = widgets.GridBox(list(children), layout=room)
+    box.add_class("niwt-body" if shares else "niwt-controls")
+    return box
+
+# %% ../../nbs/08_widgets/01_explorer.ipynb #118d3032
+def _column(
+    *children: widgets.Widget,  # from top to bottom
+) -> widgets.VBox:  # no wider than the page
+    "Widgets below each other."
+    return widgets.VBox(list(children), layout=widgets.Layout(overflow="visible", max_width="100%"))
+
+# %% ../../nbs/08_widgets/01_explorer.ipynb #96a2b3ec
+def _choice(
+    description: str,  # the label
+    options: Sequence[Any],  # labels, or (label, value) pairs
+    value: Any = None,  # the first choice; None: the first option
+    tooltip: str = "",  # more words
+) -> widgets.Dropdown:  # with its label above it
+    "A dropdown with a label."
+    made = widgets.Dropdown(options=list(options), description=description)
+    made.tooltip = tooltip or description
+    if value is not None:
+        made.value = value
+    return made
 
 # %% ../../nbs/08_widgets/01_explorer.ipynb #b97d5fa1
 class _Panel:
@@ -56,13 +105,15 @@ class _Panel:
         alt: Callable[[], str] = lambda: "",  # for screen readers
     ) -> None:
         "Nothing is drawn yet."
-        self.width, self.height, self.key, self.paint, self.alt, self.shown = width, height, key, paint, alt, object()
+        self.width, self.height, self.key, self.paint, self.alt = width, height, key, paint, alt
+        self.shown: Any = object()
         self.picture = lru_cache(24)(lambda key: self.render())  # the last pictures by key
-        self.image = widgets.Image(format="png", layout=widgets.Layout(width=f"{width}px", max_width="100%", height="auto"))
+        room = widgets.Layout(width="100%", height="auto")
+        self.image = widgets.Image(format="png", layout=room)
         self.image.add_class("niwt-panel")
-        self.caption = widgets.HTML()  # read out, not seen: an Image widget has no alternative text, and a tooltip on it breaks its view
+        self.caption = widgets.HTML()  # the page's script makes it the picture's alternative text
         self.caption.add_class("niwt-alt")
-        self.ui = widgets.VBox([self.image, self.caption], layout=widgets.Layout(overflow="visible", max_width="100%"))
+        self.ui = _column(self.image, self.caption)
 
     def refresh(self) -> bool:
         "Show the picture for the present state; returns whether it changed."
@@ -81,6 +132,12 @@ class _Panel:
     def whole(self) -> Callable[[Area], None]:
         "A painter of everything that the panel shows."
         return self.paint()
+
+    def place(self, x: float, y: float) -> tuple[float, float]:
+        "Coordinates in the first axes of a place, given as shares of width and height."
+        axes = panel_figure(self.paint(), self.width, self.height).axes[0]
+        found = axes.transData.inverted().transform((x * self.width, (1 - y) * self.height))
+        return float(found[0]), float(found[1])
 
 # %% ../../nbs/08_widgets/01_explorer.ipynb #6f2a0b01
 class _LaidPanel(_Panel):
@@ -116,11 +173,88 @@ class _LaidPanel(_Panel):
 
         return both
 
+# %% ../../nbs/08_widgets/01_explorer.ipynb #53c315b3
+@contextlib.contextmanager
+def _telling(
+    words: str,  # what goes on
+) -> Iterator[None]:
+    "Words on the page while something is made, in a notebook; gone when it is there."
+    here = getattr(get_ipython(), "kernel", None) is not None
+    told = display(HTML(f"<i>{_escaped(words)}</i>"), display_id=True) if here else None
+    try:
+        yield
+    finally:
+        if told:
+            told.update({}, raw=True)
+
+# %% ../../nbs/08_widgets/01_explorer.ipynb #e82b145e
+class _History:
+    "What was done, step by step, so that it can be taken back."
+
+    kept: tuple[str, ...] = ()  # attributes that belong to the state beside the controls
+    controls: dict[str, Any]
+    error: Exception | None
+    act: Callable[..., None]
+
+    @property
+    def state(self) -> dict[str, Any]:
+        "The value of every control."
+        return {name: c.value for name, c in self.controls.items()}
+
+    def snapshot(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        "All that a reader has chosen."
+        plain = {n: round(v, 6) if isinstance(v, float) else v for n, v in self.state.items()}
+        return plain, {name: getattr(self, name) for name in self.kept}  # a page rounds numbers
+
+    def restore(self, chosen: tuple[dict[str, Any], dict[str, Any]]) -> None:
+        "Go to a snapshot."
+        for name, value in chosen[1].items():
+            setattr(self, name, value)
+        self.ready()
+        for name, value in chosen[0].items():
+            self.controls[name].value = value
+        for name, value in chosen[1].items():  # a control may have put it away
+            setattr(self, name, value)
+
+    def ready(self) -> None:
+        "Offer what the present state allows."
+
+    def begin(self) -> None:
+        "Here the history starts."
+        self._past: deque[Any] = deque(maxlen=100)
+        self._now = self._first = self.snapshot()
+        self._last: tuple[str, float] = ("", 0.0)
+
+    def remember(self, cause: str) -> None:
+        "One step more, or the same one: a slider that is dragged makes one step."
+        now = self.snapshot()
+        if now != self._now:
+            still = cause and cause == self._last[0] and time.monotonic() - self._last[1] < 1
+            if not still:
+                self._past.append(self._now)
+            self._now, self._last = now, (cause, time.monotonic())
+
+    def undo(self) -> "_History":
+        "Take the last step back; after an error, go to what was shown before it."
+        if self._past or self.error:
+            to = self._now if self.error else self._past.pop()
+            past = self._past.copy()
+            self.act(lambda: self.restore(to))
+            self._past, self._now, self._last = past, self.snapshot(), ("", 0.0)
+            self.act(lambda: None)
+        return self
+
+    def clear(self) -> "_History":
+        "Go back to the beginning; this too can be taken back."
+        self.act(lambda: self.restore(self._first))
+        return self
+
 # %% ../../nbs/08_widgets/01_explorer.ipynb #d34b863f
-class Explorer:
+class Explorer(_History):
     "Base of the widgets: controls, panels, one door for actions, and the same content as a figure."
 
     title, about = "", ""
+    clickable: tuple[str, ...] = ()  # panels in which a click chooses, see `at`
 
     def __init__(
         self,
@@ -130,28 +264,42 @@ class Explorer:
         **options: Any,  # for `open_session`: layer, knowledge, per_class, features
     ) -> None:
         "Open a session, build the controls, draw everything once."
-        self.session = open_session(data, backbone, **options) if session is None else session
-        self.error: Exception | None = None
-        self.note = ""
-        self.controls: dict[str, Any] = {}
-        self.panels: dict[str, _Panel] = {}
-        self.says: dict[str, widgets.HTML] = {}
-        self._depth = 1  # nothing is drawn while controls and panels are made
-        self.status = widgets.HTML()
-        self.status.add_class("niwt-status")
-        self.build()
-        head = widgets.HTML(f"{_STYLE}<h3>{_escaped(self.title)}</h3><p>{_escaped(self.about)}</p>")
-        self.ui = widgets.VBox([head, *self.arrange(), self.status])
-        self.ui.add_class("niwt")
-        self._depth = 0
-        self.act(lambda: None)
+        with _telling(f"{self.title}: fitting the model and drawing, about ten seconds ..."):
+            self.session = open_session(data, backbone, **options) if session is None else session
+            self.error: Exception | None = None
+            self.note, self.controls = "", {}
+            self._timer: asyncio.TimerHandle | None = None
+            self.panels: dict[str, _Panel] = {}
+            self.says: dict[str, widgets.HTML] = {}
+            self._depth = 1  # nothing is drawn while controls and panels are made
+            self.status = widgets.HTML()
+            self.status.add_class("niwt-status")
+            self.back = self.button("Undo", self.undo, "take the last step back")
+            again = self.button("Start again", self.clear, "everything as it was at first")
+            save = self.button("Save picture", self.save, "all that is shown as a PNG file")
+            self.tools = widgets.HBox([self.back, again, save, self.status])
+            self.tools.add_class("niwt-tools")
+            self.pointer = widgets.Text()  # where the page's script writes clicks
+            self.pointer.add_class("niwt-pointer")
+            self.pointer.tabbable = False
+            self.pointer.observe(lambda change: self._pointed(*change["new"].split()), "value")
+            self.build()
+            for name in self.clickable:
+                self.panels[name].image.add_class(f"niwt-at-{name}")
+            page = f'<style onload="{_escaped(_read_part("js"))}">{_read_part("css")}</style>'
+            page += f"<h3>{_escaped(self.title)}</h3><p>{_escaped(self.about)}</p>"
+            self.ui = widgets.VBox([widgets.HTML(page), *self.arrange(), self.pointer])
+            self.ui.add_class("niwt")
+            self.begin()
+            self._depth = 0
+            self.act(lambda: None)
 
     def build(self) -> None:
         "Make controls and panels."
         raise NotImplementedError
 
     def arrange(self) -> list[widgets.Widget]:
-        "The widgets below the title."
+        "The widgets below the title, `tools` among them."
         raise NotImplementedError
 
     def page(self) -> list[list[tuple[Callable[[Area], None], int, int]]]:
@@ -161,6 +309,9 @@ class Explorer:
     def follow(self, name: str) -> None:
         "What a change of the control `name` means for the others."
 
+    def at(self, name: str, x: float, y: float) -> None:
+        "What a click means at a place in the axes of the panel `name`."
+
     def refresh(self) -> None:
         "Bring sentences and panels up to date."
         for panel in self.panels.values():
@@ -169,46 +320,77 @@ class Explorer:
     def control(self, name: str, control: Any) -> Any:
         "Register a control: it is watched, can be set by name, and has a label."
         self.controls[name] = control
-        control.observe(lambda change: self.act(lambda: self.follow(name)), "value")
+        control.observe(lambda change: self.act(lambda: self.follow(name), name), "value")
         return control
 
-    def act(self, work: Callable[[], Any]) -> None:
+    def button(self, words: str, work: Callable[[], Any], tooltip: str) -> widgets.Button:
+        "A button that does `work`."
+        made = widgets.Button(description=words, tooltip=tooltip)
+        made.on_click(lambda _: work())
+        return made
+
+    def player(self, name: str, steps: int, words: str) -> widgets.HBox:
+        "Buttons, with `words` before them, that move the slider `name` through its range, when asked."
+        slider, made = self.controls[name], widgets.Play(max=steps, interval=250, show_repeat=False)
+
+        def move() -> None:
+            at = slider.min + (slider.max - slider.min) * made.value / steps
+            slider.value = type(slider.value)(round(at, 4))
+
+        made.observe(lambda change: self.act(move, name), "value")
+        return widgets.HBox([widgets.Label(words), made])
+
+    def soon(self, work: Callable[[], Any]) -> None:
+        "Do `work` when nothing newer has come: of many fast clicks the last counts."
+        if self._timer:
+            self._timer.cancel()
+        try:
+            self._timer = asyncio.get_running_loop().call_later(0.05, work)
+        except RuntimeError:  # no kernel
+            work()
+
+    def act(self, work: Callable[[], Any], cause: str = "") -> None:
         "The one door: show that work goes on, do it, draw what changed; an error is shown, and raised under test."
         outer, self._depth = self._depth == 0, self._depth + 1
         try:
             if outer:
-                self.status.value = '<span class="niwt-busy" role="status">working …</span>'
+                self.status.value = '<span role="status">working …</span>'
+                self.ui.add_class("niwt-late")
             work()
             if outer:
                 self.refresh()
                 self.error = None
+                self.remember(cause)
+                self.back.disabled = not self._past
+                self.ui.remove_class("niwt-stale")
                 self.status.value = f'<span role="status">{self.note}</span>'
         except Exception as e:
             if outer:
-                self.error = e
+                self.error, self.back.disabled = e, False
+                self.ui.add_class("niwt-stale")
                 what = str(e) if isinstance(e, NiwtError) else f"that did not work ({type(e).__name__}: {e}); choose something else"
                 self.status.value = f'<div class="niwt-error" role="alert">{_escaped(what)}</div>'
             if _under_test() or not outer:
                 raise
         finally:
             self._depth -= 1
+            if outer:
+                self.ui.remove_class("niwt-late")
 
-    @property
-    def state(self) -> dict[str, Any]:
-        "The value of every control."
-        return {name: c.value for name, c in self.controls.items()}
+    def _pointed(self, name: str, x: str, y: str, *when: str) -> None:
+        "A click on a panel, at shares of its width and height."
+        self.act(lambda: self.at(name, *self.panels[name].place(float(x), float(y))))
 
     def set(self, **values: Any) -> "Explorer":
         "Set controls by name, in the given order, and redraw once; raises `NiwtError` for a name or a value that does not exist."
-
-        def work() -> None:
-            for name, value in values.items():
-                self.set_one(check_name(name, self.controls, f"control of {type(self).__name__}"), value)
-
-        self.act(work)
+        self.act(lambda: self._set_all(values))
         if self.error:
             raise self.error
         return self
+
+    def _set_all(self, values: Mapping[str, Any]) -> None:
+        for name, value in values.items():
+            self.set_one(check_name(name, self.controls, f"control of {type(self).__name__}"), value)
 
     def set_one(self, name: str, value: Any) -> None:
         "Set one control; a choice by its value or by its label."
@@ -223,15 +405,22 @@ class Explorer:
 
     def static(self, width: int = 900, **values: Any) -> Figure:
         "The same content as a figure; `values` set controls for this figure only."
-        before, self._depth = self.state, self._depth + 1
+        before, self._depth = self.snapshot(), self._depth + 1
         try:
-            for name, value in values.items():
-                self.set_one(check_name(name, self.controls, f"control of {type(self).__name__}"), value)
+            self._set_all(values)
             return stack_page(self.page(), self.title, width)
         finally:
-            for name in values and before:
-                self.controls[name].value = before[name]
+            if values:
+                self.restore(before)
             self._depth -= 1
+
+    def save(self) -> None:
+        "Hand the page the static figure as a file."
+        self.act(lambda: None)
+        if self.error is None:
+            name, data = self.title.lower().replace(" ", "-"), base64.b64encode(figure_png(self.static()))
+            file = re.sub(r"[^a-z-]", "", name) + ".png"
+            self.status.value = f'saved: <a download="{file}" href="data:image/png;base64,{data.decode()}">{file}</a>'
 
     @property
     def drawn(self) -> int:
@@ -246,11 +435,11 @@ class Explorer:
         "Show HTML in a place for words."
         self.says[name].value = text
 
-    def words(self, name: str, width: str = "auto") -> widgets.HTML:
-        "A place for words."
-        self.says[name] = widgets.HTML(layout=widgets.Layout(width=width, max_width="100%"))
-        self.says[name].add_class("niwt-say")
-        return self.says[name]
+    def words(self, *names: str) -> None:
+        "Places for words."
+        for name in names:
+            self.says[name] = widgets.HTML()
+            self.says[name].add_class("niwt-say")
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         return self.ui._repr_mimebundle_(**kwargs)
@@ -267,40 +456,6 @@ def _titled(
         paint(area.part(top=26))
 
     return both
-
-# %% ../../nbs/08_widgets/01_explorer.ipynb #0d032412
-def _flow(
-    *children: widgets.Widget,  # in reading order
-    kind: str = "body",  # "controls" or "body"
-) -> widgets.Box:  # that breaks lines where the page is narrow
-    "Widgets beside each other as far as there is room."
-    box = widgets.Box(list(children), layout=widgets.Layout(display="flex", flex_flow="row wrap", width="100%"))
-    box.add_class(f"niwt-{kind}")
-    return box
-
-# %% ../../nbs/08_widgets/01_explorer.ipynb #118d3032
-def _column(
-    *children: widgets.Widget,  # from top to bottom
-    width: str | None = None,  # of all of them; None: what they need
-) -> widgets.VBox:  # no wider than the page
-    "Widgets below each other."
-    return widgets.VBox(list(children), layout=widgets.Layout(overflow="visible", max_width="100%", width=width))
-
-# %% ../../nbs/08_widgets/01_explorer.ipynb #96a2b3ec
-def _choice(
-    description: str,  # the label
-    options: Sequence[Any],  # labels, or (label, value) pairs
-    value: Any = None,  # the first choice; None: the first option
-    width: str = "250px",  # of label and box together
-    tooltip: str = "",  # more words
-) -> widgets.Dropdown:  # with its label beside it
-    "A dropdown with a label that fits."
-    style = {"description_width": "initial"}
-    made = widgets.Dropdown(options=list(options), description=description, style=style, layout=widgets.Layout(width=width, max_width="100%"))
-    made.tooltip = tooltip or description
-    if value is not None:
-        made.value = value
-    return made
 
 # %% ../../nbs/08_widgets/01_explorer.ipynb #65fae21f
 def _read_upload(
@@ -333,6 +488,7 @@ def _read_upload(
 class _PictureExplorer(Explorer):
     "An explorer of one picture: of the data set, or uploaded."
 
+    kept: tuple[str, ...] = ("own", "note")
     upload_about = "A picture of your own (JPEG, PNG, ...). It stays on this machine."
 
     def build(self) -> None:
@@ -343,26 +499,17 @@ class _PictureExplorer(Explorer):
             raise NiwtError(f"{type(self).__name__} looks at pictures; {data.name!r} was opened with features only")
         order = sorted(self.session.columns.tolist(), key=lambda c: (c in set(data.unseen.tolist()), readable(data.classes[c])))
         rows = {int(c): i for i, c in enumerate(self.session.columns)}
-        first = int(data.unseen[0]) if len(data.unseen) else order[0]
-        self.control(
-            "species",
-            _choice(
-                "species",
-                [(self.session.label(rows[c]), c) for c in order],
-                first,
-                "320px",
-                "whose pictures to choose from; a star: never shown to the network",
-            ),
-        )
-        look: dict[str, Any] = {"style": {"description_width": "initial"}, "layout": widgets.Layout(width="260px")}
-        self.control("picture", widgets.IntSlider(1, 1, self._pictures(first), description="picture", **look))
-        self.upload = widgets.FileUpload(accept="image/*", description="Upload", tooltip=self.upload_about, layout=widgets.Layout(width="120px"))
+        self.species = [(self.session.label(rows[c]), c) for c in order]
+        self.first = int(data.unseen[0]) if len(data.unseen) else order[0]
+        told = "whose pictures to choose from; a star: never shown to the network"
+        self.control("species", _choice("species", self.species, self.first, told))
+        self.control("picture", widgets.IntSlider(1, 1, len(self._images_of(self.first)), description="picture"))
+        self.upload = widgets.FileUpload(accept="image/*", description="Upload", tooltip=self.upload_about)
         self.upload.observe(lambda change: self.act(self._take) if change["new"] else None, "value")
         self.own: tuple[str, Image.Image] | None = None
-
-    def _pictures(self, c: int) -> int:
-        "How many test pictures a class has."
-        return max(1, len(self._images_of(c)))
+        self.remove = self.button("Remove my picture", lambda: self.act(self._own), "back to the pictures of the data set")
+        self.tools.children = [*self.tools.children[:-1], self.upload, self.remove, self.status]
+        self.ready()
 
     def _images_of(self, c: int) -> Tensor:
         "Test pictures of a class; training pictures where it has none."
@@ -371,39 +518,57 @@ class _PictureExplorer(Explorer):
         own = test[data.labels.numpy()[test] == c]
         return own if len(own) else data.train.numpy()[data.labels.numpy()[data.train.numpy()] == c]
 
+    def ready(self) -> None:
+        "A picture of one's own stands first in the menu."
+        options = [*([("your picture", -1)] if self.own else []), *self.species]
+        if tuple(self.controls["species"].options) != tuple(options):
+            self.controls["species"].options = options
+        self.remove.layout.display = None if self.own else "none"
+
     def follow(self, name: str) -> None:
-        "Another species has other pictures; choosing one puts an uploaded picture away."
+        "Another species has other pictures."
         if name == "species":
-            self.controls["picture"].max = self._pictures(self.state["species"])
-            self.controls["picture"].value = 1
-        if name in ("species", "picture") and self.own:
-            self.own, self.note = None, ""
+            slider = self.controls["picture"]
+            slider.disabled = self.mine
+            slider.max, slider.value = 1 if self.mine else max(1, len(self._images_of(self.state["species"]))), 1
+
+    def _own(self, own: tuple[str, Image.Image] | None = None, note: str = "") -> None:
+        "Keep a picture of one's own, or none."
+        before = self.state["species"]
+        self.own, self.note = own, note
+        self.ready()
+        self.controls["species"].value = -1 if own else self.first if before == -1 else before
 
     def _take(self) -> None:
         "Look at what was uploaded."
         entry = self.upload.value[0]
         self.upload.value = ()
         picture, note = _read_upload(entry)
-        self.own, self.note = (content_hash(bytes(entry["content"])), picture), _escaped(note)
+        self._own((content_hash(bytes(entry["content"])), picture), _escaped(note))
 
     def take(self, picture: Image.Image, name: str = "your picture") -> "_PictureExplorer":
         "Look at a picture that is in memory."
-        self.own, self.note = (content_hash(np.asarray(picture.convert("RGB"))), picture.convert("RGB")), _escaped(name)
-        self.act(lambda: None)
+        own = (content_hash(np.asarray(picture.convert("RGB"))), picture.convert("RGB"))
+        self.act(lambda: self._own(own, _escaped(name)))
         return self
+
+    @property
+    def mine(self) -> bool:
+        "Whether a picture of one's own is looked at."
+        return bool(self.state["species"] == -1)
 
     @property
     def index(self) -> int | None:
         "The image index in the data set; None for an uploaded picture."
-        return None if self.own else int(self._images_of(self.state["species"])[self.state["picture"] - 1])
+        return None if self.mine else int(self._images_of(self.state["species"])[self.state["picture"] - 1])
 
     @property
     def picture_key(self) -> Any:
         "What identifies the picture."
-        return self.own[0] if self.own else self.index
+        return self.own[0] if self.own and self.mine else self.index
 
     def _load(self, key: Any) -> Tensor:
-        return self.session.transform(self.own[1] if self.own else self.session.data.images[int(self.index or 0)])
+        return self.session.transform(self.own[1] if self.own and self.mine else self.session.data.images[int(self.index or 0)])
 
     @property
     def x(self) -> Tensor:
@@ -418,8 +583,10 @@ class _PictureExplorer(Explorer):
     @property
     def truth(self) -> str:
         "What the picture shows, if that is known."
-        return "a picture of yours" if self.own else readable(self.session.data.classes[self.state["species"]])
+        return "a picture of yours" if self.mine else readable(self.session.data.classes[self.state["species"]])
 
-    def pickers(self) -> list[widgets.Widget]:
-        "The controls that choose a picture."
-        return [self.controls["species"], self.controls["picture"], self.upload]
+    @property
+    def warning(self) -> str:
+        "What must be known about a picture from elsewhere."
+        told = f" It must pick one of its {len(self.session.columns)} names, whatever the picture shows"
+        return f"{told}: a per cent says which of them fits best, not that one fits." if self.mine else ""

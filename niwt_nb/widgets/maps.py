@@ -22,7 +22,7 @@ from niwt_nb.figures.charts import (
     paint_map_ground, paint_words,
 )
 from ..network.modes import in_own_modes
-from .explorer import Explorer, _LaidPanel, _Panel, _choice, _column, _escaped, _flow
+from .explorer import Explorer, _LaidPanel, _Panel, _choice, _column, _escaped, _grid
 from .neurons import _neuron_label
 from .session import Session, _layers_of, _session_at
 
@@ -66,51 +66,59 @@ class MapExplorer(Explorer):
 
     title = "From words to neurons"
     about = (
-        "How much a word raises (blue) or lowers (red) the importance of each neuron. Choose an attribute or a neuron; "
-        "then a class that the map has not seen, to test it."
+        "Blue: the word raises the neuron's importance; red: it lowers it. Click a cell, or choose below. The test leaves one class out: "
+        "a dot is a neuron whose sign its words foretell, an orange cross one whose sign they do not."
     )
+    clickable = ("map", "test")
 
     def build(self) -> None:
         "Controls and panels."
         session, self._held = self.session, lru_cache(24)(_study_held_out)
-        self.control("attribute", _choice("attribute", [(readable(n), i) for i, n in enumerate(session.knowledge.names)], width="290px"))
-        names = [_neuron_label(session, k) if session.network is not None else f"feature {k}" for k in range(session.model.importance_.shape[1])]
-        self.control("neuron", _choice("neuron", [(n, k) for k, n in enumerate(names)], width="270px"))
+        if session.network is not None:
+            self.control("layer", _choice("layer", _layers_of(session), session.layer))
+        self.control("attribute", _choice("attribute", [(readable(n), i) for i, n in enumerate(session.knowledge.names)]))
+        self.control("neuron", _choice("neuron", self._neurons()))
         val = [session.columns.tolist().index(int(c)) for c in session.data.val_classes]
         others = [i for i in range(len(session.data.seen)) if i not in val]
-        self.control("held_out", _choice("class held out", [(session.label(i), i) for i in [*val, *others]], width="330px"))
-        if session.network is not None:
-            self.control("layer", _choice("layer", _layers_of(session), session.layer, "170px"))
-        self.words("test", "400px")
-        self.words("row", "385px")
-        self.words("column", "385px")
+        self.control("held_out", _choice("class held out", [(session.label(i), i) for i in [*val, *others]]))
+        self.words("test", "row", "column")
         self._start()
         picked = lambda: (self.session.layer, self.state["attribute"], self.state["neuron"])  # noqa: E731
         held = lambda: (self.session.layer, self.state["held_out"])  # noqa: E731
-        rows = len(self.order[0])
         self.panels["map"] = _LaidPanel(
-            810,
-            min(max(14 * rows + 70, 260), 620),
+            480,
+            min(max(12 * len(self.order[0]) + 70, 260), 540),
             picked,
             self._paint_choice,
             lambda: self.session.layer,
             self._paint_map,
             lambda: f"heatmap of attributes against neurons; framed: {self.attribute}, and {self.neuron_name(self.state['neuron'])}",
         )
-        self.panels["map"].ui.add_class("niwt-scroll")  # on a narrow page its words would be too small to read
-        self.panels["row"] = _Panel(385, 200, lambda: picked()[:2], self._paint_row, lambda: f"neurons of {self.attribute}")
+        self.panels["row"] = _Panel(300, 120, lambda: picked()[:2], self._paint_row, lambda: f"neurons of {self.attribute}")
         self.panels["column"] = _Panel(
-            385, 200, lambda: (self.session.layer, self.state["neuron"]), self._paint_column, lambda: f"attributes of neuron {self.state['neuron']}"
+            300, 120, lambda: (self.session.layer, self.state["neuron"]), self._paint_column, lambda: f"attributes of neuron {self.state['neuron']}"
         )
         self.panels["test"] = _LaidPanel(
-            400, 370, lambda: (*held(), self.state["neuron"]), self._paint_focus, held, self._paint_test, lambda: "predicted against measured importance"
+            300, 206, lambda: (*held(), self.state["neuron"]), self._paint_focus, held, self._paint_test, lambda: "predicted against measured importance"
         )
 
     def arrange(self) -> list[widgets.Widget]:
-        "Controls, heatmap, and three panels below it."
-        pair = lambda name: _column(self.says[name], self.panels[name].ui)  # noqa: E731
-        details = _column(pair("row"), pair("column"))
-        return [_flow(*self.controls.values(), kind="controls"), _flow(self.panels["map"].ui, details, pair("test"))]
+        "Controls, then the heatmap beside three panels."
+        details = [w for name in ("row", "column", "test") for w in (self.says[name], self.panels[name].ui)]
+        return [_grid(*self.controls.values()), self.tools, _grid(self.panels["map"].ui, _column(*details), shares=(480, 300))]
+
+    def _neurons(self) -> list[tuple[str, int]]:
+        return [(self.neuron_name(k), k) for k in range(self.session.model.importance_.shape[1])]
+
+    def at(self, name: str, x: float, y: float) -> None:
+        "A cell of the map is an attribute and a neuron; a dot of the test is a neuron."
+        if name == "test":
+            held = self._held(self.session, self.state["held_out"])
+            self.set_one("neuron", int(np.hypot(held.predicted - x, held.measured - y).argmin()))
+            return
+        for control, order, place in (("attribute", self.order[0], y), ("neuron", self.order[1], x)):
+            if -0.5 <= place < len(order) - 0.5:
+                self.set_one(control, int(order[round(place)]))
 
     def _start(self) -> None:
         "Look at the strongest entry of the map."
@@ -122,7 +130,7 @@ class MapExplorer(Explorer):
         "Another layer has another map."
         if name == "layer":
             self.session = _session_at(self.session, self.state["layer"])
-            self.controls["neuron"].options = [(_neuron_label(self.session, k), k) for k in range(self.session.model.importance_.shape[1])]
+            self.controls["neuron"].options = self._neurons()
             self._start()
 
     @property
@@ -137,14 +145,14 @@ class MapExplorer(Explorer):
     def refresh(self) -> None:
         "Sentences and panels."
         held = self._held(self.session, self.state["held_out"])
-        place = {1: "the nearest of all"}.get(held.rank, f"number {held.rank} in nearness")
+        place = "nearest" if held.rank == 1 else f"number {held.rank} in nearness"
         self.say(
             "test",
-            f'<div class="niwt-sub">{_escaped(self.session.label(held.row))}, predicted from its words alone</div>cosine <b>{held.centred:.2f}</b>, '
-            f"with shuffled words {held.shuffled:.2f}; among {held.of} classes its own measurement is {place}",
+            f'<div class="niwt-sub">{_escaped(self.session.label(held.row))} from its words</div><p>cosine <b>{held.centred:.2f}</b>, '
+            f"from other words {held.shuffled:.2f}; {place} of {held.of}</p>",
         )
-        self.say("row", f'<div class="niwt-sub">{_escaped(self.attribute)}: neurons that it speaks to most</div>')
-        self.say("column", f'<div class="niwt-sub">{_escaped(self.neuron_name(self.state["neuron"]))}: words that speak to it most</div>')
+        self.say("row", f'<div class="niwt-sub">{_escaped(self.attribute)}: its neurons</div>')
+        self.say("column", f'<div class="niwt-sub">{_escaped(self.neuron_name(self.state["neuron"]))}: its words</div>')
         super().refresh()
 
     def _paint_map(self) -> Callable[[Area], None]:
@@ -153,19 +161,19 @@ class MapExplorer(Explorer):
     def _paint_choice(self) -> Callable[[Area], None]:
         return lambda area: paint_map_choice(area, *self.order, self.session.knowledge.names, self.state["attribute"], self.state["neuron"])
 
-    def _strongest(self, values: np.ndarray, n: int = 7) -> np.ndarray:
+    def _strongest(self, values: np.ndarray, n: int = 6) -> np.ndarray:
         best = np.argsort(-np.abs(values))[:n]
         return best[np.argsort(-values[best])]
 
     def _paint_row(self) -> Callable[[Area], None]:
         values = self.session.effects[self.state["attribute"]]
         best = self._strongest(values)
-        return lambda area: paint_bars(area, values[best], names=[self.neuron_name(int(k)) for k in best], room=190)
+        return lambda area: paint_bars(area, values[best], names=[self.neuron_name(int(k)) for k in best], room=140)
 
     def _paint_column(self) -> Callable[[Area], None]:
         values = self.session.effects[:, self.state["neuron"]]
         best = self._strongest(values)
-        return lambda area: paint_bars(area, values[best], names=[readable(self.session.knowledge.names[a]) for a in best], room=190)
+        return lambda area: paint_bars(area, values[best], names=[readable(self.session.knowledge.names[a]) for a in best], room=140)
 
     def _paint_test(self) -> Callable[[Area], None]:
         held = self._held(self.session, self.state["held_out"])
@@ -181,13 +189,12 @@ class MapExplorer(Explorer):
         titles = {"row": f"{self.attribute}: its neurons", "column": f"{self.neuron_name(self.state['neuron'])}: its words"}
 
         def details(area: Area) -> None:
-            for name, top in (("row", 0), ("column", 250)):
+            for name, top in (("row", 0), ("column", 170)):
                 area.part(top=top).text(titles[name], size=11, fontweight="bold")
-                self.panels[name].paint()(area.part(top=top + 26, height=210))
-
-        def test(area: Area) -> None:
+                self.panels[name].paint()(area.part(top=top + 26, height=130))
             words = f"cosine {held.centred:.2f}, with shuffled words {held.shuffled:.2f}; nearest class: rank {held.rank} of {held.of}"
-            paint_words(area, f"{self.session.label(held.row)}, from its words alone", words)
-            self.panels["test"].whole()(area.part(top=90, height=360))
+            paint_words(area.part(top=340), f"{self.session.label(held.row)}, from its words alone", words)
+            self.panels["test"].whole()(area.part(top=420, height=240))
 
-        return [[self.painter("map")], [(details, 420, 490), (test, 420, 490)]]
+        map_, width, height = self.painter("map")
+        return [[(map_, width, height), (details, 340, 670)]]

@@ -23,7 +23,7 @@ from ..figures.canvas import Area
 from ..figures.charts import paint_bars, paint_change, paint_words
 from ..figures.pictures import overlay, paint_beside, paint_mosaic
 from ..network.modes import in_own_modes
-from .explorer import _Panel, _PictureExplorer, _choice, _column, _escaped, _flow, _titled
+from .explorer import _Panel, _PictureExplorer, _choice, _column, _escaped, _grid, _titled
 from .session import _Reading, Session, _layers_of, _read_picture, _session_at
 
 # %% ../../nbs/08_widgets/02_neurons.ipynb #0557cc8f
@@ -113,8 +113,9 @@ class NeuronExplorer(_PictureExplorer):
     title = "Choose your neuron"
     about = (
         "The neurons that matter most for a class in this picture. Choose one to see what it answers to; switch some off and watch the scores move. "
-        "★ = never shown to the network"
+        "★ = never shown to the network; ? = a name no surer than chance."
     )
+    kept = (*_PictureExplorer.kept, "off")
     top = 10
 
     def build(self) -> None:
@@ -122,45 +123,39 @@ class NeuronExplorer(_PictureExplorer):
         super().build()
         self._read, self._study = lru_cache(24)(_read_picture), lru_cache(24)(_study_neurons)
         rows = [(self.session.label(i), i) for i in range(len(self.session.columns))]
-        self.control("explain", _choice("class", [("the one it predicts", -1), *rows], width="300px", tooltip="for which class importance is read"))
-        self.control("layer", _choice("layer", _layers_of(self.session), self.session.layer, "170px"))
-        self.control(
-            "by", _choice("bars show", [("importance: what more of it would add", "importance"), ("what it adds in this picture", "adds")], width="370px")
-        )
-        self.control("neuron", _choice("neuron", self._all_names(), width="260px", tooltip="the neuron to look at"))
+        self.control("explain", _choice("class", [("the one it predicts", -1), *rows], tooltip="for which class importance is read"))
+        self.control("layer", _choice("layer", _layers_of(self.session), self.session.layer))
+        self.control("by", _choice("bars show", [("importance: what more of it would add", "importance"), ("what it adds in this picture", "adds")]))
+        self.control("neuron", _choice("neuron", self._all_names(), tooltip="the neuron to look at"))
         self.off: tuple[int, ...] = ()
-        self.switches = [widgets.ToggleButton(description="off", tooltip="switch off") for _ in range(self.top)]
+        self.switches = [widgets.ToggleButton() for _ in range(self.top)]
         for i, switch in enumerate(self.switches):
             switch.observe(lambda change, i=i: self._flip(i, change["new"]), "value")
         self.names = widgets.ToggleButtons(options=[" "], description="")
         self.names.add_class("niwt-names")
         self.names.observe(lambda change: self._name_chosen(change["new"]), "value")
-        self.restore = widgets.Button(description="All neurons on", tooltip="switch all neurons back on", layout=widgets.Layout(width="140px"))
-        self.restore.on_click(lambda _: self.switch_all_on())
+        self.restore_all = self.button("All neurons on", self.switch_all_on, "switch all neurons back on")
         self._silent = False
-        self.words("verdict", "100%")
-        self.words("exciting", "474px")
+        self.words("verdict", "exciting")
         key = lambda: (self.picture_key, self.session.layer)  # noqa: E731
         shows = lambda: (*key(), self.state["explain"], self.state["by"])  # noqa: E731
-        self.panels["picture"] = _Panel(290, 180, lambda: (*key(), self.neuron), self._paint_picture, self._alt_picture)
+        self.panels["picture"] = _Panel(330, 202, lambda: (*key(), self.neuron), self._paint_picture, self._alt_picture)
         self.panels["bars"] = _Panel(
-            220, 30 * self.top, lambda: (*shows(), self.off, self.neuron), self._paint_bars, lambda: "bars of the ten neurons, in the order of their names"
+            170, 30 * self.top, lambda: (*shows(), self.off, self.neuron), self._paint_bars, lambda: "bars of the ten neurons, in the order of their names"
         )
         self.panels["exciting"] = _Panel(
-            474, 130, lambda: (self.session.layer, self.neuron), self._paint_exciting, lambda: f"pictures that excite neuron {self.neuron}"
+            420, 130, lambda: (self.session.layer, self.neuron), self._paint_exciting, lambda: f"pictures that excite neuron {self.neuron}"
         )
-        self.panels["scores"] = _Panel(290, 200, lambda: (*key(), self.state["explain"], self.off), self._paint_scores, self._alt_scores)
+        self.panels["scores"] = _Panel(330, 200, lambda: (*key(), self.state["explain"], self.off), self._paint_scores, self._alt_scores)
         self._strongest()
 
     def arrange(self) -> list[widgets.Widget]:
         "Controls, then pictures and scores beside the neurons."
         rows = widgets.HBox([_column(*self.switches), self.names, self.panels["bars"].ui])
         rows.add_class("niwt-rows")
-        left = _column(_column(self.panels["picture"].ui, width="290px"), self.panels["scores"].ui, width="290px")
-        left.add_class("niwt-side")
-        right = _column(rows, self.restore, self.says["exciting"], self.panels["exciting"].ui)
-        controls = _flow(*self.pickers(), *(self.controls[c] for c in ("explain", "layer", "by", "neuron")), kind="controls")
-        return [controls, self.says["verdict"], _flow(left, right)]
+        left = _column(self.panels["picture"].ui, self.panels["scores"].ui)
+        right = _column(rows, self.restore_all, self.says["exciting"], self.panels["exciting"].ui)
+        return [_grid(*self.controls.values()), self.tools, self.says["verdict"], _grid(left, right, shares=(330, 420))]
 
     def _all_names(self) -> list[tuple[str, int]]:
         return [(_neuron_label(self.session, k), k) for k in self.session.names["neuron"].tolist()]
@@ -232,22 +227,24 @@ class NeuronExplorer(_PictureExplorer):
                 self.names.options = options
             self.names.value = self.neuron if self.neuron in study.neurons else None
             for switch, k in zip(self.switches, study.neurons, strict=False):
-                switch.value, switch.tooltip = k in self.off, f"switch neuron {k} {'on again' if k in self.off else 'off'}"
+                off = k in self.off
+                switch.value, switch.description = off, "off" if off else "on"
+                switch.tooltip = f"neuron {k} is {switch.description}; press to switch it {'on' if off else 'off'}"
         finally:
             self._silent = False
-        self.restore.disabled = not self.off
+        self.restore_all.disabled = not self.off
         self.say("verdict", self._verdict(study))
         self.say("exciting", f'<div class="niwt-sub">What excites neuron {_escaped(_neuron_label(self.session, self.neuron))}</div>')
         super().refresh()
 
     def _verdict(self, study: _NeuronStudy) -> str:
         before, after = (_escaped(self.session.label(r)) for r in study.predicted)
-        right = " ✓" if not self.own and self.session.label(study.predicted[0]).removesuffix(" ★") == self.truth else ""
-        told = f"{'It is' if not self.own else 'This is'} {_escaped(self.truth)}. The network says <b>{before}</b>{right}"
+        right = " ✓" if not self.mine and self.session.label(study.predicted[0]).removesuffix(" ★") == self.truth else ""
+        told = f"{'It is' if not self.mine else 'This is'} {_escaped(self.truth)}. The network says <b>{before}</b>{right}"
         if study.off:
             silent = ", ".join(str(k) for k in study.off)
             told += f"; without neuron{'s' if len(study.off) > 1 else ''} {silent}: <b>{after}</b>"
-        return told
+        return told + self.warning
 
     def _paint_picture(self) -> Callable[[Area], None]:
         heat = neuron_maps(self.session.network, self.x[None], [self.neuron])[0, 0]
@@ -265,7 +262,7 @@ class NeuronExplorer(_PictureExplorer):
     def _paint_exciting(self) -> Callable[[Area], None]:
         found = _exciting_pictures(self.session, self.neuron, 5)
         pictures = [as_seen(self.session.transform(p), self.session.transform) for p in found.images]
-        return lambda area: paint_mosaic(area, pictures, found.labels, 5, outlines=found.regions)
+        return lambda area: paint_mosaic(area, pictures, found.labels, 5, outlines=found.regions, lines=3)
 
     def _paint_scores(self) -> Callable[[Area], None]:
         study = self.study
