@@ -264,7 +264,7 @@ class Explorer(_History):
         **options: Any,  # for `open_session`: layer, knowledge, per_class, features
     ) -> None:
         "Open a session, build the controls, draw everything once."
-        with _telling(f"{self.title}: fitting the model and drawing, about ten seconds ..."):
+        with _telling(f"{self.title}: fitting the model and drawing, some seconds ..."):
             self.session = open_session(data, backbone, **options) if session is None else session
             self.error: Exception | None = None
             self.note, self.controls = "", {}

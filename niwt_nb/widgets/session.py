@@ -20,6 +20,7 @@ from ..data.dataset import DomainKnowledge, ZeroShotData, first_of_each
 from ..explain.explainer import Explainer, fit_explainer, readable, topk_activation
 from ..explain.maps import check_neurons, layer_activations, layer_gradient
 from ..explain.names import name_neurons
+from ..fieldguide.network import FIELD_GUIDE_WEIGHTS
 from ..fieldguide.world import FieldGuideImages, field_guide
 from ..method.jacobian import PooledJacobian, pooled_jacobian
 from ..method.niwt import NIWT, as_backbone
@@ -35,7 +36,7 @@ class Session:
 
     data: ZeroShotData  # its splits hold the images in use
     model: NIWT  # fitted on it; not changed by any question
-    given: Tensor  # (N, D) features as the network gives them; zeros for images that are not in use
+    at_hand: Tensor | None = None  # (N, D) features as the network gives them; None: made when asked for
     layers: dict[str, "Session"] = field(default_factory=dict)  # the same at other layers
 
     @property
@@ -67,6 +68,12 @@ class Session:
     def rows(self) -> Tensor:
         "(n, A) domain knowledge of each head row."
         return self.knowledge.rows(self.columns)
+
+    @cached_property
+    def given(self) -> Tensor:
+        "(N, D) features as the network gives them; zeros for images that are not in use."
+        made = self.at_hand is None
+        return _used_features(self.data, self.model.backbone) if made else self.at_hand  # type: ignore[return-value]
 
     @cached_property
     def test(self) -> Tensor:
@@ -167,8 +174,11 @@ def _used_features(
 def _field_guide_session(
     knowledge: str | None,  # which domain knowledge
 ) -> Session:  # the same for all widgets of a program
-    "The field guide with the shipped network, every image of it."
-    return open_session(field_guide(), load_backbone(), knowledge=knowledge, per_class=None)
+    "The field guide with the shipped network, every image of it; a fitted model comes with the package."
+    data = field_guide()
+    if knowledge in (None, next(iter(data.knowledge))):
+        return Session(data, NIWT.load(FIELD_GUIDE_WEIGHTS.parent))
+    return open_session(data, load_backbone(), knowledge=knowledge, per_class=None)
 
 # %% ../../nbs/08_widgets/00_session.ipynb #7de97fc0
 @in_own_modes
