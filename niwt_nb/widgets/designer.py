@@ -31,7 +31,7 @@ class SpeciesDesigner:
         **options: Any,  # for `open_session`
     ) -> None:
         "Open a session and the mode; the other mode is built when it is asked for."
-        with _telling("Opening the field guide or your data: fitting the model, about ten seconds ..."):
+        with _telling("Opening the field guide or your data: fitting the model, some seconds ..."):
             self.session = open_session(data, backbone, **options) if session is None else session
         can_draw = isinstance(self.session.data.images, FieldGuideImages) and self.session.network is not None
         modes = {"draw": "invent a species", "edit": "edit an unseen one"} if can_draw else {"edit": "edit an unseen class"}
