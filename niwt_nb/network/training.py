@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core import NiwtError, content_hash, load_tensors, model_hash, progress, save_tensors
-from ..data.dataset import ZeroShotData, as_ids, transformed
+from ..data.dataset import ZeroShotData, as_ids, transformed, _held_out
 from ..data.images import batches
 from .backbones import colour_range, field_guide_transform
 from .cut import choose_layer, cut, evaluating, _scores_of
@@ -270,13 +270,8 @@ def _hold_out(
     "Split the training images of the seen classes."
     if not 0 <= share < 1:
         raise NiwtError(f"the share to hold out must be at least 0 and below 1, got {share}")
-    out = torch.zeros(len(data), dtype=torch.bool)
-    generator = torch.Generator().manual_seed(seed)
-    for c in data.seen.tolist() if share else []:
-        own = data.train[data.labels[data.train] == c]
-        count = min(max(round(share * len(own)), 1), len(own) - 1)
-        out[own[torch.randperm(len(own), generator=generator)[:count]]] = True
-    return data.train[~out[data.train]], data.train[out[data.train]]
+    out = _held_out(data.labels[data.train], data.seen if share else data.seen[:0], share, seed)
+    return data.train[~out], data.train[out]
 
 # %% ../../nbs/03_network/04_training.ipynb #5dfc715e
 @in_own_modes
