@@ -522,7 +522,7 @@ class ZeroShotData:
     @property
     def has_images(self) -> bool:
         "Whether there are pixels (not features only)."
-        source = self.images
+        source: Any = self.images
         while isinstance(source, Subset):
             source = source.dataset
         return not isinstance(source, NoImages)

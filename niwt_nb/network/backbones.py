@@ -80,8 +80,8 @@ def at_size(
     for corner, colour in zip(((0, 128), (128, 0), (128, 128)), ((204, 51, 102), (20, 200, 20), (240, 220, 90)), strict=True):
         trial.paste(colour, (*corner, corner[0] + 128, corner[1] + 128))
     made = [sized(trial), transformed(transform, trial)]
-    made = [x[:, [x.shape[1] // 4, -x.shape[1] // 4]][:, :, [x.shape[2] // 4, -x.shape[2] // 4]] for x in made]
-    if not torch.allclose(*made, atol=1e-2):
+    ours, theirs = (x[:, [x.shape[1] // 4, -x.shape[1] // 4]][:, :, [x.shape[2] // 4, -x.shape[2] // 4]] for x in made)
+    if not torch.allclose(ours, theirs, atol=1e-2):
         more = "this preprocessing does more to colours than to scale and shift each channel"
         raise NiwtError(f"{more}; write one for the other size")
     return sized
@@ -133,8 +133,8 @@ def _read_weights(
         if "TorchScript" in str(e):
             raise NiwtError(f"{str(path)!r} is a TorchScript program, not weights; {keep}") from None
         if isinstance(e, pickle.UnpicklingError):
-            plain = "a file of plain tensors; files that need code to be read are refused"
-            raise NiwtError(f"{str(path)!r} is not {plain}; {keep}") from None
+            wanted = "a file of plain tensors; files that need code to be read are refused"
+            raise NiwtError(f"{str(path)!r} is not {wanted}; {keep}") from None
         told = f"{type(e).__name__}: {str(e).partition(chr(10))[0][:200]}"
         raise NiwtError(f"cannot read weights from {str(path)!r} ({told})") from None
     while isinstance(state, dict) and not all(isinstance(v, Tensor) for v in state.values()):

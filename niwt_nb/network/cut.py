@@ -271,8 +271,9 @@ def _check_head(node: fx.Node, module: nn.Module | None, model: nn.Module) -> No
     inputs = [str(n.target) for n in node.all_input_nodes if n.op == "call_module"]
     before = [name.removeprefix("model.") for name in inputs]
     if getattr(getattr(module, "weight", None), "ndim", 0) == 2:
-        why = "its scores are not linear in the features (a cosine classifier?), so importance does not tell the weights of a class"
-        raise NiwtError(f"the last layer is not linear: {step} is no nn.Linear; {why}. Put an nn.Linear in its place and fit it")
+        why = "its scores are not linear in the features (a cosine classifier?)"
+        why += ", so importance does not tell the weights of a class. Put an nn.Linear in its place and fit it"
+        raise NiwtError(f"the last layer is not linear: {step} is no nn.Linear; {why}")
     linear = [name for name in before if isinstance(model.get_submodule(f"model.{name}"), nn.Linear)]
     remedy = "the model must end in an nn.Linear"
     if linear:
@@ -317,7 +318,8 @@ def _check_flow(layer: str, at: fx.Node, into_head: fx.Node) -> None:
     "Raise unless everything that reaches the head from the input goes through node `at`."
     upper = _ancestors(into_head, stop=at)
     if at not in upper:
-        raise NiwtError(f"cannot cut at {layer!r}: its output does not reach the head (is it after the head, or in another branch?)")
+        told = "its output does not reach the head (is it after the head, or in another branch?)"
+        raise NiwtError(f"cannot cut at {layer!r}: {told}")
     moves = {n for n in upper if at in _ancestors(n, stop=at)}  # depends on the layer
     reads = {n for n in upper if any(m.op == "placeholder" for m in _ancestors(n, stop=at))}
     around = [(n, u) for n in reads - moves for u in n.users if u in moves and u is not at]
@@ -327,7 +329,8 @@ def _check_flow(layer: str, at: fx.Node, into_head: fx.Node) -> None:
         raise _Untraceable("the part above the layer needs the size of the image")
     what = "; ".join(sorted({f"{_name(n)} goes into {_name(u)}" for n, u in around if not _is_size(n)}))
     block = repr(layer.rpartition(".")[0] or "after it")
-    raise NiwtError(f"cannot cut at {layer!r}: values pass around it ({what}); choose a layer that all data flow through, such as the block {block}")
+    remedy = f"choose a layer that all data flow through, such as the block {block}"
+    raise NiwtError(f"cannot cut at {layer!r}: values pass around it ({what}); {remedy}")
 
 # %% ../../nbs/03_network/01_cut.ipynb #a1d2b42e
 def _part(model: nn.Module, nodes: set[fx.Node], start: fx.Node, end: fx.Node, clone: bool, turn: bool = False) -> fx.GraphModule:
@@ -592,9 +595,11 @@ def choose_layer(
         except NiwtError as e:
             why = why or str(e)
             continue
-        if not network.how.startswith("torch.fx") or any(isinstance(m, (nn.Conv2d, nn.Linear)) for m in network.tail.modules()):
+        weighs = any(isinstance(m, (nn.Conv2d, nn.Linear)) for m in network.tail.modules())
+        if weighs or not network.how.startswith("torch.fx"):
             return name
-    raise NiwtError(why if "last layer is not linear" in why else "no layer with a spatial output can be cut here; name one of layer_names(model) yourself")
+    none = "no layer with a spatial output can be cut here; name one of layer_names(model) yourself"
+    raise NiwtError(why if "last layer is not linear" in why else none)
 
 # %% ../../nbs/03_network/01_cut.ipynb #e3d04b10
 @in_own_modes
@@ -607,7 +612,8 @@ def above(
         graph, head = _trace(network.model, start, network.layer, head=network.head_name)
         runs = [n for n in graph.nodes if n.op == "call_module" and n.target == f"model.{start}"]
         if len(runs) != 1:
-            raise NiwtError(f"cannot begin at {start!r} and cut at {network.layer!r}: the one runs {len(runs)} times beside the other")
+            told = f"the one runs {len(runs)} times beside the other"
+            raise NiwtError(f"cannot begin at {start!r} and cut at {network.layer!r}: {told}")
         _check_flow(start, runs[0], head)
     except _Untraceable as e:
         raise NiwtError(f"cannot begin at {start!r}: {e}") from e
