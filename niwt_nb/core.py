@@ -280,7 +280,8 @@ def users_frame(
     "The last line of an error's way that is neither this package's nor a library's; never raises."
     if isinstance(error, SyntaxError) and error.filename and error.lineno:
         return f"{error.filename}, line {error.lineno}: {(error.text or '').strip()}"
-    package = next(iter(getattr(importlib.util.find_spec("niwt_nb"), "submodule_search_locations", None) or ["?"]))
+    spec = importlib.util.find_spec("niwt_nb")
+    package = next(iter(getattr(spec, "submodule_search_locations", None) or ["?"]))
     libraries = (str(package) + os.sep, sysconfig.get_path("stdlib") + os.sep, "<frozen")
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         file = frame.filename

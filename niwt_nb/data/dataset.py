@@ -366,8 +366,7 @@ def _check_split(
         wanted = need.get(name, index[:0])
         empty = wanted[~torch.isin(wanted, labels[index])]
         if len(empty):
-            hint = "; add pictures of it, or leave it out of the unseen classes"
-            hint += " (in Python, need_test=False makes its classifier only)"
+            hint = "; add pictures of it, or leave it out of the unseen classes (in Python, need_test=False makes its classifier only)"
             told = f"has no image in {name} ({len(empty)} such classes)"
             raise NiwtError(f"class {classes[empty[0]]!r} {told}{hint if name == 'test_unseen' else ''}")
 
@@ -686,4 +685,5 @@ def excerpt(
     ids = {"seen": number(data.seen), "unseen": number(data.unseen), "val_classes": number(val)}
     names = tuple(data.classes[c] for c in classes.tolist())
     name = f"{data.name} ({n_seen} + {n_unseen} classes)"
-    return data.take(keep, name=name, classes=names, labels=number(data.labels[keep]), knowledge=knowledge, **small, **ids)
+    made = {"labels": number(data.labels[keep]), "knowledge": knowledge, **small, **ids}
+    return data.take(keep, name=name, classes=names, **made)

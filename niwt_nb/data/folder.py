@@ -47,7 +47,8 @@ def _folder_images(
         more = _count_pictures(os.fspath(root), picture_suffixes()) - len(files)
         if notes is not None and more > 0:
             notes.append(f"{more} pictures in the folder are not listed in images.csv")
-        return ImageFiles(root, files, where="images.csv", **kwargs), [normal_name(r[owner]) for r in rows], part
+        owners = [normal_name(r[owner]) for r in rows]
+        return ImageFiles(root, files, where="images.csv", **kwargs), owners, part
     place, left = _first_file(root, "images"), Counter()  # type: Path | None, Counter[str]
     base = place if place and place.is_dir() else root
     folders = _scan_folders(base, left)
@@ -55,7 +56,8 @@ def _folder_images(
     if notes is not None:
         notes += _left_note(left)
     names = [f for files in folders.values() for f in files]
-    return ImageFiles(base, names, where="", **kwargs), [normal_name(n.split("/")[0]) for n in names], [""] * len(names)
+    owners = [normal_name(n.split("/")[0]) for n in names]
+    return ImageFiles(base, names, where="", **kwargs), owners, [""] * len(names)
 
 # %% ../../nbs/01_data/09_folder.ipynb #57aee605
 def _as_classes(
@@ -83,7 +85,8 @@ def _folder_tables(
     if attributes is not None:
         paths = [root / _safe_name(os.fspath(attributes), "attributes")]
     if not paths:
-        like = [d.name for d in _list_folder(root) if d.name.lower().startswith(("attribute", "sentence"))]
+        there = [d.name for d in _list_folder(root)]
+        like = [n for n in there if n.lower().startswith(("attribute", "sentence"))]
         hint = f"; there is {like[0]!r}: save it as one of these" if like else ""
         raise NiwtError(f"{str(root)!r} has no {' or '.join(usual)}: what is known about the classes?{hint}")
     tables, texts, known, said = [], [], list(classes), [] if notes is None else notes
@@ -132,7 +135,9 @@ def read_folder(
     extra = [c for c in dict.fromkeys(tables[0]) if c not in classes]
     left = _unseen_names(root, unseen, classes, extra, seed, said)
     idle = [c for c in extra if c not in left]
-    said += [f"{len(idle)} rows of classes that have no images and are not unseen left out, such as {idle[0]!r}"] if idle else []
+    if idle:
+        which = f"classes that have no images and are not unseen left out, such as {idle[0]!r}"
+        said.append(f"{len(idle)} rows of {which}")
     classes += [c for c in extra if c in left]
     labels = torch.tensor([classes.index(c) for c in owners])
     split = _propose_split(classes, labels, _match_names(left, classes), test, seed)
@@ -164,8 +169,8 @@ def _unseen_names(
     if unseen is None and (listed := _first_file(root, "unseen.txt")):
         unseen = [line.strip() for line in _read_text(listed).splitlines() if line.strip()]
     if unseen is None and not extra:
-        ways = "give unseen=[names] or a number to draw, or write unseen.txt with one name a line"
-        raise NiwtError(f"which classes are unseen? {ways} (on the command line: --set unseen=NAME)")
+        remedy = "give unseen=[names] or a number to draw, or write unseen.txt with one name a line (on the command line: --set unseen=NAME)"
+        raise NiwtError(f"which classes are unseen? {remedy}")
     if unseen is None:
         return extra
     both, asked = [*classes, *extra], tuple(dict.fromkeys(names_of(unseen, "unseen")))

@@ -124,14 +124,16 @@ def batches(
 
 # %% ../../nbs/01_data/01_images.ipynb #c0e5cc75
 _MAX_PIXELS = 50_000_000  # pictures with more pixels are decoded smaller or refused
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000")  # what `open_image` tries to decode
-_SEEN_FORMATS = ("MPO", "HEIF", "DIB")  # formats that come out of those, or of a plug-in that was registered
+# what `open_image` tries to decode, and what comes out of those or of a plug-in that was registered
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000")
+_SEEN_FORMATS = ("MPO", "HEIF", "DIB")
 
 # %% ../../nbs/01_data/01_images.ipynb #e94953b7
 def picture_suffixes() -> frozenset[str]:  # ".jpg", ".jfif", ".avif", ...
     "The suffixes of the pictures that `open_image` decodes here, plug-ins of Pillow (such as pillow-heif's) included."
     Image.init()
-    return frozenset(s for s, f in Image.EXTENSION.items() if f in (*FORMATS, *_SEEN_FORMATS) and f in (*Image.OPEN, "MPO"))
+    known = {*FORMATS, *_SEEN_FORMATS} & {*Image.OPEN, "MPO"}
+    return frozenset(s for s, f in Image.EXTENSION.items() if f in known)
 
 # %% ../../nbs/01_data/01_images.ipynb #65cd074b
 def _to_rgb(
@@ -143,7 +145,10 @@ def _to_rgb(
         if not np.isfinite(a).all():
             raise NiwtError("its pixels are not all finite numbers")
         top = a.max(initial=0)
-        a = a * 255 if image.mode == "F" and top <= 1 else a / 257 if top > 255 or image.mode.startswith("I;16") else a
+        if image.mode == "F" and top <= 1:
+            a = a * 255
+        elif top > 255 or image.mode.startswith("I;16"):
+            a = a / 257
         image = Image.fromarray(np.clip(np.rint(a), 0, 255).astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         rgba = image.convert("RGBA")
@@ -220,7 +225,8 @@ def _safe_name(
     return "/".join(parts)
 
 # %% ../../nbs/01_data/01_images.ipynb #747661ea
-_LITTER = ("thumbs.db", "desktop.ini", ".ds_store", ".gitkeep", ".gitignore", "icon\r", "__macosx", "@eadir", ".ipynb_checkpoints")  # what systems leave behind
+_LEFT_BEHIND = "thumbs.db desktop.ini .ds_store .gitkeep .gitignore __macosx @eadir .ipynb_checkpoints"
+_LITTER = ("icon\r", *_LEFT_BEHIND.split())  # what systems leave behind
 
 # %% ../../nbs/01_data/01_images.ipynb #d1002b2f
 def _count_pictures(
@@ -228,7 +234,8 @@ def _count_pictures(
     suffixes: frozenset[str],  # of pictures
 ) -> int:  # how many pictures, also below it
     "How many pictures lie in a folder and below it; links to folders are not followed."
-    return sum(os.path.splitext(f)[1].lower() in suffixes for _, _, files in os.walk(folder) for f in files)
+    every = (f for _, _, files in os.walk(folder) for f in files)
+    return sum(os.path.splitext(f)[1].lower() in suffixes for f in every)
 
 # %% ../../nbs/01_data/01_images.ipynb #020131a2
 def _why_not(
@@ -259,7 +266,8 @@ def list_pictures(
             continue
         if os.path.isdir(d.path):
             inside = _count_pictures(d.path, suffixes)
-            left[f"pictures in the sub-folder {d.name!r}" if inside else "sub-folder without pictures"] += inside or 1
+            where = f"pictures in the sub-folder {d.name!r}" if inside else "sub-folder without pictures"
+            left[where] += inside or 1
         elif d.name.startswith("."):
             left[f"hidden {suffix or 'file'}"] += 1
         elif not os.path.exists(d.path):

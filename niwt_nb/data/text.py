@@ -274,12 +274,8 @@ def _restore(
 ) -> Any:  # fitted
     "A fitted `SentenceEncoder`; raises `NiwtError` for a state that is none."
     try:
-        found = make(
-            encoder=state["encoder"],
-            min_classes=int(state["min_classes"]),
-            pairs=bool(state["pairs"]),
-            stop_words=tuple(state["stop_words"]),
-        )
+        encoder, least = state["encoder"], int(state["min_classes"])
+        found = make(encoder, least, bool(state["pairs"]), tuple(state["stop_words"]))
         found.names_ = tuple(map(str, state["names"]))
         weights = np.asarray(state["weights"], dtype=np.float64)
         if weights.shape != (len(found.names_),):
@@ -445,13 +441,9 @@ def name_knowledge(
     return text_knowledge([[words] for words in plain], seen, encoder, "names")
 
 # %% ../../nbs/01_data/05_text.ipynb #a31fdf87
-_WHOLE, _SPARE = (
-    frozenset(words.split())
-    for words in (
-        "bird animal plumag bodi",  # stems of what has no part but itself
-        "has color colour pattern shape length size primary type kind bird animal like",
-    )
-)
+_WHOLE = frozenset(("bird", "animal", "plumag", "bodi"))  # stems of what has no part but itself
+_EMPTY = "has color colour pattern shape length size primary type kind bird animal like"
+_SPARE = frozenset(_EMPTY.split())
 
 
 def _stems(
@@ -644,7 +636,8 @@ def with_reader(
     return replace(knowledge, reader=_AttributeReader(knowledge.names, usual, high, low))
 
 # %% ../../nbs/01_data/05_text.ipynb #c11a0950
-READERS = {  # kept under these names, so that a model that was saved is read wherever the classes live later
+# kept under these names, so that a model that was saved is read wherever the classes live later
+READERS = {
     "sentences": "niwt_nb.data.text:SentenceEncoder",
     "columns": "niwt_nb.data.text:_AttributeReader",
     "field guide": "niwt_nb.fieldguide.language:_DescriptionReader",

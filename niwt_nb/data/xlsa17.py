@@ -26,9 +26,11 @@ from .tables import _unknown_as_zero
 from .text import with_reader
 
 # %% ../../nbs/01_data/06_xlsa17.ipynb #b3570da5
-_MAT_NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}  # types of stored numbers
-_MAT_CLASSES = {6: "f8", 7: "f4", 8: "i1", 9: "u1", 10: "i2", 11: "u2", 12: "i4", 13: "u4", 14: "i8", 15: "u8"}  # types of arrays
-_MAT_TEXT = {1: "latin-1", 2: "latin-1", 4: "utf-16", 16: "utf-8", 17: "utf-16", 18: "utf-32"}  # how text is stored
+# types of stored numbers, types of arrays, how text is stored
+_INTEGERS = ["i1", "u1", "i2", "u2", "i4", "u4"]
+_MAT_NUMBERS = {**dict(enumerate(_INTEGERS, 1)), 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
+_MAT_CLASSES = dict(enumerate(["f8", "f4", *_INTEGERS, "i8", "u8"], 6))
+_MAT_TEXT = {1: "latin-1", 2: "latin-1", 4: "utf-16", 16: "utf-8", 17: "utf-16", 18: "utf-32"}
 
 # %% ../../nbs/01_data/06_xlsa17.ipynb #3930dfc6
 def _mat_element(
@@ -118,8 +120,8 @@ def _mat_variables(
         raise NiwtError("it does not begin as a MATLAB file of version 5 to 7.2 does")
     (version,) = struct.unpack_from(order + "H", raw, 124)
     if version != 0x0100:
-        hdf5 = "it is a MATLAB 7.3 (HDF5) file; save it with version 7 (-v7)"
-        raise NiwtError(hdf5 if version == 0x0200 else f"its version {version:#06x} is unknown")
+        hint = "it is a MATLAB 7.3 (HDF5) file; save it with version 7 (-v7)"
+        raise NiwtError(hint if version == 0x0200 else f"its version {version:#06x} is unknown")
     found, names, at = {}, [], 128
     while at < len(raw):
         kind, body, at = _mat_element(raw, at, order)
@@ -278,13 +280,8 @@ def read_xlsa17(
     width, notes = splits.attributes.shape[1], []  # type: int, list[str]
     names = names_of(attribute_names) or tuple(f"attribute {i + 1}" for i in range(width))
     k = _attributes("attributes", splits.attributes.numpy(), names, splits.classes, notes)
-    return ZeroShotData(
-        name=name or root.name,
-        classes=splits.classes,
-        images=NoImages(len(ff.labels)) if images is None else _find_images(ff.files, images, **kwargs),
-        labels=ff.labels,
-        knowledge=_drop_constant([k], notes),
-        features=ff.features,
-        notes=tuple(notes),
-        **_split_fields(splits, ff.labels, "att_splits.mat"),  # type: ignore[arg-type]
-    )
+    pictures: Sequence = NoImages(len(ff.labels))
+    pictures = pictures if images is None else _find_images(ff.files, images, **kwargs)
+    made: dict[str, Any] = {"knowledge": _drop_constant([k], notes), "features": ff.features}
+    made |= {"notes": tuple(notes), **_split_fields(splits, ff.labels, "att_splits.mat")}
+    return ZeroShotData(name or root.name, splits.classes, pictures, ff.labels, **made)

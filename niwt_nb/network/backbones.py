@@ -77,8 +77,9 @@ def at_size(
     mean = -low * std
     sized = ImageTransform(size, mean=tuple(mean.flatten().tolist()), std=tuple(std.flatten().tolist()))
     trial = Image.new("RGB", (256, 256), (51, 102, 204))
-    for corner, colour in zip(((0, 128), (128, 0), (128, 128)), ((204, 51, 102), (20, 200, 20), (240, 220, 90)), strict=True):
-        trial.paste(colour, (*corner, corner[0] + 128, corner[1] + 128))
+    others = {(0, 128): (204, 51, 102), (128, 0): (20, 200, 20), (128, 128): (240, 220, 90)}
+    for (x, y), colour in others.items():
+        trial.paste(colour, (x, y, x + 128, y + 128))
     made = [sized(trial), transformed(transform, trial)]
     ours, theirs = (x[:, [x.shape[1] // 4, -x.shape[1] // 4]][:, :, [x.shape[2] // 4, -x.shape[2] // 4]] for x in made)
     if not torch.allclose(ours, theirs, atol=1e-2):
@@ -114,7 +115,8 @@ def _is_safetensors(
     "Whether a file is safetensors by its first bytes, whatever it is called, or by its name."
     with open(path, "rb") as f:
         head = f.read(9)
-    return path.suffix == ".safetensors" or (head[8:] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size)
+    size = int.from_bytes(head[:8], "little")
+    return path.suffix == ".safetensors" or (head[8:] == b"{" and size < path.stat().st_size)
 
 # %% ../../nbs/03_network/02_backbones.ipynb #e38feba7
 def _read_weights(
@@ -126,7 +128,8 @@ def _read_weights(
         raise NiwtError(f"no file {str(path)!r}")
     kind, keep = file_kind(path), "save torch.save(model.state_dict(), FILE) where the model is, and give FILE"
     try:
-        state = load_file(path) if _is_safetensors(path) else torch.load(path, map_location="cpu", weights_only=True)
+        read = load_file if _is_safetensors(path) else partial(torch.load, map_location="cpu", weights_only=True)
+        state = read(path)
     except Exception as e:  # on damaged files PyTorch's reader raises nearly every kind of error
         if kind and not kind.startswith("a zip"):
             raise NiwtError(f"{str(path)!r} holds no weights: it is {kind}") from None
@@ -194,7 +197,8 @@ def _load_weights(
     return model.eval()
 
 # %% ../../nbs/03_network/02_backbones.ipynb #55c1980c
-_PAPER_LAYERS = {"resnet": "layer4.0", "resnext": "layer4.0", "wide_resnet": "layer4.0", "vgg16": "features.29", "vgg16_bn": "features.42"}
+_PAPER_LAYERS = dict.fromkeys(("resnet", "resnext", "wide_resnet"), "layer4.0")
+_PAPER_LAYERS |= {"vgg16": "features.29", "vgg16_bn": "features.42"}
 
 # %% ../../nbs/03_network/02_backbones.ipynb #9989c891
 def _name_head(
@@ -235,9 +239,11 @@ def _load_function(spec: str, weights: str | os.PathLike | None, head: str | Non
     with user_code(f"{spec!r} failed"):
         made = function() if callable(function) and not isinstance(function, nn.Module) else function
     where = str(spec).rpartition(":")[0]
-    home = str(Path(where).expanduser().absolute()) if where.endswith(".py") else getattr(sys.modules.get(where), "__file__", None)
+    home = getattr(sys.modules.get(where), "__file__", None)
+    home = str(Path(where).expanduser().absolute()) if where.endswith(".py") else home
     beside = next((m for m in list(sys.modules.values()) if home and getattr(m, "__file__", None) == home), None)
-    model, preprocess = made if isinstance(made, (tuple, list)) and len(made) == 2 else (made, getattr(beside, "preprocess", None))
+    pair = isinstance(made, (tuple, list)) and len(made) == 2
+    model, preprocess = made if pair else (made, getattr(beside, "preprocess", None))
     if not isinstance(model, nn.Module):
         wanted = "expected an nn.Module, or an nn.Module and a preprocess function"
         raise NiwtError(f"{spec!r} gave a {type(model).__name__}; {wanted}")
@@ -245,7 +251,8 @@ def _load_function(spec: str, weights: str | os.PathLike | None, head: str | Non
     if not callable(preprocess):
         kind = type(preprocess).__name__
         raise NiwtError(f"{spec!r}: preprocess is a {kind}; expected a function of a PIL image")
-    preprocess = preprocess if isinstance(preprocess, ImageTransform) else partial(transformed, preprocess)
+    if not isinstance(preprocess, ImageTransform):
+        preprocess = partial(transformed, preprocess)
     if weights is not None:
         _load_weights(model, weights)
     _name_head(model, head)
@@ -268,5 +275,6 @@ def load_backbone(
         backbone = import_object("niwt_nb.fieldguide.network:field_guide_backbone")(weights)
         _name_head(backbone.model, head)
         return backbone
+    load = _load_function if ":" in spec else _load_torchvision
     with seeded_in_turn(seed):
-        return _load_function(spec, weights, head) if ":" in spec else _load_torchvision(spec, weights, head)
+        return load(spec, weights, head)

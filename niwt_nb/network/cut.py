@@ -464,8 +464,8 @@ def _last_linear(model: nn.Module, layer: str, example: Tensor, head: str | None
     names, linear = [n for n, _ in ran], {n for m, n in names_of.items() if isinstance(m, nn.Linear)}
     heads = [n for n, out in ran if n in linear and (n == head or (head is None and out is scores))]
     if not heads:
-        told = f"no nn.Linear returns the scores ({ran[-1][0]!r} runs last); name the linear layer before it with head="
-        raise NiwtError(f"the last layer is not linear: {told}")
+        hint = f"({ran[-1][0]!r} runs last); name the linear layer before it with head="
+        raise NiwtError(f"the last layer is not linear: no nn.Linear returns the scores {hint}")
     head = heads[-1]
     _check_once(layer, head, names.count(layer), names.count(head))
     if names.index(layer) > names.index(head):
@@ -598,8 +598,8 @@ def choose_layer(
         weighs = any(isinstance(m, (nn.Conv2d, nn.Linear)) for m in network.tail.modules())
         if weighs or not network.how.startswith("torch.fx"):
             return name
-    none = "no layer with a spatial output can be cut here; name one of layer_names(model) yourself"
-    raise NiwtError(why if "last layer is not linear" in why else none)
+    hint = "no layer with a spatial output can be cut here; name one of layer_names(model) yourself"
+    raise NiwtError(why if "last layer is not linear" in why else hint)
 
 # %% ../../nbs/03_network/01_cut.ipynb #e3d04b10
 @in_own_modes

@@ -268,11 +268,12 @@ def fine_tune(
         found = head(_cached_features(body, cache, watch, device, precision)).argmax(1).cpu()
         return float((found == column[cache.labels[watch]]).float().mean())
 
-    belongs_to = {"part": part, "window": window, "mix": mix, "precision": precision, "data": content_hash(data.name, cache.index[learn])}
-    history = _train_loop(
-        module, step, len(learn), epochs, lr, batch_size, seed=seed, rates={"head": 10.0}, score=watched if len(watch) else None,
-        patience=patience, average=average, stop=stop, checkpoint=checkpoint, belongs_to=belongs_to, quiet=quiet, desc="fine-tuning"
-    )
+    how: dict[str, Any] = {"seed": seed, "patience": patience, "average": average, "stop": stop}
+    how |= {"rates": {"head": 10.0}, "score": watched if len(watch) else None, "desc": "fine-tuning"}
+    how |= {"checkpoint": checkpoint, "quiet": quiet}
+    how["belongs_to"] = {"part": part, "window": window, "mix": mix, "precision": precision}
+    how["belongs_to"]["data"] = content_hash(data.name, cache.index[learn])
+    history = _train_loop(module, step, len(learn), epochs, lr, batch_size, **how)
     tuned.requires_grad_(False)
     if isinstance(head, _KnowledgeHead):
         length = float(((first - head.shift) / head.spread).norm(dim=1).mean())

@@ -423,7 +423,10 @@ def train_classifier(
     cache, column = cache_images(data, learn, transform, quiet), columns_of(data)
     device, example = next(model.parameters()).device, cache.batch(torch.arange(2))
     _check_outputs(model, example.to(device), len(data.seen))
-    module = _WithKnowledge(model, torch.as_tensor(knowledge)[data.seen], example.to(device), seed) if knowledge is not None else model
+    module = model
+    if knowledge is not None:
+        rows_seen = torch.as_tensor(knowledge)[data.seen]
+        module = _WithKnowledge(model, rows_seen, example.to(device), seed)
 
     def step(rows: Tensor) -> tuple[Tensor, int]:
         x, y = cache.batch(rows, augment=True).to(device), column[cache.labels[rows]].to(device)
@@ -432,11 +435,11 @@ def train_classifier(
         return loss, int((scores.argmax(1) == y).sum())
 
     watched = cache_images(data, watch, transform, quiet) if len(watch) else None
-    history = _train_loop(
-        module, step, len(learn), epochs, lr, batch_size, weight_decay, seed,
-        score=(lambda: accuracy(module, watched, column)) if watched else None, patience=patience, checkpoint=checkpoint, quiet=quiet,
-        belongs_to={"label_smoothing": label_smoothing, "erase": erase, "data": content_hash(data.name, learn)},
-    )
+    how: dict[str, Any] = {"patience": patience, "checkpoint": checkpoint, "quiet": quiet}
+    how["score"] = (lambda: accuracy(module, watched, column)) if watched else None
+    how["belongs_to"] = {"label_smoothing": label_smoothing, "erase": erase}
+    how["belongs_to"]["data"] = content_hash(data.name, learn)
+    history = _train_loop(module, step, len(learn), epochs, lr, batch_size, weight_decay, seed, **how)
     if isinstance(module, _WithKnowledge):
         module.into_model(example.to(device))
     return history
