@@ -62,7 +62,8 @@ def check_name(
     if len(same) == 1:
         return same[0]
     near = nearest_names(str(name), choices)
-    hint = f"nearest: {', '.join(map(repr, near))}" if near else f"there are {len(choices)}, such as {', '.join(map(repr, choices[:3]))}"
+    some = ", ".join(map(repr, near or choices[:3]))
+    hint = f"nearest: {some}" if near else f"there are {len(choices)}, such as {some}"
     raise NiwtError(f"unknown {what} {name!r}; {hint}")
 
 # %% ../nbs/00_core.ipynb #0c657bb9
@@ -93,15 +94,16 @@ def names_of(
     "Names as a tuple; one name is a list of one; raises `NiwtError` for what is no name."
     if names is None:
         return ()
-    single = isinstance(names, (str, bytes, os.PathLike, int, float, np.generic))
+    single = (str, bytes, os.PathLike, int, float, np.generic)
     try:
-        every = [names] if single else list(names)
+        every = [names] if isinstance(names, single) else list(names)
     except TypeError:
         raise NiwtError(f"{what}: expected a name or a list of names, got {names!r}") from None
     for n in every:
-        if isinstance(n, bool) or not isinstance(n, (str, bytes, os.PathLike, int, float, np.generic)):
+        if isinstance(n, bool) or not isinstance(n, single):
             raise NiwtError(f"{what}: expected a name or a list of names, got {n!r} among them")
-    return tuple(n.decode("utf-8", "surrogateescape") if isinstance(n, bytes) else str(n) for n in every)
+    plain = [n.decode("utf-8", "surrogateescape") if isinstance(n, bytes) else n for n in every]
+    return tuple(map(str, plain))
 
 # %% ../nbs/00_core.ipynb #eb30e97e
 _FILE_KINDS = (
@@ -213,7 +215,8 @@ def content_hash(
         elif x is None or isinstance(x, (bool, int, float, str, bytes, os.PathLike)):
             h.update(f"{type(x).__name__}:{x!r};".encode())
         else:
-            raise NiwtError(f"cannot hash a {type(x).__name__}; give a tensor, an array, text, a number, a list or a dict")
+            wanted = "give a tensor, an array, text, a number, a list or a dict"
+            raise NiwtError(f"cannot hash a {type(x).__name__}; {wanted}")
 
     feed(parts)
     return h.hexdigest()[:16]
@@ -244,9 +247,9 @@ def load_tensors(
     expect: dict | None = None,  # manifest entries that must be equal
 ) -> tuple[dict[str, Tensor], dict]:  # the tensors and the manifest
     "Read a file written by `save_tensors`; raises `NiwtError` if it is absent, damaged, edited, or does not belong to `expect`."
-    path = Path(path)
-    if not path.is_file():
-        raise NiwtError(f"no file {str(path)!r}")
+    name = repr(os.fspath(path))
+    if not os.path.isfile(path):
+        raise NiwtError(f"no file {name}")
     try:
         with safe_open(str(path), "pt") as f:
             meta = f.metadata() or {}
@@ -255,12 +258,15 @@ def load_tensors(
         if not isinstance(manifest, dict):
             raise ValueError(f"its manifest is a {type(manifest).__name__}")
     except (SafetensorError, KeyError, ValueError, OSError, RecursionError) as e:
-        raise NiwtError(f"{str(path)!r} is damaged or was not written by niwt_nb ({type(e).__name__}: {e})") from None
-    if content_hash(tensors) != meta.get("content") or meta.get("manifest_hash") not in (None, content_hash(meta["manifest"])):
-        raise NiwtError(f"{str(path)!r} was changed after it was written: its content does not match its hash")
-    differ = [f"{k}: file has {manifest.get(k)!r}, expected {v!r}" for k, v in (expect or {}).items() if manifest.get(k) != v]
-    if differ:
-        raise NiwtError(f"{str(path)!r} belongs to something else: " + "; ".join(differ))
+        told = f"{type(e).__name__}: {e}"
+        raise NiwtError(f"{name} is damaged or was not written by niwt_nb ({told})") from None
+    own = content_hash(meta["manifest"])
+    if content_hash(tensors) != meta.get("content") or meta.get("manifest_hash", own) != own:
+        raise NiwtError(f"{name} was changed after it was written: its content does not match its hash")
+    other = {k: v for k, v in (expect or {}).items() if manifest.get(k) != v}
+    if other:
+        told = "; ".join(f"{k}: file has {manifest.get(k)!r}, expected {v!r}" for k, v in other.items())
+        raise NiwtError(f"{name} belongs to something else: {told}")
     return tensors, manifest
 
 # %% ../nbs/00_core.ipynb #556f7f7d
@@ -274,7 +280,8 @@ def users_frame(
     "The last line of an error's way that is neither this package's nor a library's; never raises."
     if isinstance(error, SyntaxError) and error.filename and error.lineno:
         return f"{error.filename}, line {error.lineno}: {(error.text or '').strip()}"
-    package = next(iter(getattr(importlib.util.find_spec("niwt_nb"), "submodule_search_locations", None) or ["?"]))
+    spec = importlib.util.find_spec("niwt_nb")
+    package = next(iter(getattr(spec, "submodule_search_locations", None) or ["?"]))
     libraries = (str(package) + os.sep, sysconfig.get_path("stdlib") + os.sep, "<frozen")
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         file = frame.filename

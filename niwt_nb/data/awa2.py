@@ -16,16 +16,16 @@ import torch
 from torch import Tensor
 
 from ..core import NiwtError, normal_name
-from .dataset import DomainKnowledge, ZeroShotData, _as_values
+from .dataset import DomainKnowledge, ZeroShotData
 from niwt_nb.data.files import (
-    _dropped, _inside, _split_fields, _draw_unseen, _find_images, _first_file, _propose_split,
+    _drop_constant, _inside, _split_fields, _draw_unseen, _find_images, _first_file, _propose_split,
     _read_matrix, _read_numbered, _scan_folders,
 )
 from .images import ImageFiles, _left_note, list_pictures
 from .names import _match_names
-from .tables import _read_csv_rows, _read_json, _read_text, _unknown_as_zero
-from .text import STOP_WORDS, SentenceEncoder, text_knowledge, with_reader, _words_of
-from .xlsa17 import _read_att_splits, _read_features
+from .tables import _read_csv_rows, _read_json, _read_text
+from .text import STOP_WORDS, SentenceEncoder, text_knowledge, _words_of
+from .xlsa17 import _attributes, _read_att_splits, _read_features
 
 # %% ../../nbs/01_data/08_awa2.ipynb #21c4c802
 def _awa_knowledge(
@@ -34,15 +34,14 @@ def _awa_knowledge(
 ) -> tuple[dict[str, DomainKnowledge], tuple[str, ...]]:  # knowledge and notes
     "Predicates (0 to 1, unknown as 0) and, where there, the binary ones; constant columns are left out and noted."
     names = _read_numbered(root / "predicates.txt")
-    table = _read_matrix(root / "predicate-matrix-continuous.txt", columns=len(names), rows=len(classes))
-    table, notes = _unknown_as_zero(table, "attributes", classes)
-    found = [with_reader(DomainKnowledge("attributes", _as_values(table / 100, "attributes"), names))]
-    if path := _first_file(root, "predicate-matrix-binary.txt"):
-        binary, gaps = _unknown_as_zero(_read_matrix(path, columns=len(names), rows=len(classes)), "attributes_binary", classes)
-        notes += gaps
-        found.append(with_reader(DomainKnowledge("attributes_binary", _as_values(binary, "attributes_binary"), names)))
-    kept = {k.name: k.drop_constant() for k in found}
-    return kept, (*notes, *(note for k in found for note in _dropped(k, kept[k.name])))
+    found, notes = [], []  # type: list[DomainKnowledge], list[str]
+    for kind, name, whole in (("continuous", "attributes", 100), ("binary", "attributes_binary", 1)):
+        file = f"predicate-matrix-{kind}.txt"
+        path = _first_file(root, file) or root / file
+        if path.exists() or not found:  # only the first must be there
+            table = _read_matrix(path, columns=len(names), rows=len(classes))
+            found.append(_attributes(name, table, names, classes, notes, whole))
+    return _drop_constant(found, notes), tuple(notes)
 
 # %% ../../nbs/01_data/08_awa2.ipynb #de4c05b1
 def _awa_standard(
@@ -54,11 +53,14 @@ def _awa_standard(
     "The standard unseen classes (testclasses.txt), or drawn ones; images of seen classes are split by seed."
     path = _first_file(root, "testclasses.txt")
     if path is None:
-        unseen, where = _draw_unseen(len(classes), max(1, len(classes) // 5), seed), f"unseen classes drawn with seed {seed}"
+        unseen = _draw_unseen(len(classes), max(1, len(classes) // 5), seed)
+        where = f"unseen classes drawn with seed {seed}"
     else:
         names = [n.strip() for n in _read_text(path).splitlines() if n.strip()]
-        unseen, where = _match_names(names, classes), "unseen classes of testclasses.txt, some of which are in ImageNet"
-    return _propose_split(classes, labels, unseen, seed=seed), f"no att_splits.mat: {where}; not comparable with published results"
+        unseen = _match_names(names, classes)
+        where = "unseen classes of testclasses.txt, some of which are in ImageNet"
+    note = f"no att_splits.mat: {where}; not comparable with published results"
+    return _propose_split(classes, labels, unseen, seed=seed), note
 
 # %% ../../nbs/01_data/08_awa2.ipynb #6b093e4a
 def read_awa2(
@@ -73,16 +75,17 @@ def read_awa2(
     knowledge, notes = _awa_knowledge(root, classes)
     left: Counter[str] = Counter()
     folders, said = _scan_folders(root / "JPEGImages", left), []  # type: dict[str, list[str]], list[str]
-    own = dict(zip(classes, _match_names(classes, list(folders), "class folder", said).tolist(), strict=True))
+    own = _match_names(classes, list(folders), "class folder", said).tolist()
     path = Path(splits) if splits is not None else _first_file(root, "att_splits.mat")
     listed = None if path is None else _first_file(path if path.is_dir() else path.parent, "res101.mat")
     ff = _read_features(listed, pixels=True) if listed else None
     if ff and ff.files:
         images = _find_images(ff.files, root / "JPEGImages", **kwargs)
     else:
-        images = ImageFiles(root / "JPEGImages", [f for files in folders.values() for f in files], where="", **kwargs)
+        every = [f for files in folders.values() for f in files]
+        images = ImageFiles(root / "JPEGImages", every, where="", **kwargs)
         said += _left_note(left)
-    label_of = {list(folders)[i]: c for c, i in enumerate(own.values())}
+    label_of = {list(folders)[i]: c for c, i in enumerate(own)}
     unknown = [n for n in images.names if n.split("/")[0] not in label_of]
     if unknown:
         raise NiwtError(f"the folder of {unknown[0]!r} is not in classes.txt")
@@ -92,14 +95,15 @@ def read_awa2(
         theirs = _match_names(classes, published.classes, notes=said)
         if ff and ff.files and not torch.equal(theirs[labels], ff.labels):
             i = int((theirs[labels] != ff.labels).nonzero()[0])
-            raise NiwtError(f"res101.mat gives image {images.names[i]!r} the label {int(ff.labels[i]) + 1}, which is another class in att_splits.mat")
+            told = f"res101.mat gives image {images.names[i]!r} the label {int(ff.labels[i]) + 1}"
+            raise NiwtError(f"{told}, which is another class in att_splits.mat")
         split = _split_fields(published, labels, "att_splits.mat")
     else:
         split, note = _awa_standard(root, classes, labels, seed)
         notes += (note,)
-    notes += tuple(said)
     name = "AwA2" if len(classes) == 50 else root.name
-    return ZeroShotData(name=name, classes=classes, images=images, labels=labels, knowledge=knowledge, notes=notes, **split)  # type: ignore[arg-type]
+    made = {"knowledge": knowledge, "notes": (*notes, *said), **split}  # type: dict[str, Any]
+    return ZeroShotData(name, classes, images, labels, **made)
 
 # %% ../../nbs/01_data/08_awa2.ipynb #51192c57
 def _read_sentences(
@@ -112,7 +116,8 @@ def _read_sentences(
         for c, value in _read_json(path).items():
             lines = [value] if isinstance(value, str) else value
             if not isinstance(lines, list) or not all(isinstance(s, str) for s in lines):
-                raise NiwtError(f"{name}: expected a sentence or a list of sentences for class {c!r}, got {type(value).__name__}")
+                wanted = f"a sentence or a list of sentences for class {c!r}"
+                raise NiwtError(f"{name}: expected {wanted}, got {type(value).__name__}")
             found[normal_name(c)] = lines
     else:
         header, rows = _read_csv_rows(path)
@@ -133,7 +138,8 @@ def _own_names(
     "Words of a class's name that only its own text uses."
     said = [set(_words_of(d)) for d in documents]
     count = Counter(w for words in said for w in words)
-    return {w for c, words in zip(classes, said, strict=True) for w in _words_of(c) if w in words and count[w] == 1}
+    named = [words & set(_words_of(c)) for c, words in zip(classes, said, strict=True)]
+    return {w for words in named for w in words if count[w] == 1}
 
 # %% ../../nbs/01_data/08_awa2.ipynb #4a6156e7
 def sentence_knowledge(
@@ -152,10 +158,9 @@ def sentence_knowledge(
     knowledge = text_knowledge(texts, seen, counter, name)
     none = (knowledge.values == 0).all(1).nonzero().flatten().tolist()
     if none:
-        raise NiwtError(
-            f"{name}: no word about class {classes[none[0]]!r} is used for any seen class, so nothing can "
-            "be said about it; add sentences that share words with other classes, or give an encoder"
-        )
+        told = f"no word about class {classes[none[0]]!r} is used for any seen class, so nothing can be said about it"
+        remedy = "add sentences that share words with other classes, or give an encoder"
+        raise NiwtError(f"{name}: {told}; {remedy}")
     return knowledge
 
 # %% ../../nbs/01_data/08_awa2.ipynb #534a6846
@@ -169,8 +174,10 @@ def _check_folders(
     if empty is not None:
         others = _left_note(list_pictures(base / empty)[1])
         shown = others[0] if others else "it is empty"
-        raise NiwtError(f"class {empty!r} has no images in {str(base / empty)!r} ({shown}); put its pictures there, or take the folder away")
+        remedy = "put its pictures there, or take the folder away"
+        raise NiwtError(f"class {empty!r} has no images in {str(base / empty)!r} ({shown}); {remedy}")
     names: dict[str, str] = {}
     for d in folders:
         if names.setdefault(normal_name(d), d) != d:
-            raise NiwtError(f"the folders {names[normal_name(d)]!r} and {d!r} have the same name; put their pictures into one")
+            both = f"{names[normal_name(d)]!r} and {d!r}"
+            raise NiwtError(f"the folders {both} have the same name; put their pictures into one")

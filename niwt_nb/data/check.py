@@ -28,82 +28,70 @@ class _Layout:
     kind: str  # "cub", "awa2", "xlsa17" or "folder"
     title: str  # how people call it
     folder: str  # what its archive unpacks to; "" if nothing in particular
-    marks: tuple[str, ...]  # any of these says that it is this one
-    required: tuple[tuple[str, str], ...]  # file (or "a|b": one of them), what it holds
-    optional: tuple[tuple[str, str], ...]  # the same
+    marks: list[str]  # any of these says that it is this one
+    required: dict[str, str]  # file (or "a|b": one of them) -> what it holds
+    optional: dict[str, str]  # the same
 
     def __str__(self) -> str:
         "The layout as people draw it."
-        rows = [(f, w + " (required)") for f, w in self.required] + [(f, w) for f, w in self.optional]
-        shown = [(f.replace("|", " or "), w) for f, w in rows]
-        wide = max(len(f) for f, _ in shown)
+        rows = {f: f"{what} (required)" for f, what in self.required.items()} | self.optional
+        shown = {f.replace("|", " or "): what for f, what in rows.items()}
+        wide = max(map(len, shown))
         head = f"{self.title}: {self.folder or 'any folder'}/"
-        return "\n".join([head, *(f"  {f:<{wide}}  {w}" for f, w in shown)])
+        return "\n".join([head, *(f"  {f:<{wide}}  {what}" for f, what in shown.items())])
 
 # %% ../../nbs/01_data/10_check.ipynb #b8c37f60
-_LAYOUTS = (
-    _Layout(
-        "cub",
-        "CUB-200-2011",
-        "CUB_200_2011",
-        ("images.txt", "image_class_labels.txt"),
-        (
-            ("images.txt", "number and file of every image"),
-            ("image_class_labels.txt", "number of every image and its class"),
-            ("classes.txt", "number and name of every class"),
-            ("images", "the pictures, one folder a class"),
-            ("attributes.txt|attributes/attributes.txt|../attributes.txt", "number and name of every attribute"),
-            ("attributes/class_attribute_labels_continuous.txt", "classes x attributes, per cent"),
-        ),
-        (
-            ("att_splits.mat", "the proposed split (or give it by --splits)"),
-            ("train_test_split.txt", "Caltech's own split, not used for zero-shot learning"),
-            ("bounding_boxes.txt", "a box an image"),
-            ("parts/part_locs.txt", "15 points an image"),
-            ("attributes/image_attribute_labels.txt", "attributes of every image"),
-            ("text_c10|captions", "ten sentences an image"),
-            ("class_sentence_embeddings.npy", "a text embedding a class"),
-        ),
-    ),
-    _Layout(
-        "awa2",
-        "Animals with Attributes 2",
-        "Animals_with_Attributes2",
-        ("JPEGImages", "predicates.txt"),
-        (
-            ("classes.txt", "number and name of every class"),
-            ("predicates.txt", "number and name of every attribute"),
-            ("predicate-matrix-continuous.txt", "classes x attributes, 0 to 100"),
-            ("JPEGImages", "the pictures, one folder a class"),
-        ),
-        (
-            ("predicate-matrix-binary.txt", "classes x attributes, 0 or 1"),
-            ("att_splits.mat", "the proposed split (or give it by --splits)"),
-            ("res101.mat", "the order of images that the split counts"),
-            ("testclasses.txt", "the standard unseen classes"),
-        ),
-    ),
-    _Layout(
-        "xlsa17",
-        "xlsa17 features (SUN, aPY, FLO, AwA, CUB)",
-        "",
-        ("att_splits.mat",),
-        (("att_splits.mat", "classes, attributes and the proposed split"), ("res101.mat", "features, labels and file names")),
-        (),
-    ),
-    _Layout(
-        "folder",
-        "A folder of your own",
-        "",
-        ("attributes.csv", "attributes.json", "sentences.csv", "sentences.json", "images.csv"),
-        (("attributes.csv|attributes.json|sentences.csv|sentences.json", "what is known about every class"),),
-        (
-            ("images", "one folder a class with its pictures (or the class folders themselves)"),
-            ("images.csv", "file,class[,split] instead of class folders"),
-            ("unseen.txt", "one unseen class a line"),
-        ),
-    ),
-)
+_LAYOUT_TEXT = """
+cub; CUB-200-2011; CUB_200_2011; images.txt image_class_labels.txt
+images.txt: number and file of every image
+image_class_labels.txt: number of every image and its class
+classes.txt: number and name of every class
+images: the pictures, one folder a class
+attributes.txt|attributes/attributes.txt|../attributes.txt: number and name of every attribute
+attributes/class_attribute_labels_continuous.txt: classes x attributes, per cent
+? att_splits.mat: the proposed split (or give it by --splits)
+? train_test_split.txt: Caltech's own split, not used for zero-shot learning
+? bounding_boxes.txt: a box an image
+? parts/part_locs.txt: 15 points an image
+? attributes/image_attribute_labels.txt: attributes of every image
+? text_c10|captions: ten sentences an image
+? class_sentence_embeddings.npy: a text embedding a class
+
+awa2; Animals with Attributes 2; Animals_with_Attributes2; JPEGImages predicates.txt
+classes.txt: number and name of every class
+predicates.txt: number and name of every attribute
+predicate-matrix-continuous.txt: classes x attributes, 0 to 100
+JPEGImages: the pictures, one folder a class
+? predicate-matrix-binary.txt: classes x attributes, 0 or 1
+? att_splits.mat: the proposed split (or give it by --splits)
+? res101.mat: the order of images that the split counts
+? testclasses.txt: the standard unseen classes
+
+xlsa17; xlsa17 features (SUN, aPY, FLO, AwA, CUB); ; att_splits.mat
+att_splits.mat: classes, attributes and the proposed split
+res101.mat: features, labels and file names
+
+folder; A folder of your own; ; attributes.csv attributes.json sentences.csv sentences.json images.csv
+attributes.csv|attributes.json|sentences.csv|sentences.json: what is known about every class
+? images: one folder a class with its pictures (or the class folders themselves)
+? images.csv: file,class[,split] instead of class folders
+? unseen.txt: one unseen class a line
+"""  # kind; title; folder; marks, and then a file a line, with a question mark if it may be absent
+
+
+def _layout(
+    text: str,  # a part of `_LAYOUT_TEXT`
+) -> _Layout:
+    "The layout that a few lines describe."
+    head, *rows = text.strip().splitlines()
+    kind, title, folder, marks = head.split("; ")
+    files = [row.split(": ", 1) for row in rows]
+    required = {f: what for f, what in files if not f.startswith("? ")}
+    optional = {f[2:]: what for f, what in files if f.startswith("? ")}
+    return _Layout(kind, title, folder, marks.split(), required, optional)
+
+
+_LAYOUTS = tuple(map(_layout, _LAYOUT_TEXT.split("\n\n")))
 
 # %% ../../nbs/01_data/10_check.ipynb #55b4c371
 def _find_layout(
@@ -120,7 +108,9 @@ def _find_layout(
     if any(d.is_dir() for d in _list_folder(root)) and any(_scan_folders(root).values()):
         return _LAYOUTS[-1], root  # class folders, but no table yet
     marks = ", ".join(repr(layout.marks[0]) for layout in _LAYOUTS)
-    raise NiwtError(f"{str(root)!r} is no data set that I know (looked for {marks}, ...); it holds {[d.name for d in _list_folder(root)[:6]]}")
+    holds = [d.name for d in _list_folder(root)[:6]]
+    told = f"{str(root)!r} is no data set that I know (looked for {marks}, ...)"
+    raise NiwtError(f"{told}; it holds {holds}")
 
 # %% ../../nbs/01_data/10_check.ipynb #35c01f71
 def read_root(
@@ -132,12 +122,14 @@ def read_root(
     "Read a data set of any kind that this module knows; raises `NiwtError` if the folder is none of them."
     kinds = tuple(layout.kind for layout in _LAYOUTS)
     kind = _find_layout(root)[0].kind if kind is None else check_name(kind, kinds, "kind of data set")
+    told = f"{os.fspath(root)!r} is a {kind!r} data set"
     if "unseen" in kwargs and kind != "folder":
-        raise NiwtError(f"unseen= is for a folder of your own; {os.fspath(root)!r} is a {kind!r} data set, whose split is published or drawn by seed")
+        split = "whose split is published or drawn by seed"
+        raise NiwtError(f"unseen= is for a folder of your own; {told}, {split}")
     if kind in ("cub", "awa2"):
         return (read_cub if kind == "cub" else read_awa2)(root, splits, **kwargs)
     if splits is not None:
-        raise NiwtError(f"splits= is for CUB and AwA2; {os.fspath(root)!r} is a {kind!r} data set")
+        raise NiwtError(f"splits= is for CUB and AwA2; {told}")
     return (read_xlsa17 if kind == "xlsa17" else read_folder)(root, **kwargs)
 
 # %% ../../nbs/01_data/10_check.ipynb #23a77575
@@ -146,7 +138,8 @@ def check_testable(
 ) -> ZeroShotData:  # the same
     "Raise `NiwtError` where no image of a seen class is left to test with: a run measures accuracy on both sides."
     if not len(data.test_seen):
-        raise NiwtError("no image of a seen class is left to test with; put a second picture into the folder of a class, better of each")
+        remedy = "put a second picture into the folder of a class, better of each"
+        raise NiwtError(f"no image of a seen class is left to test with; {remedy}")
     return data
 
 # %% ../../nbs/01_data/10_check.ipynb #3ff065a8
@@ -171,7 +164,8 @@ class _RootReport:
 
     def __str__(self) -> str:
         "For people."
-        groups = {"found": self.found, "MISSING": self.missing, "not there (optional)": self.absent, "PROBLEM": self.problems, "note": self.notes}
+        groups = {"found": self.found, "MISSING": self.missing, "not there (optional)": self.absent}
+        groups |= {"PROBLEM": self.problems, "note": self.notes}
         lines = [f"{self.root}: {self.kind or 'unknown'}, " + ("ready" if self.ok else "not usable yet")]
         lines += [f"  {title}: {item}" for title, items in groups.items() for item in items]
         lines += ["", self.summary] if self.summary else []
@@ -191,10 +185,10 @@ def check_root(
     except NiwtError as e:
         every = "\n\n".join(map(str, _LAYOUTS))
         return _RootReport(os.fspath(root), "", (), (), (), (str(e),), (), "", every)
-    there = {f: _first_file(place, *f.split("|")) for f, _ in (*layout.required, *layout.optional)}
+    there = {f: _first_file(place, *f.split("|")) for f in (*layout.required, *layout.optional)}
     found = tuple(os.path.relpath(p, place) for p in there.values() if p)
-    missing = tuple(f.replace("|", " or ") for f, _ in layout.required if not there[f])
-    absent = tuple(f.replace("|", " or ") for f, _ in layout.optional if not there[f])
+    missing = tuple(f.replace("|", " or ") for f in layout.required if not there[f])
+    absent = tuple(f.replace("|", " or ") for f in layout.optional if not there[f])
     problems, notes, summary = ((), (), "")  # type: tuple[tuple[str, ...], tuple[str, ...], str]
     if not missing:
         try:
@@ -202,7 +196,9 @@ def check_root(
             notes, summary = data.notes, f"{data!r}\n{data.summary().to_string()}"
             if verify and data.has_images:
                 bad = readable(data, quiet)[1]
-                problems = tuple(message for _, message in bad[:20]) + ((f"... {len(bad) - 20} more images",) if len(bad) > 20 else ())
+                more = (f"... {len(bad) - 20} more images",) if len(bad) > 20 else ()
+                problems = (*(message for _, message in bad[:20]), *more)
         except NiwtError as e:
             problems = (str(e),)
-    return _RootReport(os.fspath(root), layout.kind, found, missing, absent, problems, notes, summary, str(layout))
+    lists = (found, missing, absent, problems, notes)
+    return _RootReport(os.fspath(root), layout.kind, *lists, summary, str(layout))

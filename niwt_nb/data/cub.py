@@ -17,16 +17,16 @@ import torch
 from torch import Tensor
 
 from ..core import NiwtError
-from .dataset import DomainKnowledge, ZeroShotData, _as_values
+from .dataset import DomainKnowledge, ZeroShotData
 from niwt_nb.data.files import (
-    _dropped, _inside, _split_fields, _draw_unseen, _first_file, _propose_split, _read_matrix,
+    _drop_constant, _inside, _split_fields, _draw_unseen, _first_file, _propose_split, _read_matrix,
     _read_numbered,
 )
 from .images import ImageFiles
 from .names import _match_names
-from .tables import _unknown_as_zero
-from .text import _read_captions, _read_embeddings, with_reader
-from .xlsa17 import _read_att_splits
+
+from .text import _read_captions, _read_embeddings
+from .xlsa17 import _attributes, _read_att_splits
 
 # %% ../../nbs/01_data/07_cub.ipynb #4420b2dc
 def _odd_lines(
@@ -58,15 +58,19 @@ def _read_image_attributes(
         raise NiwtError(f"cannot read {os.fspath(path)!r}: {e.strerror}") from None
     regular, odd = _odd_lines(raw)
     try:
-        table = pd.read_csv(io.BytesIO(regular), sep=" ", header=None, usecols=[0, 1, 2, 3], dtype=np.int32).to_numpy() if regular else np.zeros((0, 4))
+        how: dict[str, Any] = {"sep": " ", "header": None, "usecols": [0, 1, 2, 3], "dtype": np.int32}
+        table = pd.read_csv(io.BytesIO(regular), **how).to_numpy() if regular else np.zeros((0, 4))
     except (ValueError, OverflowError, pd.errors.ParserError):  # a word among the numbers: read line by line
         table, odd = np.zeros((0, 4), np.int32), [line.split() for line in raw.splitlines()]
-    mended = [[int(w) for w in words[:4]] for words in odd if len(words) >= 4 and all(w.isdigit() and len(w) < 9 for w in words[:4])]
+    long = [words[:4] for words in odd if len(words) >= 4]
+    mended = [[int(w) for w in four] for four in long if all(w.isdigit() and len(w) < 9 for w in four)]
     table = np.concatenate([table, np.array(mended, np.int32).reshape(-1, 4)])
     image, attribute, present, certainty = table.T.astype(np.int64)
-    good = (image >= 1) & (image <= n_images) & (attribute >= 1) & (attribute <= n_attributes) & (present >= 0) & (present <= 1)
+    first, last = (1, 1, 0), (n_images, n_attributes, 1)
+    good = ((table[:, :3] >= first) & (table[:, :3] <= last)).all(1)
+    seen = (present * (certainty != 1))[good].astype(np.float32)
     out = torch.zeros(n_images, n_attributes)
-    out[image[good] - 1, attribute[good] - 1] = torch.from_numpy((present * (certainty != 1))[good].astype(np.float32))
+    out[image[good] - 1, attribute[good] - 1] = torch.from_numpy(seen)
     lost = sum(1 for words in odd if words) - len(mended) + int((~good).sum())
     if not good.any():
         raise NiwtError(f"{os.fspath(path)!r} has no line 'image attribute present certainty time'")
@@ -83,7 +87,8 @@ def _cub_lists(
     whole = (labels == np.rint(labels)) & (labels >= 1) & (labels <= [[len(files), len(classes)]])
     if not whole.all():
         row = int(np.argwhere(~whole)[0, 0])
-        raise NiwtError(f"image_class_labels.txt row {row + 1}: {labels[row].tolist()} is not an image 1..{len(files)} and a class 1..{len(classes)}")
+        wanted = f"an image 1..{len(files)} and a class 1..{len(classes)}"
+        raise NiwtError(f"image_class_labels.txt row {row + 1}: {labels[row].tolist()} is not {wanted}")
     ids[labels[:, 0].astype(np.int64) - 1] = labels[:, 1].astype(np.int64) - 1
     if (ids < 0).any():
         raise NiwtError(f"image_class_labels.txt: image {int(np.argmin(ids)) + 1} has no label")
@@ -104,32 +109,35 @@ def _cub_extras(
         extras["boxes"] = table[:, 1:]
     if (path := _first_file(root, "parts/part_locs.txt")) and (names := _first_file(root, "parts/parts.txt")):
         part_names, table = _read_numbered(names), _read_matrix(path, columns=5)
-        image, part = table[:, 0], table[:, 1]
-        bad = (image != np.rint(image)) | (part != np.rint(part)) | (image < 1) | (image > n) | (part < 1) | (part > len(part_names))
+        ids, most = table[:, :2], (n, len(part_names))
+        bad = ((ids != np.rint(ids)) | (ids < 1) | (ids > most)).any(1)
         if bad.any():
-            raise NiwtError(f"part_locs.txt row {int(np.argmax(bad)) + 1}: not an image 1..{n} and a part 1..{len(part_names)}")
-        points = np.zeros((n, len(part_names), 3), np.float32)
-        points[image.astype(np.int64) - 1, part.astype(np.int64) - 1] = table[:, 2:]
+            told = f"not an image 1..{n} and a part 1..{len(part_names)}"
+            raise NiwtError(f"part_locs.txt row {int(np.argmax(bad)) + 1}: {told}")
+        points = np.zeros((*most, 3), np.float32)
+        points[tuple(ids.T.astype(np.int64) - 1)] = table[:, 2:]
         extras |= {"parts": points, "part_names": part_names}
     return extras
 
 # %% ../../nbs/01_data/07_cub.ipynb #0d1733bb
+_ATTRIBUTE_NAMES = ("attributes.txt", "attributes/attributes.txt", "../attributes.txt")  # where they may be
+
+
 def _cub_knowledge(
     root: Path,  # CUB_200_2011
     classes: tuple[str, ...],  # class names
 ) -> tuple[dict[str, DomainKnowledge], tuple[str, ...]]:  # knowledge and notes
     "Class attributes (per cent / 100) and, where there, sentence embeddings; constant columns are left out and noted."
-    listed = _first_file(root, "attributes.txt", "attributes/attributes.txt", "../attributes.txt")
+    listed = _first_file(root, *_ATTRIBUTE_NAMES)
     if listed is None:
         raise NiwtError(f"no attributes.txt in {str(root)!r}, in its attributes folder or beside it")
     names = _read_numbered(listed)
-    table = _read_matrix(root / "attributes" / "class_attribute_labels_continuous.txt", columns=len(names), rows=len(classes))
-    table, gaps = _unknown_as_zero(table, "attributes", classes)
-    found = [with_reader(DomainKnowledge("attributes", _as_values(table / 100, "attributes"), names))]
+    file, notes = root / "attributes" / "class_attribute_labels_continuous.txt", []  # type: Path, list[str]
+    table = _read_matrix(file, columns=len(names), rows=len(classes))
+    found = [_attributes("attributes", table, names, classes, notes, 100)]
     if path := _first_file(root, "class_sentence_embeddings.npy"):
         found.append(_read_embeddings(path, len(classes)))
-    kept = {k.name: k.drop_constant() for k in found}
-    return kept, (*gaps, *(note for k in found for note in _dropped(k, kept[k.name])))
+    return _drop_constant(found, notes), tuple(notes)
 
 # %% ../../nbs/01_data/07_cub.ipynb #2df82307
 def read_cub(
@@ -154,17 +162,21 @@ def read_cub(
         notes += tuple(said)
         split = _split_fields(published, labels, "att_splits.mat")
     else:
-        split = _propose_split(classes, labels, _draw_unseen(len(classes), max(1, len(classes) // 4), seed), seed=seed)
-        notes += (f"no att_splits.mat: {len(split['unseen'])} unseen classes drawn with seed {seed}; not comparable with published results",)
+        unseen = _draw_unseen(len(classes), max(1, len(classes) // 4), seed)
+        split = _propose_split(classes, labels, unseen, seed=seed)
+        drawn = f"{len(unseen)} unseen classes drawn with seed {seed}"
+        notes += (f"no att_splits.mat: {drawn}; not comparable with published results",)
     attributes = _first_file(root, "attributes/image_attribute_labels.txt")
     if image_attributes and attributes:
-        width = len(_read_numbered(_first_file(root, "attributes.txt", "attributes/attributes.txt", "../attributes.txt") or root))
+        width = len(_read_numbered(_first_file(root, *_ATTRIBUTE_NAMES) or root))
         extras["image_attributes"], lost = _read_image_attributes(attributes, len(files), width)
         notes += (f"image_attribute_labels.txt: {lost} lines not understood",) if lost else ()
-    text = Path(captions) if captions is not None else _first_file(root, "text_c10", "captions", "../text_c10")
+    usual = _first_file(root, "text_c10", "captions", "../text_c10")
+    text = usual if captions is None else Path(captions)
     if text is not None:
         told: list[str] = []
         extras["captions"], without = _read_captions(text, files, told)
         notes += (*told, *((f"captions: {without} images have none",) if without else ()))
     name = "CUB-200-2011" if len(classes) == 200 else root.name
-    return ZeroShotData(name=name, classes=classes, images=images, labels=labels, knowledge=knowledge, notes=notes, **extras, **split)  # type: ignore[arg-type]
+    made = {"knowledge": knowledge, "notes": notes, **extras, **split}
+    return ZeroShotData(name, classes, images, labels, **made)

@@ -9,6 +9,7 @@ __all__ = ['DomainKnowledge', 'ZeroShotData', 'first_of_each', 'excerpt']
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import pandas as pd
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.utils.data import Subset
 
 from ..core import NiwtError, check_name, names_of, user_code
 from .names import _match_names, _pair_names
@@ -56,18 +58,21 @@ def as_ids(
     "Indices as an int64 tensor; raises `NiwtError` for fractions, numbers out of range and repetitions."
     try:
         ids = np.array(ids) if isinstance(ids, (pd.Series, pd.Index)) else ids
-        ids = ids.astype(np.int64) if isinstance(ids, np.ndarray) and ids.dtype == object and all(map(_whole, ids.flat)) else ids
+        if isinstance(ids, np.ndarray) and ids.dtype == object and all(map(_whole, ids.flat)):
+            ids = ids.astype(np.int64)
         t = torch.as_tensor(ids).detach().cpu()
     except (TypeError, ValueError, RuntimeError) as e:
         raise NiwtError(f"{what}: expected whole numbers, got {type(ids).__name__} ({e})") from None
     if t.numel() == 0:
         return torch.empty(0, dtype=torch.long)
     if t.ndim != 1 or t.is_floating_point() or t.is_complex() or t.dtype == torch.bool:
-        raise NiwtError(f"{what}: expected one row of whole numbers, got shape {tuple(t.shape)} of {t.dtype}")
+        got = f"shape {tuple(t.shape)} of {t.dtype}"
+        raise NiwtError(f"{what}: expected one row of whole numbers, got {got}")
     t = t.long()
     wrong = t[(t < 0) | (t >= below)]
     if len(wrong):
-        raise NiwtError(f"{what}: {wrong[0].item()} is out of range 0..{below - 1} (ids start at 0; .mat files start at 1)")
+        start = "ids start at 0; .mat files start at 1"
+        raise NiwtError(f"{what}: {wrong[0].item()} is out of range 0..{below - 1} ({start})")
     values, counts = t.unique(return_counts=True)
     if unique and len(values) < len(t):
         raise NiwtError(f"{what}: {values[counts > 1][0].item()} is listed {counts.max().item()} times")
@@ -88,7 +93,8 @@ def _of_frame(
     columns = names_of(frame.columns, "columns")
     dated = [c for c, kind in zip(columns, frame.dtypes, strict=True) if kind.kind in "mM"]
     if dated or isinstance(frame.index, pd.MultiIndex):
-        odd = f"its column {dated[0]!r} holds dates, expected numbers" if dated else "its index has several levels, expected the names of the classes"
+        odd = "its index has several levels, expected the names of the classes"
+        odd = f"its column {dated[0]!r} holds dates, expected numbers" if dated else odd
         raise NiwtError(f"knowledge as a DataFrame: {odd}")
     if names and sorted(names) == sorted(columns) and len(set(columns)) == len(columns):
         frame = frame.iloc[:, [columns.index(n) for n in names]]
@@ -117,19 +123,20 @@ class DomainKnowledge:
             given, names, classes = _of_frame(given, names, classes)
         values = _as_values(given, what)
         if values.ndim != 2 or 0 in values.shape:
-            raise NiwtError(f"knowledge {self.name!r}: expected shape (classes, attributes), got {tuple(values.shape)}")
+            shape = tuple(values.shape)
+            raise NiwtError(f"{what}: expected shape (classes, attributes), got {shape}")
         if len(names) != values.shape[1]:
-            raise NiwtError(f"knowledge {self.name!r}: {values.shape[1]} columns but {len(names)} names")
+            raise NiwtError(f"{what}: {values.shape[1]} columns but {len(names)} names")
         if len(self.texts) not in (0, len(values)):
             raise NiwtError(f"{what}: {len(values)} rows, but texts of {len(self.texts)} classes")
         twice = [n for n, count in zip(*np.unique(names, return_counts=True), strict=True) if count > 1]
         if twice:
-            raise NiwtError(f"knowledge {self.name!r}: the name {str(twice[0])!r} is used for more than one column")
-        object.__setattr__(self, "values", values)
-        object.__setattr__(self, "names", names)
-        if classes is not None and len(set(classes)) < len(values):
-            raise NiwtError(f"{what}: {len(values)} rows, but {len(set(classes))} distinct class names")
-        object.__setattr__(self, "classes", None if classes is None else names_of(classes, f"classes of {what}"))
+            raise NiwtError(f"{what}: the name {str(twice[0])!r} is used for more than one column")
+        distinct = len(values) if classes is None else len(set(classes))
+        if distinct < len(values):
+            raise NiwtError(f"{what}: {len(values)} rows, but {distinct} distinct class names")
+        classes = None if classes is None else names_of(classes, f"classes of {what}")
+        vars(self).update(values=values, names=names, classes=classes)
 
     def __repr__(self) -> str:
         "One line."
@@ -162,13 +169,13 @@ class DomainKnowledge:
         if len(bad):
             row, col = int(rows[bad[0, 0]]), int(bad[0, 1])
             who = repr(classes[row]) if classes else f"number {row}"
-            raise NiwtError(
-                f"knowledge {self.name!r}: {self.names[col]!r} of class {who} is {self.values[row, col].item()} ({len(bad)} such values)"
-            )
+            told = f"is {self.values[row, col].item()} ({len(bad)} such values)"
+            raise NiwtError(f"knowledge {self.name!r}: {self.names[col]!r} of class {who} {told}")
         if constant and len(rows) > 1 and self.constant:
             some, n = ", ".join(map(repr, self.constant[:3])), len(self.constant)
-            raise NiwtError(f"knowledge {self.name!r}: {n} column(s) equal for all classes, such as {some}; leave them out "
-                            "with .drop_constant(), or have more classes")
+            told = f"{n} column(s) equal for all classes, such as {some}"
+            remedy = "leave them out with .drop_constant(), or have more classes"
+            raise NiwtError(f"knowledge {self.name!r}: {told}; {remedy}")
         return self
 
     def rows(
@@ -176,10 +183,12 @@ class DomainKnowledge:
         ids: Tensor,  # (n,) class ids
     ) -> Tensor:  # (n, A)
         "The rows of classes `ids`; raises `NiwtError` if one of them is kept out."
-        ids = as_ids(ids, f"classes of knowledge {self.name!r}", len(self), unique=False)
+        what = f"knowledge {self.name!r}"
+        ids = as_ids(ids, f"classes of {what}", len(self), unique=False)
         out = ids[~self.known[ids]]
         if len(out):
-            raise NiwtError(f"knowledge {self.name!r}: class {out[0].item()} is kept out of this split, so its row cannot be read")
+            told = f"class {out[0].item()} is kept out of this split"
+            raise NiwtError(f"{what}: {told}, so its row cannot be read")
         return self.values[ids]
 
     def select(
@@ -196,9 +205,10 @@ class DomainKnowledge:
         ids: Tensor,  # (n,) class ids
     ) -> "DomainKnowledge":  # (n, A), class i of it is class `ids[i]` of this
         "Only some classes, in the order given."
-        named = None if self.classes is None else tuple(self.classes[i] for i in torch.arange(len(self))[ids].tolist())
-        named = None if named is None or len(set(named)) < len(named) else named
-        texts = tuple(self.texts[i] for i in torch.arange(len(self))[ids].tolist()) if self.texts else ()
+        at = torch.arange(len(self))[ids].tolist()
+        distinct = len(set(at)) == len(at)
+        named = tuple(self.classes[i] for i in at) if self.classes and distinct else None
+        texts = tuple(self.texts[i] for i in at) if self.texts else ()
         return replace(self, values=self.values[ids], classes=named, texts=texts)
 
     def to_frame(
@@ -206,13 +216,15 @@ class DomainKnowledge:
         classes: Sequence[str] | None = None,  # class names for the rows
     ) -> pd.DataFrame:  # one row a class, one column an attribute
         "The table for pandas; `DomainKnowledge(name, frame)` is the way back."
-        return pd.DataFrame(self.values.numpy(), index=self.classes if classes is None else list(classes), columns=list(self.names))
+        index = self.classes if classes is None else list(classes)
+        return pd.DataFrame(self.values.numpy(), index=index, columns=list(self.names))
 
     def drop_constant(self) -> "DomainKnowledge":
         "Without the columns that are the same for all classes; raises `NiwtError` if that leaves none."
         same = set(self.constant)
         if len(same) == len(self.names):
-            raise NiwtError(f"knowledge {self.name!r}: every column is the same for all classes, so it tells no class from another")
+            told = "every column is the same for all classes, so it tells no class from another"
+            raise NiwtError(f"knowledge {self.name!r}: {told}")
         return self.select([n for n in self.names if n not in same]) if same else self
 
     def shuffled(
@@ -248,12 +260,11 @@ def _read(
     "What the reader says, in the order of the table's columns; raises `NiwtError` where it cannot."
     if knowledge.reader is None:
         width, some = len(knowledge.names), ", ".join(map(repr, knowledge.names[:2]))
-        raise NiwtError(
-            f"knowledge {knowledge.name!r} cannot read sentences: it has no reader for its columns "
-            f"({some}, ...). Give {width} numbers (a row of the embedding that made the table) or a "
-            "dict {column: value}; a table with a reader is made from sentences by text_knowledge, "
-            "or from named attributes by with_reader (both in niwt_nb.data.text)"
-        )
+        told = f"it has no reader for its columns ({some}, ...)"
+        give = f"Give {width} numbers (a row of the embedding that made the table) or a dict {{column: value}}"
+        make = "a table with a reader is made from sentences by text_knowledge, or from named attributes"
+        make += " by with_reader (both in niwt_nb.data.text)"
+        raise NiwtError(f"knowledge {knowledge.name!r} cannot read sentences: {told}. {give}; {make}")
     if not sentences or not all(isinstance(s, str) and s.strip() for s in sentences):
         raise NiwtError(f"expected one sentence or more, each with words in it, got {sentences!r}")
     row, unused = knowledge.reader.read(sentences)
@@ -293,37 +304,11 @@ def _describe(
         raise NiwtError(f"{name}: {knowledge.names[bad]!r} is {row[bad].item()}, which is not finite")
     return row.clone()
 
-# %% ../../nbs/01_data/00_dataset.ipynb #6ddb118c
-class _ImageSubset(Sequence):
-    "Some of the images of another sequence; the others cannot be reached through it."
-
-    def __init__(
-        self,
-        images: Sequence,  # where images come from
-        index: Tensor,  # (n,) which of them, in which order
-    ) -> None:
-        "Image i of this is image `index[i]` of `images`."
-        self._images, self._index = images, index.tolist()
-
-    def __len__(self) -> int:
-        "How many images."
-        return len(self._index)
-
-    def __getitem__(
-        self,
-        i: Any,  # which image, 0 to n - 1
-    ) -> Any:  # a PIL image
-        "Image `i`; raises `IndexError` beyond the end."
-        return self._images[self._index[i]]
-
 # %% ../../nbs/01_data/00_dataset.ipynb #67d193ff
 class NoImages(Sequence):
     "Stands where images would be in a data set that has only features."
 
-    def __init__(
-        self,
-        n: int,  # how many images there would be
-    ) -> None:
+    def __init__(self, n: int) -> None:
         "`n` images, none of them here."
         self._n = n
 
@@ -331,14 +316,12 @@ class NoImages(Sequence):
         "How many images there would be."
         return self._n
 
-    def __getitem__(
-        self,
-        i: Any,  # any index
-    ) -> Any:  # never
+    def __getitem__(self, i: Any) -> Any:
         "Raise `NiwtError` (or `IndexError` beyond the end)."
         if not -self._n <= i < self._n:
             raise IndexError(f"image {i} of {self._n}")
-        raise NiwtError("this data set holds features only, no images: use data.features, or read it from a folder of images")
+        remedy = "use data.features, or read it from a folder of images"
+        raise NiwtError(f"this data set holds features only, no images: {remedy}")
 
 # %% ../../nbs/01_data/00_dataset.ipynb #68745ea5
 def _check_classes(
@@ -358,7 +341,8 @@ def _check_classes(
         raise NiwtError(f"class {classes[min(both)]!r} is listed as seen and as unseen")
     other = set(val_classes.tolist()) - set(seen.tolist())
     if other:
-        raise NiwtError(f"validation class {classes[min(other)]!r} is not a seen class; settings may be chosen on seen classes only")
+        only = "settings may be chosen on seen classes only"
+        raise NiwtError(f"validation class {classes[min(other)]!r} is not a seen class; {only}")
 
 # %% ../../nbs/01_data/00_dataset.ipynb #71bb8e3a
 def _check_split(
@@ -374,7 +358,8 @@ def _check_split(
         wrong = index[~torch.isin(labels[index], allowed[name])]
         if len(wrong):
             i, side = int(wrong[0]), name.replace("test_", "").replace("train", "seen")
-            raise NiwtError(f"{name}: image {i} shows {classes[labels[i]]!r}, which is not a {side} class ({len(wrong)} such images)")
+            told = f"which is not a {side} class ({len(wrong)} such images)"
+            raise NiwtError(f"{name}: image {i} shows {classes[labels[i]]!r}, {told}")
         for i in index.tolist():
             if owner.setdefault(i, name) != name:
                 raise NiwtError(f"image {i} is in both {owner[i]} and {name}")
@@ -382,8 +367,8 @@ def _check_split(
         empty = wanted[~torch.isin(wanted, labels[index])]
         if len(empty):
             hint = "; add pictures of it, or leave it out of the unseen classes (in Python, need_test=False makes its classifier only)"
-            hint = hint if name == "test_unseen" else ""
-            raise NiwtError(f"class {classes[empty[0]]!r} has no image in {name} ({len(empty)} such classes){hint}")
+            told = f"has no image in {name} ({len(empty)} such classes)"
+            raise NiwtError(f"class {classes[empty[0]]!r} {told}{hint if name == 'test_unseen' else ''}")
 
 # %% ../../nbs/01_data/00_dataset.ipynb #2596cfb5
 def _propose_val_classes(
@@ -410,22 +395,32 @@ def _align(
     if k.classes is None:
         return k
     if all(at is None for at in _pair_names(classes, k.classes)[0]):
-        raise NiwtError(f"knowledge {key!r}: its rows are about {', '.join(map(repr, k.classes[:3]))}, ..., none of which is a class here; "
-                        "name the classes, or drop the names with frame.reset_index(drop=True)")
+        told = f"its rows are about {', '.join(map(repr, k.classes[:3]))}, ..., none of which is a class here"
+        remedy = "name the classes, or drop the names with frame.reset_index(drop=True)"
+        raise NiwtError(f"knowledge {key!r}: {told}; {remedy}")
     at = _match_names(classes, k.classes, f"class of knowledge {key!r}", notes)
     return replace(k.of_classes(at), classes=None)
 
-# %% ../../nbs/01_data/00_dataset.ipynb #d2fec0f8
-class _MaskSubset:
-    "`masks` of some of the images."
+# %% ../../nbs/01_data/00_dataset.ipynb #115697dd
+def _held_out(
+    labels: Tensor,  # (n,) class ids
+    classes: Tensor,  # whose rows are drawn from
+    share: float,  # of the rows of each class: at least one, but never all
+    seed: int,  # which
+) -> Tensor:  # (n,) bool
+    "Draw a share of each class's rows."
+    out = torch.zeros(len(labels), dtype=torch.bool)
+    generator = torch.Generator().manual_seed(seed)
+    for c in classes.tolist():
+        own = (labels == c).nonzero().flatten()
+        n = min(max(round(share * len(own)), 1), len(own) - 1)
+        out[own[torch.randperm(len(own), generator=generator)[:n]]] = True
+    return out
 
-    def __init__(self, masks: Callable[[int], dict[str, np.ndarray]], index: Tensor) -> None:
-        "Masks of image i of this are those of image `index[i]`."
-        self._masks, self._index = masks, index.tolist()
-
-    def __call__(self, i: int) -> dict[str, np.ndarray]:
-        "Part name -> bool (H, W)."
-        return self._masks(self._index[i])
+# %% ../../nbs/01_data/00_dataset.ipynb #06aba99f
+def _mask_of(masks: Callable, index: list[int], i: int) -> dict[str, np.ndarray]:
+    "Part name -> bool (H, W), of image `index[i]`."
+    return masks(index[i])
 
 # %% ../../nbs/01_data/00_dataset.ipynb #31a63f6f
 @dataclass(frozen=True, eq=False, repr=False)
@@ -485,8 +480,8 @@ class ZeroShotData:
         ids = torch.cat([self.seen, self.unseen])
         if any(isinstance(k, pd.DataFrame) or k.classes is not None for k in self.knowledge.values()):
             notes = list(self.notes)
-            object.__setattr__(self, "knowledge", {key: _align(key, k, self.classes, notes) for key, k in self.knowledge.items()})
-            object.__setattr__(self, "notes", tuple(notes))
+            aligned = {key: _align(key, k, self.classes, notes) for key, k in self.knowledge.items()}
+            vars(self).update(knowledge=aligned, notes=tuple(notes))
         for key, k in self.knowledge.items():
             if len(k) != len(self.classes):
                 raise NiwtError(f"knowledge {key!r}: {len(k)} rows for {len(self.classes)} classes")
@@ -494,17 +489,20 @@ class ZeroShotData:
 
     def _check_extras(self, n: int) -> None:
         "One row an image in everything that is given by image."
-        for name, shape in {"image_attributes": (n, None), "boxes": (n, 4), "parts": (n, len(self.part_names), 3), "features": (n, None)}.items():
+        shapes = {"image_attributes": (n, None), "features": (n, None), "boxes": (n, 4)}
+        for name, shape in {**shapes, "parts": (n, len(self.part_names), 3)}.items():
             value = getattr(self, name)
             if value is None:
                 continue
             value = _as_values(value, name)
-            if value.ndim != len(shape) or any(want not in (None, got) for want, got in zip(shape, value.shape, strict=True)):
+            got = tuple(value.shape)
+            if len(got) != len(shape) or any(w not in (None, g) for w, g in zip(shape, got, strict=True)):
                 expected = str(shape).replace("None", "any")
-                raise NiwtError(f"{name}: expected shape {expected}, got {tuple(value.shape)}")
+                raise NiwtError(f"{name}: expected shape {expected}, got {got}")
             object.__setattr__(self, name, value)
         if self.features is not None and not self.features.isfinite().all():
-            raise NiwtError(f"features: row {int((~self.features.isfinite()).any(1).nonzero()[0])} has a value that is not finite")
+            row = int((~self.features.isfinite()).any(1).nonzero()[0])
+            raise NiwtError(f"features: row {row} has a value that is not finite")
         if self.captions is not None:
             if len(self.captions) != n:
                 raise NiwtError(f"captions: {len(self.captions)} for {n} images")
@@ -512,10 +510,9 @@ class ZeroShotData:
 
     def __repr__(self) -> str:
         "One line."
-        return (
-            f"ZeroShotData({self.name!r}, {len(self)} images, {len(self.seen)} seen + {len(self.unseen)} unseen classes, "
-            f"knowledge: {', '.join(self.knowledge)})"
-        )
+        classes = f"{len(self.seen)} seen + {len(self.unseen)} unseen classes"
+        known = ", ".join(self.knowledge)
+        return f"ZeroShotData({self.name!r}, {len(self)} images, {classes}, knowledge: {known})"
 
     def __len__(self) -> int:
         "The number of images."
@@ -524,9 +521,9 @@ class ZeroShotData:
     @property
     def has_images(self) -> bool:
         "Whether there are pixels (not features only)."
-        source = self.images
-        while isinstance(source, _ImageSubset):
-            source = source._images
+        source: Any = self.images
+        while isinstance(source, Subset):
+            source = source.dataset
         return not isinstance(source, NoImages)
 
     def class_id(
@@ -541,7 +538,8 @@ class ZeroShotData:
         name: str | None = None,  # "attributes", "captions", ...; None: the first
     ) -> DomainKnowledge:  # the table of that name
         "A table of domain knowledge by name; raises `NiwtError` if there is none of that name."
-        return next(iter(self.knowledge.values())) if name is None else self.knowledge[check_name(name, self.knowledge, "knowledge")]
+        key = next(iter(self.knowledge)) if name is None else name
+        return self.knowledge[check_name(key, self.knowledge, "knowledge")]
 
     def summary(self) -> pd.DataFrame:
         "One row a group of classes: how many classes, how many images to train and to test with, fewest and most of a class."
@@ -551,7 +549,8 @@ class ZeroShotData:
             count = lambda index, ids=ids: int(torch.isin(self.labels[index], ids).sum())  # noqa: E731
             per = torch.bincount(self.labels, minlength=len(self.classes))[ids]
             few, most = (int(per.min()), int(per.max())) if len(per) else (0, 0)
-            rows[side] = {"classes": len(ids), "train images": count(self.train), "test images": count(test), "fewest": few, "most": most}
+            images = {"train images": count(self.train), "test images": count(test)}
+            rows[side] = {"classes": len(ids), **images, "fewest": few, "most": most}
         return pd.DataFrame(rows).T
 
     def take(
@@ -563,12 +562,16 @@ class ZeroShotData:
         index = as_ids(index, "images to keep", len(self))
         place = torch.full((len(self),), -1)
         place[index] = torch.arange(len(index))
-        new: dict[str, Any] = {"images": _ImageSubset(self.images, index), "labels": self.labels[index], "source": self.source[index]}
-        new |= {k: place[getattr(self, k)][place[getattr(self, k)] >= 0] for k in ("train", "test_seen", "test_unseen")}
-        for k in ("image_attributes", "boxes", "parts", "features"):
+        new: dict[str, Any] = {"images": Subset(self.images, index.tolist())}  # type: ignore[arg-type]
+        for k in ("train", "test_seen", "test_unseen"):
+            new[k] = place[getattr(self, k)]
+            new[k] = new[k][new[k] >= 0]
+        for k in ("labels", "source", "image_attributes", "boxes", "parts", "features"):
             new[k] = None if getattr(self, k) is None else getattr(self, k)[index]
-        new["captions"] = None if self.captions is None else tuple(self.captions[i] for i in index.tolist())
-        new["masks"] = None if self.masks is None else _MaskSubset(self.masks, index)
+        if self.captions is not None:
+            new["captions"] = tuple(self.captions[i] for i in index.tolist())
+        if self.masks is not None:
+            new["masks"] = partial(_mask_of, self.masks, index.tolist())
         return replace(self, **(new | changes))
 
     def validation(
@@ -585,29 +588,22 @@ class ZeroShotData:
             raise NiwtError(f"hold must lie between 0 and 1, got {hold}")
         val = self.val_classes
         if not 0 < len(val) < len(self.seen):
-            raise NiwtError(f"need some but not all seen classes as val_classes, got {len(val)} of {len(self.seen)} seen classes")
+            got = f"{len(val)} of {len(self.seen)} seen classes"
+            raise NiwtError(f"need some but not all seen classes as val_classes, got {got}")
         keep = self.train.sort().values
         labels = self.labels[keep]
         seen = self.seen[~torch.isin(self.seen, val)]
-        generator = torch.Generator().manual_seed(seed)
-        train, test = [], []
-        for c in seen.tolist():
-            own = (labels == c).nonzero().flatten()
-            own = own[torch.randperm(len(own), generator=generator)]
-            n = min(max(round(hold * len(own)), 1), len(own) - 1)
-            test.append(own[:n])
-            train.append(own[n:])
-        unseen_test = torch.isin(labels, val).nonzero().flatten()
+        test, new = _held_out(labels, seen, hold, seed), torch.isin(labels, val)
+        masks = {"train": ~test & ~new, "test_seen": test, "test_unseen": new}
+        split = {k: mask.nonzero().flatten() for k, mask in masks.items()}
         hidden = ~torch.isin(torch.arange(len(self.classes)), self.seen)
         knowledge = {}
         for key, k in self.knowledge.items():
-            values = k.values.clone()
-            values[hidden] = float("nan")
+            values = k.values.masked_fill(hidden[:, None], torch.nan)
             texts = tuple(() if hidden[c] else t for c, t in enumerate(k.texts))
             knowledge[key] = replace(k, values=values, texts=texts)
-        split = {"train": torch.cat(train).sort().values, "test_seen": torch.cat(test).sort().values, "test_unseen": unseen_test}
-        none = torch.empty(0, dtype=torch.long)
-        return self.take(keep, name=f"{self.name} (validation)", seen=seen, unseen=val, val_classes=none, knowledge=knowledge, **split)
+        split |= {"seen": seen, "unseen": val, "val_classes": val[:0]}
+        return self.take(keep, name=f"{self.name} (validation)", knowledge=knowledge, **split)
 
 # %% ../../nbs/01_data/00_dataset.ipynb #a9a6db90
 def _as_picture(
@@ -624,13 +620,15 @@ def _as_picture(
     x = x[0] if isinstance(x, (list, tuple)) and len(x) == 1 else x
     x = torch.from_numpy(np.array(x)) if isinstance(x, np.ndarray) and x.dtype.kind in "fiub" else x
     if isinstance(x, Tensor):
-        shown = ("" if x is made else f"{shown}: ") + f"shape {tuple(x.shape)} of {str(x.dtype).removeprefix('torch.')}"
+        kind = str(x.dtype).removeprefix("torch.")
+        shown = ("" if x is made else f"{shown}: ") + f"shape {tuple(x.shape)} of {kind}"
         x = x[0] if x.ndim == 4 and len(x) == 1 else x
         if x.ndim == 3 and (len(x) == 3 or not colours) and x.is_floating_point():
             if not x.isfinite().all():
                 raise NiwtError(f"the transform gave a value that is not finite for {where}")
             return x.detach().float()
-    raise NiwtError(f"the transform must turn a PIL image into a float tensor (3, H, W); for {where} it gave {shown}")
+    wanted = "the transform must turn a PIL image into a float tensor (3, H, W)"
+    raise NiwtError(f"{wanted}; for {where} it gave {shown}")
 
 # %% ../../nbs/01_data/00_dataset.ipynb #92403dd2
 def transformed(
@@ -687,4 +685,5 @@ def excerpt(
     ids = {"seen": number(data.seen), "unseen": number(data.unseen), "val_classes": number(val)}
     names = tuple(data.classes[c] for c in classes.tolist())
     name = f"{data.name} ({n_seen} + {n_unseen} classes)"
-    return data.take(keep, name=name, classes=names, labels=number(data.labels[keep]), knowledge=knowledge, **small, **ids)
+    made = {"labels": number(data.labels[keep]), "knowledge": knowledge, **small, **ids}
+    return data.take(keep, name=name, classes=names, **made)

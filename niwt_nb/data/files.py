@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ..core import NiwtError, content_hash
-from .dataset import DomainKnowledge
+from .dataset import DomainKnowledge, _held_out
 from niwt_nb.data.images import (
     _LITTER, ImageFiles, list_pictures, picture_suffixes, _count_pictures, _safe_name,
 )
@@ -30,19 +30,20 @@ def _read_numbered(
     path: str | os.PathLike,  # lines "number text"
 ) -> tuple[str, ...]:  # the texts in order of their numbers
     "A list whose lines are numbered 1, 2, 3, ... (in any order); raises `NiwtError` for a missing, repeated or damaged number."
-    found: dict[int, str] = {}
+    found, name = {}, repr(os.fspath(path))  # type: dict[int, str], str
     for n, line in enumerate(_read_text(path).splitlines(), 1):
         if not line.strip():
             continue
         number, _, text = line.strip().replace("\t", " ").partition(" ")
         if not (number.isascii() and number.isdigit() and len(number) < 10 and text.strip()):
-            raise NiwtError(f"{os.fspath(path)!r} line {n}: expected a number and a text, got {line[:60]!r}")
+            raise NiwtError(f"{name} line {n}: expected a number and a text, got {line[:60]!r}")
         if int(number) in found:
-            raise NiwtError(f"{os.fspath(path)!r} line {n}: number {int(number)} comes twice")
+            raise NiwtError(f"{name} line {n}: number {int(number)} comes twice")
         found[int(number)] = text.strip()
     absent = next((i for i in range(1, len(found) + 1) if i not in found), None)
     if absent or not found:
-        raise NiwtError(f"{os.fspath(path)!r}: expected lines numbered 1 to n, " + (f"number {absent} is missing" if absent else "it is empty"))
+        told = f"number {absent} is missing" if absent else "it is empty"
+        raise NiwtError(f"{name}: expected lines numbered 1 to n, {told}")
     return tuple(found[i] for i in range(1, len(found) + 1))
 
 # %% ../../nbs/01_data/04_files.ipynb #85bc0be4
@@ -56,13 +57,16 @@ def _read_matrix(
     if not os.path.isfile(path):
         raise NiwtError(f"cannot read {name}: No such file or directory")
     try:
-        table = pd.read_csv(path, sep=r"\s+", header=None, engine="c", dtype=np.float64, encoding="utf-8").to_numpy()
+        text = pd.read_csv(path, sep=r"\s+", header=None, engine="c", dtype=np.float64, encoding="utf-8")
     except Exception as e:  # pandas raises nearly every kind of error on damaged text
         raise NiwtError(f"{name} is not a table of numbers ({str(e).strip()[:120]})") from None
-    if (columns or table.shape[1], rows or table.shape[0]) != (table.shape[1], table.shape[0]):
-        raise NiwtError(f"{name}: expected {rows or 'any number of'} rows of {columns or 'any number of'} numbers, got {table.shape[0]} of {table.shape[1]}")
+    table, (n, width) = text.to_numpy(), text.shape
+    if (rows or n, columns or width) != (n, width):
+        wanted = f"{rows or 'any number of'} rows of {columns or 'any number of'} numbers"
+        raise NiwtError(f"{name}: expected {wanted}, got {n} of {width}")
     if not np.isfinite(table).all():
-        raise NiwtError(f"{name} row {int(np.argwhere(~np.isfinite(table))[0, 0]) + 1}: a number is missing or not finite")
+        row = int(np.argwhere(~np.isfinite(table))[0, 0]) + 1
+        raise NiwtError(f"{name} row {row}: a number is missing or not finite")
     return table
 
 # %% ../../nbs/01_data/04_files.ipynb #2175fee1
@@ -81,7 +85,8 @@ class _AttSplits:
 
     def __repr__(self) -> str:
         "One line."
-        return f"AttSplits({len(self.classes)} classes, {self.attributes.shape[1]} attributes, {len(self.trainval)} trainval images)"
+        sizes = f"{len(self.classes)} classes, {self.attributes.shape[1]} attributes"
+        return f"AttSplits({sizes}, {len(self.trainval)} trainval images)"
 
 # %% ../../nbs/01_data/04_files.ipynb #151413c2
 def _float32(
@@ -98,13 +103,14 @@ def _split_fields(
     where: str,  # the file, for messages
 ) -> dict[str, Tensor]:  # seen, unseen, val_classes, train, test_seen, test_unseen
     "Splits as fields of `ZeroShotData`; raises `NiwtError` if the file counts images that are not there."
-    last = max(int(i.max()) if len(i) else -1 for i in (splits.trainval, splits.test_seen, splits.test_unseen, splits.val))
+    parts = {"train": splits.trainval, "test_seen": splits.test_seen, "test_unseen": splits.test_unseen}
+    last = int(torch.cat([*parts.values(), splits.val, torch.tensor([-1])]).max())
     if last >= len(labels):
-        raise NiwtError(f"{where} counts at least {last + 1} images, but there are {len(labels)}: an excerpt, or another edition of the data set?")
-    seen, val = labels[splits.trainval].unique(), labels[splits.val].unique()
-    unseen = labels[splits.test_unseen].unique()
-    fields: dict[str, Any] = {"seen": seen, "unseen": unseen, "train": splits.trainval, "test_seen": splits.test_seen, "test_unseen": splits.test_unseen}
-    return fields | ({"val_classes": val} if len(val) else {})
+        told = f"{where} counts at least {last + 1} images, but there are {len(labels)}"
+        raise NiwtError(f"{told}: an excerpt, or another edition of the data set?")
+    sides = {"seen": splits.trainval, "unseen": splits.test_unseen}
+    sides |= {"val_classes": splits.val} if len(splits.val) else {}
+    return {**parts, **{side: labels[index].unique() for side, index in sides.items()}}
 
 # %% ../../nbs/01_data/04_files.ipynb #2e783083
 def _find_images(
@@ -129,13 +135,17 @@ def _find_images(
     raise NiwtError(f"no folder below {os.fspath(root)!r} fits the published name {files[0][-120:]!r}")
 
 # %% ../../nbs/01_data/04_files.ipynb #83870041
-def _dropped(
-    before: DomainKnowledge,  # as published
-    after: DomainKnowledge,  # without constant columns
-) -> tuple[str, ...]:  # a note, if any column was left out
-    "Say which constant columns were left out."
-    gone = [n for n in before.names if n not in set(after.names)]
-    return (f"{before.name}: {len(gone)} columns equal for all classes left out, such as {gone[0]!r}",) if gone else ()
+def _drop_constant(
+    found: Sequence[DomainKnowledge],  # as published
+    notes: list[str],  # gets a line for each kind that loses columns
+) -> dict[str, DomainKnowledge]:  # by name
+    "Leave out the columns that are the same for all classes, and say so."
+    kept = {k.name: k.drop_constant() for k in found}
+    for k in found:
+        if gone := [n for n in k.names if n not in kept[k.name].names]:
+            told = f"{len(gone)} columns equal for all classes left out, such as {gone[0]!r}"
+            notes.append(f"{k.name}: {told}")
+    return kept
 
 # %% ../../nbs/01_data/04_files.ipynb #cc501024
 def _first_file(
@@ -161,7 +171,8 @@ def _list_folder(
 ) -> list[os.DirEntry[str]]:  # what is in it, by name
     "The entries of a folder; raises `NiwtError` if it is not there or may not be read."
     try:
-        return sorted((d for d in os.scandir(os.fspath(root)) if hidden or not d.name.startswith(".")), key=lambda d: d.name)
+        entries = sorted(os.scandir(os.fspath(root)), key=lambda d: d.name)
+        return [d for d in entries if hidden or not d.name.startswith(".")]
     except OSError as e:
         raise NiwtError(f"cannot read the folder {os.fspath(root)!r}: {e.strerror}") from None
 
@@ -177,17 +188,14 @@ def _propose_split(
     if not 0 <= test < 1:
         raise NiwtError(f"test must be a share from 0 to below 1, got {test}")
     seen = torch.arange(len(classes))[~torch.isin(torch.arange(len(classes)), unseen)]
-    train, held = [], []
-    for c in seen.tolist():
-        own = (labels == c).nonzero().flatten()
-        generator = torch.Generator().manual_seed(int(content_hash(seed, classes[c]), 16) % 2**63)
-        own = own[torch.randperm(len(own), generator=generator)]
-        n = min(max(round(test * len(own)), 1 if test else 0), max(len(own) - 1, 0))
-        held.append(own[:n])
-        train.append(own[n:])
-    none = [torch.empty(0, dtype=torch.long)]
-    parts = {"train": torch.cat(none + train).sort().values, "test_seen": torch.cat(none + held).sort().values}
-    return {"seen": seen, "unseen": unseen.sort().values, **parts, "test_unseen": torch.isin(labels, unseen).nonzero().flatten()}
+    held = torch.zeros(len(labels), dtype=torch.bool)
+    for c in seen.tolist() if test else []:
+        own_seed = int(content_hash(seed, classes[c]), 16) % 2**63
+        held |= _held_out(labels, torch.tensor([c]), test, own_seed)
+    masks = {"train": torch.isin(labels, seen) & ~held, "test_seen": held}
+    masks["test_unseen"] = torch.isin(labels, unseen)
+    parts = {k: mask.nonzero().flatten() for k, mask in masks.items()}
+    return {"seen": seen, "unseen": unseen.sort().values, **parts}
 
 # %% ../../nbs/01_data/04_files.ipynb #698157f9
 def _draw_unseen(
@@ -197,8 +205,10 @@ def _draw_unseen(
 ) -> Tensor:  # class ids, ascending
     "Draw unseen classes by seed; raises `NiwtError` unless some classes stay seen."
     if not 0 < n_unseen < n_classes:
-        raise NiwtError(f"cannot draw {n_unseen} unseen classes of {n_classes}: some must be unseen and some seen")
-    return torch.randperm(n_classes, generator=torch.Generator().manual_seed(seed))[:n_unseen].sort().values
+        told = f"cannot draw {n_unseen} unseen classes of {n_classes}"
+        raise NiwtError(f"{told}: some must be unseen and some seen")
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randperm(n_classes, generator=generator)[:n_unseen].sort().values
 
 # %% ../../nbs/01_data/04_files.ipynb #13f3a230
 def _inside(
@@ -212,7 +222,8 @@ def _inside(
             return place
     if not root.is_dir():
         raise NiwtError(f"no folder {str(root)!r}")
-    raise NiwtError(f"{str(root)!r} has no {mark!r}, neither itself nor in {folder!r}; it holds {[d.name for d in _list_folder(root)[:6]]}")
+    holds = [d.name for d in _list_folder(root)[:6]]
+    raise NiwtError(f"{str(root)!r} has no {mark!r}, neither itself nor in {folder!r}; it holds {holds}")
 
 # %% ../../nbs/01_data/04_files.ipynb #7de6074f
 def _scan_folders(

@@ -20,7 +20,7 @@ from ..core import NiwtError, check_name, names_of, normal_name
 from .awa2 import _check_folders, _read_sentences, sentence_knowledge
 from .dataset import DomainKnowledge, ZeroShotData
 from niwt_nb.data.files import (
-    _dropped, _draw_unseen, _first_file, _list_folder, _propose_split, _scan_folders,
+    _draw_unseen, _drop_constant, _first_file, _list_folder, _propose_split, _scan_folders,
 )
 from .images import ImageFiles, picture_suffixes, _count_pictures, _left_note, _safe_name
 from .names import _match_names, _match_notes, _pair_names
@@ -47,7 +47,8 @@ def _folder_images(
         more = _count_pictures(os.fspath(root), picture_suffixes()) - len(files)
         if notes is not None and more > 0:
             notes.append(f"{more} pictures in the folder are not listed in images.csv")
-        return ImageFiles(root, files, where="images.csv", **kwargs), [normal_name(r[owner]) for r in rows], part
+        owners = [normal_name(r[owner]) for r in rows]
+        return ImageFiles(root, files, where="images.csv", **kwargs), owners, part
     place, left = _first_file(root, "images"), Counter()  # type: Path | None, Counter[str]
     base = place if place and place.is_dir() else root
     folders = _scan_folders(base, left)
@@ -55,7 +56,8 @@ def _folder_images(
     if notes is not None:
         notes += _left_note(left)
     names = [f for files in folders.values() for f in files]
-    return ImageFiles(base, names, where="", **kwargs), [normal_name(n.split("/")[0]) for n in names], [""] * len(names)
+    owners = [normal_name(n.split("/")[0]) for n in names]
+    return ImageFiles(base, names, where="", **kwargs), owners, [""] * len(names)
 
 # %% ../../nbs/01_data/09_folder.ipynb #57aee605
 def _as_classes(
@@ -76,12 +78,15 @@ def _folder_tables(
     attributes: str | os.PathLike | None,  # a table named by the caller; None: the usual names
     classes: Sequence[str] = (),  # classes that have images
     notes: list[str] | None = None,  # gets a line for whatever was not taken as it stands
-) -> tuple[list[tuple[str, ...]], Callable[..., dict[str, DomainKnowledge]]]:  # class names of each table, as `classes` has them; what makes knowledge
+) -> tuple[list[tuple[str, ...]], Callable[..., list[DomainKnowledge]]]:  # class names of each table, as `classes` has them; what makes knowledge
     "The tables of a folder, read once; raises `NiwtError` if there is none."
     usual = ("attributes.csv", "attributes.json", "sentences.csv", "sentences.json")
-    paths = [p for n in usual if (p := _first_file(root, n))] if attributes is None else [root / _safe_name(os.fspath(attributes), "attributes")]
+    paths = [p for n in usual if (p := _first_file(root, n))]
+    if attributes is not None:
+        paths = [root / _safe_name(os.fspath(attributes), "attributes")]
     if not paths:
-        like = [d.name for d in _list_folder(root) if d.name.lower().startswith(("attribute", "sentence"))]
+        there = [d.name for d in _list_folder(root)]
+        like = [n for n in there if n.lower().startswith(("attribute", "sentence"))]
         hint = f"; there is {like[0]!r}: save it as one of these" if like else ""
         raise NiwtError(f"{str(root)!r} has no {' or '.join(usual)}: what is known about the classes?{hint}")
     tables, texts, known, said = [], [], list(classes), [] if notes is None else notes
@@ -95,14 +100,14 @@ def _folder_tables(
             tables.append((_as_classes(theirs, known, p.name, said), names, values))
             known += [c for c in tables[-1][0] if c not in known]
 
-    def make(classes: Sequence[str], seen: Tensor, encoder: Any) -> dict[str, DomainKnowledge]:
+    def make(classes: Sequence[str], seen: Tensor, encoder: Any) -> list[DomainKnowledge]:
         found = []
         for theirs, names, values in tables[:1]:
             table = DomainKnowledge("attributes", values[_match_names(classes, theirs).numpy()], names)
             found.append(with_reader(table))
         for text in texts[:1]:
             found.append(sentence_knowledge(text, classes, seen, encoder))
-        return {k.name: k for k in found}
+        return found
 
     return [t[0] for t in tables] + [tuple(t) for t in texts], make
 
@@ -130,7 +135,9 @@ def read_folder(
     extra = [c for c in dict.fromkeys(tables[0]) if c not in classes]
     left = _unseen_names(root, unseen, classes, extra, seed, said)
     idle = [c for c in extra if c not in left]
-    said += [f"{len(idle)} rows of classes that have no images and are not unseen left out, such as {idle[0]!r}"] if idle else []
+    if idle:
+        which = f"classes that have no images and are not unseen left out, such as {idle[0]!r}"
+        said.append(f"{len(idle)} rows of {which}")
     classes += [c for c in extra if c in left]
     labels = torch.tensor([classes.index(c) for c in owners])
     split = _propose_split(classes, labels, _match_names(left, classes), test, seed)
@@ -140,21 +147,12 @@ def read_folder(
         rest = int(side.sum() - told[0].sum() - told[1].sum())
         said += [f"images.csv: {rest} images of seen classes without a split left out"] if rest else []
         split |= {"train": told[0].nonzero().flatten(), "test_seen": told[1].nonzero().flatten()}
-    val = {} if val_classes is None else {"val_classes": _match_names(names_of(val_classes, "val_classes"), classes, notes=said)}
-    before = make(classes, split["seen"], encoder)
-    kept = {k: v.drop_constant() for k, v in before.items()}
-    notes = (*said, *(n for k in kept for n in _dropped(before[k], kept[k])))
-    return ZeroShotData(
-        name=name or root.resolve().name,
-        classes=tuple(classes),
-        images=images,
-        labels=labels,
-        knowledge=kept,
-        notes=notes,
-        need_test=need_test,
-        **split,  # type: ignore[arg-type]
-        **val,  # type: ignore[arg-type]
-    )
+    if val_classes is not None:
+        split["val_classes"] = _match_names(names_of(val_classes, "val_classes"), classes, notes=said)
+    kept = _drop_constant(make(classes, split["seen"], encoder), said)
+    made: dict[str, Any] = {"knowledge": kept, "notes": tuple(said), "need_test": need_test, **split}
+    name = name or root.resolve().name
+    return ZeroShotData(name, tuple(classes), images, labels, **made)
 
 # %% ../../nbs/01_data/09_folder.ipynb #e9010667
 def _unseen_names(
@@ -171,7 +169,9 @@ def _unseen_names(
     if unseen is None and (listed := _first_file(root, "unseen.txt")):
         unseen = [line.strip() for line in _read_text(listed).splitlines() if line.strip()]
     if unseen is None and not extra:
-        raise NiwtError("which classes are unseen? give unseen=[names] or a number to draw, or write unseen.txt with one name a line "
-                        "(on the command line: --set unseen=NAME)")
-    both = [*classes, *extra]
-    return extra if unseen is None else [both[i] for i in _match_names(tuple(dict.fromkeys(names_of(unseen, "unseen"))), both, notes=notes).tolist()]
+        remedy = "give unseen=[names] or a number to draw, or write unseen.txt with one name a line (on the command line: --set unseen=NAME)"
+        raise NiwtError(f"which classes are unseen? {remedy}")
+    if unseen is None:
+        return extra
+    both, asked = [*classes, *extra], tuple(dict.fromkeys(names_of(unseen, "unseen")))
+    return [both[i] for i in _match_names(asked, both, notes=notes).tolist()]

@@ -12,7 +12,8 @@ import unicodedata
 import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -25,24 +26,19 @@ from ..core import NiwtError, UserCodeError, check_name, file_kind, names_of, pr
 from .dataset import ZeroShotData, as_ids, transformed
 
 # %% ../../nbs/01_data/01_images.ipynb #4b3a0651
+@dataclass(eq=False)
 class _Batches:
-    "What `batches` returns: iterate (again and again) for `(x, y, index)`; `skipped` lists the images left out in the latest pass."
+    "What `batches` returns: iterate (again and again) for `(x, y, index)`."
 
-    def __init__(
-        self,
-        data: ZeroShotData,  # images and labels
-        indices: Tensor,  # (n,) which images, in which order
-        transform: Callable,  # PIL image -> (3, H, W) float tensor
-        batch_size: int,  # images a batch
-        quiet: bool,  # no progress bar
-        desc: str,  # left of the bar
-        on_error: str,  # "raise" or "skip"
-        threads: int,  # threads that decode ahead; 0: none
-    ) -> None:
-        "Nothing is decoded yet."
-        self.data, self.transform, self.batch_size, self.quiet = data, transform, batch_size, quiet
-        self.indices, self.desc, self.on_error, self.threads = indices, desc, on_error, threads
-        self.skipped: list[tuple[int, str]] = []
+    data: ZeroShotData  # images and labels
+    indices: Tensor  # (n,) which images, in which order
+    transform: Callable  # PIL image -> (3, H, W) float tensor
+    batch_size: int  # images a batch
+    quiet: bool  # no progress bar
+    desc: str  # left of the bar
+    on_error: str  # "raise" or "skip"
+    threads: int  # threads that decode ahead; 0: none
+    skipped: list[tuple[int, str]] = field(default_factory=list)  # left out in the latest pass
 
     def __len__(self) -> int:
         "The number of batches (one fewer may come if images are skipped)."
@@ -68,16 +64,13 @@ class _Batches:
             yield from ((i, self._one(i, lambda i=i: self.data.images[i])) for i in todo)  # type: ignore[misc]
             return
         with ThreadPoolExecutor(self.threads, thread_name_prefix="niwt-decode") as pool:
-            waiting: deque[tuple[int, Future]] = deque()
-            rest = iter(todo)
+            images = ((i, pool.submit(self.data.images.__getitem__, i)) for i in todo)
             try:
-                for i in islice(rest, 4 * self.threads):
-                    waiting.append((i, pool.submit(self.data.images.__getitem__, i)))
+                waiting = deque(islice(images, 4 * self.threads))
                 while waiting:
                     i, image = waiting.popleft()
                     yield i, self._one(i, image.result)
-                    for j in islice(rest, 1):
-                        waiting.append((j, pool.submit(self.data.images.__getitem__, j)))
+                    waiting.extend(islice(images, 1))
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
 
@@ -98,10 +91,11 @@ class _Batches:
                 xs, kept = [], []
         if xs:
             yield self._pack(xs, kept)
-        if self.skipped and len(self.skipped) == len(self.indices):
-            raise NiwtError(f"none of the {len(self.indices)} images could be read; the first: {self.skipped[0][1]}")
-        if self.skipped:
-            warnings.warn(f"{len(self.skipped)} of {len(self.indices)} images left out; the first: {self.skipped[0][1]}", stacklevel=2)
+        n, lost = len(self.indices), len(self.skipped)
+        if lost and lost == n:
+            raise NiwtError(f"none of the {n} images could be read; the first: {self.skipped[0][1]}")
+        if lost:
+            warnings.warn(f"{lost} of {n} images left out; the first: {self.skipped[0][1]}", stacklevel=2)
 
     def _pack(self, xs: list[Tensor], kept: list[int]) -> tuple[Tensor, Tensor, Tensor]:
         "One batch."
@@ -125,18 +119,21 @@ def batches(
         data.images[0]
     if batch_size < 1:
         raise NiwtError(f"batch_size must be at least 1, got {batch_size}")
-    return _Batches(data, as_ids(indices, "indices", len(data), unique=False), transform, batch_size, quiet, desc, on_error, threads)
+    index = as_ids(indices, "indices", len(data), unique=False)
+    return _Batches(data, index, transform, batch_size, quiet, desc, on_error, threads)
 
 # %% ../../nbs/01_data/01_images.ipynb #c0e5cc75
 _MAX_PIXELS = 50_000_000  # pictures with more pixels are decoded smaller or refused
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000")  # what `open_image` tries to decode
-_SEEN_FORMATS = ("MPO", "HEIF", "DIB")  # formats that come out of those, or of a plug-in that was registered
+# what `open_image` tries to decode, and what comes out of those or of a plug-in that was registered
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000")
+_SEEN_FORMATS = ("MPO", "HEIF", "DIB")
 
 # %% ../../nbs/01_data/01_images.ipynb #e94953b7
 def picture_suffixes() -> frozenset[str]:  # ".jpg", ".jfif", ".avif", ...
     "The suffixes of the pictures that `open_image` decodes here, plug-ins of Pillow (such as pillow-heif's) included."
     Image.init()
-    return frozenset(s for s, f in Image.EXTENSION.items() if f in (*FORMATS, *_SEEN_FORMATS) and f in (*Image.OPEN, "MPO"))
+    known = {*FORMATS, *_SEEN_FORMATS} & {*Image.OPEN, "MPO"}
+    return frozenset(s for s, f in Image.EXTENSION.items() if f in known)
 
 # %% ../../nbs/01_data/01_images.ipynb #65cd074b
 def _to_rgb(
@@ -148,7 +145,10 @@ def _to_rgb(
         if not np.isfinite(a).all():
             raise NiwtError("its pixels are not all finite numbers")
         top = a.max(initial=0)
-        a = a * 255 if image.mode == "F" and top <= 1 else a / 257 if top > 255 or image.mode.startswith("I;16") else a
+        if image.mode == "F" and top <= 1:
+            a = a * 255
+        elif top > 255 or image.mode.startswith("I;16"):
+            a = a / 257
         image = Image.fromarray(np.clip(np.rint(a), 0, 255).astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         rgba = image.convert("RGBA")
@@ -180,14 +180,9 @@ def _turned(
         tag = image.getexif().get(0x0112, 1)
     except Exception:  # the parser raises many kinds of errors on damaged metadata, and the pixels are fine
         return None
-    t = Image.Transpose
-    return {2: t.FLIP_LEFT_RIGHT, 3: t.ROTATE_180, 4: t.FLIP_TOP_BOTTOM, 5: t.TRANSPOSE, 6: t.ROTATE_270, 7: t.TRANSVERSE, 8: t.ROTATE_90}.get(tag)
-
-# %% ../../nbs/01_data/01_images.ipynb #d721364e
-def _formats() -> tuple[str, ...]:  # names of Pillow's decoders
-    "What may be decoded: `FORMATS` as far as this Pillow has them, and what a plug-in adds. Never a decoder that runs other programs."
-    Image.init()
-    return tuple(f for f in (*FORMATS, *_SEEN_FORMATS) if f in Image.OPEN)
+    turns = "FLIP_LEFT_RIGHT ROTATE_180 FLIP_TOP_BOTTOM TRANSPOSE ROTATE_270 TRANSVERSE ROTATE_90"
+    name = dict(enumerate(turns.split(), 2)).get(tag)
+    return Image.Transpose[name] if name else None
 
 # %% ../../nbs/01_data/01_images.ipynb #89f8abff
 def open_image(
@@ -195,22 +190,25 @@ def open_image(
     max_pixels: int = _MAX_PIXELS,  # larger JPEGs are decoded smaller, other formats refused
 ) -> Image.Image:  # mode RGB, upright, decoded
     "Decode a picture into upright RGB; raises `NiwtError` naming the file if it is absent, damaged, cut short, or too large."
+    name = f"image {os.fspath(path)!r}"
+    Image.init()
+    known = [f for f in (*FORMATS, *_SEEN_FORMATS) if f in Image.OPEN]  # no decoder that runs other programs
     try:
-        with Image.open(path, formats=_formats()) as image:
+        with Image.open(path, formats=known) as image:
             _bound(image, max_pixels)
             turn = _turned(image)
             image.load()
             out = _to_rgb(image)
             return out if turn is None else out.transpose(turn)
     except NiwtError as e:
-        raise NiwtError(f"image {os.fspath(path)!r}: {e}") from None
+        raise NiwtError(f"{name}: {e}") from None
     except FileNotFoundError:
-        raise NiwtError(f"image {os.fspath(path)!r} does not exist") from None
+        raise NiwtError(f"{name} does not exist") from None
     except Exception as e:  # decoders raise nearly every kind of error on damaged files
         kind = file_kind(path) if isinstance(e, UnidentifiedImageError) else ""
         kind += ", cut short or damaged" if kind.endswith("picture") else ""
         told = f"it is {kind}" if kind else f"{type(e).__name__}: {e}"
-        raise NiwtError(f"image {os.fspath(path)!r} cannot be read ({told})") from None
+        raise NiwtError(f"{name} cannot be read ({told})") from None
 
 # %% ../../nbs/01_data/01_images.ipynb #54aef105
 def _safe_name(
@@ -219,13 +217,16 @@ def _safe_name(
 ) -> str:  # with forward slashes
     "A relative file name that stays inside its folder; raises `NiwtError` for an absolute one, for `..`, and for what no file can be called."
     plain = name.strip().replace("\\", "/")
-    parts = plain.split("/") if plain.startswith("/") else [p for p in plain.split("/") if p not in ("", ".")]
-    if not parts or plain.startswith("/") or ".." in parts or ":" in parts[0] or not plain.isprintable():
-        raise NiwtError(f"{where}: the file name {name[:80]!r} is not a plain name inside the data folder")
+    parts = [p for p in plain.split("/") if p not in ("", ".")]
+    outside = plain.startswith("/") or ".." in parts
+    if not parts or outside or ":" in parts[0] or not plain.isprintable():
+        told = "is not a plain name inside the data folder"
+        raise NiwtError(f"{where}: the file name {name[:80]!r} {told}")
     return "/".join(parts)
 
 # %% ../../nbs/01_data/01_images.ipynb #747661ea
-_LITTER = ("thumbs.db", "desktop.ini", ".ds_store", ".gitkeep", ".gitignore", "icon\r", "__macosx", "@eadir", ".ipynb_checkpoints")  # what systems leave behind
+_LEFT_BEHIND = "thumbs.db desktop.ini .ds_store .gitkeep .gitignore __macosx @eadir .ipynb_checkpoints"
+_LITTER = ("icon\r", *_LEFT_BEHIND.split())  # what systems leave behind
 
 # %% ../../nbs/01_data/01_images.ipynb #d1002b2f
 def _count_pictures(
@@ -233,7 +234,8 @@ def _count_pictures(
     suffixes: frozenset[str],  # of pictures
 ) -> int:  # how many pictures, also below it
     "How many pictures lie in a folder and below it; links to folders are not followed."
-    return sum(os.path.splitext(f)[1].lower() in suffixes for _, _, files in os.walk(folder) for f in files)
+    every = (f for _, _, files in os.walk(folder) for f in files)
+    return sum(os.path.splitext(f)[1].lower() in suffixes for f in every)
 
 # %% ../../nbs/01_data/01_images.ipynb #020131a2
 def _why_not(
@@ -264,7 +266,8 @@ def list_pictures(
             continue
         if os.path.isdir(d.path):
             inside = _count_pictures(d.path, suffixes)
-            left[f"pictures in the sub-folder {d.name!r}" if inside else "sub-folder without pictures"] += inside or 1
+            where = f"pictures in the sub-folder {d.name!r}" if inside else "sub-folder without pictures"
+            left[where] += inside or 1
         elif d.name.startswith("."):
             left[f"hidden {suffix or 'file'}"] += 1
         elif not os.path.exists(d.path):
@@ -282,9 +285,9 @@ def _left_note(
     left: Counter[str],  # how many files, by suffix and reason
 ) -> tuple[str, ...]:  # one line, or none
     "Say how many files were left out, by suffix and reason."
-    if not left:
-        return ()
-    return (f"{sum(left.values())} files left out: " + ", ".join(f"{n} {why}" for why, n in sorted(left.items(), key=lambda e: (-e[1], e[0]))),)
+    most = sorted(left.items(), key=lambda e: (-e[1], e[0]))
+    why = ", ".join(f"{n} {why}" for why, n in most)
+    return (f"{sum(left.values())} files left out: {why}",) if left else ()
 
 # %% ../../nbs/01_data/01_images.ipynb #e13b495e
 def _on_disk(
@@ -315,7 +318,8 @@ class ImageFiles(Sequence):
         self.max_pixels, self.follow_links = max_pixels, follow_links
         absent = [n for n in self.names if not os.path.isfile(os.path.join(self.root, n))]
         if absent:
-            raise NiwtError(f"{where or 'pictures'}: {len(absent)} of {len(self.names)} images are not in {self.root!r}; the first: {absent[0]!r}")
+            told = f"{len(absent)} of {len(self.names)} images are not in {self.root!r}"
+            raise NiwtError(f"{where or 'pictures'}: {told}; the first: {absent[0]!r}")
         for i in range(len(self.names) if not follow_links else 0):
             self.path(i)
 
@@ -323,21 +327,16 @@ class ImageFiles(Sequence):
         "How many pictures."
         return len(self.names)
 
-    def path(
-        self,
-        i: int,  # which picture
-    ) -> str:  # its file
+    def path(self, i: int) -> str:
         "The file of picture i; raises `NiwtError` if a link leads out of the folder."
         path = os.path.join(self.root, self.names[i])
         if not self.follow_links and not os.path.realpath(path).startswith(self.root + os.sep):
-            raise NiwtError(f"image {self.names[i]!r} is a link out of {self.root!r}; if that is meant, give follow_links=True "
-                            "(on the command line: --set follow_links=true)")
+            remedy = "give follow_links=True (on the command line: --set follow_links=true)"
+            told = f"is a link out of {self.root!r}; if that is meant, {remedy}"
+            raise NiwtError(f"image {self.names[i]!r} {told}")
         return path
 
-    def __getitem__(
-        self,
-        i: Any,  # which picture
-    ) -> Any:  # a PIL image in RGB
+    def __getitem__(self, i: Any) -> Any:
         "Decode picture i; raises `NiwtError` naming the file if that fails, `IndexError` beyond the end."
         return open_image(self.path(i), self.max_pixels)
 
@@ -345,7 +344,6 @@ class ImageFiles(Sequence):
 def readable(
     data: ZeroShotData,  # with images
     quiet: bool = True,  # no progress bar
-    threads: int = 2,  # threads that decode
 ) -> tuple[ZeroShotData, list[tuple[int, str]]]:  # without the unreadable images; their (old index, message)
     "Decode every image once and leave out those that cannot be read; raises `NiwtError` if a class loses all of its images."
 
@@ -356,11 +354,11 @@ def readable(
             return str(e)
         return None
 
-    with ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(2) as pool:
         faults = list(progress(pool.map(fault, range(len(data))), "reading images", len(data), quiet))
     bad = [(i, message) for i, message in enumerate(faults) if message]
-    keep = torch.tensor([i for i, message in enumerate(faults) if not message], dtype=torch.long)
     if not bad:
         return data, []
+    keep = torch.tensor([i for i, message in enumerate(faults) if not message], dtype=torch.long)
     note = f"{len(bad)} unreadable images left out; the first: {bad[0][1]}"
     return data.take(keep, notes=(*data.notes, note)), bad

@@ -8,7 +8,7 @@ __all__ = []
 # %% ../../nbs/01_data/02_names.ipynb #4e04d719
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -41,10 +41,11 @@ def _pair_names(
     have: Sequence[str],  # names in their order
 ) -> tuple[list[int | None], list[str]]:  # where each wanted name is in `have`, or None; how it was found: "same", "form", "spelling", "number" or ""
     "Find names in a list that may spell them differently, by the rule above; never raises."
-    forms = [lambda n: n, normal_name, _plain_name, lambda n: m[1].lstrip("0") if (m := re.match(r"(\d+)\s*\.", n)) else None]
+    number = lambda n: m[1].lstrip("0") if (m := re.match(r"(\d+)\s*\.", n)) else None  # noqa: E731
+    forms: dict[str, Callable] = {"same": str, "form": normal_name, "spelling": _plain_name, "number": number}
     out: list[int | None] = [None] * len(wanted)
     how, taken = [""] * len(wanted), set()
-    for step, form in zip(("same", "form", "spelling", "number"), forms, strict=True):
+    for step, form in forms.items():
         ours, theirs = [form(n) for n in wanted], [form(n) for n in have]
         at, own = _singles(theirs), _singles(ours)
         pairs = [(ours[i], theirs[j]) for i, j in enumerate(out) if j is not None]
@@ -63,14 +64,15 @@ def _match_notes(
     what: str = "class",  # what they name
 ) -> list[str]:  # at most two lines; none where every name is the same in both
     "Say which names were found by their spelling or number only."
-    ways = {"spelling": "is taken for {!r}, which is spelled differently", "number": "is taken for {!r} by its number"}
+    ways = {"spelling": ", which is spelled differently", "number": " by its number"}
     at, how = _pair_names(wanted, have)
     lines = []
     for way, words in ways.items():
         found = [i for i, h in enumerate(how) if h == way]
         if found:
             more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-            lines.append(f"{what} {wanted[found[0]]!r} {words.format(have[at[found[0]] or 0])}{more}")
+            ours, theirs = wanted[found[0]], have[at[found[0]] or 0]
+            lines.append(f"{what} {ours!r} is taken for {theirs!r}{words}{more}")
     return lines
 
 # %% ../../nbs/01_data/02_names.ipynb #e86c7fbb

@@ -28,32 +28,35 @@ def _read_text(
     max_bytes: int = 200_000_000,  # refuse a larger one
 ) -> str:  # its text
     "A text file in UTF-8, or in UTF-16 or UTF-32 with its mark; raises `NiwtError` if it is absent, too large or something else."
-    path = Path(path)
+    path, name = Path(path), repr(os.fspath(path))
     try:
         if path.stat().st_size > max_bytes:
-            raise NiwtError(f"{str(path)!r} has {path.stat().st_size} bytes, more than {max_bytes}")
+            raise NiwtError(f"{name} has {path.stat().st_size} bytes, more than {max_bytes}")
         raw = path.read_bytes()
     except OSError as e:
-        raise NiwtError(f"cannot read {str(path)!r}: {e.strerror}") from None
-    marks = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
-    encoding = next((e for mark, e in marks.items() if raw.startswith(mark)), "utf-8-sig")
+        raise NiwtError(f"cannot read {name}: {e.strerror}") from None
+    marks = {"utf-32": (codecs.BOM_UTF32_LE,), "utf-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)}
+    encoding = next((e for e, mark in marks.items() if raw.startswith(mark)), "utf-8-sig")
     kind = file_kind(path) if raw else ""
     save = "; save it as UTF-8 (spreadsheets call it 'CSV UTF-8')"
     try:
         text = raw.decode(encoding)
     except UnicodeDecodeError as e:
         if kind:
-            raise NiwtError(f"{str(path)!r} is not text: it is {kind}") from None
-        before, after = raw[max(e.start - 12, 0) : e.start].split(b"\n")[-1], raw[e.start : e.start + 8].split(b"\n")[0]
+            raise NiwtError(f"{name} is not text: it is {kind}") from None
+        before = raw[max(e.start - 12, 0) : e.start].rpartition(b"\n")[2]
+        after = raw[e.start : e.start + 8].partition(b"\n")[0]
         seen = (before + after).decode("cp1252", "replace").strip()
-        like = f" (as Windows-1252 it reads {seen!r})" if encoding == "utf-8-sig" and seen.isprintable() else ""
+        plain = encoding == "utf-8-sig" and seen.isprintable()
+        told = f"byte {e.start} is {raw[e.start]:#04x}"
+        told += f" (as Windows-1252 it reads {seen!r})" if plain else ""
         shown = encoding.upper().removesuffix("-SIG")
-        raise NiwtError(f"{str(path)!r} is not {shown} text: byte {e.start} is {raw[e.start]:#04x}{like}{save}") from None
+        raise NiwtError(f"{name} is not {shown} text: {told}{save}") from None
     if "\0" in text:
-        told = f"it is {kind}" if kind else f"it holds a zero byte, as UTF-16 without its mark does{save}"
-        raise NiwtError(f"{str(path)!r} is not text: {told}")
+        told = f"it holds a zero byte, as UTF-16 without its mark does{save}"
+        raise NiwtError(f"{name} is not text: {f'it is {kind}' if kind else told}")
     if text.startswith("version https://git-lfs"):
-        raise NiwtError(f"{str(path)!r} is {kind}")
+        raise NiwtError(f"{name} is {kind}")
     return io.StringIO(text, newline=None).read()
 
 # %% ../../nbs/01_data/03_tables.ipynb #531811f4
@@ -100,14 +103,16 @@ def _read_csv_rows(
     told = re.match(r"\s*\"?sep=(.)\"?\s*?\n", text)
     text = text[told.end() :] if told else text
     rows: list[list[str]] = []
+    mark = told[1] if told else _find_delimiter(text)
     try:
-        for row in csv.reader(io.StringIO(text, newline=""), delimiter=told[1] if told else _find_delimiter(text), strict=True):
+        for row in csv.reader(io.StringIO(text, newline=""), delimiter=mark, strict=True):
             if not any(cell.strip() for cell in row):
                 continue
             while rows and len(row) > len(rows[0]) and not row[-1].strip():
                 row.pop()
             if rows and len(row) != len(rows[0]):
-                raise NiwtError(f"{name} row {len(rows) + 1}: {len(row)} cells, but the header has {len(rows[0])}")
+                cells = f"{len(row)} cells, but the header has {len(rows[0])}"
+                raise NiwtError(f"{name} row {len(rows) + 1}: {cells}")
             rows.append([cell.strip() for cell in row])
             if len(rows) * len(row) > max_cells:
                 raise NiwtError(f"{name} has more than {max_cells} cells")
@@ -127,10 +132,13 @@ def _read_json(
 ) -> dict:  # its object
     "A JSON object; raises `NiwtError` for anything else, also for a key that comes twice."
 
+    name = repr(os.fspath(path))
+
     def once(pairs: list[tuple[str, Any]]) -> dict:
         keys = [k for k, _ in pairs]
         if len(set(keys)) < len(keys):
-            raise NiwtError(f"{os.fspath(path)!r}: the key {next(k for k in keys if keys.count(k) > 1)!r} comes twice")
+            twice = next(k for k in keys if keys.count(k) > 1)
+            raise NiwtError(f"{name}: the key {twice!r} comes twice")
         return dict(pairs)
 
     try:
@@ -138,16 +146,14 @@ def _read_json(
     except NiwtError:
         raise
     except (ValueError, RecursionError) as e:
-        raise NiwtError(f"{os.fspath(path)!r} is not JSON ({type(e).__name__}: {str(e)[:120]})") from None
+        raise NiwtError(f"{name} is not JSON ({type(e).__name__}: {str(e)[:120]})") from None
     if not isinstance(found, dict) or not found:
-        raise NiwtError(f"{os.fspath(path)!r}: expected an object {{class: ...}}, got {type(found).__name__}")
+        raise NiwtError(f"{name}: expected an object {{class: ...}}, got {type(found).__name__}")
     return found
 
 # %% ../../nbs/01_data/03_tables.ipynb #fa0095e3
-_GAPS = frozenset((  # in lower case
-    "", "na", "n/a", "#n/a", "n.a.", "<na>", "nan", "null", "none",
-    "nil", "-", "--", "\u2013", "\u2014", "?", ".", "missing", "unknown", "nd",
-))
+_GAP_WORDS = "na n/a #n/a n.a. <na> nan null none nil - -- \u2013 \u2014 ? . missing unknown nd"
+_GAPS = frozenset(("", *_GAP_WORDS.split()))  # in lower case
 _TRUTHS = {"true": 1.0, "false": 0.0, "yes": 1.0, "no": 0.0}
 
 # %% ../../nbs/01_data/03_tables.ipynb #bac1bb72
@@ -161,13 +167,12 @@ def _number(
         return math.nan
     if text in _TRUTHS:
         return _TRUTHS[text]
-    if "_" in text:
-        return None  # Python reads 1_0 as 10
+    text = text.replace(",", ".") if comma else text
     try:
-        value = float(text.replace(",", ".") if comma else cell if isinstance(cell, (int, float)) else text)
+        value = float(cell if isinstance(cell, (int, float)) else text)
     except (TypeError, ValueError, OverflowError):
         return None
-    return value if math.isfinite(value) else None
+    return value if math.isfinite(value) and "_" not in text else None  # Python reads 1_0 as 10
 
 # %% ../../nbs/01_data/03_tables.ipynb #5660d6f2
 def _decimal_comma(
@@ -176,12 +181,15 @@ def _decimal_comma(
 ) -> bool:  # whether commas are decimal points
     "Whether numbers are written with a decimal comma; raises `NiwtError` where a comma may stand for thousands."
     text = [c.strip() for c in cells if isinstance(c, str)]
-    commas = [c for c in text if re.fullmatch(r"[+\-\u2212]?\d*,\d+(e[+-]?\d+)?", c, re.I)]
-    dots = next((c for c in text if re.fullmatch(r"[+\-\u2212]?\d*\.\d+(e[+-]?\d+)?", c, re.I)), None)
+    number = r"[+\-\u2212]?\d*{}\d+(e[+-]?\d+)?"
+    commas, dots = ([c for c in text if re.fullmatch(number.format(m), c, re.I)] for m in (",", r"\."))
+    remedy = "with a decimal point"
     if commas and dots:
-        raise NiwtError(f"{where}: {commas[0]!r} and {dots!r} are both in it; write all numbers with a decimal point")
+        both = f"{commas[0]!r} and {dots[0]!r} are both in it"
+        raise NiwtError(f"{where}: {both}; write all numbers {remedy}")
     if commas and all(re.fullmatch(r"[+\-\u2212]?[1-9]\d{0,2},\d{3}", c) for c in commas):
-        raise NiwtError(f"{where}: {commas[0]!r} may be a decimal or thousands; write it with a decimal point and without separators")
+        told = f"{commas[0]!r} may be a decimal or thousands"
+        raise NiwtError(f"{where}: {told}; write it {remedy} and without separators")
     return bool(commas)
 
 # %% ../../nbs/01_data/03_tables.ipynb #eeae27f0
@@ -202,13 +210,15 @@ def _unknown_as_zero(
     lost = np.flatnonzero((gap | minus).all(1)) if table.size else np.empty(0, np.int64)
     if len(lost):
         who = repr(classes[lost[0]]) if len(classes) else f"number {lost[0] + 1}"
-        raise NiwtError(f"{what}: nothing is known about class {who}, all its values are missing; fill in some, or leave the class out")
+        told = f"nothing is known about class {who}, all its values are missing"
+        raise NiwtError(f"{what}: {told}; fill in some, or leave the class out")
     kinds = [(int(gap.sum()), "blank or NA"), (int(minus.sum()), f"{below[0]:g}" if len(below) else "")]
     notes = [f"{what}: {n} unknown values ({kind}) taken as 0" for n, kind in kinds if n]
     return np.where(gap | minus, 0.0, table), notes
 
 # %% ../../nbs/01_data/03_tables.ipynb #aaa3009c
-_CLASS_WORDS = ("class", "classes", "class name", "class_name", "classname", "name", "species", "label", "category")  # how a column of classes is called
+_CALLED = "class,classes,class name,class_name,classname,name,species,label,category"
+_CLASS_WORDS = _CALLED.split(",")  # how a column of classes is called
 
 # %% ../../nbs/01_data/03_tables.ipynb #600b7dec
 def _class_first(
@@ -221,10 +231,11 @@ def _class_first(
     numbers = [_number(row[0]) for row in rows]
     if not at or None in numbers or all(_number(row[at]) is not None for row in rows):
         return header, rows
-    counts = [float(i) for i in range(len(rows))]
-    drop = header[0].casefold() in ("", "index", "unnamed: 0", "id", "no", "nr", "#") and numbers in (counts, [i + 1 for i in counts])
+    n, counter = len(rows), header[0].casefold() in ("", "index", "unnamed: 0", "id", "no", "nr", "#")
+    drop = counter and numbers in (list(range(n)), list(range(1, n + 1)))
     order = [at, *(j for j in range(1 if drop else 0, len(header)) if j != at)]
-    notes.append(f"the class is in column {header[at]!r}" + (", the first column only counts rows" if drop else ""))
+    only = ", the first column only counts rows" if drop else ""
+    notes.append(f"the class is in column {header[at]!r}{only}")
     return [header[j] for j in order], [[row[j] for j in order] for row in rows]
 
 # %% ../../nbs/01_data/03_tables.ipynb #14e8e8f4
@@ -236,7 +247,8 @@ def _turned_table(
     "Whether the header names the classes and the first column does not; never raises."
     known = lambda names: sum(at is not None for at in _pair_names(list(classes), names)[0])  # noqa: E731
     across, down = known(header[1:]), known([str(row[0]) for row in rows])
-    return across > down or (not down and header[0].casefold() in ("attribute", "attributes", "feature", "trait", "property"))
+    words = ("attribute", "attributes", "feature", "trait", "property")
+    return across > down or (not down and header[0].casefold() in words)
 
 # %% ../../nbs/01_data/03_tables.ipynb #512ef0a3
 def _json_rows(
@@ -245,28 +257,16 @@ def _json_rows(
 ) -> tuple[list[str], list[list[Any]]]:  # as `_read_csv_rows` gives them
     "A table in JSON as header and rows; raises `NiwtError` naming the class that has other attributes than the first."
     found = _read_json(path)
-    first = next(iter(found.values()))
+    owner, first = next(iter(found.items()))
     if not isinstance(first, dict) or not first:
-        raise NiwtError(f"{name}: expected {{class: {{attribute: number}}}}, got {type(first).__name__} for class {next(iter(found))!r}")
+        got = f"{type(first).__name__} for class {owner!r}"
+        raise NiwtError(f"{name}: expected {{class: {{attribute: number}}}}, got {got}")
     for c, values in found.items():
         if not isinstance(values, dict) or set(values) != set(first):
             odd = sorted(set(first) ^ set(values))[0] if isinstance(values, dict) else type(values).__name__
-            raise NiwtError(f"{name}: class {c!r} does not have the attributes of class {next(iter(found))!r} (see {odd!r})")
+            told = f"class {c!r} does not have the attributes of class {owner!r}"
+            raise NiwtError(f"{name}: {told} (see {odd!r})")
     return ["class", *first], [[c, *(values[a] for a in first)] for c, values in found.items()]
-
-# %% ../../nbs/01_data/03_tables.ipynb #20c79fd6
-def _cell(
-    cell: Any,  # text or a number
-    attribute: str,  # for the message
-    owner: str,  # class name, for the message
-    where: str,  # file, for the message
-    comma: bool = False,  # whether a comma is the decimal point
-) -> float:  # finite, or NaN for a gap
-    "One attribute value; raises `NiwtError` naming class and attribute if it is not a finite number."
-    value = _number(cell, comma)
-    if value is None:
-        raise NiwtError(f"{where}: {attribute!r} of class {owner!r} should be a number, got {str(cell)[:40]!r}")
-    return value
 
 # %% ../../nbs/01_data/03_tables.ipynb #ecfc9b63
 def _read_attribute_table(
@@ -287,13 +287,20 @@ def _read_attribute_table(
         turned = list(zip(header, *rows, strict=True))
         header, rows = [str(n) for n in turned[0]], [list(row) for row in turned[1:]]
     names = tuple(normal_name(row[0]) for row in rows)
-    twice = next((c for c in names if names.count(c) > 1), None) if len(set(names)) < len(names) else None
-    if twice is not None or "" in names:
-        raise NiwtError(f"{name}: class {twice!r} comes twice" if twice else f"{name} row {names.index('') + 2}: the class has no name")
+    if "" in names:
+        raise NiwtError(f"{name} row {names.index('') + 2}: the class has no name")
+    if len(set(names)) < len(names):
+        twice = next(c for c in names if names.count(c) > 1)
+        raise NiwtError(f"{name}: class {twice!r} comes twice")
     comma = _decimal_comma([v for row in rows for v in row[1:]], name)
     said += ["commas are taken for decimal points"] if comma else []
-    table = np.array([[_cell(v, a, row[0], name, comma) for a, v in zip(header[1:], row[1:], strict=True)] for row in rows])
-    table, gaps = _unknown_as_zero(table, name, names)
+    table = [[_number(v, comma) for v in row[1:]] for row in rows]
+    for row, values in zip(rows, table, strict=True):
+        if None in values:
+            at = values.index(None) + 1
+            told = f"{header[at]!r} of class {row[0]!r} should be a number"
+            raise NiwtError(f"{name}: {told}, got {str(row[at])[:40]!r}")
+    filled, gaps = _unknown_as_zero(np.array(table, np.float64), name, names)
     if notes is not None:
         notes += [line if line.startswith(name) else f"{name}: {line}" for line in said + gaps]
-    return names, tuple(normal_name(h) for h in header[1:]), table
+    return names, tuple(normal_name(h) for h in header[1:]), filled

@@ -100,11 +100,10 @@ def split_denials(
         end = _denial_end(words, i)
         inner = set(words[i + 1 : end])
         clear = denied and not inner & (_HEDGE | _DENY - {"nor"} | _UNSURE)
-        pieces.append((text[at : found[i].start()], "said"))
-        pieces.append(
-            (text[found[i].start() : found[end - 1].end()], "denied" if clear else "unclear")
-        )
-        at, i = found[end - 1].end(), end
+        begins, ends = found[i].start(), found[end - 1].end()
+        pieces.append((text[at:begins], "said"))
+        pieces.append((text[begins:ends], "denied" if clear else "unclear"))
+        at, i = ends, end
     cut: list[tuple[str, str]] = []
     for piece, kind in [*pieces, (text[at:], "said")]:
         lost = kind == "said" and re.search(_GONE, piece)
@@ -126,19 +125,15 @@ _TRIAL = "a small red bird with a long tail"  # its vector tells whether an enco
 
 
 def _texts(
-    texts: Sequence[
-        Sequence[str] | str
-    ],  # one list of sentences a class; one text counts as a list
+    texts: Sequence,  # one list of sentences a class; one text counts as a list
 ) -> list[list[str]]:  # lists
     "The sentences of each class; raises `NiwtError` for anything else."
     if isinstance(texts, Mapping):
-        raise NiwtError("expected one list of sentences a class, in the order of the classes, got a mapping")
+        wanted = "one list of sentences a class, in the order of the classes"
+        raise NiwtError(f"expected {wanted}, got a mapping")
     lists: list[list[Any]] = [list(t) if isinstance(t, list | tuple) else [t] for t in texts]
-    bad = (
-        [texts]
-        if isinstance(texts, str)
-        else [s for t in lists for s in t if not isinstance(s, str)]
-    )
+    bad = [s for t in lists for s in t if not isinstance(s, str)]
+    bad = [texts] if isinstance(texts, str) else bad
     if bad:
         raise NiwtError(f"expected one list of sentences a class, got {str(bad[0])[:60]!r}")
     return lists
@@ -181,10 +176,9 @@ def _load_encoder(
         import_torchvision()  # the package imports it; with some builds of torch that fails
         make = import_object("sentence_transformers:SentenceTransformer")
     except NiwtError as e:
-        raise NiwtError(
-            f"the sentence encoder {name!r} needs sentence-transformers ({e}): run "
-            "pip install 'niwt_nb[text]', or leave the encoder out to count words"
-        ) from None
+        remedy = "run pip install 'niwt_nb[text]', or leave the encoder out to count words"
+        told = f"the sentence encoder {name!r} needs sentence-transformers ({e})"
+        raise NiwtError(f"{told}: {remedy}") from None
     try:
         with contextlib.nullcontext() if download else contextlib.redirect_stderr(io.StringIO()):
             where = str(here) if here.is_dir() else name
@@ -199,10 +193,8 @@ def _load_encoder(
         why = f"{type(e).__name__}: {str(e)[:200]}"
         if isinstance(e, FileNotFoundError) and not here.is_dir():
             why = "it is no folder, and no model of that name is on this computer"
-        raise NiwtError(
-            f"cannot load the sentence encoder {name!r} ({why}). Give "
-            f"the folder of a model that you have, or fetch it once: python -c \"{fetch}\""
-        ) from None
+        give = f"Give the folder of a model that you have, or fetch it once: python -c \"{fetch}\""
+        raise NiwtError(f"cannot load the sentence encoder {name!r} ({why}). {give}") from None
 
 # %% ../../nbs/01_data/05_text.ipynb #622fb92e
 def _counter(
@@ -224,10 +216,8 @@ def _is_model(
     "Whether sentences go through `encode`; raises `NiwtError` for what is no encoder."
     loaded = hasattr(encoder, "encode") and not isinstance(encoder, str)
     if not (loaded or callable(encoder) or isinstance(encoder, str | os.PathLike)):
-        raise NiwtError(
-            f"an encoder is a folder or a name of sentence-transformers, a loaded model, or a "
-            f"function from sentences to rows, got {encoder!r}"
-        )
+        kinds = "a folder or a name of sentence-transformers, a loaded model, or a function"
+        raise NiwtError(f"an encoder is {kinds} from sentences to rows, got {encoder!r}")
     return loaded or not callable(encoder)
 
 # %% ../../nbs/01_data/05_text.ipynb #5068fc8a
@@ -257,10 +247,8 @@ def _encode(
     with user_code(f"the encoder failed on {len(sentences)} sentences"):
         rows = _as_values(ask(list(once)), "encoder")
     if rows.ndim != 2 or len(rows) != len(once):
-        raise NiwtError(
-            f"the encoder must give one row for each of {len(once)} sentences, got shape "
-            f"{tuple(rows.shape)}"
-        )
+        wanted = f"one row for each of {len(once)} sentences"
+        raise NiwtError(f"the encoder must give {wanted}, got shape {tuple(rows.shape)}")
     return rows[[once[s] for s in sentences]]
 
 # %% ../../nbs/01_data/05_text.ipynb #235f46be
@@ -274,10 +262,9 @@ def _prove(
         except NiwtError as e:
             raise NiwtError(f"{e}; put it back, or NIWT.load(folder, encoder=...)") from None
         if now.shape != owner.trial_.shape or not torch.allclose(now, owner.trial_, atol=1e-3):
-            raise NiwtError(
-                f"the sentence encoder {str(owner.encoder)[:200]!r} is not the one that was "
-                f"fitted: the vector of {_TRIAL!r} differs; give back that model, or fit again"
-            )
+            told = f"the vector of {_TRIAL!r} differs; give back that model, or fit again"
+            name = repr(str(owner.encoder)[:200])
+            raise NiwtError(f"the sentence encoder {name} is not the one that was fitted: {told}")
         owner.unproved = False
 
 # %% ../../nbs/01_data/05_text.ipynb #0bac7ccc
@@ -287,12 +274,8 @@ def _restore(
 ) -> Any:  # fitted
     "A fitted `SentenceEncoder`; raises `NiwtError` for a state that is none."
     try:
-        found = make(
-            encoder=state["encoder"],
-            min_classes=int(state["min_classes"]),
-            pairs=bool(state["pairs"]),
-            stop_words=tuple(state["stop_words"]),
-        )
+        encoder, least = state["encoder"], int(state["min_classes"])
+        found = make(encoder, least, bool(state["pairs"]), tuple(state["stop_words"]))
         found.names_ = tuple(map(str, state["names"]))
         weights = np.asarray(state["weights"], dtype=np.float64)
         if weights.shape != (len(found.names_),):
@@ -333,9 +316,8 @@ class SentenceEncoder(TransformerMixin, BaseEstimator):
             try:
                 self.counter_ = _counter(self).fit([_document(t) for t in given])
             except ValueError as e:  # scikit-learn's
-                raise NiwtError(
-                    f"the classes share no word ({e}); give an encoder, or min_classes=1"
-                ) from None
+                remedy = "give an encoder, or min_classes=1"
+                raise NiwtError(f"the classes share no word ({e}); {remedy}") from None
             self.names_ = tuple(map(str, self.counter_.get_feature_names_out()))
         else:
             self.trial_ = _encode(self, [_TRIAL])[0]
@@ -348,9 +330,8 @@ class SentenceEncoder(TransformerMixin, BaseEstimator):
         rows = torch.full((len(lists), len(self.names)), torch.nan)
         at = [i for i, t in enumerate(lists) if t]
         if self.encoder is None and at:
-            rows[at] = _as_values(
-                self.counter_.transform([_document(lists[i]) for i in at]).toarray(), "words"
-            )
+            counts = self.counter_.transform([_document(lists[i]) for i in at])
+            rows[at] = _as_values(counts.toarray(), "words")
         elif at:
             said = [_encodable(self.encoder, lists[i]) for i in at]
             if [] in said:
@@ -375,18 +356,15 @@ class SentenceEncoder(TransformerMixin, BaseEstimator):
     def read(self, sentences: Sequence[str]) -> tuple[Tensor, list[str]]:
         "One class's row, and the phrases not used; raises `NiwtError` if no word is known."
         pairs = [_said(s) for s in sentences]
-        unused, kept = (
-            [p for _, denied in pairs for p in denied],
-            [k for k, _ in pairs if _words_of(k)],
-        )
+        unused = [p for _, denied in pairs for p in denied]
+        kept = [k for k, _ in pairs if _words_of(k)]
         known = set(self.names)
         if self.encoder is None:
             asked = [w for k in kept for w in _words_of(k) if w not in self.stop_words]
             unused += list(dict.fromkeys(w for w in asked if w not in known))
             if not known & set(asked):
-                raise NiwtError(
-                    _not_understood(sentences, asked, [n for n in known if " " not in n])
-                )
+                single = [n for n in known if " " not in n]
+                raise NiwtError(_not_understood(sentences, asked, single))
         elif not kept:
             raise NiwtError(f"{sentences[0]!r} only denies something; say what is there instead")
         return self.transform([kept])[0], unused
@@ -394,18 +372,15 @@ class SentenceEncoder(TransformerMixin, BaseEstimator):
     def to_dict(self) -> dict[str, Any]:
         "The fitted encoder for JSON; where it is an object, that must be given again."
         encoder = self.encoder
-        if encoder is not None:
-            kept = isinstance(encoder, str | os.PathLike)
-            here = Path(encoder).expanduser() if kept else None
-            encoder = str(here.resolve()) if here and here.is_dir() else os.fspath(encoder) if kept else ""
-        return {
-            "encoder": encoder,
-            "min_classes": self.min_classes,
-            "pairs": self.pairs,
-            "stop_words": list(self.stop_words),
-            "names": list(self.names),
-            "weights": (self.counter_.idf_ if self.encoder is None else self.trial_).tolist(),
-        }
+        if isinstance(encoder, str | os.PathLike):
+            here = Path(encoder).expanduser()
+            encoder = str(here.resolve()) if here.is_dir() else os.fspath(encoder)
+        elif encoder is not None:
+            encoder = ""
+        settings = {"encoder": encoder, "min_classes": self.min_classes, "pairs": self.pairs}
+        weights = (self.counter_.idf_ if encoder is None else self.trial_).tolist()
+        words = {"stop_words": list(self.stop_words), "names": list(self.names)}
+        return {**settings, **words, "weights": weights}
 
     @classmethod
     def from_dict(cls, state: Mapping[str, Any]) -> "SentenceEncoder":
@@ -444,9 +419,8 @@ def with_encoder(
     if not known.texts:
         others = [repr(k) for k, v in data.knowledge.items() if v.texts]
         hint = f"set knowledge to {' or '.join(others)}" if others else "leave the encoder out"
-        raise NiwtError(
-            f"an encoder reads sentences, and knowledge {known.name!r} was not made of any; {hint}"
-        )
+        told = f"knowledge {known.name!r} was not made of any"
+        raise NiwtError(f"an encoder reads sentences, and {told}; {hint}")
     if wanted is not None and getattr(known.reader, "encoder", None) == wanted:
         return data  # they are already
     made = text_knowledge(known.texts, data.seen, encoder, known.name).drop_constant()
@@ -462,30 +436,22 @@ def name_knowledge(
     plain = [" ".join(re.findall(r"[^\W\d_]+", name)).lower() for name in classes]
     for name, words in zip(classes, plain, strict=True):
         if not words:
-            raise NiwtError(
-                f"the class name {name!r} has no word in it, so nothing can be known from it"
-            )
+            told = "has no word in it, so nothing can be known from it"
+            raise NiwtError(f"the class name {name!r} {told}")
     return text_knowledge([[words] for words in plain], seen, encoder, "names")
 
 # %% ../../nbs/01_data/05_text.ipynb #a31fdf87
-_WHOLE, _SPARE = (
-    frozenset(words.split())
-    for words in (
-        "bird animal plumag bodi",  # stems of what has no part but itself
-        "has color colour pattern shape length size primary type kind bird animal like",
-    )
-)
+_WHOLE = frozenset(("bird", "animal", "plumag", "bodi"))  # stems of what has no part but itself
+_EMPTY = "has color colour pattern shape length size primary type kind bird animal like"
+_SPARE = frozenset(_EMPTY.split())
 
 
 def _stems(
     text: str,  # a name or a piece of a sentence
 ) -> list[str]:  # its content words, without endings
     "Words such that singular and plural, noun and participle are one: spots, spotted, spot."
-    return [
-        _stem(w)
-        for w in re.findall(r"[^\W\d_]{2,}", text.lower())
-        if w not in STOP_WORDS or w == "very"
-    ]
+    words = re.findall(r"[^\W\d_]{2,}", text.lower())
+    return [_stem(w) for w in words if w not in STOP_WORDS or w == "very"]
 
 # %% ../../nbs/01_data/05_text.ipynb #57e787da
 def _stem(
@@ -501,9 +467,7 @@ def _stem(
 # %% ../../nbs/01_data/05_text.ipynb #1913b07d
 def _column_words(
     name: str,  # of a column, such as "has_wing_color::red" or "long_neck"
-) -> tuple[
-    str, frozenset[str], frozenset[str]
-]:  # its group, the words of its part and of its value
+) -> tuple[str, frozenset[str], frozenset[str]]:  # group, words of the part and of the value
     "What must stand in a clause for a column to be said; a plain name has neither group nor part."
     group, colons, value = re.sub(r"\(.*?\)", "", name).rpartition("::")
     said = frozenset(_stems(value)) - (_SPARE - {"bird"})
@@ -535,12 +499,8 @@ def _clauses(
             if after and here[i] and i and not here[i - 1] and any(here[:i]):
                 found, current = [*found, (" ".join(current), after)], []
             current.append(word)
-            if (
-                not after
-                and here[i]
-                and not (i + 1 < len(words) and here[i + 1])
-                and any(here[i + 1 :])
-            ):
+            rest = here[i + 1 :]
+            if not after and here[i] and any(rest) and not rest[0]:
                 found, current = [*found, (" ".join(current), after)], []
         found.append((" ".join(current), after))
     return [(clause, after) for clause, after in found if _words_of(clause)]
@@ -561,9 +521,8 @@ class _AttributeReader:
         self.names = tuple(map(str, names))
         table = torch.stack([_as_values(v, "usual, high, low") for v in (usual, high, low)])
         if table.shape != (3, len(self.names)) or not bool(table.isfinite().all()):
-            raise NiwtError(
-                f"{len(self.names)} names need three rows as long, got {tuple(table.shape)}"
-            )
+            got = tuple(table.shape)
+            raise NiwtError(f"{len(self.names)} names need three rows as long, got {got}")
         self.usual, self.high, self.low = table
         self._keys = [_column_words(n) for n in self.names]
         self._parts = frozenset(w for _, part, _ in self._keys for w in part)
@@ -581,18 +540,15 @@ class _AttributeReader:
         for sentence in sentences:
             self._read_sentence(sentence, said, denied, unused)
         if said & denied:
-            raise NiwtError(
-                f"{self.names[min(said & denied)]!r} is both said and denied in "
-                f"{' '.join(sentences)!r}"
-            )
+            both, text = self.names[min(said & denied)], " ".join(sentences)
+            raise NiwtError(f"{both!r} is both said and denied in {text!r}")
         if not said | denied:
             words = sorted({w for n in self.names for w in _words_of(n) if w not in _SPARE})
             asked = [w for s in sentences for w in _words_of(s)]
             denials = [p for p in unused if split_denials(p)[0][1] != "said"]
             message = _not_understood(sentences, [w for w in asked if w not in words], words)
-            raise NiwtError(
-                message + (f"; not read: {', '.join(map(repr, denials))}" if denials else "")
-            )
+            message += f"; not read: {', '.join(map(repr, denials))}" if denials else ""
+            raise NiwtError(message)
         row, groups = self.usual.clone(), {self._keys[i][0] for i in said} - {""}
         at = [i for i, (group, _, _) in enumerate(self._keys) if group in groups]
         row[at] = self.low[at]
@@ -600,9 +556,7 @@ class _AttributeReader:
         row[sorted(said)] = self.high[sorted(said)]
         return row, unused
 
-    def _read_sentence(
-        self, sentence: str, said: set[int], denied: set[int], unused: list[str]
-    ) -> None:
+    def _read_sentence(self, sentence: str, said: set, denied: set, unused: list[str]) -> None:
         "Add what one sentence says, denies and leaves unused."
         pieces = split_denials(sentence)
         last: frozenset[str] = frozenset()  # the part that a value without one belongs to
@@ -615,13 +569,8 @@ class _AttributeReader:
                 borrowed = own or self._part_ahead(piece, clauses[j:]) or last
                 found, used = self._match(stems, borrowed, bool(own))
                 (denied if kind == "denied" else said).update(found)
-                waits = (
-                    own
-                    and not found
-                    and k + 1 < len(pieces)
-                    and j + 1 == len(clauses)
-                    and set(stems) <= own
-                )
+                ends = k + 1 < len(pieces) and j + 1 == len(clauses)
+                waits = ends and own and not found and set(stems) <= own
                 if own:
                     last = own if after or waits else frozenset()
                 if kind == "denied" and not found:
@@ -629,28 +578,19 @@ class _AttributeReader:
                 elif not found and not waits and set(_words_of(clause)) - _SPARE:
                     unused.append(clause)
                 elif found:
-                    spare = _SPARE | _DENY
-                    unused += [
-                        w for w in _words_of(clause) if _stem(w) not in used and w not in spare
-                    ]
+                    rest = [w for w in _words_of(clause) if w not in _SPARE | _DENY]
+                    unused += [w for w in rest if _stem(w) not in used]
 
     def _part_ahead(self, piece: str, clauses: list[tuple[str, bool]]) -> frozenset[str]:
         "The part that a clause shares with a later one: wings, in *red, blue and black wings*."
         for n, (clause, after) in enumerate(clauses):
             if part := frozenset(_stems(clause)) & self._parts:
-                between = [r"\W+"] * (n - 1) + [r"\W+(?:and|or)\W+"]
                 words = [re.escape(c) for c, _ in clauses[: n + 1]]
-                chain = (
-                    words[0] + "".join(b + w for b, w in zip(between, words[1:], strict=True))
-                    if n
-                    else ""
-                )
+                chain = r"\W+".join(words[:-1]) + r"\W+(?:and|or)\W+" + words[-1]
                 return part if n and not after and re.search(chain, piece, re.I) else frozenset()
         return frozenset()
 
-    def _match(
-        self, stems: list[str], parts: frozenset[str], own: bool
-    ) -> tuple[list[int], set[str]]:
+    def _match(self, stems: list[str], parts: frozenset[str], own: bool) -> tuple[list, set]:
         "Columns that a clause says, and the stems that it took."
         words = set(stems) | {a + b for a, b in zip(stems, stems[1:], strict=False)}
         loose = [w for w in stems[-1:] if w not in self._values | self._parts]  # an unknown noun
@@ -664,9 +604,8 @@ class _AttributeReader:
                 hits[i] = part | value
         best = [i for i, h in hits.items() if not any(h < other for other in hits.values())]
         joint = {w for i in best for w in hits[i]}
-        return best, joint | {
-            s for s in stems for j in joint if s in j and j in words and j not in stems
-        }
+        pairs = joint & words - set(stems)
+        return best, joint | {s for s in stems if any(s in j for j in pairs)}
 
     def to_dict(self) -> dict[str, Any]:
         "For JSON."
@@ -679,9 +618,8 @@ class _AttributeReader:
         try:
             return cls(*(state[k] for k in ("names", "usual", "high", "low")))
         except (KeyError, TypeError) as e:
-            raise NiwtError(
-                f"not the state of an AttributeReader ({type(e).__name__}: {e})"
-            ) from None
+            told = f"{type(e).__name__}: {e}"
+            raise NiwtError(f"not the state of an AttributeReader ({told})") from None
 
 # %% ../../nbs/01_data/05_text.ipynb #0dcf7abe
 def with_reader(
@@ -693,16 +631,13 @@ def with_reader(
     if knowledge.reader is not None or len(keys) < min(2, len(knowledge.names)) or not len(rows):
         return knowledge
     flat = rows.isnan().all(0)  # a column of which no class is known says nothing
-    usual, low, high = (
-        rows.nanmean(0),
-        rows.nan_to_num(torch.inf).amin(0),
-        rows.nan_to_num(-torch.inf).amax(0),
-    )
-    usual, low, high = (torch.where(flat, 0.0, v) for v in (usual, low, high))
+    low, high = rows.nan_to_num(torch.inf).amin(0), rows.nan_to_num(-torch.inf).amax(0)
+    usual, low, high = (torch.where(flat, 0.0, v) for v in (rows.nanmean(0), low, high))
     return replace(knowledge, reader=_AttributeReader(knowledge.names, usual, high, low))
 
 # %% ../../nbs/01_data/05_text.ipynb #c11a0950
-READERS = {  # kept under these names, so that a model that was saved is read wherever the classes live later
+# kept under these names, so that a model that was saved is read wherever the classes live later
+READERS = {
     "sentences": "niwt_nb.data.text:SentenceEncoder",
     "columns": "niwt_nb.data.text:_AttributeReader",
     "field guide": "niwt_nb.fieldguide.language:_DescriptionReader",
@@ -717,7 +652,8 @@ def reader_state(
         return None
     kind = getattr(reader, "kept_as", None)
     if kind not in READERS:
-        raise NiwtError(f"a reader of the class {type(reader).__name__} cannot be kept, only those of niwt_nb")
+        name = type(reader).__name__
+        raise NiwtError(f"a reader of the class {name} cannot be kept, only those of niwt_nb")
     return {"reader": kind, **reader.to_dict()}
 
 # %% ../../nbs/01_data/05_text.ipynb #69efe4b6
@@ -732,8 +668,10 @@ def load_reader(
         return None
     kind = state.get("reader") if isinstance(state, Mapping) else None
     if kind not in READERS:
-        raise NiwtError(f"not the state of a reader of niwt_nb: it is {kind!r}, expected one of {', '.join(map(repr, READERS))}")
-    return import_object(READERS[str(kind)]).from_dict(state if encoder is None else {**state, "encoder": encoder})
+        wanted = f"expected one of {', '.join(map(repr, READERS))}"
+        raise NiwtError(f"not the state of a reader of niwt_nb: it is {kind!r}, {wanted}")
+    given = {} if encoder is None else {"encoder": encoder}
+    return import_object(READERS[str(kind)]).from_dict({**state, **given})
 
 # %% ../../nbs/01_data/05_text.ipynb #82d6f71e
 def _read_captions(
@@ -750,18 +688,20 @@ def _read_captions(
         wanted[n.rpartition("/")[0]].append(n)
     found: dict[str, str] = {}
     for d, mine in wanted.items():
-        texts = [f for f in _list_folder(os.path.join(root, theirs[folder[d]])) if f.name.lower().endswith(".txt")]
-        at, _ = _pair_names([n.rpartition("/")[2].rpartition(".")[0] for n in mine], [f.name[:-4] for f in texts])
+        files = _list_folder(os.path.join(root, theirs[folder[d]]))
+        texts = [f for f in files if f.name.lower().endswith(".txt")]
+        plain = [n.rpartition("/")[2].rpartition(".")[0] for n in mine]
+        at, _ = _pair_names(plain, [f.name[:-4] for f in texts])
         found |= {n: texts[j].path for n, j in zip(mine, at, strict=True) if j is not None}
-    out = [tuple(s.strip() for s in _read_text(found[n]).splitlines() if s.strip()) if n in found else () for n in names]
-    return tuple(out), sum(not c for c in out)
+    lines = [_read_text(found[n]).splitlines() if n in found else [] for n in names]
+    out = tuple(tuple(s.strip() for s in own if s.strip()) for own in lines)
+    return out, sum(not c for c in out)
 
 # %% ../../nbs/01_data/05_text.ipynb #9f544495
 def _read_embeddings(
     path: str | os.PathLike,  # a .npy of one row a class
     n_classes: int,  # how many rows it must have
-    name: str = "captions",  # of the knowledge
-) -> DomainKnowledge:  # columns "dim 0", "dim 1", ...
+) -> DomainKnowledge:  # named "captions", columns "dim 0", "dim 1", ...
     "A text embedding of every class; raises `NiwtError` for a damaged file or a wrong shape. Pickled arrays are refused."
     try:
         values = np.load(path, allow_pickle=False)
@@ -769,7 +709,10 @@ def _read_embeddings(
         kind = file_kind(path)
         told = kind if kind and "NumPy" not in kind else f"{type(e).__name__}: {str(e)[:120]}"
         raise NiwtError(f"{os.fspath(path)!r} is not a readable .npy file ({told})") from None
-    if not isinstance(values, np.ndarray) or values.ndim != 2 or len(values) != n_classes or values.dtype.kind not in "fiu":
-        got = f"{values.shape} of {values.dtype}" if isinstance(values, np.ndarray) else type(values).__name__
-        raise NiwtError(f"{os.fspath(path)!r}: expected ({n_classes} classes, width) numbers, got {got}")
-    return DomainKnowledge(name, _as_values(values, name), tuple(f"dim {i}" for i in range(values.shape[1])))
+    array, kind = isinstance(values, np.ndarray), getattr(values, "dtype", np.dtype(object)).kind
+    if not array or values.ndim != 2 or len(values) != n_classes or kind not in "fiu":
+        got = f"{values.shape} of {values.dtype}" if array else type(values).__name__
+        wanted = f"({n_classes} classes, width) numbers"
+        raise NiwtError(f"{os.fspath(path)!r}: expected {wanted}, got {got}")
+    names = tuple(f"dim {i}" for i in range(values.shape[1]))
+    return DomainKnowledge("captions", _as_values(values, "captions"), names)

@@ -21,14 +21,16 @@ from torch import Tensor
 
 from ..core import NiwtError, names_of
 from .dataset import DomainKnowledge, NoImages, ZeroShotData, _as_values
-from .files import _AttSplits, _dropped, _float32, _split_fields, _find_images
+from .files import _AttSplits, _drop_constant, _float32, _split_fields, _find_images
 from .tables import _unknown_as_zero
 from .text import with_reader
 
 # %% ../../nbs/01_data/06_xlsa17.ipynb #b3570da5
-_MAT_NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}  # types of stored numbers
-_MAT_CLASSES = {6: "f8", 7: "f4", 8: "i1", 9: "u1", 10: "i2", 11: "u2", 12: "i4", 13: "u4", 14: "i8", 15: "u8"}  # types of arrays
-_MAT_TEXT = {1: "latin-1", 2: "latin-1", 4: "utf-16", 16: "utf-8", 17: "utf-16", 18: "utf-32"}  # how text is stored
+# types of stored numbers, types of arrays, how text is stored
+_INTEGERS = ["i1", "u1", "i2", "u2", "i4", "u4"]
+_MAT_NUMBERS = {**dict(enumerate(_INTEGERS, 1)), 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
+_MAT_CLASSES = dict(enumerate(["f8", "f4", *_INTEGERS, "i8", "u8"], 6))
+_MAT_TEXT = {1: "latin-1", 2: "latin-1", 4: "utf-16", 16: "utf-8", 17: "utf-16", 18: "utf-32"}
 
 # %% ../../nbs/01_data/06_xlsa17.ipynb #3930dfc6
 def _mat_element(
@@ -95,8 +97,10 @@ def _mat_array(
         text = bytes(values).decode(coding)
         if len(text) != n and shape[0] != 1:
             raise NiwtError(f"{name!r} has {len(text)} letters for the shape {shape}")
-        rows = [text] if shape[0] == 1 else ["".join(r) for r in np.array(list(text), dtype="U1").reshape(shape, order="F").reshape(shape[0], -1)]
-        return np.array(rows)
+        if shape[0] == 1:
+            return np.array([text])
+        letters = np.array(list(text), dtype="U1").reshape(shape, order="F")
+        return np.array(["".join(row) for row in letters.reshape(shape[0], -1)])
     if cls not in _MAT_CLASSES or kind not in _MAT_NUMBERS:
         raise NiwtError(f"{name!r} is neither numbers nor text nor cells of them (class {cls}, type {kind})")
     stored = np.dtype(order + _MAT_NUMBERS[kind])
@@ -116,7 +120,8 @@ def _mat_variables(
         raise NiwtError("it does not begin as a MATLAB file of version 5 to 7.2 does")
     (version,) = struct.unpack_from(order + "H", raw, 124)
     if version != 0x0100:
-        raise NiwtError("it is a MATLAB 7.3 (HDF5) file; save it with version 7 (-v7)" if version == 0x0200 else f"its version {version:#06x} is unknown")
+        hint = "it is a MATLAB 7.3 (HDF5) file; save it with version 7 (-v7)"
+        raise NiwtError(hint if version == 0x0200 else f"its version {version:#06x} is unknown")
     found, names, at = {}, [], 128
     while at < len(raw):
         kind, body, at = _mat_element(raw, at, order)
@@ -154,7 +159,7 @@ def _load_mat(
         if os.path.getsize(path) > max_bytes:
             raise NiwtError(f"it has {os.path.getsize(path)} bytes, more than {max_bytes}")
         found, every = _mat_variables(memoryview(Path(path).read_bytes()), {*names, *optional}, max_bytes)
-    except (NiwtError, OSError, zlib.error, struct.error, UnicodeDecodeError, ValueError, MemoryError) as e:
+    except (OSError, zlib.error, struct.error, ValueError, MemoryError) as e:
         raise NiwtError(f"{where} is not a readable MATLAB file: {e or type(e).__name__}") from None
     absent = [n for n in names if n not in found]
     if absent:
@@ -206,15 +211,12 @@ def _read_att_splits(
     for key in ("att", "original_att"):
         table = mat.get(key, mat["att"])
         if table.dtype.kind not in "uif" or table.ndim != 2 or table.shape[1] != len(classes) or not table.size:
-            raise NiwtError(f"{path.name}: {key} should be (attributes, {len(classes)} classes), got {table.shape} of {table.dtype}")
+            wanted = f"should be (attributes, {len(classes)} classes)"
+            raise NiwtError(f"{path.name}: {key} {wanted}, got {table.shape} of {table.dtype}")
         tables[key] = torch.from_numpy(_float32(table.T))
-    index = {k: _mat_indices(mat[k], f"{path.name}: {k}") if k in mat else torch.empty(0, dtype=torch.long) for k in (*loc, "train_loc", "val_loc")}
-    return _AttSplits(
-        classes=classes,
-        attributes=tables["original_att"],
-        normalised=tables["att"],
-        **{k.removesuffix("_loc"): v for k, v in index.items()},
-    )
+    ones = {k: mat.get(k, np.empty(0, np.int64)) for k in (*loc, "train_loc", "val_loc")}
+    index = {k.removesuffix("_loc"): _mat_indices(v, f"{path.name}: {k}") for k, v in ones.items()}
+    return _AttSplits(classes, tables["original_att"], tables["att"], **index)
 
 # %% ../../nbs/01_data/06_xlsa17.ipynb #c2783527
 @dataclass(frozen=True, eq=False)
@@ -234,15 +236,32 @@ def _read_features(
     path = Path(path) / "res101.mat" if os.path.isdir(path) else Path(path)
     mat = _load_mat(path, ("labels",) if pixels else ("labels", "features"), ("image_files",))
     labels = np.asarray(mat["labels"]).ravel()
-    if labels.dtype.kind not in "uif" or not len(labels) or not ((labels >= 1) & (labels < 1e6) & (labels == np.rint(labels))).all():
+    numbers = labels.dtype.kind in "uif" and len(labels)
+    if not numbers or not ((labels >= 1) & (labels < 1e6) & (labels == np.rint(labels))).all():
         raise NiwtError(f"{path.name}: labels should be whole numbers from 1 on")
     features = mat.get("features", np.zeros((0, len(labels)), np.float32))
     if features.dtype.kind not in "uif" or features.ndim != 2 or features.shape[1] != len(labels):
-        raise NiwtError(f"{path.name}: features should be (width, {len(labels)} images), got {features.shape} of {features.dtype}")
-    files = _mat_strings(mat["image_files"], f"{path.name}: image_files") if "image_files" in mat else ()
+        wanted = f"features should be (width, {len(labels)} images)"
+        raise NiwtError(f"{path.name}: {wanted}, got {features.shape} of {features.dtype}")
+    files = _mat_strings(mat.get("image_files", np.empty(0)), f"{path.name}: image_files")
     if files and len(files) != len(labels):
         raise NiwtError(f"{path.name}: {len(files)} image_files for {len(labels)} labels")
-    return _FeatureFile(torch.from_numpy(_float32(features.T)), torch.from_numpy(labels.astype(np.int64) - 1), files)
+    ids = torch.from_numpy(labels.astype(np.int64) - 1)
+    return _FeatureFile(torch.from_numpy(_float32(features.T)), ids, files)
+
+# %% ../../nbs/01_data/06_xlsa17.ipynb #a6214f20
+def _attributes(
+    name: str,  # of the knowledge
+    table: np.ndarray,  # (C, A) numbers, NaN where unknown
+    names: tuple[str, ...],  # of the columns
+    classes: Sequence[str],  # of the rows
+    notes: list[str],  # gets a line for each kind of gap
+    whole: float = 1.0,  # what stands for 1, such as 100 of per cent
+) -> DomainKnowledge:  # that reads sentences by the names of its columns
+    "A published table of attributes; raises `NiwtError` for a class of which nothing is known."
+    filled, gaps = _unknown_as_zero(table, name, classes)
+    notes += gaps
+    return with_reader(DomainKnowledge(name, _as_values(filled / whole, name), names))
 
 # %% ../../nbs/01_data/06_xlsa17.ipynb #4043d02f
 def read_xlsa17(
@@ -256,18 +275,13 @@ def read_xlsa17(
     root = Path(root)
     splits, ff = _read_att_splits(root), _read_features(root)
     if int(ff.labels.max()) >= len(splits.classes):
-        raise NiwtError(f"{root.name}: label {int(ff.labels.max()) + 1}, but att_splits.mat names {len(splits.classes)} classes")
-    table, gaps = _unknown_as_zero(splits.attributes.numpy(), "attributes", splits.classes)
-    names = names_of(attribute_names) or tuple(f"attribute {i + 1}" for i in range(table.shape[1]))
-    k = with_reader(DomainKnowledge("attributes", _as_values(table, "attributes"), names))
-    kept = k.drop_constant()
-    return ZeroShotData(
-        name=name or root.name,
-        classes=splits.classes,
-        images=NoImages(len(ff.labels)) if images is None else _find_images(ff.files, images, **kwargs),
-        labels=ff.labels,
-        knowledge={"attributes": kept},
-        features=ff.features,
-        notes=(*gaps, *_dropped(k, kept)),
-        **_split_fields(splits, ff.labels, "att_splits.mat"),  # type: ignore[arg-type]
-    )
+        told = f"but att_splits.mat names {len(splits.classes)} classes"
+        raise NiwtError(f"{root.name}: label {int(ff.labels.max()) + 1}, {told}")
+    width, notes = splits.attributes.shape[1], []  # type: int, list[str]
+    names = names_of(attribute_names) or tuple(f"attribute {i + 1}" for i in range(width))
+    k = _attributes("attributes", splits.attributes.numpy(), names, splits.classes, notes)
+    pictures: Sequence = NoImages(len(ff.labels))
+    pictures = pictures if images is None else _find_images(ff.files, images, **kwargs)
+    made: dict[str, Any] = {"knowledge": _drop_constant([k], notes), "features": ff.features}
+    made |= {"notes": tuple(notes), **_split_fields(splits, ff.labels, "att_splits.mat")}
+    return ZeroShotData(name or root.name, splits.classes, pictures, ff.labels, **made)

@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +44,8 @@ class ImageTransform:
         short = self.resize or self.size
         if min(image.size) != short:
             scale = short / min(image.size)
-            image = image.resize((max(short, round(image.width * scale)), max(short, round(image.height * scale))), Image.Resampling.BILINEAR)
+            width, height = (max(short, round(side * scale)) for side in image.size)
+            image = image.resize((width, height), Image.Resampling.BILINEAR)
         left, top = (image.width - self.size) // 2, (image.height - self.size) // 2
         if left or top or image.size != (self.size, self.size):
             image = image.crop((left, top, left + self.size, top + self.size))
@@ -58,7 +60,8 @@ def colour_range(
     transform: Callable,  # PIL image -> (3, H, W) float tensor
 ) -> tuple[Tensor, Tensor]:  # (3, 1, 1) what stands for 0, and what stands for 255
     "What a preprocessing makes of black and of white."
-    black, white = (transformed(transform, Image.new("RGB", (256, 256), c)).amax((1, 2)).view(3, 1, 1) for c in ("black", "white"))
+    plain = [transformed(transform, Image.new("RGB", (256, 256), c)) for c in ("black", "white")]
+    black, white = (x.amax((1, 2)).view(3, 1, 1) for x in plain)
     return black, white
 
 # %% ../../nbs/03_network/02_backbones.ipynb #7eec9c87
@@ -74,11 +77,14 @@ def at_size(
     mean = -low * std
     sized = ImageTransform(size, mean=tuple(mean.flatten().tolist()), std=tuple(std.flatten().tolist()))
     trial = Image.new("RGB", (256, 256), (51, 102, 204))
-    for corner, colour in zip(((0, 128), (128, 0), (128, 128)), ((204, 51, 102), (20, 200, 20), (240, 220, 90)), strict=True):
-        trial.paste(colour, (*corner, corner[0] + 128, corner[1] + 128))
-    quarters = lambda x: x[:, [x.shape[1] // 4, -x.shape[1] // 4]][:, :, [x.shape[2] // 4, -x.shape[2] // 4]]  # noqa: E731
-    if not torch.allclose(quarters(sized(trial)), quarters(transformed(transform, trial)), atol=1e-2):
-        raise NiwtError("this preprocessing does more to colours than to scale and shift each channel; write one for the other size")
+    others = {(0, 128): (204, 51, 102), (128, 0): (20, 200, 20), (128, 128): (240, 220, 90)}
+    for (x, y), colour in others.items():
+        trial.paste(colour, (x, y, x + 128, y + 128))
+    made = [sized(trial), transformed(transform, trial)]
+    ours, theirs = (x[:, [x.shape[1] // 4, -x.shape[1] // 4]][:, :, [x.shape[2] // 4, -x.shape[2] // 4]] for x in made)
+    if not torch.allclose(ours, theirs, atol=1e-2):
+        more = "this preprocessing does more to colours than to scale and shift each channel"
+        raise NiwtError(f"{more}; write one for the other size")
     return sized
 
 # %% ../../nbs/03_network/02_backbones.ipynb #f5f1455f
@@ -109,7 +115,8 @@ def _is_safetensors(
     "Whether a file is safetensors by its first bytes, whatever it is called, or by its name."
     with open(path, "rb") as f:
         head = f.read(9)
-    return path.suffix == ".safetensors" or (head[8:] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size)
+    size = int.from_bytes(head[:8], "little")
+    return path.suffix == ".safetensors" or (head[8:] == b"{" and size < path.stat().st_size)
 
 # %% ../../nbs/03_network/02_backbones.ipynb #e38feba7
 def _read_weights(
@@ -121,15 +128,18 @@ def _read_weights(
         raise NiwtError(f"no file {str(path)!r}")
     kind, keep = file_kind(path), "save torch.save(model.state_dict(), FILE) where the model is, and give FILE"
     try:
-        state = load_file(path) if _is_safetensors(path) else torch.load(path, map_location="cpu", weights_only=True)
+        read = load_file if _is_safetensors(path) else partial(torch.load, map_location="cpu", weights_only=True)
+        state = read(path)
     except Exception as e:  # on damaged files PyTorch's reader raises nearly every kind of error
         if kind and not kind.startswith("a zip"):
             raise NiwtError(f"{str(path)!r} holds no weights: it is {kind}") from None
         if "TorchScript" in str(e):
             raise NiwtError(f"{str(path)!r} is a TorchScript program, not weights; {keep}") from None
         if isinstance(e, pickle.UnpicklingError):
-            raise NiwtError(f"{str(path)!r} is not a file of plain tensors; files that need code to be read are refused; {keep}") from None
-        raise NiwtError(f"cannot read weights from {str(path)!r} ({type(e).__name__}: {str(e).splitlines()[0][:200] if str(e) else ''})") from None
+            wanted = "a file of plain tensors; files that need code to be read are refused"
+            raise NiwtError(f"{str(path)!r} is not {wanted}; {keep}") from None
+        told = f"{type(e).__name__}: {str(e).partition(chr(10))[0][:200]}"
+        raise NiwtError(f"cannot read weights from {str(path)!r} ({told})") from None
     while isinstance(state, dict) and not all(isinstance(v, Tensor) for v in state.values()):
         whole = [k for k, v in state.items() if isinstance(v, dict) and v and all(isinstance(w, Tensor) for w in v.values())]
         key = next((k for k in _WEIGHT_KEYS if isinstance(state.get(k), dict)), whole[0] if len(whole) == 1 else None)
@@ -156,7 +166,8 @@ def _of_model(
     if best[0] == "" or most < 0.5 * len(own) or most < 0.3 * len(state):  # the last: a small part of another model
         return state
     if len(best) > 1:
-        raise NiwtError(f"the weights in {path!r} are there {len(best)} times, under {' and '.join(map(repr, sorted(best)[:3]))}; keep one of them in the file")
+        under = " and ".join(map(repr, sorted(best)[:3]))
+        raise NiwtError(f"the weights in {path!r} are there {len(best)} times, under {under}; keep one of them in the file")
     return {k.removeprefix(best[0]): v for k, v in state.items() if k.startswith(best[0])}
 
 # %% ../../nbs/03_network/02_backbones.ipynb #082bb866
@@ -170,12 +181,15 @@ def _load_weights(
     for name in last:
         weight, head = state.get(f"{name}.weight"), model.get_submodule(name)
         assert isinstance(head, nn.Linear)
-        if weight is not None and weight.shape != head.weight.shape and weight.ndim == 2 and weight.shape[1] == head.in_features:
+        if weight is not None and weight.ndim == 2 and weight.shape[1] == head.in_features and len(weight) != len(head.weight):
             model.set_submodule(name, nn.Linear(head.in_features, len(weight), bias=head.bias is not None))
     own = model.state_dict()
-    missing, extra = [k for k in own if k not in state and not k.endswith("num_batches_tracked")], [k for k in state if k not in own]
-    shapes = [f"{k} {tuple(state[k].shape)} instead of {tuple(v.shape)}" for k, v in own.items() if k in state and state[k].shape != v.shape]
-    faults = {"missing": missing, "unknown": extra, "of another shape": shapes}
+    other = [k for k in own if k in state and state[k].shape != own[k].shape]
+    faults = {
+        "missing": [k for k in own if k not in state and not k.endswith("num_batches_tracked")],
+        "unknown": [k for k in state if k not in own],
+        "of another shape": [f"{k} {tuple(state[k].shape)} instead of {tuple(own[k].shape)}" for k in other],
+    }
     if any(faults.values()):
         words = "; ".join(f"{len(v)} {k}, such as {v[0]}" for k, v in faults.items() if v)
         raise NiwtError(f"the weights in {str(path)!r} are not those of this {type(model).__name__}: {words}")
@@ -183,7 +197,8 @@ def _load_weights(
     return model.eval()
 
 # %% ../../nbs/03_network/02_backbones.ipynb #55c1980c
-_PAPER_LAYERS = {"resnet": "layer4.0", "resnext": "layer4.0", "wide_resnet": "layer4.0", "vgg16": "features.29", "vgg16_bn": "features.42"}
+_PAPER_LAYERS = dict.fromkeys(("resnet", "resnext", "wide_resnet"), "layer4.0")
+_PAPER_LAYERS |= {"vgg16": "features.29", "vgg16_bn": "features.42"}
 
 # %% ../../nbs/03_network/02_backbones.ipynb #9989c891
 def _name_head(
@@ -212,20 +227,9 @@ def _load_torchvision(name: str, weights: str | os.PathLike | None, head: str | 
         _load_weights(model, weights)
     _name_head(model, head)
     transform = (known or choices.DEFAULT).transforms()
-    size = transform.crop_size[0]
+    example = torch.zeros(2, 3, transform.crop_size[0], transform.crop_size[0])
     layer = next((v for k, v in _PAPER_LAYERS.items() if re.fullmatch(k + r"[\d_x]*d?|" + k, name)), None)
-    return Backbone(model.eval(), transform, layer or choose_layer(model, torch.zeros(2, 3, size, size)), name)
-
-# %% ../../nbs/03_network/02_backbones.ipynb #c7963fce
-@dataclass(frozen=True)
-class _Preprocess:
-    "A user's own preprocessing, with one tensor (3, H, W) or one sentence as its result."
-
-    transform: Callable  # PIL image -> a picture: a tensor, an array, or a batch of one under `pixel_values`
-
-    def __call__(self, image: Image.Image) -> Tensor:
-        "One image as a tensor; raises `NiwtError` with the user's own line if that fails."
-        return transformed(self.transform, image)
+    return Backbone(model.eval(), transform, layer or choose_layer(model, example), name)
 
 # %% ../../nbs/03_network/02_backbones.ipynb #c143c9d6
 def _load_function(spec: str, weights: str | os.PathLike | None, head: str | None = None) -> Backbone:
@@ -235,15 +239,20 @@ def _load_function(spec: str, weights: str | os.PathLike | None, head: str | Non
     with user_code(f"{spec!r} failed"):
         made = function() if callable(function) and not isinstance(function, nn.Module) else function
     where = str(spec).rpartition(":")[0]
-    home = str(Path(where).expanduser().absolute()) if where.endswith(".py") else getattr(sys.modules.get(where), "__file__", None)
+    home = getattr(sys.modules.get(where), "__file__", None)
+    home = str(Path(where).expanduser().absolute()) if where.endswith(".py") else home
     beside = next((m for m in list(sys.modules.values()) if home and getattr(m, "__file__", None) == home), None)
-    model, preprocess = made if isinstance(made, (tuple, list)) and len(made) == 2 else (made, getattr(beside, "preprocess", None))
+    pair = isinstance(made, (tuple, list)) and len(made) == 2
+    model, preprocess = made if pair else (made, getattr(beside, "preprocess", None))
     if not isinstance(model, nn.Module):
-        raise NiwtError(f"{spec!r} gave a {type(model).__name__}; expected an nn.Module, or an nn.Module and a preprocess function")
-    if preprocess is not None and not callable(preprocess):
-        raise NiwtError(f"{spec!r}: preprocess is a {type(preprocess).__name__}; expected a function of a PIL image")
+        wanted = "expected an nn.Module, or an nn.Module and a preprocess function"
+        raise NiwtError(f"{spec!r} gave a {type(model).__name__}; {wanted}")
     preprocess = ImageTransform() if preprocess is None else preprocess
-    preprocess = preprocess if isinstance(preprocess, ImageTransform) else _Preprocess(preprocess)
+    if not callable(preprocess):
+        kind = type(preprocess).__name__
+        raise NiwtError(f"{spec!r}: preprocess is a {kind}; expected a function of a PIL image")
+    if not isinstance(preprocess, ImageTransform):
+        preprocess = partial(transformed, preprocess)
     if weights is not None:
         _load_weights(model, weights)
     _name_head(model, head)
@@ -266,5 +275,6 @@ def load_backbone(
         backbone = import_object("niwt_nb.fieldguide.network:field_guide_backbone")(weights)
         _name_head(backbone.model, head)
         return backbone
+    load = _load_function if ":" in spec else _load_torchvision
     with seeded_in_turn(seed):
-        return _load_function(spec, weights, head) if ":" in spec else _load_torchvision(spec, weights, head)
+        return load(spec, weights, head)

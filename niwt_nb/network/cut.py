@@ -109,11 +109,8 @@ def head_output(
 ) -> Tensor:  # (B, C)
     "The scores as the head gives them, whatever follows it (softmax, a temperature, a cosine); raises `NiwtError` if it does not run."
     kept: list[Tensor] = []
-    handle = model.get_submodule(head).register_forward_hook(lambda module, args, output: kept.append(output))
-    try:
+    with model.get_submodule(head).register_forward_hook(lambda module, args, output: kept.append(output)):
         model(x)
-    finally:
-        handle.remove()
     if not kept:
         raise NiwtError(f"the head {head!r} does not run in a forward pass")
     return kept[-1]
@@ -179,9 +176,9 @@ def _channels_come_last(
     shape: tuple[int, ...],  # of its output, four numbers
 ) -> bool:  # whether the output is (B, H, W, K)
     "Whether a layer works with channels last: some linear layer or norm in it writes as many numbers as the last axis has, and no convolution as the second."
-    parts = list(module.modules())
-    last = any(m.out_features == shape[3] if isinstance(m, nn.Linear) else getattr(m, "normalized_shape", None) == (shape[3],) for m in parts)
-    return last and not any(m.out_channels == shape[1] for m in parts if isinstance(m, nn.Conv2d))
+    parts, last = list(module.modules()), (shape[3],)
+    writes = [(m.out_features,) if isinstance(m, nn.Linear) else getattr(m, "normalized_shape", None) for m in parts]
+    return last in writes and not any(m.out_channels == shape[1] for m in parts if isinstance(m, nn.Conv2d))
 
 # %% ../../nbs/03_network/01_cut.ipynb #455a9393
 class _Reached(Exception):
@@ -196,12 +193,9 @@ def _output_of(model: nn.Module, layer: str, x: Tensor) -> Any:
         kept.append(output[0] if isinstance(output, tuple) and output else output)
         raise _Reached
 
-    handle = model.get_submodule(layer).register_forward_hook(keep)
-    try:
-        with torch.no_grad(), evaluating(model), contextlib.suppress(_Reached):
-            model(x)
-    finally:
-        handle.remove()
+    hook = model.get_submodule(layer).register_forward_hook(keep)
+    with hook, torch.no_grad(), evaluating(model), contextlib.suppress(_Reached):
+        model(x)
     return kept[0] if kept else None
 
 # %% ../../nbs/03_network/01_cut.ipynb #4dc764bd
@@ -274,19 +268,19 @@ def _check_head(node: fx.Node, module: nn.Module | None, model: nn.Module) -> No
         step = f"{type(module).__name__} {str(node.target).removeprefix('model.')!r}"
     else:
         step = repr(getattr(node.target, "__name__", str(node.target)))
-    before = [str(n.target).removeprefix("model.") for n in node.all_input_nodes if n.op == "call_module"]
-    if getattr(getattr(module, "weight", None), "ndim", 0) == 2:
-        why = "its scores are not linear in the features (a cosine classifier?), so importance does not tell the weights of a class"
-        raise NiwtError(f"the last layer is not linear: {step} is no nn.Linear; {why}. Put an nn.Linear in its place and fit it")
     inputs = [str(n.target) for n in node.all_input_nodes if n.op == "call_module"]
-    linear = [name.removeprefix("model.") for name in inputs if isinstance(model.get_submodule(name), nn.Linear)]
+    before = [name.removeprefix("model.") for name in inputs]
+    if getattr(getattr(module, "weight", None), "ndim", 0) == 2:
+        why = "its scores are not linear in the features (a cosine classifier?)"
+        why += ", so importance does not tell the weights of a class. Put an nn.Linear in its place and fit it"
+        raise NiwtError(f"the last layer is not linear: {step} is no nn.Linear; {why}")
+    linear = [name for name in before if isinstance(model.get_submodule(f"model.{name}"), nn.Linear)]
     remedy = "the model must end in an nn.Linear"
     if linear:
         remedy = f"name the layer whose output are the scores, as head={linear[0]!r} (in a run --set head={linear[0]})"
-    after = f" (after {before[0]!r})" if before else ""
-    raise NiwtError(
-        f"the last layer is not linear: the scores come from {step}{after}; {remedy}, or put one last whose output are the scores before softmax"
-    )
+    step += f" (after {before[0]!r})" if before else ""
+    remedy += ", or put one last whose output are the scores before softmax"
+    raise NiwtError(f"the last layer is not linear: the scores come from {step}; {remedy}")
 
 # %% ../../nbs/03_network/01_cut.ipynb #87dd2fbf
 def _ancestors(node: fx.Node, stop: fx.Node | None = None) -> set[fx.Node]:
@@ -324,7 +318,8 @@ def _check_flow(layer: str, at: fx.Node, into_head: fx.Node) -> None:
     "Raise unless everything that reaches the head from the input goes through node `at`."
     upper = _ancestors(into_head, stop=at)
     if at not in upper:
-        raise NiwtError(f"cannot cut at {layer!r}: its output does not reach the head (is it after the head, or in another branch?)")
+        told = "its output does not reach the head (is it after the head, or in another branch?)"
+        raise NiwtError(f"cannot cut at {layer!r}: {told}")
     moves = {n for n in upper if at in _ancestors(n, stop=at)}  # depends on the layer
     reads = {n for n in upper if any(m.op == "placeholder" for m in _ancestors(n, stop=at))}
     around = [(n, u) for n in reads - moves for u in n.users if u in moves and u is not at]
@@ -334,7 +329,8 @@ def _check_flow(layer: str, at: fx.Node, into_head: fx.Node) -> None:
         raise _Untraceable("the part above the layer needs the size of the image")
     what = "; ".join(sorted({f"{_name(n)} goes into {_name(u)}" for n, u in around if not _is_size(n)}))
     block = repr(layer.rpartition(".")[0] or "after it")
-    raise NiwtError(f"cannot cut at {layer!r}: values pass around it ({what}); choose a layer that all data flow through, such as the block {block}")
+    remedy = f"choose a layer that all data flow through, such as the block {block}"
+    raise NiwtError(f"cannot cut at {layer!r}: values pass around it ({what}); {remedy}")
 
 # %% ../../nbs/03_network/01_cut.ipynb #a1d2b42e
 def _part(model: nn.Module, nodes: set[fx.Node], start: fx.Node, end: fx.Node, clone: bool, turn: bool = False) -> fx.GraphModule:
@@ -356,11 +352,13 @@ def _part(model: nn.Module, nodes: set[fx.Node], start: fx.Node, end: fx.Node, c
 # %% ../../nbs/03_network/01_cut.ipynb #3b24bf6d
 def _may_overwrite(model: nn.Module, at: fx.Node) -> bool:
     "Whether a step that reads node `at` could change it in place."
-    views = {f"{n}()" for n in ("flatten", "unflatten", "view", "reshape", "getitem", "permute", "transpose", "squeeze", "unsqueeze", "dropout")}
+    shapes = "flatten() unflatten() view() reshape() getitem() permute() transpose() squeeze() unsqueeze() dropout()"
+    views = shapes.split()
     for user in at.users:
         if user.op == "call_module":
-            first = [m for m in model.get_submodule(str(user.target).removeprefix("model.")).modules() if not list(m.children())][:1]
-            if any(getattr(m, "inplace", False) for m in first):
+            module = model.get_submodule(str(user.target).removeprefix("model."))
+            first = next(m for m in module.modules() if not list(m.children()))
+            if getattr(first, "inplace", False):
                 return True
         elif user.kwargs.get("inplace") or (user.op == "call_method" and str(user.target).endswith("_")):
             return True
@@ -380,6 +378,17 @@ def _may_turn(model: nn.Module, nodes: set[fx.Node]) -> bool:
             return True
     return False
 
+# %% ../../nbs/03_network/01_cut.ipynb #5e37327a
+def _check_once(layer: str, head: str, runs: int, head_runs: int) -> None:
+    "Raise unless layer and head run once each, and the head is not the layer nor in it."
+    if head == layer or head.startswith(layer + "."):
+        word = "is" if head == layer else "holds"
+        raise NiwtError(f"cannot cut at {layer!r}: it {word} the head {head!r}; choose a layer below")
+    if runs != 1 or head_runs != 1:
+        times = f"it runs {runs} times in a forward pass and the head {head!r} {head_runs} times"
+        once = "each must run once (name the block around a layer that is used again)"
+        raise NiwtError(f"cannot cut at {layer!r}: {times}; {once}")
+
 # %% ../../nbs/03_network/01_cut.ipynb #98a3e8ab
 def _cut_by_graph(
     model: nn.Module, layer: str, example: Tensor | None = None, head_name: str | None = None, last: bool | None = None
@@ -387,17 +396,14 @@ def _cut_by_graph(
     "`cut` through torch.fx; raises `_Untraceable` where only hooks can help."
     graph, head = _trace(model, layer, head=head_name)
     named, head_name = head_name is not None, str(head.target).removeprefix("model.")
-    if head_name == layer or head_name.startswith(layer + "."):
-        raise NiwtError(f"cannot cut at {layer!r}: it {'is' if head_name == layer else 'holds'} the head {head_name!r}; choose a layer below")
-    runs = [n for n in graph.nodes if n.op == "call_module" and n.target == f"model.{layer}"]
-    heads = [n for n in graph.nodes if n.op == "call_module" and n.target == head.target]
-    if len(runs) != 1 or len(heads) != 1:
-        times = f"it runs {len(runs)} times in a forward pass and the head {head_name!r} {len(heads)} times"
-        raise NiwtError(f"cannot cut at {layer!r}: {times}; each must run once (name the block around a layer that is used again)")
+    modules = [n for n in graph.nodes if n.op == "call_module"]
+    runs = [n for n in modules if n.target == f"model.{layer}"]
+    _check_once(layer, head_name, len(runs), sum(n.target == head.target for n in modules))
     at, into_head = runs[0], head.all_input_nodes[0]
     _check_flow(layer, at, into_head)
     image = next(n for n in graph.nodes if n.op == "placeholder")
-    lost = [n for n in graph.nodes if n.op == "call_method" and str(n.target).endswith("_") and not str(n.target).endswith("__") and not n.users]
+    unread = [n for n in graph.nodes if n.op == "call_method" and not n.users]
+    lost = [n for n in unread if str(n.target).endswith("_") and not str(n.target).endswith("__")]
     if lost:
         raise _Untraceable(f"torch.fx: the result of the in-place {_name(lost[0])} is used through its argument")
     if last is None:
@@ -412,10 +418,10 @@ def _cut_by_graph(
 class _Hooked(nn.Module):
     "One half of a model cut by hooks: `part` is \"lower\" or \"tail\"."
 
-    def __init__(self, model: nn.Module, layer: str, head: str, part: str, example: Tensor, whole_batch: bool, turn: bool = False):
+    def __init__(self, model: nn.Module, layer: str, head: str, part: str, example: Tensor):
         super().__init__()
-        self.model, self.layer, self.head_name, self.part, self.whole_batch = model, layer, head, part, whole_batch
-        self.turn = turn  # the layer has its channels last
+        self.model, self.layer, self.head_name, self.part = model, layer, head, part
+        self.whole_batch = self.turn = False  # one stand-in image for each of x; the layer has its channels last
         self.register_forward_pre_hook(_in_its_numbers)
         self.register_buffer("example", example[:1].detach().clone(), persistent=False)
 
@@ -432,42 +438,36 @@ class _Hooked(nn.Module):
             raise _Reached
 
         layer, head = self.model.get_submodule(self.layer), self.model.get_submodule(self.head_name)
-        if self.part == "lower":
-            handles, image = [layer.register_forward_hook(keep)], x
-        else:
-            handles = [layer.register_forward_hook(swap), head.register_forward_pre_hook(keep)]
-            assert isinstance(self.example, Tensor)
-            example = self.example.to(x)
-            image = example.expand(len(x), *example.shape[1:]) if self.whole_batch else example
-        try:
+        with contextlib.ExitStack() as hooks:
+            if self.part == "lower":
+                hooks.enter_context(layer.register_forward_hook(keep))
+                image = x
+            else:
+                hooks.enter_context(layer.register_forward_hook(swap))
+                hooks.enter_context(head.register_forward_pre_hook(keep))
+                assert isinstance(self.example, Tensor)
+                example = self.example.to(x)
+                image = example.expand(len(x), *example.shape[1:]) if self.whole_batch else example
             with contextlib.suppress(_Reached):
                 self.model(image)
-        finally:
-            for handle in handles:
-                handle.remove()
         return kept[0].permute(0, 3, 1, 2) if self.turn and self.part == "lower" else kept[0]
 
 # %% ../../nbs/03_network/01_cut.ipynb #c167ac52
 def _last_linear(model: nn.Module, layer: str, example: Tensor, head: str | None = None) -> str:
     "The name of the linear layer whose output is the model's scores, seen by running it; checks that `layer` runs once before it."
     ran: list[tuple[str, Any]] = []
-    handles = [m.register_forward_hook(lambda m, a, out, n=n: ran.append((n, out))) for n, m in model.named_modules() if n]  # type: ignore[misc]
-    try:
-        with torch.no_grad(), evaluating(model):
-            scores = _scores_of(model(example))
-    finally:
-        for handle in handles:
-            handle.remove()
-    names = [n for n, _ in ran]
-    heads = [n for n, out in ran if (n == head or (head is None and out is scores)) and isinstance(model.get_submodule(n), nn.Linear)]
+    names_of = {m: n for n, m in model.named_modules() if n}
+    with contextlib.ExitStack() as hooks, torch.no_grad(), evaluating(model):
+        for m in names_of:
+            hooks.enter_context(m.register_forward_hook(lambda m, a, out: ran.append((names_of[m], out))))
+        scores = _scores_of(model(example))
+    names, linear = [n for n, _ in ran], {n for m, n in names_of.items() if isinstance(m, nn.Linear)}
+    heads = [n for n, out in ran if n in linear and (n == head or (head is None and out is scores))]
     if not heads:
-        raise NiwtError(f"the last layer is not linear: no nn.Linear returns the scores ({ran[-1][0]!r} runs last); name the linear layer before it with head=")
+        hint = f"({ran[-1][0]!r} runs last); name the linear layer before it with head="
+        raise NiwtError(f"the last layer is not linear: no nn.Linear returns the scores {hint}")
     head = heads[-1]
-    if head == layer or head.startswith(layer + "."):
-        raise NiwtError(f"cannot cut at {layer!r}: it {'is' if head == layer else 'holds'} the head {head!r}; choose a layer below")
-    if names.count(layer) != 1 or names.count(head) != 1:
-        times = f"it runs {names.count(layer)} times in a forward pass and the head {head!r} {names.count(head)} times"
-        raise NiwtError(f"cannot cut at {layer!r}: {times}; each must run once (name the block around a layer that is used again)")
+    _check_once(layer, head, names.count(layer), names.count(head))
     if names.index(layer) > names.index(head):
         raise NiwtError(f"cannot cut at {layer!r}: it runs after the head {head!r}")
     return head
@@ -476,17 +476,21 @@ def _last_linear(model: nn.Module, layer: str, example: Tensor, head: str | None
 def _cut_by_hooks(model: nn.Module, layer: str, example: Tensor | None, why: str, head: str | None = None) -> CutNetwork:
     "`cut` through hooks, for models that cannot be traced."
     if example is None:
-        raise NiwtError(f"the model cannot be traced ({why}); give `example=`, a batch of images, so that it can be cut by running it")
+        remedy = "give `example=`, a batch of images, so that it can be cut by running it"
+        raise NiwtError(f"the model cannot be traced ({why}); {remedy}")
     head, last = _last_linear(model, layer, example, head), layout_of(model, layer, example) == "last"
     for whole_batch in (False, True):
-        lower, tail = (_Hooked(model, layer, head, part, example, whole_batch, last) for part in ("lower", "tail"))
+        lower, tail = (_Hooked(model, layer, head, part, example) for part in ("lower", "tail"))
+        for half in (lower, tail):
+            half.whole_batch, half.turn = whole_batch, last
         network = CutNetwork(model, layer, lower, tail, head, how=f"hooks, because {why}", channels_last=last)
         try:
             _verify(network, example)
             return network
         except Exception as e:  # noqa: BLE001 (with one stand-in image anybody's code may fail in any way)
             if whole_batch:
-                raise NiwtError(f"cannot cut at {layer!r} by hooks either: {e}; values pass around the layer, choose one that all data flow through") from e
+                why = f"{e}; values pass around the layer, choose one that all data flow through"
+                raise NiwtError(f"cannot cut at {layer!r} by hooks either: {why}") from e
     raise AssertionError
 
 # %% ../../nbs/03_network/01_cut.ipynb #0e8ba21c
@@ -504,7 +508,8 @@ def _verify(network: CutNetwork, example: Tensor) -> None:
             raise NiwtError(f"the head {network.head_name!r} reads features of shape {shape}, expected {wanted}")
         scores = network.head(features)
     if not torch.allclose(scores, expected.to(scores), rtol=1e-5, atol=1e-6 * float(expected.abs().max())):
-        raise NiwtError(f"cannot cut at {network.layer!r}: the parts give other scores than the model (by {float((scores - expected).abs().max()):.2g})")
+        by = float((scores - expected).abs().max())
+        raise NiwtError(f"cannot cut at {network.layer!r}: the parts give other scores than the model (by {by:.2g})")
     if not torch.equal(A, before):
         raise NiwtError(f"cannot cut at {network.layer!r}: the part above changes the activation in place")
 
@@ -536,27 +541,17 @@ def cut(
         _verify(network, example)
     return network
 
-# %% ../../nbs/03_network/01_cut.ipynb #aa16153c
-def _can_cut(model: nn.Module, layer: str, example: Tensor, head: str | None = None) -> bool:
-    "Whether `cut` succeeds."
-    try:
-        cut(model, layer, example, head)
-    except NiwtError:
-        return False
-    return True
-
 # %% ../../nbs/03_network/01_cut.ipynb #297207a3
 @running
 def layer_names(
     model: nn.Module,  # any network
-    example: Tensor | None = None,  # images (B, 3, H, W); default: two black images of `size`
-    size: int = 224,  # height and width of the default example
+    example: Tensor | None = None,  # images (B, 3, H, W); default: two black images of 224 pixels
     check: bool = True,  # try to cut at each layer; a large network takes some seconds
 ) -> pd.DataFrame:  # one row a layer, in the order in which they finish: kind, channels, shape (without batch), runs, cuttable
     "The layers of a network with the shapes of their outputs, to choose from."
     model = model.model if isinstance(model, CutNetwork) else model
-    like = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
-    example = torch.zeros(2, 3, size, size, device=like.device, dtype=like.dtype) if example is None else example.to(like)
+    own = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
+    example = (torch.zeros(2, 3, 224, 224) if example is None else example).to(own)
     names = {m: n for n, m in model.named_modules() if n}
     rows: dict[str, dict[str, Any]] = {}
 
@@ -564,19 +559,18 @@ def layer_names(
         shape = tuple(output.shape[1:]) if isinstance(output, Tensor) else ()
         runs = rows.get(names[module], {"runs": 0})["runs"] + 1
         axis = -1 if len(shape) == 3 and _channels_come_last(module, (1, *shape)) else 0
-        rows[names[module]] = {"kind": type(module).__name__, "channels": shape[axis] if shape else 0, "shape": shape, "runs": runs}
+        row = {"channels": shape[axis] if shape else 0, "shape": shape, "runs": runs}
+        rows[names[module]] = {"kind": type(module).__name__, **row}
 
-    handles = [m.register_forward_hook(note) for m in names]
-    try:
-        with torch.no_grad(), evaluating(model):
-            model(example)
-    finally:
-        for handle in handles:
-            handle.remove()
-    table = pd.DataFrame.from_dict(rows, orient="index")
-    if check:
-        table["cuttable"] = [_can_cut(model, n, example) for n in table.index]
-    return table.rename_axis("layer")
+    with contextlib.ExitStack() as hooks, torch.no_grad(), evaluating(model):
+        for m in names:
+            hooks.enter_context(m.register_forward_hook(note))
+        model(example)
+    for layer in rows if check else ():
+        rows[layer]["cuttable"] = False
+        with contextlib.suppress(NiwtError):
+            rows[layer]["cuttable"] = cut(model, layer, example) is not None
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("layer")
 
 # %% ../../nbs/03_network/01_cut.ipynb #828b8572
 @running
@@ -601,9 +595,11 @@ def choose_layer(
         except NiwtError as e:
             why = why or str(e)
             continue
-        if not network.how.startswith("torch.fx") or any(isinstance(m, (nn.Conv2d, nn.Linear)) for m in network.tail.modules()):
+        weighs = any(isinstance(m, (nn.Conv2d, nn.Linear)) for m in network.tail.modules())
+        if weighs or not network.how.startswith("torch.fx"):
             return name
-    raise NiwtError(why if "last layer is not linear" in why else "no layer with a spatial output can be cut here; name one of layer_names(model) yourself")
+    hint = "no layer with a spatial output can be cut here; name one of layer_names(model) yourself"
+    raise NiwtError(why if "last layer is not linear" in why else hint)
 
 # %% ../../nbs/03_network/01_cut.ipynb #e3d04b10
 @in_own_modes
@@ -616,7 +612,8 @@ def above(
         graph, head = _trace(network.model, start, network.layer, head=network.head_name)
         runs = [n for n in graph.nodes if n.op == "call_module" and n.target == f"model.{start}"]
         if len(runs) != 1:
-            raise NiwtError(f"cannot begin at {start!r} and cut at {network.layer!r}: the one runs {len(runs)} times beside the other")
+            told = f"the one runs {len(runs)} times beside the other"
+            raise NiwtError(f"cannot begin at {start!r} and cut at {network.layer!r}: {told}")
         _check_flow(start, runs[0], head)
     except _Untraceable as e:
         raise NiwtError(f"cannot begin at {start!r}: {e}") from e

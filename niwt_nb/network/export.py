@@ -39,8 +39,8 @@ def _record(
             warnings.simplefilter("ignore")
             return torch.export.export(model, (example,), dynamic_shapes=({0: torch.export.Dim.AUTO},))
     except Exception as e:  # noqa: BLE001 (the recorded code is anybody's)
-        first = str(e).strip().splitlines()[0] if str(e).strip() else ""
-        raise NiwtError(f"torch.export cannot record this {type(model).__name__}: {type(e).__name__}: {first}") from e
+        told = f"{type(e).__name__}: {str(e).strip().partition(chr(10))[0]}"
+        raise NiwtError(f"torch.export cannot record this {type(model).__name__}: {told}") from e
 
 # %% ../../nbs/03_network/06_export.ipynb #d01b3c18
 def _forward_code(
@@ -48,7 +48,8 @@ def _forward_code(
 ) -> tuple[str, dict[str, Tensor]]:  # the source of `forward(self, x)`, and the tensors that it reads by name
     "Turn a record into Python source whose parameters are attributes of a module."
     signature, graph, tensors, env = program.graph_signature, fx.Graph(), {}, {}
-    sources = {**signature.inputs_to_parameters, **signature.inputs_to_buffers, **signature.inputs_to_lifted_tensor_constants}
+    sources = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+    sources |= signature.inputs_to_lifted_tensor_constants
     stored = {**program.state_dict, **program.constants}
     for node in program.graph.nodes:
         if node.op == "placeholder" and node.name in sources:
@@ -180,7 +181,8 @@ def about_text(
 ) -> str:  # JSON
     "What `classes.json` of an export holds."
     look = None if preprocess is None else asdict(preprocess)
-    return json.dumps({"classes": list(classes), "input": list(shape), "preprocess": look}, indent=1, ensure_ascii=False)
+    about = {"classes": list(classes), "input": list(shape), "preprocess": look}
+    return json.dumps(about, indent=1, ensure_ascii=False)
 
 # %% ../../nbs/03_network/06_export.ipynb #d35824a0
 def export_model(
@@ -197,10 +199,10 @@ def export_model(
     made = as_image_transform(preprocess)
     how = "    images = preprocess(PIL_image)[None]" if made else "The preprocessing is not part of this file."
     look = {} if made is None else {**asdict(made), "short": made.resize or made.size}
-    code = _MODEL_PY.format(
-        n=len(names), shape=", ".join(map(str, shape)), how=how, forward="\n".join("    " + line for line in source.splitlines()),
-        preprocess=_PREPROCESS_PY.format(**look) if made else "",
-    )  # fmt: skip
+    forward = "\n".join("    " + line for line in source.splitlines())
+    own = _PREPROCESS_PY.format(**look) if made else ""
+    sizes = {"n": len(names), "shape": ", ".join(map(str, shape))}
+    code = _MODEL_PY.format(how=how, forward=forward, preprocess=own, **sizes)
     with atomic_path(folder / "model.safetensors") as tmp:
         save_file({k: v.cpu().contiguous().clone() for k, v in tensors.items()}, str(tmp))
     for name, text in (("model.py", code), ("classes.json", about_text(names, shape, made))):
@@ -238,7 +240,8 @@ def export_onnx(
     program = _record(model, example)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        converted = torch.onnx.export(program, input_names=["images"], output_names=["scores"], dynamo=True, verbose=False)
+        names: dict[str, Any] = {"input_names": ["images"], "output_names": ["scores"]}
+        converted = torch.onnx.export(program, **names, dynamo=True, verbose=False)
     with atomic_path(path) as tmp:
         converted.save(str(tmp), external_data=False)  # type: ignore[union-attr]
     return Path(path)
@@ -248,14 +251,16 @@ def load_export(
     folder: str | os.PathLike,  # made by `export_model`, or with `model.onnx` and `classes.json`
 ) -> tuple[list[str], Callable[[Any], Tensor]]:  # class names; PIL image -> scores (C,)
     "An export, ready to name pictures; raises `NiwtError` for a folder that is none or that holds no preprocessing."
-    folder = Path(folder)
+    folder, name = Path(folder), repr(os.fspath(folder))
     try:
         about = json.loads((folder / "classes.json").read_text(encoding="utf-8"))
         classes, look = list(about["classes"]), about.get("preprocess")
     except (OSError, ValueError, KeyError, TypeError) as e:
-        raise NiwtError(f"{os.fspath(folder)!r} is no export: its classes.json cannot be read ({type(e).__name__})") from None
+        told = f"its classes.json cannot be read ({type(e).__name__})"
+        raise NiwtError(f"{name} is no export: {told}") from None
     if look is None:
-        raise NiwtError(f"the export {os.fspath(folder)!r} holds no preprocessing: load it with model.py and preprocess the pictures yourself")
+        remedy = "load it with model.py and preprocess the pictures yourself"
+        raise NiwtError(f"the export {name} holds no preprocessing: {remedy}")
     fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in look.items()}
     transform = ImageTransform(**fields)
     if (folder / "model.py").is_file():
@@ -263,5 +268,11 @@ def load_export(
         return classes, lambda image: network(transform(image)[None])[0].detach()
     if importlib.util.find_spec("onnxruntime") is None:
         raise NiwtError("an ONNX export needs onnxruntime to run: pip install onnxruntime")
-    session = importlib.import_module("onnxruntime").InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
-    return classes, lambda image: torch.from_numpy(session.run(None, {"images": transform(image)[None].numpy()})[0][0])
+    start = importlib.import_module("onnxruntime").InferenceSession
+    session = start(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
+
+    def scores(image: Image.Image) -> Tensor:
+        found = session.run(None, {"images": transform(image)[None].numpy()})
+        return torch.from_numpy(found[0][0])
+
+    return classes, scores

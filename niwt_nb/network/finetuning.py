@@ -10,7 +10,7 @@ import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -36,8 +36,10 @@ from niwt_nb.network.training import (
 @lru_cache(maxsize=1)
 def _bfloat16_works() -> bool:  # whether convolutions and matrix products in bfloat16 run here
     "Try bfloat16 in a process of its own, because on some processors it is an illegal instruction."
-    trial = "import torch as t; x = t.rand(2, 8, 7, 7).bfloat16(); t.nn.Conv2d(8, 8, 3).bfloat16()(x); t.rand(64, 64).bfloat16() @ t.rand(64, 64).bfloat16()"
-    return subprocess.run([sys.executable, "-c", trial], capture_output=True, timeout=300).returncode == 0
+    trial = "import torch as t; x = t.rand(2, 8, 7, 7).bfloat16(); t.nn.Conv2d(8, 8, 3).bfloat16()(x); "
+    trial += "t.rand(64, 64).bfloat16() @ t.rand(64, 64).bfloat16()"
+    command = [sys.executable, "-c", trial]
+    return subprocess.run(command, capture_output=True, timeout=300).returncode == 0
 
 # %% ../../nbs/03_network/05_finetuning.ipynb #775063fe
 def _arithmetic(
@@ -75,13 +77,11 @@ class ActivationCache:
         return x.float().contiguous(memory_format=torch.channels_last)
 
 # %% ../../nbs/03_network/05_finetuning.ipynb #58f1329c
-def _shard_of(
-    network: CutNetwork, data: ZeroShotData, chunk: Tensor, transform: Callable, flips: bool, dtype: torch.dtype, precision: str, bar: Any
-) -> Tensor:
-    "Activations of some images (n, V, K, H, W)."
+def _shard_of(network: CutNetwork, pictures: Iterable, dtype: torch.dtype, precision: str, bar: Any) -> Tensor:
+    "Activations of pictures in batches and of their mirror images (n, 2, K, H, W)."
     device, parts = network.head.weight.device, []
-    for x, _, _ in batches(data, chunk, transform, 16):
-        views = torch.stack([x, x.flip(3)], 1) if flips else x[:, None]
+    for x, _, _ in pictures:
+        views = torch.stack([x, x.flip(3)], 1)
         with evaluating(network), _arithmetic(precision, device):
             A = network.lower(views.flatten(0, 1).to(device, memory_format=torch.channels_last))
         parts.append(A.to(dtype).cpu().unflatten(0, views.shape[:2]))
@@ -98,7 +98,7 @@ def cache_activations(
     data: ZeroShotData,  # where the images are
     indices: Tensor,  # (n,) which of them
     transform: Callable,  # PIL image -> (3, H, W) float tensor; must not be random
-    flips: bool = True,  # mirror images too
+
     dtype: torch.dtype = torch.float16,  # float16 halves the memory
     precision: str = "float32",  # of the convolutions, see `_arithmetic`
     folder: str | os.PathLike | None = None,  # keep finished parts here; a later call with the same network, images and key reads them
@@ -109,9 +109,10 @@ def cache_activations(
     "Activations of many images; an interrupted call goes on where it was. Raises `NiwtError` for values too large for `dtype`."
     indices = torch.as_tensor(indices)
     source, parts = data.source[indices], []
-    of_all = {"model": model_hash(network.lower), "layer": network.layer, "flips": flips, "dtype": str(dtype), "precision": precision}
+    of_all = {"model": model_hash(network.lower), "layer": network.layer, "dtype": str(dtype), "precision": precision}
     of_all |= {"pictures": key} if key else {}
-    of_all["transform"] = repr(transform) if isinstance(transform, ImageTransform) else getattr(transform, "__qualname__", type(transform).__name__)
+    name = getattr(transform, "__qualname__", type(transform).__name__)
+    of_all["transform"] = repr(transform) if isinstance(transform, ImageTransform) else name
     with tqdm(total=len(indices), desc="activations", disable=quiet, leave=False) as bar:
         for i, chunk in enumerate(indices.split(shard)):
             path = None if folder is None else Path(folder) / f"activations_{i:05d}.safetensors"
@@ -120,7 +121,8 @@ def cache_activations(
                 parts.append(load_tensors(path or "", expect=belongs_to)[0]["values"])
                 bar.update(len(chunk))
             except NiwtError:
-                parts.append(_shard_of(network, data, chunk, transform, flips, dtype, precision, bar))
+                pictures = batches(data, chunk, transform, 16)
+                parts.append(_shard_of(network, pictures, dtype, precision, bar))
                 if path is not None:
                     save_tensors(path, {"values": parts[-1]}, belongs_to)
     return ActivationCache(torch.cat(parts), data.labels[indices], source, network.layer)
@@ -144,17 +146,6 @@ class _Tuned(nn.Module):
         with _arithmetic(self.precision, x.device):
             features = self.body(x)
         return self.head(self.dropout(features.float()))
-
-# %% ../../nbs/03_network/05_finetuning.ipynb #575f57b2
-class _Features(nn.Module):
-    "The whole network up to its features."
-
-    def __init__(self, network: CutNetwork):
-        super().__init__()
-        self.lower, self.tail = network.lower, network.tail
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.tail(self.lower(x))
 
 # %% ../../nbs/03_network/05_finetuning.ipynb #093df490
 @torch.no_grad()
@@ -251,10 +242,12 @@ def fine_tune(
     "Adapt a network to the seen classes; raises `NiwtError` for settings or a cache that do not fit."
     check_name(part, ("tail", "all"), "part")
     tuned, device = copy_module(network), network.head.weight.device
-    body: nn.Module = tuned.tail if part == "tail" else _Features(tuned)
-    if cache is None:
-        cache = cache_activations(network, data, data.train, transform, quiet=quiet) if part == "tail" else cache_images(data, data.train, transform, quiet)
-    if isinstance(cache, ActivationCache) != (part == "tail") or (isinstance(cache, ActivationCache) and cache.layer != network.layer):
+    body: nn.Module = tuned.tail if part == "tail" else nn.Sequential(tuned.lower, tuned.tail)
+    if cache is None and part == "tail":
+        cache = cache_activations(network, data, data.train, transform, quiet=quiet)
+    elif cache is None:
+        cache = cache_images(data, data.train, transform, quiet)
+    if getattr(cache, "layer", None) != (network.layer if part == "tail" else None):
         given = f"{type(cache).__name__.lstrip('_')} of {getattr(cache, 'layer', 'images')!r}"
         raise NiwtError(f"part {part!r} of a network cut at {network.layer!r} does not fit a {given}")
     body.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -275,15 +268,15 @@ def fine_tune(
         found = head(_cached_features(body, cache, watch, device, precision)).argmax(1).cpu()
         return float((found == column[cache.labels[watch]]).float().mean())
 
-    belongs_to = {"part": part, "window": window, "mix": mix, "precision": precision, "data": content_hash(data.name, cache.index[learn])}
-    history = _train_loop(
-        module, step, len(learn), epochs, lr, batch_size, seed=seed, rates={"head": 10.0}, score=watched if len(watch) else None,
-        patience=patience, average=average, stop=stop, checkpoint=checkpoint, belongs_to=belongs_to, quiet=quiet, desc="fine-tuning"
-    )
-    if isinstance(head, _KnowledgeHead):
-        linear = head.linear(head.scale / float(((first - head.shift) / head.spread).norm(dim=1).mean())).to(device)
-    else:
-        assert isinstance(head, nn.Linear)
-        linear = head
+    how: dict[str, Any] = {"seed": seed, "patience": patience, "average": average, "stop": stop}
+    how |= {"rates": {"head": 10.0}, "score": watched if len(watch) else None, "desc": "fine-tuning"}
+    how |= {"checkpoint": checkpoint, "quiet": quiet}
+    how["belongs_to"] = {"part": part, "window": window, "mix": mix, "precision": precision}
+    how["belongs_to"]["data"] = content_hash(data.name, cache.index[learn])
+    history = _train_loop(module, step, len(learn), epochs, lr, batch_size, **how)
     tuned.requires_grad_(False)
-    return FineTuned(with_head(tuned, linear), history, head if isinstance(head, _KnowledgeHead) else None)
+    if isinstance(head, _KnowledgeHead):
+        length = float(((first - head.shift) / head.spread).norm(dim=1).mean())
+        return FineTuned(with_head(tuned, head.linear(head.scale / length).to(device)), history, head)
+    assert isinstance(head, nn.Linear)
+    return FineTuned(with_head(tuned, head), history)

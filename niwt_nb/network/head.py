@@ -7,6 +7,7 @@ __all__ = ['extract_features', 'fit_head', 'with_head', 'extend']
 
 # %% ../../nbs/03_network/03_head.ipynb #89378ff9
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,18 +41,27 @@ def extract_features(
     found = []
     for x, _, _ in batches(data, indices, transform, batch_size, quiet=quiet, desc="features"):
         with evaluating(network):
-            found.append(network.features(x.to(device, memory_format=torch.channels_last)).float().cpu())  # about twice as fast
+            x = x.to(device, memory_format=torch.channels_last)  # about twice as fast
+            found.append(network.features(x).float().cpu())
     return torch.cat(found)
 
 # %% ../../nbs/03_network/03_head.ipynb #ba3caf86
+def _odd_row(
+    values: Tensor,  # (n,) or (n, D)
+) -> int:  # the first row with a value that is not finite
+    "Which row cannot be used."
+    return int((~values.isfinite()).nonzero()[0][0])
+
+
 def _check_head_input(features: Tensor, labels: Tensor, n_classes: int | None, l2: float) -> tuple[Tensor, Tensor, int]:
     "Features as floats, labels as int64 and the number of classes, or an error."
     X, y = torch.as_tensor(features).detach(), torch.as_tensor(labels).long()
     X = X.to(torch.promote_types(X.dtype, torch.float32))  # float64 stays float64
     if X.ndim != 2 or y.shape != X.shape[:1] or not len(X):
-        raise NiwtError(f"expected features (n, D) and labels (n,) with n > 0, got {tuple(X.shape)} and {tuple(y.shape)}")
+        got = f"{tuple(X.shape)} and {tuple(y.shape)}"
+        raise NiwtError(f"expected features (n, D) and labels (n,) with n > 0, got {got}")
     if not X.isfinite().all():
-        raise NiwtError(f"features of row {int((~X.isfinite().all(1)).nonzero()[0])} are not finite")
+        raise NiwtError(f"features of row {_odd_row(X)} are not finite")
     C = int(y.max()) + 1 if n_classes is None else n_classes
     if y.min() < 0 or y.max() >= C:
         raise NiwtError(f"labels must lie in 0..{C - 1}, got {int(y.min())}..{int(y.max())}")
@@ -81,9 +91,9 @@ def fit_head(
     head = nn.utils.skip_init(nn.Linear, X.shape[1], C, device=X.device, dtype=X.dtype)  # draws no random numbers
     nn.init.zeros_(head.weight)
     nn.init.zeros_(head.bias)
-    optimiser = torch.optim.LBFGS(
-        head.parameters(), max_iter=max_iter, max_eval=2 * max_iter, tolerance_grad=tol, tolerance_change=0, line_search_fn="strong_wolfe"
-    )
+    limits: dict[str, Any] = {"max_iter": max_iter, "max_eval": 2 * max_iter}
+    limits |= {"tolerance_grad": tol, "tolerance_change": 0}
+    optimiser = torch.optim.LBFGS(head.parameters(), **limits, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
         optimiser.zero_grad()
@@ -103,7 +113,8 @@ def _with_submodule(model: nn.Module, name: str, new: nn.Module) -> nn.Module:
     first, _, rest = name.partition(".")
     twin = model.__new__(type(model))
     child = model.get_submodule(first)
-    twin.__dict__ = {**model.__dict__, "_modules": {**model._modules, first: _with_submodule(child, rest, new) if rest else new}}
+    new = _with_submodule(child, rest, new) if rest else new
+    twin.__dict__ = {**model.__dict__, "_modules": {**model._modules, first: new}}
     return twin
 
 # %% ../../nbs/03_network/03_head.ipynb #e759b5f8
@@ -113,9 +124,11 @@ def with_head(
 ) -> CutNetwork:  # the same lower part and tail, with this head
     "Exchange the head; raises `NiwtError` if it reads another number of features."
     if head.in_features != network.head.in_features:
-        raise NiwtError(f"the head reads {head.in_features} features, the network gives {network.head.in_features}")
+        given = network.head.in_features
+        raise NiwtError(f"the head reads {head.in_features} features, the network gives {given}")
     model = _with_submodule(network.model, network.head_name, head)
-    return CutNetwork(model, network.layer, network.lower, network.tail, network.head_name, network.how, network.channels_last)
+    parts = (network.layer, network.lower, network.tail, network.head_name)
+    return CutNetwork(model, *parts, network.how, network.channels_last)
 
 # %% ../../nbs/03_network/03_head.ipynb #612ed632
 @in_own_modes
@@ -128,17 +141,19 @@ def extend(
     if not isinstance(head, nn.Linear):
         raise NiwtError(f"the head must be a torch.nn.Linear, got {type(head).__name__}")
     if weight.ndim != 2 or weight.shape[1] != head.in_features:
-        raise NiwtError(f"new weights must be (classes, {head.in_features}) for this head, got {tuple(weight.shape)}")
+        wanted = f"(classes, {head.in_features}) for this head"
+        raise NiwtError(f"new weights must be {wanted}, got {tuple(weight.shape)}")
     if not torch.isfinite(weight).all():
-        raise NiwtError(f"weights of new class {int((~torch.isfinite(weight).all(1)).nonzero()[0])} are not finite")
+        raise NiwtError(f"weights of new class {_odd_row(weight)} are not finite")
     bias = torch.zeros(len(weight)) if bias is None else bias
     if bias.shape != (len(weight),):
         raise NiwtError(f"{len(weight)} new weights need {len(weight)} biases, got shape {tuple(bias.shape)}")
     if not torch.isfinite(bias).all():
-        raise NiwtError(f"bias of new class {int((~torch.isfinite(bias)).nonzero()[0])} is not finite")
+        raise NiwtError(f"bias of new class {_odd_row(bias)} is not finite")
     old = head.weight.detach()
     old_bias = torch.zeros(len(old)).to(old) if head.bias is None else head.bias.detach()
-    bigger = nn.utils.skip_init(nn.Linear, head.in_features, len(old) + len(weight), device=old.device, dtype=old.dtype)
+    kind: dict[str, Any] = {"device": old.device, "dtype": old.dtype}
+    bigger = nn.utils.skip_init(nn.Linear, head.in_features, len(old) + len(weight), **kind)
     with torch.no_grad():
         bigger.weight.copy_(torch.cat([old, weight.to(old)]))
         bigger.bias.copy_(torch.cat([old_bias, bias.to(old)]))
@@ -154,9 +169,11 @@ def replace_classes(
 ) -> nn.Linear:  # a new head of the same size
     "A head with some rows exchanged and all others unchanged."
     index = _check_head_rows(head, rows)
-    if weight.shape != (len(index), head.in_features) or (bias is not None and bias.shape != (len(index),)):
-        raise NiwtError(f"{len(index)} rows need weights ({len(index)}, {head.in_features}) and as many biases, got {tuple(weight.shape)}")
-    if not torch.isfinite(weight).all() or (bias is not None and not torch.isfinite(bias).all()):
+    n, biases = len(index), torch.zeros(len(index)) if bias is None else bias
+    if weight.shape != (n, head.in_features) or biases.shape != (n,):
+        wanted = f"weights ({n}, {head.in_features}) and as many biases"
+        raise NiwtError(f"{n} rows need {wanted}, got {tuple(weight.shape)}")
+    if not torch.isfinite(weight).all() or not torch.isfinite(biases).all():
         raise NiwtError(f"weights or biases for rows {index.tolist()} are not finite")
     new = extend(head, widened(head.weight.detach())[:0])
     with torch.no_grad():
@@ -176,9 +193,10 @@ def _check_head_rows(
         raise NiwtError(f"the head must be a torch.nn.Linear, got {type(head).__name__}")
     index = torch.as_tensor(rows)
     index = index.long() if not index.numel() else index
+    n = head.out_features
     whole = index.ndim == 1 and not index.is_floating_point() and index.dtype is not torch.bool
-    if not whole or len(index.unique()) != len(index) or (len(index) and not 0 <= int(index.min()) <= int(index.max()) < head.out_features):
-        raise NiwtError(f"rows must be different numbers from 0 to {head.out_features - 1}, got {index.tolist()}")
+    if not whole or len(index.unique()) != len(index) or bool(((index < 0) | (index >= n)).any()):
+        raise NiwtError(f"rows must be different numbers from 0 to {n - 1}, got {index.tolist()}")
     return index
 
 # %% ../../nbs/03_network/03_head.ipynb #5d298c2d

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core import NiwtError, content_hash, load_tensors, model_hash, progress, save_tensors
-from ..data.dataset import ZeroShotData, as_ids, transformed
+from ..data.dataset import ZeroShotData, as_ids, transformed, _held_out
 from ..data.images import batches
 from .backbones import colour_range, field_guide_transform
 from .cut import choose_layer, cut, evaluating, _scores_of
@@ -47,14 +47,9 @@ class _PixelCache:
     def batch(self, rows: Tensor, augment: bool = False) -> Tensor:
         "Rows of the cache as floats (B, 3, H, W); with `augment` half of them mirrored."
         x = self.pixels[rows].float() * ((self.high - self.low) / 255) + self.low
-        return _mirror(x) if augment else x
-
-# %% ../../nbs/03_network/04_training.ipynb #93236a01
-def _mirror(
-    x: Tensor,  # images or activations (B, K, H, W)
-) -> Tensor:  # the same shape
-    "Mirror each image left to right with a chance of one half."
-    return torch.where((torch.rand(len(x), device=x.device) < 0.5).view(-1, 1, 1, 1), x.flip(3), x)
+        if augment:
+            x = torch.where((torch.rand(len(x), device=x.device) < 0.5).view(-1, 1, 1, 1), x.flip(3), x)
+        return x
 
 # %% ../../nbs/03_network/04_training.ipynb #5ce96548
 def _is_random(
@@ -100,10 +95,9 @@ def cache_images(
 def _one_cycle(
     step: int,  # 0 .. total - 1
     total: int,  # number of steps
-    warm: float = 0.25,  # share of the steps in which the rate rises
 ) -> float:  # factor of the largest rate, from 0.04 over 1 to about 0
-    "The learning rate's shape: up and down along half cosines."
-    up = max(warm * total, 1.0)
+    "The learning rate's shape: up in a quarter of the steps and down, along half cosines."
+    up = max(total / 4, 1.0)
     if step < up:
         return 0.04 + 0.96 * (1 - math.cos(math.pi * step / up)) / 2
     return max((1 + math.cos(math.pi * (step + 1 - up) / max(total - up, 1.0))) / 2, 1e-4)
@@ -164,18 +158,17 @@ def _with_mean(module: nn.Module, mean: dict[str, Tensor]) -> Iterator[None]:
 
 # %% ../../nbs/03_network/04_training.ipynb #c2bcc2d7
 def _epoch(
-    module: nn.Module, step: Callable, optimiser: torch.optim.Optimizer, n: int, batch_size: int, epoch: int, epochs: int, seed: int,
-    after: Callable[[int], None] = lambda step: None,
+    step: Callable, optimiser: torch.optim.Optimizer, epoch: int, settings: dict[str, Any], after: Callable[[int], None]
 ) -> dict[str, float]:
     "One epoch of `_train_loop`: loss and accuracy."
+    n, batch_size, seed = settings["n"], settings["batch_size"], settings["seed"]
     total, right, rows, per_epoch = 0.0, 0, 0, max(n // batch_size, 1)
-    module.train()
     with seeded_in_turn((seed * 1_000_003 + epoch) % 2**31):
         order = torch.randperm(n)
         for k in range(per_epoch):
             chosen = order[k * batch_size : (k + 1) * batch_size]
             for group in optimiser.param_groups:
-                group["lr"] = group["peak"] * _one_cycle(epoch * per_epoch + k, epochs * per_epoch)
+                group["lr"] = group["peak"] * _one_cycle(epoch * per_epoch + k, settings["epochs"] * per_epoch)
             loss, correct = step(chosen)
             if not math.isfinite(loss.item()):
                 raise NiwtError(f"the loss is {loss.item()} in epoch {epoch + 1}; a smaller learning rate may help")
@@ -184,7 +177,6 @@ def _epoch(
             optimiser.step()
             after(epoch * per_epoch + k)
             total, right, rows = total + loss.item() * len(chosen), right + correct, rows + len(chosen)
-    module.eval()
     return {"loss": total / rows, "accuracy": right / rows}
 
 # %% ../../nbs/03_network/04_training.ipynb #0c39de1b
@@ -213,8 +205,9 @@ def _train_loop(
         raise NiwtError(f"epochs, rows, batch_size and lr must be positive, got {epochs}, {n}, {batch_size}, {lr}")
     if patience is not None and score is None:
         raise NiwtError("patience needs a score (or validation images) to watch")
-    settings: dict[str, Any] = {"epochs": epochs, "n": n, "lr": lr, "batch_size": batch_size, "weight_decay": weight_decay, "seed": seed, "rates": rates}
-    settings |= {"average": average, "start": model_hash(module), **(belongs_to or {})}
+    settings: dict[str, Any] = {"epochs": epochs, "n": n, "lr": lr, "batch_size": batch_size, "seed": seed}
+    settings |= {"weight_decay": weight_decay, "rates": rates, "average": average}
+    settings |= {"start": model_hash(module), **(belongs_to or {})}
     optimiser = torch.optim.AdamW(_groups(module, weight_decay, lr, rates))
     history: list[dict[str, float]] = []
     best: dict[str, Tensor] = {}
@@ -227,7 +220,9 @@ def _train_loop(
             break
         start = time.perf_counter()
         keep = (lambda step: _towards(mean, module, average, step)) if average else (lambda step: None)
-        row = {"epoch": epoch + 1, **_epoch(module, step, optimiser, n, batch_size, epoch, epochs, seed, keep)}
+        module.train()
+        row = {"epoch": epoch + 1, **_epoch(step, optimiser, epoch, settings, keep)}
+        module.eval()
         with _with_mean(module, mean):
             if score is not None:
                 row["score"] = float(score())
@@ -249,11 +244,11 @@ def _erase_squares(
 ) -> Tensor:  # the same shape
     "Set random squares of each image to 0."
     B, _, H, W = x.shape
-    y, z = torch.arange(H, device=x.device).view(1, H, 1), torch.arange(W, device=x.device).view(1, 1, W)
+    y, z = torch.arange(H, device=x.device)[:, None], torch.arange(W, device=x.device)
     keep = torch.ones(B, H, W, dtype=torch.bool, device=x.device)
     for _ in range(n):
-        half, top, left = (torch.rand(3, B, 1, 1, device=x.device) * torch.tensor([0.25, 1, 1], device=x.device).view(3, 1, 1, 1)).unbind()
-        half = (half + 0.25) * side * H
+        half, top, left = torch.rand(3, B, 1, 1, device=x.device).unbind()
+        half = (half * 0.25 + 0.25) * side * H
         keep &= ((y - top * H).abs() >= half) | ((z - left * W).abs() >= half)
     return x * keep[:, None]
 
@@ -275,13 +270,8 @@ def _hold_out(
     "Split the training images of the seen classes."
     if not 0 <= share < 1:
         raise NiwtError(f"the share to hold out must be at least 0 and below 1, got {share}")
-    out = torch.zeros(len(data), dtype=torch.bool)
-    generator = torch.Generator().manual_seed(seed)
-    for c in data.seen.tolist() if share else []:
-        own = data.train[data.labels[data.train] == c]
-        count = min(max(round(share * len(own)), 1), len(own) - 1)
-        out[own[torch.randperm(len(own), generator=generator)[:count]]] = True
-    return data.train[~out[data.train]], data.train[out[data.train]]
+    out = _held_out(data.labels[data.train], data.seen if share else data.seen[:0], share, seed)
+    return data.train[~out], data.train[out]
 
 # %% ../../nbs/03_network/04_training.ipynb #5dfc715e
 @in_own_modes
@@ -294,7 +284,8 @@ def _check_outputs(
     with torch.no_grad(), evaluating(model):
         shape = tuple(_scores_of(model(x)).shape)
     if shape != (len(x), n):
-        raise NiwtError(f"the model gives scores of shape {shape}, expected {(len(x), n)}: one for each of the {n} seen classes")
+        wanted = f"expected {(len(x), n)}: one for each of the {n} seen classes"
+        raise NiwtError(f"the model gives scores of shape {shape}, {wanted}")
 
 # %% ../../nbs/03_network/04_training.ipynb #615d0cbc
 @in_own_modes
@@ -305,8 +296,9 @@ def accuracy(
     column: Tensor,  # (C,) as `columns_of` gives
 ) -> float:  # share of images, every class counted alike
     "Mean of the classes' accuracies."
+    parts = torch.arange(len(cache)).split(256)
     with evaluating(model):
-        found = torch.cat([_scores_of(model(cache.batch(rows))).argmax(1).cpu() for rows in torch.arange(len(cache)).split(256)])
+        found = torch.cat([_scores_of(model(cache.batch(rows))).argmax(1).cpu() for rows in parts])
     right = (found == column[cache.labels]).float()
     return float(torch.stack([right[cache.labels == c].mean() for c in cache.labels.unique()]).mean())
 
@@ -356,11 +348,11 @@ class _KnowledgeHead(nn.Module):
 
     @in_own_modes
     @torch.no_grad()
-    def start(self, wanted: Tensor, l2: float = 0.1) -> "_KnowledgeHead":
+    def start(self, wanted: Tensor) -> "_KnowledgeHead":
         "Begin with the ridge regression from knowledge to rows (n, D), centred: mean features of the classes, or the rows of a linear head."
         K, Y = self.knowledge, nn.functional.normalize(wanted - wanted.mean(0), dim=1)
         assert isinstance(K, Tensor)
-        self.map.weight.copy_(torch.linalg.solve(K.T @ K + l2 * torch.eye(K.shape[1], device=K.device), K.T @ Y).T)
+        self.map.weight.copy_(torch.linalg.solve(K.T @ K + 0.1 * torch.eye(K.shape[1], device=K.device), K.T @ Y).T)
         self.map.bias.zero_()
         return self
 
@@ -431,19 +423,23 @@ def train_classifier(
     cache, column = cache_images(data, learn, transform, quiet), columns_of(data)
     device, example = next(model.parameters()).device, cache.batch(torch.arange(2))
     _check_outputs(model, example.to(device), len(data.seen))
-    module = _WithKnowledge(model, torch.as_tensor(knowledge)[data.seen], example.to(device), seed) if knowledge is not None else model
+    module = model
+    if knowledge is not None:
+        rows_seen = torch.as_tensor(knowledge)[data.seen]
+        module = _WithKnowledge(model, rows_seen, example.to(device), seed)
 
     def step(rows: Tensor) -> tuple[Tensor, int]:
-        x = cache.batch(rows, augment=True).to(device)
-        scores, y = _scores_of(module(_erase_squares(x, 2, erase) if erase else x)), column[cache.labels[rows]].to(device)
-        return nn.functional.cross_entropy(scores, y, label_smoothing=label_smoothing), int((scores.argmax(1) == y).sum())
+        x, y = cache.batch(rows, augment=True).to(device), column[cache.labels[rows]].to(device)
+        scores = _scores_of(module(_erase_squares(x, 2, erase) if erase else x))
+        loss = nn.functional.cross_entropy(scores, y, label_smoothing=label_smoothing)
+        return loss, int((scores.argmax(1) == y).sum())
 
     watched = cache_images(data, watch, transform, quiet) if len(watch) else None
-    history = _train_loop(
-        module, step, len(learn), epochs, lr, batch_size, weight_decay, seed,
-        score=(lambda: accuracy(module, watched, column)) if watched else None, patience=patience, checkpoint=checkpoint, quiet=quiet,
-        belongs_to={"label_smoothing": label_smoothing, "erase": erase, "data": content_hash(data.name, learn)},
-    )
+    how: dict[str, Any] = {"patience": patience, "checkpoint": checkpoint, "quiet": quiet}
+    how["score"] = (lambda: accuracy(module, watched, column)) if watched else None
+    how["belongs_to"] = {"label_smoothing": label_smoothing, "erase": erase}
+    how["belongs_to"]["data"] = content_hash(data.name, learn)
+    history = _train_loop(module, step, len(learn), epochs, lr, batch_size, weight_decay, seed, **how)
     if isinstance(module, _WithKnowledge):
         module.into_model(example.to(device))
     return history
