@@ -70,14 +70,17 @@ def explainer_of(
     words, names = words_of(model), [str(n) for n in model.classes_]
     more = [n for n in names if n not in model.table_classes_]
     usual = words.values[words.known].nanmean(0)
-    extra = [model.added_[n] if words.names == model.knowledge_.names else usual for n in more]
-    table = DomainKnowledge(words.name, torch.cat([words.values, *[row[None] for row in extra]]), words.names)
     classes = [*model.table_classes_, *more]
+    values = torch.cat([words.values, usual.expand(len(more), -1)])
+    for name, row in model.added_.items():  # perhaps a class of the table that came again with other words
+        values[classes.index(name)] = row if words.names == model.knowledge_.names else usual
+    table = DomainKnowledge(words.name, values, words.names)
     seen = torch.tensor([classes.index(n) for n in model.seen_])
     columns = torch.tensor([classes.index(n) for n in names])
-    here = torch.isin(seen, columns)
+    learned = columns[[n not in model.added_ for n in names]]  # those whose pictures made the row
+    here = torch.isin(seen, learned)
     features, labels = model.evidence_
-    kept = torch.isin(labels, columns)
+    kept = torch.isin(labels, learned)
     model.explainer_ = make_explainer(model.network_, classes, table, model.importance_[here], seen[here], columns,
                                       features=features[kept], feature_classes=labels[kept])  # fmt: skip
     return model.explainer_
@@ -131,7 +134,7 @@ def _explained(
         raise NiwtError(f"choose two different classes to tell apart: the picture is taken for {names[row]!r} already")
     told = explain_batch(explainer, x, row, other)
     table = told.frame(explainer, 0)
-    said = sentence(table, unseen=names[row] not in model.seen_, asked=against is not None)
+    said = sentence(table, unseen=int(explainer.columns[row]) in explainer.unseen, asked=against is not None)
     where, difference = fine_map(explainer.network, x, row)[0], to_size(told.difference, told.size)[0]
     return Explanation(names[row], names[other], float(told.probability[0, 0]), said, faithfulness_sentence(table), table, where.detach(), difference,
                        as_seen(x[0], model.preprocess_))  # fmt: skip
