@@ -1,5 +1,6 @@
 "The paper's recipes from the command line to the report, on an excerpt of the real photos and with random weights of a small network."
 
+import html
 import json
 import os
 from dataclasses import replace
@@ -26,8 +27,8 @@ def test_the_recipe_and_the_paper_stand_in_the_report(tmp_path):
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["paper"][0] == {"what": "the paper, as recalled", "calibrated": False, "U": None, "S": None, "H": 0.37}
     assert [r["H"] for r in results["paper"][1:]] == [r["H"] for r in rows if r["method"] == "NIWT"]
-    page = (tmp_path / "run" / "report.html").read_text()
-    for words in ("Beside the paper", "model is &#x27;mobilenet_v3_small&#x27;, the recipe has &#x27;vgg16&#x27;", "3,000 ImageNet photos", "fine-tuned here"):
+    page = html.unescape((tmp_path / "run" / "report.html").read_text())
+    for words in ("Beside the paper", "model is 'mobilenet_v3_small', the recipe has 'vgg16'", "3,000 ImageNet photos", "fine-tuned here"):
         assert words in page, words
     assert read_config(tmp_path / "run" / "config.toml") == config
 

@@ -47,6 +47,7 @@ ELSEWHERE = {  # words of a message -> why it is not tried here
     "leave --among out": "needs an export; the tests of the commands name pictures with one",
     "leave `pixels` out": "a run of a network that takes one size",
     "fit again with solver='closed'": "a fit by the reference solver; the entry of what takes a class out adds one by the closed form",
+    "put it back, or NIWT.load(folder, encoder=...)": "needs a saved sentence encoder; the notebook of NIWT loads a model with and without it",
     "holds class sums only": "the notebook of stores writes both kinds",
 }
 
@@ -110,6 +111,15 @@ def which_classes_are_unseen(own: Path) -> None:
     assert niwt("data", "check", own, "--set", "unseen=F")[0] == 0
     (own / "unseen.txt").write_text("F\n")
     assert niwt("data", "check", own)[0] == 0 and len(read_folder(own).unseen) == 1
+
+
+@remedy("several folders, --json and --csv go with --check")
+def a_table_of_what_students_solved(own: Path) -> None:
+    student, table = own.parent / "student", own.parent / "solved.csv"
+    code, said = niwt("lessons", student, "--csv", table, "--no-open")
+    assert code == 2 and "go with --check" in said and not table.exists()
+    assert niwt("lessons", student, "--no-open")[0] == 0
+    assert niwt("lessons", student, "--csv", table, "--check")[0] == 1 and table.exists()
 
 
 @remedy("--set follow_links=true")

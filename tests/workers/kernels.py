@@ -87,7 +87,8 @@ def serve(address: str) -> None:
         modules[module.name] = importlib.import_module(module.name)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # a process with a thread pool must not be forked
-    next(m.open_session for m in modules.values() if hasattr(m, "open_session"))().given  # draws every picture
+    session = next(m.open_session for m in modules.values() if hasattr(m, "open_session"))()
+    assert len(session.given)  # every picture is drawn
     children = []
     with socket.socket(socket.AF_UNIX) as door:
         door.bind(address)
