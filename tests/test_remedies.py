@@ -29,7 +29,6 @@ ELSEWHERE = {  # words of a message -> why it is not tried here
     "pip install 'niwt_nb[text]'": "installs a package",
     "pip install onnx onnxscript": "installs a package",
     "pip install onnxruntime": "installs a package",
-    "download=True to fetch it once": "needs the network",
     "make room and run again": "a full disk; the tests of runs fill one",
     "splits= is for CUB and AwA2": "names what does not belong there: leaving it out is the call without it",
     "unseen= is for a folder of your own": "names what does not belong there: leaving it out is the call without it",
@@ -37,9 +36,7 @@ ELSEWHERE = {  # words of a message -> why it is not tried here
     "`like` must be images": "names an argument and what it must hold",
     "pooling={} needs tokens": "names an argument and what it must hold; the entries for pooling give one",
     "make it with `_measure_seen`": "only for a dictionary made by hand; leaving it out measures",
-    "make it with `make_explainer`": "an explainer made by hand; the tests of explanations use both functions",
     "make it with `fit_explainer`": "an explainer made by hand; the tests of explanations use the function",
-    "the names are in `Explainer.names`": "a wrong type; the names are an attribute of the object in hand",
     "`Explainer.row` finds the row": "a wrong type; the method belongs to the object in hand",
     "a smaller `apart`": "hundreds of draws; the notebook of species asks with a smaller one",
     "a backbone to make them with": "the fits of other tests begin with one",
@@ -47,7 +44,7 @@ ELSEWHERE = {  # words of a message -> why it is not tried here
     "leave --among out": "needs an export; the tests of the commands name pictures with one",
     "leave `pixels` out": "a run of a network that takes one size",
     "fit again with solver='closed'": "a fit by the reference solver; the entry of what takes a class out adds one by the closed form",
-    "put it back, or NIWT.load(folder, encoder=...)": "needs a saved sentence encoder; the notebook of NIWT loads a model with and without it",
+    "put it back, or NIWT.load(folder, encoder=...)": "needs a saved sentence encoder; the notebook of text reads a model back with and without it",
     "holds class sums only": "the notebook of stores writes both kinds",
 }
 

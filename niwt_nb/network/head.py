@@ -45,14 +45,14 @@ def extract_features(
             found.append(network.features(x).float().cpu())
     return torch.cat(found)
 
-# %% ../../nbs/03_network/03_head.ipynb #ba3caf86
+# %% ../../nbs/03_network/03_head.ipynb #80bfd85c
 def _odd_row(
     values: Tensor,  # (n,) or (n, D)
 ) -> int:  # the first row with a value that is not finite
     "Which row cannot be used."
     return int((~values.isfinite()).nonzero()[0][0])
 
-
+# %% ../../nbs/03_network/03_head.ipynb #ba3caf86
 def _check_head_input(features: Tensor, labels: Tensor, n_classes: int | None, l2: float) -> tuple[Tensor, Tensor, int]:
     "Features as floats, labels as int64 and the number of classes, or an error."
     X, y = torch.as_tensor(features).detach(), torch.as_tensor(labels).long()
