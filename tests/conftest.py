@@ -22,6 +22,7 @@ FIRST = ("test_lessons", "test_browser", "test_style", "test_notebooks")
 _connect = socket.socket.connect
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items):
     "Groups of tests that stay together, the longest first; coverage for the notebooks alone."
     place = {name: i for i, name in enumerate(FIRST)}
