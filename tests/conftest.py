@@ -36,6 +36,13 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.xdist_group("test_widgets"))
 
 
+def pytest_collection_finish(session):
+    "Groups that are lost would go unnoticed: everything that tests share would be made in each process, and some of it at once."
+    lost = [i.nodeid for i in session.items if i.get_closest_marker("xdist_group") and "@" not in i.nodeid]
+    if getattr(session.config.option, "loadgroup", False) and lost:
+        raise pytest.UsageError(f"this pytest-xdist does not group tests under pytest {pytest.__version__}: {lost[0]}")
+
+
 def _stays_here(address: object) -> bool:
     if not isinstance(address, tuple):
         return True  # a Unix socket
