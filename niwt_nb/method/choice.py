@@ -21,7 +21,7 @@ from ..data.dataset import ZeroShotData, first_of_each
 from .calibration import _ScoreLevel, _blend_heads, score_level
 from .engine import class_importance
 from .jacobian import PooledJacobian, pooled_jacobian, _tail_hash
-from .mapping import CosineLinearMap, ImportanceMap, KernelRidgeMap, RidgeMap
+from .mapping import CosineLinearMap, ImportanceMap, KernelRidgeMap, RidgeMap, combine
 from .metrics import ausuc, gzsl, head_scores, seen_unseen_curve
 from .ranking import RankingForm, Scaler, scaled_head
 from .solvers import DAMPING, closed_form, transfer_weights
@@ -42,6 +42,7 @@ class Settings:
     pull: float = 0.0  # how far seen rows are pulled towards what the map predicts for them
     own: float = 1.0  # share of the network's own head; the rest is fitted here
     l2: float = 1e-5  # penalty of a fitted head, see `fit_head`
+    share: float = 0.5  # of the first kind in the knowledge, where it joins two, see `with_combination`
     offset: float = 0.0  # added to the scores of new classes: the balance of seen and unseen
     keep: bool = True  # the seen classes' rows stay as they are
 
@@ -50,6 +51,7 @@ TRIED: dict[str, dict[str, list[Any]]] = {
     "fitted": {"pull": [0.0, 0.3, 0.5], "ranked": [0.0, 0.4], "keep": [False]},
     "kept": {"ranked": [0.0, 0.4]},
     "mixed": {"own": [0.0, 0.4, 1.0], "ranked": [0.0, 0.4], "pull": [0.3], "l2": [1e-4], "keep": [False]},
+    "combined": {"share": [0.2, 0.35, 0.5, 0.65], "keep": [False]},
 }
 _IMAGES_OF_EACH = 16  # training images of a class on which its importance is measured
 _JACOBIAN_IMAGES = 32  # training images whose Jacobians are averaged
@@ -424,3 +426,50 @@ class Probe:
             jacobian = self.kept["jacobian"] = pooled_jacobian(network, self.some_pictures(), quiet=self.quiet)
         scaled = isinstance(self.scale, _FeatureScale)
         return _Seen(self.features, self.rows, knowledge, head, self.kept[key], jacobian, network, images, scaled)
+
+# %% ../../nbs/04_method/11_choice.ipynb #970d3602
+def with_combination(
+    data: ZeroShotData,  # with the kinds that are to be joined
+    kind: str | None,  # "attributes+captions"; of another name, or if there is such a kind: nothing is added
+    share: float = Settings.share,  # of the first of two kinds; three or more count alike
+) -> ZeroShotData:  # with that knowledge as well
+    "Join kinds of knowledge; raises `NiwtError` for a kind that there is not."
+    if kind is None or "+" not in kind or kind in data.knowledge:
+        return data
+    parts = [data.get_knowledge(k) for k in kind.split("+")]
+    joined = combine(parts, data.seen, (share, 1 - share) if len(parts) == 2 else None)
+    return replace(data, knowledge={**data.knowledge, kind: joined})
+
+# %% ../../nbs/04_method/11_choice.ipynb #6afa4b1d
+def choose_with(
+    model: Any,  # a `NIWT`, unfitted
+    part: ZeroShotData,  # the validation problem
+    probe: Probe,  # a network on its training images
+    trained_on: bool = False,  # the network knows the classes that play unseen
+    grid: Mapping[str, Sequence[Any]] | None = None,  # settings to try; None: those of `TRIED` that fit
+) -> _Choice:  # see `_choose`
+    "Choose settings on a validation problem that a network has looked at."
+    known = part.get_knowledge(model.knowledge)
+    scaler = Scaler("centre").fit(known.rows(part.seen))
+    table = [scaler.transform(known.rows(ids)) for ids in (part.seen, part.unseen)]
+    kind = "fitted" if probe.own is None else "kept" if model.keep_rows else "mixed"
+    test = probe.look(torch.cat([part.test_seen, part.test_unseen]))
+
+    def write(settings: Settings) -> Writer:
+        return Writer(probe.seen(settings, table[0], model.solver), settings, model.map, model.solver, model.seed)
+
+    return _choose(write, part, test, table[1], grid or TRIED[kind], trained_on)
+
+# %% ../../nbs/04_method/11_choice.ipynb #68191e7f
+def choose_share(
+    model: Any,  # a `NIWT`, unfitted
+    part: ZeroShotData,  # the validation problem
+    probe: Probe,  # a network on its training images
+) -> dict[str, Any]:  # {"share": one of `TRIED`}; nothing where there is nothing to choose
+    "Choose how much the first of two kinds of knowledge counts: the highest AUSUC, the first of equals."
+    kind, grid = model.knowledge, TRIED["combined"]
+    if kind is None or kind in part.knowledge or kind.count("+") != 1:
+        return {}
+    tried = lambda s: choose_with(model, with_combination(part, kind, s), probe, grid={**grid, "share": [s]})  # noqa: E731
+    area = {s: tried(s).table.AUSUC[0] for s in grid["share"]}
+    return {"share": max(area, key=area.__getitem__)}

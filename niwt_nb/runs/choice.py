@@ -7,12 +7,14 @@ __all__ = []
 
 # %% ../../nbs/09_runs/06_choice.ipynb #8e152b15
 import functools
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
 
 from ..core import content_hash
 from ..evaluate.selection import shuffled_rows, table_rows
+from ..method.choice import with_combination
 from .folder import _RunFolder
 from .steps import _Ready, _eszsl_step, _fitted_model, _model_step
 
@@ -24,12 +26,13 @@ def _judge_knowledge(
     first: bool = True,  # see `_model_step`
 ) -> dict[str, Any]:  # `rows` of the table, `scores` at gamma = 0 and `gamma` by method, the `model`, `facts` of `_model_step` and of `eszsl`
     "NIWT, its control and ESZSL for one kind of knowledge: settings from the twin, figures from the real network."
-    data, config = ready.data, folder.config
+    config = folder.config
     fit = functools.cache(lambda: _fitted_model(ready, kind))
     model, scores, facts = _model_step(folder, ready, kind, first, fit)
+    data = with_combination(ready.data, kind, model.settings_.share)  # the same description for all methods
     offset, labels = model.settings_.offset, data.labels[ready.test]
     rows = table_rows("NIWT", scores, labels, data, (kind, offset, config.seed))
-    theirs, eszsl = _eszsl_step(folder, ready, kind)
+    theirs, eszsl = _eszsl_step(folder, replace(ready, data=data), kind)
     rows += eszsl["rows"]
     if config.shuffles:
         key = content_hash(model.head_.weight, model.settings_.offset, ready.key, data.get_knowledge(kind).values, config.shuffles)

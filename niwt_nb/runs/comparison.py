@@ -21,10 +21,9 @@ from ..core import NiwtError, content_hash, model_hash, progress
 from ..data.dataset import ZeroShotData
 from ..evaluate.selection import Encoded, baselines, measure, shuffled_rows, table_rows
 from ..figures.canvas import COLOURS, new_figure, own_style, plain
-from ..method.choice import TRIED, Probe
-from ..method.mapping import combine
+from ..method.choice import TRIED, Probe, choose_share, with_combination
 from ..method.metrics import chance
-from ..method.niwt import NIWT, choose_settings, choose_with, score_matrix
+from ..method.niwt import NIWT, choose_settings, score_matrix
 from ..method.ranking import Baseline
 from ..network.cut import CutNetwork
 from niwt_nb.network.finetuning import (
@@ -115,41 +114,23 @@ def _tuned_step(
     network = _tuned_network(shared, found)
     return Encoded(found["features"], part, network.head), found, facts["history"]
 
-# %% ../../nbs/09_runs/04_comparison.ipynb #bc67f14d
-_SHARES = (0.2, 0.35, 0.5, 0.65)  # of the first kind, tried on validation classes
-
-# %% ../../nbs/09_runs/04_comparison.ipynb #4463b7fe
-def _with_combination(
-    data: ZeroShotData,  # with the kinds that are to be combined
-    name: str,  # "attributes+captions"
-    shares: Sequence[float] | None = None,  # of each kind; None: equal
-) -> ZeroShotData:  # with that knowledge as well
-    "Add a combination of two or more kinds of knowledge under its joint name."
-    parts = [data.get_knowledge(kind) for kind in name.split("+")]
-    return replace(data, knowledge={**data.knowledge, name: combine(parts, data.seen, shares)})
-
 # %% ../../nbs/09_runs/04_comparison.ipynb #cf0a7bf1
 def _shares_step(
     shared: _Encodings,  # see `_encode_all`
     frozen: Encoded,  # features of the frozen network
-    name: str,  # of the combination, of two kinds
-) -> list[float]:  # the share of each kind
+    name: str,  # of the combination
+) -> dict[str, float]:  # see `choose_share`
     "Choose how much each of two kinds of knowledge counts, on validation classes."
-    val = shared.data.validation(seed=shared.folder.config.seed)
+    config = shared.folder.config
+    val = shared.data.validation(seed=config.seed)
     features = frozen.features[rows_of(val, shared.data)]
 
     def compute() -> tuple[dict[str, Tensor], dict]:
-        found, probe = [], Probe(None, val, features=features)
-        for share in _SHARES:
-            part = _with_combination(val, name, (share, 1 - share))
-            best = choose_with(NIWT(knowledge=name), part, probe, grid={"keep": [False]}).table.iloc[0]
-            found.append({"share": share, "H": float(best.H), "T1": float(best.T1), "AUSUC": float(best.AUSUC)})
-        return {}, {"tried": found}
+        return {}, choose_share(NIWT(knowledge=name, map=config.map), val, Probe(None, val, features=features))
 
-    key = content_hash(shared.key, features, [val.get_knowledge(kind).values for kind in name.split("+")], _SHARES)
-    tried = shared.folder.step(f"compare/shares-{name}", key, compute, f"comparison: shares of {name}")[1]["tried"]
-    best = max(tried, key=lambda row: row["AUSUC"])["share"]
-    return [best, 1 - best]
+    known = [val.get_knowledge(kind).values for kind in name.split("+")]
+    key = content_hash(shared.key, features, known, config.map, repr(TRIED))
+    return shared.folder.step(f"compare/shares-{name}", key, compute, f"comparison: shares of {name}")[1]
 
 # %% ../../nbs/09_runs/04_comparison.ipynb #4811db56
 def _niwt_step(
@@ -233,8 +214,8 @@ def _add_combinations(
 ) -> _Encodings:  # whose data has the combinations as well
     "Add the combinations that are named; the shares of two kinds are chosen on validation classes, three or more count alike."
     for name in (k for k in knowledge if "+" in k and k not in shared.data.knowledge):
-        shares = _shares_step(shared, _frozen_step(shared), name) if name.count("+") == 1 else None
-        shared = replace(shared, data=_with_combination(shared.data, name, shares))
+        shares = _shares_step(shared, _frozen_step(shared), name)
+        shared = replace(shared, data=with_combination(shared.data, name, **shares))
     return shared
 
 # %% ../../nbs/09_runs/04_comparison.ipynb #a653c04f

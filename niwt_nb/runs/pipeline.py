@@ -21,7 +21,7 @@ from ..figures.explanation import explainer_of
 from ..method.metrics import chance, gzsl, stack
 from .choice import _judge_knowledge
 from niwt_nb.runs.comparison import (
-    _Encodings, _comparison, _comparison_figure, _side_by_side, _summary, _with_combination,
+    _Encodings, _comparison, _comparison_figure, _side_by_side, _summary,
 )
 from .config import _FORMAT, RunConfig, config_text
 from .folder import _RunFolder, _open_run, _versions
@@ -181,8 +181,6 @@ def run(
             pictures = _photos_key(data, _transform_of(folder))
             shared = _encodings_of(folder, _readable_step(folder, data, quiet), pictures, quiet)
             data = shared.data
-        for name in names:
-            data = data if name in data.knowledge else _with_combination(data, name)
         compared = _comparison_step(folder, shared, names, quiet) if shared is not None and config.compare == "all" else None
         ready = _prepare(folder, data, quiet, shared)
         judged = {name: _judge_knowledge(folder, ready, name, name == names[0]) for name in names}

@@ -28,7 +28,7 @@ from ..data.text import name_knowledge, with_encoder
 from ..evaluate.selection import Encoded, Measured, baselines, measure
 from ..fieldguide.network import SmallCNN
 from ..fieldguide.world import field_guide
-from ..method.choice import TRIED, Settings
+from ..method.choice import TRIED, Settings, with_combination
 from ..method.importance import fold_batchnorm, frozen_copy, pool
 from ..method.niwt import NIWT, as_fitted, choose_settings, has_own_head, score_matrix, trial_of, twin_of
 from ..network.backbones import Backbone, at_size, field_guide_transform, load_backbone
@@ -262,7 +262,8 @@ def _network_step(
     network, transform = _untrained(config, len(data.seen))
     if start is not None:
         network = with_head(copy.deepcopy(start), network.head)
-    knowledge = data.get_knowledge(config.knowledge[0] if config.knowledge else None).values if config.guided else None
+    kind = config.knowledge[0] if config.knowledge else None
+    knowledge = with_combination(data, kind).get_knowledge(kind).values if config.guided else None
     known = None if knowledge is None else knowledge[data.seen]
     epochs = config.epochs if start is None else config.more_epochs
     way: list[Any] = ["tune", config.batch_size, *([config.tune_hold] if config.tune_hold else [])] if config.train == "tune" else []
@@ -523,7 +524,7 @@ def _model_step(
 ) -> tuple[NIWT, Tensor, dict[str, Any]]:  # the model, read from the folder; calibrated scores (n, C) of the test images; choice, certificate and notes
     "Fit and save a model, or read the one that is there; one that is damaged is made again."
     place, data = folder.path if first else folder.path / kind, ready.data
-    known = data.get_knowledge(kind).values
+    known = with_combination(data, kind).get_knowledge(kind).values
     asked = [getattr(folder.config, name) for name in ("map", "solver", "calibrate", "keep_rows", "seed")]
     key = content_hash(ready.key, _split_key(data), known, asked, repr((Settings(), TRIED)), first)
 
