@@ -29,7 +29,7 @@ from niwt_nb.method.attribution import _Scores
 from niwt_nb.method.engine import ClassSums, ImportanceEngine, measure
 from niwt_nb.method.importance import _record, frozen_copy
 from niwt_nb.network.backbones import field_guide_transform
-from niwt_nb.network.cut import CutNetwork, cut, evaluating
+from niwt_nb.network.cut import CutNetwork, cut, eval_mode
 from niwt_nb.network.modes import in_own_modes
 
 
@@ -48,7 +48,7 @@ def count_operations(
         counted[name] = float(counter.get_total_flops())
         return result
 
-    with evaluating(twin), torch.enable_grad():
+    with eval_mode(twin), torch.enable_grad():
         A = count("lower", lambda: twin.activations(x)).detach().requires_grad_()
         features = count("tail", lambda: twin.head(twin.tail(A)))
         count("full backward", lambda: torch.autograd.grad(features[:, 0].sum(), A))

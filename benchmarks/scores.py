@@ -31,7 +31,7 @@ from niwt_nb.network.backbones import field_guide_transform, load_backbone
 from niwt_nb.network.cut import CutNetwork, cut
 from niwt_nb.network.head import extend, extract_features, fit_head, with_head
 from niwt_nb.network.modes import in_own_modes
-from niwt_nb.network.training import columns_of
+from niwt_nb.network.training import class_to_column
 
 
 def headline(
@@ -104,7 +104,7 @@ def head_with_unseen(
     def weights(learn: Tensor, new: Tensor) -> Tensor:
         return transfer_weights(network, clone(model).fit(known[learn], seen[learn]).predict(known[new]), jacobian).weight
 
-    balance = choose_balance(weights, network.head, features, columns_of(data)[data.labels[some]])
+    balance = choose_balance(weights, network.head, features, class_to_column(data)[data.labels[some]])
     wanted = clone(model).fit(known, seen).predict(words.rows(data.unseen))
     found = transfer_weights(network, wanted, jacobian, features=features, loudness=balance.loudness, offset=balance.offset)
     return extend(network.head, found.weight, found.bias)
@@ -179,7 +179,7 @@ def cue_rates(
     test = data.test_seen if indices is None else indices
     shown_in: Any = getattr(data.images, "cues", torch.zeros(len(data), dtype=torch.bool))
     share = torch.stack([shown_in[data.train[data.labels[data.train] == c]].float().mean() for c in data.seen])
-    cued, columns = (share > 0.5).nonzero().flatten(), columns_of(data)[data.labels[test]]
+    cued, columns = (share > 0.5).nonzero().flatten(), class_to_column(data)[data.labels[test]]
     here, (bare, berries) = torch.isin(columns, cued), (drawn_with_cue(data, test, on) for on in (False, True))
     rows = []
     for name, network in networks.items():
@@ -254,7 +254,7 @@ def cub_case(
         return data, with_head(network, known), backbone.preprocess, known
     if network.head.out_features != len(data.seen):
         features = extract_features(network, data, data.train, backbone.preprocess)
-        network = with_head(network, fit_head(features, columns_of(data)[data.labels[data.train]], len(data.seen), l2=l2))
+        network = with_head(network, fit_head(features, class_to_column(data)[data.labels[data.train]], len(data.seen), l2=l2))
     estimator = KernelRidgeMap()
     return data, network, backbone.preprocess, head_with_unseen(network, data, backbone.preprocess, estimator, every)
 

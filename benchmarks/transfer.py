@@ -30,7 +30,7 @@ from niwt_nb.network.backbones import load_backbone
 from niwt_nb.network.cut import CutNetwork, cut
 from niwt_nb.network.head import extract_features, fit_head, with_head
 from niwt_nb.network.modes import in_own_modes
-from niwt_nb.network.training import columns_of
+from niwt_nb.network.training import class_to_column
 
 
 @in_own_modes
@@ -264,7 +264,7 @@ def photo_problems(
     few = first_of_each(data, data.train, data.seen, each)
     example = torch.stack([loaded.preprocess(data.images[int(i)]) for i in few[:2]])
     first = cut(loaded.model.requires_grad_(False), layers[0], example)
-    head = fit_head(extract_features(first, data, few, loaded.preprocess), columns_of(data)[data.labels[few]], len(data.seen))
+    head = fit_head(extract_features(first, data, few, loaded.preprocess), class_to_column(data)[data.labels[few]], len(data.seen))
     lot = torch.randperm(len(few), generator=torch.Generator().manual_seed(0))[:n]
     images = torch.stack([loaded.preprocess(data.images[int(i)]) for i in few[lot]])
     networks: list[CutNetwork] = [with_head(cut(loaded.model, layer, example), head) for layer in layers]

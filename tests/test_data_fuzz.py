@@ -24,7 +24,7 @@ from scipy.io import savemat
 from niwt_nb.core import NiwtError
 from niwt_nb.data.awa2 import _read_sentences
 from niwt_nb.data.cub import _read_image_attributes
-from niwt_nb.data.dataset import DomainKnowledge, ZeroShotData, excerpt
+from niwt_nb.data.dataset import DomainKnowledge, ZeroShotData, subset
 from niwt_nb.data.files import _propose_split, _read_matrix, _read_numbered
 from niwt_nb.data.images import FORMATS, _MAX_PIXELS, open_image, _safe_name
 from niwt_nb.data.names import _match_names, _pair_names, _plain_name
@@ -293,7 +293,7 @@ def test_excerpt_and_take_keep_every_image_with_its_class(seed):
     dice = np.random.default_rng(seed)
     data = made_up(dice)
     n_seen, n_unseen = int(dice.integers(2, len(data.seen) + 1)), int(dice.integers(1, len(data.unseen) + 1))
-    part = excerpt(data, n_seen, n_unseen, per_class=int(dice.integers(1, 4)), seed=seed)
+    part = subset(data, n_seen, n_unseen, per_class=int(dice.integers(1, 4)), seed=seed)
     for i, image in enumerate(part.images):
         index, label, _ = image.getpixel((0, 0))
         assert index == part.source[i] and part.classes[part.labels[i]] == data.classes[label]

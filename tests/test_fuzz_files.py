@@ -56,7 +56,7 @@ def test_files_that_are_no_weights_are_refused(tmp_path):
 
 
 def test_damaged_settings_are_settings_or_refused(tmp_path):
-    raw = config_text(RunConfig(seed=3, unseen=("a 'b'", "größer"), excerpt=(15, 5, 20), root="/some where")).encode()
+    raw = config_text(RunConfig(seed=3, unseen=("a 'b'", "größer"), subset=(15, 5, 20), root="/some where")).encode()
     short = b'data = "folder"\nroot = "x"\nunseen = ["a", "b"]\nseed = 3\nlr = 0.1\nkeep_rows = true\nexcerpt = [5, 2, 3]\n'
 
     def read(p):

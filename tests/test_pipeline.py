@@ -23,7 +23,7 @@ from niwt_nb.runs import folder as runs_folder
 from niwt_nb.runs import pipeline
 from niwt_nb.runs.steps import load_data
 from niwt_nb.core import NiwtError
-from niwt_nb.data.dataset import excerpt
+from niwt_nb.data.dataset import subset
 from niwt_nb.method.niwt import NIWT
 from niwt_nb.network.backbones import load_backbone
 from niwt_nb.runs.config import RunConfig, read_config
@@ -294,7 +294,7 @@ def test_attributes_that_cannot_be_used(shapes):
 def test_an_excerpt_of_the_real_photos(tmp_path, monkeypatch):
     cub, splits, backbone = map(str, real("NIWT_CUB_ROOT", "NIWT_XLSA17_ROOT", "NIWT_BACKBONE"))
     whole = load_data
-    monkeypatch.setattr(pipeline, "load_data", lambda config: excerpt(whole(config), 40, 10, per_class=4))
+    monkeypatch.setattr(pipeline, "load_data", lambda config: subset(whole(config), 40, 10, per_class=4))
     splits = str(Path(splits) / "CUB" / "att_splits.mat")
     config = RunConfig(
         data="cub", root=cub, splits=splits, model=backbone, pixels=128, layer="features.18", knowledge=("attributes", "captions"), shuffles=1, cases=2

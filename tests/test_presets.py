@@ -1,4 +1,4 @@
-"The paper's recipes from the command line to the report, on an excerpt of the real photos and with random weights of a small network."
+"The paper's recipes from the command line to the report, on a subset of the real photos and with random weights of a small network."
 
 import html
 import json
@@ -12,7 +12,7 @@ from niwt_nb.runs.config import RunConfig, read_config
 from niwt_nb.runs.pipeline import run
 from niwt_nb.runs.presets import PRESETS, preset_config
 
-TINY = {"weights": "", "excerpt": (15, 5, 2), "epochs": 1, "more_epochs": 1, "shuffles": 1, "cases": 2}
+TINY = {"weights": "", "subset": (15, 5, 2), "epochs": 1, "more_epochs": 1, "shuffles": 1, "cases": 2}
 
 
 def on_cub(name: str, **settings) -> RunConfig:

@@ -17,7 +17,7 @@ from scipy.io import loadmat
 from niwt_nb.core import NiwtError
 from niwt_nb.data.check import check_root
 from niwt_nb.data.cub import read_cub, _read_image_attributes
-from niwt_nb.data.dataset import ZeroShotData, excerpt
+from niwt_nb.data.dataset import ZeroShotData, subset
 from niwt_nb.data.folder import read_folder
 from niwt_nb.data.images import batches, open_image
 from niwt_nb.data.xlsa17 import _read_att_splits
@@ -83,7 +83,7 @@ def test_cub_validation_reaches_only_seen_training_images(cub):
 
 
 def test_cub_batches_and_excerpt(cub):
-    part = excerpt(cub, 15, 5, per_class=4)
+    part = subset(cub, 15, 5, per_class=4)
     x, y, index = next(iter(batches(part, part.train, to_tensor, batch_size=8)))
     assert x.shape == (8, 3, 32, 32) and torch.equal(y, part.labels[index])
 

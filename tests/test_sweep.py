@@ -132,7 +132,7 @@ ENTRIES: dict[str, Callable[[Any], Any]] = {  # name -> what is called, given a 
     "with_head": lambda w: w.evaluated(N.with_head(w.network, w.model.head)),
     "cache_activations": lambda w: N.cache_activations(w.network, w.data, w.few, w.transform, dtype=torch.float32).values,
     "cached_features": lambda w: N.cached_features(w.network, w.kept),
-    "above": lambda w: w.evaluated(N.above(w.network, "stage1"), w.low),
+    "subnetwork": lambda w: w.evaluated(N.subnetwork(w.network, "stage1"), w.low),
     # importance
     "gradient_importance": lambda w: N.gradient_importance(w.network, w.x),
     "frozen_copy": lambda w: N.frozen_copy(w.model),
@@ -211,7 +211,7 @@ ENTRIES: dict[str, Callable[[Any], Any]] = {  # name -> what is called, given a 
 
 def run_plainly(w: Any, work: Callable[[], Any]) -> Any:
     "A building block that leaves the modes to whoever calls it."
-    with N.own_modes(), N.evaluating(w.model):
+    with N.own_modes(), N.eval_mode(w.model):
         return work().detach()
 
 
@@ -246,7 +246,7 @@ class World(SimpleNamespace):
     "A small network with batch norm and dropout, a few drawn birds, and what was made of them in evaluation mode."
 
     def evaluated(self, network: nn.Module, x: Tensor | None = None) -> Tensor:
-        with N.own_modes(), N.evaluating(network):
+        with N.own_modes(), N.eval_mode(network):
             return network(self.x if x is None else x).detach()
 
     def fitted(self) -> Any:
@@ -273,7 +273,7 @@ def world() -> World:
     explainer = N.fit_explainer(network, data, transform, per_class=3)
     alpha = N.class_importance(network, data, None, transform).mean
     features = N.extract_features(network, data, data.train, transform)
-    table, place = data.get_knowledge().values, N.columns_of(data)
+    table, place = data.get_knowledge().values, N.class_to_column(data)
     parts: dict[str, Any] = {"data": data, "model": model, "bare": model, "network": network, "few": few}
     parts |= {"x": x, "explainer": explainer, "alpha": alpha, "features": features, "transform": transform}
     parts |= {"seen": len(data.seen), "pixels": N.cache_images(data, few, transform), "column": place}

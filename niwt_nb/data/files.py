@@ -107,7 +107,7 @@ def _split_fields(
     last = int(torch.cat([*parts.values(), splits.val, torch.tensor([-1])]).max())
     if last >= len(labels):
         told = f"{where} counts at least {last + 1} images, but there are {len(labels)}"
-        raise NiwtError(f"{told}: an excerpt, or another edition of the data set?")
+        raise NiwtError(f"{told}: a subset, or another edition of the data set?")
     sides = {"seen": splits.trainval, "unseen": splits.test_unseen}
     sides |= {"val_classes": splits.val} if len(splits.val) else {}
     return {**parts, **{side: labels[index].unique() for side, index in sides.items()}}

@@ -16,7 +16,7 @@ from captum.attr import LayerGradCam
 from torch import Tensor, nn
 
 from ..core import NiwtError
-from ..network.cut import evaluating, running
+from ..network.cut import eval_mode, running
 from ..network.head import widened
 from ..network.modes import in_own_modes
 
@@ -40,12 +40,12 @@ class NetworkView(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         "Images (B, 3, H, W) -> features (B, D), after the edit."
-        with evaluating(self):
+        with eval_mode(self):
             return self.tail(self.lower(x))
 
     def forward(self, x: Tensor) -> Tensor:
         "Images (B, 3, H, W) -> scores (B, C) of the view's own head."
-        with evaluating(self):
+        with eval_mode(self):
             return self.head(self.features(x))
 
 # %% ../../nbs/06_explain/00_maps.ipynb #4c94feef

@@ -19,7 +19,7 @@ from ..data.dataset import ZeroShotData
 from .world import field_guide
 from ..network.backbones import Backbone, field_guide_transform
 from ..network.modes import PowerMean, in_own_modes, seeded_in_turn
-from ..network.training import accuracy, cache_images, columns_of, train_classifier
+from ..network.training import accuracy, cache_images, class_to_column, train_classifier
 
 # %% ../../nbs/02_fieldguide/05_network.ipynb #6d4a5b45
 class SmallCNN(nn.Module):
@@ -97,6 +97,6 @@ def train_field_guide_network(
         manifest |= {"data": data.name, "trained_with": "attributes"}
         manifest |= {"settings": settings, "torch": torch.__version__}
         manifest |= {"classes": [data.classes[int(c)] for c in data.seen], "knowledge": content_hash(data.get_knowledge().values)}
-        manifest["accuracy"] = round(accuracy(model, test, columns_of(data)), 4)
+        manifest["accuracy"] = round(accuracy(model, test, class_to_column(data)), 4)
         save_tensors(path, model.state_dict(), manifest)
     return model, history

@@ -27,7 +27,7 @@ from ..explain.words import explain_batch
 from .canvas import figure_png
 from .cards import explanation_card
 from ..method.niwt import NIWT, picture_batches, picture_names
-from ..network.cut import evaluating
+from ..network.cut import eval_mode
 from ..network.modes import in_own_modes
 
 # %% ../../nbs/07_figures/04_explanation.ipynb #d5cfeb8c
@@ -150,8 +150,8 @@ def explain_picture(
     "Why this class and not that one; raises `NiwtError` for an unknown class, two equal ones, or more than one picture."
     if len(picture_names(image)) != 1:
         raise NiwtError(f"explain takes one picture at a time, got {len(picture_names(image))}")
-    with evaluating(None):
+    with eval_mode(None):
         explainer_of(model)  # or there is no network to ask
     (x,) = picture_batches(image, model.preprocess_)
-    with evaluating(model.network_.model):  # no class comes or goes meanwhile
+    with eval_mode(model.network_.model):  # no class comes or goes meanwhile
         return _explained(model, x, target, against)

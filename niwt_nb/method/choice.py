@@ -28,7 +28,7 @@ from .solvers import DAMPING, closed_form, transfer_weights
 from ..network.backbones import Backbone
 from ..network.cut import CutNetwork, cut
 from ..network.head import extend, extract_features, fit_head, replace_classes, with_head
-from ..network.training import columns_of
+from ..network.training import class_to_column
 
 # %% ../../nbs/04_method/11_choice.ipynb #a536cb13
 @dataclass(frozen=True)
@@ -345,7 +345,7 @@ class Probe:
         self.raw, self.scale = self.network, nn.Identity()  # type: Any, Any
         self.mirrored = self.network is not None and not (keep_rows and self.own is not None)
         self._scale_features(self.look(data.train), keep_rows)
-        self.rows = columns_of(data)[data.labels[data.train]]
+        self.rows = class_to_column(data)[data.labels[data.train]]
 
     def _scale_features(self, raw: Tensor, keep_rows: bool) -> None:
         "Set `features`, and put the scale that they need into the network."

@@ -24,7 +24,7 @@ from .attribution import _METHODS, _MethodOptions, _captum_pass
 from niwt_nb.method.importance import (
     _Importance, fold_batchnorm, frozen_copy, _gradient_pass, _targets_of,
 )
-from ..network.cut import CutNetwork, evaluating, layout_of
+from ..network.cut import CutNetwork, eval_mode, layout_of
 from ..network.head import widened
 from ..network.modes import in_own_modes, own_modes, seeded_in_turn
 
@@ -114,7 +114,7 @@ class ImportanceEngine:
     def _one(self, x: Tensor, target: str | Tensor) -> _Importance:
         "Importances of one chunk."
         dice = seeded_in_turn(self.options.seed) if self.method == "gradient_shap" else nullcontext()  # taken first, as trainings do
-        with own_modes(), torch.enable_grad(), dice, evaluating(self.twin):
+        with own_modes(), torch.enable_grad(), dice, eval_mode(self.twin):
             x = x.clone() if x.is_inference() else x.detach()
             target = target.clone() if isinstance(target, Tensor) else target  # autograd keeps it, so it must not be an inference tensor
             if self.poolings is None:

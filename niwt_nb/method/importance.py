@@ -18,7 +18,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.overrides import TorchFunctionMode
 
 from ..core import NiwtError, check_name
-from ..network.cut import CutNetwork, copy_module, evaluating, head_output, layout_of, running
+from ..network.cut import CutNetwork, copy_module, eval_mode, head_output, layout_of, running
 from ..network.head import widened
 from ..network.modes import in_own_modes
 
@@ -118,7 +118,7 @@ def gradient_importance(
     pooling: str | None = None,  # see `pool`
 ) -> Tensor:  # (B, K)
     "Neuron importance as NIWT defines it (part on neuron importance), written to be read: the mean over positions of d score / d activation."
-    with evaluating(network):
+    with eval_mode(network):
         with torch.no_grad():
             A = network.activations(x)
         A = A.detach().requires_grad_()
@@ -141,7 +141,7 @@ def frozen_copy(
         memo: dict[int, Any] = {}
         for p in model.parameters():
             memo[id(p)] = nn.Parameter(p.detach().clone() if p.is_inference() else p.detach(), requires_grad=False)
-        with evaluating(model):  # in turn with whoever runs it
+        with eval_mode(model):  # in turn with whoever runs it
             twin = copy_module(model, memo).eval()
     for module in twin.modules():
         if getattr(module, "inplace", False) and not inplace:

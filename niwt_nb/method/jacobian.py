@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.func import jvp, vmap
 
 from ..core import NiwtError, check_name, content_hash, load_tensors, progress, save_tensors
-from ..network.cut import evaluating, running
+from ..network.cut import eval_mode, running
 from ..network.head import widened
 from ..network.modes import in_own_modes
 
@@ -52,7 +52,7 @@ def _activations_of(
     if bad.any():
         raise NiwtError(f"image {int(bad.nonzero()[0])} has values that are not finite")
     ordered = images.contiguous(memory_format=torch.channels_last) if images.ndim == 4 else images
-    with torch.no_grad(), evaluating(network):
+    with torch.no_grad(), eval_mode(network):
         return torch.cat([widened(network.activations(part)).contiguous() for part in ordered.split(batch)])
 
 # %% ../../nbs/04_method/05_jacobian.ipynb #99d42b33
@@ -366,7 +366,7 @@ def pooled_jacobian(
             images, fresh = images[:1].expand(len(images), *images.shape[1:]), fresh[:1]
         parts = [(part, True) for part in (images[:1] if how == "affine" else images).split(batch)] + [(p, False) for p in fresh.split(batch) if len(p)]
         for part, fitted in progress(parts, "Jacobian of the tail", quiet=quiet):
-            with evaluating(network):
+            with eval_mode(network):
                 g = widened(build(_activations_of(network, part)))
             if not torch.isfinite(g).all():
                 raise NiwtError(f"the Jacobian behind layer {network.layer!r} is not finite: a root or a logarithm of zero in the tail?")

@@ -42,7 +42,7 @@ from .jacobian import PooledJacobian
 from .metrics import GZSL, gzsl
 from .ranking import Scaler
 from ..network.backbones import Backbone, ImageTransform, load_backbone
-from ..network.cut import evaluating, running
+from ..network.cut import eval_mode, running
 from ..network.export import about_text, as_image_transform, export_model, export_onnx
 from ..network.head import extend, rows_of, with_head
 from ..network.modes import in_own_modes
@@ -375,7 +375,7 @@ class NIWT(BaseEstimator):
         "Names of pictures; with `top`, lists of so many (name, score). `among`: \"all\", \"seen\" or \"unseen\" classes."
         check_is_fitted(self, "blocks_")
         features = _look_at(self, images)
-        with evaluating(None):  # no class comes or goes between scores and names
+        with eval_mode(None):  # no class comes or goes between scores and names
             return _name_pictures(self, self.scores_of(features), among, top)
 
     @in_own_modes
@@ -467,7 +467,7 @@ def _look_at(
     found = []
     for x in picture_batches(images, model.preprocess_, quiet=model.quiet):
         views = [x, x.flip(3)][: 2 if model.mirrored_ else 1]
-        with torch.no_grad(), evaluating(model.raw_):
+        with torch.no_grad(), eval_mode(model.raw_):
             seen = [model.raw_.features(v.contiguous(memory_format=torch.channels_last)).float() for v in views]
             found.append(torch.stack(seen).mean(0))
     return model.scale_(torch.cat(found))
@@ -560,7 +560,7 @@ def _add_class(
     if taught < 0.1:
         warnings.warn(f"{1 - taught:.0%} of the description of {name!r} is nothing that a seen class taught; its classifier is a guess", stacklevel=4)
     weight, bias = model.writer_.rows(scaled)
-    with evaluating(None):  # nobody predicts between the row and its name
+    with eval_mode(None):  # nobody predicts between the row and its name
         model.blocks_ = [*model.blocks_, _Block((name,), weight.detach(), bias.detach())]
         model.added_ = {**model.added_, name: row}
         _renew(model)
@@ -577,7 +577,7 @@ def _remove_class(
     check_name(name, [str(n) for n in model.classes_], "class")
     if len(model.classes_) == 1:
         raise NiwtError(f"{name!r} is the last class; a classifier needs at least one")
-    with evaluating(None):
+    with eval_mode(None):
         model.blocks_ = [replace(b, names=tuple("" if n == name else n for n in b.names)) for b in model.blocks_]
         model.added_ = {k: v for k, v in model.added_.items() if k != name}
         return _renew(model)

@@ -26,7 +26,7 @@ from niwt_nb.method.jacobian import (
     PooledJacobian, _activations_of, importance_of_weights, _jacobian_reverse, noise_images,
     pooled_jacobian,
 )
-from ..network.cut import evaluating, running
+from ..network.cut import eval_mode, running
 from ..network.head import widened
 from ..network.modes import in_own_modes
 
@@ -88,7 +88,7 @@ class _LinearImportance(torch.autograd.Function):
         "G' v; by reverse mode where a step of the tail has no forward mode."
         a, tail = ctx.activations, ctx.network.tail
         up = v.view(*v.shape, *[1] * (a.ndim - 2)) / a[0, 0].numel()
-        with evaluating(tail):
+        with eval_mode(tail):
             try:
                 down = jvp(tail, (a,), (up.expand_as(a).to(a),))[1]
             except (NotImplementedError, RuntimeError):

@@ -24,7 +24,7 @@ from torch import Tensor, fx, nn
 
 from ..core import NiwtError, atomic_path, import_object
 from .backbones import ImageTransform, at_size
-from .cut import evaluating
+from .cut import eval_mode
 
 # %% ../../nbs/03_network/06_export.ipynb #04a177a7
 def _record(
@@ -35,7 +35,7 @@ def _record(
     if example.ndim < 2 or len(example) < 2:
         raise NiwtError(f"the example must be a batch of two or more images, got shape {tuple(example.shape)}")
     try:
-        with evaluating(model), warnings.catch_warnings():
+        with eval_mode(model), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return torch.export.export(model, (example,), dynamic_shapes=({0: torch.export.Dim.AUTO},))
     except Exception as e:  # noqa: BLE001 (the recorded code is anybody's)
@@ -167,7 +167,7 @@ def _check_classes(
     classes: Sequence[str],  # class names in the order of the scores
 ) -> list[str]:  # the same
     "Raise `NiwtError` unless there is one name for every score."
-    with torch.no_grad(), evaluating(model):
+    with torch.no_grad(), eval_mode(model):
         scores = model(example[:2])
     if scores.shape[1] != len(classes):
         raise NiwtError(f"the network gives {scores.shape[1]} scores, {len(classes)} class names were given")

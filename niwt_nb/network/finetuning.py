@@ -25,11 +25,11 @@ from ..core import NiwtError, check_name, content_hash, load_tensors, model_hash
 from ..data.dataset import ZeroShotData
 from ..data.images import batches
 from .backbones import ImageTransform
-from .cut import CutNetwork, copy_module, evaluating
+from .cut import CutNetwork, copy_module, eval_mode
 from .head import fit_head, with_head
 from .modes import in_own_modes, seeded_in_turn
 from niwt_nb.network.training import (
-    _KnowledgeHead, _PixelCache, cache_images, columns_of, _hold_out, _train_loop,
+    _KnowledgeHead, _PixelCache, cache_images, class_to_column, _hold_out, _train_loop,
 )
 
 # %% ../../nbs/03_network/05_finetuning.ipynb #441a8ef4
@@ -82,7 +82,7 @@ def _shard_of(network: CutNetwork, pictures: Iterable, dtype: torch.dtype, preci
     device, parts = network.head.weight.device, []
     for x, _, _ in pictures:
         views = torch.stack([x, x.flip(3)], 1)
-        with evaluating(network), _arithmetic(precision, device):
+        with eval_mode(network), _arithmetic(precision, device):
             A = network.lower(views.flatten(0, 1).to(device, memory_format=torch.channels_last))
         parts.append(A.to(dtype).cpu().unflatten(0, views.shape[:2]))
         if not parts[-1].isfinite().all():
@@ -155,7 +155,7 @@ def _cached_features(
     "Features of rows of a cache, (n, D); `view` 1 for the mirror images of an `ActivationCache`."
     found, other = [], {"view": view} if isinstance(cache, ActivationCache) else {}
     for part in rows.split(64):
-        with evaluating(body), _arithmetic(precision, device):
+        with eval_mode(body), _arithmetic(precision, device):
             found.append(body(cache.batch(part, **other).to(device)).float())  # type: ignore[arg-type]
     return torch.cat(found)
 
@@ -252,7 +252,7 @@ def fine_tune(
         raise NiwtError(f"part {part!r} of a network cut at {network.layer!r} does not fit a {given}")
     body.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     learn, watch = (_rows_of(cache, data.source[i]) for i in _hold_out(data, hold, seed))
-    column = columns_of(data)
+    column = class_to_column(data)
     known = None if knowledge is None else torch.as_tensor(knowledge)[data.seen]
     with seeded_in_turn(seed):
         first = _cached_features(body, cache, learn, device, precision)

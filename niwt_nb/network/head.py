@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..core import NiwtError
 from ..data.dataset import ZeroShotData
 from ..data.images import batches
-from .cut import CutNetwork, evaluating
+from .cut import CutNetwork, eval_mode
 from .modes import in_own_modes
 
 # %% ../../nbs/03_network/03_head.ipynb #7a49094a
@@ -40,7 +40,7 @@ def extract_features(
     device = network.head.weight.device
     found = []
     for x, _, _ in batches(data, indices, transform, batch_size, quiet=quiet, desc="features"):
-        with evaluating(network):
+        with eval_mode(network):
             x = x.to(device, memory_format=torch.channels_last)  # about twice as fast
             found.append(network.features(x).float().cpu())
     return torch.cat(found)

@@ -93,7 +93,7 @@ class RunConfig:
     data: str = setting("fieldguide", "the data set: fieldguide (drawn birds, nothing to download), cub, awa2 or folder")
     root: str = setting("", "folder of the data set (not used by fieldguide)")
     splits: str = setting("", "att_splits.mat with the proposed split (cub, awa2); empty: look beside the data")
-    excerpt: tuple[int, ...] = setting((), "seen classes, unseen classes and images of each to try first, such as [15, 5, 20]; empty: everything")
+    subset: tuple[int, ...] = setting((), "seen classes, unseen classes and images of each to try first, such as [15, 5, 20]; empty: everything")
     unseen: tuple[str, ...] = setting((), "names of the classes to leave out of training (data = folder)")
     knowledge: tuple[str, ...] = setting((), "kinds of domain knowledge, each on its own: attributes, captions, names, attributes+captions; empty: the first")
     encoder: str = setting("", "a sentence encoder for knowledge that is made of sentences: a folder of sentence-transformers, or the name of a model "
@@ -153,8 +153,8 @@ class RunConfig:
                 raise NiwtError(f"{name} is {getattr(self, name)}, expected more than 0")
         if not 0 <= self.tune_hold < 1:
             raise NiwtError(f"tune_hold is {self.tune_hold}, expected a share of at least 0 and below 1")
-        if self.excerpt and (len(self.excerpt) != 3 or min(self.excerpt) < 1):
-            raise NiwtError(f"excerpt is {list(self.excerpt)}, expected seen classes, unseen classes and images of each, all at least 1")
+        if self.subset and (len(self.subset) != 3 or min(self.subset) < 1):
+            raise NiwtError(f"subset is {list(self.subset)}, expected seen classes, unseen classes and images of each, all at least 1")
         if self.pixels and self.model == "fieldguide":
             raise NiwtError(f"pixels is {self.pixels}, but the field guide's network takes drawings of image_size; set that")
         if self.head and self.model == "fieldguide":

@@ -80,7 +80,7 @@ def departures(
     if not config.preset:
         return []
     recipe, found = preset_config(config.preset), []
-    for name in [*_get_preset(config.preset).settings, "excerpt"]:
+    for name in [*_get_preset(config.preset).settings, "subset"]:
         own, theirs = getattr(config, name), getattr(recipe, name)
         if own != theirs:
             found.append(f"{name} is {own!r}, the recipe has {theirs!r}")

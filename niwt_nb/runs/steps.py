@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from ..core import NiwtError, content_hash, model_hash, progress, seeded
 from ..data.check import check_testable, read_root
-from ..data.dataset import ZeroShotData, excerpt
+from ..data.dataset import ZeroShotData, subset
 from ..data.images import ImageFiles, batches, readable as leave_out_unreadable
 from ..data.text import name_knowledge, with_encoder
 from ..evaluate.selection import Encoded, Measured, baselines, measure
@@ -32,7 +32,7 @@ from ..method.choice import TRIED, Settings, with_combination
 from ..method.importance import fold_batchnorm, frozen_copy, pool
 from ..method.niwt import NIWT, as_fitted, choose_settings, has_own_head, score_matrix, trial_of, twin_of
 from ..network.backbones import Backbone, at_size, field_guide_transform, load_backbone
-from ..network.cut import CutNetwork, above, cut, layer_names
+from ..network.cut import CutNetwork, cut, layer_names, subnetwork
 from ..network.finetuning import FineTuned, fine_tune
 from ..network.head import rows_of, with_head
 from ..network.training import cache_images, train_classifier
@@ -46,7 +46,7 @@ from .folder import _RunFolder
 def load_data(
     config: RunConfig,  # `data`, `root`, `splits`, `unseen`, and the sizes of the field guide
 ) -> ZeroShotData:  # the data set
-    "The data set that the settings name, or an excerpt of it; raises `NiwtError` if it cannot be read or lacks the knowledge that is asked for."
+    "The data set that the settings name, or a subset of it; raises `NiwtError` if it cannot be read or lacks the knowledge that is asked for."
     encoder = config.encoder or None
     if config.data == "fieldguide":
         data = field_guide(config.n_seen, config.n_unseen, config.images_per_class, config.image_size, config.seed)
@@ -55,9 +55,9 @@ def load_data(
     else:
         own = {"encoder": encoder} | ({"unseen": list(config.unseen)} if config.unseen else {}) if config.data == "folder" else {}
         data = read_root(config.root, config.splits or None, config.data, seed=config.seed, follow_links=config.follow_links, **own)
-    if config.excerpt:
-        seen, others, each = config.excerpt
-        data = excerpt(data, seen, others, each, config.seed)
+    if config.subset:
+        seen, others, each = config.subset
+        data = subset(data, seen, others, each, config.seed)
     kinds = [kind for name in config.knowledge for kind in name.split("+")]
     if "names" in kinds and "names" not in data.knowledge:
         data = replace(data, knowledge={**data.knowledge, "names": name_knowledge(data.classes, data.seen, encoder)})
@@ -294,7 +294,7 @@ def _cached_photos(
 ) -> _Photos | None:  # of every image; None: the layer lies below the cut
     "Features that are at hand, and the activity of each neuron from the activations at the cut."
     try:
-        upper = above(network, shared.network.layer)
+        upper = subnetwork(network, shared.network.layer)
     except NiwtError:
         return None
 

@@ -26,7 +26,7 @@ from ..method.metrics import ausuc, choose_gamma, seen_unseen_curve
 from ..method.solvers import transfer_weights
 from ..network.head import with_head
 from ..network.modes import in_own_modes
-from ..network.training import columns_of
+from ..network.training import class_to_column
 from .explorer import Explorer, _Panel, _choice, _grid
 from .session import Session, _layers_of, _session_at
 
@@ -65,7 +65,7 @@ def _lambda_scores(
     index: Tensor,  # (m,) images to score
 ) -> tuple[Tensor, Tensor]:  # scores (m, C) by class id, and the new weights (n, D)
     "Solve the paper's objective for some classes and score images for all."
-    data, model, at = session.data, session.model, columns_of(session.data)[known]
+    data, model, at = session.data, session.model, class_to_column(session.data)[known]
     own, see = model.writer_.seen.head, lambda i: model.scale_(session.given[i].float())
     part = linear_of(own.weight.detach()[at], own.bias.detach()[at])
     told = [model.scaler_.transform(session.knowledge.rows(ids)) for ids in (known, new)]
