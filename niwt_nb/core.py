@@ -312,13 +312,13 @@ def _module_of(
     "Run a file as a module that other modules can find, as dataclasses need it; raises `NiwtError` with the line that fails."
     known = f"niwt_user_{content_hash(str(path))}_{path.stem}"
     loaded = importlib.util.spec_from_file_location(known, path)
-    assert loaded and loaded.loader
+    assert loaded
     sys.modules[known] = module = importlib.util.module_from_spec(loaded)
     if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))  # last, so that files beside it are found and hide nothing
     try:
         with user_code(what):
-            loaded.loader.exec_module(module)
+            exec(compile(path.read_bytes(), path, "exec"), vars(module))  # not by the loader: it would keep, and believe, a cache of another edit
     except NiwtError:
         sys.modules.pop(known, None)
         raise

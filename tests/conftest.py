@@ -24,14 +24,13 @@ _connect = socket.socket.connect
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items):
-    "Groups of tests that stay together, the longest first; coverage for the notebooks alone."
+    "Groups of tests that stay together, the longest first."
     place = {name: i for i, name in enumerate(FIRST)}
     items.sort(key=lambda item: place.get(TOGETHER.get(item.path.stem, item.path.stem), len(FIRST)))
     for item in items:
         name = TOGETHER.get(item.path.stem, item.path.stem)
         if name != "test_notebooks":
             item.add_marker(pytest.mark.xdist_group(name))
-            item.add_marker(pytest.mark.no_cover)
         elif "widgets" in item.name:  # one session for all of them
             item.add_marker(pytest.mark.xdist_group("test_widgets"))
 

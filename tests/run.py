@@ -16,13 +16,16 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 PYTEST = [sys.executable, "-m", "pytest", "-n", "2", "--dist", "loadgroup", "--no-loadscope-reorder", "--durations", "10"]
-COVERAGE = ["--cov", "--cov-branch", "--cov-report", "term:skip-covered", "--cov-fail-under", "90"]
+FILE = str(ROOT / ".coverage")
+MEASURED = [sys.executable, "-m", "slipcover", "--branch", "--source", "niwt_nb", "--omit", "niwt_nb/_modidx.py", "--json", "--out", FILE, *PYTEST[1:]]
+COVERAGE = [sys.executable, "-m", "slipcover", "--branch", "--skip-covered", "--fail-under", "90", "--out", FILE, "--merge", FILE]
 NUMERIC = [*PYTEST, "-m", "numeric", "tests/test_notebooks.py", "tests/test_lessons.py"]
 LESSER = {"ATEN_CPU_CAPABILITY": "default"}
 STEPS: dict[str, tuple[list[str], dict[str, str]]] = {  # command, and what it adds to the environment
     "pip check": ([sys.executable, "-m", "pip", "check"], {}),
     "ruff": ([str(BIN / "ruff"), "check", "niwt_nb", "tests", "tools", "benchmarks"], {}),
-    "pytest": ([*PYTEST, *COVERAGE], {}),
+    "pytest": (MEASURED, {}),
+    "coverage": (COVERAGE, {}),
     "pytest, lesser processor": (NUMERIC, LESSER),
 }
 ONLY = {"numeric": {"pytest, numeric": (NUMERIC, {})}}

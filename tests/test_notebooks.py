@@ -17,7 +17,10 @@ from execnb.shell import CaptureShell
 from IPython.core.compilerop import CachingCompiler
 from IPython.core.interactiveshell import InteractiveShell
 from nbdev import test as nbdev
+from slipcover import branch, pytest_plugin
 from notebooks import MODULES, ROOT, TESTED, label, module_file, module_name, numeric
+
+MEASURE = pytest_plugin._slipcover_instance  # of this process, where coverage is measured
 
 
 def exported_lines(file: Path) -> dict[str, int]:
@@ -36,7 +39,14 @@ class Compiler(CachingCompiler):
 
     def ast_parse(self, source, filename="<unknown>", symbol="exec"):
         tree = super().ast_parse(source, filename, symbol)
-        return ast.increment_lineno(tree, self.place[1]) if self.place else tree
+        if not self.place:
+            return tree
+        tree = ast.increment_lineno(tree, self.place[1])
+        return branch.preinstrument(tree) if MEASURE else tree
+
+    def __call__(self, source, filename, symbol, *args, **kw):
+        code = super().__call__(source, filename, symbol, *args, **kw)
+        return MEASURE.instrument(code) if MEASURE and self.place else code
 
 
 class Shell(CaptureShell):

@@ -22,7 +22,7 @@ def on_cub(name: str, **settings) -> RunConfig:
 
 
 def test_the_recipe_and_the_paper_stand_in_the_report(tmp_path):
-    config = on_cub("cub-vgg16", model="mobilenet_v3_small", layer="features.11", batch_size=8, pixels=64)
+    config = on_cub("cub-vgg16", model="mobilenet_v3_small", layer="features.12", batch_size=8, pixels=64)
     rows = run(config, tmp_path / "run")
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["paper"][0] == {"what": "the paper, as recalled", "calibrated": False, "U": None, "S": None, "H": 0.37}
