@@ -140,8 +140,7 @@ class Writer:
         self.level = kept[0] if kept else score_level(seen.head, seen.features)
         self.map = _make_map(kind, settings, seed).fit(seen.knowledge, seen.importance)
         self.row_map = _make_map("auto", settings).fit(seen.knowledge, seen.head.weight.detach())
-        jacobian, prior = seen.jacobian.mean, seen.head.weight.detach().mean(0)
-        self.form = closed_form(jacobian, prior, settings.damping)
+        self.form = closed_form(seen.jacobian, seen.head.weight.detach().mean(0), settings.damping)
         self.ranking = kept[1] if kept else self._rank() if settings.ranked else None
         self.head = seen.head if settings.keep else self._mixed_head()
 

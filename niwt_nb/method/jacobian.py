@@ -9,6 +9,7 @@ __all__ = ['noise_images', 'importance_of_weights', 'PooledJacobian', 'pooled_ja
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import SimpleNamespace
 from typing import Any
 
@@ -262,6 +263,12 @@ class PooledJacobian:
     layer: str
     tail: str
     fresh: Tensor = field(default_factory=lambda: torch.zeros(0, 1, 1))  # of images that no solver is fitted on
+
+    @cached_property
+    @in_own_modes
+    def svd(self) -> tuple[Tensor, Tensor, Tensor]:
+        "Thin singular value decomposition of the mean in float64, made once: every setting that is tried inverts the same matrix."
+        return torch.linalg.svd(self.mean.double(), full_matrices=False)
 
     @in_own_modes
     def importance(self, weight: Tensor) -> Tensor:

@@ -245,24 +245,25 @@ DAMPING = 0.1  # of directions that the layer can barely express, relative to th
 
 @in_own_modes
 def closed_form(
-    jacobian: Tensor,  # (K, D) mean Jacobian
+    jacobian: Tensor | PooledJacobian,  # (K, D) mean Jacobian, or what holds it
     prior: Tensor,  # (D,) the weights that the solution is pulled to
     ridge: float = DAMPING,  # damping, relative to the largest singular value squared
 ) -> _ClosedForm:  # solves any number of classes by one matrix product
     "Prepare the ridge solution of jacobian @ w = importance; a singular Jacobian warns and gives the solution nearest to the prior."
     if not 0 <= ridge < float("inf"):
         raise NiwtError(f"ridge must be 0 or more and finite, got {ridge}")
-    if not torch.isfinite(jacobian).all() or not jacobian.any():
+    matrix = jacobian.mean if isinstance(jacobian, PooledJacobian) else jacobian
+    if not torch.isfinite(matrix).all() or not matrix.any():
         raise NiwtError("the mean Jacobian is zero or not finite: the features do not depend on this layer")
-    u, s, vt = torch.linalg.svd(jacobian.double(), full_matrices=False)
+    u, s, vt = jacobian.svd if isinstance(jacobian, PooledJacobian) else torch.linalg.svd(matrix.double(), full_matrices=False)
     keep = s > s[0] * 1e-6
     rank = int(keep.sum())
     if rank < len(s):
         text = f"the mean Jacobian has rank {rank} of {len(s)}: not every importance can be reached; taking the solution nearest to the mean seen weight"
         warnings.warn(text, stacklevel=2)
     factor = torch.where(keep, s / (s**2 + ridge * s[0] ** 2), 0)
-    inverse = ((vt.T * factor) @ u.T).to(jacobian)
-    return _ClosedForm(inverse, prior, jacobian @ prior, rank)
+    inverse = ((vt.T * factor) @ u.T).to(matrix)
+    return _ClosedForm(inverse, prior, matrix @ prior, rank)
 
 # %% ../../nbs/04_method/08_solvers.ipynb #f4d19a95
 @in_own_modes
@@ -279,7 +280,7 @@ def _solve_closed(
     if match:
         length = (seen @ jacobian.mean.T).norm(dim=1).mean()
         importance = nn.functional.normalize(importance, dim=1) * length
-    weight = closed_form(jacobian.mean, seen.mean(0), ridge).solve(importance)
+    weight = closed_form(jacobian, seen.mean(0), ridge).solve(importance)
     return weight, pd.DataFrame(columns=["step", "loss"]), "closed form"
 
 # %% ../../nbs/04_method/08_solvers.ipynb #acc6907e

@@ -42,7 +42,7 @@ if __name__ == "__main__":
     folder = os.path.join(place, "killed")
     dice, killed = random.Random(seed), 0
     while killed < kills:
-        if finishes_within(folder, dice.uniform(0.05, 1.5)):
+        if finishes_within(folder, dice.uniform(0.05, 1.0)):
             shutil.rmtree(folder)
         else:
             killed += 1
