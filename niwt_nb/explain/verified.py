@@ -31,13 +31,13 @@ _PAIRS = 50  # pictures with the attribute, and as many without
 
 
 @in_own_modes
-def _drawn_pairs(
+def drawn_pairs(
     explainer: Explainer,  # whose network looks
     attribute: str,  # its name, `group::value`
     transform: Callable,  # PIL image -> (3, H, W) tensor
     draw: Callable,  # (attribute names, seed) -> (PIL image, anything), see `draw_bird`
     n: int = _PAIRS,  # pairs
-) -> tuple[Tensor, Tensor]:  # (n, K) activations with the attribute, and of the same pictures without
+) -> tuple[list[Any], Tensor, Tensor]:  # n pictures with the attribute and n without, (n, K) activations of the former, of the latter
     "Draw pictures that differ in one attribute alone; raises `NiwtError` for one without another value."
     group = attribute.rpartition("::")[0]
     alike = [a for a in explainer.names if group and a.rpartition("::")[0] == group]
@@ -48,7 +48,7 @@ def _drawn_pairs(
     pictures = [draw([name], seed=7_000_000 + i % n)[0] for i, name in enumerate(asked)]
     x = torch.stack([transform(p) for p in pictures])
     peak = topk_activation(layer_activations(explainer.network, x)).cpu()
-    return peak[:n], peak[n:]
+    return pictures, peak[:n], peak[n:]
 
 # %% ../../nbs/06_explain/08_verified.ipynb #a28654ae
 @in_own_modes
@@ -121,7 +121,7 @@ def verify_names(
     told: dict[int, dict[str, float]] = {}
     for name, rows in names.loc[picked].groupby("name"):
         a, mine = explainer.names.index(str(name)), rows["neuron"].tolist()
-        pair = (peak[truth[:, a]], peak[~truth[:, a]]) if draw is None else _drawn_pairs(explainer, str(name), transform, draw)
+        pair = (peak[truth[:, a]], peak[~truth[:, a]]) if draw is None else drawn_pairs(explainer, str(name), transform, draw)[1:]
         answers, rate = _answer_share(*pair, paired=draw is not None), (pair[0] > high).float().mean(0)
         same = names.loc[(names["name"] == name) & names["good"], "neuron"].tolist() or mine
         few = owns[:, a].nonzero().flatten()
@@ -196,7 +196,7 @@ def _best_third(
 def _all_pairs(
     terms: np.ndarray,  # (L, n) bool
     b: np.ndarray,  # (n,) bool: the exciting pictures
-) -> tuple[np.ndarray, np.ndarray, list[str], np.ndarray]:  # two terms and the word of each of P pairs, and (2, P) in how many pictures they hold, others and exciting
+) -> tuple[np.ndarray, np.ndarray, list[str], np.ndarray]:  # (P,) two terms and the word of each, and (2, P) others and exciting pictures in which it holds
     "Every two terms joined by *and*, then by *or*."
     x, y = np.triu_indices(len(terms), 1)
     sums = [terms[:, side].astype(float) for side in (~b, b)]
