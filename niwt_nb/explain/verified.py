@@ -168,28 +168,34 @@ def _bare(
 
 # %% ../../nbs/06_explain/08_verified.ipynb #ef5d07b3
 def _best_third(
-    pairs: tuple[np.ndarray, np.ndarray],  # (P, bytes) packed pictures in which each pair holds, (P, 2) their counts, outside and inside
-    single: tuple[np.ndarray, np.ndarray],  # the same of the single terms (L, ...)
+    pairs: tuple[np.ndarray, np.ndarray],  # (P, bytes) packed pictures in which each pair holds, (2, P) how many others and exciting ones
+    single: tuple[np.ndarray, np.ndarray],  # the same of the L single terms
     active: np.ndarray,  # (bytes,) packed exciting pictures
     total: int,  # how many these are
     best: float,  # to be exceeded
 ) -> tuple[float, tuple[int, int, str] | None]:  # the best score, and pair, term and word that reach it
-    "Join a third term, formulas with the highest bounds first, until no bound is above the best."
+    "Join a third term, what promises most first, until nothing promises more than the best."
     (held, (out, hit)), (bits, (out1, hit1)), found = pairs, single, None
     for word in ("and", "or"):
-        more = np.minimum(total, hit[:, None] + hit1) / (total + np.maximum(out[:, None], out1))
-        bound = np.minimum(hit[:, None], hit1) / total if word == "and" else more
-        p, t = np.nonzero(bound > best + 1e-12)
-        order = np.argsort(-bound[p, t], kind="stable")
-        for part in np.array_split(order, max(1, len(order) // 4096)):
-            if not len(part) or bound[p[part[0]], t[part[0]]] <= best + 1e-12:
-                break
-            both = held[p[part]] & bits[t[part]] if word == "and" else held[p[part]] | bits[t[part]]
-            inside = np.bitwise_count(both & active).sum(1, dtype=int)
-            score = inside / (total + np.bitwise_count(both).sum(1, dtype=int) - inside)
-            if score.max() > best + 1e-12:
-                i = part[int(score.argmax())]
-                best, found = float(score.max()), (int(p[i]), int(t[i]), word)
+        reach = hit / total if word == "and" else total / (total + out)
+        order = np.argsort(-reach, kind="stable")
+        for block in np.array_split(order, 1 + len(order) * len(bits) // 4_000_000):
+            block = block[reach[block] > best + 1e-12]
+            h, o = hit[block, None], out[block, None]
+            more = np.minimum(total, h + hit1) / (total + np.maximum(o, out1))
+            bound = np.minimum(h, hit1) / total if word == "and" else more
+            p, t = np.nonzero(bound > best + 1e-12)
+            by = np.argsort(-bound[p, t], kind="stable")
+            for part in np.array_split(by, 1 + len(by) // 4096):
+                if not len(part) or bound[p[part[0]], t[part[0]]] <= best + 1e-12:
+                    break
+                a, b = held[block[p[part]]], bits[t[part]]
+                both = a & b if word == "and" else a | b
+                inside = np.bitwise_count(both & active).sum(1, dtype=int)
+                score = inside / (total + np.bitwise_count(both).sum(1, dtype=int) - inside)
+                if score.max() > best + 1e-12:
+                    i = part[int(score.argmax())]
+                    best, found = float(score.max()), (int(block[p[i]]), int(t[i]), word)
     return best, found
 
 # %% ../../nbs/06_explain/08_verified.ipynb #e0f04d57
