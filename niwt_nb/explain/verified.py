@@ -122,13 +122,14 @@ def verify_names(
     for name, rows in names.loc[picked].groupby("name"):
         a, mine = explainer.names.index(str(name)), rows["neuron"].tolist()
         pair = (peak[truth[:, a]], peak[~truth[:, a]]) if draw is None else drawn_pairs(explainer, str(name), transform, draw)[1:]
-        answers, rate = _answer_share(*pair, paired=draw is not None), (pair[0] > high).float().mean(0)
+        shown, other = (p[:, mine] for p in pair)
+        answers, rate = _answer_share(shown, other, draw is not None), (shown > high[mine]).float().mean(0)
         same = names.loc[(names["name"] == name) & names["good"], "neuron"].tolist() or mine
         few = owns[:, a].nonzero().flatten()
         few = few[torch.linspace(0, len(few) - 1, min(len(few), _PAIRS)).long()]
-        loss, other = _pool_losses(explainer, same, activation[few], row[few])
-        for k in mine:
-            told[k] = {"answers": float(answers[k]), "rate": float(rate[k]), "loss": loss, "other_loss": other}
+        loss, rest = _pool_losses(explainer, same, activation[few], row[few])
+        for k, won, high_share in zip(mine, answers.tolist(), rate.tolist(), strict=True):
+            told[k] = {"answers": won, "rate": high_share, "loss": loss, "other_loss": rest}
     table = names.loc[picked].join(pd.DataFrame.from_dict(told, orient="index"))
     table["good"] &= (table["answers"] >= _ENOUGH) & (table["loss"] > table["other_loss"])
     return table.reset_index(drop=True)
