@@ -178,10 +178,11 @@ def words_bench(
         other = (f"{kind}, shuffled", group)
         if not kind.endswith("shuffled"):
             control = float(told[other].mean()) if other in told.columns else None
-            value = told[(kind, group)]
-            case = f"{kind}, {group} photos (spread {value.std(ddof=0):.3f})"
-            rows.append(bench_row(case, "average precision over the commonest", "", value.mean(), "shuffled" if control else "", control, seeds))
+            column = told[(kind, group)]
+            case = f"{kind}, {group} photos (spread {column.std(ddof=0):.3f})"
+            rows.append(bench_row(case, "average precision over the commonest", "", column.mean(), "shuffled" if control else "", control, seeds))
     for question in (q for q in names[0] if not q.startswith("rate")):  # a few hundred photos have no top 1 %
-        value, control = (np.array([n[question][i] for n in names]) for i in (0, 1))
-        rows.append(bench_row(f"names, {question} (spread {value.std():.3f})", "mean", "", value.mean(), "exchanged names", control.mean(), seeds))
+        held, exchanged = (float(np.mean([n[question][i] for n in names])) for i in (0, 1))
+        spread = float(np.std([n[question][0] for n in names]))
+        rows.append(bench_row(f"names, {question} (spread {spread:.3f})", "mean", "", held, "exchanged names", exchanged, seeds))
     return rows

@@ -135,13 +135,13 @@ def _try_attribute(
 def _said_by_formula(
     session: Session,  # with a network
     neuron: int,  # which
-) -> str:  # a sentence with a space before it, or nothing
+) -> str:  # a sentence, or nothing
     "What up to three attributes tell of a neuron, where they tell more than one on pictures they were not chosen on."
     strong = session.answers[:, check_neurons([neuron], session.answers.shape[1])[0]]
     if session.data.image_attributes is None or not bool((strong > strong[::2].quantile(0.9))[::2].any()):
         return ""
     made, score, alone = formula_of(strong, image_truth(session.explainer, session.data, session.some))
-    told = f" It answers best to: {made.text(session.explainer.names)}"
+    told = f"Neuron {neuron} answers best to: {made.text(session.explainer.names)}"
     return f"{told} (intersection over union {score:.2f}, the best attribute alone {alone:.2f})." if score > alone and len(made.terms) > 1 else ""
 
 # %% ../../nbs/08_widgets/02_neurons.ipynb #4521d7b4
@@ -189,7 +189,7 @@ class NeuronExplorer(_PictureExplorer):
             420, 130, lambda: (self.session.layer, self.neuron), self._paint_exciting, lambda: f"pictures that excite neuron {self.neuron}"
         )
         self.panels["trial"] = _Panel(
-            420, 142, lambda: (self.session.layer, self.state["guess"], self.neuron), self._paint_trial, lambda: self._trial_said() or "no birds are drawn yet"
+            330, 112, lambda: (self.session.layer, self.state["guess"], self.neuron), self._paint_trial, lambda: self._trial_said() or "no birds are drawn yet"
         )
         self.panels["scores"] = _Panel(330, 200, lambda: (*key(), self.state["explain"], self.off), self._paint_scores, self._alt_scores)
         self._strongest()
@@ -198,9 +198,8 @@ class NeuronExplorer(_PictureExplorer):
         "Controls, then pictures and scores beside the neurons."
         rows = widgets.HBox([_column(*self.switches), self.names, self.panels["bars"].ui])
         rows.add_class("niwt-rows")
-        left = _column(self.panels["picture"].ui, self.panels["scores"].ui)
-        right = _column(rows, self.restore_all, self.says["exciting"], self.panels["exciting"].ui,
-                        self.says["trial"], self.panels["trial"].ui)  # fmt: skip
+        left = _column(*(self.panels[n].ui for n in ("picture", "scores")), self.says["trial"], self.panels["trial"].ui)
+        right = _column(rows, self.restore_all, self.says["exciting"], self.panels["exciting"].ui)
         return [_grid(*self.controls.values()), self.tools, self.says["verdict"], _grid(left, right, shares=(330, 420))]
 
     def _all_names(self) -> list[tuple[str, int]]:
@@ -280,8 +279,9 @@ class NeuronExplorer(_PictureExplorer):
             self._silent = False
         self.restore_all.disabled = not self.off
         self.say("verdict", self._verdict(study))
-        self.say("exciting", f'<div class="niwt-sub">What excites neuron {_escaped(_neuron_label(self.session, self.neuron))}</div>{_escaped(self._formula(self.session, self.neuron))}')
-        self.say("trial", _escaped(self._trial_said()))
+        self.say("exciting", f'<div class="niwt-sub">What excites neuron {_escaped(_neuron_label(self.session, self.neuron))}</div>')
+        self.say("trial", _escaped(self._trial_said() or self._formula(self.session, self.neuron)))
+        self.panels["trial"].ui.layout.display = None if self.state["guess"] else "none"
         super().refresh()
 
     def _verdict(self, study: _NeuronStudy) -> str:
@@ -354,5 +354,5 @@ class NeuronExplorer(_PictureExplorer):
             [(lambda area: paint_words(area, taken, without), 860, 44)],
             [self.painter("picture"), (bars, 540, 270)],
             [self.painter("scores"), (_titled(excites, self.panels["exciting"].paint()), 474, 160)],
-            *([[(lambda area: paint_words(area, "", self._trial_said()), 400, 142), self.painter("trial")]] if self.state["guess"] else []),
+            *([[(lambda area: paint_words(area, "", self._trial_said()), 400, 112), self.painter("trial")]] if self.state["guess"] else []),
         ]
