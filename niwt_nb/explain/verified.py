@@ -134,6 +134,14 @@ def verify_names(
     table["good"] &= (table["answers"] >= _ENOUGH) & (table["loss"] > table["other_loss"])
     return table.reset_index(drop=True)
 
+# %% ../../nbs/06_explain/08_verified.ipynb #9573a7f6
+def _bare(
+    said: str,  # a noun phrase
+    bare: bool = True,  # whether to do it at all
+) -> str:  # without its article
+    "`a hooked bill` as `hooked bill`."
+    return said.removeprefix("a ").removeprefix("an ") if bare else said
+
 # %% ../../nbs/06_explain/08_verified.ipynb #44d7820a
 @dataclass(frozen=True)
 class _Formula:
@@ -158,14 +166,6 @@ class _Formula:
         if len(set(self.joined)) == 2:
             return f"({said[0]} {self.joined[0]} {said[1]}) {self.joined[1]} {said[2]}"
         return f" {self.joined[0] if self.joined else ''} ".join(said)
-
-
-def _bare(
-    said: str,  # a noun phrase
-    bare: bool = True,  # whether to do it at all
-) -> str:  # without its article
-    "`a hooked bill` as `hooked bill`."
-    return said.removeprefix("a ").removeprefix("an ") if bare else said
 
 # %% ../../nbs/06_explain/08_verified.ipynb #ef5d07b3
 def _best_third(

@@ -118,7 +118,7 @@ class _Trial:
     pictures: list[Any]
     wins: Any  # (n, K) bool: the bird with the attribute excites the neuron more
 
-
+# %% ../../nbs/08_widgets/02_neurons.ipynb #f073b326
 @in_own_modes
 def _try_attribute(
     session: Session,  # of the field guide
@@ -150,7 +150,8 @@ class NeuronExplorer(_PictureExplorer):
 
     title = "Choose your neuron"
     about = (
-        "The neurons that matter most for a class in this picture. Choose one to see what it answers to; switch some off and watch the scores move; draw what you think it likes, and see whether it answers. "
+        "The neurons that matter most for a class in this picture. Choose one to see what it answers to; switch some off and watch the scores move; "
+        "draw what you think it likes, and see whether it answers. "
         "★ = never shown to the network; ? = a name no surer than chance."
     )
     kept = (*_PictureExplorer.kept, "off")
