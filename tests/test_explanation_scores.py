@@ -169,7 +169,7 @@ def test_attribute_maps():
 
 def test_verdicts():
     sure = replace(
-        many, found=torch.tensor([[9.0, -9], [-9, 9], [9, -9], [-9, -9]]), strength=torch.ones(4, 2)
+        many, found=torch.tensor([[9.0, -10], [-10, 9], [9, -10], [-10, -10]]), strength=torch.ones(4, 2)
     )  # Christmas birds are said to lack their green crowns, and one its red wings: wrong
     tab = score_verdicts(ex, sure, data).set_index(["group", "verdict"])
     eq([tab.loc[(g, "for"), "right"] for g in ("seen", "unseen")], [1.0, 1.0])

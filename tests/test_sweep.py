@@ -201,6 +201,8 @@ ENTRIES: dict[str, Callable[[Any], Any]] = {  # name -> what is called, given a 
     "explain_batch": lambda w: N.explain_batch(w.explainer, w.x, draws=2),
     "explain_images": lambda w: N.explain_images(w.explainer, w.data, w.few, w.transform, draws=1),
     "name_neurons": lambda w: N.name_neurons(w.explainer),
+    "verify_names": lambda w: N.verify_names(w.explainer, w.data, w.few, w.transform, [0, 1]),
+    "best_formula": lambda w: N.best_formula(w.data.image_attributes[w.few][:, 0] > 0.5, w.data.image_attributes[w.few] > 0.5).iou,
     "top_images": lambda w: N.top_images(w.network, w.data, w.few, w.transform, [0, 1], n=2).index,
     "edit_neurons": lambda w: w.seen_by(N.edit_neurons(w.network, 12, zero=[0], swap=[(1, 2)])),
     "background_evidence": lambda w: N.background_evidence(w.explainer, w.data, w.few, w.transform),

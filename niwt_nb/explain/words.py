@@ -100,9 +100,11 @@ class _Explanations:
 
     @in_own_modes
     def evidence_sign(self, explainer: Explainer) -> Tensor:
-        "(n, A) of what the class has: 1 for (found above 1, or nobody looked), -1 against (below -3), else 0."
+        "(n, A) of what the class has: 1 for (found above 1, or nobody looked), -1 against (below -3, for unseen classes -9), else 0."
         asked = (self.strength > 0) & _presence(explainer.knowledge)[self.row]
-        return (asked & ~(self.found <= 1)).int() - (asked & (self.found < -3)).int()
+        new = torch.tensor([int(c) in explainer.unseen for c in explainer.columns])[self.row]
+        limit = torch.where(new, -9.0, -3.0)[:, None]
+        return (asked & ~(self.found <= 1)).int() - (asked & (self.found < limit)).int()
 
     @in_own_modes
     def said(self, explainer: Explainer, missing: int = 2) -> Tensor:

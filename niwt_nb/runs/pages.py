@@ -24,6 +24,7 @@ from ..explain.names import as_seen, name_neurons, outlined, region
 from niwt_nb.explain.sentences import (
     counter_evidence, distinguishing_attribute, faithfulness_sentence,
 )
+from ..explain.verified import verify_names
 from ..explain.words import explain_prediction
 from ..figures.canvas import panel_pixels, to_array
 from niwt_nb.figures.charts import (
@@ -112,9 +113,11 @@ def _neuron_dictionary(
     n: int = 12,  # neurons
     each: int = 6,  # pictures of each
 ) -> list[dict[str, Any]]:  # rows as the report takes them, the surest name first
-    "List the neurons with the most confident names, with the test images that activate them most, the place outlined."
+    "List the neurons with the most confident names, tested on test images, with those that activate them most, the place outlined."
     rows, test = [], ready.test
-    for entry in name_neurons(explainer).nlargest(n, "confidence").to_dict("records"):
+    surest = name_neurons(explainer).nlargest(n, "confidence")["neuron"].tolist()
+    some = test[torch.linspace(0, len(test) - 1, min(len(test), 200)).long()]
+    for entry in verify_names(explainer, ready.data, some, ready.backbone.preprocess, surest).to_dict("records"):
         k = int(entry["neuron"])
         top = test[ready.photos.activity[test, k].argsort(descending=True)[:each]]
         x = torch.stack([ready.backbone.preprocess(ready.data.images[int(i)]) for i in top])

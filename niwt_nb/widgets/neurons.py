@@ -19,6 +19,10 @@ from ..core import check_name
 from ..explain.explainer import phrase, readable
 from ..explain.maps import check_neurons, layer_activations, neuron_maps, to_size
 from ..explain.names import as_seen, region
+from ..explain.scores import image_truth
+from ..explain.verified import drawn_pairs, formula_of
+from ..fieldguide.drawing import draw_bird
+from ..fieldguide.world import FieldGuideImages
 from ..figures.canvas import Area
 from ..figures.charts import paint_bars, paint_change, paint_words
 from ..figures.pictures import overlay, paint_beside, paint_mosaic
@@ -106,13 +110,48 @@ def _exciting_pictures(
     names = [readable(session.data.classes[int(session.data.labels[i])]) for i in index]
     return _Exciting(neuron, index, pictures, list(maps), names)
 
+# %% ../../nbs/08_widgets/02_neurons.ipynb #16508bc7
+@dataclass(frozen=True, eq=False)
+class _Trial:
+    "Birds drawn with an attribute and without, and how the neurons answer: `pictures` n with it, then the same n without."
+
+    pictures: list[Any]
+    wins: Any  # (n, K) bool: the bird with the attribute excites the neuron more
+
+# %% ../../nbs/08_widgets/02_neurons.ipynb #f073b326
+@in_own_modes
+def _try_attribute(
+    session: Session,  # of the field guide
+    attribute: str,  # its name
+    n: int = 20,  # pairs of birds
+) -> _Trial:  # for all neurons
+    "Draw birds that differ in one attribute alone; raises `NiwtError` for an attribute that there is not."
+    known = check_name(attribute, session.explainer.names, "attribute")
+    pictures, shown, other = drawn_pairs(session.explainer, known, session.transform, draw_bird, n)
+    return _Trial(pictures, shown > other)
+
+# %% ../../nbs/08_widgets/02_neurons.ipynb #ea2a55e8
+@in_own_modes
+def _said_by_formula(
+    session: Session,  # with a network
+    neuron: int,  # which
+) -> str:  # a sentence, or nothing
+    "What up to three attributes tell of a neuron, where they tell more than one on pictures they were not chosen on."
+    strong = session.answers[:, check_neurons([neuron], session.answers.shape[1])[0]]
+    if session.data.image_attributes is None or not bool((strong > strong[::2].quantile(0.9))[::2].any()):
+        return ""
+    made, score, alone = formula_of(strong, image_truth(session.explainer, session.data, session.some))
+    told = f"Neuron {neuron} answers best to: {made.text(session.explainer.names)}"
+    return f"{told} (intersection over union {score:.2f}, the best attribute alone {alone:.2f})." if score > alone and len(made.terms) > 1 else ""
+
 # %% ../../nbs/08_widgets/02_neurons.ipynb #4521d7b4
 class NeuronExplorer(_PictureExplorer):
     "The neurons behind a class in a picture: bars, names, what excites them, and a switch for each."
 
     title = "Choose your neuron"
     about = (
-        "The neurons that matter most for a class in this picture. Choose one to see what it answers to; switch some off and watch the scores move. "
+        "The neurons that matter most for a class in this picture. Choose one to see what it answers to; switch some off and watch the scores move; "
+        "draw what you think it likes, and see whether it answers. "
         "★ = never shown to the network; ? = a name no surer than chance."
     )
     kept = (*_PictureExplorer.kept, "off")
@@ -127,6 +166,10 @@ class NeuronExplorer(_PictureExplorer):
         self.control("layer", _choice("layer", _layers_of(self.session), self.session.layer))
         self.control("by", _choice("bars show", [("importance: what more of it would add", "importance"), ("what it adds in this picture", "adds")]))
         self.control("neuron", _choice("neuron", self._all_names(), tooltip="the neuron to look at"))
+        self._tried, self._formula = lru_cache(24)(_try_attribute), lru_cache(24)(_said_by_formula)
+        birds = self.session.explainer.names if isinstance(self.session.data.images, FieldGuideImages) else ()
+        guesses = [("nothing yet", ""), *[(phrase(a), a) for a in birds]]
+        self.control("guess", _choice("draw birds with", guesses, tooltip="what you think the neuron likes"))
         self.off: tuple[int, ...] = ()
         self.switches = [widgets.ToggleButton() for _ in range(self.top)]
         for i, switch in enumerate(self.switches):
@@ -136,7 +179,7 @@ class NeuronExplorer(_PictureExplorer):
         self.names.observe(lambda change: self._name_chosen(change["new"]), "value")
         self.restore_all = self.button("All neurons on", self.switch_all_on, "switch all neurons back on")
         self._silent = False
-        self.words("verdict", "exciting")
+        self.words("verdict", "exciting", "trial")
         key = lambda: (self.picture_key, self.session.layer)  # noqa: E731
         shows = lambda: (*key(), self.state["explain"], self.state["by"])  # noqa: E731
         self.panels["picture"] = _Panel(330, 202, lambda: (*key(), self.neuron), self._paint_picture, self._alt_picture)
@@ -146,6 +189,9 @@ class NeuronExplorer(_PictureExplorer):
         self.panels["exciting"] = _Panel(
             420, 130, lambda: (self.session.layer, self.neuron), self._paint_exciting, lambda: f"pictures that excite neuron {self.neuron}"
         )
+        self.panels["trial"] = _Panel(
+            330, 112, lambda: (self.session.layer, self.state["guess"], self.neuron), self._paint_trial, lambda: self._trial_said() or "no birds are drawn yet"
+        )
         self.panels["scores"] = _Panel(330, 200, lambda: (*key(), self.state["explain"], self.off), self._paint_scores, self._alt_scores)
         self._strongest()
 
@@ -153,7 +199,7 @@ class NeuronExplorer(_PictureExplorer):
         "Controls, then pictures and scores beside the neurons."
         rows = widgets.HBox([_column(*self.switches), self.names, self.panels["bars"].ui])
         rows.add_class("niwt-rows")
-        left = _column(self.panels["picture"].ui, self.panels["scores"].ui)
+        left = _column(*(self.panels[n].ui for n in ("picture", "scores")), self.says["trial"], self.panels["trial"].ui)
         right = _column(rows, self.restore_all, self.says["exciting"], self.panels["exciting"].ui)
         return [_grid(*self.controls.values()), self.tools, self.says["verdict"], _grid(left, right, shares=(330, 420))]
 
@@ -235,6 +281,8 @@ class NeuronExplorer(_PictureExplorer):
         self.restore_all.disabled = not self.off
         self.say("verdict", self._verdict(study))
         self.say("exciting", f'<div class="niwt-sub">What excites neuron {_escaped(_neuron_label(self.session, self.neuron))}</div>')
+        self.say("trial", _escaped(self._trial_said() or self._formula(self.session, self.neuron)))
+        self.panels["trial"].ui.layout.display = None if self.state["guess"] else "none"
         super().refresh()
 
     def _verdict(self, study: _NeuronStudy) -> str:
@@ -264,6 +312,27 @@ class NeuronExplorer(_PictureExplorer):
         pictures = [as_seen(self.session.transform(p), self.session.transform) for p in found.images]
         return lambda area: paint_mosaic(area, pictures, found.labels, 5, outlines=found.regions, lines=3)
 
+    def _trial_said(self) -> str:
+        "How the neuron answers to what was drawn."
+        guess = self.state["guess"]
+        if not guess:
+            return ""
+        wins = self._tried(self.session, guess).wins[:, self.neuron]
+        n, won, own = len(wins), int(wins.sum()), self.session.names["name"][self.neuron] == guess
+        call = "It answers" if won >= 0.8 * n else "It answers to the others" if won <= 0.2 * n else "It does not care"
+        told = f"{call}: in {won} of {n} pairs the bird with {phrase(guess)} excites neuron {self.neuron} more than the same bird without (chance: {n // 2})."
+        return told + (f" So its name {'holds' if won >= 0.8 * n else 'does not hold'}." if own else "")
+
+    def _paint_trial(self) -> Callable[[Area], None]:
+        guess = self.state["guess"]
+        if not guess:
+            ask = f"Draw what you think neuron {self.neuron} likes ('draw birds with'), and see whether it answers."
+            return lambda area: paint_words(area, "", ask)
+        trial = self._tried(self.session, guess)
+        n, wins = len(trial.wins), trial.wins[:6, self.neuron].tolist()
+        marks = ["blue" if w else "" for w in wins] + ["" if w else "blue" for w in wins]
+        return lambda area: paint_mosaic(area, [*trial.pictures[:6], *trial.pictures[n : n + 6]], columns=6, marks=marks)
+
     def _paint_scores(self) -> Callable[[Area], None]:
         study = self.study
         names = [self.session.label(r) for r in study.rows]
@@ -286,4 +355,5 @@ class NeuronExplorer(_PictureExplorer):
             [(lambda area: paint_words(area, taken, without), 860, 44)],
             [self.painter("picture"), (bars, 540, 270)],
             [self.painter("scores"), (_titled(excites, self.panels["exciting"].paint()), 474, 160)],
+            *([[(lambda area: paint_words(area, "", self._trial_said()), 400, 112), self.painter("trial")]] if self.state["guess"] else []),
         ]
