@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/06_explain/08_contrast.ipynb #719e1edd
+# %% ../../nbs/06_explain/08_contrast.ipynb #1b4f02e6
 import itertools
 from dataclasses import dataclass
 from typing import Any
@@ -17,32 +17,32 @@ from torch import Tensor
 from ..data.dataset import first_of_each
 from .explainer import Explainer, listing, phrase, readable
 from niwt_nb.explain.maps import (
-    _features_above, _head_scores_of, layer_activations, layer_gradient,
+    _features_above, layer_activations, layer_gradient,
 )
 from .words import _Explanations, explain_batch
 from .explainer import _presence
 from ..method.niwt import NIWT
-from ..network.cut import running
+from ..network.cut import eval_mode, running
 from ..network.head import widened
 from ..network.modes import in_own_modes
 
-# %% ../../nbs/06_explain/08_contrast.ipynb #e622838e
-@running
+# %% ../../nbs/06_explain/08_contrast.ipynb #67932b31
+@in_own_modes
 def _scores_without(
-    network: Any,  # a cut network
+    model: NIWT,  # fitted, with a network
     activation: Tensor,  # (V, K, h, w) of the views of one picture
     silent: Tensor,  # (n, K) bool: neurons that are set to zero
-) -> Tensor:  # (n, C) mean scores of the views
+) -> Tensor:  # (n, C) as `decision_function` would give them
     "Compute the scores of one picture with each choice of neurons silenced."
-    v, found = len(activation), []
-    with torch.no_grad():
-        for some in silent.to(activation.device).split(64):
+    found = []
+    with torch.no_grad(), eval_mode(model.raw_):
+        for some in silent.split(64):
             kept = activation[None] * ~some[:, None, :, None, None]
-            scores = _head_scores_of(network, _features_above(network, kept.flatten(0, 1)))
-            found.append(scores.unflatten(0, (len(some), v)).mean(1).cpu())
-    return torch.cat(found)
+            seen = _features_above(model.raw_, kept.flatten(0, 1))
+            found.append(seen.unflatten(0, (len(some), -1)).mean(1))
+    return model.scores_of(model.scale_(torch.cat(found)))
 
-# %% ../../nbs/06_explain/08_contrast.ipynb #d2e9c4d0
+# %% ../../nbs/06_explain/08_contrast.ipynb #58341e40
 def _lots(
     n: int,  # neurons of the layer
     k: int,  # how many are drawn
@@ -52,10 +52,11 @@ def _lots(
     dice = torch.rand(draws, n, generator=torch.Generator().manual_seed(0))
     return torch.zeros(draws, n, dtype=torch.bool).scatter(1, dice.topk(k, 1).indices, True)
 
-# %% ../../nbs/06_explain/08_contrast.ipynb #c4e87dd6
+# %% ../../nbs/06_explain/08_contrast.ipynb #42ab9ef3
 @running
 def telling_words(
-    explainer: Explainer,  # from `make_explainer` or `fit_explainer`
+    model: NIWT,  # fitted, with a network
+    explainer: Explainer,  # of its classes
     told: _Explanations,  # of one picture, the other class as its runner-up
     activation: Tensor,  # (V, K, h, w) of the picture's views
     n: int = 10,  # neurons of a word, at most an eighth of the layer
@@ -70,7 +71,7 @@ def telling_words(
     best = share[words].topk(n, 1)
     behind = torch.zeros(len(words), k, dtype=torch.bool).scatter(1, best.indices, best.values > 0)
     silent = torch.cat([torch.zeros(1, k, dtype=torch.bool), behind, _lots(k, n)])
-    scores = _scores_without(explainer.network, activation, silent)
+    scores = _scores_without(model, activation, silent)
     lead = (scores[:, row] - scores[:, other]).double()
     without, lots = lead[1 : 1 + len(words)], lead[1 + len(words) :]
     table = pd.DataFrame({
@@ -79,7 +80,7 @@ def telling_words(
     })  # fmt: skip
     return table.sort_values("without", ignore_index=True)
 
-# %% ../../nbs/06_explain/08_contrast.ipynb #d318b01f
+# %% ../../nbs/06_explain/08_contrast.ipynb #b191bcc0
 @dataclass(frozen=True, eq=False)
 class _Change:
     "A change after which the class that was behind comes before the other; `parts` is empty where none was found."
@@ -92,22 +93,22 @@ class _Change:
     chance: int = 0  # of 20 choices of as many neurons by lot, how many turn the answer, too
     least: bool = True  # everything smaller was tried
 
-# %% ../../nbs/06_explain/08_contrast.ipynb #6b1ce3af
+# %% ../../nbs/06_explain/08_contrast.ipynb #4358065a
 @running
 def turning_neurons(
-    network: Any,  # a cut network
+    model: NIWT,  # fitted, with a network
     activation: Tensor,  # (V, K, h, w) of the views of one picture
     ahead: int,  # head row of the class that leads
     behind: int,  # and of the one that shall come before it
 ) -> _Change:  # `parts`: neurons; empty where silencing all that add to the lead is not enough
     "Find a small set of neurons without which the answer turns, no member of which can be spared."
-    k, w = activation.shape[1], widened(network.head.weight.detach())
-    gradient = layer_gradient(network, activation, w[ahead] - w[behind])
+    k, w = activation.shape[1], widened(model.network_.head.weight.detach())
+    gradient = layer_gradient(model.network_, activation, w[ahead] - w[behind])
     adds = (gradient * activation).sum((2, 3)).mean(0).cpu()
     order = adds.argsort(descending=True)[: int((adds > 0).sum())].tolist()
 
     def look(silent: Tensor) -> tuple[Tensor, Tensor]:
-        scores = _scores_without(network, activation, silent)[:, [ahead, behind]]
+        scores = _scores_without(model, activation, silent)[:, [ahead, behind]]
         return scores, scores[:, 1] > scores[:, 0]
 
     start = look(torch.zeros(1, k, dtype=torch.bool))[0][0].tolist()
@@ -126,7 +127,7 @@ def turning_neurons(
     parts = tuple(i for i in order if silent[i])
     return _Change(parts, (start[0], start[1]), (end[0], end[1]), chance=chance, least=len(parts) == 1)
 
-# %% ../../nbs/06_explain/08_contrast.ipynb #0bc9e2af
+# %% ../../nbs/06_explain/08_contrast.ipynb #87ca4261
 def _columns_of(
     names: tuple[str, ...],  # A attribute names
     differs: Tensor,  # (A,) bool
@@ -137,7 +138,7 @@ def _columns_of(
         groups.setdefault(str(name).rpartition("::")[0] or str(name), []).append(i)
     return [torch.tensor(g) for g in groups.values() if bool(differs[g].any())]
 
-# %% ../../nbs/06_explain/08_contrast.ipynb #b4f488e7
+# %% ../../nbs/06_explain/08_contrast.ipynb #f9a53c7d
 def _change_of(
     names: tuple[str, ...],  # A attribute names
     old: Tensor,  # (A,) description
@@ -151,7 +152,7 @@ def _change_of(
         return f"less of {less}" if float(new[columns].max()) > 0 else f"no {less.removeprefix('a ').removeprefix('an ')}"
     return more if step.min() >= 0 else f"{more} instead of {less}"
 
-# %% ../../nbs/06_explain/08_contrast.ipynb #a6e7c5fc
+# %% ../../nbs/06_explain/08_contrast.ipynb #2cd3dc2a
 def _description_of(
     model: NIWT,  # fitted
     name: str,  # of a class
@@ -159,7 +160,7 @@ def _description_of(
     "What is known of a class: what it was added with, else its row of the table."
     return model.added_[name] if name in model.added_ else model.knowledge_.values[model.table_classes_.index(name)]
 
-# %% ../../nbs/06_explain/08_contrast.ipynb #e0432ecf
+# %% ../../nbs/06_explain/08_contrast.ipynb #3a452ab8
 def _smallest_choice(
     gain: Any,  # choices of groups, each a tuple of numbers -> (n,) by how much the class comes before the other
     n: int,  # groups
@@ -190,7 +191,7 @@ def _smallest_choice(
         best = fewer if gain([fewer])[0] > 0 else best
     return best, False
 
-# %% ../../nbs/06_explain/08_contrast.ipynb #ac304d25
+# %% ../../nbs/06_explain/08_contrast.ipynb #b20e2bdd
 @in_own_modes
 def turning_words(
     model: NIWT,  # fitted
@@ -224,7 +225,7 @@ def turning_words(
     said = tuple(_change_of(model.knowledge_.names, old, new, groups[g]) for g in choice)
     return _Change(said, before, pair(float(score([choice])[0])), mine, new, least=least)
 
-# %% ../../nbs/06_explain/08_contrast.ipynb #114914a0
+# %% ../../nbs/06_explain/08_contrast.ipynb #68d0cad7
 @in_own_modes
 def reference_photos(
     model: NIWT,  # fitted
@@ -246,7 +247,7 @@ def reference_photos(
     order = near[mine].argsort(descending=True)[:n]
     return [data.images[int(i)] for i in kept[mine][order]]
 
-# %% ../../nbs/06_explain/08_contrast.ipynb #ee8690f9
+# %% ../../nbs/06_explain/08_contrast.ipynb #9e6ffe9f
 @dataclass(frozen=True, eq=False)
 class _Contrast:
     "Why one class and not another on one picture: verified words, what turns the answer, photos to compare with."
@@ -263,7 +264,7 @@ class _Contrast:
         "What was verified: words, description, neurons, photos."
         return [_said_words(self), *_said_description(self), _said_neurons(self), *_said_photos(self)]
 
-# %% ../../nbs/06_explain/08_contrast.ipynb #cbd3d0f1
+# %% ../../nbs/06_explain/08_contrast.ipynb #5695ba59
 def _said_words(
     contrast: _Contrast,  # of one picture
 ) -> str:  # one sentence
@@ -276,7 +277,7 @@ def _said_words(
     lots = f"without as many others by lot to {good['usual'].iloc[0]:.2f}, never below {good['least'].iloc[0]:.2f}"
     return f"What tells it from {other}: {words}. Without the neurons of {'this word' if len(good) == 1 else 'each word'} its lead of {lead:.2f} falls to {left}; {lots}."
 
-# %% ../../nbs/06_explain/08_contrast.ipynb #4387ca65
+# %% ../../nbs/06_explain/08_contrast.ipynb #3f12497e
 def _leader(
     contrast: _Contrast,  # of one picture
 ) -> tuple[str, str]:  # the class that leads and the one behind
@@ -284,7 +285,7 @@ def _leader(
     pair = (readable(contrast.target), readable(contrast.against))
     return pair if contrast.neurons.before[0] >= contrast.neurons.before[1] and not contrast.words.attrs.get("behind") else pair[::-1]
 
-# %% ../../nbs/06_explain/08_contrast.ipynb #04d59260
+# %% ../../nbs/06_explain/08_contrast.ipynb #e4c378cc
 def _said_description(
     contrast: _Contrast,  # of one picture
 ) -> list[str]:  # one sentence, or none
@@ -295,7 +296,7 @@ def _said_description(
     ahead, behind = _leader(contrast)
     mine, rest = readable(turn.edited), f"{turn.after[1]:.2f} against {turn.after[0]:.2f}"
     new = turn.edited not in contrast.unseen
-    if turn.values is None:
+    if turn.after[1] <= turn.after[0]:
         return [f"No change of the description of {mine} towards the other's brings {behind} before {ahead}."]
     if not turn.parts:
         return [f"Written from its description alone, {mine} would come before {ahead}: {rest}."]
@@ -304,7 +305,7 @@ def _said_description(
         return [f"A new class described like {mine}, but with {what}, would come before {ahead}: {rest} (described as it is, {turn.before[1]:.2f})."]
     return [f"Described with {what}, {mine} would {'come before ' + ahead if mine == behind else 'fall behind ' + behind}: {behind} {rest} (now {turn.before[1]:.2f} against {turn.before[0]:.2f})."]
 
-# %% ../../nbs/06_explain/08_contrast.ipynb #42621746
+# %% ../../nbs/06_explain/08_contrast.ipynb #92e3db3b
 def _said_neurons(
     contrast: _Contrast,  # of one picture
 ) -> str:  # one sentence
@@ -318,7 +319,7 @@ def _said_neurons(
     lots = f"as many by lot do that in {turn.chance} of 20 draws"
     return f"Without {which}{spared} {behind} comes before {ahead}: {turn.after[1]:.2f} against {turn.after[0]:.2f}; {lots}."
 
-# %% ../../nbs/06_explain/08_contrast.ipynb #61d615e0
+# %% ../../nbs/06_explain/08_contrast.ipynb #0d00adaa
 def _said_photos(
     contrast: _Contrast,  # of one picture
 ) -> list[str]:  # one sentence, or none
@@ -326,7 +327,7 @@ def _said_photos(
     names = [readable(n) for n in contrast.unseen]
     return [f"There is no photo of {listing(names)} to compare with: the network knows {'it' if len(names) == 1 else 'them'} from words alone."] if names else []
 
-# %% ../../nbs/06_explain/08_contrast.ipynb #fd37c796
+# %% ../../nbs/06_explain/08_contrast.ipynb #c72c5ea6
 @running
 def contrast_of(
     model: NIWT,  # fitted, with a network
@@ -339,14 +340,14 @@ def contrast_of(
     views = torch.cat([x, x.flip(3)][: 2 if model.mirrored_ else 1])
     a = layer_activations(explainer.network, views)
     with torch.no_grad():
-        features = _features_above(explainer.network, a).mean(0, keepdim=True).cpu()
-    words, scores = telling_words(explainer, told, a), model.scores_of(features)[0]
+        features = model.scale_(_features_above(model.raw_, a).mean(0, keepdim=True))
+    words, scores = telling_words(model, explainer, told, a), model.scores_of(features)[0]
     ahead, behind = pair if scores[pair[0]] >= scores[pair[1]] else pair[::-1]
     words.attrs["behind"] = ahead != pair[0]
     said = explainer.names == model.knowledge_.names
     target, against = (names[r] for r in pair)
     return _Contrast(
-        target, against, words, turning_neurons(explainer.network, a, ahead, behind),
+        target, against, words, turning_neurons(model, a, ahead, behind),
         turning_words(model, features, names[ahead], names[behind]) if said else None,
         {n: reference_photos(model, features, n) for n in (target, against)},
         tuple(n for n in (target, against) if n in model.unseen_ or n in model.added_),
