@@ -15,12 +15,11 @@ import torch
 from torch import Tensor
 
 from ..data.dataset import first_of_each
-from .explainer import Explainer, listing, phrase, readable
+from .explainer import Explainer, _presence, listing, phrase, readable
 from niwt_nb.explain.maps import (
     _features_above, layer_activations, layer_gradient,
 )
 from .words import _Explanations, explain_batch
-from .explainer import _presence
 from ..method.niwt import NIWT
 from ..network.cut import eval_mode, running
 from ..network.head import widened
@@ -275,7 +274,8 @@ def _said_words(
     lead, left = good["lead"].iloc[0], listing([f"{v:.2f}" for v in good["without"]])
     words = listing([phrase(a) for a in good["attribute"]])
     lots = f"without as many others by lot to {good['usual'].iloc[0]:.2f}, never below {good['least'].iloc[0]:.2f}"
-    return f"What tells it from {other}: {words}. Without the neurons of {'this word' if len(good) == 1 else 'each word'} its lead of {lead:.2f} falls to {left}; {lots}."
+    which = "this word" if len(good) == 1 else "each word"
+    return f"What tells it from {other}: {words}. Without the neurons of {which} its lead of {lead:.2f} falls to {left}; {lots}."
 
 # %% ../../nbs/06_explain/08_contrast.ipynb #3f12497e
 def _leader(
@@ -303,7 +303,9 @@ def _said_description(
     what = f"{listing(turn.parts)}{'' if turn.least else ' (no part of it is enough)'}"
     if new:
         return [f"A new class described like {mine}, but with {what}, would come before {ahead}: {rest} (described as it is, {turn.before[1]:.2f})."]
-    return [f"Described with {what}, {mine} would {'come before ' + ahead if mine == behind else 'fall behind ' + behind}: {behind} {rest} (now {turn.before[1]:.2f} against {turn.before[0]:.2f})."]
+    moves = f"come before {ahead}" if mine == behind else f"fall behind {behind}"
+    now = f"(now {turn.before[1]:.2f} against {turn.before[0]:.2f})"
+    return [f"Described with {what}, {mine} would {moves}: {behind} {rest} {now}."]
 
 # %% ../../nbs/06_explain/08_contrast.ipynb #92e3db3b
 def _said_neurons(
@@ -325,7 +327,9 @@ def _said_photos(
 ) -> list[str]:  # one sentence, or none
     "Which class has no photo to compare with, and why."
     names = [readable(n) for n in contrast.unseen]
-    return [f"There is no photo of {listing(names)} to compare with: the network knows {'it' if len(names) == 1 else 'them'} from words alone."] if names else []
+    who = "it" if len(names) == 1 else "them"
+    said = f"There is no photo of {listing(names)} to compare with: the network knows {who} from words alone."
+    return [said] if names else []
 
 # %% ../../nbs/06_explain/08_contrast.ipynb #c72c5ea6
 @running
