@@ -19,7 +19,7 @@ from .explainer import Explainer, _presence, listing, phrase, readable
 from niwt_nb.explain.maps import (
     _features_above, layer_activations, layer_gradient,
 )
-from .words import _Explanations, explain_batch
+from .words import _Explanations
 from ..method.niwt import NIWT
 from ..network.cut import eval_mode, running
 from ..network.head import widened
