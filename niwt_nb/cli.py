@@ -430,6 +430,49 @@ def predict(
     if failed:
         raise typer.Exit(1)
 
+# %% ../nbs/11_cli.ipynb #beff5509
+def _pictures_of(
+    folder: Path,  # of a run, or of a saved model
+) -> Any:  # the data set, or None
+    "The data set that a run was made with, where it is still to be found."
+    from niwt_nb.core import NiwtError
+    from niwt_nb.runs.config import read_config
+    from niwt_nb.runs.steps import load_data
+
+    try:
+        return load_data(read_config(folder / "config.toml"))
+    except NiwtError:
+        return None
+
+# %% ../nbs/11_cli.ipynb #07d8c604
+def _explanation_page(
+    why: Any,  # an `Explanation`
+    name: str,  # of the picture
+) -> str:  # HTML, complete in one file
+    "An explanation as a page that can be read on a phone."
+    import base64
+    import io
+
+    import numpy as np
+    from PIL import Image
+
+    from niwt_nb.explain.explainer import readable
+    from niwt_nb.figures.canvas import to_array
+    from niwt_nb.runs.report import _PAGES
+
+    def address(picture: Any) -> str:
+        buffer = io.BytesIO()
+        Image.fromarray((to_array(picture) * 255).round().astype(np.uint8)).save(buffer, "PNG")
+        return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+    pictures, photos = ([(label, address(p)) for label, p in some] for some in (why.pictures, why.photos))
+    table = why.words
+    strength = table["strength"].where(table["verdict"] != "against", -table["strength"].abs())
+    names = table["attribute"].map(readable) + table["verdict"].map({"open": " (open)"}).fillna("")
+    words, page = list(zip(names, strength.astype(float), strict=True)), _PAGES.get_template("explanation.html")
+    title, target, against = f"{name}: {readable(why.target)}", readable(why.target), readable(why.against)
+    return page.render(title=title, target=target, against=against, why=why, pictures=pictures, photos=photos, words=words)
+
 # %% ../nbs/11_cli.ipynb #dd9991f7
 _TARGET, _AGAINST = "The class to explain.", "The class to tell it from."
 _Target = Annotated[str | None, typer.Option("--class", help=_TARGET, show_default="the predicted one")]
@@ -446,25 +489,22 @@ def explain(
     model: _Network = None,  # a network that has moved
     out: _Page = None,  # an HTML page
 ) -> None:
-    """Why the network names a picture as it does: in a sentence, with a number that says how far to trust it.
+    """Why the network names a picture as it does, and not as another class: in sentences, with the numbers that verify them.
 
       niwt explain niwt-demo photo.jpg
       niwt explain niwt-demo photo.jpg --against "Crested Finch" --out why.html
     """
-    import base64
-
     from niwt_nb.core import atomic_path
-    from niwt_nb.runs.report import _PAGES
 
-    why = _open_model(folder, model).explain(photo, target, against)
+    opened = _open_model(folder, model)
+    opened.data_ = _pictures_of(folder)  # photos to compare with
+    why = opened.explain(photo, target, against)
     typer.echo(str(why))
     if out is not None:
-        picture = base64.b64encode(why._repr_png_()).decode()
-        title = f"{photo.name}: {why.target}"
-        page = _PAGES.get_template("explanation.html").render(title=title, text=str(why), picture=picture)
         with atomic_path(out) as tmp:
-            tmp.write_text(page, encoding="utf-8")
+            tmp.write_text(_explanation_page(why, photo.name), encoding="utf-8")
         typer.echo(f"page: {out}")
+
 
 # %% ../nbs/11_cli.ipynb #ac3d93bf
 _Sentences = Annotated[list[str] | None, _unset(help="A sentence about it. May be repeated.")]

@@ -239,3 +239,38 @@ def fine_map(
     detail = (gradient * (x - x.mean((2, 3), keepdim=True))).sum(1, keepdim=True).abs()
     smooth = F.avg_pool2d(F.pad(detail, [blur // 2] * 4, mode="reflect"), blur, 1)[:, 0]
     return to_size(weighted_map(a, alpha).clamp_min(0), x.shape[-2:]) * smooth
+
+# %% ../../nbs/06_explain/00_maps.ipynb #efab7db7
+@running
+def contrast_map(
+    network: Any,  # a cut network
+    x: Tensor,  # (B, 3, H, W) images
+    target: int | Tensor | Sequence[int],  # head row: why this ...
+    other: int | Tensor | Sequence[int],  # ... and not that
+) -> Tensor:  # (B, H, W) signed: above 0 what speaks for the target, below for the other
+    "Where two views of the score difference agree, inside the network and at the pixels."
+    _check_images(x)
+    rows, others = _check_rows(network, target, len(x)), _check_rows(network, other, len(x))
+    w, (high, wide), cells = widened(network.head.weight.detach()), x.shape[-2:], layer_activations(network, x[:1]).shape[2]
+    places: list[Tensor] = []
+
+    def keep(module: nn.Module, given: Any, out: Any) -> None:
+        if isinstance(out, Tensor) and out.ndim == 4 and 2 * cells <= out.shape[2] < high and out.shape[2] * wide == out.shape[3] * high:
+            places[:] = [out]
+
+    hooks = [m.register_forward_hook(keep) for m in network.lower.modules()]
+    try:
+        with torch.enable_grad():
+            pixels = x.detach().contiguous(memory_format=torch.channels_last).requires_grad_()
+            score = (widened(network.tail(network.lower(pixels))) * (w[rows] - w[others])).sum()
+            slopes = torch.autograd.grad(score, [pixels, *places])
+    finally:
+        for hook in hooks:
+            hook.remove()
+    blur = 2 * (high // 40) + 1
+    detail = (slopes[0] * (x - x.mean((2, 3), keepdim=True))).sum(1, keepdim=True)
+    maps = [F.avg_pool2d(F.pad(detail, [blur // 2] * 4, mode="reflect"), blur, 1)[:, 0]]
+    maps += [to_size((g * a.detach()).sum(1), (high, wide)) for g, a in zip(slopes[1:], places, strict=True)]
+    even = torch.stack([m / m.abs().mean((1, 2), keepdim=True).clamp_min(1e-12) for m in maps])
+    agree = (even.sign() == even[:1].sign()).all(0)
+    return torch.where(agree, even[0].sign() * even.abs().prod(0), 0.0) + 1e-3 * even.mean(0)

@@ -41,6 +41,7 @@ def sentence(
     table: pd.DataFrame,  # from `explain_prediction` or `Explanations.frame`
     unseen: bool = False,  # the class was never shown to the network
     asked: bool = False,  # a reader chose the other class; it need not come next
+    apart: bool = True,  # also say the word that distinguishes it; False where verified ones follow, see `contrast`
 ) -> str:  # two or three sentences
     "Name the evidence for and against the prediction, and what distinguishes the runner-up."
     good = table[table["verdict"] == "for"]
@@ -50,7 +51,9 @@ def sentence(
     text += f", for {listing([phrase(a) for a in good['attribute'].head(3)])}." if len(good) else ", though nothing that has a name speaks for it."
     text += counter_evidence(table)
     word, rival = distinguishing_attribute(table), readable(table.attrs["runner_up"])
-    if asked:
+    if not apart:
+        text += "" if asked else f" Next comes {rival}."
+    elif asked:
         text += f" What tells it most from {rival}: {word}." if word else f" None of these words tells it from {rival}."
     else:
         text += f" Next comes {rival}; what tells them apart most is {word}." if word else f" Next comes {rival}."

@@ -26,10 +26,11 @@ def explanation_card(
     attributes: pd.DataFrame,  # columns `attribute`, `strength` and perhaps `verdict` ("against" turns a bar to the left, "open" outlines it), strongest first
     sentence: str = "",  # the explanation in words
     title: str = "",  # the prediction
-    note: str = "",  # how faithful the sentence is, in words
+    note: str = "",  # how faithful the sentence is, in words; a line a paragraph
     difference: Any = None,  # (H, W) signed map against the runner-up
     runner_up: str = "the runner-up",  # its name
     width: int = 800,  # pixels
+    photos: Sequence[tuple[str, Any]] = (),  # labels and photos to compare with, below the words
 ) -> Figure:  # image, maps, attribute bars and sentence
     "One prediction explained: image, Grad-CAM, attributes for and against, sentence and its faithfulness."
     rows = attributes.head(10)
@@ -43,13 +44,16 @@ def explanation_card(
     names, wrap = [readable(a) for a in rows["attribute"]], 22 if beside else 26
     tight = any("\n" in plain(a, wrap, 2) for a in names)  # labels of two lines need room
     bars = max(40 + (34 if tight else 26) * len(rows), tall if beside else 0)
-    text, small = plain(sentence, (width - 40) // 9), plain(note, (width - 40) // 8)
+    text, small = plain(sentence, (width - 40) // 9), "\n".join(plain(part, (width - 40) // 8) for part in note.split("\n"))
     lines = text.count("\n") + 1 if sentence else 0
     more = small.count("\n") + 1 if note else 0
     top = 45 if title else 10
     axis = 76 if "open" in set(attributes.get("verdict", ())) else 58
     below = top + 45 + (max(tall, bars) if beside else tall + bars + 30) + axis
-    fig = new_figure(width, below + 22 * lines + 20 * more + 15, arrange=False)
+    end, small_side = below + 22 * lines + 20 * more + 15, min((width - 20) // 6 - 10, 150)
+    fig = new_figure(width, end + (small_side + 45 if photos else 0), arrange=False)
+    for i, (label, picture) in enumerate(photos):
+        show_image(_place(fig, 20 + i * (small_side + 10), end + 30, small_side, small_side), to_array(picture), label, wrap=small_side // 8)
     for i, (label, picture) in enumerate(pictures):
         show_image(_place(fig, 20 + i * (side + 10), top + 40, side, tall), picture, label, wrap=side // 8)
     left = 20 + n * (side + 10) + 170 if beside else 200

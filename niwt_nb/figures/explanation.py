@@ -19,13 +19,15 @@ from torch import Tensor
 from ..core import NiwtError, check_name
 from ..data.dataset import DomainKnowledge, ZeroShotData
 from ..data.text import SentenceEncoder, text_knowledge
+from ..explain.contrast import _Contrast, contrast_of
 from ..explain.explainer import Explainer, make_explainer, readable
-from ..explain.maps import fine_map, to_size
+from ..explain.maps import contrast_map, fine_map
 from ..explain.names import as_seen
 from ..explain.sentences import faithfulness_sentence, phrase_knowledge, sentence
 from ..explain.words import explain_batch
-from .canvas import figure_png
+from .canvas import figure_png, to_array
 from .cards import explanation_card
+from .pictures import overlay
 from ..method.niwt import NIWT, picture_batches, picture_names
 from ..network.cut import eval_mode
 from ..network.modes import in_own_modes
@@ -88,7 +90,7 @@ def explainer_of(
 # %% ../../nbs/07_figures/04_explanation.ipynb #1d97279b
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    "One prediction explained: `sentence`, `faithfulness`, `words`, `map`, `difference`, `figure`."
+    "One prediction explained: `sentence`, `faithfulness`, `words`, `map`, `difference`, `contrast`, `proofs`, `figure`."
 
     target: str  # the class that is explained
     against: str  # the class that it is told from
@@ -99,15 +101,33 @@ class Explanation:
     map: Tensor = field(repr=False)  # (H, W), not negative: where it looked
     difference: Tensor = field(repr=False)  # (H, W): above 0 what spoke for the target, below for the other class
     image: Image.Image = field(repr=False)  # as the network saw it
+    contrast: _Contrast = field(repr=False)  # what tells the two apart and what would turn the answer, verified
 
     def __str__(self) -> str:
-        return f"{self.sentence} {self.faithfulness}"
+        return "\n".join([f"{self.sentence} {self.faithfulness}", *self.proofs])
+
+    @property
+    def proofs(self) -> list[str]:
+        "What tells the two classes apart and what would turn the answer, each with the numbers that verify it."
+        return self.contrast.sentences()
+
+    @property
+    def pictures(self) -> list[tuple[str, Any]]:
+        "The picture, where the network looked, and what spoke for each of the two, with labels."
+        seen, both = to_array(self.image), f"blue: for it, orange: for {readable(self.against)}"
+        return [("the picture", seen), ("where it looked", overlay(seen, self.map)), (both, overlay(seen, self.difference, signed=True))]
+
+    @property
+    def photos(self) -> list[tuple[str, Any]]:
+        "Up to three photos of each class that are most like the picture, with labels."
+        return [(readable(name), photo) for name, some in self.contrast.photos.items() for photo in some]
 
     @cached_property
     def figure(self) -> Figure:
-        "Picture, maps, words and sentence on one card."
-        return explanation_card(self.image, self.map, self.words, self.sentence, readable(self.target), self.faithfulness,
-                                self.difference, readable(self.against), width=1000)  # fmt: skip
+        "Picture, maps, words, what was verified, and photos to compare with, on one card."
+        note = "\n".join([self.faithfulness, *self.proofs])
+        return explanation_card(self.image, self.map, self.words, self.sentence, readable(self.target), note,
+                                self.difference, readable(self.against), width=1000, photos=self.photos)  # fmt: skip
 
     def _repr_png_(self) -> bytes:
         "The card, for notebooks."
@@ -134,10 +154,10 @@ def _explained(
         raise NiwtError(f"choose two different classes to tell apart: the picture is taken for {names[row]!r} already")
     told = explain_batch(explainer, x, row, other)
     table = told.frame(explainer, 0)
-    said = sentence(table, unseen=int(explainer.columns[row]) in explainer.unseen, asked=against is not None)
-    where, difference = fine_map(explainer.network, x, row)[0], to_size(told.difference, told.size)[0]
-    return Explanation(names[row], names[other], float(told.probability[0, 0]), said, faithfulness_sentence(table), table, where.detach(), difference,
-                       as_seen(x[0], model.preprocess_))  # fmt: skip
+    said = sentence(table, unseen=int(explainer.columns[row]) in explainer.unseen, asked=against is not None, apart=False)
+    where, difference = fine_map(explainer.network, x, row)[0], contrast_map(explainer.network, x, row, other)[0]
+    return Explanation(names[row], names[other], float(told.probability[0, 0]), said, faithfulness_sentence(table), table, where.detach(), difference.detach(),
+                       as_seen(x[0], model.preprocess_), contrast_of(model, explainer, x, told))  # fmt: skip
 
 # %% ../../nbs/07_figures/04_explanation.ipynb #83a15592
 @in_own_modes

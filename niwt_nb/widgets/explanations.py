@@ -15,14 +15,16 @@ import ipywidgets as widgets
 import numpy as np
 import pandas as pd
 import torch
+from PIL import Image
 from torch import Tensor
 
 from ..core import NiwtError
-from ..explain.explainer import phrase
-from ..explain.maps import to_size, weighted_map
+from ..explain.contrast import contrast_of
+from ..explain.explainer import phrase, readable
+from ..explain.maps import contrast_map, to_size, weighted_map
 from ..explain.sentences import faithfulness_sentence, sentence
 from ..explain.words import explain_batch
-from ..figures.canvas import Area
+from ..figures.canvas import Area, to_array
 from ..figures.charts import paint_bars, paint_words
 from ..figures.pictures import overlay, paint_beside
 from ..network.modes import in_own_modes
@@ -42,6 +44,8 @@ class _ExplanationStudy:
     difference: Tensor  # (H, W) signed
     sentence: str
     trust: str
+    proofs: tuple[str, ...]  # why not the other class, and what would turn the answer; verified
+    photos: tuple[tuple[str, Image.Image], ...]  # labels and photos most like the picture
 
 # %% ../../nbs/08_widgets/07_explanations.ipynb #cc7d4fde
 @in_own_modes
@@ -58,13 +62,16 @@ def _study_explanation(
     if int(told.row[0]) == int(told.runner_up[0]):
         raise NiwtError(f"choose two different classes to tell apart: the picture is taken for {session.label(int(told.row[0]))!r} already")
     table, row = told.frame(session.explainer, 0), int(told.row[0])
-    words = sentence(table, unseen=row >= len(session.data.seen), asked=other is not None)
+    words = sentence(table, unseen=row >= len(session.data.seen), asked=other is not None, apart=False)
     if told.probability[0, 0] < 0.1:  # "perhaps" would say too much
         words = re.sub(r"^This is perhaps (.*? \(\d+%\)), for", r"It does not take this for \1; for it would speak", words)
         words = words.replace("This is perhaps", "It does not take this for", 1)
-    difference = to_size(told.difference, told.size)[0]
+    contrast = contrast_of(session.model, session.explainer, x[None], told)
+    difference = contrast_map(session.explainer.network, x[None], row, int(told.runner_up[0]))[0]
+    photos = tuple((readable(name), photo) for name, some in contrast.photos.items() for photo in some)
     probability = (float(told.probability[0, 0]), float(told.probability[0, 1]))
-    return _ExplanationStudy(row, int(told.runner_up[0]), probability, table, told.heat(0), difference, words, faithfulness_sentence(table))
+    return _ExplanationStudy(row, int(told.runner_up[0]), probability, table, told.heat(0), difference, words, faithfulness_sentence(table),
+                             tuple(contrast.sentences()), photos)  # fmt: skip
 
 # %% ../../nbs/08_widgets/07_explanations.ipynb #9dc80ec3
 class ExplanationViewer(_PictureExplorer):
@@ -89,13 +96,14 @@ class ExplanationViewer(_PictureExplorer):
         self.words("verdict", "sentence", "bars")
         key = lambda: (self.picture_key, self.state["explain"], self.state["other"])  # noqa: E731
         self.panels["maps"] = _Panel(480, 195, lambda: (*key(), self.state["neurons"]), self._paint_maps, self._alt_maps)
+        self.panels["photos"] = _Panel(480, 100, key, self._paint_photos, self._alt_photos)
         self.panels["bars"] = _Panel(300, 216, key, self._paint_bars, self._alt_bars)
 
     def arrange(self) -> list[widgets.Widget]:
         "Controls, the answer, maps beside words, sentence."
         play = self.player("neurons", self.controls["neurons"].max - 1, "add up the map")
         self.tools.children = [*self.tools.children[:-1], play, self.status]
-        left = _column(self.panels["maps"].ui, self.says["sentence"])
+        left = _column(self.panels["maps"].ui, self.says["sentence"], self.panels["photos"].ui)
         right = _column(self.says["bars"], self.panels["bars"].ui)
         return [_grid(*self.controls.values()), self.tools, self.says["verdict"], _grid(left, right, shares=(480, 300))]
 
@@ -117,7 +125,8 @@ class ExplanationViewer(_PictureExplorer):
         right = "" if self.mine else (" ✓ right" if name.removesuffix(" ★") == self.truth else f" ✗ it is a {_escaped(self.truth)}")
         other = f"{self.beside} {_escaped(self.session.label(s.other))} {s.probability[1]:.0%}"
         self.say("verdict", f"<big>{_escaped(name)}</big> {s.probability[0]:.0%}{right} · {other}.{self.warning}")
-        self.say("sentence", f'<div class="niwt-text">{_escaped(s.sentence)}</div><p>{_escaped(s.trust)}</p>')
+        proofs = "".join(f"<li>{_escaped(p)}</li>" for p in s.proofs)
+        self.say("sentence", f'<div class="niwt-text">{_escaped(s.sentence)}</div><p>{_escaped(s.trust)}</p><ul>{proofs}</ul>')
         self.say("bars", '<div class="niwt-sub">Words it read: for, against (hatched), open (dotted)</div>')
         super().refresh()
 
@@ -152,6 +161,10 @@ class ExplanationViewer(_PictureExplorer):
         ]
         return lambda area: paint_beside(area, pictures)
 
+    def _paint_photos(self) -> Callable[[Area], None]:
+        photos = [(label, to_array(photo)) for label, photo in self.study.photos]
+        return lambda area: paint_beside(area, photos) if photos else paint_words(area, "", "no photo of either class to compare with")
+
     def _paint_bars(self) -> Callable[[Area], None]:
         names, values, unsure = self.bars
         return lambda area: paint_bars(area, values, unsure, names=names, room=150)
@@ -159,6 +172,9 @@ class ExplanationViewer(_PictureExplorer):
     def _alt_maps(self) -> str:
         one, other = (self.session.label(r) for r in (self.study.row, self.study.other))
         return f"{self.truth}, where the network looked for {one}, and what tells it from {other}"
+
+    def _alt_photos(self) -> str:
+        return "photos most like the picture: " + (", ".join(label for label, _ in self.study.photos) or "none")
 
     def _alt_bars(self) -> str:
         return "; ".join(f"{n} {'open' if o else 'for' if v > 0 else 'against'}" for n, v, o in zip(*self.bars, strict=True))
@@ -171,5 +187,6 @@ class ExplanationViewer(_PictureExplorer):
         return [
             [(lambda area: paint_words(area, answer), 870, 24)],
             [self.painter("maps"), self.painter("bars")],
-            [(lambda area: paint_words(area, "", s.sentence, s.trust), 870, 110)],
+            [(lambda area: paint_words(area, "", s.sentence, " ".join([s.trust, *s.proofs])), 870, 220)],
+            [self.painter("photos")],
         ]

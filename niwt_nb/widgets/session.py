@@ -177,7 +177,9 @@ def _field_guide_session(
     "The field guide with the shipped network, every image of it; a fitted model comes with the package."
     data = field_guide()
     if knowledge in (None, next(iter(data.knowledge))):
-        return Session(data, NIWT.load(FIELD_GUIDE_WEIGHTS.parent))
+        model = NIWT.load(FIELD_GUIDE_WEIGHTS.parent)
+        model.data_ = data  # photos to compare with
+        return Session(data, model)
     return open_session(data, load_backbone(), knowledge=knowledge, per_class=None)
 
 # %% ../../nbs/08_widgets/00_session.ipynb #7de97fc0
