@@ -141,7 +141,7 @@ class NeuronExplorer(_PictureExplorer):
         shows = lambda: (*key(), self.state["explain"], self.state["by"])  # noqa: E731
         self.panels["picture"] = _Panel(330, 202, lambda: (*key(), self.neuron), self._paint_picture, self._alt_picture)
         self.panels["bars"] = _Panel(
-            140, 30 * self.top, lambda: (*shows(), self.off, self.neuron), self._paint_bars, lambda: "bars of the ten neurons, in the order of their names"
+            154, 30 * self.top, lambda: (*shows(), self.off, self.neuron), self._paint_bars, lambda: "bars of the ten neurons, in the order of their names"
         )
         self.panels["exciting"] = _Panel(
             420, 130, lambda: (self.session.layer, self.neuron), self._paint_exciting, lambda: f"pictures that excite neuron {self.neuron}"
@@ -155,7 +155,7 @@ class NeuronExplorer(_PictureExplorer):
         rows.add_class("niwt-rows")
         left = _column(self.panels["picture"].ui, self.panels["scores"].ui)
         right = _column(rows, self.restore_all, self.says["exciting"], self.panels["exciting"].ui)
-        return [_grid(*self.controls.values()), self.tools, self.says["verdict"], _grid(left, right, shares=(300, 450))]
+        return [_grid(*self.controls.values()), self.tools, self.says["verdict"], _grid(left, right, shares=(280, 470))]
 
     def _all_names(self) -> list[tuple[str, int]]:
         return [(_neuron_label(self.session, k), k) for k in self.session.names["neuron"].tolist()]
