@@ -235,6 +235,8 @@ def show(lab, context, tmp_path):
             page.evaluate(THEME, theme)
             page.evaluate(f"() => window.jupyterapp.shell.{'expand' if width > 1000 else 'collapse'}Left()")  # the Lab's sidebar
             page.wait_for_timeout(500)
+            if "Dark" in theme and not page.locator(".niwt.jupyter-widgets-disconnected").count():
+                page.locator(".niwt.niwt-dark").first.wait_for(timeout=60_000)  # the charts follow
             page.locator(".niwt").first.screenshot(path=str(tmp_path / f"{name}_{width}.png"))
             assert (tmp_path / f"{name}_{width}.png").stat().st_size > 20_000
             assert page.locator(".niwt").first.evaluate(CROOKED) == [], f"{name} at {width}"
@@ -358,3 +360,7 @@ def test_after_the_kernel_is_gone_the_page_says_so(show):  # the last one: nothi
     w.page.locator(".niwt.jupyter-widgets-disconnected").wait_for(timeout=60_000)
     assert "Run this cell again" in w.part.evaluate("e => getComputedStyle(e, '::before').content")
     assert w.part.locator("img.niwt-panel").first.evaluate("e => e.naturalWidth") > 100
+    still = w.page.locator(".jp-OutputArea:has(.niwt) img.jp-needs-light-background")
+    assert not still.is_visible()
+    w.part.evaluate("e => e.remove()")  # as in a page that is opened again: the picture is there
+    still.wait_for(state="visible")
