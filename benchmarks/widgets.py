@@ -89,7 +89,7 @@ def widget_rows(
     widget: Explorer,  # built
     n: int = 100,  # changes that are timed
 ) -> list[dict[str, Any]]:  # rows: empty panels, median and 95th percentile
-    "Time of a change, beside that of empty panels on the same machine, with the limits of comfort as the peer: 200 ms in the median, 400 ms at the 95th percentile."
+    "Time of a change, beside that of empty panels, with the limits of comfort as the peer: 200 ms in the median, 400 ms at the 95th percentile."
     change_seconds(widget, 5, seed=1)  # fonts, lazy fits
     took = [1e3 * t for t in change_seconds(widget, n, seed=2)]
     high, empty = float(np.quantile(took, 0.95)), [1e3 * empty_seconds(widget) for _ in range(9)]

@@ -318,8 +318,7 @@ def test_species_designer_by_sentence_and_dropdown(show):
     message.wait_for()
     assert abs(message.bounding_box()["y"] - words.bounding_box()["y"]) < 120  # beside what caused it
     surprise = w.part.get_by_role("button", name="Surprise me")
-    for _ in range(10):
-        surprise.click(no_wait_after=True)
+    surprise.evaluate("e => { for (let i = 0; i < 10; i++) e.click() }")  # faster than any hand
     w.part.locator("[role=alert]").wait_for(state="detached")
     w.wait("len([v for v in w.study.look.values() if v])", 10)
     assert w.lab.ask("SpeciesDesigner", "w._surprises") < 5  # of fast clicks the last counts
