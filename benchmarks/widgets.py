@@ -12,6 +12,7 @@ import psutil
 
 from benchmarks.timing import bench_row, register
 from niwt_nb.fieldguide.attributes import ATTRIBUTES
+from niwt_nb.figures.canvas import panel_figure, panel_png
 from niwt_nb.widgets.balance import BalanceExplorer
 from niwt_nb.widgets.drawer import SpeciesDrawer
 from niwt_nb.widgets.editor import ClassEditor
@@ -20,6 +21,7 @@ from niwt_nb.widgets.explorer import Explorer
 from niwt_nb.widgets.maps import MapExplorer
 from niwt_nb.widgets.neurons import NeuronExplorer
 from niwt_nb.widgets.session import Session, open_session
+from niwt_nb.widgets.weights import WeightExplorer
 
 
 def new_changes(
@@ -35,6 +37,10 @@ def new_changes(
         values = [v for _, v in options] if options else list(range(control.min, control.max + 1))
         control.value = values[int(rng.integers(len(values)))]
 
+    def drag(name: str) -> None:
+        control = widget.controls[name]
+        control.value = float(rng.uniform(control.min, control.max))
+
     series: dict[type, list[Callable[[], Any]]] = {
         NeuronExplorer: [
             lambda: pick("picture"),
@@ -47,7 +53,8 @@ def new_changes(
         SpeciesDrawer: [lambda: pick(str(rng.choice(list(ATTRIBUTES)))), lambda: pick("seed")],
         ClassEditor: [lambda: pick("edited"), lambda: pick("group"), lambda: setattr(widget.sliders[0], "value", float(rng.uniform()))],
         ExplanationViewer: [lambda: pick("picture"), lambda: pick("species"), lambda: pick("other")],
-        BalanceExplorer: [lambda: setattr(widget.controls["gamma"], "value", float(rng.uniform(0, 10))), lambda: pick("rows")],
+        BalanceExplorer: [lambda: drag("gamma"), lambda: drag("gamma"), lambda: pick("rows")],
+        WeightExplorer: [lambda: drag("weight"), lambda: drag("length"), lambda: pick("feature")],
     }
     moves = series[type(widget)]
     return lambda i: moves[i % len(moves)]()
@@ -67,16 +74,27 @@ def change_seconds(
     return found
 
 
+def empty_seconds(
+    widget: Explorer,  # any of the widgets
+) -> float:  # seconds
+    "Wall time of drawing every panel of a widget with nothing in it, which nothing can be faster than."
+    started = time.perf_counter()
+    for panel in widget.panels.values():
+        panel_png(panel_figure(lambda area: None, panel.width, panel.height))
+    return time.perf_counter() - started
+
+
 def widget_rows(
     name: str,  # of the widget
     widget: Explorer,  # built
     n: int = 100,  # changes that are timed
-) -> list[dict[str, Any]]:  # rows: median and 95th percentile
-    "Time of a change, with the limits of comfort as the peer: 200 ms in the median, 400 ms at the 95th percentile."
+) -> list[dict[str, Any]]:  # rows: empty panels, median and 95th percentile
+    "Time of a change, beside that of empty panels, with the limits of comfort as the peer: 200 ms in the median, 400 ms at the 95th percentile."
     change_seconds(widget, 5, seed=1)  # fonts, lazy fits
     took = [1e3 * t for t in change_seconds(widget, n, seed=2)]
-    high = float(np.quantile(took, 0.95))
+    high, empty = float(np.quantile(took, 0.95)), [1e3 * empty_seconds(widget) for _ in range(9)]
     return [
+        bench_row(f"{name}: its panels empty", "wall time, median", "ms", statistics.median(empty)),
         bench_row(f"{name}: change to redrawn", "wall time, median", "ms", statistics.median(took), "limit", 200.0, n),
         bench_row(f"{name}: change to redrawn", "wall time, 95th percentile", "ms", high, "limit", 400.0, n),
     ]
@@ -111,7 +129,8 @@ def bench_widgets(
     session = open_session() if session is None else session
     rows = [bench_row("opening a session", "wall time", "s", time.perf_counter() - started)]
     kinds = {"neuron explorer": NeuronExplorer, "map explorer": MapExplorer, "species designer": SpeciesDrawer, "class editor": ClassEditor}
-    for name, kind in (kinds | {"explanation viewer": ExplanationViewer, "balance explorer": BalanceExplorer}).items():
+    kinds |= {"explanation viewer": ExplanationViewer, "balance explorer": BalanceExplorer, "weight explorer": WeightExplorer}
+    for name, kind in kinds.items():
         started = time.perf_counter()
         widget: Explorer = kind(session=session)
         rows.append(bench_row(f"{name}: first picture", "wall time", "s", time.perf_counter() - started))

@@ -124,7 +124,8 @@ def tidy(output: dict[str, Any]) -> dict[str, Any] | None:
     if output["output_type"] == "error":
         return output
     data = {k: v for k, v in output.get("data", {}).items() if k in KEPT}
-    if "application/vnd.jupyter.widget-view+json" in output.get("data", {}) or not data:
+    of_widget = "needs_background" in output.get("metadata", {})  # lessons have a figure beside each
+    if "application/vnd.jupyter.widget-view+json" in output.get("data", {}) or of_widget or not data:
         return None
     if "image/png" in data:
         data = {"image/png": fewer_colours(data["image/png"]) + "\n", "text/plain": "<Figure>"}

@@ -21,8 +21,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backend_bases import RendererBase
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LinearSegmentedColormap, to_rgba_array
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
+from matplotlib.image import AxesImage
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from PIL import Image
 from torch import Tensor
@@ -39,16 +41,22 @@ COLOURS: dict[str, str] = {
 _STYLE = threading.RLock()  # matplotlib's settings are shared by all threads
 _KEPT: tuple[str, ...] = ("backend", "interactive", "toolbar", "timezone", "webagg", "date.epoch")
 _KEPT += ("tk.", "savefig.directory", "docstring", "figure.max_open")
+_OWN = {k: v for k, v in matplotlib.rcParamsDefault.items() if not k.startswith(_KEPT)}
+_OPEN: list[bool] = []  # an entry for each open block: in an inner one all is set already
 
 
 @contextlib.contextmanager
 def own_style() -> Iterator[None]:
     "Use matplotlib's default settings inside the block, and restore the caller's afterwards."
     with _STYLE:
-        own = {k: v for k, v in matplotlib.rcParamsDefault.items() if not k.startswith(_KEPT)}
-        other = {k: v for k, v in own.items() if matplotlib.rcParams[k] != v}
-        with matplotlib.rc_context(other) if other else contextlib.nullcontext():
-            yield
+        now = matplotlib.rcParams
+        other = {} if _OPEN else {k: v for k, v in _OWN.items() if dict.__getitem__(now, k) != v}
+        _OPEN.append(True)
+        try:
+            with matplotlib.rc_context(other) if other else contextlib.nullcontext():
+                yield
+        finally:
+            _OPEN.pop()
 
 # %% ../../nbs/07_figures/00_canvas.ipynb #1cd46141
 class PlainFigure(Figure):
@@ -243,17 +251,56 @@ def panel_figure(
     paint(Area(fig, 0, 0, width, height), *args, **options)
     return fig
 
+# %% ../../nbs/07_figures/00_canvas.ipynb #849964cb
+_DARK_MAP = LinearSegmentedColormap.from_list("dark", ["#FF7A5C", "#212121", "#5CB8FF"])  # RdBu
+_PARTS = ("color", "facecolor", "edgecolor", "markerfacecolor", "markeredgecolor")
+
+
+def _dark_colours(
+    colours: Any,  # one or several, as matplotlib takes them
+) -> np.ndarray:  # (n, 4)
+    "The same for a dark page: greys turn round between #212121 and near white, hues are lighter, opacity stays."
+    rgba = to_rgba_array(colours)
+    rgb = rgba[:, :3]
+    grey = np.ptp(rgb, axis=1, keepdims=True) < 0.1
+    rgba[:, :3] = np.where(grey, 0.93 - 0.8 * rgb.mean(1, keepdims=True), 0.3 + 0.7 * rgb)
+    return rgba
+
+# %% ../../nbs/07_figures/00_canvas.ipynb #a844fd8c
+@own_style()
+def _darken(
+    fig: Figure,  # all painted
+) -> None:
+    "Exchange the colours of a figure for those of a dark page."
+    own = [a for ax in fig.axes if ax.get_gid() != "picture" for a in ax.findobj()]
+    boxes = [a.get_bbox_patch() for a in own if hasattr(a, "get_bbox_patch")]  # behind words
+    for artist in {*fig.texts, *own, *filter(None, boxes)} - {*fig.axes}:
+        if isinstance(artist, AxesImage) and artist.cmap.name == "RdBu":
+            artist.set_cmap(_DARK_MAP)
+        if hasattr(artist, "set_array") and hasattr(artist, "get_edgecolor"):
+            artist.set_array(None)  # contours: else drawing would bring the old colours back
+        for part in _PARTS:
+            if hasattr(artist, f"get_{part}"):
+                new = _dark_colours(getattr(artist, f"get_{part}")())
+                if len(new):
+                    getattr(artist, f"set_{part}")(tuple(new[0].tolist()) if len(new) == 1 else new)
+    for ax in fig.axes:
+        ax.patch.set_alpha(0)
+
 # %% ../../nbs/07_figures/00_canvas.ipynb #af7d2fbf
 def panel_pixels(
     fig: Figure,  # any figure
     scale: float = 2.0,  # device pixels a pixel
     clear: bool = False,  # see-through where nothing is painted, instead of white
+    dark: bool = False,  # see-through too, and in the colours of a dark page
 ) -> np.ndarray:  # (height, width, 4) bytes: red, green, blue, opacity
     "A figure as pixels at a multiple of its size."
     dpi, face, canvas = fig.dpi, fig.get_facecolor(), FigureCanvasAgg(fig)
+    if dark:
+        _darken(fig)
     try:
         fig.dpi = dpi * scale
-        fig.set_facecolor("none" if clear else "white")
+        fig.set_facecolor("none" if clear or dark else "white")
         canvas.draw()
         return np.array(canvas.buffer_rgba())
     finally:
@@ -265,14 +312,15 @@ def panel_png(
     fig: Figure,  # any figure
     scale: float = 2.0,  # device pixels a pixel
     ground: np.ndarray | None = None,  # pixels from `panel_pixels` of the same size, on which the figure is laid
+    dark: bool = False,  # in the colours of a dark page, see-through where nothing is painted
 ) -> bytes:  # a PNG
     "A figure as PNG bytes at a multiple of its size, the same bytes for the same figure."
-    top, out = Image.fromarray(panel_pixels(fig, scale, ground is not None)), io.BytesIO()
+    top, out = Image.fromarray(panel_pixels(fig, scale, ground is not None, dark)), io.BytesIO()
     if ground is not None:
         if ground.shape[1::-1] != top.size:
             raise NiwtError(f"a figure of {top.size} pixels cannot be laid on a ground of {ground.shape[1::-1]}")
         top = Image.alpha_composite(Image.fromarray(ground), top)
-    top.convert("RGB").save(out, "PNG", compress_level=1)
+    (top if dark else top.convert("RGB")).save(out, "PNG", compress_level=1)
     return out.getvalue()
 
 # %% ../../nbs/07_figures/00_canvas.ipynb #c7991a6d

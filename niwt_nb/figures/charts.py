@@ -458,17 +458,27 @@ def paint_agreement_focus(
     if focus not in np.argsort(-np.abs(measured))[:3]:
         ax.annotate(str(focus), (predicted[focus], measured[focus]), (5, 4), textcoords="offset points", fontsize=9, fontweight="bold")
 
+# %% ../../nbs/07_figures/02_charts.ipynb #ff2434cb
+def _curve_axes(
+    area: Area,  # where
+    xlim: tuple[float, float] = (0, 1.02),  # across
+    top: float = 1.02,  # of what goes up from 0
+) -> Axes:  # with room for labels
+    "Where the curves of the balance stand in their areas."
+    ax = area.part(52, 8, area.width - 66, area.height - 56).axes()
+    ax.set(xlim=xlim, ylim=(0, top))
+    return ax
+
 # %% ../../nbs/07_figures/02_charts.ipynb #99f4ec47
 def paint_curve(
     area: Area,  # where
     seen: Any,  # S along the curve
     unseen: Any,  # U along the curve
-    here: tuple[float, float],  # S and U in use
     chosen: tuple[float, float] | None = None,  # S and U at the gamma of the validation classes
     area_under: float | None = None,  # AUSUC
 ) -> None:
-    "The seen-unseen curve over lines of equal H, the area below it shaded, the place in use a dot."
-    ax = area.part(52, 8, area.width - 66, area.height - 56).axes()
+    "The seen-unseen curve over lines of equal H, the area below it shaded; `paint_here` lays the place in use on it."
+    ax = _curve_axes(area)
     grid = np.linspace(0.001, 1, 120)
     s, u = np.meshgrid(grid, grid, indexing="ij")
     lines = ax.contour(grid, grid, 2 * s * u / (s + u), levels=np.arange(0.1, 1, 0.2), colors="#CFCFCF", linewidths=0.8)
@@ -480,13 +490,19 @@ def paint_curve(
         ax.text(0.05, 0.19, f"AUSUC {area_under:.3f}", fontsize=10.5, color=COLOURS["blue"], fontweight="bold")
     if chosen is not None:
         ax.plot(chosen[1], chosen[0], "D", ms=11, mfc="white", mec=COLOURS["green"], mew=2.2, label="gamma from validation classes", zorder=4)
-    ax.plot(here[1], here[0], "o", ms=10, color=COLOURS["vermilion"], mec="white", mew=1.6, label="here", zorder=5, clip_on=False)
-    ax.set(xlim=(0, 1.02), ylim=(0, 1.02))
+    ax.plot([], [], "o", ms=10, color=COLOURS["vermilion"], mec="white", mew=1.6, label="here")
     ax.set_xlabel("U: accuracy on unseen classes", fontsize=9.5)
     ax.set_ylabel("S: accuracy on seen classes", fontsize=9.5)
     ax.tick_params(labelsize=8.5)
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(fontsize=8.5, loc="lower left", frameon=False)
+
+# %% ../../nbs/07_figures/02_charts.ipynb #2d680795
+def gamma_limits(
+    gamma: Any,  # along a curve
+) -> tuple[float, float]:  # the lowest and the highest, and 0, which is no calibration
+    "From where to where gamma goes."
+    return min(float(np.min(gamma)), 0.0), max(float(np.max(gamma)), 0.01)
 
 # %% ../../nbs/07_figures/02_charts.ipynb #3340832c
 def paint_gamma(
@@ -495,27 +511,40 @@ def paint_gamma(
     unseen: Any,  # U
     seen: Any,  # S
     harmonic: Any,  # H
-    here: float,  # the gamma in use
     chosen: float | None = None,  # of the validation classes
 ) -> None:
-    "S, U and H against gamma, the gamma in use a line; each curve carries its name."
-    ax = area.part(44, 8, area.width - 60, area.height - 54).axes()
+    "S, U and H against gamma, each with its name; `paint_here` lays the gamma in use on it."
     g = np.asarray(gamma, float)
+    ax = _curve_axes(area, gamma_limits(g), 1.24)
     for values, colour, style, name in ((seen, "orange", "--", "S"), (unseen, "sky", "-.", "U"), (harmonic, "blue", "-", "H")):
         v = np.asarray(values, float)
         ax.plot(g, v, style, color=COLOURS[colour], lw=2.4 if name == "H" else 1.8)
         at = {"S": 0, "U": len(v) - 1, "H": int(v.argmax())}[name]
         aside = {"S": 9, "H": 0, "U": -6}[name]
         ax.annotate(name, (g[at], v[at]), (aside, 5), textcoords="offset points", fontsize=10.5, fontweight="bold", ha="center")
-    ax.axvline(here, color=COLOURS["vermilion"], lw=1.8, label="here")
+    ax.plot([], [], color=COLOURS["vermilion"], lw=1.8, label="here")
     if chosen is not None:
         ax.axvline(chosen, color=COLOURS["green"], lw=1.6, ls=":", label="from validation classes")
-    ax.set(ylim=(0, 1.24), xlim=(min(g.min(), here), max(g.max(), here)))
     ax.set_xlabel("gamma: taken off every seen score", fontsize=9.5)
     ax.tick_params(labelsize=8.5)
     ax.set_yticks(np.arange(0, 1.01, 0.2))
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(fontsize=8.5, loc="upper center", ncols=2, framealpha=1, edgecolor="white")
+
+# %% ../../nbs/07_figures/02_charts.ipynb #849a96e9
+def paint_here(
+    area: Area,  # the one of `paint_curve` or `paint_gamma`
+    x: float,  # U, or gamma
+    y: float | None = None,  # S; None: on `paint_gamma`
+    xlim: tuple[float, float] = (0, 1.02),  # of `paint_gamma`: from `gamma_limits`
+) -> None:
+    "The place in use: a dot on the curve, a line at a gamma."
+    ax = _curve_axes(area, xlim, 1.24 if y is None else 1.02)
+    ax.set_axis_off()
+    if y is None:
+        ax.axvline(x, color=COLOURS["vermilion"], lw=1.8)
+    else:
+        ax.plot(x, y, "o", ms=10, color=COLOURS["vermilion"], mec="white", mew=1.6, clip_on=False)
 
 # %% ../../nbs/07_figures/02_charts.ipynb #0c0b6974
 def paint_words(

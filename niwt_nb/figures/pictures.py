@@ -147,7 +147,7 @@ class _Pixels(Artist):
     def __init__(
         self,
         area: Area,  # where
-        picture: np.ndarray,  # (H, W, 3) bytes
+        picture: np.ndarray,  # (H, W, 3) or (H, W, 4) bytes
     ) -> None:
         "Put the picture on the area's figure."
         super().__init__()
@@ -184,22 +184,24 @@ def paint_mosaic(
         raise NiwtError("no pictures to show")
     side = area.width / columns
     told = [_wrapped(t, side - 4, 8, lines) for t in labels[: len(images)]]
-    words = 6.0 + 14 * lines if told else 0.0
+    words = 5.0 + 13 * lines if told else 0.0
     px, rows = int(side * 2), math.ceil(len(images) / columns)
     pad = max(4, px // 24)
-    page = np.full((int(rows * (side + words) * 2), px * columns, 3), 255, np.uint8)
+    page = np.zeros((int(rows * (side + words) * 2), px * columns, 4), np.uint8)  # see-through
     drawn: list[tuple[np.ndarray, int, int]] = []
     for i, image in enumerate(images):
         y, x = int(i // columns * (side + words) * 2), i % columns * px
         if i < len(marks) and marks[i]:
-            page[y + pad // 3 : y + px - pad // 3, x + pad // 3 : x + px - pad // 3] = np.multiply(matplotlib.colors.to_rgb(COLOURS[marks[i]]), 255).round()
-        page[y + pad : y + px - pad, x + pad : x + px - pad] = (_enlarged(image, px - 2 * pad)[: page.shape[0] - y - pad] * 255).round()
+            page[y + pad // 3 : y + px - pad // 3, x + pad // 3 : x + px - pad // 3] = np.multiply(matplotlib.colors.to_rgba(COLOURS[marks[i]]), 255).round()
+        inner = page[y + pad : y + px - pad, x + pad : x + px - pad]
+        inner[..., :3], inner[..., 3] = (_enlarged(image, px - 2 * pad)[: len(inner)] * 255).round(), 255
         if i < len(outlines) and outlines[i] is not None:
             drawn.append((np.asarray(outlines[i]), y + pad, x + pad))
     _Pixels(area.part(height=page.shape[0] / 2), page)
     if any(m.any() and not m.all() for m, _, _ in drawn):
         ax = area.part(height=page.shape[0] / 2).axes()
         ax.set_axis_off()
+        ax.set_gid("picture")
         for m, y, x in drawn:
             if m.any() and not m.all():
                 at = lambda n, start: start + (np.arange(n) + 0.5) * (px - 2 * pad) / n  # noqa: E731

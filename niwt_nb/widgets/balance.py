@@ -20,14 +20,14 @@ from torch import Tensor
 
 from ..core import check_name
 from ..figures.canvas import Area
-from ..figures.charts import paint_curve, paint_gamma, paint_words
+from ..figures.charts import gamma_limits, paint_curve, paint_gamma, paint_here, paint_words
 from ..method.choice import feature_network, linear_of
 from ..method.metrics import ausuc, choose_gamma, seen_unseen_curve
 from ..method.solvers import transfer_weights
 from ..network.head import with_head
 from ..network.modes import in_own_modes
 from ..network.training import class_to_column
-from .explorer import Explorer, _Panel, _choice, _grid
+from .explorer import Explorer, _LaidPanel, _choice, _grid
 from .session import Session, _layers_of, _session_at
 
 # %% ../../nbs/08_widgets/08_balance.ipynb #ecd69f33
@@ -128,9 +128,15 @@ class BalanceExplorer(Explorer):
         self.use = self.button("Gamma from validation", self.use_chosen, "move gamma to where seen classes that played unseen did best")
         self.words("verdict")
         self._range()
-        key = lambda: (self.session.layer, self.study.lam, self.state["rows"], self.state["gamma"])  # noqa: E731
-        self.panels["curve"] = _Panel(385, 340, key, self._paint_curve, lambda: self.told)
-        self.panels["gamma"] = _Panel(385, 340, key, self._paint_gamma, lambda: "S, U and H against gamma")
+        which = lambda: (self.session.layer, self.study.lam, self.state["rows"])  # noqa: E731
+        key = lambda: (*which(), self.state["gamma"])  # noqa: E731
+        self.panels["curve"] = _LaidPanel(
+            385, 340, key, self._paint_point, which, self._paint_curve, lambda: self.told
+        )
+        told = lambda: "S, U and H against gamma"  # noqa: E731
+        self.panels["gamma"] = _LaidPanel(
+            385, 340, key, self._paint_line, which, self._paint_gamma, told
+        )
 
     def arrange(self) -> list[widgets.Widget]:
         "Controls, numbers, the curve beside its three accuracies."
@@ -153,8 +159,7 @@ class BalanceExplorer(Explorer):
 
     def _range(self) -> None:
         "Let gamma run over the whole curve."
-        g, slider = self.study.curve["gamma"], self.controls["gamma"]
-        low, high = min(float(g.min()), 0.0), max(float(g.max()), 0.01)  # 0, no calibration, is always there
+        slider, (low, high) = self.controls["gamma"], gamma_limits(self.study.curve["gamma"])
         step = 10.0 ** np.floor(np.log10((high - low) / 100))
         low, high = (round(step * n, 6) for n in (np.floor(low / step), np.ceil(high / step)))  # 0 is a step
         slider.min = min(low, slider.max)
@@ -201,12 +206,20 @@ class BalanceExplorer(Explorer):
 
     def _paint_curve(self) -> Callable[[Area], None]:
         s = self.study
-        at, good = s.at(self.state["gamma"]), s.at(s.chosen)
-        return lambda area: paint_curve(area, s.curve["S"], s.curve["U"], (at.S, at.U), (good.S, good.U), s.area)
+        good = s.at(s.chosen)
+        return lambda area: paint_curve(area, s.curve["S"], s.curve["U"], (good.S, good.U), s.area)
+
+    def _paint_point(self) -> Callable[[Area], None]:
+        at = self.study.at(self.state["gamma"])
+        return lambda area: paint_here(area, at.U, at.S)
 
     def _paint_gamma(self) -> Callable[[Area], None]:
         c, s = self.study.curve, self.study
-        return lambda area: paint_gamma(area, c["gamma"], c["U"], c["S"], c["H"], self.state["gamma"], s.chosen)
+        return lambda area: paint_gamma(area, c["gamma"], c["U"], c["S"], c["H"], s.chosen)
+
+    def _paint_line(self) -> Callable[[Area], None]:
+        at, limits = self.state["gamma"], gamma_limits(self.study.curve["gamma"])
+        return lambda area: paint_here(area, at, xlim=limits)
 
     def page(self) -> list[list[tuple[Callable[[Area], None], int, int]]]:
         "Numbers, curve, accuracies."

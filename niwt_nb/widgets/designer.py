@@ -15,7 +15,7 @@ from ..data.dataset import ZeroShotData
 from ..fieldguide.world import FieldGuideImages
 from .drawer import SpeciesDrawer
 from .editor import ClassEditor
-from .explorer import Explorer, _telling
+from .explorer import Explorer, _display_with_picture, _telling
 from .session import Session, open_session
 
 # %% ../../nbs/08_widgets/06_designer.ipynb #d14af02f
@@ -67,5 +67,5 @@ class SpeciesDesigner:
             raise AttributeError(name)
         return getattr(self.now, name)
 
-    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-        return self.ui._repr_mimebundle_(**kwargs)
+    def _ipython_display_(self) -> None:
+        _display_with_picture(self.ui, self.now)

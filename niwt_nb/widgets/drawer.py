@@ -155,8 +155,8 @@ class SpeciesDrawer(Explorer):
 
     title = "Design a species"
     about = (
-        "Compose a bird that nobody has drawn. Its classifier is made from these words alone; "
-        "then fresh drawings of it are shown to the network, beside all the species it knows."
+        "Compose a bird that nobody has drawn: its classifier is made from the words alone, "
+        "and tried on fresh drawings."
     )
 
     def build(self) -> None:

@@ -3,7 +3,20 @@
   card.niwt = true;
   const all = q => [...card.querySelectorAll(q)];
   const put = (e, name, value) => e.getAttribute(name) === value || e.setAttribute(name, value);
+  const tell = (...words) => {
+    const input = card.querySelector('.niwt-pointer input');
+    if (input) input.value = [...words, Date.now()].join(' ');
+    ['input', 'change'].forEach(kind => input?.dispatchEvent(new Event(kind, {bubbles: true})));
+    return input;
+  };
+  let told = '';
+  const theme = () => {
+    const colour = getComputedStyle(card).backgroundColor.match(/[\d.]+/g).slice(0, 3).map(Number);
+    const name = colour.reduce((a, b) => a + b) < 384 ? 'dark' : 'light';
+    if (name !== told && (name === 'dark') !== card.classList.contains('niwt-dark') && tell(name)) told = name;
+  };
   const tidy = () => {
+    theme();
     all('.noUi-handle').forEach(e => put(e, 'aria-label', e.closest('.widget-slider')?.querySelector('.widget-label')?.textContent || 'value'));
     all('.widget-play button').forEach(e => put(e, 'aria-label', e.querySelector('.fa-stop') ? 'stop' : e.querySelector('.fa-pause') ? 'pause' : 'play'));
     all('.widget-upload').forEach(e => put(e, 'aria-label', 'Upload a picture'));
@@ -12,13 +25,12 @@
     all('a[download]:not([data-done])').forEach(e => { e.dataset.done = 'yes'; e.click(); });
   };
   new MutationObserver(tidy).observe(card, {childList: true, subtree: true, characterData: true, attributes: true, attributeFilter: ['class']});
+  new MutationObserver(theme).observe(document.body, {attributes: true});
   card.addEventListener('click', event => {
     const picture = event.target.closest('img'), name = [...(picture?.classList || [])].find(c => c.startsWith('niwt-at-'));
-    const input = card.querySelector('.niwt-pointer input');
-    if (!name || !input) return;
+    if (!name) return;
     const box = picture.getBoundingClientRect(), share = (at, from, of) => ((at - from) / of).toFixed(4);
-    input.value = [name.slice(8), share(event.clientX, box.left, box.width), share(event.clientY, box.top, box.height), Date.now()].join(' ');
-    ['input', 'change'].forEach(kind => input.dispatchEvent(new Event(kind, {bubbles: true})));
+    tell(name.slice(8), share(event.clientX, box.left, box.width), share(event.clientY, box.top, box.height));
   });
   tidy();
 })(this.closest('.niwt'));

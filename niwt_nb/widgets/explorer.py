@@ -10,6 +10,7 @@ import asyncio
 import base64
 import contextlib
 import html
+import io
 import os
 import re
 import tempfile
@@ -107,7 +108,7 @@ class _Panel:
         "Nothing is drawn yet."
         self.width, self.height, self.key, self.paint, self.alt = width, height, key, paint, alt
         self.shown: Any = object()
-        self.picture = lru_cache(24)(lambda key: self.render())  # the last pictures by key
+        self.picture = lru_cache(24)(lambda key: self.render(key[1]))  # the last ones
         room = widgets.Layout(width="100%", height="auto")
         self.image = widgets.Image(format="png", layout=room)
         self.image.add_class("niwt-panel")
@@ -115,9 +116,9 @@ class _Panel:
         self.caption.add_class("niwt-alt")
         self.ui = _column(self.image, self.caption)
 
-    def refresh(self) -> bool:
-        "Show the picture for the present state; returns whether it changed."
-        key = self.key()
+    def refresh(self, dark: bool = False) -> bool:
+        "Show the picture for the present state, for a light or a dark page; returns whether it changed."
+        key = (self.key(), dark)
         if key == self.shown:
             return False
         self.image.value = self.picture(key)
@@ -125,9 +126,9 @@ class _Panel:
         self.shown = key
         return True
 
-    def render(self) -> bytes:
+    def render(self, dark: bool = False) -> bytes:
         "The picture for the present state as a PNG."
-        return panel_png(panel_figure(self.paint(), self.width, self.height))
+        return panel_png(panel_figure(self.paint(), self.width, self.height), dark=dark)
 
     def whole(self) -> Callable[[Area], None]:
         "A painter of everything that the panel shows."
@@ -156,12 +157,13 @@ class _LaidPanel(_Panel):
         "Nothing is drawn yet."
         super().__init__(width, height, key, paint, alt)
         self.ground_key, self.ground = ground_key, ground
-        self.grounds = lru_cache(1)(lambda key: panel_pixels(panel_figure(self.ground(), self.width, self.height)))
+        figure = lambda paint: panel_figure(paint(), width, height)  # noqa: E731
+        self.grounds = lru_cache(1)(lambda key, dark: panel_pixels(figure(ground), dark=dark))
 
-    def render(self) -> bytes:
+    def render(self, dark: bool = False) -> bytes:
         "The picture for the present state as a PNG."
-        ground = self.grounds(self.ground_key())
-        return panel_png(panel_figure(self.paint(), self.width, self.height), ground=ground)
+        ground = self.grounds(self.ground_key(), dark)
+        return panel_png(panel_figure(self.paint(), self.width, self.height), ground=ground, dark=dark)
 
     def whole(self) -> Callable[[Area], None]:
         "A painter of the ground and what lies on it."
@@ -186,6 +188,22 @@ def _telling(
     finally:
         if told:
             told.update({}, raw=True)
+
+# %% ../../nbs/08_widgets/01_explorer.ipynb #0aa0bc41
+def _display_with_picture(
+    ui: widgets.Widget,  # what is used
+    made: Any,  # its explorer: `page` and `title`
+) -> None:
+    "Put a widget on the page, and below it its picture for when nothing answers any more."
+    display(ui)
+    told = "A picture of this widget. To use it, run its cell."
+    note = lambda area: area.text(told, size=10, style="italic")  # noqa: E731
+    page = figure_png(stack_page([[(note, 840, 16)], *made.page()], made.title, 900))
+    with Image.open(io.BytesIO(page)) as picture:
+        out = io.BytesIO()
+        picture.convert("RGB").quantize(256, Image.Quantize.FASTOCTREE).save(out, "PNG")
+    data = {"image/png": base64.b64encode(out.getvalue()).decode(), "text/plain": told}
+    display(data, raw=True, metadata={"needs_background": "light"})
 
 # %% ../../nbs/08_widgets/01_explorer.ipynb #e82b145e
 class _History:
@@ -255,6 +273,7 @@ class Explorer(_History):
 
     title, about = "", ""
     clickable: tuple[str, ...] = ()  # panels in which a click chooses, see `at`
+    dark = False  # the page; its script tells it, and the next widget begins with what the last one heard
 
     def __init__(
         self,
@@ -290,6 +309,7 @@ class Explorer(_History):
             page += f"<h3>{_escaped(self.title)}</h3><p>{_escaped(self.about)}</p>"
             self.ui = widgets.VBox([widgets.HTML(page), *self.arrange(), self.pointer])
             self.ui.add_class("niwt")
+            self._dress(self.dark)
             self.begin()
             self._depth = 0
             self.act(lambda: None)
@@ -315,7 +335,7 @@ class Explorer(_History):
     def refresh(self) -> None:
         "Bring sentences and panels up to date."
         for panel in self.panels.values():
-            panel.refresh()
+            panel.refresh(self.dark)
 
     def control(self, name: str, control: Any) -> Any:
         "Register a control: it is watched, can be set by name, and has a label."
@@ -377,9 +397,16 @@ class Explorer(_History):
             if outer:
                 self.ui.remove_class("niwt-late")
 
-    def _pointed(self, name: str, x: str, y: str, *when: str) -> None:
-        "A click on a panel, at shares of its width and height."
-        self.act(lambda: self.at(name, *self.panels[name].place(float(x), float(y))))
+    def _pointed(self, name: str, *rest: str) -> None:
+        "A click on a panel, at shares of its width and height; or the colour of the page."
+        if name in ("dark", "light"):
+            return self.act(lambda: self._dress(name == "dark"))
+        x, y = map(float, rest[:2])
+        self.act(lambda: self.at(name, *self.panels[name].place(x, y)))
+
+    def _dress(self, dark: bool) -> None:
+        Explorer.dark = dark
+        (self.ui.add_class if dark else self.ui.remove_class)("niwt-dark")
 
     def set(self, **values: Any) -> "Explorer":
         "Set controls by name, in the given order, and redraw once; raises `NiwtError` for a name or a value that does not exist."
@@ -441,8 +468,8 @@ class Explorer(_History):
             self.says[name] = widgets.HTML()
             self.says[name].add_class("niwt-say")
 
-    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-        return self.ui._repr_mimebundle_(**kwargs)
+    def _ipython_display_(self) -> None:
+        _display_with_picture(self.ui, self)
 
 # %% ../../nbs/08_widgets/01_explorer.ipynb #17bceb58
 def _titled(
