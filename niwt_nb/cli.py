@@ -549,11 +549,11 @@ def data_check(
 
 # %% ../nbs/11_cli.ipynb #baa069b1
 def _open_lab(
-    folder: Path,  # where to start
+    page: Path,  # a notebook
 ) -> int:  # exit code of JupyterLab
-    "Start JupyterLab in `folder` and wait until it is closed."
+    "Start JupyterLab with `page` in its folder and wait until it is closed."
     typer.echo("Starting JupyterLab; press Ctrl-C twice here to end it.")
-    return subprocess.call([sys.executable, "-m", "jupyterlab"], cwd=folder)
+    return subprocess.call([sys.executable, "-m", "jupyterlab", page.name], cwd=page.parent)
 
 # %% ../nbs/11_cli.ipynb #f1063b8f
 def _check_lessons(
@@ -581,50 +581,87 @@ def _check_lessons(
     )
 
 # %% ../nbs/11_cli.ipynb #f24d20f7
+def _hand_out(
+    folder: Path, overwrite: bool, teacher: bool, to: str | None
+) -> dict[str, str]:  # file name -> what was done
+    "Write the course into a folder: for a student, for a teacher, or for a grader."
+    from niwt_nb.course.copies import copy_lessons
+    from niwt_nb.course.formats import export_lessons
+    from niwt_nb.course.progress import start_page
+    from niwt_nb.course.slides import write_slides
+
+    if to:
+        return export_lessons(folder, to, overwrite)
+    done = copy_lessons(folder, overwrite, teacher)
+    start_page(folder)
+    if teacher:
+        write_slides(folder)
+    return done
+
+# %% ../nbs/11_cli.ipynb #b65639b6
 _STUDENT_HELP = "Your folder; several go with --check."
-_Students = Annotated[list[Path] | None, typer.Argument(metavar="[FOLDER]...", help=_STUDENT_HELP)]
+_Students = Annotated[list[Path] | None, typer.Argument(metavar="[export] [FOLDER]...", help=_STUDENT_HELP)]
 _CHECK_HELP = "Run the notebooks, and show which exercises are right."
+_PROGRESS_HELP = "Show what was answered so far and what comes next; runs nothing."
 _JSON_HELP = "With --check: also write a row a student and exercise."
 _CSV_HELP = "The same as --json for a spreadsheet."
+_TEACHER_HELP = "A teacher's copy: with solutions, exam questions and slides."
+_TO_HELP = "With export: otter or nbgrader."
 _FRESH_HELP = "Put fresh lessons in place of changed ones; yours stay as NAME.old-1.ipynb."
+_SECONDS_HELP = "Seconds a cell may take with --check; then it is interrupted."
 
 @app.command()
 @_plain_errors
 def lessons(
     folders: _Students = None,  # students' folders
     check: Annotated[bool, typer.Option("--check", help=_CHECK_HELP)] = False,  # grade
+    progress: Annotated[bool, typer.Option("--progress", help=_PROGRESS_HELP)] = False,  # how far
     as_json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help=_JSON_HELP)] = None,  # table
     as_csv: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help=_CSV_HELP)] = None,  # table
+    teacher: Annotated[bool, typer.Option("--teacher", help=_TEACHER_HELP)] = False,  # all of it
+    to: Annotated[str | None, typer.Option(metavar="GRADER", help=_TO_HELP)] = None,  # a grader
     overwrite: Annotated[bool, typer.Option("--overwrite", help=_FRESH_HELP)] = False,  # anew
     no_open: Annotated[bool, typer.Option("--no-open", help="Copy only, do not start JupyterLab.")] = False,  # no JupyterLab
-    timeout: Annotated[int, typer.Option(min=1, help="Seconds a cell may take with --check; then it is interrupted.")] = 120,  # seconds a cell
+    timeout: Annotated[int, typer.Option(min=1, help=_SECONDS_HELP)] = 120,  # seconds a cell
 ) -> None:
     """The course: copies the lessons into FOLDER and opens them in JupyterLab. Work of yours that is already there is kept.
 
-    Begin with 00_the_promise.ipynb. Every exercise tells you whether it is right, and if not, what is likely to be wrong. See how far you are with
+    Every exercise tells you whether it is right, and if not, what is likely to be wrong. See how far you are with
 
-      niwt lessons FOLDER --check
+      niwt lessons FOLDER --progress
 
-    The exit code is then 0 if everything is right, else 1. A self-check, not an exam:
-    solutions are on the pages, and a notebook's code may read whatever you may.
+    Answers are recorded as you go. To run the notebooks and judge them anew, one folder or a whole class, use --check:
+    the exit code is then 0 if everything is right, else 1. A self-check, not an exam: a notebook's code may read whatever you may.
+
+    For teachers: a copy with solutions and slides, and the exercises in the formats of Otter and nbgrader:
+
+      niwt lessons FOLDER --teacher
+      niwt lessons export --to nbgrader FOLDER
     """
+    from niwt_nb.core import NiwtError
+
     folders = folders or [Path("niwt-lessons")]
+    if len(folders) > 1 and folders[0] == Path("export"):
+        if not to:
+            raise NiwtError("say for which grader to export: `--to otter` or `--to nbgrader`")
+        folders = folders[1:]
     if check:
         raise typer.Exit(_check_lessons(folders, timeout, as_json, as_csv))
-    from niwt_nb.core import NiwtError
-    from niwt_nb.course.copies import copy_lessons
-
     if len(folders) > 1 or as_json or as_csv:
         raise NiwtError(
             "several folders, --json and --csv go with --check; lessons are copied into one folder"
         )
     (folder,) = folders
-    done = copy_lessons(folder, overwrite)
+    if progress:
+        from niwt_nb.course.progress import Progress
+
+        typer.echo(str(Progress(folder)))
+        return
+    done = _hand_out(folder, overwrite, teacher, to)
     for name, state in done.items():
         if state in ("kept, it is yours", "replaced"):
             typer.echo(f"  {name}: {state}")
-    typer.echo(
-        f"{sum(n[:2].isdigit() for n in done)} lessons are in {folder}; begin with {min(done)}"
-    )
-    if not no_open:
-        raise typer.Exit(_open_lab(folder))
+    count = len({Path(n).name for n in done if Path(n).name[:2].isdigit()})
+    typer.echo(f"{count} lessons are in {folder}" + ("" if to else "; begin with start.ipynb"))
+    if not no_open and not to:
+        raise typer.Exit(_open_lab(folder / "start.ipynb"))

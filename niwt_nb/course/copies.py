@@ -7,6 +7,7 @@ __all__ = ['lesson_files', 'checkers', 'read_book', 'clean_twin', 'book_text', '
 
 # %% ../../nbs/10_course/02_copies.ipynb #ec728ce9
 import ast
+import contextlib
 import copy
 import importlib.util
 import json
@@ -127,6 +128,28 @@ def _asked(
             return {"level": 1, **{k: said[k] for k in said if k in ("number", "title", "level")}}
     raise NiwtError(f"the block of exercise {number!r} makes no Exercise of that number")
 
+# %% ../../nbs/10_course/02_copies.ipynb #df78e402
+_PROGRESS = "progress.json"
+
+
+def _recorded(folder: str | os.PathLike = ".") -> dict[str, dict[str, Any]]:  # kind -> number -> state
+    "What was answered in a folder of lessons: `exercises` and `recall`; nothing where no record is kept."
+    try:
+        found = json.loads((Path(folder) / _PROGRESS).read_text(encoding="utf-8"))
+        return {kind: dict(found.get(kind, {})) for kind in ("exercises", "recall")}
+    except (OSError, ValueError, AttributeError, TypeError):
+        return {"exercises": {}, "recall": {}}
+
+
+def _record(kind: str, number: str, state: Any) -> None:
+    "Keep the state of an answer, if the working folder holds a record; what was correct stays correct."
+    found = _recorded()
+    if not Path(_PROGRESS).is_file() or found[kind].get(number) == "correct":
+        return
+    found[kind][number] = state
+    with contextlib.suppress(OSError), atomic_path(Path(_PROGRESS)) as tmp:
+        tmp.write_text(json.dumps(found, indent=1), encoding="utf-8")
+
 # %% ../../nbs/10_course/02_copies.ipynb #bec2f57d
 @dataclass
 class _Checker:
@@ -151,7 +174,9 @@ class _Checker:
         except NameError as e:
             why = f"It needs the cells above ({e}): run the lesson from its first cell (Run All Cells)"
             return _Verdict(self.number, _asked(self.number)["title"], "not yet", why)
-        return exercise(answer)
+        verdict = exercise(answer)
+        _record("exercises", self.number, verdict.status)
+        return verdict
 
     def prove(self) -> None:
         self.exercise().prove()
@@ -214,7 +239,7 @@ def clean_twin(
     "The lesson with headings, questions and empty exercise cells, and no answers: to redo it from memory."
     code = [i for i, c in enumerate(book["cells"]) if c["cell_type"] == "code"]
     sources = [_with_checkers(book["cells"][i]["source"]) for i in code]
-    roots = [n for n, i in enumerate(code) if n == 0 or _asks(book["cells"][i]["source"])]
+    roots = [n for n, i in enumerate(code) if n == 0 or _asks(source := book["cells"][i]["source"]) or "recall(" in source]
     needed = {code[n] for n in _needed_cells(sources, roots)}
     cells: list[dict[str, Any]] = []
     for i, cell in enumerate(book["cells"]):
@@ -260,29 +285,50 @@ def book_text(
     return json.dumps({**book, "cells": [split(c) for c in book["cells"]]}, indent=1, ensure_ascii=False) + "\n"
 
 # %% ../../nbs/10_course/02_copies.ipynb #02a4616d
+_SOLUTION = re.compile(r"\s*<details><summary>Solution.*?</details>", re.S)
+
+
 def _for_students(
     book: Mapping[str, Any],  # a lesson, as `read_book` gives it
+    teacher: bool = False,  # keep the solutions
 ) -> dict[str, Any]:  # the lesson as it is handed out
-    "A lesson without its proofs, and without the outputs between a prediction and its answer."
+    "A lesson without its proofs and solutions, and without the outputs between a prediction and its answer."
     cells, asked = [], False
     for cell in book["cells"]:
         if cell["cell_type"] == "markdown":
             asked = "**Predict" in cell["source"] or asked and "<details>" not in cell["source"]
+            cell = cell if teacher else {**cell, "source": _SOLUTION.sub("", cell["source"])}
+            if not cell["source"]:
+                continue
         elif re.match(r"#\|\s*hide", cell["source"]):
             continue
         cells.append({**cell, "outputs": []} if asked and cell["cell_type"] == "code" else cell)
     return {**book, "cells": cells}
 
+# %% ../../nbs/10_course/02_copies.ipynb #95a0162f
+def _solutions(
+    book: Mapping[str, Any],  # a lesson, as `read_book` gives it
+) -> dict[str, tuple[str, str]]:  # exercise number -> (what its checker is called with, code)
+    "The folded solution of each exercise."
+    found, asked = {}, None
+    for cell in book["cells"]:
+        if cell["cell_type"] == "code":
+            asked = re.search(r"^check_(\d+_\d+)\((\w+)\)$", cell["source"], re.M) or asked
+        elif asked and _SOLUTION.search(cell["source"]):
+            code = "\n".join(re.findall(r"```python\n(.*?)```", cell["source"], re.S)).strip()
+            found[asked[1].replace("_", ".")], asked = (asked[2], code), None
+    return found
+
 # %% ../../nbs/10_course/02_copies.ipynb #d1f4704a
 def _student_text(
     path: Path,  # a file of `lesson_files`
+    teacher: bool = False,  # keep the solutions
 ) -> str:  # its text in a student's folder
     "The text of a lesson or page with links that fit a folder in which all lie together."
     if path.suffix != ".ipynb":
         return path.read_text(encoding="utf-8")
-    return re.sub(
-        r"\]\((?:\.\./|lessons/|reference/)+", "](", book_text(_for_students(read_book(path)))
-    )
+    text = book_text(_for_students(read_book(path), teacher))
+    return re.sub(r"\]\((?:\.\./|lessons/|reference/)+", "](", text)
 
 # %% ../../nbs/10_course/02_copies.ipynb #fbe3a143
 def _code_of(text: str) -> list[str]:
@@ -313,13 +359,17 @@ def _place(path: Path, text: str, overwrite: bool) -> str:
 def copy_lessons(
     folder: str | os.PathLike,  # the student's folder; made if it is not there
     overwrite: bool = False,  # take the place of changed files; the old ones are kept as NAME.old-N.ipynb
+    teacher: bool = False,  # with solutions, exam questions and slides
 ) -> dict[str, str]:  # file name -> "new", "as it was", "kept, it is yours", or "replaced"
     "Copy lessons, pages and clean twins into `folder`; raises `NiwtError` if it is not a folder that can be written."
     folder = Path(folder)
-    wanted = {name: _student_text(path) for name, path in lesson_files().items()}
+    files = {n: p for n, p in lesson_files().items() if teacher or n != "teaching.ipynb"}
+    wanted = {name: _student_text(path, teacher) for name, path in files.items()}
     twins = {f"clean/{n}": book_text(clean_twin(read_book(p))) for n, p in lesson_files().items() if re.match(r"\d\d_.*\.ipynb$", n)}
     done: dict[str, str] = {}
     try:
+        if not (folder / _PROGRESS).exists():
+            _place(folder / _PROGRESS, "{}\n", False)
         for name, text in (wanted | twins).items():
             done[name] = _place(folder / name, text, overwrite)
     except OSError as e:

@@ -320,7 +320,7 @@ def progress_table(
         lines.append(f"{correct} exercises are correct (✓ correct, ✗ not yet, · not attempted)")
     kept = "was" if _landlock() else "was NOT"
     worth = (
-        "A self-check, not an exam: solutions are on the pages. "
+        "A self-check, not an exam: the answers lie in the package. "
         f"What lies outside the notebooks' own copies {kept} protected from them."
     )
     return "\n".join([*lines, worth])
