@@ -56,7 +56,7 @@ setup(
     packages=find_packages(include=[cfg["lib_path"], f"{cfg['lib_path']}.*"]),
     package_data={"": cfg["package_data"].split()},
     install_requires=cfg["requirements"].split(),
-    extras_require={name: cfg[f"{name}_requirements"].split() for name in ("dev", "bench", "text", "site")},
+    extras_require={name: cfg[f"{name}_requirements"].split() for name in ("dev", "bench", "text", "site", "app")},
     entry_points={"console_scripts": cfg["console_scripts"].split()},
     zip_safe=False,
 )

@@ -580,6 +580,22 @@ def _check_lessons(
         any(p.trouble or p.solved < len(p.verdicts) for done in found.values() for p in done)
     )
 
+# %% ../nbs/11_cli.ipynb #6d0e3eb7
+@app.command("app")
+@_plain_errors
+def _app(
+    run: Annotated[Path | None, typer.Argument(metavar="[RUN]", help="Folder of a run; without one, the field guide.")] = None,  # what
+    port: Annotated[int, typer.Option(help="Where the page is served, on this machine.")] = 8866,  # where
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Only say the address.")] = False,  # quiet
+) -> None:
+    """A page without code: give it a photo, see name, words and map, and why not another name; describe a species, see it drawn and recognised.
+
+    Needs Voila: pip install 'niwt_nb[app]'. The page is shown on this machine only.
+    """
+    from niwt_nb.runs.app import serve
+
+    raise typer.Exit(serve(run, port, not no_browser))
+
 # %% ../nbs/11_cli.ipynb #f24d20f7
 def _hand_out(
     folder: Path, overwrite: bool, teacher: bool, to: str | None
