@@ -140,7 +140,7 @@ def _recorded(folder: str | os.PathLike = ".") -> dict[str, dict[str, Any]]:  # 
     except (OSError, ValueError, AttributeError, TypeError):
         return {"exercises": {}, "recall": {}}
 
-
+# %% ../../nbs/10_course/02_copies.ipynb #d1853d3a
 def _record(kind: str, number: str, state: Any) -> None:
     "Keep the state of an answer, if the working folder holds a record; what was correct stays correct."
     found = _recorded()

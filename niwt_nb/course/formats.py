@@ -27,7 +27,7 @@ from niwt_nb.course.copies import (
 # %% ../../nbs/10_course/04_formats.ipynb #7c1cfb29
 def _cell(kind: str, source: str, name: str, **metadata: Any) -> dict[str, Any]:
     "A cell of a notebook; `name` is its id."
-    code = {"execution_count": None, "outputs": []} if kind == "code" else {}
+    code: dict[str, Any] = {"execution_count": None, "outputs": []} if kind == "code" else {}
     return {"cell_type": kind, "id": name, "metadata": metadata, "source": source, **code}
 
 # %% ../../nbs/10_course/04_formats.ipynb #a9b62b45

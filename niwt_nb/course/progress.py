@@ -38,6 +38,12 @@ def _questions(
     return found[f"{lesson:0>2}"]
 
 # %% ../../nbs/10_course/05_progress.ipynb #923996bd
+def _marked(text: str) -> str:  # HTML
+    "Words with code in backticks and emphasis in asterisks."
+    text = re.sub("`(.+?)`", r"<code>\1</code>", html.escape(text, quote=False))
+    return re.sub(r"(?<!\w)\*(\w[^*]*)\*", r"<em>\1</em>", text)
+
+# %% ../../nbs/10_course/05_progress.ipynb #cc17b1c1
 _STYLE = """<style>
 .recall { counter-reset: right; }
 .recall ol.questions > li { margin-bottom: 0.9em; }
@@ -47,12 +53,6 @@ _STYLE = """<style>
 .recall details.wrong[open] { border-color: #D55E00; }
 .recall .count::after { content: counter(right) " of " attr(data-of) " right"; }
 </style>"""
-
-
-def _marked(text: str) -> str:  # HTML
-    "Words with code in backticks and emphasis in asterisks."
-    text = re.sub("`(.+?)`", r"<code>\1</code>", html.escape(text, quote=False))
-    return re.sub(r"(?<!\w)\*(\w[^*]*)\*", r"<em>\1</em>", text)
 
 
 def _still(lesson: int | str) -> str:  # HTML
@@ -155,9 +155,8 @@ class Progress:
 
     def __str__(self) -> str:
         width = max(len(r["title"]) for r in self.rows)
-        lines = [
-            f"{r['title']:{width}}  exercises {r['right']} of {r['exercises']}  recall {r['answered']} of {r['recall']}{'' if r['next'] else '  ✓'}" for r in self.rows
-        ]
+        told = "{title:{width}}  exercises {right} of {exercises}  recall {answered} of {recall}{done}"
+        lines = [told.format(width=width, done="" if r["next"] else "  ✓", **r) for r in self.rows]
         return "\n".join([*lines, f"Next: {self.next}" if self.next else "All is done."])
 
     def _repr_html_(self) -> str:
@@ -171,6 +170,13 @@ class Progress:
         return f"<table>{head}{''.join(f'<tr>{c}</tr>' for c in cells)}</table><p><b>{told}</b></p>"
 
 # %% ../../nbs/10_course/05_progress.ipynb #dd483dbd
+_WELCOME = """# The course
+
+Eleven lessons; each checks its exercises itself. Run the cell below (Shift-Enter) to see how far you are and what comes next.
+
+Words to look up: [glossary](glossary.ipynb). The paper beside the course: [paper map](paper_map.ipynb). To redo a lesson from memory: the folder `clean`."""
+
+
 def start_page(
     folder: str | os.PathLike,  # of lessons
 ) -> Path:  # the notebook
@@ -178,13 +184,12 @@ def start_page(
     shown, path = Progress(folder), Path(folder) / "start.ipynb"
     data = {"text/html": shown._repr_html_(), "text/plain": str(shown)}
     output = {"output_type": "display_data", "data": data, "metadata": {}}
-    words = "# The course\n\nEleven lessons; each checks its exercises itself. Run the cell below (Shift-Enter) to see how far you are and what comes next. Words to look up: [glossary](glossary.ipynb). The paper beside the course: [paper map](paper_map.ipynb). To redo a lesson from memory: the folder `clean`."
     cells = [
-        {"cell_type": "markdown", "id": "start", "metadata": {}, "source": words},
+        {"cell_type": "markdown", "id": "start", "metadata": {}, "source": _WELCOME},
         {
             "cell_type": "code",
             "id": "progress",
-            "metadata": {"jupyter": {"source_hidden": False}},
+            "metadata": {},
             "execution_count": None,
             "outputs": [output],
             "source": "from niwt_nb.course.progress import Progress\n\nProgress()",

@@ -34,8 +34,8 @@ def _session_of(run: str | os.PathLike | None) -> Any:  # a `Session`
         return open_session()
     model = NIWT.load(run)
     data = load_data(read_config(Path(run) / "config.toml"))
-    some = {part: _some_of_each(data, getattr(data, part), 8) for part in ("train", "test_seen", "test_unseen")}
-    return Session(replace(data, **some), model)
+    train, test, new = (_some_of_each(data, i, 8) for i in (data.train, data.test_seen, data.test_unseen))
+    return Session(replace(data, train=train, test_seen=test, test_unseen=new), model)
 
 # %% ../../nbs/09_runs/09_app.ipynb #c3f3494a
 class _App:
@@ -46,7 +46,7 @@ class _App:
         self.said = widgets.HTML("<p><i>Opening the model: some seconds ...</i></p>")
         self.parts = widgets.ToggleButtons(options=["Name a picture", "Describe a species"], disabled=True)
         self.parts.style.button_width = "12em"
-        self.place, self.made = widgets.VBox([self.said]), {}
+        self.place, self.made = widgets.VBox([self.said]), dict[int, Any]()
         title = widgets.HTML("<h2>A species from words alone</h2>")
         self.ui = widgets.VBox([title, self.parts, self.place], layout={"max_width": "1000px", "margin": "0 auto"})
         self.parts.observe(lambda change: self.show(), "value")
