@@ -3,7 +3,7 @@ export OMP_NUM_THREADS ?= 1
 export MPLBACKEND ?= Agg
 PYTHON ?= python
 
-.PHONY: export test lessons readme site check-site bench house
+.PHONY: export test lessons readme site check-site graders bench house
 
 export:  ## the package from the notebooks
 	nbdev_export
@@ -23,6 +23,9 @@ site:  ## all pages in build/site/html (pip install -e '.[site]' first)
 
 check-site: site  ## the pages as they were built: links, addresses, search, phones
 	NIWT_SITE=build/site/html $(PYTHON) -m pytest tests/test_site.py
+
+graders:  ## a right and a wrong student graded by Otter and nbgrader, in an environment of their own (needs the network)
+	$(PYTHON) tools/graders.py
 
 bench:  ## what things cost beside peers, about five minutes each
 	for name in timing importance transfer widgets explain; do $(PYTHON) -m benchmarks $$name || exit 1; done

@@ -25,7 +25,7 @@ class WithLessons(build_py):
         target = Path(self.build_lib) / cfg["lib_path"] / "lessons"
         shutil.rmtree(target, ignore_errors=True)
         for folder, files in {
-            target / "checkers": sorted((here / "nbs" / "lessons" / "checkers").glob("*.py")),
+            target / "checkers": sorted(p for p in (here / "nbs" / "lessons" / "checkers").iterdir() if p.suffix in (".py", ".json")),
             target: [p for p in (here / "nbs" / "lessons").iterdir() if p.suffix in (".ipynb", ".json", ".csv")],
             target / "pages": [p for name in PAGES for p in (here / "nbs").rglob(f"{name}.ipynb") if ".ipynb_checkpoints" not in p.parts],
         }.items():
@@ -56,7 +56,7 @@ setup(
     packages=find_packages(include=[cfg["lib_path"], f"{cfg['lib_path']}.*"]),
     package_data={"": cfg["package_data"].split()},
     install_requires=cfg["requirements"].split(),
-    extras_require={name: cfg[f"{name}_requirements"].split() for name in ("dev", "bench", "text", "site")},
+    extras_require={name: cfg[f"{name}_requirements"].split() for name in ("dev", "bench", "text", "site", "app")},
     entry_points={"console_scripts": cfg["console_scripts"].split()},
     zip_safe=False,
 )

@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent / "workers"))
 import kernels  # noqa: E402
 
 from niwt_nb.course.copies import _checker_file, _exercises_in, _for_students, clean_twin, read_book  # noqa: E402
+from niwt_nb.course.progress import _questions  # noqa: E402
 
 SHUFFLED = random.Random(0).sample(LESSONS, len(LESSONS))
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
@@ -85,9 +86,8 @@ def test_lesson_has_all_its_parts(path):
     assert len(tasks) >= 4 and len({t["level"] for t in tasks}) >= 2, f"{len(tasks)} exercises"
     hidden = [bool(re.match(r"#\|\s*hide", s)) for s in code]
     assert hidden == sorted(hidden), "a hidden cell that is not at the end"
-    recall = text[text.index("## Recall") :]
-    assert len(re.findall(r"^\d+\. ", recall.split("<details>")[0], re.M)) >= 5 or recall.count("<details>") >= 5, "fewer than five recall questions"
-    assert "<details>" in recall, "the answers to the recall questions are missing, or not folded"
+    asked = [c.source.splitlines()[-1] for c in every if "import recall" in c.source]
+    assert asked == [f"recall({int(path.stem[:2])})"] and len(_questions(path.stem[:2])) >= 5, "the recall questions are not asked, or fewer than five"
     assert text[: text.index("## Recall")].count("<details>") >= len(tasks) + 1, "an exercise has no folded solution, or no prediction a folded answer"
     solved = solutions(read_book(path))  # run against their checkers where the lesson is executed
     assert len(solved) == len(tasks) and all(code.strip() for code, _ in solved), "a folded solution that its checker cannot be asked about"

@@ -27,6 +27,8 @@ REMEDY = re.compile(r"--[a-z]|`[^`]+`|[a-z_]\(|\b[a-z_]+=(?!=)|pip install|\bniw
 ENTRIES: dict[str, Callable] = {}  # words of a message -> what provokes it and carries out its remedy
 ELSEWHERE = {  # words of a message -> why it is not tried here
     "pip install 'niwt_nb[text]'": "installs a package",
+    "pip install 'niwt_nb[app]'": "installs a package",
+    "and without a folder the field guide is shown": "the other tests run the demo; the page needs Voila",
     "pip install onnx onnxscript": "installs a package",
     "pip install onnxruntime": "installs a package",
     "make room and run again": "a full disk; the tests of runs fill one",
@@ -117,6 +119,20 @@ def a_table_of_what_students_solved(own: Path) -> None:
     assert code == 2 and "go with --check" in said and not table.exists()
     assert niwt("lessons", student, "--no-open")[0] == 0
     assert niwt("lessons", student, "--csv", table, "--check")[0] == 1 and table.exists()
+
+
+@remedy("say for which grader to export")
+def a_grader_to_export_for(own: Path) -> None:
+    code, said = niwt("lessons", "export", own.parent / "masters")
+    assert code == 2 and "--to otter" in said
+    assert niwt("lessons", "export", own.parent / "masters", "--to", "otter")[0] == 0
+
+
+@remedy("--no-open` begins it")
+def a_folder_that_keeps_progress(own: Path) -> None:
+    code, said = niwt("lessons", own.parent / "mine", "--progress")
+    assert code == 2 and "--no-open" in said
+    assert niwt("lessons", own.parent / "mine", "--no-open")[0] == niwt("lessons", own.parent / "mine", "--progress")[0] == 0
 
 
 @remedy("--set follow_links=true")

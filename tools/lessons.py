@@ -18,7 +18,7 @@ from typing import Any
 from PIL import Image
 
 from niwt_nb.core import NiwtError
-from niwt_nb.course.copies import book_text, clean_twin, read_book
+from niwt_nb.course.copies import _solutions, book_text, clean_twin, read_book
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "nbs" / "lessons"
@@ -95,15 +95,7 @@ def run_book(
 
 def solutions(book: dict[str, Any]) -> list[tuple[str, str]]:
     "Each exercise's folded solution and the call of its checker, as (code, call)."
-    pairs, call = [], ""
-    for cell in book["cells"]:
-        if cell["cell_type"] == "code":
-            found = re.search(r"^check_\d+_\d+\(\w+\)$", cell["source"], re.M)
-            call = found.group() if found else call
-        elif call and "<summary>Solution" in cell["source"]:
-            code = "\n".join(re.findall(r"```python\n(.*?)```", cell["source"], re.S))
-            pairs, call = [*pairs, (code, call)], ""
-    return pairs
+    return [(code, f"check_{number.replace('.', '_')}({answer})") for number, (answer, code) in _solutions(book).items()]
 
 
 def fewer_colours(png: str, most: int = 40_000) -> str:
@@ -118,14 +110,15 @@ def fewer_colours(png: str, most: int = 40_000) -> str:
 
 
 def tidy(output: dict[str, Any]) -> dict[str, Any] | None:
-    "One output as it is committed; None for one that is not (progress bars, warnings, widgets)."
+    "One output as it is committed; None for one that is not (progress bars, warnings, widgets that have no page)."
     if output["output_type"] == "stream":
         return None if output["name"] == "stderr" else {**output, "text": "".join(output["text"])}
     if output["output_type"] == "error":
         return output
     data = {k: v for k, v in output.get("data", {}).items() if k in KEPT}
     of_widget = "needs_background" in output.get("metadata", {})  # lessons have a figure beside each
-    if "application/vnd.jupyter.widget-view+json" in output.get("data", {}) or of_widget or not data:
+    widget = "application/vnd.jupyter.widget-view+json" in output.get("data", {}) and "text/html" not in data
+    if widget or of_widget or not data:
         return None
     if "image/png" in data:
         data = {"image/png": fewer_colours(data["image/png"]) + "\n", "text/plain": "<Figure>"}
