@@ -330,9 +330,10 @@ def _namer(
     folder: Path,  # of a run, a saved model or an export
     among: str,  # "all", "seen" or "unseen"
     top: int,  # answers a picture
-    network: str | None,  # see `_Network`
+    network: str | None = None,  # see `_Network`
+    unknown: bool | float = False,  # None is an answer as well, see `NIWT.predict`
 ) -> Callable[[list], list]:  # pictures -> (class, score) pairs of each
-    "Open a classifier as a function of pictures; raises `NiwtError` if the folder holds none or cannot tell the groups apart."
+    "Open a classifier as a function of pictures; raises `NiwtError` if the folder holds none or cannot tell what is asked."
     from niwt_nb.core import NiwtError, check_name
     from niwt_nb.method.niwt import FILE
     from niwt_nb.network.export import load_export
@@ -340,7 +341,9 @@ def _namer(
     check_name(among, ("all", "seen", "unseen"), "group of classes")
     if (folder / FILE).is_file() or not (folder / "classes.json").is_file():
         model = _open_model(folder, network)
-        return lambda images: model.predict(images, among, top)
+        return lambda images: model.predict(images, among, top, unknown)
+    if unknown is not False:
+        raise NiwtError("an export does not know strangers; leave --unknown out, or name the run's own folder")
     if among != "all":
         raise NiwtError(f"an export does not know which classes are {among}; leave --among out, or name the run's own folder")
     classes, scores_of = load_export(folder)
@@ -356,11 +359,8 @@ def _namer(
 _AT_ONCE = 32  # pictures that are open at a time
 
 def _name_each(
-    folder: Path,  # of a run, a saved model or an export
+    answers: Callable[[list], list],  # see `_namer`
     photos: list[Path],  # files and folders
-    among: str,  # "all", "seen" or "unseen"
-    top: int,  # answers a picture
-    network: str | None,  # see `_Network`
     say: Callable[[str], None],  # told about pictures that cannot be read
 ) -> tuple[list[dict[str, Any]], int]:  # rows picture, rank, class, score; how many could not be read
     "Find the best classes of every picture; unreadable ones are reported and left out."
@@ -369,7 +369,6 @@ def _name_each(
     from niwt_nb.method.niwt import picture_names
 
     pairs = list(dict.fromkeys(pair for photo in photos for pair in picture_names(photo)))
-    answers = _namer(folder, among, top, network)
     rows, read = [], 0
     starts = range(0, len(pairs), _AT_ONCE)
     for start in progress(starts, "pictures", quiet=len(starts) < 2 or not sys.stderr.isatty()):
@@ -393,6 +392,9 @@ _Classifier = Annotated[Path, typer.Argument(metavar="RUN", help=_CLASSIFIER_HEL
 _PHOTOS_HELP = "Pictures, or folders of pictures."
 _Photos = Annotated[list[Path], typer.Argument(metavar="PHOTO...", help=_PHOTOS_HELP)]
 _Among = Annotated[str, typer.Option(help="all, seen, or unseen classes only.")]
+_UNKNOWN_HELP = "Let a picture that is like no class be none of these."
+_REFUSE_HELP = "With --unknown: the share of strangers to refuse, 0 to 1."
+_Refuse = Annotated[float | None, typer.Option(help=_REFUSE_HELP, show_default="what pays most")]
 _Csv = Annotated[Path | None, _unset("--csv", help="Also write the answers to this CSV file.")]
 _Answers = Annotated[Path | None, _unset("--json", help="Also write the answers to this JSON file.")]
 
@@ -403,6 +405,8 @@ def predict(
     photos: _Photos,  # what to name
     among: _Among = "all",  # which classes compete
     top: Annotated[int, typer.Option(min=1, help="Answers a picture.")] = 1,  # how many
+    unknown: Annotated[bool, typer.Option("--unknown", help=_UNKNOWN_HELP)] = False,  # none of these
+    refuse: _Refuse = None,  # how strictly
     model: _Network = None,  # a network that has moved
     csv_file: _Csv = None,  # the answers as CSV
     json_file: _Answers = None,  # the answers as JSON
@@ -411,16 +415,21 @@ def predict(
 
       niwt predict niwt-demo photo.jpg
       niwt predict niwt-demo holiday/ --among unseen --top 5 --csv names.csv
+      niwt predict niwt-demo holiday/ --unknown --refuse 0.9
 
-    Scores are calibrated: seen and new classes compete fairly. A picture that cannot be read is named and the others go on; the exit code is then 1.
+    Scores are calibrated: seen and new classes compete fairly. What --unknown refuses was chosen on seen classes that played strangers.
+    A picture that cannot be read is named and the others go on; the exit code is then 1.
     """
     import pandas as pd
 
-    from niwt_nb.core import atomic_path
+    from niwt_nb.core import NiwtError, atomic_path
 
-    rows, failed = _name_each(folder, photos, among, top, model, lambda line: typer.echo(f"niwt: {line}", err=True))
+    if refuse is not None and not unknown:
+        raise NiwtError("--refuse goes with --unknown")
+    answers = _namer(folder, among, top, model, refuse if refuse is not None else unknown)
+    rows, failed = _name_each(answers, photos, lambda line: typer.echo(f"niwt: {line}", err=True))
     for picture in dict.fromkeys(r["picture"] for r in rows):
-        best = [f"{r['class']} ({r['score']:.2f})" for r in rows if r["picture"] == picture]
+        best = [f"{r['class'] or 'none of these'} ({r['score']:.2f})" for r in rows if r["picture"] == picture]
         typer.echo(f"{picture}: {', '.join(best)}")
     table, as_json = pd.DataFrame(rows), json.dumps(rows, indent=1, ensure_ascii=False)
     for path, text in ((csv_file, table.to_csv(index=False)), (json_file, as_json)):
