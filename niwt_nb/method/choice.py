@@ -272,7 +272,8 @@ def _choose(
 ) -> _Choice:  # the best combination with its offset
     "Try settings on validation classes; the highest H wins, the first of equals."
     labels = data.labels[torch.cat([data.test_seen, data.test_unseen])]
-    columns, tried, rows, best = torch.cat([data.seen, data.unseen]), [], [], (-1.0, None)
+    columns, tried, rows = torch.cat([data.seen, data.unseen]), [], []
+    best: tuple[float, Doubt | None] = (-1.0, None)
     for params in ParameterGrid(dict(grid)):
         settings = replace(Settings(), **params)
         writer = write(settings)
