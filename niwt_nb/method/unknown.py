@@ -80,7 +80,7 @@ def detection(
 # %% ../../nbs/04_method/09_unknown.ipynb #6968a467
 @dataclass(frozen=True, eq=False)
 class Doubt:
-    "What validation classes say about scores: `temperature`, percentiles (101,) of the certainty of strangers and of the known, and the least `strength` of a row."
+    "What validation classes say: `temperature`, percentiles (101,) of the certainty of strangers and the known, the least `strength` of a row."
 
     temperature: float
     strangers: Tensor = field(repr=False)
