@@ -48,6 +48,8 @@ ELSEWHERE = {  # words of a message -> why it is not tried here
     "fit again with solver='closed'": "a fit by the reference solver; the entry of what takes a class out adds one by the closed form",
     "put it back, or NIWT.load(folder, encoder=...)": "needs a saved sentence encoder; the notebook of text reads a model back with and without it",
     "holds class sums only": "the notebook of stores writes both kinds",
+    "leave --unknown out": "needs an export; the tests of the commands name pictures with one",
+    "--refuse goes with --unknown": "names two options of one command; the notebook of the commands gives both",
 }
 
 
@@ -532,6 +534,22 @@ def results_of_another_version(own: Path) -> None:
     assert "run again to make it" in niwt("report", own)[1]
     (own / "results.json").write_text("{")
     assert "run again to make it" in niwt("report", own)[1]  # the tests of runs repeat one in its folder
+
+
+@remedy("calibrate=True on data with at least 2 val_classes")
+def no_classes_that_played_strangers(own: Path) -> None:
+    from dataclasses import replace
+
+    from niwt_nb.fieldguide.world import field_guide
+    from niwt_nb.method.niwt import NIWT
+
+    guide = field_guide(10, 3, images_per_class=(4, 2))
+    data = replace(guide, features=torch.randn(len(guide), 5, generator=torch.Generator().manual_seed(0)))
+    bare = NIWT(calibrate=False).fit(data)
+    told(lambda: bare.predict(data.features, unknown=True), "fit it with calibrate=True on data with at least 2 val_classes")
+    told(lambda: bare.predict_proba(data.features), "at least 2 val_classes")
+    sure = NIWT(calibrate=True).fit(replace(data, val_classes=data.seen[:2]))
+    assert len(sure.predict(data.features, unknown=True)) == len(sure.predict_proba(data.features)) == len(data)
 
 
 @pytest.mark.parametrize("words", ENTRIES)

@@ -41,6 +41,7 @@ from niwt_nb.method.choice import (
 from .jacobian import PooledJacobian
 from .metrics import GZSL, gzsl
 from .ranking import Scaler
+from .unknown import Doubt, known_doubt
 from ..network.backbones import Backbone, ImageTransform, load_backbone
 from ..network.cut import eval_mode, running
 from ..network.export import about_text, as_image_transform, export_model, export_onnx
@@ -128,6 +129,7 @@ class _Added:
     expected: float | None  # share of pictures of a new class among new ones that were named rightly on validation classes (T1)
     nearest: tuple[str, ...]  # the seen classes whose descriptions are most like it
     taught: float  # share of the description, 0 to 1, that lies in what seen classes taught
+    strength: float  # how much its row tells by itself, 1 as the seen ones', see `Writer.strength`
 
     def __str__(self) -> str:
         sure = "" if self.expected is None else f" Classes that were held out were told apart in {self.expected:.0%} of their pictures."
@@ -209,7 +211,8 @@ def choose_settings(
     share = choose_share(model, part, probe)
     part = with_combination(data, model.knowledge, **share).validation(model.seed)
     found = choose_with(model, part, probe, trained_on)
-    return _Choice(replace(found.settings, **share), found.table.assign(**share), (biased,) if trained_on else ())
+    notes = (biased,) if trained_on else ()
+    return replace(found, settings=replace(found.settings, **share), table=found.table.assign(**share), notes=notes)
 
 # %% ../../nbs/04_method/12_niwt.ipynb #b5cddb1f
 def _class_names(
@@ -343,7 +346,7 @@ class NIWT(BaseEstimator):
         data = with_encoder(data, self.encoder, self.knowledge)
         _check_data(data, self.knowledge)
         self.choice_ = choose_settings(self, data, features)  # on validation classes, nothing else
-        self.settings_ = self.choice_.settings
+        self.settings_, self.doubt_ = self.choice_.settings, self.choice_.doubt
         data = self.data_ = with_combination(data, self.knowledge, self.settings_.share)
         self.knowledge_ = data.get_knowledge(self.knowledge)
         self.scaler_ = Scaler("centre").fit(self.knowledge_.rows(data.seen))  # what seen classes have in common says nothing
@@ -371,12 +374,21 @@ class NIWT(BaseEstimator):
         return _renew(self)
 
     @in_own_modes
-    def predict(self, images: Any, among: str = "all", top: int | None = None) -> list[Any]:
-        "Names of pictures; with `top`, lists of so many (name, score). `among`: \"all\", \"seen\" or \"unseen\" classes."
+    def predict(self, images: Any, among: str = "all", top: int | None = None, unknown: bool | float = False) -> list[Any]:
+        """Names of pictures; with `top`, lists of so many (name, score). `among`: "all", "seen" or "unseen" classes.
+
+        `unknown`: None ("none of these") competes as well, with the score that refuses this share of strangers; True: the share that pays most.
+        """
         check_is_fitted(self, "blocks_")
         features = _look_at(self, images)
         with eval_mode(None):  # no class comes or goes between scores and names
-            return _name_pictures(self, self.scores_of(features), among, top)
+            return _name_pictures(self, self.scores_of(features), among, top, unknown)
+
+    @in_own_modes
+    def predict_proba(self, images: Any) -> Tensor:
+        "Probabilities (n, C) of pictures, columns as in `classes_`: scores at the temperature that fits validation classes."
+        scores = self.decision_function(images).double()
+        return (scores / known_doubt(self.doubt_).temperature).softmax(1)
 
     @in_own_modes
     def decision_function(self, images: Any) -> Tensor:
@@ -478,7 +490,8 @@ def _name_pictures(
     scores: Tensor,  # (n, C) as `decision_function` gives them
     among: str = "all",  # "all", "seen" or "unseen" classes
     top: int | None = None,  # how many of the best
-) -> list[Any]:  # n names; with `top`, n lists of (name, score), best first
+    unknown: bool | float = False,  # None is an answer as well, see `Doubt.share`
+) -> list[Any]:  # n names or None; with `top`, n lists of (name or None, score), best first
     "The best-scored class of every picture; raises `NiwtError` for an unknown group or a `top` below 1."
     check_name(among, ("all", "seen", "unseen"), "group of classes")
     if top is not None and top < 1:
@@ -487,11 +500,13 @@ def _name_pictures(
     allowed = torch.as_tensor(np.flatnonzero({"all": is_seen | True, "seen": is_seen, "unseen": ~is_seen}[among]))
     if not len(allowed):
         raise NiwtError(f"there is no {among} class among the {len(model.classes_)} classes")
-    best = scores[:, allowed].topk(min(top or 1, len(allowed)), dim=1)
-    names = model.classes_[allowed][best.indices.numpy()]
-    if top is None:
-        return [str(n[0]) for n in names]
-    return [[(str(n), float(s)) for n, s in zip(*row, strict=True)] for row in zip(names, best.values.tolist(), strict=True)]
+    choices: list[str | None] = [str(n) for n in model.classes_[allowed]]
+    shown = scores[:, allowed]
+    if unknown is not False:
+        choices, shown = [*choices, None], torch.cat([shown, known_doubt(model.doubt_).needed(scores, unknown)], 1)
+    best = shown.topk(min(top or 1, len(choices)), dim=1)
+    pairs = [[(choices[i], s) for i, s in zip(*row, strict=True)] for row in zip(best.indices.tolist(), best.values.tolist(), strict=True)]
+    return pairs if top is not None else [row[0][0] for row in pairs]
 
 # %% ../../nbs/04_method/12_niwt.ipynb #5d2e778b
 def features_to_score(
@@ -557,15 +572,18 @@ def _add_class(
     row = model.knowledge_.describe(knowledge)
     scaled, known = model.scaler_.transform(row[None]), model.writer_.seen.knowledge
     taught = _taught_share(known, scaled[0])
-    if taught < 0.1:
-        warnings.warn(f"{1 - taught:.0%} of the description of {name!r} is nothing that a seen class taught; its classifier is a guess", stacklevel=4)
+    strength, least = float(model.writer_.strength(scaled)), 0.0 if model.doubt_ is None else model.doubt_.strength
+    if taught < 0.1 or strength < least:
+        what = f"what you describe as {name!r} looks like nothing the network can tell: it says {strength:.0%} of what a seen class says"
+        told = f" (held-out classes at least {least:.0%})" if least else ""
+        warnings.warn(f"{what}{told}, and {1 - taught:.0%} of the description is nothing that a seen class taught; its classifier is a guess", stacklevel=4)
     weight, bias = model.writer_.rows(scaled)
     with eval_mode(None):  # nobody predicts between the row and its name
         model.blocks_ = [*model.blocks_, _Block((name,), weight.detach(), bias.detach())]
         model.added_ = {**model.added_, name: row}
         _renew(model)
     near = nn.functional.cosine_similarity(known, scaled).topk(min(3, len(known))).indices
-    return _Added(name, model.expected_, tuple(model.seen_[i] for i in near.tolist()), taught)
+    return _Added(name, model.expected_, tuple(model.seen_[i] for i in near.tolist()), taught, strength)
 
 # %% ../../nbs/04_method/12_niwt.ipynb #ebf95519
 def _remove_class(
@@ -654,6 +672,7 @@ def _save_model(
     tensors |= {f"ranking.{i}": v for i, v in enumerate(writer.ranking or ())}
     tensors |= {f"added.{i}": v for i, v in enumerate(model.added_.values())}
     tensors |= {} if model.words_ is None else {"words": model.words_.values}
+    tensors |= {} if model.doubt_ is None else {f"doubt.{k}": getattr(model.doubt_, k) for k in ("strangers", "known")}
     jacobian = {k: getattr(writer.seen.jacobian, k) for k in ("images", "how", "layer", "tail")}
     manifest = {
         "kind": "niwt model", "format": _FORMAT, "niwt_nb": __version__, "backbone": record, "settings": asdict(model.settings_),
@@ -663,6 +682,7 @@ def _save_model(
         "knowledge": {"name": known.name, "names": list(known.names), "reader": reader_state(known.reader)},
         "words": None if model.words_ is None else [model.words_.name, *model.words_.names],
         "mirrored": model.mirrored_, "unit": getattr(model.scale_, "unit", True), "expected": model.expected_, "notes": list(model.choice_.notes),
+        "doubt": None if model.doubt_ is None else [model.doubt_.temperature, model.doubt_.strength],
     }  # fmt: skip
     save_tensors(folder / FILE, tensors, manifest)
     with atomic_path(folder / _ABOUT_FILE) as tmp:
@@ -724,7 +744,9 @@ def _load_model(
     network = _restore_backbone(m["backbone"], tensors, backbone)
     reader = load_reader(m["knowledge"]["reader"], encoder)
     model = cls(network, calibrate=Settings(**m["settings"]), encoder=getattr(reader, "encoder", None) or None, **m["params"])
-    model.settings_, model.choice_ = Settings(**m["settings"]), _Choice(Settings(**m["settings"]), pd.DataFrame(), tuple(m["notes"]))
+    about = m.get("doubt")
+    model.doubt_ = None if about is None else Doubt(about[0], tensors["doubt.strangers"], tensors["doubt.known"], about[1])
+    model.settings_, model.choice_ = Settings(**m["settings"]), _Choice(Settings(**m["settings"]), pd.DataFrame(), tuple(m["notes"]), model.doubt_)
     model.expected_, model.table_classes_, model.seen_, model.unseen_ = m["expected"], m["classes"], m["seen"], m["unseen"]
     about = m["knowledge"]
     model.knowledge_ = DomainKnowledge(about["name"], tensors["knowledge"], tuple(about["names"]), reader=reader)

@@ -103,3 +103,25 @@ check_5_4 = Exercise(
         ),
     },
 )
+
+
+# %% 5.5
+def auroc_(known, strangers):
+    return float((known[:, None] > strangers).float().mean())
+
+
+check_5_5 = Exercise(
+    number="5.5",
+    title="Known or stranger",
+    reference=auroc_,
+    level=2,
+    inputs=[
+        (torch.tensor([2.0, 3.0, 4.0, 1.5]), torch.tensor([1.0, 2.5, 0.5])),
+        (torch.tensor([0.3, 0.1]), torch.tensor([0.2, 0.0, 0.4, 0.7])),
+    ],
+    mistakes={
+        "The other way round: count the pairs in which the known picture has the larger one.": lambda k, s: 1 - auroc_(k, s),
+        "You compare with the mean stranger. Compare with each of them.": lambda k, s: float((k > s.mean()).float().mean()),
+        "That is the number of pairs. Divide by how many there are.": lambda k, s: auroc_(k, s) * len(k) * len(s),
+    },
+)
