@@ -330,9 +330,10 @@ def _namer(
     folder: Path,  # of a run, a saved model or an export
     among: str,  # "all", "seen" or "unseen"
     top: int,  # answers a picture
-    network: str | None,  # see `_Network`
+    network: str | None = None,  # see `_Network`
+    unknown: bool | float = False,  # None is an answer as well, see `NIWT.predict`
 ) -> Callable[[list], list]:  # pictures -> (class, score) pairs of each
-    "Open a classifier as a function of pictures; raises `NiwtError` if the folder holds none or cannot tell the groups apart."
+    "Open a classifier as a function of pictures; raises `NiwtError` if the folder holds none or cannot tell what is asked."
     from niwt_nb.core import NiwtError, check_name
     from niwt_nb.method.niwt import FILE
     from niwt_nb.network.export import load_export
@@ -340,7 +341,9 @@ def _namer(
     check_name(among, ("all", "seen", "unseen"), "group of classes")
     if (folder / FILE).is_file() or not (folder / "classes.json").is_file():
         model = _open_model(folder, network)
-        return lambda images: model.predict(images, among, top)
+        return lambda images: model.predict(images, among, top, unknown)
+    if unknown is not False:
+        raise NiwtError("an export does not know strangers; leave --unknown out, or name the run's own folder")
     if among != "all":
         raise NiwtError(f"an export does not know which classes are {among}; leave --among out, or name the run's own folder")
     classes, scores_of = load_export(folder)
@@ -356,11 +359,8 @@ def _namer(
 _AT_ONCE = 32  # pictures that are open at a time
 
 def _name_each(
-    folder: Path,  # of a run, a saved model or an export
+    answers: Callable[[list], list],  # see `_namer`
     photos: list[Path],  # files and folders
-    among: str,  # "all", "seen" or "unseen"
-    top: int,  # answers a picture
-    network: str | None,  # see `_Network`
     say: Callable[[str], None],  # told about pictures that cannot be read
 ) -> tuple[list[dict[str, Any]], int]:  # rows picture, rank, class, score; how many could not be read
     "Find the best classes of every picture; unreadable ones are reported and left out."
@@ -369,7 +369,6 @@ def _name_each(
     from niwt_nb.method.niwt import picture_names
 
     pairs = list(dict.fromkeys(pair for photo in photos for pair in picture_names(photo)))
-    answers = _namer(folder, among, top, network)
     rows, read = [], 0
     starts = range(0, len(pairs), _AT_ONCE)
     for start in progress(starts, "pictures", quiet=len(starts) < 2 or not sys.stderr.isatty()):
@@ -393,6 +392,9 @@ _Classifier = Annotated[Path, typer.Argument(metavar="RUN", help=_CLASSIFIER_HEL
 _PHOTOS_HELP = "Pictures, or folders of pictures."
 _Photos = Annotated[list[Path], typer.Argument(metavar="PHOTO...", help=_PHOTOS_HELP)]
 _Among = Annotated[str, typer.Option(help="all, seen, or unseen classes only.")]
+_UNKNOWN_HELP = "Let a picture that is like no class be none of these."
+_REFUSE_HELP = "With --unknown: the share of strangers to refuse, 0 to 1."
+_Refuse = Annotated[float | None, typer.Option(help=_REFUSE_HELP, show_default="what pays most")]
 _Csv = Annotated[Path | None, _unset("--csv", help="Also write the answers to this CSV file.")]
 _Answers = Annotated[Path | None, _unset("--json", help="Also write the answers to this JSON file.")]
 
@@ -403,6 +405,8 @@ def predict(
     photos: _Photos,  # what to name
     among: _Among = "all",  # which classes compete
     top: Annotated[int, typer.Option(min=1, help="Answers a picture.")] = 1,  # how many
+    unknown: Annotated[bool, typer.Option("--unknown", help=_UNKNOWN_HELP)] = False,  # none of these
+    refuse: _Refuse = None,  # how strictly
     model: _Network = None,  # a network that has moved
     csv_file: _Csv = None,  # the answers as CSV
     json_file: _Answers = None,  # the answers as JSON
@@ -411,16 +415,21 @@ def predict(
 
       niwt predict niwt-demo photo.jpg
       niwt predict niwt-demo holiday/ --among unseen --top 5 --csv names.csv
+      niwt predict niwt-demo holiday/ --unknown --refuse 0.9
 
-    Scores are calibrated: seen and new classes compete fairly. A picture that cannot be read is named and the others go on; the exit code is then 1.
+    Scores are calibrated: seen and new classes compete fairly. What --unknown refuses was chosen on seen classes that played strangers.
+    A picture that cannot be read is named and the others go on; the exit code is then 1.
     """
     import pandas as pd
 
-    from niwt_nb.core import atomic_path
+    from niwt_nb.core import NiwtError, atomic_path
 
-    rows, failed = _name_each(folder, photos, among, top, model, lambda line: typer.echo(f"niwt: {line}", err=True))
+    if refuse is not None and not unknown:
+        raise NiwtError("--refuse goes with --unknown")
+    answers = _namer(folder, among, top, model, refuse if refuse is not None else unknown)
+    rows, failed = _name_each(answers, photos, lambda line: typer.echo(f"niwt: {line}", err=True))
     for picture in dict.fromkeys(r["picture"] for r in rows):
-        best = [f"{r['class']} ({r['score']:.2f})" for r in rows if r["picture"] == picture]
+        best = [f"{r['class'] or 'none of these'} ({r['score']:.2f})" for r in rows if r["picture"] == picture]
         typer.echo(f"{picture}: {', '.join(best)}")
     table, as_json = pd.DataFrame(rows), json.dumps(rows, indent=1, ensure_ascii=False)
     for path, text in ((csv_file, table.to_csv(index=False)), (json_file, as_json)):
@@ -589,11 +598,11 @@ def data_check(
 
 # %% ../nbs/11_cli.ipynb #baa069b1
 def _open_lab(
-    folder: Path,  # where to start
+    page: Path,  # a notebook
 ) -> int:  # exit code of JupyterLab
-    "Start JupyterLab in `folder` and wait until it is closed."
+    "Start JupyterLab with `page` in its folder and wait until it is closed."
     typer.echo("Starting JupyterLab; press Ctrl-C twice here to end it.")
-    return subprocess.call([sys.executable, "-m", "jupyterlab"], cwd=folder)
+    return subprocess.call([sys.executable, "-m", "jupyterlab", page.name], cwd=page.parent)
 
 # %% ../nbs/11_cli.ipynb #f1063b8f
 def _check_lessons(
@@ -620,51 +629,104 @@ def _check_lessons(
         any(p.trouble or p.solved < len(p.verdicts) for done in found.values() for p in done)
     )
 
+# %% ../nbs/11_cli.ipynb #6d0e3eb7
+@app.command("app")
+@_plain_errors
+def _app(
+    run: Annotated[Path | None, typer.Argument(metavar="[RUN]", help="Folder of a run; without one, the field guide.")] = None,  # what
+    port: Annotated[int, typer.Option(help="Where the page is served, on this machine.")] = 8866,  # where
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Only say the address.")] = False,  # quiet
+) -> None:
+    """A page without code: give it a photo, see name, words and map, and why not another name; describe a species, see it drawn and recognised.
+
+    Needs Voila: pip install 'niwt_nb[app]'. The page is shown on this machine only.
+    """
+    from niwt_nb.runs.app import serve
+
+    raise typer.Exit(serve(run, port, not no_browser))
+
 # %% ../nbs/11_cli.ipynb #f24d20f7
+def _hand_out(
+    folder: Path, overwrite: bool, teacher: bool, to: str | None
+) -> dict[str, str]:  # file name -> what was done
+    "Write the course into a folder: for a student, for a teacher, or for a grader."
+    from niwt_nb.course.copies import copy_lessons
+    from niwt_nb.course.formats import export_lessons
+    from niwt_nb.course.progress import start_page
+    from niwt_nb.course.slides import write_slides
+
+    if to:
+        return export_lessons(folder, to, overwrite)
+    done = copy_lessons(folder, overwrite, teacher)
+    start_page(folder)
+    if teacher:
+        write_slides(folder)
+    return done
+
+# %% ../nbs/11_cli.ipynb #b65639b6
 _STUDENT_HELP = "Your folder; several go with --check."
-_Students = Annotated[list[Path] | None, typer.Argument(metavar="[FOLDER]...", help=_STUDENT_HELP)]
+_Students = Annotated[list[Path] | None, typer.Argument(metavar="[export] [FOLDER]...", help=_STUDENT_HELP)]
 _CHECK_HELP = "Run the notebooks, and show which exercises are right."
+_PROGRESS_HELP = "Show what was answered so far and what comes next; runs nothing."
 _JSON_HELP = "With --check: also write a row a student and exercise."
 _CSV_HELP = "The same as --json for a spreadsheet."
+_TEACHER_HELP = "A teacher's copy: with solutions, exam questions and slides."
+_TO_HELP = "With export: otter or nbgrader."
 _FRESH_HELP = "Put fresh lessons in place of changed ones; yours stay as NAME.old-1.ipynb."
+_SECONDS_HELP = "Seconds a cell may take with --check; then it is interrupted."
 
 @app.command()
 @_plain_errors
 def lessons(
     folders: _Students = None,  # students' folders
     check: Annotated[bool, typer.Option("--check", help=_CHECK_HELP)] = False,  # grade
+    progress: Annotated[bool, typer.Option("--progress", help=_PROGRESS_HELP)] = False,  # how far
     as_json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help=_JSON_HELP)] = None,  # table
     as_csv: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help=_CSV_HELP)] = None,  # table
+    teacher: Annotated[bool, typer.Option("--teacher", help=_TEACHER_HELP)] = False,  # all of it
+    to: Annotated[str | None, typer.Option(metavar="GRADER", help=_TO_HELP)] = None,  # a grader
     overwrite: Annotated[bool, typer.Option("--overwrite", help=_FRESH_HELP)] = False,  # anew
     no_open: Annotated[bool, typer.Option("--no-open", help="Copy only, do not start JupyterLab.")] = False,  # no JupyterLab
-    timeout: Annotated[int, typer.Option(min=1, help="Seconds a cell may take with --check; then it is interrupted.")] = 120,  # seconds a cell
+    timeout: Annotated[int, typer.Option(min=1, help=_SECONDS_HELP)] = 120,  # seconds a cell
 ) -> None:
     """The course: copies the lessons into FOLDER and opens them in JupyterLab. Work of yours that is already there is kept.
 
-    Begin with 00_the_promise.ipynb. Every exercise tells you whether it is right, and if not, what is likely to be wrong. See how far you are with
+    Every exercise tells you whether it is right, and if not, what is likely to be wrong. See how far you are with
 
-      niwt lessons FOLDER --check
+      niwt lessons FOLDER --progress
 
-    The exit code is then 0 if everything is right, else 1. A self-check, not an exam:
-    solutions are on the pages, and a notebook's code may read whatever you may.
+    Answers are recorded as you go. To run the notebooks and judge them anew, one folder or a whole class, use --check:
+    the exit code is then 0 if everything is right, else 1. A self-check, not an exam: a notebook's code may read whatever you may.
+
+    For teachers: a copy with solutions and slides, and the exercises in the formats of Otter and nbgrader:
+
+      niwt lessons FOLDER --teacher
+      niwt lessons export --to nbgrader FOLDER
     """
+    from niwt_nb.core import NiwtError
+
     folders = folders or [Path("niwt-lessons")]
+    if len(folders) > 1 and folders[0] == Path("export"):
+        if not to:
+            raise NiwtError("say for which grader to export: `--to otter` or `--to nbgrader`")
+        folders = folders[1:]
     if check:
         raise typer.Exit(_check_lessons(folders, timeout, as_json, as_csv))
-    from niwt_nb.core import NiwtError
-    from niwt_nb.course.copies import copy_lessons
-
     if len(folders) > 1 or as_json or as_csv:
         raise NiwtError(
             "several folders, --json and --csv go with --check; lessons are copied into one folder"
         )
     (folder,) = folders
-    done = copy_lessons(folder, overwrite)
+    if progress:
+        from niwt_nb.course.progress import Progress
+
+        typer.echo(str(Progress(folder)))
+        return
+    done = _hand_out(folder, overwrite, teacher, to)
     for name, state in done.items():
         if state in ("kept, it is yours", "replaced"):
             typer.echo(f"  {name}: {state}")
-    typer.echo(
-        f"{sum(n[:2].isdigit() for n in done)} lessons are in {folder}; begin with {min(done)}"
-    )
-    if not no_open:
-        raise typer.Exit(_open_lab(folder))
+    count = len({Path(n).name for n in done if Path(n).name[:2].isdigit()})
+    typer.echo(f"{count} lessons are in {folder}" + ("" if to else "; begin with start.ipynb"))
+    if not no_open and not to:
+        raise typer.Exit(_open_lab(folder / "start.ipynb"))

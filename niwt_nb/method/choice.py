@@ -25,6 +25,7 @@ from .mapping import CosineLinearMap, ImportanceMap, KernelRidgeMap, RidgeMap, c
 from .metrics import ausuc, gzsl, head_scores, seen_unseen_curve
 from .ranking import RankingForm, Scaler, scaled_head
 from .solvers import DAMPING, closed_form, transfer_weights
+from .unknown import Doubt, doubt_of
 from ..network.backbones import Backbone
 from ..network.cut import CutNetwork, cut
 from ..network.head import extend, extract_features, fit_head, replace_classes, with_head
@@ -121,7 +122,7 @@ def feature_network(
     model = nn.Sequential(OrderedDict(tail=nn.Identity(), head=head))
     return CutNetwork(model, "features", nn.Identity(), nn.Identity(), "head", "features")
 
-# %% ../../nbs/04_method/11_choice.ipynb #6e6dbab3
+# %% ../../nbs/04_method/11_choice.ipynb #3c1f1195
 class Writer:
     "Rows for classes that only have a description: `rows(knowledge)`; `head` is the seen head that goes with them."
 
@@ -156,12 +157,23 @@ class Writer:
         size = self.level.spreads(self.level.prior + (k - middle) @ matrix.T).mean()
         return middle, matrix * self.level.spread / size
 
+    def _closed(self, knowledge: Tensor) -> Tensor:
+        "Rows (n, D) in closed form."
+        demand, start = self.map.predict(knowledge).float(), self.row_map.predict(knowledge).float()
+        return start + (demand - start @ self.seen.jacobian.mean.T) @ self.form.inverse.T
+
+    def strength(
+        self,
+        knowledge: Tensor,  # (n, A) scaled domain knowledge
+    ) -> Tensor:  # (n,) 1: as the seen rows; near 0: the description says nothing that the network can tell
+        "How far the scores of new rows spread over seen images before they are given the seen spread, as a share of it."
+        return self.level.spreads(self._closed(knowledge)) / self.level.spread
+
     def _solved(self, knowledge: Tensor) -> Tensor:
         "Rows (n, D) whose importance is the predicted one, before their scores are levelled."
-        demand = self.map.predict(knowledge).float()
         if self.solver in ("auto", "closed"):
-            start = self.row_map.predict(knowledge).float()
-            return start + (demand - start @ self.seen.jacobian.mean.T) @ self.form.inverse.T
+            return self._closed(knowledge)
+        demand = self.map.predict(knowledge).float()
         where: Any = self.seen.images if self.solver == "reference" else self.seen.jacobian
         if where is None:
             remedy = "fit again with solver='closed' (--set solver=closed)"
@@ -228,6 +240,25 @@ class _Choice:
     settings: Settings
     table: pd.DataFrame = field(repr=False)  # one row a combination: its settings, H, T1, AUSUC, offset
     notes: tuple[str, ...] = ()
+    doubt: Doubt | None = field(default=None, repr=False)  # of the chosen settings; None: nothing was tried
+
+# %% ../../nbs/04_method/11_choice.ipynb #803a2c0a
+def _doubt_from(
+    scores: Tensor,  # (m, C) of the validation images, before the offset
+    offset: float,  # of the new classes
+    labels: Tensor,  # (m,) class ids
+    data: ZeroShotData,  # the validation problem
+    strength: float,  # the least of a new row
+) -> Doubt | None:  # None: a single class cannot play both a new one and a stranger
+    "What a validation problem says about scores, see `doubt_of`."
+    if len(data.unseen) < 2:
+        return None
+    columns, n = torch.cat([data.seen, data.unseen]), len(data.seen)
+    moved = scores[:, columns] + torch.tensor([0.0] * n + [offset] * len(data.unseen))
+    place = torch.full((scores.shape[1],), -1)
+    place[columns] = torch.arange(len(columns))
+    return replace(doubt_of(moved, place[labels], n), strength=strength)
+
 
 # %% ../../nbs/04_method/11_choice.ipynb #52289afa
 def _choose(
@@ -241,6 +272,7 @@ def _choose(
     "Try settings on validation classes; the highest H wins, the first of equals."
     labels = data.labels[torch.cat([data.test_seen, data.test_unseen])]
     columns, tried, rows = torch.cat([data.seen, data.unseen]), [], []
+    best: tuple[float, Doubt | None] = (-1.0, None)
     for params in ParameterGrid(dict(grid)):
         settings = replace(Settings(), **params)
         writer = write(settings)
@@ -250,8 +282,10 @@ def _choose(
         t1, area = gzsl(scores, labels, data.seen, data.unseen).T1, ausuc(scores, labels, data.seen, data.unseen)
         tried.append(replace(settings, offset=offset))
         rows.append({**params, "H": h, "T1": t1, "AUSUC": area, "offset": offset})
+        if h > best[0]:
+            best = h, _doubt_from(scores, offset, labels, data, float(writer.strength(knowledge).min()))
     table = pd.DataFrame(rows)
-    return _Choice(tried[int(table.H.idxmax())], table)
+    return _Choice(tried[int(table.H.idxmax())], table, doubt=best[1])
 
 # %% ../../nbs/04_method/11_choice.ipynb #7da7fad9
 def linear_of(

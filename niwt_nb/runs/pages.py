@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/09_runs/07_pages.ipynb #00ee8a87
+# %% ../../nbs/09_runs/07_pages.ipynb #5e1fbd61
 import io
 from collections.abc import Callable
 from typing import Any
@@ -26,12 +26,13 @@ from niwt_nb.explain.sentences import (
 )
 from ..explain.verified import verify_names
 from ..explain.words import explain_prediction
-from ..figures.canvas import panel_pixels, to_array
+from ..figures.canvas import COLOURS, new_figure, own_style, panel_pixels, to_array
 from niwt_nb.figures.charts import (
     balance_curve, class_bars, confusion_figure, history_figure, metrics_bars,
 )
 from ..figures.pictures import overlay
-from ..method.metrics import gzsl, predict, seen_unseen_curve
+from ..method.metrics import gzsl, predict, seen_unseen_curve, stack
+from ..method.unknown import calibration_error, reliability
 from .steps import _Ready
 
 # %% ../../nbs/09_runs/07_pages.ipynb #dce9eec9
@@ -185,6 +186,35 @@ def _frequent_confusions(
         rows.append(row | {"count": count, "share": count / int((labels == truth).sum())})
     return rows
 
+# %% ../../nbs/09_runs/07_pages.ipynb #33b9504c
+@own_style()
+def _reliability_figure(
+    tables: dict[str, pd.DataFrame],  # name -> as `reliability` gives it
+    width: int = 760,  # pixels
+) -> Figure:  # a line for each table; the diagonal is what probabilities should do
+    "How often names are right, by the probability that they were given."
+    fig = new_figure(width, 330)
+    ax = fig.add_subplot()
+    ax.plot([0, 1], [0, 1], color=COLOURS["grey"], lw=1, ls=":")
+    for (name, table), (colour, mark) in zip(tables.items(), (("grey", "s--"), ("blue", "o-")), strict=True):
+        told = f"{name}: error {calibration_error(table):.3f}"
+        ax.plot(table.confidence, table.accuracy, mark, color=COLOURS[colour], lw=2, ms=5, label=told)
+    ax.set(xlabel="probability of the name", ylabel="share right", xlim=(0, 1.02), ylim=(0, 1.02))
+    ax.legend(loc="upper left", frameon=False)
+    ax.spines[["top", "right"]].set_visible(False)
+    return fig
+
+# %% ../../nbs/09_runs/07_pages.ipynb #2b308986
+def _reliability_tables(
+    ready: _Ready,  # data and features
+    scores: Tensor,  # (n, C) scores of the test images, calibrated
+    temperature: float,  # chosen on validation classes
+) -> dict[str, pd.DataFrame]:  # for `_reliability_figure`
+    "How often names are right, by the probability from scores as they are and at a temperature."
+    shown, rows = scores[:, ready.columns].double(), ready.rows[ready.data.labels[ready.test]]
+    kinds = {"scores as they are": 1.0, f"temperature {temperature:.2f}": temperature}
+    return {name: reliability((shown / t).softmax(1), rows) for name, t in kinds.items()}
+
 # %% ../../nbs/09_runs/07_pages.ipynb #8ec54485
 def _charts_of(
     ready: _Ready,  # data and features
@@ -214,6 +244,10 @@ def _charts_of(
         "confusion": (several("Unseen classes among themselves: what each was taken for."), lambda width: confusion_figure(count, names, width=width)),
         "classes": (several("Accuracy of each class when all classes are allowed, calibrated."), lambda width: class_bars(table, limit=30, width=width)),
     }  # fmt: skip
+    if first["model"].doubt_ is not None:
+        tables = _reliability_tables(ready, stack(ours, data.seen, gamma), first["model"].doubt_.temperature)
+        text = "Are probabilities shares? Softmax of the calibrated scores, and at the temperature that fits held-out seen classes."
+        charts["reliability"] = (several(text), lambda width: _reliability_figure(tables, width))
     if ready.history:
         history, text = pd.DataFrame(ready.history).drop(columns="seconds"), "Training on the seen classes."
         charts["training"] = (text, lambda width: history_figure(history, width=width))

@@ -144,7 +144,7 @@ def _said_by_formula(
     told = f"Neuron {neuron} answers best to: {made.text(session.explainer.names)}"
     return f"{told} (intersection over union {score:.2f}, the best attribute alone {alone:.2f})." if score > alone and len(made.terms) > 1 else ""
 
-# %% ../../nbs/08_widgets/02_neurons.ipynb #4521d7b4
+# %% ../../nbs/08_widgets/02_neurons.ipynb #44a97fb7
 class NeuronExplorer(_PictureExplorer):
     "The neurons behind a class in a picture: bars, names, what excites them, and a switch for each."
 
@@ -184,7 +184,7 @@ class NeuronExplorer(_PictureExplorer):
         shows = lambda: (*key(), self.state["explain"], self.state["by"])  # noqa: E731
         self.panels["picture"] = _Panel(330, 202, lambda: (*key(), self.neuron), self._paint_picture, self._alt_picture)
         self.panels["bars"] = _Panel(
-            170, 30 * self.top, lambda: (*shows(), self.off, self.neuron), self._paint_bars, lambda: "bars of the ten neurons, in the order of their names"
+            154, 30 * self.top, lambda: (*shows(), self.off, self.neuron), self._paint_bars, lambda: "bars of the ten neurons, in the order of their names"
         )
         self.panels["exciting"] = _Panel(
             420, 130, lambda: (self.session.layer, self.neuron), self._paint_exciting, lambda: f"pictures that excite neuron {self.neuron}"
@@ -201,7 +201,7 @@ class NeuronExplorer(_PictureExplorer):
         rows.add_class("niwt-rows")
         left = _column(*(self.panels[n].ui for n in ("picture", "scores")), self.says["trial"], self.panels["trial"].ui)
         right = _column(rows, self.restore_all, self.says["exciting"], self.panels["exciting"].ui)
-        return [_grid(*self.controls.values()), self.tools, self.says["verdict"], _grid(left, right, shares=(330, 420))]
+        return [_grid(*self.controls.values()), self.tools, self.says["verdict"], _grid(left, right, shares=(280, 470))]
 
     def _all_names(self) -> list[tuple[str, int]]:
         return [(_neuron_label(self.session, k), k) for k in self.session.names["neuron"].tolist()]

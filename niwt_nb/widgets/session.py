@@ -88,7 +88,9 @@ class Session:
     @cached_property
     def features(self) -> Tensor:
         "(m, D) of the test images, as the head reads them."
-        return self.model.scale_(self.given[self.test].float())
+        made = self.at_hand is not None or "given" in self.__dict__
+        given = self.given if made else _used_features(self.data, self.model.backbone, self.test)
+        return self.model.scale_(given[self.test].float())
 
     @cached_property
     def scores(self) -> Tensor:
@@ -160,11 +162,13 @@ def _some_of_each(
 def _used_features(
     data: ZeroShotData,  # with images
     backbone: Backbone,  # any
-) -> Tensor:  # (N, D), zeros for images in no split
-    "Features of all images that a split holds, as the network gives them."
+    used: Tensor | None = None,  # (n,) images; None: all that a split holds
+) -> Tensor:  # (N, D), zeros for the other images
+    "Features of images as the network gives them."
     example = torch.stack([backbone.preprocess(data.images[int(i)]) for i in data.train[:2]])
     network = backbone.cut(None, example)
-    used = torch.cat([data.train, data.test_seen, data.test_unseen])
+    if used is None:
+        used = torch.cat([data.train, data.test_seen, data.test_unseen])
     out = torch.zeros(len(data), network.head.in_features)
     out[used] = extract_features(network, data, used, backbone.preprocess)
     return out
