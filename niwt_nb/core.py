@@ -303,6 +303,7 @@ def plain_os_errors(
 
 # %% ../nbs/00_core.ipynb #fb6d3c9c
 _MEETING: dict[str, Any] = {}  # where joined processes leave notes: `store`, `timeout` and `round`
+_STORES: dict[tuple, list] = {}  # address of torchrun's store -> the store, rank, world, and how often it was joined: a process may join again
 _ALONE = contextvars.ContextVar("alone", default=False)
 
 
@@ -383,9 +384,13 @@ def several_processes(
     own, limit = int(os.environ.get("LOCAL_RANK", 0)), timedelta(seconds=timeout)
     if torch.cuda.is_available() and own < torch.cuda.device_count():
         torch.cuda.set_device(own)
-    store, rank, world = next(rendezvous("env://", timeout=limit))
+    address = (os.getpid(), os.environ.get("MASTER_ADDR"), os.environ.get("MASTER_PORT"))
+    if address not in _STORES:
+        _STORES[address] = [*next(rendezvous("env://", timeout=limit)), 0]
+    base, rank, world, _STORES[address][3] = *_STORES[address][:3], _STORES[address][3] + 1
+    store = dist.PrefixStore(f"niwt{_STORES[address][3]}", base)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=world, timeout=limit)
-    _MEETING.update(store=dist.PrefixStore("niwt", store), timeout=limit, round=0)
+    _MEETING.update(store=dist.PrefixStore("notes", store), timeout=limit, round=0)
     _MEETING["store"].set(f"name{rank}", f"process {rank} ({os.getpid()} on {platform.node()})")
     try:
         yield rank, world

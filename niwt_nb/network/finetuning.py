@@ -293,7 +293,7 @@ def fine_tune(
         head = _first_head(first, column[cache.labels[learn]].to(device), known, len(data.seen)).to(device)
     module = _Tuned(body, head, 0.2, precision).requires_grad_(True)
     rank, world = process_place()
-    runner: Any = DistributedDataParallel(module, broadcast_buffers=False) if world > 1 else module
+    runner: Any = DistributedDataParallel(module) if world > 1 else module
     own = slice(rank, None, world) if world > 1 else None
     windows: dict[str, Any] = {"window": window} if part == "tail" else {}
 
@@ -301,7 +301,7 @@ def fine_tune(
         x, y = cache.batch(learn[rows], augment=True, **windows).to(device), column[cache.labels[learn[rows]]].to(device)
         loss, right = _mixed_loss(runner, x, y, mix, own)
         if own is not None:  # the gradient is the mean over processes, what is told the sum
-            losses, rights = zip(*share(range(world), lambda _: (float(loss), right), "the next step of fine-tuning"), strict=True)
+            losses, rights = zip(*share(range(world), lambda _: (float(loss.detach()), right), "the next step of fine-tuning"), strict=True)
             loss, right = loss * world + (sum(losses) - loss.detach() * world), sum(rights)
         return loss, right
 
