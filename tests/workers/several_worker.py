@@ -1,4 +1,6 @@
-"""Runs that several processes share: two that finish, three of which one dies, two of which one hangs. Each is a fork of this process, joined as torchrun joins processes.
+"""Runs that several processes share: two that finish, three of which one dies, two of which one hangs.
+
+Each is a fork of this process, joined as torchrun joins processes.
 
 python several_worker.py FOLDER
 """
