@@ -341,7 +341,7 @@ def _lost(
     remedy = "the same command, with any number of processes, goes on with what is finished"
     return NiwtError(f"{who} of {world} {told} before: {what or 'the next step'}; {remedy}")
 
-
+# %% ../nbs/00_core.ipynb #956c492c
 def _speaks_first(
     rank: int,  # of this process
 ) -> bool:  # whether no other process has told an error
@@ -351,7 +351,7 @@ def _speaks_first(
     except RuntimeError:  # the notes are lost
         return rank == 0
 
-
+# %% ../nbs/00_core.ipynb #27e7d324
 def wait_for_all(
     what: str = "",  # what comes next, for the message
 ) -> None:

@@ -47,7 +47,7 @@ def reading(
     finally:
         _WORKERS.reset(before)
 
-
+# %% ../../nbs/01_data/01_images.ipynb #b17a4a5b
 def _workers_for(
     data: ZeroShotData,  # whose images are read
     n: int,  # how many of them
@@ -55,7 +55,7 @@ def _workers_for(
     "Processes to read images with: none for pictures that are in memory, and for a few."
     return _WORKERS.get() if hasattr(data.images, "path") and n >= 64 else 0
 
-
+# %% ../../nbs/01_data/01_images.ipynb #20eefe67
 def _as_it_is(found: Any) -> Any:
     "What a `DataLoader` is told to do with what a process read: nothing."
     return found

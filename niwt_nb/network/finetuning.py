@@ -168,11 +168,11 @@ class _Tuned(nn.Module):
         "Scores; of a `part` of a batch of `total` images with the dropout that this part has in the whole batch."
         with _arithmetic(self.precision, x.device):
             features = self.body(x).float()
-        if part is None or not self.training:
-            return self.head(self.dropout(features))
-        keep = 1 - self.dropout.p
-        mask = torch.empty(total, features.shape[1], device=x.device).bernoulli_(keep).div_(keep)
-        return self.head(features * mask[part])
+        if not self.training:
+            return self.head(features)
+        keep = 1 - self.dropout.p  # not nn.Dropout: it draws in an order of its own
+        mask = torch.empty(total or len(x), features.shape[1], device=x.device).bernoulli_(keep).div_(keep)
+        return self.head(features * mask[slice(None) if part is None else part])
 
 # %% ../../nbs/03_network/05_finetuning.ipynb #093df490
 @torch.no_grad()

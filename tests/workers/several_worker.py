@@ -33,7 +33,7 @@ from niwt_nb.network.backbones import field_guide_transform as preprocess
 default_layer = "stage2"
 def load():
     torch.manual_seed(0)
-    return SmallCNN(4, width=8, features=16)
+    return SmallCNN(4, width=8, features=16, dropout=0.0)
 """
 
 
