@@ -202,9 +202,9 @@ write_importance(network, data, None, transform, {str(tmp_path / "killed")!r}, s
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
     assert done.returncode == -signal.SIGKILL, done.stderr
-    left = sorted(p.name for p in (tmp_path / "killed").iterdir())
-    assert left == ["importance.json"] + [f"shard-{i:06d}.safetensors" for i in range(3)], left  # 30 images: three whole shards of 8, nothing half
-    kept = {p: p.stat().st_mtime_ns for p in (tmp_path / "killed").glob("*.safetensors")}
+    left = sorted(str(p.relative_to(tmp_path / "killed")) for p in (tmp_path / "killed").rglob("*.*"))
+    assert left == ["importance.json"] + [f"shards/{i:05d}.safetensors" for i in range(3)], left  # 30 images: three whole shards of 8, nothing half
+    kept = {p: p.stat().st_mtime_ns for p in (tmp_path / "killed").rglob("*.safetensors")}
     store = write_importance(network, data, None, transform, tmp_path / "killed", shard=8, dtype="float32")
     assert {p: p.stat().st_mtime_ns for p in kept} == kept
     assert torch.equal(store.rows(), whole.rows()) and store.damaged() == []
@@ -213,9 +213,9 @@ write_importance(network, data, None, transform, {str(tmp_path / "killed")!r}, s
 
 def test_a_full_disk_or_an_unwritable_folder_leaves_no_half_shard(tmp_path, world, monkeypatch):
     data, network = world
-    from niwt_nb.method import store as method_store
+    from niwt_nb import core
 
-    real, calls = method_store.save_tensors, []
+    real, calls = core.save_tensors, []
 
     def full(path, tensors, manifest):
         calls.append(path)
@@ -223,10 +223,10 @@ def test_a_full_disk_or_an_unwritable_folder_leaves_no_half_shard(tmp_path, worl
             raise OSError(28, "No space left on device")
         real(path, tensors, manifest)
 
-    monkeypatch.setattr(method_store, "save_tensors", full)
-    with pytest.raises(OSError, match="No space left"):
+    monkeypatch.setattr(core, "save_tensors", full)
+    with pytest.raises(NiwtError, match="the disk is full"):
         write_importance(network, data, None, transform, tmp_path, shard=16)
-    assert len(list(tmp_path.glob("shard-*.safetensors"))) == 1
+    assert len(list(tmp_path.glob("shards/*.safetensors"))) == 1
     store = write_importance(network, data, None, transform, tmp_path, shard=16)
     assert store.damaged() == []
 
@@ -234,7 +234,7 @@ def test_a_full_disk_or_an_unwritable_folder_leaves_no_half_shard(tmp_path, worl
 def test_a_store_of_another_model_or_transform_is_refused_and_untouched(tmp_path, world):
     data, network = world
     write_importance(network, data, None, transform, tmp_path, shard=32)
-    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    before = {p.name: p.read_bytes() for p in tmp_path.rglob("*.*")}
     with seeded(1):
         other = cut(SmallCNN(20, width=8, features=16).eval(), "stage2")
     with pytest.raises(NiwtError, match=r"model: the folder has '[0-9a-f]{16}', this run '[0-9a-f]{16}'"):
@@ -243,18 +243,18 @@ def test_a_store_of_another_model_or_transform_is_refused_and_untouched(tmp_path
         write_importance(network, data, None, lambda image: transform(image) + 1, tmp_path, shard=32)
     with pytest.raises(NiwtError, match="method: the folder has 'gradient', this run 'grad_cam'"):
         write_importance(ImportanceEngine(network, method="grad_cam"), data, None, transform, tmp_path, shard=32)
-    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+    assert {p.name: p.read_bytes() for p in tmp_path.rglob("*.*")} == before
 
 
 def test_a_shard_of_another_run_with_a_fitting_name_is_not_used(tmp_path, world):
     data, network = world
     good = write_importance(network, data, None, transform, tmp_path / "a", shard=32)
     write_importance(network, data, data.test_seen, transform, tmp_path / "b", shard=32)
-    (tmp_path / "a" / good.path(0).name).write_bytes((tmp_path / "b" / good.path(0).name).read_bytes())
+    good.path(0).write_bytes((tmp_path / "b" / "shards" / good.path(0).name).read_bytes())
     assert open_store(tmp_path / "a").damaged() == [0]
     with pytest.raises(NiwtError, match="belongs to something else"):
         good.rows()
-    with pytest.warns(UserWarning, match="shard 0 is computed again"):
+    with pytest.warns(UserWarning, match="shard 0: computed again"):
         write_importance(network, data, None, transform, tmp_path / "a", shard=32)
     assert good.damaged() == []
 

@@ -6,6 +6,7 @@
 __all__ = ['batches', 'open_image', 'list_pictures', 'readable']
 
 # %% ../../nbs/01_data/01_images.ipynb #cbd8cdce
+import contextvars
 import math
 import os
 import unicodedata
@@ -13,6 +14,7 @@ import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -21,9 +23,42 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from ..core import NiwtError, UserCodeError, check_name, file_kind, names_of, progress
 from .dataset import ZeroShotData, as_ids, transformed
+
+# %% ../../nbs/01_data/01_images.ipynb #d43721a1
+_WORKERS = contextvars.ContextVar("workers", default=0)  # what `reading` says
+
+
+@contextmanager
+def reading(
+    workers: int = -1,  # processes that decode photos ahead; 0: threads of this process; -1: from the cores that this process may use
+) -> Iterator[None]:
+    "Inside the block, photos on disk are read by other processes where there are enough of them to be worth the start."
+    here = max(int(os.environ.get("LOCAL_WORLD_SIZE", 1)), 1)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if workers < 0:
+        workers = min(max(cores // here - 1, 0), 8)
+    before = _WORKERS.set(workers if hasattr(os, "fork") else 0)
+    try:
+        yield
+    finally:
+        _WORKERS.reset(before)
+
+# %% ../../nbs/01_data/01_images.ipynb #b17a4a5b
+def _workers_for(
+    data: ZeroShotData,  # whose images are read
+    n: int,  # how many of them
+) -> int:  # processes; 0: none
+    "Processes to read images with: none for pictures that are in memory, and for a few."
+    return _WORKERS.get() if hasattr(data.images, "path") and n >= 64 else 0
+
+# %% ../../nbs/01_data/01_images.ipynb #20eefe67
+def _as_it_is(found: Any) -> Any:
+    "What a `DataLoader` is told to do with what a process read: nothing."
+    return found
 
 # %% ../../nbs/01_data/01_images.ipynb #4b3a0651
 @dataclass(eq=False)
@@ -44,24 +79,44 @@ class _Batches:
         "The number of batches (one fewer may come if images are skipped)."
         return -(-len(self.indices) // self.batch_size)
 
-    def _one(self, i: int, image: Callable[[], Any]) -> Tensor | None:
-        "Image i as a tensor, or None if it is left out."
+    def _read(self, i: int, image: Callable[[], Any] | None = None) -> Tensor | NiwtError:
+        "Image i as a tensor, or why it cannot be had."
         try:
-            return transformed(self.transform, image(), f"image {i}")
-        except UserCodeError:
-            raise
+            return transformed(self.transform, self.data.images[i] if image is None else image(), f"image {i}")
         except (NiwtError, OSError) as e:
-            e = e if isinstance(e, NiwtError) else NiwtError(f"image {i}: {e}")
-            if self.on_error == "raise":
-                raise e from None
-            self.skipped.append((i, str(e)))
-            return None
+            return e if isinstance(e, NiwtError) else NiwtError(f"image {i}: {e}")
 
-    def _tensors(self) -> Iterator[tuple[int, Tensor | None]]:
+    def __getitem__(self, some: list[int]) -> tuple[Tensor | list[Tensor], list[NiwtError | None]]:
+        "Images in a process that reads for this one: tensors as one where they fit together, and the faults."
+        found = [self._read(i) for i in some]
+        good = [x for x in found if isinstance(x, Tensor)]
+        alike = len({x.shape for x in good}) == 1
+        return torch.stack(good) if alike else good, [x if isinstance(x, NiwtError) else None for x in found]
+
+    def _from_processes(self, workers: int) -> Iterator[tuple[int, Tensor | NiwtError]]:
+        "Index and tensor of each image, in order, decoded by other processes."
+        parts = [part.tolist() for part in self.indices.split(self.batch_size)]
+        how: dict[str, Any] = {"sampler": parts, "num_workers": workers, "collate_fn": _as_it_is, "multiprocessing_context": "fork"}
+        loader = iter(DataLoader(self, None, generator=torch.Generator(), **how))  # type: ignore[arg-type]
+        for part in parts:
+            try:
+                good, faults = next(loader)
+            except RuntimeError as e:
+                if "DataLoader worker" not in str(e):
+                    raise
+                told = f"one of {workers} processes that read photos died, at image {min(part)} to {max(part)} or soon after"
+                raise NiwtError(f"{told}; was memory short? workers=0 (--set workers=0) reads in this process") from None
+            good = iter(good)
+            yield from ((i, fault or next(good)) for i, fault in zip(part, faults, strict=True))
+
+    def _tensors(self) -> Iterator[tuple[int, Tensor | NiwtError]]:
         "Index and tensor of each image, in order, decoded ahead."
-        todo = self.indices.tolist()
+        todo, workers = self.indices.tolist(), _workers_for(self.data, len(self.indices))
+        if workers:
+            yield from self._from_processes(workers)
+            return
         if not self.threads:
-            yield from ((i, self._one(i, lambda i=i: self.data.images[i])) for i in todo)  # type: ignore[misc]
+            yield from ((i, self._read(i)) for i in todo)
             return
         with ThreadPoolExecutor(self.threads, thread_name_prefix="niwt-decode") as pool:
             images = ((i, pool.submit(self.data.images.__getitem__, i)) for i in todo)
@@ -69,7 +124,7 @@ class _Batches:
                 waiting = deque(islice(images, 4 * self.threads))
                 while waiting:
                     i, image = waiting.popleft()
-                    yield i, self._one(i, image.result)
+                    yield i, self._read(i, image.result)
                     waiting.extend(islice(images, 1))
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
@@ -80,7 +135,11 @@ class _Batches:
         xs: list[Tensor] = []
         kept: list[int] = []
         for i, x in progress(self._tensors(), self.desc, len(self.indices), self.quiet):
-            if x is not None:
+            if isinstance(x, NiwtError):
+                if self.on_error == "raise" or isinstance(x, UserCodeError):
+                    raise x from None
+                self.skipped.append((i, str(x)))
+            else:
                 if xs and x.shape != xs[0].shape:
                     before = f"{tuple(xs[0].shape)} before; images of a batch must be of one size"
                     raise NiwtError(f"the transform gave shape {tuple(x.shape)} for image {i} but {before}")
@@ -100,7 +159,8 @@ class _Batches:
     def _pack(self, xs: list[Tensor], kept: list[int]) -> tuple[Tensor, Tensor, Tensor]:
         "One batch."
         index = torch.tensor(kept)
-        return torch.stack(xs), self.data.labels[index], index
+        x = torch.stack(xs)
+        return x.pin_memory() if torch.cuda.is_available() else x, self.data.labels[index], index
 
 # %% ../../nbs/01_data/01_images.ipynb #44ba692a
 def batches(

@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
-from ..core import NiwtError, check_name
+from ..core import NiwtError, check_name, process_place, share
 from ..data.dataset import ZeroShotData
 from ..data.images import batches
 from .attribution import _METHODS, _MethodOptions, _captum_pass
@@ -254,29 +253,22 @@ def measure(
             yield result, index[start : start + len(result.logits)]
             start += len(result.logits)
 
-# %% ../../nbs/04_method/02_engine.ipynb #a91d47bd
-def _process_place() -> tuple[int, int]:  # this process's number and how many there are; (0, 1) without torch.distributed
-    "Which of several processes this is."
-    return (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
-
 # %% ../../nbs/04_method/02_engine.ipynb #f1daf2f3
 @in_own_modes
 def _sum_over_processes(
     sums: ClassSums,  # of this process; changed
 ) -> ClassSums:  # the same object, now with the sums of all processes
-    "Add up the sums of all processes; does nothing when there is only one."
-    if _process_place()[1] == 1:
+    "Add up the sums of all processes, in their order; does nothing when there is only one."
+    world = process_place()[1]
+    if world == 1:
         return sums
-    device = torch.device("cuda") if dist.get_backend() == "nccl" else torch.device("cpu")
-    shapes: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(shapes, {layer: total.shape for layer, total in sums.by_layer.items()})
-    for layer, shape in next((s for s in shapes if s), {}).items():  # a process may have had nothing to do
-        total = sums.by_layer.get(layer, torch.zeros(shape, dtype=torch.float64)).to(device)
-        dist.all_reduce(total)
-        sums.by_layer[layer] = total.cpu()
-    count = sums.count.to(device)
-    dist.all_reduce(count)
-    sums.count = count.cpu()
+    own = sums.count, {layer: total.cpu() for layer, total in sums.by_layer.items()}
+    parts = share(range(world), lambda rank: own, "sums of importance")
+    sums.count, sums.by_layer = torch.zeros_like(own[0]), {}
+    for count, by_layer in parts:  # a process may have had nothing to do
+        sums.count += count
+        for layer, total in by_layer.items():
+            sums.by_layer[layer] = sums.by_layer.get(layer, 0) + total
     return sums
 
 # %% ../../nbs/04_method/02_engine.ipynb #d8228b88
@@ -295,7 +287,7 @@ def class_importance(
     "Mean neuron importance of each class, one row a head column (`data.seen`), streamed: memory does not depend on the number of images."
     engine = network if isinstance(network, ImportanceEngine) else ImportanceEngine(network)
     classes = head_classes(data, engine.network.head, columns)
-    rank, world = _process_place()
+    rank, world = process_place()
     every = data.train if indices is None else torch.as_tensor(indices)
     mine = torch.cat([torch.arange(0), *torch.arange(len(every)).split(batch_size)[rank::world]])
     rows = _image_targets(target, len(every))

@@ -10,7 +10,7 @@ import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,9 +19,9 @@ from typing import Any
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
+from torch.nn.parallel import DistributedDataParallel
 
-from ..core import NiwtError, check_name, content_hash, load_tensors, model_hash, save_tensors
+from ..core import NiwtError, Steps, check_name, content_hash, model_hash, process_place, progress, share, shards
 from ..data.dataset import ZeroShotData
 from ..data.images import batches
 from .backbones import ImageTransform
@@ -52,12 +52,35 @@ def _arithmetic(
         raise NiwtError("this processor cannot compute in bfloat16; use precision 'float32'")
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
+# %% ../../nbs/03_network/05_finetuning.ipynb #c1110e75
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    "Tensors one after the other, as if they were one of shape (n, ...): parts that lie on the disk stay there until rows of them are asked for."
+
+    parts: list[Tensor]  # of equal length, but for the last
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        "The shape of the whole."
+        return (sum(map(len, self.parts)), *self.parts[0].shape[1:])
+
+    def __getitem__(self, index: Tensor | tuple[Tensor, ...]) -> Tensor:
+        "Rows (B, ...), or with a second index an entry of each row."
+        rows, *rest = index if isinstance(index, tuple) else (index,)
+        size = max(len(self.parts[0]), 1)
+        found = [self.parts[r // size][(r % size, *(int(other[b]) for other in rest))] for b, r in enumerate(rows.tolist())]
+        return torch.stack(found) if found else self.parts[0][(rows, *rest)]
+
+    def split(self, n: int) -> Iterator[Tensor]:
+        "Pieces of n rows."
+        return (self[rows] for rows in torch.arange(self.shape[0]).split(n))
+
 # %% ../../nbs/03_network/05_finetuning.ipynb #7b0e8bc1
 @dataclass(frozen=True, eq=False)
 class ActivationCache:
     "Activations at a cut, plain and perhaps mirrored; `batch` gives them back as float32."
 
-    values: Tensor  # (n, V, K, H, W); V = 2 with mirror images
+    values: Tensor | _Rows  # (n, V, K, H, W); V = 2 with mirror images
     labels: Tensor  # (n,) class ids
     index: Tensor  # (n,) image indices in the original data set (`data.source`)
     layer: str  # where they were taken
@@ -77,7 +100,7 @@ class ActivationCache:
         return x.float().contiguous(memory_format=torch.channels_last)
 
 # %% ../../nbs/03_network/05_finetuning.ipynb #58f1329c
-def _shard_of(network: CutNetwork, pictures: Iterable, dtype: torch.dtype, precision: str, bar: Any) -> Tensor:
+def _shard_of(network: CutNetwork, pictures: Iterable, dtype: torch.dtype, precision: str) -> Tensor:
     "Activations of pictures in batches and of their mirror images (n, 2, K, H, W)."
     device, parts = network.head.weight.device, []
     for x, _, _ in pictures:
@@ -87,7 +110,6 @@ def _shard_of(network: CutNetwork, pictures: Iterable, dtype: torch.dtype, preci
         parts.append(A.to(dtype).cpu().unflatten(0, views.shape[:2]))
         if not parts[-1].isfinite().all():
             raise NiwtError(f"activations of {network.layer!r} do not fit into {dtype}; choose dtype=torch.float32")
-        bar.update(len(x))
     return torch.cat(parts)
 
 # %% ../../nbs/03_network/05_finetuning.ipynb #e3e878b3
@@ -98,34 +120,34 @@ def cache_activations(
     data: ZeroShotData,  # where the images are
     indices: Tensor,  # (n,) which of them
     transform: Callable,  # PIL image -> (3, H, W) float tensor; must not be random
-
     dtype: torch.dtype = torch.float16,  # float16 halves the memory
     precision: str = "float32",  # of the convolutions, see `_arithmetic`
-    folder: str | os.PathLike | None = None,  # keep finished parts here; a later call with the same network, images and key reads them
-    shard: int = 1024,  # images a part
+    folder: str | os.PathLike | Steps | None = None,  # keep finished parts here; a later call with the same network, images and key reads them
+    shard: int = 256,  # images a part
     key: str = "",  # of the pictures: parts that were kept with another key are made again
     quiet: bool = True,  # no progress bar
-) -> ActivationCache:  # n * V * K * H * W values in memory
+) -> ActivationCache:  # n * V * K * H * W values, in memory or, with a folder, on the disk
     "Activations of many images; an interrupted call goes on where it was. Raises `NiwtError` for values too large for `dtype`."
     indices = torch.as_tensor(indices)
-    source, parts = data.source[indices], []
+    source = data.source[indices]
     of_all = {"model": model_hash(network.lower), "layer": network.layer, "dtype": str(dtype), "precision": precision}
     of_all |= {"pictures": key} if key else {}
     name = getattr(transform, "__qualname__", type(transform).__name__)
     of_all["transform"] = repr(transform) if isinstance(transform, ImageTransform) else name
-    with tqdm(total=len(indices), desc="activations", disable=quiet, leave=False) as bar:
-        for i, chunk in enumerate(indices.split(shard)):
-            path = None if folder is None else Path(folder) / f"activations_{i:05d}.safetensors"
-            belongs_to = {**of_all, "images": content_hash(data.name, source[i * shard : (i + 1) * shard])}
-            try:
-                parts.append(load_tensors(path or "", expect=belongs_to)[0]["values"])
-                bar.update(len(chunk))
-            except NiwtError:
-                pictures = batches(data, chunk, transform, 16)
-                parts.append(_shard_of(network, pictures, dtype, precision, bar))
-                if path is not None:
-                    save_tensors(path, {"values": parts[-1]}, belongs_to)
-    return ActivationCache(torch.cat(parts), data.labels[indices], source, network.layer)
+    chunks = indices.split(shard)
+    keys = [content_hash(of_all, data.name, source[i * shard : (i + 1) * shard]) for i in range(len(chunks))]
+
+    def compute(i: int) -> tuple[dict[str, Tensor], dict]:
+        return {"values": _shard_of(network, batches(data, chunks[i], transform, 16), dtype, precision)}, {"images": len(chunks[i])}
+
+    values: Tensor | _Rows
+    if folder is None:
+        values = torch.cat([compute(i)[0]["values"] for i in progress(range(len(chunks)), "activations", quiet=quiet)])
+    else:
+        steps = folder if isinstance(folder, Steps) else Steps(Path(folder))
+        about = lambda i: f"activations of images from {i * shard + 1} on"  # noqa: E731
+        values = _Rows([t["values"] for t, _ in shards(steps, "activations", keys, compute, about, quiet)])
+    return ActivationCache(values, data.labels[indices], source, network.layer)
 
 # %% ../../nbs/03_network/05_finetuning.ipynb #b880875b
 class _Tuned(nn.Module):
@@ -142,10 +164,15 @@ class _Tuned(nn.Module):
                 m.eval()
         return self
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, part: slice | None = None, total: int = 0) -> Tensor:
+        "Scores; of a `part` of a batch of `total` images with the dropout that this part has in the whole batch."
         with _arithmetic(self.precision, x.device):
-            features = self.body(x)
-        return self.head(self.dropout(features.float()))
+            features = self.body(x).float()
+        if not self.training:
+            return self.head(features)
+        keep = 1 - self.dropout.p  # not nn.Dropout: it draws in an order of its own
+        mask = torch.empty(total or len(x), features.shape[1], device=x.device).bernoulli_(keep).div_(keep)
+        return self.head(features * mask[slice(None) if part is None else part])
 
 # %% ../../nbs/03_network/05_finetuning.ipynb #093df490
 @torch.no_grad()
@@ -153,11 +180,13 @@ def _cached_features(
     body: nn.Module, cache: _PixelCache | ActivationCache, rows: Tensor, device: torch.device, precision: str = "float32", view: int = 0
 ) -> Tensor:
     "Features of rows of a cache, (n, D); `view` 1 for the mirror images of an `ActivationCache`."
-    found, other = [], {"view": view} if isinstance(cache, ActivationCache) else {}
-    for part in rows.split(64):
-        with eval_mode(body), _arithmetic(precision, device):
-            found.append(body(cache.batch(part, **other).to(device)).float())  # type: ignore[arg-type]
-    return torch.cat(found)
+    other = {"view": view} if isinstance(cache, ActivationCache) else {}
+
+    def work(part: Tensor) -> Tensor:
+        with torch.no_grad(), eval_mode(body), _arithmetic(precision, device):
+            return body(cache.batch(part, **other).to(device)).float()  # type: ignore[arg-type]
+
+    return torch.cat(share(rows.split(64), work, "features of kept activations"))
 
 # %% ../../nbs/03_network/05_finetuning.ipynb #8cc35073
 def _rows_of(cache: _PixelCache | ActivationCache, wanted: Tensor) -> Tensor:
@@ -193,19 +222,24 @@ def _first_head(features: Tensor, y: Tensor, knowledge: Tensor | None, n: int) -
 
 # %% ../../nbs/03_network/05_finetuning.ipynb #2d4f0cd9
 def _mixed_loss(
-    scores_of: Callable[[Tensor], Tensor],  # inputs (B, ...) -> scores (B, n)
+    scores_of: Callable[..., Tensor],  # inputs (B, ...) -> scores (B, n); with a part of a batch: (inputs, part, B)
     x: Tensor,  # inputs
     y: Tensor,  # (B,) their classes
     mix: float = 0.0,  # parameter of the Beta distribution of the shares: 0.2 mixes a little, 1 evenly; 0: not at all
-) -> tuple[Tensor, int]:  # the loss, and how many scores have their largest entry at `y`
+    part: slice | None = None,  # which inputs are this process's; None: all
+) -> tuple[Tensor, int]:  # the loss, and how many scores have their largest entry at `y`; a part's share of the sum of losses over B
     "Cross-entropy, with each input mixed with another one in shares that its target has as well (mixup, Zhang et al., ICLR 2018)."
-    loss = nn.functional.cross_entropy
-    if not mix:
-        scores = scores_of(x)
-        return loss(scores, y), int((scores.argmax(1) == y).sum())
-    share, other = float(torch.distributions.Beta(mix, mix).sample()), torch.randperm(len(x))
-    scores = scores_of(share * x + (1 - share) * x[other])
-    return share * loss(scores, y) + (1 - share) * loss(scores, y[other]), int((scores.argmax(1) == y).sum())
+    n, share, second = len(x), 1.0, y
+    if mix:
+        share, other = float(torch.distributions.Beta(mix, mix).sample()), torch.randperm(n)
+        x, second = share * x + (1 - share) * x[other], y[other]
+    scores = scores_of(x) if part is None else scores_of(x[part], part, n)
+    own, second = (y, second) if part is None else (y[part], second[part])
+    how: dict[str, Any] = {"reduction": "mean" if part is None else "sum"}
+    loss = share * nn.functional.cross_entropy(scores, own, **how)
+    if mix:
+        loss = loss + (1 - share) * nn.functional.cross_entropy(scores, second, **how)
+    return loss if part is None else loss / n, int((scores.argmax(1) == own).sum())
 
 # %% ../../nbs/03_network/05_finetuning.ipynb #8df37786
 @dataclass(frozen=True, eq=False)
@@ -258,11 +292,18 @@ def fine_tune(
         first = _cached_features(body, cache, learn, device, precision)
         head = _first_head(first, column[cache.labels[learn]].to(device), known, len(data.seen)).to(device)
     module = _Tuned(body, head, 0.2, precision).requires_grad_(True)
+    rank, world = process_place()
+    runner: Any = DistributedDataParallel(module) if world > 1 else module
+    own = slice(rank, None, world) if world > 1 else None
     windows: dict[str, Any] = {"window": window} if part == "tail" else {}
 
     def step(rows: Tensor) -> tuple[Tensor, int]:
         x, y = cache.batch(learn[rows], augment=True, **windows).to(device), column[cache.labels[learn[rows]]].to(device)
-        return _mixed_loss(module, x, y, mix)
+        loss, right = _mixed_loss(runner, x, y, mix, own)
+        if own is not None:  # the gradient is the mean over processes, what is told the sum
+            losses, rights = zip(*share(range(world), lambda _: (float(loss.detach()), right), "the next step of fine-tuning"), strict=True)
+            loss, right = loss * world + (sum(losses) - loss.detach() * world), sum(rights)
+        return loss, right
 
     def watched() -> float:
         found = head(_cached_features(body, cache, watch, device, precision)).argmax(1).cpu()

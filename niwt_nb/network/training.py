@@ -22,7 +22,10 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from ..core import NiwtError, content_hash, load_tensors, model_hash, progress, save_tensors
+from niwt_nb.core import (
+    NiwtError, content_hash, from_first, load_tensors, model_hash, process_place, progress,
+    save_tensors,
+)
 from ..data.dataset import ZeroShotData, as_ids, transformed, _held_out
 from ..data.images import batches
 from .backbones import colour_range, field_guide_transform
@@ -212,7 +215,7 @@ def _train_loop(
     history: list[dict[str, float]] = []
     best: dict[str, Tensor] = {}
     mean: dict[str, Tensor] = {}
-    if checkpoint is not None and Path(checkpoint).exists():
+    if checkpoint is not None and from_first(Path(checkpoint).exists()):
         tensors, manifest = load_tensors(checkpoint, expect=json.loads(json.dumps(settings)))
         (best, mean), history = _unpack_training(tensors, module, optimiser), manifest["history"]
     for epoch in progress(range(len(history), min(stop or epochs, epochs)), desc, quiet=quiet):
@@ -229,7 +232,7 @@ def _train_loop(
             history.append({**row, "seconds": time.perf_counter() - start})
             if score is not None and _since_best(history) == 0:
                 best = {k: v.detach().clone() for k, v in module.state_dict().items()}
-        if checkpoint is not None:
+        if checkpoint is not None and process_place()[0] == 0:
             save_tensors(checkpoint, _pack_training(module, optimiser, best, mean), {**settings, "history": history})
     if best or mean:
         module.load_state_dict(best or mean, strict=bool(best))

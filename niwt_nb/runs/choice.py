@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..core import content_hash
+from ..core import content_hash, share
 from ..evaluate.selection import shuffled_rows, table_rows
 from ..method.choice import with_combination
 from .folder import _RunFolder
@@ -32,15 +32,19 @@ def _judge_knowledge(
     data = with_combination(ready.data, kind, model.settings_.share)  # the same description for all methods
     offset, labels = model.settings_.offset, data.labels[ready.test]
     rows = table_rows("NIWT", scores, labels, data, (kind, offset, config.seed))
-    theirs, eszsl = _eszsl_step(folder, replace(ready, data=data), kind)
-    rows += eszsl["rows"]
-    if config.shuffles:
-        key = content_hash(model.head_.weight, model.settings_.offset, ready.key, data.get_knowledge(kind).values, config.shuffles)
+    key = content_hash(model.head_.weight, model.settings_.offset, ready.key, data.get_knowledge(kind).values, config.shuffles)
 
-        def compute() -> tuple[dict[str, Tensor], dict]:
-            return {}, {"rows": shuffled_rows(fit(), data, ready.photos.features, config.shuffles)}
+    def control() -> tuple[dict[str, Tensor], dict]:
+        return {}, {"rows": shuffled_rows(fit(), data, ready.photos.features, config.shuffles)}
 
-        rows += folder.step(f"control-{kind}", key, compute, f"control: shuffled {kind}, {config.shuffles} times")[1]["rows"]
+    def work(name: str) -> Any:
+        if name == "eszsl":
+            return _eszsl_step(folder, replace(ready, data=data), kind)
+        return folder.step(f"control-{kind}", key, control, f"control: shuffled {kind}, {config.shuffles} times")[1]["rows"]
+
+    found = share(["eszsl", *(["control"] if config.shuffles else [])], work, f"what {kind} is compared with")
+    theirs, eszsl = found[0]
+    rows += [row for more in (eszsl["rows"], *found[1:]) for row in more]
     bare = scores.clone()
     bare[:, data.unseen] -= offset
     return {"rows": rows, "scores": {"NIWT": bare, "ESZSL": theirs}, "gamma": {"NIWT": offset, "ESZSL": eszsl["gamma"]},

@@ -17,7 +17,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from ..core import NiwtError, content_hash, model_hash, progress
+from ..core import NiwtError, content_hash, model_hash, share
 from ..data.dataset import ZeroShotData
 from ..evaluate.selection import Encoded, baselines, measure, shuffled_rows, table_rows
 from ..figures.canvas import COLOURS, new_figure, own_style, plain
@@ -54,8 +54,8 @@ def _encode_all(
     quiet: bool = True,  # no progress bar
 ) -> _Encodings:  # ready to be compared on
     "Look at every image once, and at its mirror image: activations at the cut are kept in the run folder."
-    precision, where = folder.config.precision, folder.path / "activations"
-    cache = cache_activations(network, data, torch.arange(len(data)), transform, precision=precision, folder=where, key=key, quiet=quiet)
+    precision = folder.config.precision
+    cache = cache_activations(network, data, torch.arange(len(data)), transform, precision=precision, folder=folder, key=key, quiet=quiet)
     return _Encodings(folder, data, network, cache, content_hash(key, model_hash(network.model), network.layer, precision), transform)
 
 # %% ../../nbs/09_runs/04_comparison.ipynb #4e996e8f
@@ -67,7 +67,7 @@ def _frozen_step(
     def compute() -> tuple[dict[str, Tensor], dict]:
         return {"features": cached_features(shared.network, shared.cache, shared.data.source, shared.folder.config.precision)}, {"images": len(shared.data)}
 
-    found, _ = shared.folder.step("compare/frozen", shared.key, compute, "comparison: features of the frozen network")
+    found, _ = shared.folder.step("compare/frozen", shared.key, compute, "comparison: features of the frozen network", together=True)
     return Encoded(found["features"], shared.data)
 
 # %% ../../nbs/09_runs/04_comparison.ipynb #9bd073e8
@@ -109,7 +109,7 @@ def _tuned_step(
     seen_only = None if known is None else known[part.seen]
     key = content_hash(shared.key, part.name, part.source, part.train, part.seen, seen_only, settings)
     about = f"comparison: fine-tuning on {len(part.seen)} classes" + (f" with {knowledge}" if knowledge else "")
-    found, facts = folder.step(name, key, compute, about)
+    found, facts = folder.step(name, key, compute, about, together=True)
     checkpoint.unlink(missing_ok=True)
     network = _tuned_network(shared, found)
     return Encoded(found["features"], part, network.head), found, facts["history"]
@@ -231,11 +231,16 @@ def _comparison(
     shared = _add_combinations(shared, knowledge)
     for seed in range(config.seed, config.seed + config.seeds):
         for network, real, twin, kinds in _networks_of(shared, knowledge, seed, quiet):
-            place, about = (seed, config.shuffles if seed == config.seed else 0), f"comparison, {network}, seed {seed}"
-            for kind in progress(list(kinds), about, quiet=quiet):
-                rows += _niwt_step(shared, network, kind, real, twin, place)
-                for method, estimator in rivals.items():
-                    rows += _method_step(shared, network, method, estimator, kind, real, twin, seed)
+            place = (seed, config.shuffles if seed == config.seed else 0)
+
+            def one(task: tuple[str, str], network: str = network, real: Encoded = real, twin: Encoded = twin, place: tuple[int, int] = place) -> list:
+                kind, method = task
+                if not method:
+                    return _niwt_step(shared, network, kind, real, twin, place)
+                return _method_step(shared, network, method, rivals[method], kind, real, twin, place[0])
+
+            tasks = [(kind, method) for kind in kinds for method in ("", *rivals)]
+            rows += [row for found in share(tasks, one, f"comparison, {network}, seed {seed}", quiet) for row in found]
     n = len(shared.data.seen), len(shared.data.unseen)
     rows += [{"network": "none", **chance(*n, calibrated=c, seed=config.seed), "seconds": 0.0} for c in (False, True)]
     return pd.DataFrame(rows)

@@ -134,6 +134,8 @@ class RunConfig:
     follow_links: bool = setting(False, "read pictures that are links out of the data folder, as in caches and DVC folders")
     skip_broken: bool = setting(False, "leave out images that cannot be read instead of stopping at the first")
     batch_size: int = setting(32, "images at a time")
+    workers: int = setting(-1, "processes beside each one that decode photos; 0: none; -1: from the cores")
+    timeout: float = setting(7200.0, "seconds that processes started by torchrun wait for one another before the run ends with an error")
     preset: str = setting("", "the recipe that these settings came from; its figures are shown beside the result")
     seed: int = setting(0, "every random choice follows from it")
 
@@ -148,7 +150,9 @@ class RunConfig:
         for name in ("shuffles", "cases", "seed", "pixels", "tune_mix"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise NiwtError(f"{name} is {getattr(self, name)}, expected 0 or more")
-        for name in ("lr", "tune_lr"):
+        if self.workers < -1:
+            raise NiwtError(f"workers is {self.workers}, expected -1 (from the cores), 0 (none) or more")
+        for name in ("lr", "tune_lr", "timeout"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise NiwtError(f"{name} is {getattr(self, name)}, expected more than 0")
         if not 0 <= self.tune_hold < 1:

@@ -6,8 +6,6 @@
 __all__ = []
 
 # %% ../../nbs/09_runs/01_folder.ipynb #3a8d44a5
-import errno
-import json
 import os
 import platform
 import shutil
@@ -21,11 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from torch import Tensor
 
 from .. import __version__
-from ..core import NiwtError, atomic_path, load_tensors, save_tensors
+from ..core import NiwtError, Steps, atomic_path, plain_os_errors, process_place, wait_for_all
 from .config import _FORMAT, RunConfig, config_text, read_config
 
 try:
@@ -63,70 +59,25 @@ def _locked(
         f.flush()
         yield
 
-# %% ../../nbs/09_runs/01_folder.ipynb #6bf498f4
-@contextmanager
-def plain_os_errors(
-    path: str | os.PathLike,  # the folder that is being written to
-    only_full: bool = False,  # leave *not permitted* alone, where the block also reads files of others
-) -> Iterator[None]:
-    "Turn *disk full*, *read-only* and *not permitted* inside the block into a `NiwtError` that says what to do; other errors pass through."
-    full = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up", errno.EFBIG: "a file may not become that large here"}
-    denied = {errno.EACCES, errno.EPERM, errno.EROFS}
-    try:
-        yield
-    except OSError as e:
-        if e.errno in full:
-            raise NiwtError(f"{full[e.errno]}, nothing more could be written to {str(path)!r}; make room and run again: finished steps are kept") from e
-        if e.errno in denied and not only_full:
-            raise NiwtError(f"may not write to {str(e.filename or path)!r} ({e.strerror}); choose a folder of your own") from e
-        raise
-    except SafetensorError as e:
-        if "os error 28" not in str(e) and "os error 27" not in str(e):
-            raise
-        raise NiwtError(f"the disk is full, nothing more could be written to {str(path)!r}; make room and run again: finished steps are kept") from e
-
 # %% ../../nbs/09_runs/01_folder.ipynb #05350a05
 @dataclass
-class _RunFolder:
-    "An open run folder: keeps finished steps and says how long each took. Open one with `_open_run`."
+class _RunFolder(Steps):
+    "An open run folder: finished steps, settings and results. Open one with `_open_run`."
 
-    path: Path
-    config: RunConfig
-    notify: Callable[[str], None] = lambda text: None  # told about every step in one line
-    seconds: dict[str, float] = field(default_factory=dict)  # step -> seconds it took when it was computed
-    images: dict[str, int] = field(default_factory=dict)  # step -> images that went through the network in it
-    reused: list[str] = field(default_factory=list)  # steps that were already there
+    config: RunConfig = field(default_factory=RunConfig)
     network: Any = None  # what the settings name, with its preprocessing, once it was loaded
 
-    def step(self, name: str, key: str, compute: Callable[[], tuple[dict[str, Tensor], dict]], about: str = "") -> tuple[dict[str, Tensor], dict]:
-        "The tensors and facts of step `name`: from its file if that fits `key`, else from `compute()`, which is then kept."
-        path, expect = self.path / f"{name}.safetensors", {"step": name, "key": key, "format": _FORMAT}
-        if path.is_file():
-            try:
-                tensors, manifest = load_tensors(path, expect)
-                self.seconds[name], self.images[name] = manifest["seconds"], manifest["facts"].get("images", 0)
-                self.reused.append(name)
-                self.notify(f"{about or name}: already done")
-                return tensors, manifest["facts"]
-            except NiwtError as e:
-                self.notify(f"{about or name}: computed again, for the file does not fit ({e})")
-        start = time.perf_counter()
-        with plain_os_errors(self.path, only_full=True):  # a step may keep what it has so far
-            tensors, facts = compute()
-        self.seconds[name], self.images[name] = round(time.perf_counter() - start, 3), facts.get("images", 0)
-        with plain_os_errors(self.path):
-            save_tensors(path, tensors, {**expect, "seconds": self.seconds[name], "facts": facts})
-        self.notify(f"{about or name}: {self.seconds[name]:.1f} s")
-        return tensors, json.loads(json.dumps(facts))
-
     def write(self, name: str, text: str | bytes) -> Path:
-        "Write one file of results, whole or not at all."
-        with plain_os_errors(self.path), atomic_path(self.path / name) as tmp:
-            tmp.write_bytes(text.encode("utf-8") if isinstance(text, str) else text)
+        "Write one file of results, whole or not at all, in process 0."
+        if process_place()[0] == 0:
+            with plain_os_errors(self.path), atomic_path(self.path / name) as tmp:
+                tmp.write_bytes(text.encode("utf-8") if isinstance(text, str) else text)
         return self.path / name
 
 # %% ../../nbs/09_runs/01_folder.ipynb #6d7c9ea3
 _REPLACE = "choose another folder, or replace that run (replace_run=True, --replace on the command line)"
+
+_FREE = ("workers", "timeout")  # settings that change no result: a run may go on with others
 
 
 def _check_folder(
@@ -150,7 +101,7 @@ def _check_folder(
         made = f"niwt_nb {there.get('niwt_nb', 'unknown')} (format {there.get('format', 'unknown')})"
         raise NiwtError(f"{str(path)!r} was written by {made}, this is {__version__} (format {_FORMAT}); {_REPLACE}")
     old, new = asdict(read_config(path / "config.toml")), asdict(config)
-    differ = [f"{k}: {old[k]!r} there, {new[k]!r} asked for" for k in new if old[k] != new[k]]
+    differ = [f"{k}: {old[k]!r} there, {new[k]!r} asked for" for k in new if old[k] != new[k] and k not in _FREE]
     if differ:
         raise NiwtError(f"{str(path)!r} holds a run with other settings ({'; '.join(differ)}); {_REPLACE}")
 
@@ -174,11 +125,16 @@ def _open_run(
             if path.exists() and not path.is_dir():
                 raise NiwtError(f"{str(path)!r} is a file, expected a folder")
             path.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(_locked(path))
-            if not replace_run:
-                _check_folder(path, config)
-            for old in [*path.rglob(".*.tmp"), *(path / name for name in _RESULTS if replace_run)]:
-                shutil.rmtree(old) if old.is_dir() else old.unlink(missing_ok=True)
-        folder = _RunFolder(path, config, notify)
+            if process_place()[0] == 0:  # the others wait below
+                stack.enter_context(_locked(path))
+                if not replace_run:
+                    _check_folder(path, config)
+                for old in [*path.rglob(".*.tmp"), *(path / name for name in _RESULTS if replace_run)]:
+                    shutil.rmtree(old) if old.is_dir() else old.unlink(missing_ok=True)
+        folder = _RunFolder(path, notify, {"format": _FORMAT}, config=config)
         folder.write("config.toml", config_text(config))
+        wait_for_all("the run folder is ready")
+        if not (path / "config.toml").is_file():
+            told = f"process 0 wrote the settings into {str(path)!r}, this process does not see them there"
+            raise NiwtError(f"{told}; give a folder on a disk that all machines share")
         yield folder

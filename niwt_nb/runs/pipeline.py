@@ -9,13 +9,19 @@ __all__ = ['run']
 import json
 import os
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from .. import __version__
-from ..core import seeded
+from niwt_nb.core import (
+    NiwtError, content_hash, process_place, seeded, several_processes, share, wait_for_all,
+)
+from ..data.dataset import ZeroShotData
+from ..data.images import reading
 from ..figures.canvas import figure_png
 from ..figures.explanation import explainer_of
 from ..method.metrics import chance, gzsl, stack
@@ -31,7 +37,8 @@ from niwt_nb.runs.pages import (
 from .presets import beside_paper, departures, _get_preset
 from .report import write_report
 from niwt_nb.runs.steps import (
-    _Ready, _encodings_of, load_data, _photos_key, _prepare, _readable_step, _transform_of,
+    _Ready, _encodings_of, load_data, _photos_key, _prepare, _readable_step, _split_key,
+    _transform_of,
 )
 
 # %% ../../nbs/09_runs/08_pipeline.ipynb #a61f3016
@@ -130,6 +137,10 @@ def _finish(
     results["departures"] = [[text] for text in (*departures(folder.config), *_get_preset(folder.config.preset).differs)] if results["paper"] else []
     results["cases"] = _explain_cases(ready, explainer, scores, write)
     results["neurons"] = _neuron_dictionary(ready, explainer, write)
+    for steps, images in share(range(process_place()[1]), lambda _: (folder.seconds, folder.images), "the report"):
+        folder.seconds, folder.images = {**steps, **folder.seconds}, {**images, **folder.images}
+    if process_place()[0]:
+        return folder.path / "report.html"  # one process writes it
     results["charts"] = _draw_charts(_charts_of(ready, judged), write)
     if compared is not None:
         caption = "All methods, H calibrated; a bar through a mark is one standard deviation over seeds to each side."
@@ -162,6 +173,20 @@ def _comparison_step(
     folder.write("pictures/comparison.png", figure_png(_comparison_figure(table, title=f"H of all methods on {shared.data.name}")))
     return table
 
+# %% ../../nbs/09_runs/08_pipeline.ipynb #189e6f49
+def _check_alike(
+    config: RunConfig,  # of this process
+    data: ZeroShotData,  # as it sees it
+) -> None:
+    "Raise `NiwtError` unless all processes have the same settings and see the same pictures, labels and splits."
+    same = replace(config, root="", splits="", workers=0, model=Path(config.model).name, weights=Path(config.weights).name)
+    own = content_hash(config_text(same), _versions()["torch"]), _photos_key(data), _split_key(data)
+    found = share(range(process_place()[1]), lambda _: own, "a look at settings and data")
+    for rank, (mine, other) in enumerate((own, other) for other in found):
+        if mine != other:
+            what = next(w for w, a, b in zip(("settings or torch", "pictures", "labels or splits"), mine, other, strict=True) if a != b)
+            raise NiwtError(f"process {rank} has other {what} than process {process_place()[0]}; start all with the same command, on one shared folder of data")
+
 # %% ../../nbs/09_runs/08_pipeline.ipynb #ad55e110
 def run(
     config: RunConfig,  # all settings
@@ -172,8 +197,14 @@ def run(
 ) -> list[dict[str, Any]]:  # the table: method, knowledge, calibrated, U, S, H, T1, AUSUC, gamma, seed
     "All steps of NIWT, from the images to the report; raises `NiwtError` for settings, data or folders that cannot be used."
     departures(config)  # an unknown recipe is refused before anything is written
-    with seeded(config.seed), _open_run(out, config, replace_run, notify) as folder:
+    with ExitStack() as stack:
+        rank, _ = stack.enter_context(several_processes(config.timeout))
+        stack.enter_context(seeded(config.seed))
+        stack.enter_context(reading(config.workers))
+        notify = notify if rank == 0 else lambda text: None
+        folder = stack.enter_context(_open_run(out, config, replace_run, notify))
         data, shared = load_data(config), None
+        _check_alike(config, data)
         for note in data.notes:
             notify(f"note: {note}")
         names = config.knowledge or (next(iter(data.knowledge)),)
@@ -190,4 +221,5 @@ def run(
         folder.write("metrics.json", json.dumps(rows, indent=1))
         folder.write("metrics.csv", pd.DataFrame(rows).to_csv(index=False))
         _finish(folder, ready, judged, rows, compared)
+        wait_for_all("the end of the run")
     return rows

@@ -15,9 +15,8 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, TemplateRuntimeError
 
-from ..core import NiwtError, atomic_path
+from ..core import NiwtError, atomic_path, plain_os_errors
 from .config import _FORMAT
-from .folder import plain_os_errors
 
 # %% ../../nbs/09_runs/03_report.ipynb #fcbe1a49
 def _number(

@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ..core import NiwtError, content_hash, model_hash, progress, seeded
+from ..core import NiwtError, content_hash, model_hash, process_place, seeded, share, shards
 from ..data.check import check_testable, read_root
 from ..data.dataset import ZeroShotData, subset
 from ..data.images import ImageFiles, batches, readable as leave_out_unreadable
@@ -90,7 +90,7 @@ def _split_key(
     return content_hash(data.name, data.classes, parts)
 
 # %% ../../nbs/09_runs/05_steps.ipynb #80313e76
-_PART = 1024  # images a part
+_PART = 256  # images a part
 
 # %% ../../nbs/09_runs/05_steps.ipynb #0a6003bb
 @dataclass(frozen=True, eq=False)
@@ -146,14 +146,14 @@ def _photos_step(
 ) -> _Photos:  # of every image
     "Features and activity of every image, part by part."
     fast = _faster(network, torch.stack([transform(data.images[int(i)]) for i in data.train[:2]]))
-    parts = []
-    for number, index in progress(list(enumerate(torch.arange(len(data)).split(_PART))), "looking at the images", quiet=quiet):
+    chunks = torch.arange(len(data)).split(_PART)
+    keys = [content_hash(key, network.layer, both, data.source[index]) for index in chunks]
 
-        def compute(index: Tensor = index) -> tuple[dict[str, Tensor], dict]:
-            return vars(_photo_pass(fast, data, index, transform, folder.config.batch_size, both)), {"images": len(index)}
+    def compute(i: int) -> tuple[dict[str, Tensor], dict]:
+        return vars(_photo_pass(fast, data, chunks[i], transform, folder.config.batch_size, both)), {"images": len(chunks[i])}
 
-        about = f"features of images {int(index[0]) + 1} to {int(index[-1]) + 1} of {len(data)}"
-        parts.append(folder.step(f"{prefix}photos/{number:03d}", content_hash(key, network.layer, both, data.source[index]), compute, about)[0])
+    about = lambda i: f"features of images {int(chunks[i][0]) + 1} to {int(chunks[i][-1]) + 1} of {len(data)}"  # noqa: E731
+    parts = [t for t, _ in shards(folder, f"{prefix}photos", keys, compute, about, quiet)]
     return _Photos(*(torch.cat([p[name] for p in parts]) for name in ("features", "activity")))
 
 # %% ../../nbs/09_runs/05_steps.ipynb #4e68fe8b
@@ -279,7 +279,7 @@ def _network_step(
             state = network.model.state_dict()
         return dict(state), {"history": history.reset_index().to_dict("records"), "images": epochs * len(data.train)}
 
-    state, facts = folder.step(f"{prefix}network", key, compute, f"training on {len(data.seen)} classes")
+    state, facts = folder.step(f"{prefix}network", key, compute, f"training on {len(data.seen)} classes", together=bool(way))
     checkpoint.unlink(missing_ok=True)
     network.model.load_state_dict(state)
     return network.eval(), transform, facts["history"]
@@ -299,11 +299,15 @@ def _cached_photos(
         return None
 
     def compute() -> tuple[dict[str, Tensor], dict]:
-        with torch.no_grad():
-            parts = [pool(upper.activations(x[:, 0].float())).float() for x in shared.cache.values.split(64)]
-        return {"activity": torch.cat(parts)}, {}
+        def work(rows: Tensor) -> Tensor:
+            with torch.no_grad():
+                return pool(upper.activations(shared.cache.batch(rows))).float()
 
-    return _Photos(features, folder.step("photos/activity", content_hash(key, network.layer, shared.key), compute, "activity of the neurons")[0]["activity"])
+        return {"activity": torch.cat(share(torch.arange(len(shared.cache)).split(64), work, about))}, {}
+
+    about = "activity of the neurons"
+    found, _ = folder.step("photos/activity", content_hash(key, network.layer, shared.key), compute, about, together=True)
+    return _Photos(features, found["activity"])
 
 # %% ../../nbs/09_runs/05_steps.ipynb #0f9cf70a
 @dataclass(frozen=True, eq=False)
@@ -530,18 +534,19 @@ def _model_step(
 
     def compute() -> tuple[dict[str, Tensor], dict]:
         model = fit() if fit else _fitted_model(ready, kind)
-        model.save(place)
+        if process_place()[0] == 0:
+            model.save(place)
         scores = score_matrix(model, data, ready.photos.features)[0]
         tried = json.loads(model.choice_.table.to_json(orient="records", double_precision=15))
         facts = {"settings": asdict(model.settings_), "table": tried, "notes": model.choice_.notes}
         return {"scores": scores}, {**facts, "certificate": _certificate_of(model, data)}
 
-    step = functools.partial(folder.step, f"model-{kind}", key, compute, f"classifiers from {kind}")
+    step = functools.partial(folder.step, f"model-{kind}", key, compute, f"classifiers from {kind}", together=True)
     tensors, facts = step()
     try:
         model = NIWT.load(place, ready.backbone)
     except NiwtError:
-        (folder.path / f"model-{kind}.safetensors").unlink()
+        folder.file(f"model-{kind}").unlink(missing_ok=True)
         tensors, facts = step()
         model = NIWT.load(place, ready.backbone)
     return as_fitted(model), tensors["scores"], facts  # a run is about its own classes; the folder keeps what came and went later
