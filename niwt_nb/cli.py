@@ -9,6 +9,7 @@ __all__ = ['app', 'demo', 'run', 'report', 'predict', 'explain', 'add', 'export'
 import functools
 import inspect
 import json
+import os
 import subprocess
 import sys
 import tomllib
@@ -55,6 +56,8 @@ def _plain_errors(
         except (typer.Exit, typer.Abort, *typer.BadParameter.__mro__[:-3]):  # type: ignore[misc]  # what typer ends commands with
             raise
         except Exception as e:
+            if not e.__dict__.get("first", os.environ.get("RANK", "0") == "0"):
+                raise typer.Exit(2) from None  # another process of the run tells it
             if debug:
                 typer.echo(_whole_trace(e), err=True)
             told, ours = " ".join(str(e).split()), isinstance(e, NiwtError)
@@ -135,17 +138,19 @@ def _perform(
     replace_run: bool,  # take over a folder with another run
 ) -> None:
     "Run the pipeline for a command, and show what came out."
-    from niwt_nb.core import atomic_path
+    from niwt_nb.core import atomic_path, plain_os_errors
     from niwt_nb.runs.config import config_from_dict
-    from niwt_nb.runs.folder import plain_os_errors
     from niwt_nb.runs.pipeline import run as run_pipeline
     from niwt_nb.runs.presets import beside_paper, departures
 
     config = config_from_dict({name: _absolute(name, value) for name, value in settings.items() if value is not None}, base)
-    say = (lambda line: None) if quiet else lambda line: typer.echo(f"  {line}", err=True)
+    first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started
+    say = (lambda line: None) if quiet or not first else lambda line: typer.echo(f"  {line}", err=True)
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *rest, **more: say(f"note: {message}")  # type: ignore[assignment]
         rows = run_pipeline(config, out, quiet=quiet or not sys.stderr.isatty(), replace_run=replace_run, notify=say)
+    if not first:
+        return
     if json_file is not None:
         with plain_os_errors(json_file.parent), atomic_path(json_file) as tmp:
             tmp.write_text(json.dumps(rows, indent=1), encoding="utf-8")
@@ -250,7 +255,7 @@ def demo(
     given = {"data": "fieldguide", "seed": seed, **_parse_settings(settings or [])}
     out = out or Path("niwt-demo" if not given.get("seed") else f"niwt-demo-seed{given['seed']}")
     _perform(given, None, out, json_file, quiet, replace_run)
-    if not quiet:
+    if not quiet and os.environ.get("RANK", "0") == "0":
         typer.echo(_what_next(out))
 
 # %% ../nbs/11_cli.ipynb #36370fdc

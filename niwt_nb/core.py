@@ -4,31 +4,39 @@
 
 # %% auto #0
 __all__ = ['NiwtError', 'check_name', 'seeded', 'progress', 'atomic_path', 'model_hash', 'save_tensors', 'load_tensors',
-           'UserCodeError', 'import_object', 'import_torchvision']
+           'several_processes', 'UserCodeError', 'import_object', 'import_torchvision']
 
 # %% ../nbs/00_core.ipynb #7217446b
+import contextvars
 import difflib
+import errno
 import hashlib
 import importlib.util
 import json
 import os
+import platform
 import random
 import sys
 import sysconfig
 import tempfile
+import time
 import traceback
 import unicodedata
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 from tqdm.auto import tqdm
 
 # %% ../nbs/00_core.ipynb #b76a05c3
@@ -245,6 +253,7 @@ def save_tensors(
 def load_tensors(
     path: str | os.PathLike,  # a file written by `save_tensors`
     expect: dict | None = None,  # manifest entries that must be equal
+    trust: bool = False,  # do not read the content in order to hash it: tensors stay on the disk, mapped into memory
 ) -> tuple[dict[str, Tensor], dict]:  # the tensors and the manifest
     "Read a file written by `save_tensors`; raises `NiwtError` if it is absent, damaged, edited, or does not belong to `expect`."
     name = repr(os.fspath(path))
@@ -261,13 +270,257 @@ def load_tensors(
         told = f"{type(e).__name__}: {e}"
         raise NiwtError(f"{name} is damaged or was not written by niwt_nb ({told})") from None
     own = content_hash(meta["manifest"])
-    if content_hash(tensors) != meta.get("content") or meta.get("manifest_hash", own) != own:
+    changed = not trust and content_hash(tensors) != meta.get("content")
+    if changed or meta.get("manifest_hash", own) != own:
         raise NiwtError(f"{name} was changed after it was written: its content does not match its hash")
     other = {k: v for k, v in (expect or {}).items() if manifest.get(k) != v}
     if other:
         told = "; ".join(f"{k}: file has {manifest.get(k)!r}, expected {v!r}" for k, v in other.items())
         raise NiwtError(f"{name} belongs to something else: {told}")
     return tensors, manifest
+
+# %% ../nbs/00_core.ipynb #162e0df3
+@contextmanager
+def plain_os_errors(
+    path: str | os.PathLike,  # the folder that is being written to
+    only_full: bool = False,  # leave *not permitted* alone, where the block also reads files of others
+) -> Iterator[None]:
+    "Turn *disk full*, *read-only* and *not permitted* inside the block into a `NiwtError` that says what to do; other errors pass through."
+    full = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up", errno.EFBIG: "a file may not become that large here"}
+    denied = {errno.EACCES, errno.EPERM, errno.EROFS}
+    try:
+        yield
+    except OSError as e:
+        if e.errno in full:
+            raise NiwtError(f"{full[e.errno]}, nothing more could be written to {str(path)!r}; make room and run again: finished steps are kept") from e
+        if e.errno in denied and not only_full:
+            raise NiwtError(f"may not write to {str(e.filename or path)!r} ({e.strerror}); choose a folder of your own") from e
+        raise
+    except SafetensorError as e:
+        if "os error 28" not in str(e) and "os error 27" not in str(e):
+            raise
+        raise NiwtError(f"the disk is full, nothing more could be written to {str(path)!r}; make room and run again: finished steps are kept") from e
+
+# %% ../nbs/00_core.ipynb #fb6d3c9c
+_MEETING: dict[str, Any] = {}  # where joined processes leave notes: `store`, `timeout` and `round`
+_STORES: dict[tuple, list] = {}  # address of torchrun's store -> the store, rank, world, and how often it was joined: a process may join again
+_ALONE = contextvars.ContextVar("alone", default=False)
+
+
+def process_place() -> tuple[int, int]:  # this process's number and how many there are; (0, 1) without torchrun
+    "Which of several processes this is."
+    joined = dist.is_available() and dist.is_initialized() and not _ALONE.get()
+    return (dist.get_rank(), dist.get_world_size()) if joined else (0, 1)
+
+# %% ../nbs/00_core.ipynb #c33af377
+@contextmanager
+def alone() -> Iterator[None]:
+    "Inside the block this process is the only one: for work of its own, in which the others take no part."
+    before = _ALONE.set(True)
+    try:
+        yield
+    finally:
+        _ALONE.reset(before)
+
+# %% ../nbs/00_core.ipynb #4e5d5d1b
+def _lost(
+    what: str,  # what was waited for
+    late: bool,  # the time was up; else a connection broke
+) -> NiwtError:  # for the caller to raise
+    "Say which processes did not come, as far as it is known."
+    world, store, names = dist.get_world_size(), _MEETING.get("store"), []
+    for rank in range(world) if store is not None else ():
+        try:
+            if not store.check([f"{_MEETING['round']}/{rank}"]):
+                names.append(store.get(f"name{rank}").decode())
+        except RuntimeError:  # the notes are lost with the process that kept them
+            names = ["process 0"]
+            break
+    who = " and ".join(names) or "another process"
+    told = f"did not answer for {_MEETING['timeout'].total_seconds():g} s (timeout)" if late else "ended"
+    remedy = "the same command, with any number of processes, goes on with what is finished"
+    return NiwtError(f"{who} of {world} {told} before: {what or 'the next step'}; {remedy}")
+
+# %% ../nbs/00_core.ipynb #956c492c
+def _speaks_first(
+    rank: int,  # of this process
+) -> bool:  # whether no other process has told an error
+    "One error ends all processes, and is told by the one that met it."
+    try:
+        return _MEETING["store"].compare_set("speaker", "", str(rank)).decode() == str(rank)
+    except RuntimeError:  # the notes are lost
+        return rank == 0
+
+# %% ../nbs/00_core.ipynb #27e7d324
+def wait_for_all(
+    what: str = "",  # what comes next, for the message
+) -> None:
+    "Wait until all processes are here; raises `NiwtError` that names one that ended or hangs."
+    rank, world = process_place()
+    if world == 1:
+        return
+    limit = _MEETING.get("timeout", timedelta(hours=2))
+    _MEETING["round"] = _MEETING.get("round", 0) + 1
+    start = time.monotonic()
+    try:
+        if "store" in _MEETING:
+            _MEETING["store"].set(f"{_MEETING['round']}/{rank}", "here")
+        dist.monitored_barrier(timeout=limit, wait_all_ranks=True)
+    except RuntimeError:
+        raise _lost(what, time.monotonic() - start >= limit.total_seconds() - 1) from None
+
+# %% ../nbs/00_core.ipynb #2e679181
+@contextmanager
+def several_processes(
+    timeout: float = 7200.0,  # seconds to wait for the others before giving up: more than the longest step of one of them
+) -> Iterator[tuple[int, int]]:  # this process's number and how many there are
+    """Join the processes that `torchrun` started; does nothing without torchrun, or when they are joined.
+
+    Raises `NiwtError` where a process is lost; an error that leaves the block gets an attribute `first`: whether it is the one to be told.
+    """
+    if "WORLD_SIZE" not in os.environ or "RANK" not in os.environ or dist.is_initialized():
+        yield process_place()
+        return
+    own, limit = int(os.environ.get("LOCAL_RANK", 0)), timedelta(seconds=timeout)
+    if torch.cuda.is_available() and own < torch.cuda.device_count():
+        torch.cuda.set_device(own)
+    address = (os.getpid(), os.environ.get("MASTER_ADDR"), os.environ.get("MASTER_PORT"))
+    if address not in _STORES:
+        _STORES[address] = [*next(rendezvous("env://", timeout=limit)), 0]
+    base, rank, world, _STORES[address][3] = *_STORES[address][:3], _STORES[address][3] + 1
+    store = dist.PrefixStore(f"niwt{_STORES[address][3]}", base)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=world, timeout=limit)
+    _MEETING.update(store=dist.PrefixStore("notes", store), timeout=limit, round=0)
+    _MEETING["store"].set(f"name{rank}", f"process {rank} ({os.getpid()} on {platform.node()})")
+    try:
+        yield rank, world
+    except BaseException as e:
+        broken = isinstance(e, RuntimeError) and any(word in str(e) for word in ("gloo", "Connection", "Timed out"))
+        told = _lost("the end of an exchange", "Timed out" in str(e)) if world > 1 and broken else e
+        told.__dict__["first"] = _speaks_first(rank)
+        if told is e:
+            raise
+        raise told from e
+    finally:
+        _MEETING.clear()
+        dist.destroy_process_group()
+
+# %% ../nbs/00_core.ipynb #1cabb8e3
+def from_first(
+    value: Any,  # what this process has; counts in process 0 only
+    what: str = "",  # for the message of a lost process
+) -> Any:  # the value of process 0, in all of them
+    "Let process 0 decide."
+    if process_place()[1] == 1:
+        return value
+    wait_for_all(what)
+    box = [value]
+    dist.broadcast_object_list(box, 0)
+    return box[0]
+
+
+def share(
+    items: Sequence[Any],  # the same in every process
+    work: Callable[[Any], Any],  # item -> result, which can be pickled
+    what: str = "",  # for the bar and for the message of a lost process
+    quiet: bool = True,  # no progress bar
+) -> list[Any]:  # all results, in the order of the items
+    "Do every item once, in one of the processes; all of them get all results."
+    rank, world = process_place()
+    with alone():
+        own = progress(items[rank::world], what, quiet=quiet or rank > 0)
+        mine = [work(item) for item in own]
+    if world == 1:
+        return mine
+    wait_for_all(what)
+    found: list[Any] = [None] * world
+    dist.all_gather_object(found, mine)
+    return [found[i % world][i // world] for i in range(len(items))]
+
+# %% ../nbs/00_core.ipynb #c532bf13
+@dataclass
+class Steps:
+    "Finished steps in a folder, each of them one file, whole or absent; `step` for one, `shards` for many alike."
+
+    path: Path
+    notify: Callable[[str], None] = lambda text: None  # told about every step in one line
+    belongs: dict[str, Any] = field(default_factory=dict)  # entries that every manifest has
+    seconds: dict[str, float] = field(default_factory=dict)  # step -> seconds it took when it was computed
+    images: dict[str, int] = field(default_factory=dict)  # step -> images that went through the network in it
+    reused: list[str] = field(default_factory=list)  # steps that were already there
+
+    def file(self, name: str) -> Path:
+        "Where step `name` is kept."
+        return self.path / f"{name}.safetensors"
+
+    def load(self, name: str, key: str, trust: bool = False) -> tuple[dict[str, Tensor], dict]:
+        "A kept step; `trust`: mapped into memory and not hashed. Raises `NiwtError` if it is absent, damaged, or of another key."
+        tensors, manifest = load_tensors(self.file(name), {**self.belongs, "step": name, "key": key}, trust)
+        self.seconds[name], self.images[name] = manifest["seconds"], manifest["facts"].get("images", 0)
+        return tensors, manifest["facts"]
+
+    def _kept(self, name: str, key: str, about: str) -> tuple[dict[str, Tensor], dict] | None:
+        "A kept step, or None, with a word about why."
+        try:
+            found = self.load(name, key)
+        except NiwtError as e:
+            if self.file(name).is_file():
+                self.notify(f"{about}: computed again, for the file does not fit ({e})")
+            return None
+        self.reused.append(name)
+        self.notify(f"{about}: already done")
+        return found
+
+    def _keep(self, name: str, key: str, found: tuple[dict[str, Tensor], dict], start: float) -> None:
+        "Write a step that was begun at `start`."
+        self.seconds[name], self.images[name] = round(time.perf_counter() - start, 3), found[1].get("images", 0)
+        manifest = {**self.belongs, "step": name, "key": key, "seconds": self.seconds[name], "facts": found[1]}
+        with plain_os_errors(self.path):
+            save_tensors(self.file(name), found[0], manifest)
+
+    def step(
+        self, name: str, key: str, compute: Callable[[], tuple[dict[str, Tensor], dict]], about: str = "", together: bool = False
+    ) -> tuple[dict[str, Tensor], dict]:
+        "Tensors and facts of a step: from its file if that fits `key`, else from `compute()` in process 0, or in all of them `together`."
+        first, about = process_place()[0] == 0, about or name
+        found = self._kept(name, key, about) if first else None
+        if not from_first(found is not None, about):
+            start = time.perf_counter()
+            if first or together:
+                with plain_os_errors(self.path, only_full=True), nullcontext() if together else alone():
+                    found = compute()  # a step may keep what it has so far
+            if first:
+                assert found is not None
+                self._keep(name, key, found, start)
+                self.notify(f"{about}: {self.seconds[name]:.1f} s")
+                found = found[0], json.loads(json.dumps(found[1]))
+            wait_for_all(about)
+        return found if first and found is not None else self.load(name, key)
+
+# %% ../nbs/00_core.ipynb #19a650da
+def shards(
+    steps: Steps,  # where they are kept
+    name: str,  # of the step; shard i is `name/i`
+    keys: Sequence[str],  # the key of each shard
+    compute: Callable[[int], tuple[dict[str, Tensor], dict]],  # shard number -> tensors and facts
+    about: Callable[[int], str] = str,  # shard number -> what it is, for people
+    quiet: bool = True,  # no progress bar
+) -> list[tuple[dict[str, Tensor], dict]]:  # tensors, mapped into memory, and facts of every shard
+    "Keep the shards of a step, each computed by one of the processes; those that are there are not computed again."
+    path = [f"{name}/{i:05d}" for i in range(len(keys))]
+    numbers = range(len(keys))
+    kept = share(numbers, lambda i: steps._kept(path[i], keys[i], about(i)) is not None, f"{name}: what is there")
+    missing = [i for i in numbers if not kept[i]]
+
+    def make(i: int) -> None:
+        start = time.perf_counter()
+        with plain_os_errors(steps.path, only_full=True):
+            found = compute(i)
+        steps._keep(path[i], keys[i], found, start)
+        steps.notify(f"{about(i)}: {steps.seconds[path[i]]:.1f} s")
+
+    share(missing, make, name, quiet)
+    return [steps.load(path[i], keys[i], trust=True) for i in numbers]
 
 # %% ../nbs/00_core.ipynb #556f7f7d
 class UserCodeError(NiwtError):

@@ -122,7 +122,7 @@ def feature_network(
     model = nn.Sequential(OrderedDict(tail=nn.Identity(), head=head))
     return CutNetwork(model, "features", nn.Identity(), nn.Identity(), "head", "features")
 
-# %% ../../nbs/04_method/11_choice.ipynb #3c1f1195
+# %% ../../nbs/04_method/11_choice.ipynb #9b0ddb42
 class Writer:
     "Rows for classes that only have a description: `rows(knowledge)`; `head` is the seen head that goes with them."
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['noise_images', 'importance_of_weights', 'PooledJacobian', 'pooled_jacobian']
 
-# %% ../../nbs/04_method/05_jacobian.ipynb #4a2bc9e9
+# %% ../../nbs/04_method/05_jacobian.ipynb #33cae976
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import jvp, vmap
 
-from ..core import NiwtError, check_name, content_hash, load_tensors, progress, save_tensors
+from ..core import NiwtError, check_name, content_hash, load_tensors, save_tensors, share
 from ..network.cut import eval_mode, running
 from ..network.head import widened
 from ..network.modes import in_own_modes
@@ -365,24 +365,25 @@ def pooled_jacobian(
         raise NiwtError(f"images must be (M, channels, H, W) with at least one, got shape {tuple(images.shape)}")
     if isinstance(fresh, int):
         fresh = noise_images(fresh, images, seed=1) if fresh and images.ndim == 4 else images[:0]
-    kept: dict[bool, list[Tensor]] = {True: [], False: []}
-    total = torch.zeros(())
+    gib = len(images) * network.head.in_features * 4 / 2**30
+
+    def work(part: tuple[Tensor, bool]) -> tuple[Tensor, Tensor]:
+        with torch.no_grad(), eval_mode(network):
+            g = widened(build(_activations_of(network, part[0])))
+        if not torch.isfinite(g).all():
+            raise NiwtError(f"the Jacobian behind layer {network.layer!r} is not finite: a root or a logarithm of zero in the tail?")
+        if each and how != "affine" and gib * g.shape[1] > limit:
+            raise NiwtError(f"one matrix per image takes {gib * g.shape[1]:.1f} GiB (limit {limit}); use fewer images or each=False")
+        return g.double().sum(0), g if each or not part[1] else g[:0]
+
     with torch.no_grad():
         how, build = _jacobian_way(network.tail, _activations_of(network, images[:2]), how, chunk)
         if how == "affine":
             images, fresh = images[:1].expand(len(images), *images.shape[1:]), fresh[:1]
         parts = [(part, True) for part in (images[:1] if how == "affine" else images).split(batch)] + [(p, False) for p in fresh.split(batch) if len(p)]
-        for part, fitted in progress(parts, "Jacobian of the tail", quiet=quiet):
-            with eval_mode(network):
-                g = widened(build(_activations_of(network, part)))
-            if not torch.isfinite(g).all():
-                raise NiwtError(f"the Jacobian behind layer {network.layer!r} is not finite: a root or a logarithm of zero in the tail?")
-            gib = len(images) * g[0].numel() * 4 / 2**30
-            if each and how != "affine" and gib > limit:
-                raise NiwtError(f"one matrix per image takes {gib:.1f} GiB (limit {limit}); use fewer images or each=False")
-            total = total.to(g) + g.sum(0) if fitted else total
-            if each or not fitted:
-                kept[fitted].append(g)
-    mean = total / (1 if how == "affine" else len(images))
-    rows = {fitted: torch.cat(found) if found else mean[None][:0] for fitted, found in kept.items()}
+    found = share(parts, work, "Jacobian of the tail", quiet)
+    used = range(sum(fitted for _, fitted in parts))
+    total = torch.stack([found[i][0] for i in used]).sum(0)
+    mean = (total / (1 if how == "affine" else len(images))).to(found[0][1].dtype)
+    rows = {fitted: torch.cat([g for (_, of), (_, g) in zip(parts, found, strict=True) if of == fitted] or [mean[None][:0]]) for fitted in (True, False)}
     return PooledJacobian(rows[True], mean, len(images), how, network.layer, _tail_hash(network), rows[False])

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/09_runs/07_pages.ipynb #5e1fbd61
+# %% ../../nbs/09_runs/07_pages.ipynb #1ffa49fa
 import io
 from collections.abc import Callable
 from typing import Any
@@ -18,6 +18,7 @@ from PIL import Image
 from sklearn.metrics import confusion_matrix
 from torch import Tensor
 
+from ..core import share
 from ..explain.explainer import Explainer, listing, phrase, readable
 from ..explain.maps import grad_cam, neuron_maps
 from ..explain.names import as_seen, name_neurons, outlined, region
@@ -87,9 +88,11 @@ def _explain_cases(
 ) -> list[dict[str, Any]]:  # cases as the report takes them
     "Photo, Grad-CAM and attributes of some predictions, drawn by lot."
     data, config, labels = ready.data, ready.config, ready.data.labels[ready.test]
-    guess, cases = predict(scores, ready.columns), []
+    guess = predict(scores, ready.columns)
     chosen = _draw_cases(guess == labels, torch.isin(labels, data.unseen), config.cases, config.seed)
-    for number, i in enumerate(chosen.tolist()):
+
+    def explain(place: tuple[int, int]) -> dict[str, Any]:
+        number, i = place
         x, row = ready.backbone.preprocess(data.images[int(ready.test[i])]), int(ready.rows[guess[i]])
         pixels = np.asarray(as_seen(x, ready.backbone.preprocess)) / 255
         write(f"case-{number:02d}.jpg", _picture(pixels))
@@ -103,10 +106,11 @@ def _explain_cases(
         strength = told["strength"].where(told["verdict"] != "against", -told["strength"])
         names = told["attribute"].map(readable) + told["verdict"].map({"open": " (open)"}).fillna("")
         case["attributes"] = [[a, float(v)] for a, v in zip(names, strength, strict=True)]
-        cases.append(case)
-    return cases
+        return case
 
-# %% ../../nbs/09_runs/07_pages.ipynb #2b091f74
+    return share(list(enumerate(chosen.tolist())), explain, "explanations")
+
+# %% ../../nbs/09_runs/07_pages.ipynb #234f1804
 def _neuron_dictionary(
     ready: _Ready,  # data and features
     explainer: Explainer,  # of its extended network
@@ -115,10 +119,12 @@ def _neuron_dictionary(
     each: int = 6,  # pictures of each
 ) -> list[dict[str, Any]]:  # rows as the report takes them, the surest name first
     "List the neurons with the most confident names, tested on test images, with those that activate them most, the place outlined."
-    rows, test = [], ready.test
+    test = ready.test
     surest = name_neurons(explainer).nlargest(n, "confidence")["neuron"].tolist()
     some = test[torch.linspace(0, len(test) - 1, min(len(test), 200)).long()]
-    for entry in verify_names(explainer, ready.data, some, ready.backbone.preprocess, surest).to_dict("records"):
+    tried = verify_names(explainer, ready.data, some, ready.backbone.preprocess, surest)
+
+    def describe(entry: dict[str, Any]) -> dict[str, Any]:
         k = int(entry["neuron"])
         top = test[ready.photos.activity[test, k].argsort(descending=True)[:each]]
         x = torch.stack([ready.backbone.preprocess(ready.data.images[int(i)]) for i in top])
@@ -132,8 +138,9 @@ def _neuron_dictionary(
         write(file, _picture(strip, side=strip.shape[1]))
         name, second = readable(entry["name"]), readable(entry["second"])
         told = (name, second) if entry["good"] else ("no good name", f"perhaps {name}")
-        rows.append(row | dict(zip(("name", "second"), told, strict=True)))
-    return rows
+        return row | dict(zip(("name", "second"), told, strict=True))
+
+    return share(tried.to_dict("records"), describe, "neurons")
 
 # %% ../../nbs/09_runs/07_pages.ipynb #1ba257c3
 _TOO_WIDE = ("confusion",)  # charts that a phone scrolls instead of getting a small drawing

@@ -144,7 +144,7 @@ def _said_by_formula(
     told = f"Neuron {neuron} answers best to: {made.text(session.explainer.names)}"
     return f"{told} (intersection over union {score:.2f}, the best attribute alone {alone:.2f})." if score > alone and len(made.terms) > 1 else ""
 
-# %% ../../nbs/08_widgets/02_neurons.ipynb #44a97fb7
+# %% ../../nbs/08_widgets/02_neurons.ipynb #50d4f242
 class NeuronExplorer(_PictureExplorer):
     "The neurons behind a class in a picture: bars, names, what excites them, and a switch for each."
 
