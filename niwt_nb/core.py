@@ -328,7 +328,8 @@ def _lost(
     late: bool,  # the time was up; else a connection broke
 ) -> NiwtError:  # for the caller to raise
     "Say which processes did not come, as far as it is known."
-    world, store, names = dist.get_world_size(), _MEETING.get("store"), []
+    world, names = dist.get_world_size(), []
+    store: Any = _MEETING.get("store")
     for rank in range(world) if store is not None else ():
         try:
             if not store.check([f"{_MEETING['round']}/{rank}"]):

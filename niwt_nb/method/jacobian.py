@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['noise_images', 'importance_of_weights', 'PooledJacobian', 'pooled_jacobian']
 
-# %% ../../nbs/04_method/05_jacobian.ipynb #33cae976
+# %% ../../nbs/04_method/05_jacobian.ipynb #c29e697a
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field

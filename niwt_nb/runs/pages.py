@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/09_runs/07_pages.ipynb #1ffa49fa
+# %% ../../nbs/09_runs/07_pages.ipynb #21595812
 import io
 from collections.abc import Callable
 from typing import Any
@@ -110,7 +110,7 @@ def _explain_cases(
 
     return share(list(enumerate(chosen.tolist())), explain, "explanations")
 
-# %% ../../nbs/09_runs/07_pages.ipynb #234f1804
+# %% ../../nbs/09_runs/07_pages.ipynb #e2eb16ee
 def _neuron_dictionary(
     ready: _Ready,  # data and features
     explainer: Explainer,  # of its extended network
