@@ -49,6 +49,8 @@ ELSEWHERE = {  # words of a message -> why it is not tried here
     "put it back, or NIWT.load(folder, encoder=...)": "needs a saved sentence encoder; the notebook of text reads a model back with and without it",
     "holds class sums only": "the notebook of stores writes both kinds",
     "leave --unknown out": "needs an export; the tests of the commands name pictures with one",
+    "reads in this process": "a process that dies; the notebook of images kills one, and reads the same pictures without",
+    "test it on photos, without `draw`": "names an argument to leave out; the notebook of verified names tests without it",
     "--refuse goes with --unknown": "names two options of one command; the notebook of the commands gives both",
 }
 
