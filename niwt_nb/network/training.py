@@ -14,7 +14,6 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,8 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from niwt_nb.core import (
-    NiwtError, content_hash, from_first, load_tensors, model_hash, process_place, progress,
-    save_tensors,
+    NiwtError, content_hash, load_tensors, model_hash, process_place, progress,
+    save_tensors, share,
 )
 from ..data.dataset import ZeroShotData, as_ids, transformed, _held_out
 from ..data.images import batches
@@ -215,7 +214,7 @@ def _train_loop(
     history: list[dict[str, float]] = []
     best: dict[str, Tensor] = {}
     mean: dict[str, Tensor] = {}
-    if checkpoint is not None and from_first(Path(checkpoint).exists()):
+    if checkpoint is not None and share([checkpoint], os.path.exists, "the checkpoint")[0]:
         tensors, manifest = load_tensors(checkpoint, expect=json.loads(json.dumps(settings)))
         (best, mean), history = _unpack_training(tensors, module, optimiser), manifest["history"]
     for epoch in progress(range(len(history), min(stop or epochs, epochs)), desc, quiet=quiet):
