@@ -407,26 +407,13 @@ def several_processes(
         dist.destroy_process_group()
 
 # %% ../nbs/00_core.ipynb #1cabb8e3
-def from_first(
-    value: Any,  # what this process has; counts in process 0 only
-    what: str = "",  # for the message of a lost process
-) -> Any:  # the value of process 0, in all of them
-    "Let process 0 decide."
-    if process_place()[1] == 1:
-        return value
-    wait_for_all(what)
-    box = [value]
-    dist.broadcast_object_list(box, 0)
-    return box[0]
-
-
 def share(
     items: Sequence[Any],  # the same in every process
     work: Callable[[Any], Any],  # item -> result, which can be pickled
     what: str = "",  # for the bar and for the message of a lost process
     quiet: bool = True,  # no progress bar
 ) -> list[Any]:  # all results, in the order of the items
-    "Do every item once, in one of the processes; all of them get all results."
+    "Do every item once, in one of the processes, the first in process 0; all of them get all results."
     rank, world = process_place()
     with alone():
         own = progress(items[rank::world], what, quiet=quiet or rank > 0)
@@ -485,7 +472,7 @@ class Steps:
         "Tensors and facts of a step: from its file if that fits `key`, else from `compute()` in process 0, or in all of them `together`."
         first, about = process_place()[0] == 0, about or name
         found = self._kept(name, key, about) if first else None
-        if not from_first(found is not None, about):
+        if not share([found is not None], bool, about)[0]:  # process 0 decides
             start = time.perf_counter()
             if first or together:
                 with plain_os_errors(self.path, only_full=True), nullcontext() if together else alone():
