@@ -573,10 +573,12 @@ def _add_class(
     scaled, known = model.scaler_.transform(row[None]), model.writer_.seen.knowledge
     taught = _taught_share(known, scaled[0])
     strength, least = float(model.writer_.strength(scaled)), 0.0 if model.doubt_ is None else model.doubt_.strength
-    if taught < 0.1 or strength < least:
-        what = f"what you describe as {name!r} looks like nothing the network can tell: it says {strength:.0%} of what a seen class says"
-        told = f" (held-out classes at least {least:.0%})" if least else ""
-        warnings.warn(f"{what}{told}, and {1 - taught:.0%} of the description is nothing that a seen class taught; its classifier is a guess", stacklevel=4)
+    weak = [f"{1 - taught:.0%} of the description is nothing that a seen class taught"] if taught < 0.1 else []
+    if strength < least:
+        weak.append(f"it says {strength:.0%} of what a seen class says (held-out classes: at least {least:.0%})")
+    if weak:
+        told = f"what you describe as {name!r} looks like nothing the network can tell"
+        warnings.warn(f"{told}: {', and '.join(weak)}; its classifier may be a guess", stacklevel=4)
     weight, bias = model.writer_.rows(scaled)
     with eval_mode(None):  # nobody predicts between the row and its name
         model.blocks_ = [*model.blocks_, _Block((name,), weight.detach(), bias.detach())]
