@@ -93,18 +93,18 @@ class ExplanationViewer(_PictureExplorer):
         n = self.session.model.importance_.shape[1]
         self.control("neurons", widgets.IntSlider(n, 1, n, description="neurons in the map"))
         self.controls["neurons"].tooltip = "Grad-CAM as a sum, the neurons that add most first"
-        self.words("verdict", "sentence", "bars")
+        self.words("verdict", "sentence", "bars", "proofs")
         key = lambda: (self.picture_key, self.state["explain"], self.state["other"])  # noqa: E731
         self.panels["maps"] = _Panel(480, 195, lambda: (*key(), self.state["neurons"]), self._paint_maps, self._alt_maps)
-        self.panels["photos"] = _Panel(480, 100, key, self._paint_photos, self._alt_photos)
+        self.panels["photos"] = _Panel(300, 110, key, self._paint_photos, self._alt_photos)
         self.panels["bars"] = _Panel(300, 216, key, self._paint_bars, self._alt_bars)
 
     def arrange(self) -> list[widgets.Widget]:
         "Controls, the answer, maps beside words, sentence."
         play = self.player("neurons", self.controls["neurons"].max - 1, "add up the map")
         self.tools.children = [*self.tools.children[:-1], play, self.status]
-        left = _column(self.panels["maps"].ui, self.says["sentence"], self.panels["photos"].ui)
-        right = _column(self.says["bars"], self.panels["bars"].ui)
+        left = _column(self.panels["maps"].ui, self.says["sentence"], self.says["proofs"])
+        right = _column(self.says["bars"], self.panels["bars"].ui, self.panels["photos"].ui)
         return [_grid(*self.controls.values()), self.tools, self.says["verdict"], _grid(left, right, shares=(480, 300))]
 
     @property
@@ -126,7 +126,8 @@ class ExplanationViewer(_PictureExplorer):
         other = f"{self.beside} {_escaped(self.session.label(s.other))} {s.probability[1]:.0%}"
         self.say("verdict", f"<big>{_escaped(name)}</big> {s.probability[0]:.0%}{right} · {other}.{self.warning}")
         proofs = "".join(f"<li>{_escaped(p)}</li>" for p in s.proofs)
-        self.say("sentence", f'<div class="niwt-text">{_escaped(s.sentence)}</div><p>{_escaped(s.trust)}</p><ul>{proofs}</ul>')
+        self.say("sentence", f'<div class="niwt-text">{_escaped(s.sentence)}</div><p>{_escaped(s.trust)}</p>')
+        self.say("proofs", f'<ul class="niwt-proofs">{proofs}</ul>')
         self.say("bars", '<div class="niwt-sub">Words it read: for, against (hatched), open (dotted)</div>')
         super().refresh()
 
