@@ -189,20 +189,29 @@ def _telling(
         if told:
             told.update({}, raw=True)
 
+# %% ../../nbs/08_widgets/01_explorer.ipynb #0f08f389
+_STILL = "A picture of this widget. To use it, run its cell."
+
 # %% ../../nbs/08_widgets/01_explorer.ipynb #0aa0bc41
-def _display_with_picture(
-    ui: widgets.Widget,  # what is used
-    made: Any,  # its explorer: `page` and `title`
-) -> None:
-    "Put a widget on the page, and below it its picture for when nothing answers any more."
-    display(ui)
-    told = "A picture of this widget. To use it, run its cell."
-    note = lambda area: area.text(told, size=10, style="italic")  # noqa: E731
+def _picture_of(
+    made: Any,  # an explorer: `page` and `title`
+) -> bytes:  # PNG of at most 256 colours
+    "What a widget shows, as one picture: for pages on which nothing answers."
+    note = lambda area: area.text(_STILL, size=10, style="italic")  # noqa: E731
     page = figure_png(stack_page([[(note, 840, 16)], *made.page()], made.title, 900))
     with Image.open(io.BytesIO(page)) as picture:
         out = io.BytesIO()
         picture.convert("RGB").quantize(256, Image.Quantize.FASTOCTREE).save(out, "PNG")
-    data = {"image/png": base64.b64encode(out.getvalue()).decode(), "text/plain": told}
+    return out.getvalue()
+
+# %% ../../nbs/08_widgets/01_explorer.ipynb #de9c9bfe
+def _display_with_picture(
+    ui: widgets.Widget,  # what is used
+    made: Any,  # its explorer, see `_picture_of`
+) -> None:
+    "Put a widget on the page, and below it its picture for when nothing answers any more."
+    display(ui)
+    data = {"image/png": base64.b64encode(_picture_of(made)).decode(), "text/plain": _STILL}
     display(data, raw=True, metadata={"needs_background": "light"})
 
 # %% ../../nbs/08_widgets/01_explorer.ipynb #e82b145e
@@ -470,6 +479,10 @@ class Explorer(_History):
 
     def _ipython_display_(self) -> None:
         _display_with_picture(self.ui, self)
+
+    def _repr_png_(self) -> bytes:
+        "The picture alone, for front ends that know no such widgets."
+        return _picture_of(self)
 
 # %% ../../nbs/08_widgets/01_explorer.ipynb #17bceb58
 def _titled(
