@@ -1,6 +1,6 @@
 """All tests, one command: `python tests/run.py`. Prints the slowest tests and the CPU time of all.
 
-Installed packages and style, then pytest: the notebooks' checks with branch coverage of the package, types, files, faults, command line, browser,
+Installed packages, style and the measures of the house, then pytest: the notebooks' checks with branch coverage of the package, types, files, faults, command line, browser,
 lessons, wheel. Then the part that computes (the notebooks of the method, lessons 0 to 6) once more as a processor without vector instructions does it;
 `--only numeric` runs that part alone, as the environment says: `ATEN_CPU_CAPABILITY=avx2 python tests/run.py --only numeric`.
 """
@@ -24,6 +24,7 @@ LESSER = {"ATEN_CPU_CAPABILITY": "default"}
 STEPS: dict[str, tuple[list[str], dict[str, str]]] = {  # command, and what it adds to the environment
     "pip check": ([sys.executable, "-m", "pip", "check"], {}),
     "ruff": ([str(BIN / "ruff"), "check", "niwt_nb", "tests", "tools", "benchmarks"], {}),
+    "house": ([sys.executable, "tools/house.py", "--no-worse"], {}),
     "pytest": (MEASURED, {}),
     "coverage": (COVERAGE, {}),
     "pytest, lesser processor": (NUMERIC, LESSER),

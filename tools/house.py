@@ -1,6 +1,6 @@
 """The measures of the house beside their limits: `python tools/house.py`, with `--list` also where each limit is broken.
 
-The exit code is 1 if a limit is broken. Lines are counted after `ruff format --line-length 100`, so that wide lines hide nothing.
+The exit code is 1 if a limit is broken; with `--no-worse`, as the tests run it, if a limit is broken by more than `CEILINGS` allow. Lines are counted after `ruff format --line-length 100`, so that wide lines hide nothing.
 """
 
 import argparse
@@ -20,6 +20,16 @@ PACKAGE = "niwt_nb"
 CHAPTERS = ("core", "data", "network", "fieldguide", "method", "evaluate", "explain", "figures", "widgets", "runs", "course", "cli")
 FREE_OF_THE_DRAWN_WORLD = ("core", "data", "network", "method", "evaluate", "explain", "figures")
 CODE_COLUMNS, LESSON_COLUMNS = 100, 88
+CEILINGS = {  # what is still over its limit may only get smaller: lower a number here whenever that is possible
+    "lines of the package": 29_500,
+    "lines of the largest class": 212,
+    "lines of the largest function": 69,
+    "functions of more than six parameters": 47,
+    "code lines beyond": 4_650,
+    "code lines of lessons": 222,
+    "definitions without a check": 4,
+    "seconds of": 60,  # the time of a machine is no verdict
+}
 
 
 @dataclass
@@ -34,6 +44,10 @@ class Measure:
     @property
     def kept(self) -> bool:
         return self.value <= self.limit
+
+    @property
+    def no_worse(self) -> bool:
+        return self.value <= max([self.limit, *(c for begins, c in CEILINGS.items() if self.name.startswith(begins))])
 
 
 def modules(package: Path) -> dict[str, str]:
@@ -217,13 +231,14 @@ def main() -> int:
     "Print the table; the exit code is 1 if a limit is broken."
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--list", action="store_true", help="also say where each broken limit is broken")
+    parser.add_argument("--no-worse", action="store_true", help="fail only where a measure is worse than its ceiling")
     told = parser.parse_args()
     found = measure()
     for m in found:
         print(f"{m.name:52} {m.value:>9,} {m.limit:>9,}  {'ok' if m.kept else 'OVER'}" + (f" ({len(m.places)} places)" if m.places and not m.kept else ""))
         if told.list and not m.kept:
             print("\n".join(f"    {place}" for place in m.places))
-    return int(not all(m.kept for m in found))
+    return int(not all(m.no_worse if told.no_worse else m.kept for m in found))
 
 
 if __name__ == "__main__":
