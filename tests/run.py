@@ -1,7 +1,8 @@
 """All tests, one command: `python tests/run.py`. Prints the slowest tests and the CPU time of all.
 
-Installed packages, style and the measures of the house, then pytest: the notebooks' checks with branch coverage of the package, types, files, faults, command line, browser,
-lessons, wheel. Then the part that computes (the notebooks of the method, lessons 0 to 6) once more as a processor without vector instructions does it;
+Installed packages, style and the measures of the house, then pytest: the notebooks' checks with branch coverage of the package, types, files,
+faults, command line, browser, lessons, wheel. Then the part that computes (the notebooks of the method, lessons 0 to 6) once more as a processor
+without vector instructions does it;
 `--only numeric` runs that part alone, as the environment says: `ATEN_CPU_CAPABILITY=avx2 python tests/run.py --only numeric`.
 """
 

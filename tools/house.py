@@ -1,6 +1,7 @@
 """The measures of the house beside their limits: `python tools/house.py`, with `--list` also where each limit is broken.
 
-The exit code is 1 if a limit is broken; with `--no-worse`, as the tests run it, if a limit is broken by more than `CEILINGS` allow. Lines are counted after `ruff format --line-length 100`, so that wide lines hide nothing.
+The exit code is 1 if a limit is broken; with `--no-worse`, as the tests run it, if one is broken by more than `CEILINGS` allow.
+Lines are counted after `ruff format --line-length 100`, so that wide lines hide nothing.
 """
 
 import argparse
