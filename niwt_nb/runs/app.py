@@ -12,7 +12,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,7 +22,9 @@ import ipywidgets as widgets
 from ..core import NiwtError
 
 # %% ../../nbs/09_runs/09_app.ipynb #e5d6f1bd
-def _session_of(run: str | os.PathLike | None) -> Any:  # a `Session`
+def _session_of(
+    run: str | os.PathLike | None,  # folder of a finished run; None: the field guide
+) -> tuple[Any, list[str]]:  # a `Session`, and the classes that were added to the run and are left out of it
     "The session of a finished run, or of the field guide; raises `NiwtError` for a folder without a model."
     from niwt_nb.method.niwt import NIWT
     from niwt_nb.runs.config import read_config
@@ -31,30 +32,36 @@ def _session_of(run: str | os.PathLike | None) -> Any:  # a `Session`
     from niwt_nb.widgets.session import Session, _some_of_each, open_session
 
     if run is None:
-        return open_session()
+        return open_session(), []
     model = NIWT.load(run)
+    added = list(model.added_)
+    for name in added:  # the explorers show pictures of every class, and of these there are none
+        model.remove_class(name)
     data = load_data(read_config(Path(run) / "config.toml"))
     train, test, new = (_some_of_each(data, i, 8) for i in (data.train, data.test_seen, data.test_unseen))
-    return Session(replace(data, train=train, test_seen=test, test_unseen=new), model)
+    return Session(replace(data, train=train, test_seen=test, test_unseen=new), model), added
 
 # %% ../../nbs/09_runs/09_app.ipynb #c3f3494a
 class _App:
     "The page: two parts, each an explorer, filled as soon as the model is there."
 
-    def __init__(self, run: str | os.PathLike | None = None, opened: Callable[[Any], Any] = _session_of):
-        self.run, self.opened = run, opened
+    def __init__(self, run: str | os.PathLike | None = None):
+        self.run, self.note = run, widgets.HTML()
         self.said = widgets.HTML("<p><i>Opening the model: some seconds ...</i></p>")
         self.parts = widgets.ToggleButtons(options=["Name a picture", "Describe a species"], disabled=True)
         self.parts.style.button_width = "12em"
         self.place, self.made = widgets.VBox([self.said]), dict[int, Any]()
         title = widgets.HTML("<h2>A species from words alone</h2>")
-        self.ui = widgets.VBox([title, self.parts, self.place], layout={"max_width": "1000px", "margin": "0 auto"})
+        self.ui = widgets.VBox([title, self.note, self.parts, self.place], layout={"max_width": "1000px", "margin": "0 auto"})
         self.parts.observe(lambda change: self.show(), "value")
 
     def open(self) -> None:
         "Fit or load, and put the first part on the page; what goes wrong is said there."
         try:
-            self.session = self.opened(self.run)
+            self.session, left_out = _session_of(self.run)
+            if left_out:
+                names = html.escape(", ".join(left_out))
+                self.note.value = f"<p>Added by words, without a picture, and not shown here: {names}. <code>niwt predict</code> knows them.</p>"
             self.show()
             self.parts.disabled = False
         except Exception as e:
