@@ -2,7 +2,7 @@
 
 The tests of a file stay in one process, so that what they share is made once; notebooks are dealt out one by one, but for those of widgets.
 What takes longest begins first.
-Coverage is measured where it is meant to come from: in the notebooks' own checks.
+Coverage is measured in both processes: of the package as it is imported, and of the exported cells that notebooks run.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
 """Every notebook that is not a lesson is executed as `nbdev_test` does it, by the same function, and once.
 
 An exported cell is compiled under the name and with the line numbers of the file that holds it in the package (another test proves the two in step):
-branch coverage of the package is that of the notebooks' checks, and a traceback leads to the file.
+what its checks run counts for branch coverage of the package, and a traceback leads to the file.
 """
 
 import ast

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..data.dataset import first_of_each
-from .explainer import Explainer, _presence, listing, phrase, readable
+from .explainer import Explainer, _group_of, _presence, listing, phrase, readable
 from niwt_nb.explain.maps import (
     _features_above, layer_activations, layer_gradient,
 )
@@ -127,14 +127,14 @@ def turning_neurons(
     return _Change(parts, (start[0], start[1]), (end[0], end[1]), chance=chance, least=len(parts) == 1)
 
 # %% ../../nbs/06_explain/09_contrast.ipynb #87ca4261
-def _columns_of(
+def _groups_that_differ(
     names: tuple[str, ...],  # A attribute names
     differs: Tensor,  # (A,) bool
 ) -> list[Tensor]:  # places of the attributes of each group in which something differs
     "Groups of attributes: `has_wing_color::red` and `has_wing_color::blue` change together."
     groups: dict[str, list[int]] = {}
     for i, name in enumerate(names):
-        groups.setdefault(str(name).rpartition("::")[0] or str(name), []).append(i)
+        groups.setdefault(_group_of(name), []).append(i)
     return [torch.tensor(g) for g in groups.values() if bool(differs[g].any())]
 
 # %% ../../nbs/06_explain/09_contrast.ipynb #f9a53c7d
@@ -204,7 +204,7 @@ def turning_words(
     mine = behind if behind in written or ahead not in written else ahead
     fixed, sign = (ahead, 1.0) if mine == behind else (behind, -1.0)
     old, goal = (_description_of(model, name) for name in (mine, fixed))
-    groups = _columns_of(model.knowledge_.names, old != goal)
+    groups = _groups_that_differ(model.knowledge_.names, old != goal)
     rest = float(told[names.index(fixed)])
 
     def described(choice: tuple[int, ...]) -> Tensor:
@@ -258,6 +258,11 @@ class _Contrast:
     description: _Change | None  # see `turning_words`; None: the columns of this knowledge cannot be said one by one
     photos: dict[str, list[Any]]  # class -> reference photos
     unseen: tuple[str, ...] = ()  # which of the two were never photographed
+
+    @property
+    def labelled_photos(self) -> list[tuple[str, Any]]:
+        "The reference photos with their classes' names."
+        return [(readable(name), photo) for name, some in self.photos.items() for photo in some]
 
     def sentences(self) -> list[str]:  # up to four
         "What was verified: words, description, neurons, photos."

@@ -35,6 +35,13 @@ def readable(
         return (rest if dot and number.isdigit() and rest else value).replace("_", " ").strip()
     return f"{group.removeprefix('has_')}: {value}".replace("_", " ").strip()
 
+# %% ../../nbs/06_explain/01_explainer.ipynb #6c9766a3
+def _group_of(
+    name: str,  # an attribute's name as the data set spells it
+) -> str:  # its group; the name itself where there is none
+    "`has_wing_color::blue` belongs to `has_wing_color`."
+    return str(name).rpartition("::")[0] or str(name)
+
 # %% ../../nbs/06_explain/01_explainer.ipynb #87b712df
 def phrase(
     name: str,  # an attribute's name as the data set spells it

@@ -216,6 +216,14 @@ def neuron_maps(
         return x.new_empty(len(x), 0, *x.shape[-2:])
     return to_size(a[:, picked].flatten(0, 1), x.shape[-2:]).unflatten(0, (len(x), len(picked)))
 
+# %% ../../nbs/06_explain/00_maps.ipynb #7c9f7db9
+def _smoothed(
+    maps: Tensor,  # (B, 1, H, W)
+    blur: int,  # side of the square in pixels, odd
+) -> Tensor:  # (B, H, W)
+    "The mean over a square around each pixel, mirrored at the edges."
+    return F.avg_pool2d(F.pad(maps, [blur // 2] * 4, mode="reflect"), blur, 1)[:, 0]
+
 # %% ../../nbs/06_explain/00_maps.ipynb #7fadd709
 @running
 def fine_map(
@@ -237,7 +245,7 @@ def fine_map(
         score = (widened(network.tail(network.lower(pixels))) * widened(network.head.weight[rows].detach())).sum()
         gradient = torch.autograd.grad(score, pixels)[0]
     detail = (gradient * (x - x.mean((2, 3), keepdim=True))).sum(1, keepdim=True).abs()
-    smooth = F.avg_pool2d(F.pad(detail, [blur // 2] * 4, mode="reflect"), blur, 1)[:, 0]
+    smooth = _smoothed(detail, blur)
     return to_size(weighted_map(a, alpha).clamp_min(0), x.shape[-2:]) * smooth
 
 # %% ../../nbs/06_explain/00_maps.ipynb #efab7db7
@@ -269,7 +277,7 @@ def contrast_map(
             hook.remove()
     blur = 2 * (high // 40) + 1
     detail = (slopes[0] * (x - x.mean((2, 3), keepdim=True))).sum(1, keepdim=True)
-    maps = [F.avg_pool2d(F.pad(detail, [blur // 2] * 4, mode="reflect"), blur, 1)[:, 0]]
+    maps = [_smoothed(detail, blur)]
     maps += [to_size((g * a.detach()).sum(1), (high, wide)) for g, a in zip(slopes[1:], places, strict=True)]
     even = torch.stack([m / m.abs().mean((1, 2), keepdim=True).clamp_min(1e-12) for m in maps])
     agree = (even.sign() == even[:1].sign()).all(0)

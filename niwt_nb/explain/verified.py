@@ -18,7 +18,7 @@ from torch import Tensor
 from ..core import NiwtError
 from ..data.images import batches
 from niwt_nb.explain.explainer import (
-    Explainer, _presence, phrase, topk_activation,
+    Explainer, _group_of, _presence, phrase, topk_activation,
 )
 from .maps import check_neurons, layer_activations
 from .names import name_neurons
@@ -39,9 +39,7 @@ def drawn_pairs(
     n: int = _PAIRS,  # pairs
 ) -> tuple[list[Any], Tensor, Tensor]:  # n pictures with the attribute and n without, (n, K) activations of the former, of the latter
     "Draw pictures that differ in one attribute alone; raises `NiwtError` for one without another value."
-    group = attribute.rpartition("::")[0]
-    alike = [a for a in explainer.names if group and a.rpartition("::")[0] == group]
-    others = [a for a in alike if a != attribute]
+    others = [a for a in explainer.names if a != attribute and _group_of(a) == _group_of(attribute)]
     if not others:
         raise NiwtError(f"attribute {attribute!r} has no other value to be exchanged for; test it on photos, without `draw`")
     asked = [attribute] * n + [others[i % len(others)] for i in range(n)]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..core import NiwtError
 from ..data.images import batches
-from .explainer import Explainer, _evidence, topk_activation, _presence
+from .explainer import Explainer, _evidence, _group_of, _presence, topk_activation
 from niwt_nb.explain.maps import (
     _check_images, _check_rows, _features_above, _head_scores_of, layer_activations, layer_gradient,
     to_size, weighted_map,
@@ -32,7 +32,7 @@ def choose_words(
     top: int = 8,  # how many words
 ) -> Tensor:  # (n, at most top) attribute numbers, strongest first
     "The strongest attributes of each row, at most one of a group."
-    groups = [str(n).rpartition("::")[0] or str(n) for n in names]
+    groups = [_group_of(n) for n in names]
     ids = torch.tensor([sorted(set(groups)).index(g) for g in groups])
     n = int(ids.max()) + 1
     best = torch.full((len(strength), n), -torch.inf)

@@ -120,7 +120,7 @@ class Explanation:
     @property
     def photos(self) -> list[tuple[str, Any]]:
         "Up to three photos of each class that are most like the picture, with labels."
-        return [(readable(name), photo) for name, some in self.contrast.photos.items() for photo in some]
+        return self.contrast.labelled_photos
 
     @cached_property
     def figure(self) -> Figure:

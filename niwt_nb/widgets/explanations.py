@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..core import NiwtError
 from ..explain.contrast import contrast_of
-from ..explain.explainer import phrase, readable
+from ..explain.explainer import phrase
 from ..explain.maps import contrast_map, to_size, weighted_map
 from ..explain.sentences import faithfulness_sentence, sentence
 from ..explain.words import explain_batch
@@ -68,10 +68,9 @@ def _study_explanation(
         words = words.replace("This is perhaps", "It does not take this for", 1)
     contrast = contrast_of(session.model, session.explainer, x[None], told)
     difference = contrast_map(session.explainer.network, x[None], row, int(told.runner_up[0]))[0]
-    photos = tuple((readable(name), photo) for name, some in contrast.photos.items() for photo in some)
     probability = (float(told.probability[0, 0]), float(told.probability[0, 1]))
     return _ExplanationStudy(row, int(told.runner_up[0]), probability, table, told.heat(0), difference, words, faithfulness_sentence(table),
-                             tuple(contrast.sentences()), photos)  # fmt: skip
+                             tuple(contrast.sentences()), tuple(contrast.labelled_photos))  # fmt: skip
 
 # %% ../../nbs/08_widgets/07_explanations.ipynb #9dc80ec3
 class ExplanationViewer(_PictureExplorer):
