@@ -59,11 +59,22 @@ class CutNetwork(nn.Module):
 
 # %% ../../nbs/03_network/01_cut.ipynb #1730afc9
 class _Tracer(fx.Tracer):
-    "Records a forward pass; only the modules named in `opened` are looked into."
+    """Records a forward pass; only the modules named in `opened` are looked into.
+
+    While torch.fx traces, the calls of all modules in the process come here: those of other threads are passed on.
+    """
 
     def __init__(self, opened: set[str]):
         super().__init__()
-        self.opened = opened
+        self.opened, self.thread = opened, threading.get_ident()
+
+    def call_module(self, m: nn.Module, forward: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
+        mine = self.thread == threading.get_ident()
+        return super().call_module(m, forward, args, kwargs) if mine else forward(*args, **kwargs)
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        mine = self.thread == threading.get_ident()
+        return super().getattr(attr, attr_val, parameter_proxy_cache) if mine else attr_val
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return module_qualified_name not in self.opened
