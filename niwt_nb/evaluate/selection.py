@@ -28,7 +28,7 @@ from niwt_nb.method.metrics import (
 )
 from ..method.niwt import NIWT, features_to_score
 from ..method.ranking import Baseline, RankingForm, Scaler
-from ..network.head import extend, rows_of
+from ..network.head import extend, linear_of, rows_of, widened
 from ..network.modes import in_own_modes
 
 # %% ../../nbs/05_evaluate/02_selection.ipynb #87031fab
@@ -88,10 +88,8 @@ def _head_by_id(
     "Sort the head's rows by class id, the order that estimators use."
     if head.out_features != len(data.seen):
         raise NiwtError(f"the head has {head.out_features} rows for {len(data.seen)} seen classes of {data.name!r}")
-    order, out = data.seen.argsort(), nn.utils.skip_init(nn.Linear, head.in_features, head.out_features).requires_grad_(False)
-    out.weight.copy_(head.weight.detach()[order])
-    out.bias.copy_(head.bias.detach()[order] if head.bias is not None else torch.zeros(len(order)))
-    return out
+    order = data.seen.argsort()
+    return linear_of(widened(head.weight.detach()[order]), None if head.bias is None else head.bias.detach()[order])
 
 # %% ../../nbs/05_evaluate/02_selection.ipynb #523098b6
 @in_own_modes

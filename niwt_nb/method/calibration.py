@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core import NiwtError
-from ..network.head import widened
+from ..network.head import linear_of, widened
 from ..network.modes import in_own_modes
 
 # %% ../../nbs/04_method/07_calibration.ipynb #25d5f1e4
@@ -121,10 +121,7 @@ def _left_out_curve(
     offsets = torch.linspace(-4, 4, 81) * float(base.std())
     for held in folds:
         rest = rows[~torch.isin(rows, held)]
-        part = nn.utils.skip_init(nn.Linear, head.in_features, len(rest)).to(weight).requires_grad_(False)
-        part.weight.copy_(weight[rest])
-        part.bias.copy_(bias[rest])
-        level, predicted = score_level(part, feats[torch.isin(labels, rest)]), solve(rest, held)
+        level, predicted = score_level(linear_of(weight[rest], bias[rest]), feats[torch.isin(labels, rest)]), solve(rest, held)
         for loud in loudness:
             w, b = level.apply(predicted, loud)
             unseen, seen, _ = left_out_rates(base.index_copy(1, held, feats @ w.T + b), labels, held, offsets)
@@ -173,10 +170,8 @@ def _blend_heads(
     share: float = 0.5,  # of the first
 ) -> nn.Linear:  # D -> n, frozen
     "A head whose scores are the weighted mean of two heads' scores, each around its mean over the classes, at the first one's spread."
-    out = nn.utils.skip_init(nn.Linear, one.in_features, one.out_features).requires_grad_(False)
     first, second = score_level(one, features), score_level(other, features)
     parts = ((one, first, share), (other, second, 1 - share))
-    out.weight.copy_(torch.stack([w * (h.weight.detach() - s.prior) * (first.spread / s.spread) for h, s, w in parts]).sum(0))
+    weight = torch.stack([w * (h.weight.detach() - s.prior) * (first.spread / s.spread) for h, s, w in parts]).sum(0)
     means = [(h.bias.detach() - h.bias.detach().mean()) * (first.spread / s.spread) for h, s, _ in parts]
-    out.bias.copy_(share * means[0] + (1 - share) * means[1])
-    return out
+    return linear_of(weight, share * means[0] + (1 - share) * means[1])

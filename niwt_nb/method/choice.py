@@ -28,7 +28,7 @@ from .solvers import DAMPING, closed_form, transfer_weights
 from .unknown import Doubt, doubt_of
 from ..network.backbones import Backbone
 from ..network.cut import CutNetwork, cut
-from ..network.head import extend, extract_features, fit_head, replace_classes, with_head
+from ..network.head import extend, extract_features, fit_head, linear_of, replace_classes, with_head
 from ..network.training import class_to_column
 
 # %% ../../nbs/04_method/11_choice.ipynb #a536cb13
@@ -286,17 +286,6 @@ def _choose(
             best = h, _doubt_from(scores, offset, labels, data, float(writer.strength(knowledge).min()))
     table = pd.DataFrame(rows)
     return _Choice(tried[int(table.H.idxmax())], table, doubt=best[1])
-
-# %% ../../nbs/04_method/11_choice.ipynb #7da7fad9
-def linear_of(
-    weight: Tensor,  # (n, D)
-    bias: Tensor | None = None,  # (n,); None: zeros
-) -> nn.Linear:  # frozen
-    "A linear layer with these rows."
-    head = nn.utils.skip_init(nn.Linear, weight.shape[1], len(weight), dtype=weight.dtype).requires_grad_(False)
-    head.weight.copy_(weight)
-    head.bias.copy_(torch.zeros(len(weight)) if bias is None else bias)
-    return head
 
 # %% ../../nbs/04_method/11_choice.ipynb #fa7d1c2c
 def _topped(

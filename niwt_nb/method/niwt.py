@@ -35,7 +35,7 @@ from ..data.images import list_pictures, open_image, picture_suffixes
 from ..data.text import load_reader, reader_state, text_knowledge, with_encoder, with_reader
 from .calibration import _ScoreLevel
 from niwt_nb.method.choice import (
-    _Choice, _FeatureScale, Probe, _Seen, Settings, Writer, choose_share, choose_with, linear_of,
+    _Choice, _FeatureScale, Probe, _Seen, Settings, Writer, choose_share, choose_with,
     _own_head, _topped, scaled_pair, with_combination,
 )
 from .jacobian import PooledJacobian
@@ -45,7 +45,7 @@ from .unknown import Doubt, known_doubt
 from ..network.backbones import Backbone, ImageTransform, load_backbone
 from ..network.cut import eval_mode, running
 from ..network.export import about_text, as_image_transform, export_model, export_onnx
-from ..network.head import extend, rows_of, with_head
+from ..network.head import extend, linear_of, rows_of, with_head
 from ..network.modes import in_own_modes
 
 # %% ../../nbs/04_method/12_niwt.ipynb #48eaa583

@@ -14,6 +14,7 @@ from sklearn.base import BaseEstimator
 from torch import Tensor, nn
 
 from ..core import NiwtError, check_name
+from ..network.head import linear_of
 from ..network.modes import in_own_modes, seeded_in_turn
 
 # %% ../../nbs/04_method/10_ranking.ipynb #f831e1d2
@@ -212,8 +213,5 @@ def scaled_head(
     if head.weight.shape != (n, len(scaler.mean_)):
         raise NiwtError(f"the head must have {n} rows of width {len(scaler.mean_)}, got {tuple(head.weight.shape)}")
     check_name(scaler.kind, ("none", "standard"), "kind of scaling that a linear head can follow")
-    out = nn.utils.skip_init(nn.Linear, head.in_features, head.out_features).requires_grad_(False)
-    bias = torch.zeros(len(out.bias)) if head.bias is None else head.bias.detach()
-    out.weight.copy_(head.weight.detach() * scaler.scale_)
-    out.bias.copy_(bias + head.weight.detach() @ scaler.mean_)
-    return out
+    moved = head.weight.detach() @ scaler.mean_
+    return linear_of(head.weight.detach() * scaler.scale_, moved if head.bias is None else head.bias.detach() + moved)

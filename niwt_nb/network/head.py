@@ -25,6 +25,18 @@ def widened(
     "Results do not come back in half precision, whatever the network's numbers are."
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
+# %% ../../nbs/03_network/03_head.ipynb #18a6f537
+def linear_of(
+    weight: Tensor,  # (n, D)
+    bias: Tensor | None = None,  # (n,); None: zeros
+) -> nn.Linear:  # frozen, on the device and in the type of `weight`
+    "A linear layer with these rows; no random number is drawn."
+    head = nn.Linear(weight.shape[1], len(weight), device="meta")  # as `skip_init` does, without what that imports
+    bias = torch.zeros(len(weight)) if bias is None else bias
+    for name, rows in (("weight", weight), ("bias", bias.to(weight))):
+        setattr(head, name, nn.Parameter(rows.detach().clone(memory_format=torch.contiguous_format), requires_grad=False))
+    return head
+
 # %% ../../nbs/03_network/03_head.ipynb #4e71a75d
 @in_own_modes
 @torch.no_grad()
@@ -88,9 +100,7 @@ def fit_head(
     mean = X.mean(0)
     scale = float((X - mean).square().sum(1).mean().sqrt().clamp(min=1e-12))
     X = (X - mean) / scale
-    head = nn.utils.skip_init(nn.Linear, X.shape[1], C, device=X.device, dtype=X.dtype)  # draws no random numbers
-    nn.init.zeros_(head.weight)
-    nn.init.zeros_(head.bias)
+    head = linear_of(X.new_zeros(C, X.shape[1])).requires_grad_()
     limits: dict[str, Any] = {"max_iter": max_iter, "max_eval": 2 * max_iter}
     limits |= {"tolerance_grad": tol, "tolerance_change": 0}
     optimiser = torch.optim.LBFGS(head.parameters(), **limits, line_search_fn="strong_wolfe")
@@ -152,11 +162,7 @@ def extend(
         raise NiwtError(f"bias of new class {_odd_row(bias)} is not finite")
     old = head.weight.detach()
     old_bias = torch.zeros(len(old)).to(old) if head.bias is None else head.bias.detach()
-    kind: dict[str, Any] = {"device": old.device, "dtype": old.dtype}
-    bigger = nn.utils.skip_init(nn.Linear, head.in_features, len(old) + len(weight), **kind)
-    with torch.no_grad():
-        bigger.weight.copy_(torch.cat([old, weight.to(old)]))
-        bigger.bias.copy_(torch.cat([old_bias, bias.to(old)]))
+    bigger = linear_of(torch.cat([old, weight.to(old)]), torch.cat([old_bias, bias.to(old)]))
     return bigger.requires_grad_(head.weight.requires_grad).train(head.training)
 
 # %% ../../nbs/03_network/03_head.ipynb #f9cbaf2a

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..core import NiwtError, content_hash, model_hash, share
 from ..data.dataset import ZeroShotData
@@ -29,7 +29,7 @@ from ..network.cut import CutNetwork
 from niwt_nb.network.finetuning import (
     ActivationCache, cache_activations, cached_features, fine_tune,
 )
-from ..network.head import rows_of, with_head
+from ..network.head import linear_of, rows_of, with_head
 from .folder import _RunFolder
 
 # %% ../../nbs/09_runs/04_comparison.ipynb #caeea8ad
@@ -76,10 +76,9 @@ def _tuned_network(
     state: Mapping[str, Tensor],  # of a finished `_tuned_step`
 ) -> CutNetwork:  # the fine-tuned network with its head
     "The network that a fine-tuning ended with, from what was kept of it."
-    head = nn.utils.skip_init(nn.Linear, state["head.weight"].shape[1], len(state["head.weight"]))
+    head = linear_of(state["head.weight"], state["head.bias"])
     network = with_head(copy.deepcopy(shared.network), head)
     network.tail.load_state_dict({k.removeprefix("tail."): v for k, v in state.items() if k.startswith("tail.")})
-    head.load_state_dict({k.removeprefix("head."): v for k, v in state.items() if k.startswith("head.")})
     network.model.requires_grad_(False)
     return network.eval()
 

@@ -21,7 +21,8 @@ from torch import Tensor
 from ..core import check_name
 from ..figures.canvas import Area
 from ..figures.charts import gamma_limits, paint_curve, paint_gamma, paint_here, paint_words
-from ..method.choice import feature_network, linear_of
+from ..method.choice import feature_network
+from ..network.head import linear_of
 from ..method.metrics import ausuc, choose_gamma, seen_unseen_curve
 from ..method.solvers import transfer_weights
 from ..network.head import with_head
