@@ -4,8 +4,8 @@ Nothing is executed: notebooks are shown with the outputs that they hold. Formul
 no page loads anything from elsewhere.
 """
 
+import functools
 import inspect
-import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
@@ -14,6 +14,7 @@ import ziamath
 from docutils import nodes
 from latex2mathml.converter import convert
 from sphinx.application import Sphinx
+from sphinx.search.en import SearchEnglish
 
 import niwt_nb
 
@@ -22,7 +23,7 @@ sys.path.insert(0, str(HERE))
 
 import pages  # noqa: E402
 
-REPOSITORY = os.environ.get("NIWT_REPOSITORY", "").rstrip("/")  # of a public copy; without one there are no launch buttons
+REPOSITORY = pages.SETTINGS["repository"].rstrip("/")  # of a public copy; without one there are no launch buttons
 
 project, author, release = "niwt_nb", "niwt_nb contributors", niwt_nb.__version__
 copyright = "2026 niwt_nb contributors"
@@ -55,14 +56,14 @@ html_context = {"default_mode": "auto"}
 html_theme_options: dict[str, Any] = {
     "use_download_button": False,  # each page says "Get this notebook" instead
     "use_fullscreen_button": False,
-    "collapse_navigation": True,  # a chapter unfolds when it is entered
+    "collapse_navbar": True,  # a chapter unfolds when it is entered
     "home_page_in_toc": True,
     "show_toc_level": 2,
 }
 if REPOSITORY:
     html_theme_options |= {
         "repository_url": REPOSITORY,
-        "repository_branch": os.environ.get("NIWT_BRANCH", "main"),
+        "repository_branch": pages.SETTINGS["branch"],
         "path_to_docs": "nbs",
         "use_repository_button": True,
         "launch_buttons": {"binderhub_url": "https://mybinder.org", "colab_url": "https://colab.research.google.com", "notebook_interface": "jupyterlab"},
@@ -113,4 +114,5 @@ def setup(app: Sphinx) -> None:
     app.connect("autodoc-before-process-signature", plain)
     app.connect("autodoc-process-docstring", tell)
     app.connect("autodoc-skip-member", skip)
+    SearchEnglish.stem = functools.cache(SearchEnglish.stem)  # type: ignore[method-assign]  # pages share most of their words
     app.add_html_math_renderer("mathml", (mathml, None), (mathml, None))

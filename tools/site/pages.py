@@ -1,9 +1,10 @@
 """The site as static pages: `python tools/site/pages.py` writes build/site/html, to be shown by any web server, such as `python -m http.server`.
 
 Pages are the notebooks as they are, a page of the API for each chapter, made from docstrings and the comments beside parameters, and llms.txt, the contents for
-programs that read. NIWT_REPOSITORY, the address of a public copy, adds buttons that open a notebook in Binder or Colab.
+programs that read. Where settings.ini names a `repository`, the address of a public copy, each notebook has buttons that open it in Binder and in Colab.
 """
 
+import configparser
 import inspect
 import json
 import re
@@ -18,6 +19,9 @@ from fastcore.docments import docments
 
 ROOT = Path(__file__).resolve().parents[2]
 NBS, OUT = ROOT / "nbs", ROOT / "build" / "site"
+_read = configparser.ConfigParser(interpolation=None)
+_read.read(ROOT / "settings.ini", encoding="utf-8")
+SETTINGS = dict(_read["DEFAULT"])
 PARTS = {"lessons": "The course", "howto": "How to", "reference": "Reference"}
 
 
@@ -143,14 +147,21 @@ def told_of(thing: Any) -> list[str]:
     return lines
 
 
-def build(out: Path = OUT) -> int:
-    "Build the whole site; Sphinx's exit code. A warning is an error."
+def sphinx(source: Path, html: Path) -> int:
+    "Make pages of the sources, in as many processes as there are cores; Sphinx's exit code. A warning is an error."
     from sphinx.cmd.build import main
 
+    places = ["-c", Path(__file__).parent, "-d", html.with_name("doctrees"), source, html]
+    return main(["-q", "-W", "--keep-going", "-j", "auto", *map(str, places)])
+
+
+def build(out: Path = OUT) -> int:
+    "Build the whole site; Sphinx's exit code."
     warnings.filterwarnings("ignore", "Unknown section")  # of a docstring that is inherited from elsewhere
     stage(out / "source")
-    shutil.rmtree(out / "html", ignore_errors=True)
-    return main(["-q", "-W", "--keep-going", "-c", str(Path(__file__).parent), str(out / "source"), str(out / "html")])
+    for old in ("html", "doctrees"):
+        shutil.rmtree(out / old, ignore_errors=True)
+    return sphinx(out / "source", out / "html")
 
 
 if __name__ == "__main__":
