@@ -323,11 +323,8 @@ def alone() -> Iterator[None]:
         _ALONE.reset(before)
 
 # %% ../nbs/00_core.ipynb #4e5d5d1b
-def _lost(
-    what: str,  # what was waited for
-    late: bool,  # the time was up; else a connection broke
-) -> NiwtError:  # for the caller to raise
-    "Say which processes did not come, as far as it is known."
+def _lost(what: str, late: bool) -> NiwtError:
+    "The error that names the processes which did not come: the time was up (`late`), or a connection broke."
     world, names = dist.get_world_size(), []
     store: Any = _MEETING.get("store")
     for rank in range(world) if store is not None else ():
@@ -343,10 +340,8 @@ def _lost(
     return NiwtError(f"{who} of {world} {told} before: {what or 'the next step'}; {remedy}")
 
 # %% ../nbs/00_core.ipynb #956c492c
-def _speaks_first(
-    rank: int,  # of this process
-) -> bool:  # whether no other process has told an error
-    "One error ends all processes, and is told by the one that met it."
+def _speaks_first(rank: int) -> bool:
+    "Whether this process is the first to tell of an error: one error ends all processes and is told once."
     try:
         return _MEETING["store"].compare_set("speaker", "", str(rank)).decode() == str(rank)
     except RuntimeError:  # the notes are lost
@@ -546,11 +541,8 @@ def user_code(
         raise UserCodeError(f"{what}: {type(e).__name__}: {told}" + (f" ({line})" if line else "")) from None
 
 # %% ../nbs/00_core.ipynb #3b34dd4a
-def _module_of(
-    path: Path,  # a .py file
-    what: str,  # for the message
-) -> ModuleType:  # the module that it makes
-    "Run a file as a module that other modules can find, as dataclasses need it; raises `NiwtError` with the line that fails."
+def _module_of(path: Path, what: str) -> ModuleType:
+    "Run a .py file as a module that other modules can find, as dataclasses need it; raises `NiwtError` with the line that fails."
     known = f"niwt_user_{content_hash(str(path))}_{path.stem}"
     loaded = importlib.util.spec_from_file_location(known, path)
     assert loaded

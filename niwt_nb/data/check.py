@@ -79,10 +79,8 @@ attributes.csv|attributes.json|sentences.csv|sentences.json: what is known about
 """  # kind; title; folder; marks, and then a file a line, with a question mark if it may be absent
 
 
-def _layout(
-    text: str,  # a part of `_LAYOUT_TEXT`
-) -> _Layout:
-    "The layout that a few lines describe."
+def _layout(text: str) -> _Layout:
+    "The layout that a part of `_LAYOUT_TEXT` describes."
     head, *rows = text.strip().splitlines()
     kind, title, folder, marks = head.split("; ")
     files = [row.split(": ", 1) for row in rows]
@@ -94,10 +92,8 @@ def _layout(
 _LAYOUTS = tuple(map(_layout, _LAYOUT_TEXT.split("\n\n")))
 
 # %% ../../nbs/01_data/10_check.ipynb #55b4c371
-def _find_layout(
-    root: str | os.PathLike,  # a folder
-) -> tuple[_Layout, Path]:  # the layout it has, and the folder inside it that has it
-    "Which data set a folder seems to be; raises `NiwtError` naming what was looked for if it is none."
+def _find_layout(root: str | os.PathLike) -> tuple[_Layout, Path]:
+    "The layout that a folder has, and where in it; raises `NiwtError` naming what was looked for if it has none."
     root = Path(root)
     if not root.is_dir():
         raise NiwtError(f"no folder {str(root)!r}")

@@ -29,10 +29,8 @@ from .text import _read_captions, _read_embeddings
 from .xlsa17 import _attributes, _read_att_splits
 
 # %% ../../nbs/01_data/07_cub.ipynb #4420b2dc
-def _odd_lines(
-    raw: bytes,  # lines that should hold five values
-) -> tuple[bytes, list[list[bytes]]]:  # the regular lines; the words of the others
-    "Separate lines that do not have exactly four blanks from those that do, in numpy, because there are millions."
+def _odd_lines(raw: bytes) -> tuple[bytes, list[list[bytes]]]:
+    "The lines with exactly four blanks, and the words of the others; in numpy, because there are millions."
     raw = raw if raw.endswith(b"\n") else raw + b"\n"
     a = np.frombuffer(raw, np.uint8)
     ends = np.flatnonzero(a == 10) + 1
@@ -47,11 +45,9 @@ def _odd_lines(
 
 # %% ../../nbs/01_data/07_cub.ipynb #d0152a83
 def _read_image_attributes(
-    path: str | os.PathLike,  # image_attribute_labels.txt
-    n_images: int,  # N
-    n_attributes: int,  # A
-) -> tuple[Tensor, int]:  # (N, A) of 0 and 1; how many lines were not understood
-    "Per-image attribute answers of CUB; lines with extra values are repaired, unreadable ones counted; raises `NiwtError` if the file is none."
+    path: str | os.PathLike, n_images: int, n_attributes: int
+) -> tuple[Tensor, int]:
+    "Per-image attributes of CUB (N, A), and how many lines were not understood; extra values are repaired. Raises `NiwtError` if the file is none."
     try:
         raw = Path(path).read_bytes()
     except OSError as e:
@@ -77,10 +73,8 @@ def _read_image_attributes(
     return out, lost
 
 # %% ../../nbs/01_data/07_cub.ipynb #d021486c
-def _cub_lists(
-    root: Path,  # CUB_200_2011
-) -> tuple[tuple[str, ...], tuple[str, ...], Tensor]:  # class names, image files, labels
-    "The three lists that every CUB reader needs; raises `NiwtError` where they disagree."
+def _cub_lists(root: Path) -> tuple[tuple[str, ...], tuple[str, ...], Tensor]:
+    "Class names, image files and labels; raises `NiwtError` where the three lists disagree."
     classes, files = _read_numbered(root / "classes.txt"), _read_numbered(root / "images.txt")
     labels = _read_matrix(root / "image_class_labels.txt", columns=2, rows=len(files))
     ids = np.full(len(files), -1, np.int64)
@@ -95,11 +89,8 @@ def _cub_lists(
     return classes, files, torch.from_numpy(ids)
 
 # %% ../../nbs/01_data/07_cub.ipynb #e4960b2e
-def _cub_extras(
-    root: Path,  # CUB_200_2011
-    n: int,  # N images
-) -> dict[str, Any]:  # boxes, parts, part_names where their files are there
-    "Boxes and part points of CUB, in image order; raises `NiwtError` for damaged files."
+def _cub_extras(root: Path, n: int) -> dict[str, Any]:
+    "Boxes and part points of n images, in image order, where their files are; raises `NiwtError` for damaged files."
     extras: dict[str, Any] = {}
     if path := _first_file(root, "bounding_boxes.txt"):
         table = _read_matrix(path, columns=5, rows=n)
@@ -124,9 +115,8 @@ _ATTRIBUTE_NAMES = ("attributes.txt", "attributes/attributes.txt", "../attribute
 
 
 def _cub_knowledge(
-    root: Path,  # CUB_200_2011
-    classes: tuple[str, ...],  # class names
-) -> tuple[dict[str, DomainKnowledge], tuple[str, ...]]:  # knowledge and notes
+    root: Path, classes: tuple[str, ...]
+) -> tuple[dict[str, DomainKnowledge], tuple[str, ...]]:
     "Class attributes (per cent / 100) and, where there, sentence embeddings; constant columns are left out and noted."
     listed = _first_file(root, *_ATTRIBUTE_NAMES)
     if listed is None:

@@ -23,11 +23,8 @@ from ..core import NiwtError, check_name, names_of, user_code
 from .names import _match_names, _pair_names
 
 # %% ../../nbs/01_data/00_dataset.ipynb #f9c23e54
-def _as_values(
-    values: Any,  # a table of numbers: lists, an array, a tensor, a DataFrame
-    what: str,  # its name in an error
-) -> Tensor:  # float32, on the CPU
-    "A table as a float32 tensor, or a `NiwtError` that names it."
+def _as_values(values: Any, what: str) -> Tensor:
+    "Lists, an array, a tensor or a DataFrame as a float32 tensor on the CPU; raises `NiwtError` that names the table."
     try:
         if isinstance(values, np.ma.MaskedArray):
             values = np.ma.filled(values.astype(np.float64), np.nan)
@@ -80,11 +77,9 @@ def as_ids(
 
 # %% ../../nbs/01_data/00_dataset.ipynb #82b5b3ed
 def _of_frame(
-    frame: pd.DataFrame,  # one row a class
-    names: tuple[str, ...],  # column names as the caller gives them; (): the frame's own
-    classes: Sequence[str] | None,  # what the rows are about as the caller says; None: an index of text
-) -> tuple[pd.DataFrame, tuple[str, ...], Sequence[str] | None]:  # numbers only, in the order of names; names; classes
-    "What a DataFrame says by its labels: a first column of text or an index of text names the classes, columns go by name."
+    frame: pd.DataFrame, names: tuple[str, ...], classes: Sequence[str] | None
+) -> tuple[pd.DataFrame, tuple[str, ...], Sequence[str] | None]:
+    "Numbers, column names and class names of a DataFrame: the first column or the index may name the classes, columns are found by name."
     if len(frame.columns) > 1 and not pd.api.types.is_numeric_dtype(frame.dtypes.iloc[0]):
         text = frame.iloc[:, 0].map(lambda v: isinstance(v, str)).all()
         if text and frame.iloc[:, 0].is_unique and isinstance(frame.index, pd.RangeIndex):
@@ -178,11 +173,8 @@ class DomainKnowledge:
             raise NiwtError(f"knowledge {self.name!r}: {told}; {remedy}")
         return self
 
-    def rows(
-        self,
-        ids: Tensor,  # (n,) class ids
-    ) -> Tensor:  # (n, A)
-        "The rows of classes `ids`; raises `NiwtError` if one of them is kept out."
+    def rows(self, ids: Tensor) -> Tensor:
+        "The rows (n, A) of class ids (n,); raises `NiwtError` if one of them is kept out."
         what = f"knowledge {self.name!r}"
         ids = as_ids(ids, f"classes of {what}", len(self), unique=False)
         out = ids[~self.known[ids]]
@@ -191,31 +183,22 @@ class DomainKnowledge:
             raise NiwtError(f"{what}: {told}, so its row cannot be read")
         return self.values[ids]
 
-    def select(
-        self,
-        names: Sequence[str],  # column names to keep, in this order
-    ) -> "DomainKnowledge":  # only those columns
-        "Keep only the named columns; raises `NiwtError` with the nearest names for one that does not exist."
+    def select(self, names: Sequence[str]) -> "DomainKnowledge":
+        "Keep only the named columns, in this order; raises `NiwtError` with the nearest names for one that does not exist."
         at = {n: i for i, n in enumerate(self.names)}
         cols = [at[check_name(n, self.names, "attribute")] for n in names_of(names, "columns to keep")]
         return replace(self, values=self.values[:, cols], names=tuple(self.names[i] for i in cols))
 
-    def of_classes(
-        self,
-        ids: Tensor,  # (n,) class ids
-    ) -> "DomainKnowledge":  # (n, A), class i of it is class `ids[i]` of this
-        "Only some classes, in the order given."
+    def of_classes(self, ids: Tensor) -> "DomainKnowledge":
+        "Only the classes `ids` (n,), in that order."
         at = torch.arange(len(self))[ids].tolist()
         distinct = len(set(at)) == len(at)
         named = tuple(self.classes[i] for i in at) if self.classes and distinct else None
         texts = tuple(self.texts[i] for i in at) if self.texts else ()
         return replace(self, values=self.values[ids], classes=named, texts=texts)
 
-    def to_frame(
-        self,
-        classes: Sequence[str] | None = None,  # class names for the rows
-    ) -> pd.DataFrame:  # one row a class, one column an attribute
-        "The table for pandas; `DomainKnowledge(name, frame)` is the way back."
+    def to_frame(self, classes: Sequence[str] | None = None) -> pd.DataFrame:
+        "The table for pandas, a row a class; `DomainKnowledge(name, frame)` is the way back."
         index = self.classes if classes is None else list(classes)
         return pd.DataFrame(self.values.numpy(), index=index, columns=list(self.names))
 
@@ -227,37 +210,25 @@ class DomainKnowledge:
             raise NiwtError(f"knowledge {self.name!r}: {told}")
         return self.select([n for n in self.names if n not in same]) if same else self
 
-    def shuffled(
-        self,
-        seed: int = 0,  # which permutation
-    ) -> "DomainKnowledge":  # the control: same rows, wrong classes
-        "Rows permuted over all known classes in one random cycle, so that no class keeps its own row."
+    def shuffled(self, seed: int = 0) -> "DomainKnowledge":
+        "The control: rows permuted over all known classes in one random cycle, so that no class keeps its own row."
         at = torch.arange(len(self))[self.known]
         order = at[torch.randperm(len(at), generator=torch.Generator().manual_seed(seed))]
         whose = torch.arange(len(self))
         whose[order] = order.roll(1)
         return replace(self.of_classes(whose), classes=self.classes)
 
-    def read(
-        self,
-        sentences: str | Sequence[str],  # one sentence or several about one class
-    ) -> tuple[Tensor, list[str]]:  # (A,) in the table's own units, and the phrases that were not used
-        "Read what people write; raises `NiwtError` without a reader or where nothing is understood."
+    def read(self, sentences: str | Sequence[str]) -> tuple[Tensor, list[str]]:
+        "Sentences about one class as a row (A,) in the table's units, and the phrases not used; raises `NiwtError` where nothing is understood."
         return _read(self, [sentences] if isinstance(sentences, str) else list(sentences))
 
-    def describe(
-        self,
-        what: Any,  # a sentence, several sentences, {column: value}, or A numbers
-    ) -> Tensor:  # (A,) in the table's own units
-        "One class as a row; columns a dict leaves out get the known classes' mean. Warns of phrases not used; raises `NiwtError`."
+    def describe(self, what: Any) -> Tensor:
+        "One class as a row (A,) from sentences, A numbers or a dict (columns left out get the known mean). Warns of phrases not used; raises `NiwtError`."
         return _describe(self, what)
 
 # %% ../../nbs/01_data/00_dataset.ipynb #75f2cd66
-def _read(
-    knowledge: DomainKnowledge,  # with a reader
-    sentences: list[str],  # about one class
-) -> tuple[Tensor, list[str]]:  # (A,) in the order of the table's columns, and the phrases that were not used
-    "What the reader says, in the order of the table's columns; raises `NiwtError` where it cannot."
+def _read(knowledge: DomainKnowledge, sentences: list[str]) -> tuple[Tensor, list[str]]:
+    "What the reader says, (A,) in the order of the table's columns, and the phrases not used; raises `NiwtError` where it cannot."
     if knowledge.reader is None:
         width, some = len(knowledge.names), ", ".join(map(repr, knowledge.names[:2]))
         told = f"it has no reader for its columns ({some}, ...)"
@@ -275,11 +246,8 @@ def _read(
     return _as_values(row, "reader")[[at[n] for n in knowledge.names]], list(unused)
 
 # %% ../../nbs/01_data/00_dataset.ipynb #8536db69
-def _describe(
-    knowledge: DomainKnowledge,  # whose columns are filled
-    what: Any,  # a sentence, several sentences, {column: value}, or A numbers
-) -> Tensor:  # (A,)
-    "One class as a row; raises `NiwtError` for unknown columns, a wrong width and values that are not finite."
+def _describe(knowledge: DomainKnowledge, what: Any) -> Tensor:
+    "See `DomainKnowledge.describe`; raises `NiwtError` for unknown columns, a wrong width and values that are not finite."
     width, name = len(knowledge.names), f"description for knowledge {knowledge.name!r}"
     if isinstance(what, str) or (isinstance(what, list | tuple) and any(isinstance(w, str) for w in what)):
         row, unused = knowledge.read(what)
@@ -325,10 +293,7 @@ class NoImages(Sequence):
 
 # %% ../../nbs/01_data/00_dataset.ipynb #68745ea5
 def _check_classes(
-    classes: tuple[str, ...],  # class names
-    seen: Tensor,  # class ids
-    unseen: Tensor,  # class ids
-    val_classes: Tensor,  # class ids
+    classes: tuple[str, ...], seen: Tensor, unseen: Tensor, val_classes: Tensor
 ) -> None:
     "Raise `NiwtError` unless names are distinct, seen and unseen do not meet, and validation classes are seen ones."
     twice = [c for c, n in zip(*np.unique(classes, return_counts=True), strict=True) if n > 1]
@@ -346,13 +311,13 @@ def _check_classes(
 
 # %% ../../nbs/01_data/00_dataset.ipynb #71bb8e3a
 def _check_split(
-    classes: tuple[str, ...],  # class names
-    labels: Tensor,  # (N,) class ids
-    splits: dict[str, Tensor],  # "train", "test_seen", "test_unseen": image indices
-    allowed: dict[str, Tensor],  # the same keys: class ids whose images may be there
-    need: dict[str, Tensor],  # class ids that must have an image there
+    classes: tuple[str, ...],
+    labels: Tensor,
+    splits: dict[str, Tensor],
+    allowed: dict[str, Tensor],
+    need: dict[str, Tensor],
 ) -> None:
-    "Raise `NiwtError` for an image of the wrong side, an image in two splits, or a class without images."
+    "Raise `NiwtError` for an image of a class that is not `allowed` in its split, an image in two splits, or a class that a split needs and lacks."
     owner: dict[int, str] = {}
     for name, index in splits.items():
         wrong = index[~torch.isin(labels[index], allowed[name])]
@@ -371,12 +336,8 @@ def _check_split(
             raise NiwtError(f"class {classes[empty[0]]!r} {told}{hint if name == 'test_unseen' else ''}")
 
 # %% ../../nbs/01_data/00_dataset.ipynb #2596cfb5
-def _propose_val_classes(
-    seen: Tensor,  # class ids
-    n_unseen: int,  # number of truly unseen classes
-    seed: int = 0,  # which draw
-) -> Tensor:  # class ids, ascending; empty with fewer than 3 seen classes
-    "Draw seen classes to choose settings on: the same share of the seen classes as the unseen are of all, at least 1 (2 from 6 seen classes on)."
+def _propose_val_classes(seen: Tensor, n_unseen: int, seed: int = 0) -> Tensor:
+    "Draw seen class ids to choose settings on: as large a share as the unseen are of all, at least 1 (2 from 6 seen classes on); none of fewer than 3."
     n = len(seen)
     if n < 3:
         return torch.empty(0, dtype=torch.long)
@@ -385,12 +346,12 @@ def _propose_val_classes(
 
 # %% ../../nbs/01_data/00_dataset.ipynb #5dc9016c
 def _align(
-    key: str,  # the name of the knowledge
-    knowledge: DomainKnowledge | pd.DataFrame,  # rows that may name their classes
-    classes: tuple[str, ...],  # the data set's classes
-    notes: list[str] | None = None,  # gets a line where names differ
-) -> DomainKnowledge:  # one row a class, in this order
-    "Rows by the names of their classes, where they have names; raises `NiwtError` for a class without a row."
+    key: str,
+    knowledge: DomainKnowledge | pd.DataFrame,
+    classes: tuple[str, ...],
+    notes: list[str] | None = None,
+) -> DomainKnowledge:
+    "One row for each of `classes`, found by name where the rows have names; adds a note where names differ, raises `NiwtError` for a class without a row."
     k = DomainKnowledge(key, knowledge) if isinstance(knowledge, pd.DataFrame) else knowledge
     if k.classes is None:
         return k
@@ -402,13 +363,8 @@ def _align(
     return replace(k.of_classes(at), classes=None)
 
 # %% ../../nbs/01_data/00_dataset.ipynb #115697dd
-def _held_out(
-    labels: Tensor,  # (n,) class ids
-    classes: Tensor,  # whose rows are drawn from
-    share: float,  # of the rows of each class: at least one, but never all
-    seed: int,  # which
-) -> Tensor:  # (n,) bool
-    "Draw a share of each class's rows."
+def _held_out(labels: Tensor, classes: Tensor, share: float, seed: int) -> Tensor:
+    "Draw a share of the rows of each of `classes`, at least one but never all: (n,) bool for labels (n,)."
     out = torch.zeros(len(labels), dtype=torch.bool)
     generator = torch.Generator().manual_seed(seed)
     for c in classes.tolist():
@@ -526,18 +482,12 @@ class ZeroShotData:
             source = source.dataset
         return not isinstance(source, NoImages)
 
-    def class_id(
-        self,
-        name: str,  # a class name
-    ) -> int:  # its place in `classes`
-        "The id of a class; raises `NiwtError` with the nearest names if there is none."
+    def class_id(self, name: str) -> int:
+        "A class's place in `classes`; raises `NiwtError` with the nearest names if there is none."
         return self.classes.index(check_name(name, self.classes, "class"))
 
-    def get_knowledge(
-        self,
-        name: str | None = None,  # "attributes", "captions", ...; None: the first
-    ) -> DomainKnowledge:  # the table of that name
-        "A table of domain knowledge by name; raises `NiwtError` if there is none of that name."
+    def get_knowledge(self, name: str | None = None) -> DomainKnowledge:
+        "A table of domain knowledge by name (None: the first); raises `NiwtError` if there is none of that name."
         key = next(iter(self.knowledge)) if name is None else name
         return self.knowledge[check_name(key, self.knowledge, "knowledge")]
 
@@ -606,12 +556,8 @@ class ZeroShotData:
         return self.take(keep, name=f"{self.name} (validation)", knowledge=knowledge, **split)
 
 # %% ../../nbs/01_data/00_dataset.ipynb #a9a6db90
-def _as_picture(
-    made: Any,  # what a preprocessing gave for one image
-    where: str,  # which image, for the message
-    colours: bool = True,  # three channels are wanted; else any, as of activations
-) -> Tensor:  # (3, H, W) float32
-    "One picture of a preprocessing, also out of a batch of one or under `pixel_values`; raises `NiwtError` saying what came instead."
+def _as_picture(made: Any, where: str, colours: bool = True) -> Tensor:
+    "One float picture (3, H, W) of a preprocessing, also out of a batch of one or under `pixel_values`; raises `NiwtError` saying what came instead."
     x, shown = made, type(made).__name__
     if isinstance(x, Mapping):
         key = next((k for k in ("pixel_values", "image") if k in x), None)

@@ -29,11 +29,9 @@ from .text import with_reader
 
 # %% ../../nbs/01_data/09_folder.ipynb #75d51aff
 def _folder_images(
-    root: Path,  # the data folder
-    notes: list[str] | None = None,  # gets a line for files that were left out
-    **kwargs: Any,  # for `ImageFiles`
-) -> tuple[ImageFiles, list[str], list[str]]:  # pictures, the class name of each, "train"/"test"/"" of each
-    "The pictures of a folder by images.csv, or by sub-folders; raises `NiwtError` for an empty class folder and for an unknown split."
+    root: Path, notes: list[str] | None = None, **kwargs: Any
+) -> tuple[ImageFiles, list[str], list[str]]:
+    "Pictures, the class of each and its split ('' for none), by images.csv or by sub-folders; raises `NiwtError` for an empty folder or an unknown split."
     if (listed := _first_file(root, "images.csv")) and listed.is_file():
         header, rows = _read_csv_rows(listed, notes=notes)
         lower = [h.lower() for h in header]
@@ -61,12 +59,9 @@ def _folder_images(
 
 # %% ../../nbs/01_data/09_folder.ipynb #57aee605
 def _as_classes(
-    theirs: Sequence[str],  # class names of a table
-    classes: Sequence[str],  # class names that are known already
-    where: str,  # the table, for the note
-    notes: list[str],  # gets a line where names differ
-) -> tuple[str, ...]:  # the table's names, each as `classes` spell it where it is one of them
-    "Give a table's classes the names that the pictures have, by the one rule for names; never raises."
+    theirs: Sequence[str], classes: Sequence[str], where: str, notes: list[str]
+) -> tuple[str, ...]:
+    "A table's class names as the pictures' folders spell them, by the one rule for names, with a note where they differ; never raises."
     at, _ = _pair_names(list(classes), list(theirs))
     notes += _match_notes(list(classes), list(theirs), f"{where}: class")
     ours = {j: classes[i] for i, j in enumerate(at) if j is not None}
@@ -74,12 +69,12 @@ def _as_classes(
 
 # %% ../../nbs/01_data/09_folder.ipynb #ffa41b41
 def _folder_tables(
-    root: Path,  # the data folder
-    attributes: str | os.PathLike | None,  # a table named by the caller; None: the usual names
-    classes: Sequence[str] = (),  # classes that have images
-    notes: list[str] | None = None,  # gets a line for whatever was not taken as it stands
-) -> tuple[list[tuple[str, ...]], Callable[..., list[DomainKnowledge]]]:  # class names of each table, as `classes` has them; what makes knowledge
-    "The tables of a folder, read once; raises `NiwtError` if there is none."
+    root: Path,
+    attributes: str | os.PathLike | None,
+    classes: Sequence[str] = (),
+    notes: list[str] | None = None,
+) -> tuple[list[tuple[str, ...]], Callable[..., list[DomainKnowledge]]]:
+    "Class names of each table of a folder, and a function that makes knowledge of them; raises `NiwtError` if there is no table."
     usual = ("attributes.csv", "attributes.json", "sentences.csv", "sentences.json")
     paths = [p for n in usual if (p := _first_file(root, n))]
     if attributes is not None:
@@ -156,14 +151,14 @@ def read_folder(
 
 # %% ../../nbs/01_data/09_folder.ipynb #e9010667
 def _unseen_names(
-    root: Path,  # the data folder
-    unseen: Any,  # a name, names or a number, as given by the caller
-    classes: list[str],  # classes with images
-    extra: list[str],  # classes in the table that have none
-    seed: int,  # for a draw
-    notes: list[str] | None = None,  # gets a line where names differ
-) -> list[str]:  # names of unseen classes
-    "Which classes are unseen: as told, or by unseen.txt, or those without images; raises `NiwtError` if nothing says."
+    root: Path,
+    unseen: Any,
+    classes: list[str],
+    extra: list[str],
+    seed: int,
+    notes: list[str] | None = None,
+) -> list[str]:
+    "Which classes are unseen: as told (names or how many), by unseen.txt, or those without images; raises `NiwtError` if nothing says."
     if isinstance(unseen, (int, np.integer)) and not isinstance(unseen, bool):
         return [classes[i] for i in _draw_unseen(len(classes), int(unseen), seed).tolist()]
     if unseen is None and (listed := _first_file(root, "unseen.txt")):

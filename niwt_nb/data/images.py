@@ -48,11 +48,8 @@ def reading(
         _WORKERS.reset(before)
 
 # %% ../../nbs/01_data/01_images.ipynb #b17a4a5b
-def _workers_for(
-    data: ZeroShotData,  # whose images are read
-    n: int,  # how many of them
-) -> int:  # processes; 0: none
-    "Processes to read images with: none for pictures that are in memory, and for a few."
+def _workers_for(data: ZeroShotData, n: int) -> int:
+    "How many processes read n images: none for pictures that are in memory, and for a few."
     return _WORKERS.get() if hasattr(data.images, "path") and n >= 64 else 0
 
 # %% ../../nbs/01_data/01_images.ipynb #20eefe67
@@ -196,10 +193,8 @@ def picture_suffixes() -> frozenset[str]:  # ".jpg", ".jfif", ".avif", ...
     return frozenset(s for s, f in Image.EXTENSION.items() if f in known)
 
 # %% ../../nbs/01_data/01_images.ipynb #65cd074b
-def _to_rgb(
-    image: Image.Image,  # of any mode
-) -> Image.Image:  # mode RGB, without metadata
-    "A picture in RGB: transparency on white, 16-bit and float values scaled to 8 bits; raises `NiwtError` for values that are not finite."
+def _to_rgb(image: Image.Image) -> Image.Image:
+    "A picture in RGB without metadata: transparency on white, 16-bit and float values scaled to 8 bits; raises `NiwtError` for values not finite."
     if image.mode.startswith("I") or image.mode == "F":
         a = np.asarray(image).astype(np.float64)
         if not np.isfinite(a).all():
@@ -219,10 +214,7 @@ def _to_rgb(
     return out
 
 # %% ../../nbs/01_data/01_images.ipynb #812e7b0e
-def _bound(
-    image: Image.Image,  # opened, not decoded
-    max_pixels: int,  # the most pixels to decode
-) -> None:
+def _bound(image: Image.Image, max_pixels: int) -> None:
     "Ask a JPEG decoder for 1/2, 1/4 or 1/8 of too large a picture; raise `NiwtError` if it stays too large."
     w, h = image.size
     if w * h > max_pixels and image.format in ("JPEG", "MPO"):
@@ -232,10 +224,8 @@ def _bound(
         raise NiwtError(f"it has {w} x {h} pixels, more than {max_pixels / 1e6:g} megapixels")
 
 # %% ../../nbs/01_data/01_images.ipynb #5ff64f5c
-def _turned(
-    image: Image.Image,  # opened
-) -> Image.Transpose | None:  # what makes it upright; None: nothing to do
-    "How the picture must be turned by its EXIF orientation; a damaged tag counts as none."
+def _turned(image: Image.Image) -> Image.Transpose | None:
+    "How the picture must be turned by its EXIF orientation, None for not at all; a damaged tag counts as none."
     try:
         tag = image.getexif().get(0x0112, 1)
     except Exception:  # the parser raises many kinds of errors on damaged metadata, and the pixels are fine
@@ -271,11 +261,8 @@ def open_image(
         raise NiwtError(f"{name} cannot be read ({told})") from None
 
 # %% ../../nbs/01_data/01_images.ipynb #54aef105
-def _safe_name(
-    name: str,  # a file name from a list, relative to a folder
-    where: str,  # the list, for the message
-) -> str:  # with forward slashes
-    "A relative file name that stays inside its folder; raises `NiwtError` for an absolute one, for `..`, and for what no file can be called."
+def _safe_name(name: str, where: str) -> str:
+    "A file name from the list `where`, with forward slashes; raises `NiwtError` for an absolute name, for `..`, and for what no file can be called."
     plain = name.strip().replace("\\", "/")
     parts = [p for p in plain.split("/") if p not in ("", ".")]
     outside = plain.startswith("/") or ".." in parts
@@ -289,19 +276,14 @@ _LEFT_BEHIND = "thumbs.db desktop.ini .ds_store .gitkeep .gitignore __macosx @ea
 _LITTER = ("icon\r", *_LEFT_BEHIND.split())  # what systems leave behind
 
 # %% ../../nbs/01_data/01_images.ipynb #d1002b2f
-def _count_pictures(
-    folder: str,  # a folder
-    suffixes: frozenset[str],  # of pictures
-) -> int:  # how many pictures, also below it
+def _count_pictures(folder: str, suffixes: frozenset[str]) -> int:
     "How many pictures lie in a folder and below it; links to folders are not followed."
     every = (f for _, _, files in os.walk(folder) for f in files)
     return sum(os.path.splitext(f)[1].lower() in suffixes for f in every)
 
 # %% ../../nbs/01_data/01_images.ipynb #020131a2
-def _why_not(
-    suffix: str,  # with its dot, in lower case
-) -> str:  # a reason, in a few words
-    "Why files of a suffix are left out."
+def _why_not(suffix: str) -> str:
+    "Why files of a suffix (with its dot, in lower case) are left out, in a few words."
     if suffix in (".heic", ".heif", ".hif"):
         return "Pillow needs pillow-heif for it"
     if suffix in (".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".orf", ".rw2"):
@@ -341,19 +323,14 @@ def list_pictures(
     return names, left
 
 # %% ../../nbs/01_data/01_images.ipynb #7a1f7709
-def _left_note(
-    left: Counter[str],  # how many files, by suffix and reason
-) -> tuple[str, ...]:  # one line, or none
-    "Say how many files were left out, by suffix and reason."
+def _left_note(left: Counter[str]) -> tuple[str, ...]:
+    "Say in one line how many files were left out, by suffix and reason; nothing where none was."
     most = sorted(left.items(), key=lambda e: (-e[1], e[0]))
     why = ", ".join(f"{n} {why}" for why, n in most)
     return (f"{sum(left.values())} files left out: {why}",) if left else ()
 
 # %% ../../nbs/01_data/01_images.ipynb #e13b495e
-def _on_disk(
-    root: str,  # a folder
-    name: str,  # a file name relative to it
-) -> str:  # the same name in the Unicode form that the disk has
+def _on_disk(root: str, name: str) -> str:
     "A name as the disk writes it: lists and disks differ in how an accent is stored."
     if name.isascii() or os.path.exists(os.path.join(root, name)):
         return name

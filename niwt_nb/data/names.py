@@ -16,10 +16,8 @@ from torch import Tensor
 from ..core import NiwtError, check_name, normal_name
 
 # %% ../../nbs/01_data/02_names.ipynb #49570f92
-def _plain_name(
-    name: str,  # a class name as some list spells it
-) -> str:  # lower case, without leading number and without marks between words
-    "The simpler form of a name, to compare lists that spell it differently; marks at the end of a word (`C++`, `A-`) stay."
+def _plain_name(name: str) -> str:
+    "A name in lower case without leading number and marks between words, to compare lists that spell it differently; marks at a word's end (`C++`) stay."
     text = normal_name(name)
     bare = re.sub(r"^\d+\s*\.\s*(?=[^\W\d_])", "", text).casefold().strip("_ ")
     bare = re.sub(r"^0+(?=\d+$)", "", bare)
@@ -28,10 +26,8 @@ def _plain_name(
     return re.sub(rf"(?<=[^\W_])(?:(?<!\d){between}|{between}(?!\d))(?=[^\W_])", "", bare) or text
 
 # %% ../../nbs/01_data/02_names.ipynb #36736fae
-def _singles(
-    forms: Sequence[str | None],  # one an entry; None: has none
-) -> dict[str, int]:  # form -> place, of the forms that one entry only has
-    "Where each form is that comes once."
+def _singles(forms: Sequence[str | None]) -> dict[str, int]:
+    "The place of each form that comes once."
     count = Counter(forms)
     return {f: i for i, f in enumerate(forms) if f is not None and count[f] == 1}
 
@@ -58,12 +54,8 @@ def _pair_names(
     return out, how
 
 # %% ../../nbs/01_data/02_names.ipynb #3f8b747e
-def _match_notes(
-    wanted: Sequence[str],  # names in our order
-    have: Sequence[str],  # names in their order
-    what: str = "class",  # what they name
-) -> list[str]:  # at most two lines; none where every name is the same in both
-    "Say which names were found by their spelling or number only."
+def _match_notes(wanted: Sequence[str], have: Sequence[str], what: str = "class") -> list[str]:
+    "Say in at most two lines which names were found by their spelling or number only."
     ways = {"spelling": ", which is spelled differently", "number": " by its number"}
     at, how = _pair_names(wanted, have)
     lines = []
@@ -77,12 +69,9 @@ def _match_notes(
 
 # %% ../../nbs/01_data/02_names.ipynb #e86c7fbb
 def _match_names(
-    wanted: Sequence[str],  # names in our order
-    have: Sequence[str],  # names in their order
-    what: str = "class",  # what they name, for messages
-    notes: list[str] | None = None,  # gets a line for each way in which names differed
-) -> Tensor:  # (len(wanted),) where each wanted name is in `have`
-    "Find every name in a list that may spell it differently; raises `NiwtError` for one that is not there or could be two."
+    wanted: Sequence[str], have: Sequence[str], what: str = "class", notes: list[str] | None = None
+) -> Tensor:
+    "The place in `have` of each wanted name, perhaps spelled differently (then a note says so); raises `NiwtError` for one that is absent or could be two."
     at, how = _pair_names(wanted, have)
     for name, found in zip(wanted, at, strict=True):
         if found is not None:

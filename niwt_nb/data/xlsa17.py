@@ -33,12 +33,8 @@ _MAT_CLASSES = dict(enumerate(["f8", "f4", *_INTEGERS, "i8", "u8"], 6))
 _MAT_TEXT = {1: "latin-1", 2: "latin-1", 4: "utf-16", 16: "utf-8", 17: "utf-16", 18: "utf-32"}
 
 # %% ../../nbs/01_data/06_xlsa17.ipynb #3930dfc6
-def _mat_element(
-    raw: memoryview,  # where elements lie one after another
-    at: int,  # where one begins
-    order: str,  # "<" or ">": the byte order
-) -> tuple[int, memoryview, int]:  # its type, its bytes, where the next one begins
-    "One element of a MATLAB file; raises `NiwtError` if it claims more bytes than there are."
+def _mat_element(raw: memoryview, at: int, order: str) -> tuple[int, memoryview, int]:
+    "Type and bytes of the element of a MATLAB file at a byte, and where the next begins; raises `NiwtError` if it claims more bytes than there are."
     if at + 8 > len(raw):
         raise NiwtError(f"it ends inside a tag at byte {at}")
     kind, size = struct.unpack_from(order + "II", raw, at)
@@ -52,11 +48,8 @@ def _mat_element(
     return kind, raw[start : start + size], end
 
 # %% ../../nbs/01_data/06_xlsa17.ipynb #14b78c44
-def _mat_head(
-    raw: memoryview,  # the bytes of an array, or their beginning
-    order: str,  # the byte order
-) -> tuple[int, tuple[int, ...], str, int]:  # class (above 255 for complex numbers), shape, name, where the values begin
-    "What an array says of itself; raises `NiwtError` if that makes no sense."
+def _mat_head(raw: memoryview, order: str) -> tuple[int, tuple[int, ...], str, int]:
+    "Class (above 255 for complex numbers), shape and name of an array, and where its values begin; raises `NiwtError` if that makes no sense."
     kind, flags, at = _mat_element(raw, 0, order)
     if kind != 6 or len(flags) != 8:
         raise NiwtError("an array does not begin with its flags")
@@ -71,12 +64,8 @@ def _mat_head(
     return flag & 0x08FF, shape, bytes(name).decode("latin-1"), at
 
 # %% ../../nbs/01_data/06_xlsa17.ipynb #04efe22a
-def _mat_array(
-    raw: memoryview,  # the bytes of an array
-    order: str,  # the byte order
-    depth: int = 0,  # how many cells it lies in
-) -> np.ndarray:  # numbers, rows of text, or objects (cells)
-    "The values of an array; raises `NiwtError` unless they are as many as its shape says."
+def _mat_array(raw: memoryview, order: str, depth: int = 0) -> np.ndarray:
+    "Numbers, rows of text, or objects (cells, in `depth` others) of an array; raises `NiwtError` unless they are as many as its shape says."
     if not raw:
         return np.zeros((0, 0))
     cls, shape, name, at = _mat_head(raw, order)
@@ -110,11 +99,9 @@ def _mat_array(
 
 # %% ../../nbs/01_data/06_xlsa17.ipynb #6774c05a
 def _mat_variables(
-    raw: memoryview,  # a whole file
-    wanted: set[str],  # names
-    max_bytes: int,  # refuse more after unpacking
-) -> tuple[dict[str, np.ndarray], list[str]]:  # the wanted variables, the names of all
-    "Go through the variables of a file, unpacking and decoding only the wanted ones; raises `NiwtError` for damage."
+    raw: memoryview, wanted: set[str], max_bytes: int
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    "The wanted variables of a file, nothing else unpacked, and the names of all; raises `NiwtError` for damage."
     order = {b"IM": "<", b"MI": ">"}.get(bytes(raw[126:128]), "")
     if not order or len(raw) < 136:
         raise NiwtError("it does not begin as a MATLAB file of version 5 to 7.2 does")
@@ -146,12 +133,12 @@ def _mat_variables(
 
 # %% ../../nbs/01_data/06_xlsa17.ipynb #0487d1f8
 def _load_mat(
-    path: str | os.PathLike,  # a MATLAB file, version 5 to 7.2
-    names: Sequence[str],  # the variables to read
-    optional: Sequence[str] = (),  # variables that may be absent
-    max_bytes: int = 4_000_000_000,  # refuse a larger file or array
-) -> dict[str, np.ndarray]:  # name -> array
-    "Read numbers, text and cells of a MATLAB file; raises `NiwtError` (and nothing else) for a damaged file or an absent variable. Nothing in the file is run."
+    path: str | os.PathLike,
+    names: Sequence[str],
+    optional: Sequence[str] = (),
+    max_bytes: int = 4_000_000_000,
+) -> dict[str, np.ndarray]:
+    "Variables of a MATLAB file (version 5 to 7.2) by name; raises `NiwtError`, and nothing else, for a damaged file or an absent one. Nothing in it is run."
     where = repr(os.fspath(path))
     if not os.path.isfile(path):
         raise NiwtError(f"no file {where}")
@@ -167,10 +154,7 @@ def _load_mat(
     return found
 
 # %% ../../nbs/01_data/06_xlsa17.ipynb #28f7d613
-def _mat_strings(
-    array: np.ndarray,  # a cell array of strings
-    what: str,  # where it is, for messages
-) -> tuple[str, ...]:  # the strings
+def _mat_strings(array: np.ndarray, what: str) -> tuple[str, ...]:
     "The strings of a MATLAB cell array or character matrix; raises `NiwtError` if it holds anything else."
     out = []
     for cell in np.asarray(array).ravel():
@@ -182,11 +166,8 @@ def _mat_strings(
     return tuple(out)
 
 # %% ../../nbs/01_data/06_xlsa17.ipynb #f9f3cd29
-def _mat_indices(
-    array: np.ndarray,  # numbers that count from 1
-    what: str,  # where they are, for messages
-) -> Tensor:  # int64, counting from 0
-    "MATLAB indices as Python indices; raises `NiwtError` for a zero, a fraction or a repetition."
+def _mat_indices(array: np.ndarray, what: str) -> Tensor:
+    "Indices that count from 1 as int64 from 0; raises `NiwtError` for a zero, a fraction or a repetition."
     a = np.asarray(array).ravel()
     if a.dtype.kind not in "uif" or (a.dtype.kind == "f" and (not np.isfinite(a).all() or (np.abs(a) >= 2**53).any())):
         raise NiwtError(f"{what}: expected whole numbers from 1 on, got {a.dtype}")
@@ -199,10 +180,8 @@ def _mat_indices(
     return out
 
 # %% ../../nbs/01_data/06_xlsa17.ipynb #c23ca6f2
-def _read_att_splits(
-    path: str | os.PathLike,  # an att_splits.mat, or the folder that holds it
-) -> _AttSplits:  # names, attributes and indices from 0
-    "Read a published `att_splits.mat`; raises `NiwtError`, and nothing else, for a file that is damaged or not one."
+def _read_att_splits(path: str | os.PathLike) -> _AttSplits:
+    "A published `att_splits.mat`, or the one in a folder; raises `NiwtError`, and nothing else, for a file that is damaged or not one."
     path = Path(path) / "att_splits.mat" if os.path.isdir(path) else Path(path)
     loc = ("trainval_loc", "test_seen_loc", "test_unseen_loc")
     mat = _load_mat(path, ("allclasses_names", "att", *loc), ("original_att", "train_loc", "val_loc"))
@@ -228,11 +207,8 @@ class _FeatureFile:
     files: tuple[str, ...]  # N file names as published; empty if the file holds none
 
 # %% ../../nbs/01_data/06_xlsa17.ipynb #c26bacf2
-def _read_features(
-    path: str | os.PathLike,  # a res101.mat, or the folder that holds it
-    pixels: bool = False,  # only labels and file names are wanted, not the features
-) -> _FeatureFile:  # features, labels from 0, file names
-    "Read a published feature file; raises `NiwtError`, and nothing else, for one that is damaged."
+def _read_features(path: str | os.PathLike, pixels: bool = False) -> _FeatureFile:
+    "A published `res101.mat` (`pixels`: without its features), or the one in a folder; raises `NiwtError`, and nothing else, for one that is damaged."
     path = Path(path) / "res101.mat" if os.path.isdir(path) else Path(path)
     mat = _load_mat(path, ("labels",) if pixels else ("labels", "features"), ("image_files",))
     labels = np.asarray(mat["labels"]).ravel()

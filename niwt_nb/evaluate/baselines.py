@@ -17,12 +17,8 @@ from ..network.modes import in_own_modes
 
 # %% ../../nbs/05_evaluate/00_baselines.ipynb #57ec3536
 @in_own_modes
-def _ridge_solve(
-    gram: Tensor,  # (D, D) symmetric, positive semi-definite: X'X
-    right: Tensor,  # (D, m) right-hand side
-    ridge: float,  # in units of the mean eigenvalue of `gram`
-) -> Tensor:  # (D, m)
-    "Solve (gram + ridge * mean eigenvalue * I) z = right by a Cholesky factor in float64; raises `NiwtError` if `ridge` is not positive."
+def _ridge_solve(gram: Tensor, right: Tensor, ridge: float) -> Tensor:
+    "Solve (gram + ridge * mean eigenvalue * I) z = right, by a Cholesky factor in float64; raises `NiwtError` if `ridge` is not positive."
     if not ridge > 0:
         raise NiwtError(f"the ridge must be positive, got {ridge}")
     a = gram.double().clone()
@@ -71,11 +67,8 @@ class _SAE(Baseline):
         return nn.functional.normalize(x) @ nn.functional.normalize(k).T
 
 # %% ../../nbs/05_evaluate/00_baselines.ipynb #1a87bd09
-def _class_means(
-    x: Tensor,  # (n, D) features
-    targets: Tensor,  # (n,) class numbers 0..S-1, each at least once
-) -> tuple[Tensor, Tensor]:  # means (S, D) and shares of the images (S,)
-    "Mean of each class's rows, and the share of rows it has."
+def _class_means(x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    "Mean of each class's rows (S, D), and the share of rows that it has (S,)."
     share = torch.bincount(targets) / len(targets)
     return torch.zeros(len(share), x.shape[1]).index_add(0, targets, x) / (share * len(x))[:, None], share
 
@@ -116,11 +109,8 @@ class _ClassStandardise(nn.Module):
         self.mean: Tensor | None = None
         self.variance: Tensor | None = None
 
-    def forward(
-        self,
-        z: Tensor,  # (S, h) one row a class
-    ) -> Tensor:  # (S, h)
-        "Standardise `z`."
+    def forward(self, z: Tensor) -> Tensor:
+        "Standardise (S, h), a row a class."
         if self.training:
             self.mean, self.variance = z.mean(0), z.var(0, correction=0)
         if self.mean is None or self.variance is None:

@@ -24,11 +24,7 @@ from ..network.head import fit_head
 _HEADS: dict[str, nn.Linear] = {}
 
 # %% ../../nbs/05_evaluate/01_heads.ipynb #08e87155
-def _seen_head(
-    x: Tensor,  # (n, D) features
-    targets: Tensor,  # (n,) class numbers 0..S-1
-    l2: float,  # strength of the penalty, see `fit_head`
-) -> nn.Linear:  # D -> S
+def _seen_head(x: Tensor, targets: Tensor, l2: float) -> nn.Linear:
     "`fit_head`, remembered: the same features, labels and penalty are fitted once (the last 8 heads are kept)."
     key = content_hash(x, targets, l2)
     if key not in _HEADS:

@@ -81,11 +81,8 @@ class _Selection:
 
 # %% ../../nbs/05_evaluate/02_selection.ipynb #8b2c85b4
 @in_own_modes
-def _head_by_id(
-    head: nn.Linear,  # rows in the order of `data.seen`
-    data: ZeroShotData,  # with its seen classes
-) -> nn.Linear:  # the same rows in the order of class ids
-    "Sort the head's rows by class id, the order that estimators use."
+def _head_by_id(head: nn.Linear, data: ZeroShotData) -> nn.Linear:
+    "A head with a row for each of `data.seen`, sorted by class id, the order that estimators use."
     if head.out_features != len(data.seen):
         raise NiwtError(f"the head has {head.out_features} rows for {len(data.seen)} seen classes of {data.name!r}")
     order, out = data.seen.argsort(), nn.utils.skip_init(nn.Linear, head.in_features, head.out_features).requires_grad_(False)
@@ -96,13 +93,13 @@ def _head_by_id(
 # %% ../../nbs/05_evaluate/02_selection.ipynb #523098b6
 @in_own_modes
 def _fit_scores(
-    estimator: Baseline,  # any estimator; it is fitted
-    features: Tensor,  # (N, D) a row for each image of `data`
-    data: ZeroShotData,  # labels and splits
-    knowledge: str | None = None,  # which knowledge of `data`; None: the first
-    head: nn.Linear | None = None,  # the network's own head for `data.seen`, for methods that keep it
-) -> tuple[Tensor, Tensor]:  # scores (M, C) and labels (M,) of the M test images, seen ones first
-    "Fit on the training images of seen classes, score the test images."
+    estimator: Baseline,
+    features: Tensor,
+    data: ZeroShotData,
+    knowledge: str | None = None,
+    head: nn.Linear | None = None,
+) -> tuple[Tensor, Tensor]:
+    "Fit on the training images of seen classes: scores (M, C) and labels (M,) of the test images, seen ones first."
     if len(features) != len(data):
         raise NiwtError(f"{len(features)} rows of features for {len(data)} images of {data.name!r}")
     known = data.get_knowledge(knowledge).values
@@ -190,13 +187,13 @@ def measure(
 # %% ../../nbs/05_evaluate/02_selection.ipynb #6fd8868b
 @in_own_modes
 def _shuffled_control(
-    estimator: Baseline,  # with settings chosen already
-    features: Tensor,  # (N, D) a row for each image of `data`
-    data: ZeroShotData,  # the whole data set
-    knowledge: str | None = None,  # which knowledge; None: the first
-    shuffles: int = 5,  # number of permutations
-    seed: int = 0,  # of the first permutation
-) -> list[dict[str, Any]]:  # two rows, each the mean over the permutations
+    estimator: Baseline,
+    features: Tensor,
+    data: ZeroShotData,
+    knowledge: str | None = None,
+    shuffles: int = 5,
+    seed: int = 0,
+) -> list[dict[str, Any]]:
     "Average the rows of `estimator` over permutations of the knowledge; each one chooses its own gamma."
     if shuffles < 1:
         raise NiwtError(f"shuffles must be at least 1, got {shuffles}")

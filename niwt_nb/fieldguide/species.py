@@ -35,11 +35,8 @@ class _Species:
             v[ATTRIBUTE_NAMES.index(f"has_{group}::{other}")] += share
         return v
 
-    def draw_look(
-        self,
-        rng: np.random.Generator,  # which bird
-    ) -> dict[str, str]:  # the look of one bird, complete
-        "One bird of the species."
+    def draw_look(self, rng: np.random.Generator) -> dict[str, str]:
+        "The complete look of one bird of the species."
         return {**self.look, **{g: other for g, (other, share) in self.variants.items() if rng.uniform() < share}}
 
 # %% ../../nbs/02_fieldguide/03_species.ipynb #b4ae8eb5
@@ -64,22 +61,14 @@ def species_name(
     return next((n for n in names if n not in used), None) or f"{names[0]} {len(used)}"
 
 # %% ../../nbs/02_fieldguide/03_species.ipynb #75633bd4
-def _balanced(
-    count: int,  # number of species
-    rng: np.random.Generator,  # which species gets what
-) -> np.ndarray:  # (count, groups) numbers of values
-    "Every value of a group equally often, in random order."
+def _balanced(count: int, rng: np.random.Generator) -> np.ndarray:
+    "Numbers of values (count, groups): every value of a group equally often, in random order."
     columns = [rng.permutation(np.resize(rng.permutation(len(v)), count)) for v in ATTRIBUTES.values()]
     return np.stack(columns, 1)
 
 # %% ../../nbs/02_fieldguide/03_species.ipynb #7938956e
-def _spread(
-    table: np.ndarray,  # (C, groups), changed in place
-    sides: np.ndarray,  # (C,) values are swapped only within a side
-    apart: int,  # any two rows shall differ in at least so many groups
-    rng: np.random.Generator,  # which swaps are tried
-) -> None:
-    "Swap values until all rows are `apart`; raises `NiwtError` if that does not succeed."
+def _spread(table: np.ndarray, sides: np.ndarray, apart: int, rng: np.random.Generator) -> None:
+    "Swap values within a side until any two rows differ in `apart` groups; changes the table in place, raises `NiwtError` if that does not succeed."
     differ = (table[:, None] != table[None]).sum(-1) + 99 * np.eye(len(table), dtype=int)
     for _ in range(400 * len(table)):
         close = np.argwhere(differ < apart)
@@ -99,12 +88,8 @@ def _spread(
     raise NiwtError(f"cannot find {len(table)} species that all differ in {apart} of {table.shape[1]} groups; ask for fewer species or a smaller `apart`")
 
 # %% ../../nbs/02_fieldguide/03_species.ipynb #b7bb0208
-def _look_alikes(
-    table: np.ndarray,  # (P, groups) the first of each pair
-    others: np.ndarray,  # (Q, groups) the other species, to keep values balanced
-    rng: np.random.Generator,  # what differs
-) -> np.ndarray:  # (P, groups) the second of each pair
-    "A twin of each row that differs in two groups: two of shape and legs, or two of colour and pattern, in turn."
+def _look_alikes(table: np.ndarray, others: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    "A twin of each row that differs in two groups (shape and legs, or colour and pattern, in turn); values stay balanced with the `others`."
     sizes, names = [len(v) for v in ATTRIBUTES.values()], list(ATTRIBUTES)
     fine = [["bill_shape", "tail_shape", "head_pattern", "leg_color"], ["crown_color", "bill_color", "wing_pattern", "belly_pattern"]]
     choices = [[(names.index(a), names.index(b)) for k, a in enumerate(row) for b in row[:k]] for row in fine]

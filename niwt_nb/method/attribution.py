@@ -57,11 +57,8 @@ class _InTurn(nn.Module):
 
 # %% ../../nbs/04_method/01_attribution.ipynb #29748465
 @running
-def _unshare(
-    model: nn.Module,  # a private copy; changed
-    x: Tensor,  # a batch to run it on
-) -> list[str]:  # the names of the modules that were used more than once
-    "Give every use of a module without parameters its own copy, so that methods that keep notes on modules can run."
+def _unshare(model: nn.Module, x: Tensor) -> list[str]:
+    "Give every use of a module without parameters its own copy, so that methods that keep notes on modules can run; changes the model, returns their names."
     runs: Counter[str] = Counter()
     leaves = {n: m for n, m in model.named_modules() if n and not list(m.children()) and not list(m.parameters())}
     handles = [m.register_forward_hook(lambda m, a, o, n=n: runs.update([n])) for n, m in leaves.items()]  # type: ignore[misc]
@@ -99,10 +96,8 @@ def _as_relu(forward: Callable[[Tensor], Tensor]) -> nn.ReLU:
 
 # %% ../../nbs/04_method/01_attribution.ipynb #ae6bc4ce
 @running
-def _lend_rule(
-    model: nn.Module,  # a private copy; changed
-) -> list[str]:  # the names of the modules that now count as nn.ReLU
-    "Let DeepLift apply its element-wise rule where Captum has no entry, the power mean included, and keep its rules apart; what is computed stays."
+def _lend_rule(model: nn.Module) -> list[str]:
+    "Let DeepLift's element-wise rule hold for modules that Captum has no rule for (changed in place, their names returned); what is computed stays."
     kinds = (nn.ReLU6, nn.Hardtanh, nn.Hardswish, nn.Hardsigmoid, nn.SiLU, nn.GELU, nn.Mish, nn.SELU, nn.CELU, nn.LogSigmoid, nn.Softsign)
     lent = [name for name, module in model.named_modules() if type(module) in kinds]
     for name in lent:
@@ -127,12 +122,8 @@ class _Scores(nn.Module):
         return head_output(self.net, self.head, x)
 
 # %% ../../nbs/04_method/01_attribution.ipynb #c86a5747
-def _why_captum_failed(
-    method: str,  # one of `_METHODS`
-    layer: str,  # where it was tried
-    error: Exception,  # what Captum raised
-) -> NiwtError:  # to be raised instead
-    "Turn an error out of Captum's inside into a sentence with a reason and an alternative."
+def _why_captum_failed(method: str, layer: str, error: Exception) -> NiwtError:
+    "The error to raise instead of one out of Captum's inside: a sentence with a reason and an alternative."
     text = f"{type(error).__name__}: {error}"
     if "in-place" in text or "inplace" in text:
         reason = "the step right after this layer overwrites its output in place; choose the layer after that step, or method='conductance'"

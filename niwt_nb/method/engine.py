@@ -33,11 +33,8 @@ class DegenerateLayerWarning(UserWarning):
 
 # %% ../../nbs/04_method/02_engine.ipynb #d7fb5de7
 @in_own_modes
-def _notice(
-    result: _Importance,  # of a batch, by the gradient
-    head: nn.Linear,  # the last linear layer
-) -> list[str]:  # one sentence a layer about which there is something to say
-    "Say where importance is only the head's weights (the last convolution before an average and the head), or nothing at all."
+def _notice(result: _Importance, head: nn.Linear) -> list[str]:
+    "Say of each layer where importance is only the head's weights (the last convolution before an average and the head), or nothing at all."
     said = []
     weight = widened(head.weight.detach())[result.target]
     for layer, alpha in result.by_layer.items():
@@ -201,11 +198,8 @@ class ClassSums:
         return {layer: _ClassImportance(mean(total), self.count.clone(), classes, layer, method) for layer, total in self.by_layer.items()}
 
 # %% ../../nbs/04_method/02_engine.ipynb #80a41c5b
-def _image_targets(
-    target: int | str | Tensor | list,  # as in `measure`
-    n: int,  # images
-) -> Tensor | None:  # (n,) or (n, T): one row an image; None where the target is the same for every image
-    "The target of each image of a data set; raises `NiwtError` if there are not as many as images."
+def _image_targets(target: int | str | Tensor | list, n: int) -> Tensor | None:
+    "One row of targets an image, None where the target is the same for every image; raises `NiwtError` for another number than n."
     if isinstance(target, (str, int)):
         return None
     rows = torch.as_tensor(target)
@@ -255,10 +249,8 @@ def measure(
 
 # %% ../../nbs/04_method/02_engine.ipynb #f1daf2f3
 @in_own_modes
-def _sum_over_processes(
-    sums: ClassSums,  # of this process; changed
-) -> ClassSums:  # the same object, now with the sums of all processes
-    "Add up the sums of all processes, in their order; does nothing when there is only one."
+def _sum_over_processes(sums: ClassSums) -> ClassSums:
+    "Add up the sums of all processes, in their order, in place; does nothing when there is only one."
     world = process_place()[1]
     if world == 1:
         return sums

@@ -85,11 +85,8 @@ def pool(
 
 # %% ../../nbs/04_method/00_importance.ipynb #a579ed62
 @in_own_modes
-def _targets_of(
-    target: int | str | Tensor | list,  # a class; "predicted"; "all"; (B,) one an image; (B, T) or (1, T) several an image
-    logits: Tensor,  # (B, C) scores
-) -> Tensor:  # (B,) or (B, T) columns of the head
-    "Turn what was asked for into head columns; raises `NiwtError` for wrong lengths and for classes that the head does not have."
+def _targets_of(target: int | str | Tensor | list, logits: Tensor) -> Tensor:
+    "Head columns (B,) or (B, T) for a class, 'predicted', 'all', one an image (B,), or several (B, T), (1, T); raises `NiwtError` for what does not fit."
     n, n_classes = logits.shape
     if isinstance(target, str):
         check_name(target, ("predicted", "all"), "target")
@@ -202,14 +199,9 @@ class _Importance:
 
 # %% ../../nbs/04_method/00_importance.ipynb #cfafb42b
 def _taps_on_grid(
-    n_in: int,  # positions of the input along one axis
-    n_out: int,  # positions of the output
-    kernel: int,  # taps
-    stride: int = 1,  # steps between output positions
-    padding: int = 0,  # positions added at each end
-    dilation: int = 1,  # steps between taps
-) -> Tensor:  # (kernel, n_out): 1 where the tap of this output position reads the input, 0 where it reads padding
-    "Where a convolution's taps fall on its input, along one axis."
+    n_in: int, n_out: int, kernel: int, stride: int = 1, padding: int = 0, dilation: int = 1
+) -> Tensor:
+    "Along one axis of a convolution: (kernel, n_out), 1 where the tap of an output position reads the input, 0 where it reads padding."
     reads = torch.arange(n_out) * stride - padding + torch.arange(kernel)[:, None] * dilation
     return ((reads >= 0) & (reads < n_in)).float()
 
@@ -258,16 +250,13 @@ class _PooledConvs(TorchFunctionMode):
         return _PooledConv.apply(x, weight, bias, pair(stride), pair(padding), pair(dilation), groups)
 
 # %% ../../nbs/04_method/00_importance.ipynb #4fccff59
-def _pooling_at(
-    pooling: str | dict[str, str | None] | None,  # one of `_POOLINGS` for all layers, or layer -> one of them
-    layer: str,  # the name of a layer
-) -> str | None:  # see `pool`
-    "How the positions of a layer are pooled."
+def _pooling_at(pooling: str | dict[str, str | None] | None, layer: str) -> str | None:
+    "How the positions of a layer are pooled: `pooling` holds for all layers, or says it of each."
     return pooling.get(layer) if isinstance(pooling, dict) else pooling
 
 # %% ../../nbs/04_method/00_importance.ipynb #4ebc8701
 def _record(
-    twin: nn.Module,  # a private copy
+    twin: nn.Module,
     layers: list[str],
     head: str,
     x: Tensor,
@@ -308,9 +297,9 @@ def _record(
 
 # %% ../../nbs/04_method/00_importance.ipynb #cd4c7066
 def _backward(
-    acts: dict[str, Tensor],  # layer -> activation, starts or parts of the graph
-    outputs: Tensor,  # (B, M)
-    columns: Tensor,  # (B, T) which of the M outputs
+    acts: dict[str, Tensor],
+    outputs: Tensor,
+    columns: Tensor,
     pooling: str | dict[str, str | None] | None,
 ) -> dict[str, Tensor]:
     "The pooled gradient (B, T, K) of T outputs an image with respect to each activation, one backward pass each."
@@ -329,14 +318,14 @@ def _backward(
 # %% ../../nbs/04_method/00_importance.ipynb #ca34b849
 @running
 def _gradient_pass(
-    twin: nn.Module,  # a private copy, see `frozen_copy`
-    layers: list[str],  # one or several layers
-    head: str,  # the name of the last linear layer
-    x: Tensor,  # (B, 3, H, W)
-    target: int | str | Tensor | list,  # see `_targets_of`
-    pooling: str | dict[str, str | None] | None = None,  # see `pool` and `_pooling_at`
-) -> _Importance:  # of this batch
-    "One forward pass, then backward passes through the tail only: one a class, or one a feature if that is fewer."
+    twin: nn.Module,
+    layers: list[str],
+    head: str,
+    x: Tensor,
+    target: int | str | Tensor | list,
+    pooling: str | dict[str, str | None] | None = None,
+) -> _Importance:
+    "One forward pass of a private copy, then backward passes through the tail only: one a class, or one a feature if that is fewer."
     if pooling is None:
         pooling = {layer: layout_of(twin, layer, x) for layer in layers}
     acts, features, logits = _record(twin, layers, head, x, pooling)

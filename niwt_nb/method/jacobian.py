@@ -41,12 +41,8 @@ def noise_images(
 
 # %% ../../nbs/04_method/05_jacobian.ipynb #d3ad3ad0
 @running
-def _activations_of(
-    network: Any,  # cut network
-    images: Tensor,  # (M, 3, H, W) preprocessed
-    batch: int = 8,  # images at a time; large batches leave the processor's cache
-) -> Tensor:  # (M, K, ...)
-    "Activations of the layer, in evaluation mode, a few images at a time and in the memory order that convolutions like best."
+def _activations_of(network: Any, images: Tensor, batch: int = 8) -> Tensor:
+    "Activations (M, K, ...) of the layer in evaluation mode, a few images at a time, in the memory order that convolutions like best."
     if images.ndim < 2 or not len(images):
         raise NiwtError(f"images must be (M, channels, H, W) with at least one, got shape {tuple(images.shape)}")
     bad = ~torch.isfinite(images.flatten(1)).all(1)
@@ -74,12 +70,9 @@ def importance_of_weights(
 # %% ../../nbs/04_method/05_jacobian.ipynb #ab0b51ac
 @running
 def _jacobian_forward(
-    tail: Callable[[Tensor], Tensor],  # activations (B, K, ...) -> features (B, D)
-    activations: Tensor,  # (B, K, ...)
-    chunk: int = 16,  # neurons at a time; more needs more memory
-    images: int = 2,  # at a time: a few dozen passes together stay in the processor's cache
-) -> Tensor:  # (B, K, D) spatially pooled Jacobian
-    "G by forward mode: K Jacobian-vector products, `chunk` at a time."
+    tail: Callable[[Tensor], Tensor], activations: Tensor, chunk: int = 16, images: int = 2
+) -> Tensor:
+    "G (B, K, D) by forward mode: K Jacobian-vector products, `chunk` neurons and a few images at a time, which stay in the processor's cache."
     k, positions = activations.shape[1], activations[0, 0].numel()
     found = []
     for part in activations.split(images):
@@ -94,11 +87,8 @@ def _jacobian_forward(
 
 # %% ../../nbs/04_method/05_jacobian.ipynb #fe443b84
 @running
-def _jacobian_reverse(
-    tail: Callable[[Tensor], Tensor],  # activations (B, K, ...) -> features (B, D)
-    activations: Tensor,  # (B, K, ...)
-) -> Tensor:  # (B, K, D) spatially pooled Jacobian
-    "G by reverse mode: D gradients, one feature at a time."
+def _jacobian_reverse(tail: Callable[[Tensor], Tensor], activations: Tensor) -> Tensor:
+    "G (B, K, D) by reverse mode: D gradients, one feature at a time."
     a = activations.detach().requires_grad_(True)
     with torch.enable_grad():
         features = tail(a)
@@ -115,12 +105,8 @@ def _near(a: Tensor, b: Tensor, tolerance: float) -> bool:
 
 # %% ../../nbs/04_method/05_jacobian.ipynb #abd09af4
 @running
-def _is_affine(
-    f: Callable[[Tensor], Tensor],  # a function of one tensor
-    example: Tensor,  # (B, ...) an input of it
-    tolerance: float = 1e-4,  # relative
-) -> bool:  # whether f(p + q) = f(p) + f(q) - f(0) for `example` and random p, q of both signs, ten times larger
-    "Superposition test with random inputs: a nonlinearity that acts anywhere in that range shows."
+def _is_affine(f: Callable[[Tensor], Tensor], example: Tensor, tolerance: float = 1e-4) -> bool:
+    "Whether f(p + q) = f(p) + f(q) - f(0) for random p, q of both signs, ten times as large as the example: a nonlinearity in that range shows."
     a = example[:1]
     draw = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -135,12 +121,9 @@ def _is_affine(
 # %% ../../nbs/04_method/05_jacobian.ipynb #c7e0e88b
 @running
 def _observe(
-    tail: nn.Module,  # activations -> features
-    module: nn.Module,  # one of its modules
-    activations: Tensor,  # (B, K, ...)
-    put: Tensor | None = None,  # what the module shall give instead of its own output
-) -> tuple[Tensor, Tensor, Tensor]:  # features, and the input and output of `module`
-    "Run a tail, look at what goes through one of its modules, and exchange its output if asked."
+    tail: nn.Module, module: nn.Module, activations: Tensor, put: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    "Features of a tail, and the input and output of one of its modules, which gives `put` instead if asked."
     kept: list[Tensor] = []
 
     def look(m: nn.Module, args: Any, output: Tensor) -> Tensor:
@@ -156,11 +139,8 @@ def _observe(
 
 # %% ../../nbs/04_method/05_jacobian.ipynb #0e9b10c7
 @running
-def _first_linear(
-    tail: nn.Module,  # activations (B, K, ...) -> features (B, D)
-    activations: Tensor,  # (B, K, ...)
-) -> nn.Module | None:  # a convolution or linear module of the tail, or None
-    "The first linear module that runs, if it runs once and the features depend on the activations through its output only."
+def _first_linear(tail: nn.Module, activations: Tensor) -> nn.Module | None:
+    "The first convolution or linear module that runs, if it runs once and the features depend on the activations through its output only."
     ran: list[nn.Module] = []
     kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
     hooks = [m.register_forward_hook(lambda m, a, o: ran.append(m)) for m in tail.modules() if isinstance(m, kinds)]
@@ -179,11 +159,8 @@ def _first_linear(
 
 # %% ../../nbs/04_method/05_jacobian.ipynb #ae3b6f52
 @running
-def _is_channelwise(
-    f: Callable[[Tensor], Tensor],  # (B, C, ...) -> (B, C, ...)
-    example: Tensor,  # (B, C, ...) an input of it
-) -> bool:  # whether channel c of the result depends on channel c of the input and no other
-    "Change random halves of the channels: the results of the others must not move."
+def _is_channelwise(f: Callable[[Tensor], Tensor], example: Tensor) -> bool:
+    "Whether a channel of f's result depends on that channel alone: change random halves of the channels, and the others must not move."
     draw = torch.Generator().manual_seed(0)
     with torch.no_grad():
         before = f(example)
@@ -199,10 +176,7 @@ def _is_channelwise(
 
 # %% ../../nbs/04_method/05_jacobian.ipynb #2b00fa57
 @running
-def _channelwise_door(
-    tail: nn.Module,  # activations (B, K, ...) -> features (B, D)
-    activations: Tensor,  # (B, K, ...)
-) -> nn.Conv2d | nn.Linear | None:  # the convolution or linear layer in the middle, or None
+def _channelwise_door(tail: nn.Module, activations: Tensor) -> nn.Conv2d | nn.Linear | None:
     "The middle of a tail `channel by channel, one convolution or linear layer, channel by channel`; None for all other tails."
     door = _first_linear(tail, activations)
     if not isinstance(door, (nn.Conv2d, nn.Linear)):
@@ -220,11 +194,9 @@ def _channelwise_door(
 # %% ../../nbs/04_method/05_jacobian.ipynb #3f802857
 @running
 def _jacobian_channelwise(
-    tail: nn.Module,  # activations (B, K, ...) -> features (B, D)
-    activations: Tensor,  # (B, K, ...)
-    door: nn.Conv2d | nn.Linear | None,  # its middle, found by `_channelwise_door`; None: no channel mixes with another at all
-) -> Tensor:  # (B, K, D) spatially pooled Jacobian
-    "G by the formula above: one Jacobian-vector product in front of the convolution, one backward pass behind it."
+    tail: nn.Module, activations: Tensor, door: nn.Conv2d | nn.Linear | None
+) -> Tensor:
+    "G (B, K, D) by the formula above: one Jacobian-vector product before the door, one backward pass behind it; no door: no channel mixes with another."
     up = torch.full_like(activations, 1 / activations[0, 0].numel())
     if door is None:
         return torch.diag_embed(jvp(tail, (activations,), (up,))[1])
@@ -243,9 +215,7 @@ def _jacobian_channelwise(
 
 # %% ../../nbs/04_method/05_jacobian.ipynb #413ae02c
 @in_own_modes
-def _tail_hash(
-    network: Any,  # cut network
-) -> str:  # 16 hexadecimal digits
+def _tail_hash(network: Any) -> str:
     "A hash of the layer's name and of all parameters that G depends on: lower part and tail, but not the head, which grows."
     head = {t.data_ptr() for t in network.head.state_dict().values()}
     states = [{k: v for k, v in part.state_dict().items() if v.data_ptr() not in head} for part in (network.lower, network.tail)]
@@ -303,12 +273,8 @@ class PooledJacobian:
 
 # %% ../../nbs/04_method/05_jacobian.ipynb #c2ee487b
 @in_own_modes
-def _works(
-    build: Callable[[Tensor], Tensor],  # activations -> G (B, K, D)
-    tail: nn.Module,  # activations (B, K, ...) -> features (B, D)
-    activations: Tensor,  # (B, K, ...)
-) -> bool:  # whether it runs, and G gives the importance of random weights that autograd gives
-    "Try a way to build the Jacobian on an example."
+def _works(build: Callable[[Tensor], Tensor], tail: nn.Module, activations: Tensor) -> bool:
+    "Whether a way to build the Jacobian runs on an example and gives the importance of random weights that autograd gives."
     try:
         g = build(activations)
     except (RuntimeError, NotImplementedError):
@@ -320,12 +286,9 @@ def _works(
 # %% ../../nbs/04_method/05_jacobian.ipynb #2f73e2d1
 @running
 def _jacobian_way(
-    tail: nn.Module,  # activations (B, K, ...) -> features (B, D)
-    example: Tensor,  # (B, K, ...) activations to try it on
-    how: str = "auto",  # "affine", "channelwise", "forward", "reverse" or "auto": the cheapest that is exact
-    chunk: int = 16,  # neurons at a time in forward mode
-) -> tuple[str, Callable[[Tensor], Tensor]]:  # the way taken, and a function from activations (B, K, ...) to G (B, K, D)
-    "How to build the pooled Jacobian of a tail; raises `NiwtError` if the way asked for does not fit it."
+    tail: nn.Module, example: Tensor, how: str = "auto", chunk: int = 16
+) -> tuple[str, Callable[[Tensor], Tensor]]:
+    "The way to build a tail's Jacobian ('auto': the cheapest that is exact) and the function; raises `NiwtError` if the way asked for does not fit."
     forward: Callable[[Tensor], Tensor] = lambda a: _jacobian_forward(tail, a, chunk)  # noqa: E731
     reverse: Callable[[Tensor], Tensor] = lambda a: _jacobian_reverse(tail, a)  # noqa: E731
     if how in ("auto", "affine") and _is_affine(tail, example):

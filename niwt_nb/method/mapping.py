@@ -25,11 +25,8 @@ from ..data.dataset import DomainKnowledge, as_ids
 from ..network.modes import in_own_modes
 
 # %% ../../nbs/04_method/04_mapping.ipynb #d22afc29
-def _as_table(
-    x: Any,  # (n, m) tensor, array or nested lists
-    what: str,  # what the table holds, for the message
-) -> NDArray[np.float64]:  # (n, m)
-    "`x` as a float64 NumPy table; raises `NiwtError` if it is not two-dimensional, is empty, or holds NaN or infinity."
+def _as_table(x: Any, what: str) -> NDArray[np.float64]:
+    "`x` as a float64 NumPy table (n, m); raises `NiwtError` that names `what` if it has not two axes, is empty, or holds NaN or infinity."
     table = np.asarray(x.detach().cpu().double() if isinstance(x, Tensor) else x, dtype=np.float64)
     if table.ndim != 2 or 0 in table.shape:
         raise NiwtError(f"{what} must be a table (rows, columns) with at least one of each, got shape {table.shape}")
@@ -39,11 +36,8 @@ def _as_table(
     return table
 
 # %% ../../nbs/04_method/04_mapping.ipynb #3dd3b33d
-def _like(
-    table: NDArray,  # (n, m) result
-    given: Any,  # what the caller gave
-) -> Any:  # `table` as a tensor on the same device and of the same dtype if `given` is a tensor, else the array
-    "Answer in kind: a tensor to those who gave a tensor, an array to all others."
+def _like(table: NDArray, given: Any) -> Any:
+    "A table as the caller's kind: a tensor on the same device and of the same float type to those who gave a tensor, else the array."
     if not isinstance(given, Tensor):
         return table
     dtype = given.dtype if given.is_floating_point() else torch.float32

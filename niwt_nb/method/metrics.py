@@ -24,12 +24,9 @@ from ..network.modes import in_own_modes
 # %% ../../nbs/04_method/06_metrics.ipynb #050a4a0d
 @in_own_modes
 def _check(
-    scores: Any,  # (N, C) scores, column c for class id c
-    labels: Any,  # (N,) class ids
-    seen: Any,  # ids of seen classes
-    unseen: Any,  # ids of unseen classes
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # the same as tensors: float64 scores, sorted ids
-    "The four inputs of every metric as tensors on the CPU; raises `NiwtError` that names the first thing wrong."
+    scores: Any, labels: Any, seen: Any, unseen: Any
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    "The four inputs of every metric as tensors on the CPU (float64 scores, sorted ids); raises `NiwtError` that names the first thing wrong."
     scores = torch.as_tensor(scores).detach().cpu().double()
     labels, seen, unseen = (torch.as_tensor(t).detach().cpu().long() for t in (labels, seen, unseen))
     if scores.ndim != 2 or labels.shape != scores.shape[:1]:
@@ -64,23 +61,16 @@ def predict(
 
 # %% ../../nbs/04_method/06_metrics.ipynb #b3ea7374
 @in_own_modes
-def _per_class_accuracy(
-    predicted: Tensor,  # (N,) predicted class ids
-    labels: Tensor,  # (N,) true class ids
-    classes: Tensor,  # (n,) ids to report
-) -> Tensor:  # (n,) fraction of each class's images that are right, NaN for a class without images
-    "Top-1 accuracy within each class."
+def _per_class_accuracy(predicted: Tensor, labels: Tensor, classes: Tensor) -> Tensor:
+    "Top-1 accuracy within each class (n,), NaN for a class without images."
     right = (predicted == labels).double()
     hits = torch.stack([right[labels == c].sum() for c in classes])
     count = torch.stack([(labels == c).sum() for c in classes])
     return hits / count
 
 # %% ../../nbs/04_method/06_metrics.ipynb #9424b6dc
-def _harmonic_mean(
-    seen: float,  # accuracy S
-    unseen: float,  # accuracy U
-) -> float:  # 2SU / (S + U), 0 when both are 0
-    "The harmonic mean H of two accuracies: never more than twice the smaller one."
+def _harmonic_mean(seen: float, unseen: float) -> float:
+    "The harmonic mean H of two accuracies, never more than twice the smaller one; 0 when both are 0."
     return 2 * seen * unseen / (seen + unseen) if seen + unseen else 0.0
 
 # %% ../../nbs/04_method/06_metrics.ipynb #7c489f5a
@@ -139,12 +129,9 @@ def gzsl(
 # %% ../../nbs/04_method/06_metrics.ipynb #f82dfe25
 @in_own_modes
 def _gaps(
-    scores: Tensor,  # (N, C) checked scores
-    labels: Tensor,  # (N,) class ids
-    seen: Tensor,  # ids of seen classes
-    unseen: Tensor,  # ids of unseen classes
-) -> tuple[Tensor, Tensor, Tensor]:  # for the images right on their own side: gap, share of S lost and share of U won when gamma passes the gap
-    "What each image contributes to the seen-unseen curve, and where."
+    scores: Tensor, labels: Tensor, seen: Tensor, unseen: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    "Of images right on their own side: the gap between seen and unseen score, and the shares of S lost and of U won when gamma passes it."
     gap = scores[:, seen].max(1).values - scores[:, unseen].max(1).values
     shares = []
     for ids in (seen, unseen):

@@ -28,11 +28,8 @@ class Scaler(BaseEstimator):
         self.kind = kind
 
     @in_own_modes
-    def fit(
-        self,
-        x: Tensor,  # (n, D) training rows
-    ) -> "Scaler":  # itself
-        "Learn the column means and spreads of `x`."
+    def fit(self, x: Tensor) -> "Scaler":
+        "Learn the column means and spreads of training rows (n, D)."
         check_name(self.kind, ["none", "unit", "centre", "standard", "sphere"], "kind of scaling")
         x = x.float()
         self.mean_ = x.mean(0) if self.kind in ("centre", "standard", "sphere") else x.new_zeros(x.shape[1])
@@ -41,22 +38,16 @@ class Scaler(BaseEstimator):
         return self
 
     @in_own_modes
-    def transform(
-        self,
-        x: Tensor,  # (N, D) rows
-    ) -> Tensor:  # (N, D) scaled rows
-        "Scale `x` by what was learned."
+    def transform(self, x: Tensor) -> Tensor:
+        "Scale rows (N, D) by what was learned."
         x = (x.float() - self.mean_) / self.scale_
         length = {"unit": 1.0, "centre": 1.0, "sphere": x.shape[1] ** 0.5}.get(self.kind)
         return x if length is None else x * (length / x.norm(dim=1, keepdim=True).clamp(min=1e-12))
 
 # %% ../../nbs/04_method/10_ranking.ipynb #800dbb96
 @in_own_modes
-def _known_rows(
-    knowledge: Tensor,  # (C, A) domain knowledge, NaN in the rows of classes that nothing is known of
-    labels: Tensor,  # (n,) class ids of training images
-) -> tuple[Tensor, Tensor, Tensor]:  # ids (S,) of the classes that occur, their knowledge (S, A), labels as 0..S-1
-    "The classes that training may use, and nothing of the others; raises `NiwtError` if one of them has no knowledge."
+def _known_rows(knowledge: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    "Ids (S,) of the classes that occur, their knowledge (S, A), labels as 0..S-1, nothing of other classes; raises `NiwtError` where knowledge is missing."
     classes, targets = torch.as_tensor(labels).unique(return_inverse=True)
     if len(classes) < 2 or classes.min() < 0 or classes.max() >= len(knowledge):
         raise NiwtError(f"labels must name at least two of {len(knowledge)} classes, got ids {classes.tolist()}")
@@ -73,13 +64,8 @@ class Baseline(BaseEstimator):
     knowledge: str = "centre"
 
     @in_own_modes
-    def fit(
-        self,
-        features: Tensor,  # (n, D) features of seen training images
-        labels: Tensor,  # (n,) their class ids
-        knowledge: Tensor,  # (C, A) domain knowledge; only rows of classes in `labels` are read
-    ) -> "Baseline":  # itself
-        "Scale both sides by what seen classes show, then learn; the caller's random stream is left alone."
+    def fit(self, features: Tensor, labels: Tensor, knowledge: Tensor) -> "Baseline":
+        "Learn from seen features (n, D) and the knowledge (C, A) of classes in `labels`, both scaled; the caller's random stream is left alone."
         self.classes_, rows, targets = _known_rows(knowledge, labels)
         if len(features) != len(labels):
             raise NiwtError(f"{len(features)} rows of features for {len(labels)} labels")
@@ -89,12 +75,8 @@ class Baseline(BaseEstimator):
         return self
 
     @in_own_modes
-    def scores(
-        self,
-        features: Tensor,  # (N, D) features of any images
-        knowledge: Tensor,  # (C, A) domain knowledge
-    ) -> Tensor:  # (N, C) scores, minus infinity where nothing is known of the class
-        "Score every image for every class."
+    def scores(self, features: Tensor, knowledge: Tensor) -> Tensor:
+        "Scores (N, C) of features (N, D) of any images, minus infinity where nothing is known of a class."
         known = knowledge.isfinite().all(1)
         with torch.no_grad():
             out = self._scores(self.scale_features_.transform(features), self.scale_knowledge_.transform(knowledge.nan_to_num()))

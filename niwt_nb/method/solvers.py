@@ -50,12 +50,9 @@ class _Transfer:
 # %% ../../nbs/04_method/08_solvers.ipynb #0db56a0f
 @in_own_modes
 def _check_targets(
-    network: Any,  # cut network, or None where there is none to compare with
-    importance: Tensor,  # (n, K) demanded importance, one row per new class
-    lam: float,  # weight of the penalty
-    names: Sequence[str] | None = None,  # names of the new classes
-) -> Tensor:  # `importance`, float
-    "The demanded importances, checked: finite, no zero row, one for each name, lam not negative, the head linear."
+    network: Any, importance: Tensor, lam: float, names: Sequence[str] | None = None
+) -> Tensor:
+    "The demanded importances (n, K) as floats, checked: finite, no zero row, one for each name, lam not negative, the head linear."
     if not 0 <= lam < float("inf"):
         raise NiwtError(f"lam must be 0 or more and finite, got {lam}")
     if network is not None and not isinstance(network.head, nn.Linear):
@@ -268,14 +265,14 @@ def closed_form(
 # %% ../../nbs/04_method/08_solvers.ipynb #f4d19a95
 @in_own_modes
 def _solve_closed(
-    jacobian: PooledJacobian,  # its mean is used
-    importance: Tensor,  # (n, K) demanded importance
-    head: nn.Linear,  # the seen classes' head
-    lam: float = 0.0,  # not used; here for the same signature
-    ridge: float = DAMPING,  # damping of directions that the layer can barely express
-    match: bool = True,  # give every demand the mean length of the seen classes' importances
-) -> tuple[Tensor, pd.DataFrame, str]:  # weight (n, D), an empty history, and the reason for stopping
-    "Ridge on the mean Jacobian, with the importance length of the seen classes."
+    jacobian: PooledJacobian,
+    importance: Tensor,
+    head: nn.Linear,
+    lam: float = 0.0,
+    ridge: float = DAMPING,
+    match: bool = True,
+) -> tuple[Tensor, pd.DataFrame, str]:
+    "Ridge on the mean Jacobian, `match`: with the importance length of the seen classes. Weights (n, D), an empty history, the reason for stopping."
     seen = widened(head.weight.detach())
     if match:
         length = (seen @ jacobian.mean.T).norm(dim=1).mean()
@@ -327,16 +324,16 @@ def certificate(
 # %% ../../nbs/04_method/08_solvers.ipynb #d8f17b0c
 @in_own_modes
 def _solve_rows(
-    network: Any,  # cut network
-    target: Tensor,  # (n, K) demanded importance, checked
-    images: Tensor | PooledJacobian,  # (M, 3, H, W) images for "reference", their Jacobian for the others
-    solver: str,  # "reference", "lbfgs" or "closed"
-    lam: float,  # weight of the penalty
-    seed: int = 0,  # of the reference's start and batches
-    quiet: bool = True,  # no progress bar
-    **options: Any,  # passed to the solver
-) -> tuple[Tensor, Tensor, pd.DataFrame, str]:  # weight (n, D), bias (n,), history, and the reason for stopping
-    "One of the three solvers, after a check that layer, network and demand fit together."
+    network: Any,
+    target: Tensor,
+    images: Tensor | PooledJacobian,
+    solver: str,
+    lam: float,
+    seed: int = 0,
+    quiet: bool = True,
+    **options: Any,
+) -> tuple[Tensor, Tensor, pd.DataFrame, str]:
+    "Weights (n, D), biases (n,), history and reason for stopping of one solver, after a check that layer, network and demand fit together."
     solvers: dict[str, Callable[..., Any]] = {"reference": solve_reference, "lbfgs": solve_lbfgs, "closed": _solve_closed}
     allowed = set(signature(solvers[solver]).parameters)
     for name in options:

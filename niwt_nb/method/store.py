@@ -28,11 +28,8 @@ from ..network.modes import in_own_modes
 
 # %% ../../nbs/04_method/03_store.ipynb #8c562a6f
 @in_own_modes
-def _pack_rows(
-    alpha: Tensor,  # (..., K)
-    dtype: str,  # "float16" or "float32"
-) -> tuple[Tensor, Tensor]:  # (..., K) in that type, and the scale of each row (...)
-    "Rows in a compact type, each relative to its largest absolute value (float32 rows keep their values)."
+def _pack_rows(alpha: Tensor, dtype: str) -> tuple[Tensor, Tensor]:
+    "Rows (..., K) in a compact type, and the scale of each: its largest absolute value (float32 rows keep their values)."
     check_name(dtype, ("float16", "float32"), "dtype")
     if dtype == "float32":
         return alpha.float(), torch.ones(alpha.shape[:-1])
@@ -41,13 +38,8 @@ def _pack_rows(
 
 # %% ../../nbs/04_method/03_store.ipynb #d6819a19
 @in_own_modes
-def _data_hash(
-    data: ZeroShotData,  # images and labels
-    indices: Tensor,  # (n,) images
-    transform: Callable,  # PIL image -> (3, H, W)
-    probes: int = 4,  # images whose pixels are looked at, evenly spaced
-) -> str:  # 16 hexadecimal digits
-    "A hash of a data set as a run sees it: classes, labels, which images, and the transformed pixels of a few."
+def _data_hash(data: ZeroShotData, indices: Tensor, transform: Callable, probes: int = 4) -> str:
+    "A hash of a data set as a run sees it: classes, labels, which images, and the transformed pixels of a few, evenly spaced."
     chosen = indices[torch.linspace(0, len(indices) - 1, min(probes, len(indices))).long()] if len(indices) else indices
     pixels = []
     for i in chosen.tolist():
@@ -59,15 +51,15 @@ def _data_hash(
 
 # %% ../../nbs/04_method/03_store.ipynb #1edaeffe
 def _describe_run(
-    engine: ImportanceEngine,  # how it is measured
-    data: ZeroShotData,  # what it is measured on
-    indices: Tensor,  # (n,) images
-    transform: Callable,  # PIL image -> (3, H, W)
-    target: int | str | Tensor | list,  # for which classes
-    classes: Tensor,  # (C,) the class id of each head column
-    **storage: Any,  # shard, dtype, keep
-) -> dict:  # the manifest: only JSON types
-    "All that decides what the numbers are (not how fast they came: chunks, memory layout and folding are left out)."
+    engine: ImportanceEngine,
+    data: ZeroShotData,
+    indices: Tensor,
+    transform: Callable,
+    target: int | str | Tensor | list,
+    classes: Tensor,
+    **storage: Any,
+) -> dict:
+    "The manifest: all that decides what the numbers are, not how fast they came (chunks, memory layout, folding). Only JSON types."
     rows = _image_targets(target, len(indices))
     options = {k: content_hash(v) if isinstance(v, Tensor) else v for k, v in vars(engine.options).items()}
     return {
@@ -86,11 +78,8 @@ def _describe_run(
     }
 
 # %% ../../nbs/04_method/03_store.ipynb #f9f285aa
-def _differences(
-    found: dict,  # the manifest in the folder
-    wanted: dict,  # the manifest of this run
-) -> list[str]:  # one line for each entry that differs
-    "In what two manifests differ."
+def _differences(found: dict, wanted: dict) -> list[str]:
+    "In what two manifests differ, a line an entry."
     short = lambda v: repr(v) if len(repr(v)) <= 60 else repr(v)[:57] + "..."  # noqa: E731
     keys = [k for k in {**wanted, **found} if found.get(k) != wanted.get(k)]
     return [f"{k}: the folder has {short(found.get(k))}, this run {short(wanted.get(k))}" for k in keys]

@@ -109,9 +109,7 @@ _WEIGHT_KEYS = (  # trainers put a state dict under one of these
 )  # fmt: skip
 
 # %% ../../nbs/03_network/02_backbones.ipynb #1392efbb
-def _is_safetensors(
-    path: Path,  # a file
-) -> bool:  # whether it is to be read as safetensors
+def _is_safetensors(path: Path) -> bool:
     "Whether a file is safetensors by its first bytes, whatever it is called, or by its name."
     with open(path, "rb") as f:
         head = f.read(9)
@@ -119,10 +117,8 @@ def _is_safetensors(
     return path.suffix == ".safetensors" or (head[8:] == b"{" and size < path.stat().st_size)
 
 # %% ../../nbs/03_network/02_backbones.ipynb #e38feba7
-def _read_weights(
-    path: str | os.PathLike,  # a `.safetensors`, `.pt` or `.pth` file
-) -> dict[str, Tensor]:  # names and tensors
-    "A state dict from a file, out of what trainers wrap around it; raises `NiwtError` saying what the file is if it is none."
+def _read_weights(path: str | os.PathLike) -> dict[str, Tensor]:
+    "A state dict from a safetensors or PyTorch file, out of what trainers wrap around it; raises `NiwtError` saying what the file is if it is none."
     path = Path(path)
     if not path.is_file():
         raise NiwtError(f"no file {str(path)!r}")
@@ -153,12 +149,8 @@ def _read_weights(
     return {k: v for k, v in plain.items() if k != "n_averaged"}  # what AveragedModel counts
 
 # %% ../../nbs/03_network/02_backbones.ipynb #dbadcac4
-def _of_model(
-    state: dict[str, Tensor],  # as it is in the file
-    own: list[str],  # names in the model
-    path: str,  # the file, for the message
-) -> dict[str, Tensor]:  # without what a trainer put before the names, and without what is not under it
-    "The part of a state dict that has the model's names under one prefix; raises `NiwtError` where two parts have them."
+def _of_model(state: dict[str, Tensor], own: list[str], path: str) -> dict[str, Tensor]:
+    "The part of a state dict that has the model's names (`own`) under one prefix; raises `NiwtError` where two parts have them."
     prefixes = {""} | {k[: m.end()] for k in state for m in re.finditer(r"\.", k)}
     hits = {p: sum(p + k in state for k in own) for p in prefixes}
     most = max(hits.values())
@@ -171,11 +163,8 @@ def _of_model(
     return {k.removeprefix(best[0]): v for k, v in state.items() if k.startswith(best[0])}
 
 # %% ../../nbs/03_network/02_backbones.ipynb #082bb866
-def _load_weights(
-    model: nn.Module,  # filled in place
-    path: str | os.PathLike,  # a file for `_read_weights`
-) -> nn.Module:  # the model
-    "Load weights from a file; a head with another number of classes is replaced by one that fits. Raises `NiwtError` naming what does not."
+def _load_weights(model: nn.Module, path: str | os.PathLike) -> nn.Module:
+    "Fill a model from a file; a head with another number of classes is replaced by one that fits. Raises `NiwtError` naming what does not."
     state = _of_model(_read_weights(path), list(model.state_dict()), str(path))
     last = [n for n, m in model.named_modules() if isinstance(m, nn.Linear)][-1:]
     for name in last:
@@ -201,11 +190,8 @@ _PAPER_LAYERS = dict.fromkeys(("resnet", "resnext", "wide_resnet"), "layer4.0")
 _PAPER_LAYERS |= {"vgg16": "features.29", "vgg16_bn": "features.42"}
 
 # %% ../../nbs/03_network/02_backbones.ipynb #9989c891
-def _name_head(
-    model: nn.Module,  # gets the attribute `default_head`, which `cut` reads
-    head: str | None,  # the name of a linear layer; None: nothing is done
-) -> None:
-    "Note which layer gives the scores; raises `NiwtError` for a layer that is not there or not linear."
+def _name_head(model: nn.Module, head: str | None) -> None:
+    "Note on the model which linear layer gives the scores, where `cut` reads it; raises `NiwtError` for one that is not there or not linear."
     if head is not None:
         linear = [n for n, m in model.named_modules() if n and isinstance(m, nn.Linear)]
         vars(model)["default_head"] = check_name(head, linear, "head (a linear layer)")

@@ -89,10 +89,8 @@ class _Untraceable(Exception):
     "torch.fx cannot record this forward pass, or not in a way that can be split."
 
 # %% ../../nbs/03_network/01_cut.ipynb #56937dd9
-def _scores_of(
-    output: Any,  # what a model returned
-) -> Any:  # the class scores in it: `.logits`, ["logits"], the first of a tuple, or `output` itself
-    "The tensor of class scores in a model's output."
+def _scores_of(output: Any) -> Any:
+    "The class scores in a model's output: `.logits`, ['logits'], the first of a tuple, or the output itself."
     if isinstance(output, Tensor):
         return output
     if isinstance(output, dict) and "logits" in output:
@@ -171,11 +169,8 @@ def copy_module(
     return copy.deepcopy(model, memo)
 
 # %% ../../nbs/03_network/01_cut.ipynb #1abe09e0
-def _channels_come_last(
-    module: nn.Module,  # the layer
-    shape: tuple[int, ...],  # of its output, four numbers
-) -> bool:  # whether the output is (B, H, W, K)
-    "Whether a layer works with channels last: some linear layer or norm in it writes as many numbers as the last axis has, and no convolution as the second."
+def _channels_come_last(module: nn.Module, shape: tuple[int, ...]) -> bool:
+    "Whether a layer's output is (B, H, W, K): a linear layer or norm in it writes as many numbers as the last axis has, and no convolution as the second."
     parts, last = list(module.modules()), (shape[3],)
     writes = [(m.out_features,) if isinstance(m, nn.Linear) else getattr(m, "normalized_shape", None) for m in parts]
     return last in writes and not any(m.out_channels == shape[1] for m in parts if isinstance(m, nn.Conv2d))

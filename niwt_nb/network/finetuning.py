@@ -34,7 +34,7 @@ from niwt_nb.network.training import (
 
 # %% ../../nbs/03_network/05_finetuning.ipynb #441a8ef4
 @lru_cache(maxsize=1)
-def _bfloat16_works() -> bool:  # whether convolutions and matrix products in bfloat16 run here
+def _bfloat16_works() -> bool:
     "Try bfloat16 in a process of its own, because on some processors it is an illegal instruction."
     trial = "import torch as t; x = t.rand(2, 8, 7, 7).bfloat16(); t.nn.Conv2d(8, 8, 3).bfloat16()(x); "
     trial += "t.rand(64, 64).bfloat16() @ t.rand(64, 64).bfloat16()"
@@ -42,11 +42,8 @@ def _bfloat16_works() -> bool:  # whether convolutions and matrix products in bf
     return subprocess.run(command, capture_output=True, timeout=300).returncode == 0
 
 # %% ../../nbs/03_network/05_finetuning.ipynb #775063fe
-def _arithmetic(
-    precision: str,  # "float32", or "bfloat16": about twice as fast where the processor has it, 3 digits instead of 7
-    device: torch.device,  # where it is computed
-) -> contextlib.AbstractContextManager:  # inside it, convolutions and matrix products are computed so
-    "The arithmetic of convolutions; weights stay float32. Raises `NiwtError` where bfloat16 would be an illegal instruction."
+def _arithmetic(precision: str, device: torch.device) -> contextlib.AbstractContextManager:
+    "Inside it, convolutions and products are computed in `precision`; weights stay float32. Raises `NiwtError` where bfloat16 is an illegal instruction."
     check_name(precision, ("float32", "bfloat16"), "precision")
     if precision == "bfloat16" and device.type == "cpu" and not _bfloat16_works():
         raise NiwtError("this processor cannot compute in bfloat16; use precision 'float32'")

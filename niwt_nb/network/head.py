@@ -46,10 +46,8 @@ def extract_features(
     return torch.cat(found)
 
 # %% ../../nbs/03_network/03_head.ipynb #80bfd85c
-def _odd_row(
-    values: Tensor,  # (n,) or (n, D)
-) -> int:  # the first row with a value that is not finite
-    "Which row cannot be used."
+def _odd_row(values: Tensor) -> int:
+    "The first row with a value that is not finite."
     return int((~values.isfinite()).nonzero()[0][0])
 
 # %% ../../nbs/03_network/03_head.ipynb #ba3caf86
@@ -184,11 +182,8 @@ def replace_classes(
 
 # %% ../../nbs/03_network/03_head.ipynb #c4eddb60
 @in_own_modes
-def _check_head_rows(
-    head: nn.Linear,  # any head
-    rows: Sequence[int],  # row numbers
-) -> Tensor:  # the same as a tensor
-    "Row numbers of a head; raises `NiwtError` for repeated ones, or ones that it does not have."
+def _check_head_rows(head: nn.Linear, rows: Sequence[int]) -> Tensor:
+    "Row numbers of a head as a tensor; raises `NiwtError` for repeated ones, or ones that it does not have."
     if not isinstance(head, nn.Linear):
         raise NiwtError(f"the head must be a torch.nn.Linear, got {type(head).__name__}")
     index = torch.as_tensor(rows)

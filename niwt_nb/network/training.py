@@ -54,11 +54,8 @@ class _PixelCache:
         return x
 
 # %% ../../nbs/03_network/04_training.ipynb #5ce96548
-def _is_random(
-    transform: Callable,  # PIL image -> (3, H, W) float tensor
-    image: Any,  # a PIL image
-) -> bool:  # whether it gives another picture at another time
-    "Try a preprocessing on one image: often where it draws random numbers, a few times where it may have dice of its own."
+def _is_random(transform: Callable, image: Any) -> bool:
+    "Whether a preprocessing gives another picture each time: tried often where it draws random numbers, a few times where it may have dice of its own."
     drawn = lambda: (random.getstate(), str(np.random.get_state()), torch.get_rng_state().tolist())  # noqa: E731
     with seeded_in_turn(0):
         before, first = drawn(), transformed(transform, image)
@@ -94,11 +91,8 @@ def cache_images(
     return _PixelCache(torch.cat(parts), low, high, data.labels[index], index)
 
 # %% ../../nbs/03_network/04_training.ipynb #f8def340
-def _one_cycle(
-    step: int,  # 0 .. total - 1
-    total: int,  # number of steps
-) -> float:  # factor of the largest rate, from 0.04 over 1 to about 0
-    "The learning rate's shape: up in a quarter of the steps and down, along half cosines."
+def _one_cycle(step: int, total: int) -> float:
+    "The learning rate's share of its peak at a step: from 0.04 up to 1 in a quarter of the steps and down to about 0, along half cosines."
     up = max(total / 4, 1.0)
     if step < up:
         return 0.04 + 0.96 * (1 - math.cos(math.pi * step / up)) / 2
@@ -239,12 +233,8 @@ def _train_loop(
     return pd.DataFrame(history).set_index("epoch")
 
 # %% ../../nbs/03_network/04_training.ipynb #745a2d4a
-def _erase_squares(
-    x: Tensor,  # images (B, 3, H, W), 0 is grey
-    n: int = 3,  # squares an image
-    side: float = 0.35,  # largest side as a share of the height; each is between half of it and all of it
-) -> Tensor:  # the same shape
-    "Set random squares of each image to 0."
+def _erase_squares(x: Tensor, n: int = 3, side: float = 0.35) -> Tensor:
+    "Set n random squares of each image (B, 3, H, W) to 0; their side is between half of `side` and all of it, as a share of the height."
     B, _, H, W = x.shape
     y, z = torch.arange(H, device=x.device)[:, None], torch.arange(W, device=x.device)
     keep = torch.ones(B, H, W, dtype=torch.bool, device=x.device)
@@ -264,12 +254,8 @@ def class_to_column(
     return column
 
 # %% ../../nbs/03_network/04_training.ipynb #5a7909a0
-def _hold_out(
-    data: ZeroShotData,  # with its training images
-    share: float,  # of each class's training images to hold out; at least one of each if it is not 0
-    seed: int = 0,  # which
-) -> tuple[Tensor, Tensor]:  # image indices to learn from, and those held out
-    "Split the training images of the seen classes."
+def _hold_out(data: ZeroShotData, share: float, seed: int = 0) -> tuple[Tensor, Tensor]:
+    "Split the training images of the seen classes: indices to learn from, and a share of each class to watch (at least one if it is not 0)."
     if not 0 <= share < 1:
         raise NiwtError(f"the share to hold out must be at least 0 and below 1, got {share}")
     out = _held_out(data.labels[data.train], data.seen if share else data.seen[:0], share, seed)
@@ -277,11 +263,7 @@ def _hold_out(
 
 # %% ../../nbs/03_network/04_training.ipynb #5dfc715e
 @in_own_modes
-def _check_outputs(
-    model: nn.Module,  # any
-    x: Tensor,  # images (B, 3, H, W)
-    n: int,  # outputs wanted
-) -> None:
+def _check_outputs(model: nn.Module, x: Tensor, n: int) -> None:
     "Raise `NiwtError` unless the model gives n scores an image."
     with torch.no_grad(), eval_mode(model):
         shape = tuple(_scores_of(model(x)).shape)
