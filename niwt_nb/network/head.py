@@ -25,6 +25,18 @@ def widened(
     "Results do not come back in half precision, whatever the network's numbers are."
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
+# %% ../../nbs/03_network/03_head.ipynb #e394ec4c
+def linear_of(
+    weight: Tensor,  # (n, D)
+    bias: Tensor | None = None,  # (n,); None: zeros
+) -> nn.Linear:  # frozen; no random number is drawn
+    "A linear layer with these rows, where and in the type that they are."
+    kind: dict[str, Any] = {"device": weight.device, "dtype": weight.dtype}
+    head = nn.utils.skip_init(nn.Linear, weight.shape[1], len(weight), **kind).requires_grad_(False)
+    head.weight.copy_(weight.detach())
+    head.bias.copy_(weight.new_zeros(len(weight)) if bias is None else bias.detach())
+    return head
+
 # %% ../../nbs/03_network/03_head.ipynb #4e71a75d
 @in_own_modes
 @torch.no_grad()
@@ -51,7 +63,9 @@ def _odd_row(values: Tensor) -> int:
     return int((~values.isfinite()).nonzero()[0][0])
 
 # %% ../../nbs/03_network/03_head.ipynb #ba3caf86
-def _check_head_input(features: Tensor, labels: Tensor, n_classes: int | None, l2: float) -> tuple[Tensor, Tensor, int]:
+def _check_head_input(
+    features: Tensor, labels: Tensor, n_classes: int | None, l2: float
+) -> tuple[Tensor, Tensor, int]:
     "Features as floats, labels as int64 and the number of classes, or an error."
     X, y = torch.as_tensor(features).detach(), torch.as_tensor(labels).long()
     X = X.to(torch.promote_types(X.dtype, torch.float32))  # float64 stays float64
@@ -86,9 +100,7 @@ def fit_head(
     mean = X.mean(0)
     scale = float((X - mean).square().sum(1).mean().sqrt().clamp(min=1e-12))
     X = (X - mean) / scale
-    head = nn.utils.skip_init(nn.Linear, X.shape[1], C, device=X.device, dtype=X.dtype)  # draws no random numbers
-    nn.init.zeros_(head.weight)
-    nn.init.zeros_(head.bias)
+    head = linear_of(X.new_zeros(C, X.shape[1])).requires_grad_(True)
     limits: dict[str, Any] = {"max_iter": max_iter, "max_eval": 2 * max_iter}
     limits |= {"tolerance_grad": tol, "tolerance_change": 0}
     optimiser = torch.optim.LBFGS(head.parameters(), **limits, line_search_fn="strong_wolfe")
@@ -145,16 +157,13 @@ def extend(
         raise NiwtError(f"weights of new class {_odd_row(weight)} are not finite")
     bias = torch.zeros(len(weight)) if bias is None else bias
     if bias.shape != (len(weight),):
-        raise NiwtError(f"{len(weight)} new weights need {len(weight)} biases, got shape {tuple(bias.shape)}")
+        wanted = f"{len(weight)} new weights need {len(weight)} biases"
+        raise NiwtError(f"{wanted}, got shape {tuple(bias.shape)}")
     if not torch.isfinite(bias).all():
         raise NiwtError(f"bias of new class {_odd_row(bias)} is not finite")
     old = head.weight.detach()
     old_bias = torch.zeros(len(old)).to(old) if head.bias is None else head.bias.detach()
-    kind: dict[str, Any] = {"device": old.device, "dtype": old.dtype}
-    bigger = nn.utils.skip_init(nn.Linear, head.in_features, len(old) + len(weight), **kind)
-    with torch.no_grad():
-        bigger.weight.copy_(torch.cat([old, weight.to(old)]))
-        bigger.bias.copy_(torch.cat([old_bias, bias.to(old)]))
+    bigger = linear_of(torch.cat([old, weight.to(old)]), torch.cat([old_bias, bias.to(old)]))
     return bigger.requires_grad_(head.weight.requires_grad).train(head.training)
 
 # %% ../../nbs/03_network/03_head.ipynb #f9cbaf2a

@@ -29,6 +29,7 @@ from ..data.dataset import ZeroShotData, as_ids, transformed, _held_out
 from ..data.images import batches
 from .backbones import colour_range, field_guide_transform
 from .cut import choose_layer, cut, eval_mode, _scores_of
+from .head import linear_of
 from .modes import in_own_modes, seeded_in_turn
 
 # %% ../../nbs/03_network/04_training.ipynb #ed2abc2e
@@ -349,10 +350,7 @@ class _KnowledgeHead(nn.Module):
     def linear(self, scale: float = 1.0, knowledge: Tensor | None = None) -> nn.Linear:
         "An nn.Linear that ranks classes as this head does, since the length of the features does not change the order."
         rows = self.rows(knowledge).detach() / self.spread
-        head = nn.utils.skip_init(nn.Linear, rows.shape[1], len(rows), device=rows.device).requires_grad_(False)
-        head.weight.copy_(scale * rows)
-        head.bias.copy_(-scale * (rows @ self.shift))
-        return head
+        return linear_of(scale * rows, -scale * (rows @ self.shift))
 
     def forward(self, features: Tensor) -> Tensor:
         "Features (B, D) -> scores (B, n)."
