@@ -345,7 +345,7 @@ def _solve_rows(
     **options: Any,
 ) -> tuple[Tensor, Tensor, pd.DataFrame, str]:
     "Weights (n, D), biases (n,), history and reason for stopping of one solver, after a check that layer, network and demand fit together."
-    solvers = {"reference": solve_reference, "lbfgs": solve_lbfgs, "closed": _solve_closed}
+    solvers: Any = {"reference": solve_reference, "lbfgs": solve_lbfgs, "closed": _solve_closed}
     taken = {"network", "jacobian", "importance", "activations", "head", "lam"}
     allowed = sorted(set(signature(solvers[solver]).parameters) - taken)
     for name in options:
