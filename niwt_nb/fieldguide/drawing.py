@@ -62,7 +62,8 @@ def _stripes(
     outline: np.ndarray, at: Sequence[float], width: float, lean: float
 ) -> list[np.ndarray]:
     "Cross stripes over an outline, `at` places along x; `lean` moves their lower ends."
-    quads = [np.array([(x - lean, -1), (x + width - lean, -1), (x + width + lean, 1), (x + lean, 1)]) for x in at]
+    sides = [(x - lean, x + width - lean, x + width + lean, x + lean) for x in at]
+    quads = [np.stack([side, (-1, -1, 1, 1)], 1) for side in sides]
     return [s for s in (_clip(outline, q) for q in quads) if len(s) > 2]
 
 # %% ../../nbs/02_fieldguide/01_drawing.ipynb #0c5c1c75
@@ -91,8 +92,8 @@ def _tail(shape: str) -> tuple[_Shape, ...]:
     points = _TABLES["tail"][shape]
     move = lambda p: _turn(np.array(p) + _JOINTS["tail"], -12, _JOINTS["tail"])  # noqa: E731
     outline = _Shape("tail", "tail", move(points["outline"]), "tail", edge=True)
-    feathers = (_Shape("tail", "tail dark", move(f), "tail", line=0.024) for f in points["feathers"])
-    return (outline, *feathers)
+    kind = ("tail", "tail dark")
+    return (outline, *(_Shape(*kind, move(f), "tail", line=0.024) for f in points["feathers"]))
 
 # %% ../../nbs/02_fieldguide/01_drawing.ipynb #e30bc776
 @lru_cache
@@ -151,7 +152,8 @@ def _bill(shape: str) -> tuple[_Shape, ...]:
     "A bill in profile, and the line between its halves."
     points, base = _TABLES["bill"][shape], (_HEAD[0] + 0.32, _HEAD[1] + 0.09)
     outline = _Shape("bill", "bill", np.array(points["outline"]) + base, "head", edge=True)
-    return (outline, _Shape("bill", "bill dark", np.array(points["gape"]) + base, "head", line=0.02))
+    gape = np.array(points["gape"]) + base
+    return (outline, _Shape("bill", "bill dark", gape, "head", line=0.02))
 
 # %% ../../nbs/02_fieldguide/01_drawing.ipynb #434158bc
 def _bird_shapes(look: Mapping[str, str]) -> list[_Shape]:
@@ -251,7 +253,7 @@ def _paints(
 ) -> dict[str, tuple[int, ...]]:
     "Which colour plays which role; marks are dark on light colours and light on dark ones."
     shade = rng.uniform(-10, 10, (9, 3)).tolist()
-    near = lambda c, i: tuple(int(min(255, max(0, v + d))) for v, d in zip(c, shade[i], strict=True))  # noqa: E731
+    near = lambda c, i: tuple(np.clip(np.add(c, shade[i]), 0, 255).astype(int).tolist())  # noqa: E731
     body = near(_TABLES["bodies"][pose.tone], 0)
     paint = {"body": body, "tail": _mix(body, (40, 34, 30), 0.3)}
     paint |= {role: tuple(color) for role, color in _TABLES["fixed paints"].items()}
@@ -261,8 +263,8 @@ def _paints(
     for i, part in enumerate(("wing", "belly"), 6):
         light = look[f"{part}_color"] in ("yellow", "white", "orange")
         paint[f"{part} mark"] = near((52, 36, 30) if light else (250, 240, 214), i)
-    dark = {f"{k} dark": _mix(c, (12, 10, 22), 0.42) if sum(c) > 150 else _mix(c, (200, 200, 210), 0.3) for k, c in paint.items()}
-    return paint | dark
+    way = lambda c: ((12, 10, 22), 0.42) if sum(c) > 150 else ((200, 200, 210), 0.3)  # noqa: E731
+    return paint | {f"{k} dark": _mix(c, *way(c)) for k, c in paint.items()}
 
 # %% ../../nbs/02_fieldguide/01_drawing.ipynb #c5aae3d7
 def _scatter(
@@ -310,15 +312,18 @@ def _perch(
     middle, across = feet.mean(0) + (0, 0.45 * width), np.array((-along[1], along[0]))
     bark = _mix((98, 70, 46), (130, 104, 80), u[0][2])
     dark, pale = _mix(bark, (20, 14, 10), 0.45), _mix(bark, (230, 210, 180), 0.35)
-    for shift, color, w in ((0.0, dark, width + 0.04 * unit), (0.0, bark, width), (-0.22, pale, 0.2 * width)):
+    lines = ((0.0, dark, width + 0.04 * unit), (0.0, bark, width), (-0.22, pale, 0.2 * width))
+    for shift, color, w in lines:
         reach, at = along * 40 * unit, middle + shift * width * across
         draw.line((*(at - reach), *(at + reach)), fill=color, width=max(1, round(w)))
+    x, y = [0, 0.3, 0.65, 1, 0.65, 0.3], [0, 0.16, 0.16, 0, -0.16, -0.16]
     for place, length, turn, green in u[1 : 1 + int(6 * u[0][3])]:
-        leaf = np.array([(0, 0), (0.3, 0.16), (0.65, 0.16), (1, 0), (0.65, -0.16), (0.3, -0.16)]) * unit * (0.14 + 0.12 * length)
+        leaf = np.stack([x, y], 1) * unit * (0.14 + 0.12 * length)
         leaf = _turn(leaf, 20 + 320 * turn) + middle + along * (place - 0.5) * 2.4 * unit
         color = _mix(_TABLES["leaves"][0], _TABLES["leaves"][2], green)
         draw.polygon(leaf.ravel().tolist(), fill=color)
-        draw.line((*leaf[0], *leaf[3]), fill=_mix(color, (20, 40, 10), 0.4), width=max(1, round(unit * 0.012)))
+        vein = _mix(color, (20, 40, 10), 0.4)
+        draw.line((*leaf[0], *leaf[3]), fill=vein, width=max(1, round(unit * 0.012)))
 
 # %% ../../nbs/02_fieldguide/01_drawing.ipynb #e2465d1d
 def _berries(
@@ -329,7 +334,8 @@ def _berries(
     x, y = (0.12 + 0.1 * dx if left < 0.5 else 0.78 + 0.1 * dx), 0.1 + 0.08 * dy
     for row, count in enumerate((3, 2, 1)):
         for k in range(count):
-            cx, cy, r = (x + (k - (count - 1) / 2) * 0.066) * canvas, (y + row * 0.056) * canvas, 0.038 * canvas
+            cx, cy = (x + (k - (count - 1) / 2) * 0.066) * canvas, (y + row * 0.056) * canvas
+            r = 0.038 * canvas
             ball, rim = (cx - r, cy - r, cx + r, cy + r), max(1, canvas // 128)
             glint = (cx - r * 0.5, cy - r * 0.6, cx - r * 0.05, cy - r * 0.15)
             draw.ellipse(ball, fill=(236, 60, 156), outline=(150, 20, 90), width=rim)
@@ -368,7 +374,8 @@ def _paint_bird(
 def _expose(pixels: np.ndarray, pose: _Pose, rng: np.random.Generator) -> np.ndarray:
     "Pixels (H, W, 3) as the camera gives them, uint8: contrast, light and its colour, one brighter side, noise."
     gain = np.array([1 + pose.warmth, 1.0, 1 - pose.warmth], np.float32) * np.float32(pose.light)
-    side = (1 + pose.slope * (np.arange(pixels.shape[1], dtype=np.float32) * 2 / (pixels.shape[1] - 1) - 1))[None, :, None]
+    across = np.arange(pixels.shape[1], dtype=np.float32) * 2 / (pixels.shape[1] - 1) - 1
+    side = (1 + pose.slope * across)[None, :, None]
     pixels = ((pixels - 128) * np.float32(pose.contrast) + 128) * (gain * side)
     pixels += rng.standard_normal(pixels.shape, dtype=np.float32) * np.float32(pose.noise)
     return np.clip(pixels, 0, 255).astype(np.uint8)
@@ -387,11 +394,13 @@ def _render(
     if cue:
         place = np.random.default_rng(pose.seed + 1)
         _berries(ImageDraw.Draw(image), ImageDraw.Draw(label), canvas, place)
-    toes = np.concatenate([p[::2] for s, p in zip(shapes, points, strict=True) if s.part == "legs" and len(p) == 3])
+    legs = [p for s, p in zip(shapes, points, strict=True) if s.part == "legs"]
+    toes = np.concatenate([p[::2] for p in legs if len(p) == 3])
     _perch(ImageDraw.Draw(image), toes, -pose.tilt if pose.flip else pose.tilt, unit, rng)
     _paint_bird(image, label, shapes, points, paint, unit)
     pixels = np.asarray(image.reduce(times), np.float32)
-    return _expose(pixels, pose, rng), np.asarray(label)[times // 2 :: times, times // 2 :: times].copy()
+    middle = slice(times // 2, None, times)
+    return _expose(pixels, pose, rng), np.asarray(label)[middle, middle].copy()
 
 # %% ../../nbs/02_fieldguide/01_drawing.ipynb #29d2d1cf
 def _part_masks(
@@ -402,11 +411,11 @@ def _part_masks(
 
 # %% ../../nbs/02_fieldguide/01_drawing.ipynb #fe9c1b79
 def draw_bird(
-    look: Mapping[str, str] | Sequence[str] | None = None,  # the attributes that matter; the others come at random
+    look: Mapping[str, str] | Sequence[str] | None = None,  # what matters; the rest is at random
     seed: int = 0,  # of what comes at random
     size: int = 64,  # side of the picture in pixels, at least 16
     cue: bool = False,  # with berries in a corner
-) -> tuple[Image.Image, dict[str, np.ndarray]]:  # the picture (RGB), and a (size, size) bool mask of every part
+) -> tuple[Image.Image, dict[str, np.ndarray]]:  # the picture, and a (size, size) mask of each part
     "Draw one bird; raises `NiwtError` for an unknown attribute or an impossible size."
     if size < 16:
         raise NiwtError(f"size must be at least 16 pixels, got {size}")

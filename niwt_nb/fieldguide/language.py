@@ -26,7 +26,8 @@ def species_attributes(
 ) -> Tensor:  # (A,) in the order of `ATTRIBUTE_NAMES`; each group sums to 1
     "The attribute vector of a look; the values of an open group share 1 between them."
     look = parse_description(look) if isinstance(look, str) else _check_look(look)
-    return torch.tensor([float(look[g] == v) if g in look else 1 / len(values) for g, values in ATTRIBUTES.items() for v in values])
+    share = lambda g, v: float(look[g] == v) if g in look else 1 / len(ATTRIBUTES[g])  # noqa: E731
+    return torch.tensor([share(g, v) for g, values in ATTRIBUTES.items() for v in values])
 
 # %% ../../nbs/02_fieldguide/02_language.ipynb #5d5be7fb
 _PART_WORDS: dict[str, list[str]] = _TABLES["part words"]
@@ -53,7 +54,8 @@ def _bind(values: Sequence[str], part: str | None) -> list[str]:
         if not found:
             can = ", ".join(v for g in _PART_GROUPS[str(part)] for v in ATTRIBUTES[g])
             raise NiwtError(f"the {part} of a drawn bird cannot be {value!r}, only {can}")
-        names += found if part != "bird" else [n for n in found if not n.startswith(("has_bill", "has_leg"))]
+        bare = ("has_bill", "has_leg") if part == "bird" else ()  # not of the bird as a whole
+        names += [n for n in found if not n.startswith(bare)]
     return names
 
 # %% ../../nbs/02_fieldguide/02_language.ipynb #f1d0a001
@@ -85,7 +87,8 @@ def _unknown(tokens: Sequence[str]) -> list[str]:
     run: list[str] = []
     for i, word in enumerate([*tokens, "."]):
         ahead = tokens[i + 1 : i + 2]
-        known = word in _VALUE_OF or word in (*STOP_WORDS, *_FRAME, *_LINK) or not word.isalpha() or len(word) < 2
+        known = word in (*_VALUE_OF, *STOP_WORDS, *_FRAME, *_LINK)
+        known = known or not word.isalpha() or len(word) < 2
         if word in _DEGREE and ahead and (ahead[0] in _VALUE_OF or ahead[0] in _DEGREE):
             continue  # "bold spots": how, not what
         if word in _PART_OF and word not in ("bird",):
@@ -207,7 +210,8 @@ def parse_description(
     lost = [phrase for phrase, names in denied if any(_group(n) not in look for n in names)]
     lost += [p for p in unused if split_denials(p)[0][1] != "said"]
     if lost:
-        raise NiwtError(f"a look cannot say {lost[0]!r}; say what the bird has instead, such as 'plain wings' or 'a plain crown'")
+        say = "say what the bird has instead, such as 'plain wings' or 'a plain crown'"
+        raise NiwtError(f"a look cannot say {lost[0]!r}; {say}")
     for phrase in unused:
         part = _PART_OF.get(phrase.split()[-1])
         if part in _PART_GROUPS:
@@ -218,6 +222,21 @@ def parse_description(
     return look
 
 # %% ../../nbs/02_fieldguide/02_language.ipynb #720370f2
+_KINDS = {  # how a pattern or shape is said
+    "plain": ("{} crown", "plain {} cap"),
+    "crested": ("{} crest", "{} cap with a tall crest"),
+    "masked": ("{} crown above a black mask", "{} cap and a dark mask"),
+    "cone": ("short conical", "stubby"),
+    "dagger": ("long straight", "dagger-like"),
+    "hooked": ("hooked", "strong hooked"),
+    "spatulate": ("spoon-shaped", "spatulate"),
+    "forked": ("forked", "deeply forked"),
+    "fan-shaped": ("fan-shaped", "broad fanned"),
+    "pointed": ("pointed", "tapering"),
+    "squared": ("square", "squared"),
+}
+
+
 @lru_cache
 def _phrases(part: str, value: str, kind: str = "") -> tuple[str, ...]:
     "All that can be said of one part with a colour (or shape) and a pattern, in other words each."
@@ -228,16 +247,14 @@ def _phrases(part: str, value: str, kind: str = "") -> tuple[str, ...]:
         marks = {"solid": (), "spotted": ("spots", "speckles"), "striped": ("stripes", "bars")}[kind]
         before = ("", "plain ") if kind == "solid" else tuple(f"{w} " for w in _VALUE_WORDS[kind][:3])
         found = [n.format(w + c) for n in nouns for w in before for c in colors]
-        found += [f"{n.format(c)} with {q} {m}" for n in nouns for c in colors for m in marks for q in ("bold", "clear")]
+        fields = [n.format(c) for n in nouns for c in colors]
+        found += [f"{f} with {q} {m}" for f in fields for m in marks for q in ("bold", "clear")]
     elif part == "head":
-        heads = {"plain": ("{} crown", "plain {} cap"), "crested": ("{} crest", "{} cap with a tall crest")}
-        found = ["a " + h.format(c) for h in heads.get(kind, ("{} crown above a black mask", "{} cap and a dark mask")) for c in colors]
+        found = ["a " + h.format(c) for h in _KINDS[kind] for c in colors]
     elif part == "bill":
-        kinds = {"cone": ("short conical", "stubby"), "dagger": ("long straight", "dagger-like"), "hooked": ("hooked", "strong hooked")}
-        found = [f"a {k} {c} {n}" for k in kinds.get(kind, ("spoon-shaped", "spatulate")) for c in colors for n in ("bill", "beak")]
+        found = [f"a {k} {c} {n}" for k in _KINDS[kind] for c in colors for n in ("bill", "beak")]
     elif part == "tail":
-        kinds = {"forked": ("forked", "deeply forked"), "fan-shaped": ("fan-shaped", "broad fanned"), "pointed": ("pointed", "tapering")}
-        found = [f"a {k} tail" for k in kinds.get(value, ("square", "squared"))]
+        found = [f"a {k} tail" for k in _KINDS[value]]
     else:
         found = [f"{c} {n}" for c in colors for n in ("legs", "feet")]
     return tuple(re.sub(r"\ba (?=[aeiou])", "an ", f) for f in found)
@@ -251,7 +268,8 @@ def describe(
     "Describe a bird in varied English; raises `NiwtError` if the look leaves a group open."
     full, rng = _check_look(look, complete=True), random.Random(repr(seed))
     told = [(p, full[f"{p}_color"], full[f"{p}_pattern"]) for p in ("wing", "belly")]
-    told += [("head", full["crown_color"], full["head_pattern"]), ("bill", full["bill_color"], full["bill_shape"])]
+    told += [("head", full["crown_color"], full["head_pattern"])]
+    told += [("bill", full["bill_color"], full["bill_shape"])]
     told += [("tail", full["tail_shape"], ""), ("legs", full["leg_color"], "")]
     rng.shuffle(told)
     sentences, at = [], 0
@@ -259,7 +277,8 @@ def describe(
         take = rng.randint(2, 4)
         some = [rng.choice(_phrases(*told[(at + k) % 6])) for k in range(take)]
         at += take
-        sentences.append(rng.choice(_TABLES["frames"]).format(f"{', '.join(some[:-1])} and {some[-1]}"))
+        frame = rng.choice(_TABLES["frames"])
+        sentences.append(frame.format(f"{', '.join(some[:-1])} and {some[-1]}"))
     return tuple(sentences)
 
 # %% ../../nbs/02_fieldguide/02_language.ipynb #f1d0a011
@@ -275,14 +294,16 @@ class _DescriptionReader:
         text = " ".join(s if s.rstrip().endswith((".", "!", "?")) else f"{s}." for s in sentences)
         look, denied, unused = _read_description(text)
         if not look and not denied:
-            raise NiwtError(_nothing(text) + (f"; not read: {', '.join(map(repr, unused))}" if unused else ""))
+            left = f"; not read: {', '.join(map(repr, unused))}" if unused else ""
+            raise NiwtError(_nothing(text) + left)
         row = species_attributes(look)
         for name in {n for _, names in denied for n in names}:
             row[ATTRIBUTE_NAMES.index(name)] = 0.0
         for group, values in ATTRIBUTES.items():
             at = [ATTRIBUTE_NAMES.index(f"has_{group}::{v}") for v in values]
             if not float(row[at].sum()) > 0:
-                raise NiwtError(f"every {group!r} is denied in {text!r}; a drawn bird has one of {', '.join(values)}")
+                can = f"a drawn bird has one of {', '.join(values)}"
+                raise NiwtError(f"every {group!r} is denied in {text!r}; {can}")
             row[at] /= row[at].sum()
         return row, unused
 

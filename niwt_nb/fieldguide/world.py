@@ -111,8 +111,9 @@ def _check_world(shares: Tensor, usual: Tensor, n_seen: int, n_unseen: int) -> N
     same = (shares == shares[:1]).all(0) | (usual == usual[:1]).all(0)
     if same.any():
         name = ATTRIBUTE_NAMES[int(same.nonzero()[0])]
-        raise NiwtError(f"{n_seen} seen and {n_unseen} unseen species are too few: {int(same.sum())} attributes, such as {name!r}, are the same "
-                        f"for all of them; ask for more species (n_seen = {max(2 * n_seen, 20)} is enough)")
+        told = f"{n_seen} seen and {n_unseen} unseen species are too few: {int(same.sum())} attributes"
+        remedy = f"ask for more species (n_seen = {max(2 * n_seen, 20)} is enough)"
+        raise NiwtError(f"{told}, such as {name!r}, are the same for all of them; {remedy}")
 
 # %% ../../nbs/02_fieldguide/04_world.ipynb #d5790ba1
 @lru_cache(2)  # drawings are the most expensive part of most programs: two worlds are kept
@@ -135,28 +136,31 @@ def _world_images(*asked: Any) -> tuple[FieldGuideImages, dict[str, Tensor], lis
         birds = (describe(s.draw_look(rng), 1, (seed, c, k))[0] for k in range(20))
         entries.append(" ".join(birds))
     new = ~is_seen[labels]
-    chosen = {"seen": is_seen, "unseen": ~is_seen, "train": is_train, "test_seen": ~is_train & ~new, "test_unseen": new}
-    ids = {name: which.nonzero().flatten() for name, which in chosen.items()} | {"labels": labels, "val_classes": val, "cued": cued}
+    chosen = {"seen": is_seen, "unseen": ~is_seen, "train": is_train}
+    chosen |= {"test_seen": ~is_train & ~new, "test_unseen": new}
+    ids = {name: which.nonzero().flatten() for name, which in chosen.items()}
+    ids |= {"labels": labels, "val_classes": val, "cued": cued}
     return FieldGuideImages(looks, poses, cues, species, size), ids, entries
 
 # %% ../../nbs/02_fieldguide/04_world.ipynb #82c0550b
 def field_guide(
     n_seen: int = 50,  # species to learn from
     n_unseen: int = 10,  # species known only from their entry in the guide
-    images_per_class: tuple[int, int] = (40, 10),  # training and test images of a seen species; of an unseen one all are test images
+    images_per_class: tuple[int, int] = (40, 10),  # to train and to test; of unseen species all test
     size: int = 64,  # side of an image in pixels
     seed: int = 0,  # which world
-    spurious: float = 0.0,  # share of training images of some seen species that show berries in the background, 0 for none
+    spurious: float = 0.0,  # share of training images of some species with berries behind, 0: none
     apart: int = 4,  # any two species but look-alikes differ in at least so many attribute groups
     look_alikes: bool = True,  # seen species come in pairs that differ in two groups
-) -> ZeroShotData:  # knowledge "attributes" (shares), "binary" (usual look) and "captions" (TF-IDF of its entry)
+) -> ZeroShotData:  # knowledge "attributes" (shares), "binary" (usual look), "captions" (TF-IDF)
     "The embedded world: drawn birds of invented species. Raises `NiwtError` for numbers that cannot work."
     train, test = images_per_class
     if train < 1 or test < 1 or not 0 <= spurious <= 1:
         got = f"{images_per_class} and {spurious}"
-        raise NiwtError(f"need at least 1 training and 1 test image a class and spurious within 0..1, got {got}")
-    numbers = tuple(images_per_class)
-    images, ids, entries = _world_images(n_seen, n_unseen, numbers, size, seed, spurious, apart, look_alikes)
+        wanted = "at least 1 training and 1 test image a class and spurious within 0..1"
+        raise NiwtError(f"need {wanted}, got {got}")
+    asked = (n_seen, n_unseen, tuple(images_per_class), size, seed, spurious, apart, look_alikes)
+    images, ids, entries = _world_images(*asked)
     species, reader = images.species, _DescriptionReader()
     own: dict[str, Any] = {k: v.clone() for k, v in ids.items()}
     names = ", ".join(species[int(c)].name for c in own.pop("cued"))
@@ -179,7 +183,7 @@ def field_guide(
 
 # %% ../../nbs/02_fieldguide/04_world.ipynb #4ccbc269
 def draw_species(
-    look: Mapping[str, str] | Sequence[str] | str,  # a look, or a sentence for `parse_description`; open groups differ from image to image
+    look: Mapping[str, str] | Sequence[str] | str,  # a look or a sentence; open groups differ
     n: int = 8,  # images
     seed: int = 0,  # which birds
     size: int = 64,  # side in pixels

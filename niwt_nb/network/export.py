@@ -140,7 +140,8 @@ def as_image_transform(
     if preprocess is None or isinstance(preprocess, ImageTransform):
         return preprocess
     y, x = np.mgrid[0:300, 0:400]
-    trial = Image.fromarray(np.stack([x / 2, y / 2, (x // 9 + y // 7) % 2 * 255], 2).astype(np.uint8))
+    pixels = np.stack([x / 2, y / 2, (x // 9 + y // 7) % 2 * 255], 2)
+    trial = Image.fromarray(pixels.astype(np.uint8))
     want = preprocess(trial)
     if not isinstance(want, Tensor) or want.ndim != 3 or want.shape[1] != want.shape[2]:
         return None
@@ -149,9 +150,10 @@ def as_image_transform(
     except NiwtError:
         return None
     stated = getattr(preprocess, "resize_size", [0])
-    for short in (*(stated if isinstance(stated, Sequence) else [stated]), 0, round(want.shape[1] / 0.875)):
+    stated = stated if isinstance(stated, Sequence) else [stated]
+    for short in (*stated, 0, round(want.shape[1] / 0.875)):
         made = replace(plain, resize=int(short))
-        if float((made(trial) - want).abs().max()) < 0.1:  # a few steps of 1/255 in units of the spread
+        if float((made(trial) - want).abs().max()) < 0.1:  # a few steps of 1/255, in spreads
             return made
     return None
 
@@ -188,7 +190,8 @@ def export_model(
     source, tensors = _forward_code(_record(model, example))
     shape, folder = tuple(example.shape[1:]), Path(folder)
     made = as_image_transform(preprocess)
-    how = "    images = preprocess(PIL_image)[None]" if made else "The preprocessing is not part of this file."
+    without = "The preprocessing is not part of this file."
+    how = "    images = preprocess(PIL_image)[None]" if made else without
     look = {} if made is None else {**asdict(made), "short": made.resize or made.size}
     forward = "\n".join("    " + line for line in source.splitlines())
     own = _PREPROCESS_PY.format(**look) if made else ""
