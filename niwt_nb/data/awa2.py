@@ -34,7 +34,8 @@ def _awa_knowledge(
     "Predicates (0 to 1, unknown as 0) and, where there, the binary ones; constant columns are left out and noted."
     names = _read_numbered(root / "predicates.txt")
     found, notes = [], []  # type: list[DomainKnowledge], list[str]
-    for kind, name, whole in (("continuous", "attributes", 100), ("binary", "attributes_binary", 1)):
+    kinds = (("continuous", "attributes", 100), ("binary", "attributes_binary", 1))
+    for kind, name, whole in kinds:
         file = f"predicate-matrix-{kind}.txt"
         path = _first_file(root, file) or root / file
         if path.exists() or not found:  # only the first must be there
@@ -61,7 +62,7 @@ def _awa_standard(
 # %% ../../nbs/01_data/08_awa2.ipynb #6b093e4a
 def read_awa2(
     root: str | os.PathLike,  # the Animals_with_Attributes2 folder
-    splits: str | os.PathLike | None = None,  # att_splits.mat or its folder; None: looked for in `root`, else testclasses.txt
+    splits: str | os.PathLike | None = None,  # att_splits.mat or its folder; None: in `root`, else none
     seed: int = 0,  # for the drawn split, where no published one is given
     **kwargs: Any,  # for `ImageFiles`
 ) -> ZeroShotData:  # 50 classes, knowledge "attributes" and perhaps "attributes_binary"
@@ -73,7 +74,8 @@ def read_awa2(
     folders, said = _scan_folders(root / "JPEGImages", left), []  # type: dict[str, list[str]], list[str]
     own = _match_names(classes, list(folders), "class folder", said).tolist()
     path = Path(splits) if splits is not None else _first_file(root, "att_splits.mat")
-    listed = None if path is None else _first_file(path if path.is_dir() else path.parent, "res101.mat")
+    place = path if path is None or path.is_dir() else path.parent
+    listed = _first_file(place, "res101.mat") if place else None
     ff = _read_features(listed, pixels=True) if listed else None
     if ff and ff.files:
         images = _find_images(ff.files, root / "JPEGImages", **kwargs)
@@ -162,7 +164,8 @@ def _check_folders(base: Path, folders: dict[str, list[str]], left: Counter[str]
         others = _left_note(list_pictures(base / empty)[1])
         shown = others[0] if others else "it is empty"
         remedy = "put its pictures there, or take the folder away"
-        raise NiwtError(f"class {empty!r} has no images in {str(base / empty)!r} ({shown}); {remedy}")
+        told = f"class {empty!r} has no images in {str(base / empty)!r} ({shown})"
+        raise NiwtError(f"{told}; {remedy}")
     names: dict[str, str] = {}
     for d in folders:
         if names.setdefault(normal_name(d), d) != d:

@@ -15,9 +15,9 @@ from ..core import NiwtError, check_name
 from .awa2 import read_awa2
 from .cub import read_cub
 from .dataset import ZeroShotData
-from .files import _first_file, _list_folder, _scan_folders
+from .files import _first_file, _scan_folders
 from .folder import read_folder
-from .images import readable
+from .images import _list_folder, readable
 from .xlsa17 import read_xlsa17
 
 # %% ../../nbs/01_data/10_check.ipynb #feaf09bb
@@ -117,7 +117,8 @@ def read_root(
 ) -> ZeroShotData:  # whatever it is
     "Read a data set of any kind that this module knows; raises `NiwtError` if the folder is none of them."
     kinds = tuple(layout.kind for layout in _LAYOUTS)
-    kind = _find_layout(root)[0].kind if kind is None else check_name(kind, kinds, "kind of data set")
+    kind = _find_layout(root)[0].kind if kind is None else kind
+    kind = check_name(kind, kinds, "kind of data set")
     told = f"{os.fspath(root)!r} is a {kind!r} data set"
     if "unseen" in kwargs and kind != "folder":
         split = "whose split is published or drawn by seed"
@@ -162,7 +163,8 @@ class _RootReport:
         "For people."
         groups = {"found": self.found, "MISSING": self.missing, "not there (optional)": self.absent}
         groups |= {"PROBLEM": self.problems, "note": self.notes}
-        lines = [f"{self.root}: {self.kind or 'unknown'}, " + ("ready" if self.ok else "not usable yet")]
+        state = "ready" if self.ok else "not usable yet"
+        lines = [f"{self.root}: {self.kind or 'unknown'}, {state}"]
         lines += [f"  {title}: {item}" for title, items in groups.items() for item in items]
         lines += ["", self.summary] if self.summary else []
         return "\n".join([*lines, "", "Layout expected:", self.layout])

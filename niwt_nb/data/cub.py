@@ -54,12 +54,13 @@ def _read_image_attributes(
         raise NiwtError(f"cannot read {os.fspath(path)!r}: {e.strerror}") from None
     regular, odd = _odd_lines(raw)
     try:
-        how: dict[str, Any] = {"sep": " ", "header": None, "usecols": [0, 1, 2, 3], "dtype": np.int32}
+        how: Any = {"sep": " ", "header": None, "usecols": range(4), "dtype": np.int32}
         table = pd.read_csv(io.BytesIO(regular), **how).to_numpy() if regular else np.zeros((0, 4))
-    except (ValueError, OverflowError, pd.errors.ParserError):  # a word among the numbers: read line by line
+    except (ValueError, OverflowError, pd.errors.ParserError):  # a word among the numbers
         table, odd = np.zeros((0, 4), np.int32), [line.split() for line in raw.splitlines()]
     long = [words[:4] for words in odd if len(words) >= 4]
-    mended = [[int(w) for w in four] for four in long if all(w.isdigit() and len(w) < 9 for w in four)]
+    plain = [four for four in long if all(w.isdigit() and len(w) < 9 for w in four)]
+    mended = [[int(w) for w in four] for four in plain]
     table = np.concatenate([table, np.array(mended, np.int32).reshape(-1, 4)])
     image, attribute, present, certainty = table.T.astype(np.int64)
     first, last = (1, 1, 0), (n_images, n_attributes, 1)
@@ -82,7 +83,8 @@ def _cub_lists(root: Path) -> tuple[tuple[str, ...], tuple[str, ...], Tensor]:
     if not whole.all():
         row = int(np.argwhere(~whole)[0, 0])
         wanted = f"an image 1..{len(files)} and a class 1..{len(classes)}"
-        raise NiwtError(f"image_class_labels.txt row {row + 1}: {labels[row].tolist()} is not {wanted}")
+        got = labels[row].tolist()
+        raise NiwtError(f"image_class_labels.txt row {row + 1}: {got} is not {wanted}")
     ids[labels[:, 0].astype(np.int64) - 1] = labels[:, 1].astype(np.int64) - 1
     if (ids < 0).any():
         raise NiwtError(f"image_class_labels.txt: image {int(np.argmin(ids)) + 1} has no label")
@@ -98,7 +100,8 @@ def _cub_extras(root: Path, n: int) -> dict[str, Any]:
         if (table[:, 0] != np.arange(1, n + 1)).any():
             raise NiwtError(f"bounding_boxes.txt: expected one line for each image 1..{n}")
         extras["boxes"] = table[:, 1:]
-    if (path := _first_file(root, "parts/part_locs.txt")) and (names := _first_file(root, "parts/parts.txt")):
+    path, names = (_first_file(root, f"parts/{name}.txt") for name in ("part_locs", "parts"))
+    if path and names:
         part_names, table = _read_numbered(names), _read_matrix(path, columns=5)
         ids, most = table[:, :2], (n, len(part_names))
         bad = ((ids != np.rint(ids)) | (ids < 1) | (ids > most)).any(1)
@@ -111,7 +114,7 @@ def _cub_extras(root: Path, n: int) -> dict[str, Any]:
     return extras
 
 # %% ../../nbs/01_data/07_cub.ipynb #0d1733bb
-_ATTRIBUTE_NAMES = ("attributes.txt", "attributes/attributes.txt", "../attributes.txt")  # where they may be
+_ATTRIBUTE_NAMES = [f"{place}attributes.txt" for place in ("", "attributes/", "../")]
 
 
 def _cub_knowledge(
@@ -120,7 +123,8 @@ def _cub_knowledge(
     "Class attributes (per cent / 100) and, where there, sentence embeddings; constant columns are left out and noted."
     listed = _first_file(root, *_ATTRIBUTE_NAMES)
     if listed is None:
-        raise NiwtError(f"no attributes.txt in {str(root)!r}, in its attributes folder or beside it")
+        told = f"no attributes.txt in {str(root)!r}"
+        raise NiwtError(f"{told}, in its attributes folder or beside it")
     names = _read_numbered(listed)
     file, notes = root / "attributes" / "class_attribute_labels_continuous.txt", []  # type: Path, list[str]
     table = _read_matrix(file, columns=len(names), rows=len(classes))
@@ -132,8 +136,8 @@ def _cub_knowledge(
 # %% ../../nbs/01_data/07_cub.ipynb #2df82307
 def read_cub(
     root: str | os.PathLike,  # the CUB_200_2011 folder
-    splits: str | os.PathLike | None = None,  # att_splits.mat or its folder; None: looked for in `root`, else a split is drawn
-    captions: str | os.PathLike | None = None,  # folder of sentences; None: `text_c10` or `captions` in `root` if there
+    splits: str | os.PathLike | None = None,  # att_splits.mat or its folder; None: in `root`, else drawn
+    captions: str | os.PathLike | None = None,  # folder of sentences; None: text_c10 or captions
     image_attributes: bool = True,  # read the per-image attributes if they are there (a few seconds)
     seed: int = 0,  # for the drawn split, where no published one is given
     **kwargs: Any,  # for `ImageFiles`

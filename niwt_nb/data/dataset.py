@@ -7,6 +7,7 @@ __all__ = ['DomainKnowledge', 'ZeroShotData', 'first_of_each', 'subset']
 
 # %% ../../nbs/01_data/00_dataset.ipynb #10b31604
 import warnings
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -39,11 +40,9 @@ def _as_values(values: Any, what: str) -> Tensor:
     return table
 
 # %% ../../nbs/01_data/00_dataset.ipynb #cef4e1b5
-def _whole(
-    value: Any,  # anything
-) -> bool:  # whether it is a whole number
-    "Whether a value is a whole number of Python or NumPy, and no truth."
-    return isinstance(value, (int, np.integer)) and not isinstance(value, (bool, np.bool_))
+def _repeated(names: Sequence[str]) -> str | None:
+    "A name that comes more than once, the first in the alphabet; None where all are distinct."
+    return min((name for name, n in Counter(names).items() if n > 1), default=None)
 
 # %% ../../nbs/01_data/00_dataset.ipynb #abcb2308
 def as_ids(
@@ -55,7 +54,8 @@ def as_ids(
     "Indices as an int64 tensor; raises `NiwtError` for fractions, numbers out of range and repetitions."
     try:
         ids = np.array(ids) if isinstance(ids, (pd.Series, pd.Index)) else ids
-        if isinstance(ids, np.ndarray) and ids.dtype == object and all(map(_whole, ids.flat)):
+        whole = lambda i: isinstance(i, (int, np.integer)) and not isinstance(i, bool)  # noqa: E731
+        if isinstance(ids, np.ndarray) and ids.dtype == object and all(map(whole, ids.flat)):
             ids = ids.astype(np.int64)
         t = torch.as_tensor(ids).detach().cpu()
     except (TypeError, ValueError, RuntimeError) as e:
@@ -72,7 +72,8 @@ def as_ids(
         raise NiwtError(f"{what}: {wrong[0].item()} is out of range 0..{below - 1} ({start})")
     values, counts = t.unique(return_counts=True)
     if unique and len(values) < len(t):
-        raise NiwtError(f"{what}: {values[counts > 1][0].item()} is listed {counts.max().item()} times")
+        twice = values[counts > 1][0].item()
+        raise NiwtError(f"{what}: {twice} is listed {counts.max().item()} times")
     return t.clone() if isinstance(ids, np.ndarray) else t
 
 # %% ../../nbs/01_data/00_dataset.ipynb #82b5b3ed
@@ -105,9 +106,9 @@ class DomainKnowledge:
     name: str  # "attributes", "captions", ...
     values: Tensor  # (C, A) float32
     names: tuple[str, ...] = ()  # A column names; left out: those of the DataFrame
-    classes: tuple[str, ...] | None = None  # (C,) what the rows are about (a DataFrame's index); None: the data set's classes in order
-    reader: Any = None  # has `names` and `read(sentences) -> (row, phrases not used)`, see the room `text`; None: sentences cannot be read
-    texts: tuple[tuple[str, ...], ...] = ()  # (C,) the sentences that the rows were made of; (): of none
+    classes: tuple[str, ...] | None = None  # (C,) what the rows are about; None: the data set's classes
+    reader: Any = None  # has `names` and `read(sentences)`, see the room `text`; None: reads none
+    texts: tuple[tuple[str, ...], ...] = ()  # (C,) sentences that the rows were made of; (): none
 
     def __post_init__(self) -> None:
         "Take any table; raise `NiwtError` if it is not one row a class with one distinct name a column."
@@ -124,9 +125,8 @@ class DomainKnowledge:
             raise NiwtError(f"{what}: {values.shape[1]} columns but {len(names)} names")
         if len(self.texts) not in (0, len(values)):
             raise NiwtError(f"{what}: {len(values)} rows, but texts of {len(self.texts)} classes")
-        twice = [n for n, count in zip(*np.unique(names, return_counts=True), strict=True) if count > 1]
-        if twice:
-            raise NiwtError(f"{what}: the name {str(twice[0])!r} is used for more than one column")
+        if twice := _repeated(names):
+            raise NiwtError(f"{what}: the name {twice!r} is used for more than one column")
         distinct = len(values) if classes is None else len(set(classes))
         if distinct < len(values):
             raise NiwtError(f"{what}: {len(values)} rows, but {distinct} distinct class names")
@@ -150,7 +150,8 @@ class DomainKnowledge:
     def constant(self) -> tuple[str, ...]:
         "Names of the columns that have the same value in every known class."
         rows = self.values[self.known]
-        return tuple(n for n, same in zip(self.names, (rows == rows[:1]).all(0).tolist(), strict=True) if same)
+        same = (rows == rows[:1]).all(0).nonzero().flatten()
+        return tuple(self.names[i] for i in same.tolist())
 
     def check(
         self,
@@ -186,7 +187,8 @@ class DomainKnowledge:
     def select(self, names: Sequence[str]) -> "DomainKnowledge":
         "Keep only the named columns, in this order; raises `NiwtError` with the nearest names for one that does not exist."
         at = {n: i for i, n in enumerate(self.names)}
-        cols = [at[check_name(n, self.names, "attribute")] for n in names_of(names, "columns to keep")]
+        asked = names_of(names, "columns to keep")
+        cols = [at[check_name(n, self.names, "attribute")] for n in asked]
         return replace(self, values=self.values[:, cols], names=tuple(self.names[i] for i in cols))
 
     def of_classes(self, ids: Tensor) -> "DomainKnowledge":
@@ -235,7 +237,8 @@ def _read(knowledge: DomainKnowledge, sentences: list[str]) -> tuple[Tensor, lis
         give = f"Give {width} numbers (a row of the embedding that made the table) or a dict {{column: value}}"
         make = "a table with a reader is made from sentences by text_knowledge, or from named attributes"
         make += " by with_reader (both in niwt_nb.data.text)"
-        raise NiwtError(f"knowledge {knowledge.name!r} cannot read sentences: {told}. {give}; {make}")
+        what = f"knowledge {knowledge.name!r} cannot read sentences"
+        raise NiwtError(f"{what}: {told}. {give}; {make}")
     if not sentences or not all(isinstance(s, str) and s.strip() for s in sentences):
         raise NiwtError(f"expected one sentence or more, each with words in it, got {sentences!r}")
     row, unused = knowledge.reader.read(sentences)
@@ -249,13 +252,15 @@ def _read(knowledge: DomainKnowledge, sentences: list[str]) -> tuple[Tensor, lis
 def _describe(knowledge: DomainKnowledge, what: Any) -> Tensor:
     "See `DomainKnowledge.describe`; raises `NiwtError` for unknown columns, a wrong width and values that are not finite."
     width, name = len(knowledge.names), f"description for knowledge {knowledge.name!r}"
-    if isinstance(what, str) or (isinstance(what, list | tuple) and any(isinstance(w, str) for w in what)):
+    several = list(what) if isinstance(what, list | tuple) else [what]
+    if any(isinstance(w, str) for w in several):
         row, unused = knowledge.read(what)
         if unused:
             warnings.warn(f"{name}: not used: {', '.join(map(repr, unused))}", stacklevel=3)
     elif isinstance(what, Mapping):
         if not what:
-            raise NiwtError(f"{name}: the dict is empty; its keys are columns, such as {knowledge.names[0]!r}")
+            some = f"its keys are columns, such as {knowledge.names[0]!r}"
+            raise NiwtError(f"{name}: the dict is empty; {some}")
         row = knowledge.values[knowledge.known].nanmean(0)
         for column, value in what.items():
             at = knowledge.names.index(check_name(column, knowledge.names, "attribute"))
@@ -266,10 +271,12 @@ def _describe(knowledge: DomainKnowledge, what: Any) -> Tensor:
     else:
         row = _as_values(what, name)
     if row.shape != (width,):
-        raise NiwtError(f"{name}: expected {width} numbers, one a column, got shape {tuple(row.shape)}")
+        got = f"shape {tuple(row.shape)}"
+        raise NiwtError(f"{name}: expected {width} numbers, one a column, got {got}")
     if not bool(row.isfinite().all()):
         bad = int((~row.isfinite()).nonzero()[0])
-        raise NiwtError(f"{name}: {knowledge.names[bad]!r} is {row[bad].item()}, which is not finite")
+        told = f"{knowledge.names[bad]!r} is {row[bad].item()}, which is not finite"
+        raise NiwtError(f"{name}: {told}")
     return row.clone()
 
 # %% ../../nbs/01_data/00_dataset.ipynb #67d193ff
@@ -296,11 +303,11 @@ def _check_classes(
     classes: tuple[str, ...], seen: Tensor, unseen: Tensor, val_classes: Tensor
 ) -> None:
     "Raise `NiwtError` unless names are distinct, seen and unseen do not meet, and validation classes are seen ones."
-    twice = [c for c, n in zip(*np.unique(classes, return_counts=True), strict=True) if n > 1]
-    if twice:
-        raise NiwtError(f"the class name {str(twice[0])!r} is used more than once")
+    if twice := _repeated(classes):
+        raise NiwtError(f"the class name {twice!r} is used more than once")
     if not len(seen) or not len(unseen):
-        raise NiwtError(f"need at least one seen and one unseen class, got {len(seen)} seen and {len(unseen)} unseen")
+        got = f"{len(seen)} seen and {len(unseen)} unseen"
+        raise NiwtError(f"need at least one seen and one unseen class, got {got}")
     both = set(seen.tolist()) & set(unseen.tolist())
     if both:
         raise NiwtError(f"class {classes[min(both)]!r} is listed as seen and as unseen")
@@ -331,9 +338,10 @@ def _check_split(
         wanted = need.get(name, index[:0])
         empty = wanted[~torch.isin(wanted, labels[index])]
         if len(empty):
-            hint = "; add pictures of it, or leave it out of the unseen classes (in Python, need_test=False makes its classifier only)"
-            told = f"has no image in {name} ({len(empty)} such classes)"
-            raise NiwtError(f"class {classes[empty[0]]!r} {told}{hint if name == 'test_unseen' else ''}")
+            told = f"class {classes[empty[0]]!r} has no image in {name} ({len(empty)} such classes)"
+            hint = "add pictures of it, or leave it out of the unseen classes"
+            hint += " (in Python, need_test=False makes its classifier only)"
+            raise NiwtError(f"{told}; {hint}" if name == "test_unseen" else told)
 
 # %% ../../nbs/01_data/00_dataset.ipynb #2596cfb5
 def _propose_val_classes(seen: Tensor, n_unseen: int, seed: int = 0) -> Tensor:
@@ -399,7 +407,7 @@ class ZeroShotData:
     boxes: Tensor | None = None  # (N, 4) x, y, width, height of the object, in pixels
     parts: Tensor | None = None  # (N, P, 3) x, y in pixels and 1 where visible
     part_names: tuple[str, ...] = ()  # P names
-    masks: Callable[[int], dict[str, np.ndarray]] | None = None  # image index -> part name -> bool (H, W)
+    masks: Callable[[int], dict[str, np.ndarray]] | None = None  # image -> part -> bool (H, W)
     features: Tensor | None = None  # (N, D) published features
     source: Tensor = None  # type: ignore[assignment]  # (N,) the index of each image in the data set this one was made from
     notes: tuple[str, ...] = field(default=())  # what a reader left out or repaired
@@ -407,7 +415,7 @@ class ZeroShotData:
 
     def __post_init__(self) -> None:
         "Take lists, arrays or tensors; check everything once, so that nobody has to check again."
-        put = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731
+        put = vars(self).__setitem__  # the class is frozen
         put("classes", names_of(self.classes, "classes"))
         n, c = len(self.images), len(self.classes)
         if not n:
@@ -417,15 +425,18 @@ class ZeroShotData:
             raise NiwtError(f"labels: {len(self.labels)} for {n} images")
         for side in ("seen", "unseen"):
             put(side, as_ids(getattr(self, side), f"{side} classes", c))
-        val = _propose_val_classes(self.seen, len(self.unseen)) if self.val_classes is None else self.val_classes
-        put("val_classes", as_ids(val, "val_classes", c))
+        if self.val_classes is None:
+            put("val_classes", _propose_val_classes(self.seen, len(self.unseen)))
+        put("val_classes", as_ids(self.val_classes, "val_classes", c))
         for split in ("train", "test_seen", "test_unseen"):
             put(split, as_ids(getattr(self, split), split, n))
-        put("source", torch.arange(n) if self.source is None else as_ids(self.source, "source", 2**62))
+        source = torch.arange(n) if self.source is None else self.source
+        put("source", as_ids(source, "source", 2**62))
         _check_classes(self.classes, self.seen, self.unseen, self.val_classes)
         allowed = {"train": self.seen, "test_seen": self.seen, "test_unseen": self.unseen}
         need = {"train": self.seen} | ({"test_unseen": self.unseen} if self.need_test else {})
-        _check_split(self.classes, self.labels, {k: getattr(self, k) for k in allowed}, allowed, need)
+        splits = {k: getattr(self, k) for k in allowed}
+        _check_split(self.classes, self.labels, splits, allowed, need)
         self._check_knowledge()
         self._check_extras(n)
 
@@ -434,9 +445,9 @@ class ZeroShotData:
         if not self.knowledge:
             raise NiwtError(f"data set {self.name!r} has no domain knowledge")
         ids = torch.cat([self.seen, self.unseen])
-        if any(isinstance(k, pd.DataFrame) or k.classes is not None for k in self.knowledge.values()):
-            notes = list(self.notes)
-            aligned = {key: _align(key, k, self.classes, notes) for key, k in self.knowledge.items()}
+        known, notes = self.knowledge.items(), list(self.notes)
+        if any(isinstance(k, pd.DataFrame) or k.classes is not None for _, k in known):
+            aligned = {key: _align(key, k, self.classes, notes) for key, k in known}
             vars(self).update(knowledge=aligned, notes=tuple(notes))
         for key, k in self.knowledge.items():
             if len(k) != len(self.classes):
@@ -452,17 +463,19 @@ class ZeroShotData:
                 continue
             value = _as_values(value, name)
             got = tuple(value.shape)
-            if len(got) != len(shape) or any(w not in (None, g) for w, g in zip(shape, got, strict=True)):
+            wanted = tuple(g if w is None else w for w, g in zip(shape, got, strict=False))
+            if wanted != got or len(got) != len(shape):
                 expected = str(shape).replace("None", "any")
                 raise NiwtError(f"{name}: expected shape {expected}, got {got}")
-            object.__setattr__(self, name, value)
+            vars(self)[name] = value
         if self.features is not None and not self.features.isfinite().all():
             row = int((~self.features.isfinite()).any(1).nonzero()[0])
             raise NiwtError(f"features: row {row} has a value that is not finite")
         if self.captions is not None:
             if len(self.captions) != n:
                 raise NiwtError(f"captions: {len(self.captions)} for {n} images")
-            object.__setattr__(self, "captions", tuple(names_of(c, "captions of an image") for c in self.captions))
+            told = [names_of(c, "captions of an image") for c in self.captions]
+            vars(self)["captions"] = tuple(told)
 
     def __repr__(self) -> str:
         "One line."
@@ -493,14 +506,14 @@ class ZeroShotData:
 
     def summary(self) -> pd.DataFrame:
         "One row a group of classes: how many classes, how many images to train and to test with, fewest and most of a class."
-        rows = {}
-        for side, ids in {"seen": self.seen, "of them validation": self.val_classes, "unseen": self.unseen}.items():
-            test = self.test_unseen if side == "unseen" else self.test_seen
-            count = lambda index, ids=ids: int(torch.isin(self.labels[index], ids).sum())  # noqa: E731
-            per = torch.bincount(self.labels, minlength=len(self.classes))[ids]
-            few, most = (int(per.min()), int(per.max())) if len(per) else (0, 0)
-            images = {"train images": count(self.train), "test images": count(test)}
-            rows[side] = {"classes": len(ids), **images, "fewest": few, "most": most}
+        count = lambda index: torch.bincount(self.labels[index], minlength=len(self.classes))  # noqa: E731
+        every, test = torch.arange(len(self)), torch.cat([self.test_seen, self.test_unseen])
+        columns, rows = {"train images": self.train, "test images": test}, {}
+        sides = {"seen": self.seen, "of them validation": self.val_classes, "unseen": self.unseen}
+        for side, ids in sides.items():
+            images = {name: int(count(index)[ids].sum()) for name, index in columns.items()}
+            per = count(every)[ids].tolist() or [0]
+            rows[side] = {"classes": len(ids), **images, "fewest": min(per), "most": max(per)}
         return pd.DataFrame(rows).T
 
     def take(
@@ -616,16 +629,17 @@ def subset(
     generator = torch.Generator().manual_seed(seed)
     draw = lambda ids, n: ids[torch.randperm(len(ids), generator=generator)[:n]]  # noqa: E731
     plain = data.seen[~torch.isin(data.seen, data.val_classes)]
-    n_val = min(max(round(n_seen * len(data.val_classes) / len(data.seen)), n_seen - len(plain)), len(data.val_classes))
+    n_val = round(n_seen * len(data.val_classes) / len(data.seen))
+    n_val = min(max(n_val, n_seen - len(plain)), len(data.val_classes))
     val = draw(data.val_classes, n_val)
-    classes = torch.cat([draw(plain, n_seen - n_val), val, draw(data.unseen, n_unseen)]).sort().values
+    others = [draw(plain, n_seen - n_val), val, draw(data.unseen, n_unseen)]
+    classes = torch.cat(others).sort().values
     index = {}
     for split in ("train", "test_seen", "test_unseen"):
         every = getattr(data, split).sort().values
         index[split] = first_of_each(data, every, classes, per_class)
     keep = torch.cat(list(index.values())).sort().values
-    place = {int(c): i for i, c in enumerate(classes)}
-    number = lambda ids: torch.tensor([place[c] for c in ids.tolist() if c in place], dtype=torch.long)  # noqa: E731
+    number = lambda ids: torch.searchsorted(classes, ids[torch.isin(ids, classes)])  # noqa: E731
     knowledge = {k: v.of_classes(classes).drop_constant() for k, v in data.knowledge.items()}
     small = {k: torch.searchsorted(keep, v) for k, v in index.items()}
     ids = {"seen": number(data.seen), "unseen": number(data.unseen), "val_classes": number(val)}

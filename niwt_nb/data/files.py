@@ -21,7 +21,7 @@ from torch import Tensor
 from ..core import NiwtError, content_hash
 from .dataset import DomainKnowledge, _held_out
 from niwt_nb.data.images import (
-    _LITTER, ImageFiles, list_pictures, picture_suffixes, _count_pictures, _safe_name,
+    ImageFiles, list_pictures, picture_suffixes, _count_pictures, _list_folder, _safe_name,
 )
 from .tables import _read_text
 
@@ -53,7 +53,8 @@ def _read_matrix(
     if not os.path.isfile(path):
         raise NiwtError(f"cannot read {name}: No such file or directory")
     try:
-        text = pd.read_csv(path, sep=r"\s+", header=None, engine="c", dtype=np.float64, encoding="utf-8")
+        how: Any = {"sep": r"\s+", "header": None, "engine": "c", "encoding": "utf-8"}
+        text = pd.read_csv(path, dtype=np.float64, **how)
     except Exception as e:  # pandas raises nearly every kind of error on damaged text
         raise NiwtError(f"{name} is not a table of numbers ({str(e).strip()[:120]})") from None
     table, (n, width) = text.to_numpy(), text.shape
@@ -93,7 +94,8 @@ def _float32(table: np.ndarray) -> np.ndarray:
 # %% ../../nbs/01_data/04_files.ipynb #a61f678a
 def _split_fields(splits: _AttSplits, labels: Tensor, where: str) -> dict[str, Tensor]:
     "Splits as fields of `ZeroShotData`, for the class ids (N,) of all images; raises `NiwtError` if the file counts images that are not there."
-    parts = {"train": splits.trainval, "test_seen": splits.test_seen, "test_unseen": splits.test_unseen}
+    parts = {"train": splits.trainval}
+    parts |= {side: getattr(splits, side) for side in ("test_seen", "test_unseen")}
     last = int(torch.cat([*parts.values(), splits.val, torch.tensor([-1])]).max())
     if last >= len(labels):
         told = f"{where} counts at least {last + 1} images, but there are {len(labels)}"
@@ -115,10 +117,13 @@ def _find_images(files: Sequence[str], root: str | os.PathLike, **kwargs: Any) -
             continue
         if os.path.isfile(os.path.join(root, tail)):
             if len(set(files)) < len(files):
-                pictures = f"{len(files)} objects in {len(set(files))} pictures"
-                raise NiwtError(f"image_files lists {pictures}; their cut-outs are not published, so read the features instead")
-            return ImageFiles(root, ["/".join(p[cut:]) for p in parts], where="image_files", **kwargs)
-    raise NiwtError(f"no folder below {os.fspath(root)!r} fits the published name {files[0][-120:]!r}")
+                told = f"image_files lists {len(files)} objects in {len(set(files))} pictures"
+                remedy = "their cut-outs are not published, so read the features instead"
+                raise NiwtError(f"{told}; {remedy}")
+            names = ["/".join(p[cut:]) for p in parts]
+            return ImageFiles(root, names, where="image_files", **kwargs)
+    wanted = f"fits the published name {files[0][-120:]!r}"
+    raise NiwtError(f"no folder below {os.fspath(root)!r} {wanted}")
 
 # %% ../../nbs/01_data/04_files.ipynb #83870041
 def _drop_constant(
@@ -145,15 +150,6 @@ def _first_file(root: str | os.PathLike, *names: str) -> Path | None:
         if other:
             return Path(folder, other[0])
     return None
-
-# %% ../../nbs/01_data/04_files.ipynb #9452863b
-def _list_folder(root: str | os.PathLike[str], hidden: bool = False) -> list[os.DirEntry[str]]:
-    "The entries of a folder by name, perhaps hidden ones too; raises `NiwtError` if it is not there or may not be read."
-    try:
-        entries = sorted(os.scandir(os.fspath(root)), key=lambda d: d.name)
-        return [d for d in entries if hidden or not d.name.startswith(".")]
-    except OSError as e:
-        raise NiwtError(f"cannot read the folder {os.fspath(root)!r}: {e.strerror}") from None
 
 # %% ../../nbs/01_data/04_files.ipynb #d00c46f9
 def _propose_split(
@@ -190,30 +186,31 @@ def _inside(root: Path, folder: str, mark: str) -> Path:
     if not root.is_dir():
         raise NiwtError(f"no folder {str(root)!r}")
     holds = [d.name for d in _list_folder(root)[:6]]
-    raise NiwtError(f"{str(root)!r} has no {mark!r}, neither itself nor in {folder!r}; it holds {holds}")
+    told = f"{str(root)!r} has no {mark!r}, neither itself nor in {folder!r}"
+    raise NiwtError(f"{told}; it holds {holds}")
 
 # %% ../../nbs/01_data/04_files.ipynb #7de6074f
 def _scan_folders(
     root: str | os.PathLike[str], left: Counter[str] | None = None
 ) -> dict[str, list[str]]:
     "Sub-folder -> its pictures 'folder/file', whatever Pillow decodes; `left` counts what is left out. Raises `NiwtError` if there is no sub-folder."
-    out = {}
-    for d in _list_folder(root, hidden=left is not None):
+    entries, suffixes = _list_folder(root, hidden=left is not None), picture_suffixes()
+    out: dict[str, list[str]] = {}
+    left = Counter() if left is None else left
+    for d in entries:
         folder, hidden = os.path.isdir(d.path), d.name.startswith(".")
-        if d.name.lower() in _LITTER or d.name.startswith("._"):
-            continue
         if folder and not hidden:
             names, others = list_pictures(d.path)
             out[d.name] = [f"{d.name}/{n}" for n in names]
-            if left is not None:
-                left.update(others)
-        elif left is not None and folder:
-            if inside := _count_pictures(d.path, picture_suffixes()):
+            left.update(others)
+        elif folder:
+            if inside := _count_pictures(d.path, suffixes):
                 left[f"pictures in the hidden folder {d.name!r}"] += inside
-        elif left is not None and not os.path.exists(d.path):
+        elif not os.path.exists(d.path):
             left[f"{d.name!r} (a broken link)"] += 1
-        elif left is not None and not hidden and os.path.splitext(d.name)[1].lower() in picture_suffixes():
+        elif not hidden and os.path.splitext(d.name)[1].lower() in suffixes:
             left["pictures beside the class folders"] += 1
     if not out:
-        raise NiwtError(f"{os.fspath(root)!r} has no sub-folders; expected one a class, with its images")
+        wanted = "expected one a class, with its images"
+        raise NiwtError(f"{os.fspath(root)!r} has no sub-folders; {wanted}")
     return out

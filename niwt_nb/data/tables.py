@@ -80,8 +80,9 @@ def _named_columns(rows: list[list[str]], name: str, notes: list[str] | None) ->
     if full is not None:
         raise NiwtError(f"{name}: column {full + 1} has values but no name in the header")
     if empty and notes is not None:
-        notes.append(f"{os.path.basename(name.strip(chr(39)))}: {len(empty)} empty columns left out")
-    return [[cell for j, cell in enumerate(row) if j not in empty] for row in rows] if empty else rows
+        file = os.path.basename(name.strip("'"))
+        notes.append(f"{file}: {len(empty)} empty columns left out")
+    return [[cell for j, cell in enumerate(row) if j not in empty] for row in rows]
 
 # %% ../../nbs/01_data/03_tables.ipynb #52f30a29
 def _read_csv_rows(
@@ -163,7 +164,8 @@ def _decimal_comma(cells: list[Any], where: str) -> bool:
     "Whether a table's numbers have a decimal comma; raises `NiwtError` where a comma may stand for thousands."
     text = [c.strip() for c in cells if isinstance(c, str)]
     number = r"[+\-\u2212]?\d*{}\d+(e[+-]?\d+)?"
-    commas, dots = ([c for c in text if re.fullmatch(number.format(m), c, re.I)] for m in (",", r"\."))
+    forms = (number.format(mark) for mark in (",", r"\."))
+    commas, dots = ([c for c in text if re.fullmatch(form, c, re.I)] for form in forms)
     remedy = "with a decimal point"
     if commas and dots:
         both = f"{commas[0]!r} and {dots[0]!r} are both in it"
@@ -193,8 +195,8 @@ def _unknown_as_zero(
         who = repr(classes[lost[0]]) if len(classes) else f"number {lost[0] + 1}"
         told = f"nothing is known about class {who}, all its values are missing"
         raise NiwtError(f"{what}: {told}; fill in some, or leave the class out")
-    kinds = [(int(gap.sum()), "blank or NA"), (int(minus.sum()), f"{below[0]:g}" if len(below) else "")]
-    notes = [f"{what}: {n} unknown values ({kind}) taken as 0" for n, kind in kinds if n]
+    kinds = {"blank or NA": gap.sum(), f"{below[0]:g}" if len(below) else "": minus.sum()}
+    notes = [f"{what}: {n} unknown values ({kind}) taken as 0" for kind, n in kinds.items() if n]
     return np.where(gap | minus, 0.0, table), notes
 
 # %% ../../nbs/01_data/03_tables.ipynb #aaa3009c
@@ -210,8 +212,9 @@ def _class_first(
     numbers = [_number(row[0]) for row in rows]
     if not at or None in numbers or all(_number(row[at]) is not None for row in rows):
         return header, rows
-    n, counter = len(rows), header[0].casefold() in ("", "index", "unnamed: 0", "id", "no", "nr", "#")
-    drop = counter and numbers in (list(range(n)), list(range(1, n + 1)))
+    counts = [list(range(start, len(rows) + start)) for start in (0, 1)]
+    named = header[0].casefold() in ("", "index", "unnamed: 0", "id", "no", "nr", "#")
+    drop = named and numbers in counts
     order = [at, *(j for j in range(1 if drop else 0, len(header)) if j != at)]
     only = ", the first column only counts rows" if drop else ""
     notes.append(f"the class is in column {header[at]!r}{only}")
@@ -235,25 +238,29 @@ def _json_rows(path: str | os.PathLike, name: str) -> tuple[list[str], list[list
         raise NiwtError(f"{name}: expected {{class: {{attribute: number}}}}, got {got}")
     for c, values in found.items():
         if not isinstance(values, dict) or set(values) != set(first):
-            odd = sorted(set(first) ^ set(values))[0] if isinstance(values, dict) else type(values).__name__
+            odd = type(values).__name__
+            odd = min(set(first) ^ set(values)) if isinstance(values, dict) else odd
             told = f"class {c!r} does not have the attributes of class {owner!r}"
             raise NiwtError(f"{name}: {told} (see {odd!r})")
     return ["class", *first], [[c, *(values[a] for a in first)] for c, values in found.items()]
 
 # %% ../../nbs/01_data/03_tables.ipynb #ecfc9b63
 def _read_attribute_table(
-    path: str | os.PathLike,  # .csv: class, then one column an attribute; .json: {class: {attribute: number}}
-    classes: Sequence[str] = (),  # names known from elsewhere, to see which way the table lies
-    notes: list[str] | None = None,  # gets a line for whatever was not taken as it stands
-) -> tuple[tuple[str, ...], tuple[str, ...], np.ndarray]:  # class names, attribute names, (C, A) numbers
-    "Attributes of classes from CSV or JSON, gaps as 0; raises `NiwtError` naming class and attribute for a value that is no number."
+    path: str | os.PathLike, classes: Sequence[str] = (), notes: list[str] | None = None
+) -> tuple[tuple[str, ...], tuple[str, ...], np.ndarray]:
+    """Class names, attribute names and numbers (C, A) from CSV (class, then a column an attribute) or JSON ({class: {attribute: number}}), gaps as 0.
+
+    Known `classes` tell which way the table lies; `notes` gets a line for whatever was not taken as it stands.
+    Raises `NiwtError` naming class and attribute for a value that is no number.
+    """
     name, said = Path(path).name, []  # type: str, list[str]
     if Path(path).suffix.lower() == ".json":
         header, rows = _json_rows(path, name)
     else:
         header, rows = _class_first(*_read_csv_rows(path, notes=said), said)
     if len(header) < 2:
-        raise NiwtError(f"{name}: expected the class and at least one attribute, got the one column only")
+        wanted = "the class and at least one attribute"
+        raise NiwtError(f"{name}: expected {wanted}, got the one column only")
     if _turned_table(header, rows, classes):
         said.append("attributes go down and classes across: the table was turned")
         turned = list(zip(header, *rows, strict=True))

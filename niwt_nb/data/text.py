@@ -28,7 +28,7 @@ from niwt_nb.core import (
     user_code,
 )
 from .dataset import DomainKnowledge, ZeroShotData, as_ids, _as_values
-from .files import _list_folder
+from .images import _list_folder
 from .names import _match_names, _pair_names
 from .tables import _read_text
 
@@ -114,7 +114,7 @@ def _said(text: str) -> tuple[str, list[str]]:
     return (" ".join(p for p, kind in pieces if kind == "said") if denied else text), denied
 
 # %% ../../nbs/01_data/05_text.ipynb #f6dc405f
-_TRIAL = "a small red bird with a long tail"  # its vector tells whether an encoder is still the same
+_TRIAL = "a small red bird with a long tail"  # its vector tells whether an encoder is the same
 
 
 def _texts(texts: Sequence) -> list[list[str]]:
@@ -356,7 +356,7 @@ class SentenceEncoder(TransformerMixin, BaseEstimator):
 
 # %% ../../nbs/01_data/05_text.ipynb #b26ff6ec
 def text_knowledge(
-    texts: Sequence[Sequence[str]],  # C lists of sentences; an empty one: nothing may be known of the class
+    texts: Sequence[Sequence[str]],  # C lists of sentences; an empty one: nothing is known
     seen: Any,  # (S,) ids of the classes whose words make the vocabulary
     encoder: Any = None,  # a `SentenceEncoder`, or what it takes: a folder, a function, None
     name: str = "captions",  # of the knowledge
@@ -371,7 +371,8 @@ def text_knowledge(
         values = fitted.fit([lists[i] for i in ids]).transform(lists)
     except NiwtError as e:
         raise NiwtError(f"knowledge {name!r}: {e}") from None
-    return DomainKnowledge(name, values, fitted.names, reader=fitted, texts=tuple(map(tuple, lists)))
+    told = tuple(map(tuple, lists))
+    return DomainKnowledge(name, values, fitted.names, reader=fitted, texts=told)
 
 # %% ../../nbs/01_data/05_text.ipynb #3808ed1d
 def with_encoder(
@@ -638,7 +639,8 @@ def _read_captions(
     "Sentences of each image 'class/file.jpg' from a .txt a line each, and how many images have none; raises `NiwtError` if a class has no folder."
     theirs = [d.name for d in _list_folder(root) if d.is_dir()]
     ours = sorted({n.rpartition("/")[0] for n in names})
-    folder = dict(zip(ours, _match_names(ours, theirs, "caption folder", notes).tolist(), strict=True))
+    found_at = _match_names(ours, theirs, "caption folder", notes).tolist()
+    folder = dict(zip(ours, found_at, strict=True))
     wanted: dict[str, list[str]] = {d: [] for d in ours}
     for n in names:
         wanted[n.rpartition("/")[0]].append(n)

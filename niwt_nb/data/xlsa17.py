@@ -82,8 +82,8 @@ def _mat_array(raw: memoryview, order: str, depth: int = 0) -> np.ndarray:
         return cells.reshape(shape, order="F")
     kind, values, _ = _mat_element(raw, at, order) if n else (1, raw[:0], at)
     if cls == 4 and kind in _MAT_TEXT:
-        coding = _MAT_TEXT[kind] + (("-le" if order == "<" else "-be") if _MAT_TEXT[kind][-2:] in ("16", "32") else "")
-        text = bytes(values).decode(coding)
+        coding, end = _MAT_TEXT[kind], "-le" if order == "<" else "-be"
+        text = bytes(values).decode(coding + (end if coding[-2:] in ("16", "32") else ""))
         if len(text) != n and shape[0] != 1:
             raise NiwtError(f"{name!r} has {len(text)} letters for the shape {shape}")
         if shape[0] == 1:
@@ -91,11 +91,13 @@ def _mat_array(raw: memoryview, order: str, depth: int = 0) -> np.ndarray:
         letters = np.array(list(text), dtype="U1").reshape(shape, order="F")
         return np.array(["".join(row) for row in letters.reshape(shape[0], -1)])
     if cls not in _MAT_CLASSES or kind not in _MAT_NUMBERS:
-        raise NiwtError(f"{name!r} is neither numbers nor text nor cells of them (class {cls}, type {kind})")
+        told = f"class {cls}, type {kind}"
+        raise NiwtError(f"{name!r} is neither numbers nor text nor cells of them ({told})")
     stored = np.dtype(order + _MAT_NUMBERS[kind])
     if len(values) != n * stored.itemsize:
         raise NiwtError(f"{name!r} has {len(values)} bytes for {n} values of {stored.itemsize}")
-    return np.frombuffer(values, stored).astype(_MAT_CLASSES[cls], copy=False).reshape(shape, order="F")
+    array = np.frombuffer(values, stored).astype(_MAT_CLASSES[cls], copy=False)
+    return array.reshape(shape, order="F")
 
 # %% ../../nbs/01_data/06_xlsa17.ipynb #6774c05a
 def _mat_variables(
@@ -127,7 +129,8 @@ def _mat_variables(
         if size > max_bytes:
             raise NiwtError(f"{name!r} claims {size} bytes, more than {max_bytes}")
         if start is not body:
-            body = _mat_element(memoryview(zlib.decompressobj().decompress(body, size)), 0, order)[1]
+            unpacked = memoryview(zlib.decompressobj().decompress(body, size))
+            body = _mat_element(unpacked, 0, order)[1]
         found[name] = _mat_array(body, order)
     return found, names
 
@@ -145,12 +148,14 @@ def _load_mat(
     try:
         if os.path.getsize(path) > max_bytes:
             raise NiwtError(f"it has {os.path.getsize(path)} bytes, more than {max_bytes}")
-        found, every = _mat_variables(memoryview(Path(path).read_bytes()), {*names, *optional}, max_bytes)
+        raw = memoryview(Path(path).read_bytes())
+        found, every = _mat_variables(raw, {*names, *optional}, max_bytes)
     except (OSError, zlib.error, struct.error, ValueError, MemoryError) as e:
         raise NiwtError(f"{where} is not a readable MATLAB file: {e or type(e).__name__}") from None
     absent = [n for n in names if n not in found]
     if absent:
-        raise NiwtError(f"{where} has no variable {absent[0]!r}; it has {', '.join(map(repr, every[:8])) or 'none'}")
+        some = ", ".join(map(repr, every[:8])) or "none"
+        raise NiwtError(f"{where} has no variable {absent[0]!r}; it has {some}")
     return found
 
 # %% ../../nbs/01_data/06_xlsa17.ipynb #28f7d613
@@ -169,11 +174,11 @@ def _mat_strings(array: np.ndarray, what: str) -> tuple[str, ...]:
 def _mat_indices(array: np.ndarray, what: str) -> Tensor:
     "Indices that count from 1 as int64 from 0; raises `NiwtError` for a zero, a fraction or a repetition."
     a = np.asarray(array).ravel()
-    if a.dtype.kind not in "uif" or (a.dtype.kind == "f" and (not np.isfinite(a).all() or (np.abs(a) >= 2**53).any())):
-        raise NiwtError(f"{what}: expected whole numbers from 1 on, got {a.dtype}")
-    if (a < 1).any() or (a > 2**62).any() or (a.dtype.kind == "f" and (a != np.rint(a)).any()):
-        odd = a[(a < 1) | (a > 2**62) | (a != np.rint(a))][0]
-        raise NiwtError(f"{what}: expected whole numbers from 1 on, got {odd}")
+    most = 2**53 if a.dtype.kind == "f" else 2**62  # larger floats are not exact
+    good = (a >= 1) & (a < most) & (a == np.rint(a)) if a.dtype.kind in "uif" else None
+    if good is None or not good.all():
+        got = a.dtype if good is None else a[~good][0]
+        raise NiwtError(f"{what}: expected whole numbers from 1 on, got {got}")
     out = torch.from_numpy(a.astype(np.int64) - 1)
     if len(out.unique()) < len(out):
         raise NiwtError(f"{what}: an index comes more than once")
@@ -184,12 +189,14 @@ def _read_att_splits(path: str | os.PathLike) -> _AttSplits:
     "A published `att_splits.mat`, or the one in a folder; raises `NiwtError`, and nothing else, for a file that is damaged or not one."
     path = Path(path) / "att_splits.mat" if os.path.isdir(path) else Path(path)
     loc = ("trainval_loc", "test_seen_loc", "test_unseen_loc")
-    mat = _load_mat(path, ("allclasses_names", "att", *loc), ("original_att", "train_loc", "val_loc"))
+    must = ("allclasses_names", "att", *loc)
+    mat = _load_mat(path, must, ("original_att", "train_loc", "val_loc"))
     classes = _mat_strings(mat["allclasses_names"], f"{path.name}: allclasses_names")
     tables = {}
     for key in ("att", "original_att"):
         table = mat.get(key, mat["att"])
-        if table.dtype.kind not in "uif" or table.ndim != 2 or table.shape[1] != len(classes) or not table.size:
+        numbers = table.dtype.kind in "uif" and table.ndim == 2 and table.size
+        if not numbers or table.shape[1] != len(classes):
             wanted = f"should be (attributes, {len(classes)} classes)"
             raise NiwtError(f"{path.name}: {key} {wanted}, got {table.shape} of {table.dtype}")
         tables[key] = torch.from_numpy(_float32(table.T))
@@ -242,8 +249,8 @@ def _attributes(
 # %% ../../nbs/01_data/06_xlsa17.ipynb #4043d02f
 def read_xlsa17(
     root: str | os.PathLike,  # a folder with att_splits.mat and res101.mat
-    images: str | os.PathLike | None = None,  # a folder of the data set's images; None: features only
-    attribute_names: Sequence[str] | None = None,  # names of the attributes (the file has none); None: numbered
+    images: str | os.PathLike | None = None,  # the folder of its images; None: features only
+    attribute_names: Sequence[str] | None = None,  # the file has none; None: numbered
     name: str | None = None,  # of the data set; None: the folder's
     **kwargs: Any,  # for `ImageFiles`
 ) -> ZeroShotData:  # with `features`; with pixels if `images` is given

@@ -245,7 +245,8 @@ def _load_function(spec: str, weights: Any, head: str | None = None) -> Backbone
     loaded = list(sys.modules.values())
     beside = [m for m in loaded if home and getattr(m, "__file__", None) == home]
     pair = isinstance(made, (tuple, list)) and len(made) == 2
-    model, preprocess = made if pair else (made, getattr((beside or [None])[0], "preprocess", None))
+    preprocess = getattr(beside[0], "preprocess", None) if beside else None
+    model, preprocess = made if pair else (made, preprocess)
     if not isinstance(model, nn.Module):
         wanted = "expected an nn.Module, or an nn.Module and a preprocess function"
         raise NiwtError(f"{spec!r} gave a {type(model).__name__}; {wanted}")

@@ -174,7 +174,7 @@ def copy_module(
 def _channels_come_last(module: nn.Module, shape: tuple[int, ...]) -> bool:
     "Whether a layer's output is (B, H, W, K): a linear layer or norm in it writes as many numbers as the last axis has, and no convolution as the second."
     parts = list(module.modules())
-    writes = [(m.out_features,) for m in parts if isinstance(m, nn.Linear)]
+    writes: list[Any] = [(m.out_features,) for m in parts if isinstance(m, nn.Linear)]
     writes += [m.normalized_shape for m in parts if hasattr(m, "normalized_shape")]
     second = any(m.out_channels == shape[1] for m in parts if isinstance(m, nn.Conv2d))
     return (shape[3],) in writes and not second
