@@ -339,8 +339,7 @@ def _check_split(
         empty = wanted[~torch.isin(wanted, labels[index])]
         if len(empty):
             told = f"class {classes[empty[0]]!r} has no image in {name} ({len(empty)} such classes)"
-            hint = "add pictures of it, or leave it out of the unseen classes"
-            hint += " (in Python, need_test=False makes its classifier only)"
+            hint = "add pictures of it, or leave it out of the unseen classes (in Python, need_test=False makes its classifier only)"
             raise NiwtError(f"{told}; {hint}" if name == "test_unseen" else told)
 
 # %% ../../nbs/01_data/00_dataset.ipynb #2596cfb5

@@ -171,8 +171,7 @@ def _unseen_names(
     if unseen is None and (listed := _first_file(root, "unseen.txt")):
         unseen = [line.strip() for line in _read_text(listed).splitlines() if line.strip()]
     if unseen is None and not extra:
-        remedy = "give unseen=[names] or a number to draw, or write unseen.txt with one name a line"
-        remedy += " (on the command line: --set unseen=NAME)"
+        remedy = "give unseen=[names] or a number to draw, or write unseen.txt with one name a line (on the command line: --set unseen=NAME)"
         raise NiwtError(f"which classes are unseen? {remedy}")
     if unseen is None:
         return extra

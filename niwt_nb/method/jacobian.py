@@ -246,7 +246,7 @@ class PooledJacobian:
         "Importance (n, M, K) of weights (n, D) on every image (M = 1 where G is the same for all images)."
         if not len(self.each):
             remedy = "build it with each=True for importances per image"
-            raise NiwtError(f"only the mean Jacobian was kept (each=False); {remedy}")
+            raise NiwtError(f"only the mean Jacobian was kept; {remedy}")
         return torch.einsum("mkd,nd->nmk", self.each, weight.to(self.each))
 
     @in_own_modes

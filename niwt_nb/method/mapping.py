@@ -89,8 +89,8 @@ class ImportanceMap(RegressorMixin, BaseEstimator):
             rows = np.asarray(classes).astype(int).ravel()
             if len(rows) != len(y) or rows.min(initial=0) < 0 or rows.max(initial=0) >= len(x):
                 span = f"{len(rows)} from {rows.min(initial=0)} to {rows.max(initial=0)}"
-                wanted = f"one row number below {len(x)} for each of {len(y)} importances"
-                raise NiwtError(f"`classes` needs {wanted}, got {span}")
+                wanted = f"below {len(x)} for each of {len(y)} importances"
+                raise NiwtError(f"`classes` needs one row number {wanted}, got {span}")
             x = x[rows]
         if len(x) != len(y):
             told = f"domain knowledge has {len(x)} rows, importance has {len(y)}"
