@@ -22,7 +22,7 @@ from niwt_nb.explain.maps import NetworkView
 from benchmarks.explanations import score_explanations
 from niwt_nb.fieldguide.network import SmallCNN, train_field_guide_network
 from niwt_nb.fieldguide.world import FieldGuideImages, field_guide
-from niwt_nb.method.calibration import choose_balance
+from niwt_nb.method.calibration import calibrate
 from niwt_nb.method.engine import class_importance
 from niwt_nb.method.jacobian import pooled_jacobian
 from niwt_nb.method.mapping import KernelRidgeMap, RidgeMap
@@ -104,9 +104,9 @@ def head_with_unseen(
     def weights(learn: Tensor, new: Tensor) -> Tensor:
         return transfer_weights(network, clone(model).fit(known[learn], seen[learn]).predict(known[new]), jacobian).weight
 
-    balance = choose_balance(weights, network.head, features, class_to_column(data)[data.labels[some]])
+    balance = calibrate(weights, network.head, features, class_to_column(data)[data.labels[some]])
     wanted = clone(model).fit(known, seen).predict(words.rows(data.unseen))
-    found = transfer_weights(network, wanted, jacobian, features=features, loudness=balance.loudness, offset=balance.offset)
+    found = transfer_weights(network, wanted, jacobian, features=features, scale=balance.scale, bias=balance.bias)
     return extend(network.head, found.weight, found.bias)
 
 

@@ -16,6 +16,7 @@ import json
 import os
 import platform
 import random
+import re
 import sys
 import sysconfig
 import tempfile
@@ -75,7 +76,8 @@ def check_name(
     raise NiwtError(f"unknown {what} {name!r}; {hint}")
 
 # %% ../nbs/00_core.ipynb #0c657bb9
-_NO_WIDTH = dict.fromkeys(map(ord, "\u00ad\u200b\u200e\u200f\u2060\ufeff"))  # soft hyphen, marks of direction and of no width
+# soft hyphen, marks of direction and of no width
+_NO_WIDTH = dict.fromkeys(map(ord, "\u00ad\u200b\u200e\u200f\u2060\ufeff"))
 
 
 def normal_name(
@@ -114,21 +116,25 @@ def names_of(
     return tuple(map(str, plain))
 
 # %% ../nbs/00_core.ipynb #eb30e97e
-_FILE_KINDS = (
-    (b"version https://git-lfs", "a Git LFS pointer; the file itself was not fetched: run git lfs pull in its folder"),
-    (b"<!doctype html", "an HTML page; the address gave a web page instead of the file: download it again"),
-    (b"<html", "an HTML page; the address gave a web page instead of the file: download it again"),
-    (b"<?xml", "an XML file"),
-    (b"PK\x03\x04", "a zip archive, as spreadsheets (.xlsx), .npz and PyTorch files are; of a spreadsheet save the sheet as 'CSV UTF-8'"),
-    (b"\x1f\x8b", "a gzip archive: unpack it first"),
-    (b"\x89HDF", "an HDF5 file, as Keras and MATLAB 7.3 write them"),
-    (b"%PDF", "a PDF"),
-    (b"\x89PNG", "a PNG picture"),
-    (b"\xff\xd8\xff", "a JPEG picture"),
-    (b"\xd0\xcf\x11\xe0", "an old Office file (.xls, .doc); of a spreadsheet save the sheet as 'CSV UTF-8'"),
-    (b"\x93NUMPY", "a NumPy array (.npy)"),
-    (b"MATLAB 5.0", "a MATLAB file"),
-)
+_LFS = "a Git LFS pointer; the file itself was not fetched: run git lfs pull in its folder"
+_HTML = "an HTML page; the address gave a web page instead of the file: download it again"
+_SHEET = "of a spreadsheet save the sheet as 'CSV UTF-8'"
+_ZIP = f"a zip archive, as spreadsheets (.xlsx), .npz and PyTorch files are; {_SHEET}"
+_FILE_KINDS = {  # first bytes -> what it is, and what to do
+    b"version https://git-lfs": _LFS,
+    b"<!doctype html": _HTML,
+    b"<html": _HTML,
+    b"<?xml": "an XML file",
+    b"PK\x03\x04": _ZIP,
+    b"\x1f\x8b": "a gzip archive: unpack it first",
+    b"\x89HDF": "an HDF5 file, as Keras and MATLAB 7.3 write them",
+    b"%PDF": "a PDF",
+    b"\x89PNG": "a PNG picture",
+    b"\xff\xd8\xff": "a JPEG picture",
+    b"\xd0\xcf\x11\xe0": f"an old Office file (.xls, .doc); {_SHEET}",
+    b"\x93NUMPY": "a NumPy array (.npy)",
+    b"MATLAB 5.0": "a MATLAB file",
+}
 
 # %% ../nbs/00_core.ipynb #5a8b83d0
 def file_kind(
@@ -144,8 +150,8 @@ def file_kind(
         return "an empty file (0 bytes): the copy or download failed"
     if head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"mif1", b"msf1", b"hevc"):
         return "an HEIC photo: save it as JPEG, or install pillow-heif and register its opener"
-    start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
-    return next((kind for mark, kind in _FILE_KINDS if start[: len(mark)].lower() == mark.lower()), "")
+    start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    return next((kind for mark, kind in _FILE_KINDS.items() if start.startswith(mark.lower())), "")
 
 # %% ../nbs/00_core.ipynb #1605e95a
 @contextmanager
@@ -269,13 +275,14 @@ def load_tensors(
     except (SafetensorError, KeyError, ValueError, OSError, RecursionError) as e:
         told = f"{type(e).__name__}: {e}"
         raise NiwtError(f"{name} is damaged or was not written by niwt_nb ({told})") from None
-    own = content_hash(meta["manifest"])
+    hashed = content_hash(meta["manifest"])
     changed = not trust and content_hash(tensors) != meta.get("content")
-    if changed or meta.get("manifest_hash", own) != own:
-        raise NiwtError(f"{name} was changed after it was written: its content does not match its hash")
-    other = {k: v for k, v in (expect or {}).items() if manifest.get(k) != v}
+    if changed or meta.get("manifest_hash", hashed) != hashed:
+        told = "its content does not match its hash"
+        raise NiwtError(f"{name} was changed after it was written: {told}")
+    other = [(k, manifest.get(k), v) for k, v in (expect or {}).items() if manifest.get(k) != v]
     if other:
-        told = "; ".join(f"{k}: file has {manifest.get(k)!r}, expected {v!r}" for k, v in other.items())
+        told = "; ".join(f"{k}: file has {own!r}, expected {v!r}" for k, own, v in other)
         raise NiwtError(f"{name} belongs to something else: {told}")
     return tensors, manifest
 
@@ -286,28 +293,28 @@ def plain_os_errors(
     only_full: bool = False,  # leave *not permitted* alone, where the block also reads files of others
 ) -> Iterator[None]:
     "Turn *disk full*, *read-only* and *not permitted* inside the block into a `NiwtError` that says what to do; other errors pass through."
-    full = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up", errno.EFBIG: "a file may not become that large here"}
-    denied = {errno.EACCES, errno.EPERM, errno.EROFS}
+    full = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up"}
+    full[errno.EFBIG] = "a file may not become that large here"
     try:
         yield
-    except OSError as e:
-        if e.errno in full:
-            raise NiwtError(f"{full[e.errno]}, nothing more could be written to {str(path)!r}; make room and run again: finished steps are kept") from e
-        if e.errno in denied and not only_full:
-            raise NiwtError(f"may not write to {str(e.filename or path)!r} ({e.strerror}); choose a folder of your own") from e
-        raise
-    except SafetensorError as e:
-        if "os error 28" not in str(e) and "os error 27" not in str(e):
+    except (OSError, SafetensorError) as e:  # safetensors tells the number in words
+        told = re.search(r"os error (\d+)", str(e))
+        number = e.errno if isinstance(e, OSError) else int(told[1]) if told else 0
+        if number in full:
+            lost = f"{full[number]}, nothing more could be written to {str(path)!r}"
+            raise NiwtError(f"{lost}; make room and run again: finished steps are kept") from e
+        if number not in (errno.EACCES, errno.EPERM, errno.EROFS) or only_full:
             raise
-        raise NiwtError(f"the disk is full, nothing more could be written to {str(path)!r}; make room and run again: finished steps are kept") from e
+        file, why = getattr(e, "filename", None) or path, os.strerror(number)
+        raise NiwtError(f"may not write to {str(file)!r} ({why}); choose a folder of your own") from e
 
 # %% ../nbs/00_core.ipynb #fb6d3c9c
 _MEETING: dict[str, Any] = {}  # where joined processes leave notes: `store`, `timeout` and `round`
-_STORES: dict[tuple, list] = {}  # address of torchrun's store -> the store, rank, world, and how often it was joined: a process may join again
+_STORES: dict[tuple, list] = {}  # address of torchrun's store -> store, rank, world, times joined
 _ALONE = contextvars.ContextVar("alone", default=False)
 
 
-def process_place() -> tuple[int, int]:  # this process's number and how many there are; (0, 1) without torchrun
+def process_place() -> tuple[int, int]:  # this process's number, how many; (0, 1) without torchrun
     "Which of several processes this is."
     joined = dist.is_available() and dist.is_initialized() and not _ALONE.get()
     return (dist.get_rank(), dist.get_world_size()) if joined else (0, 1)
@@ -323,11 +330,8 @@ def alone() -> Iterator[None]:
         _ALONE.reset(before)
 
 # %% ../nbs/00_core.ipynb #4e5d5d1b
-def _lost(
-    what: str,  # what was waited for
-    late: bool,  # the time was up; else a connection broke
-) -> NiwtError:  # for the caller to raise
-    "Say which processes did not come, as far as it is known."
+def _lost(what: str, late: bool) -> NiwtError:
+    "The error that names the processes which did not come: the time was up (`late`), or a connection broke."
     world, names = dist.get_world_size(), []
     store: Any = _MEETING.get("store")
     for rank in range(world) if store is not None else ():
@@ -338,15 +342,14 @@ def _lost(
             names = ["process 0"]
             break
     who = " and ".join(names) or "another process"
-    told = f"did not answer for {_MEETING['timeout'].total_seconds():g} s (timeout)" if late else "ended"
+    limit = _MEETING["timeout"].total_seconds()
+    told = f"did not answer for {limit:g} s (timeout)" if late else "ended"
     remedy = "the same command, with any number of processes, goes on with what is finished"
     return NiwtError(f"{who} of {world} {told} before: {what or 'the next step'}; {remedy}")
 
 # %% ../nbs/00_core.ipynb #956c492c
-def _speaks_first(
-    rank: int,  # of this process
-) -> bool:  # whether no other process has told an error
-    "One error ends all processes, and is told by the one that met it."
+def _speaks_first(rank: int) -> bool:
+    "Whether this process is the first to tell of an error: one error ends all processes and is told once."
     try:
         return _MEETING["store"].compare_set("speaker", "", str(rank)).decode() == str(rank)
     except RuntimeError:  # the notes are lost
@@ -396,7 +399,7 @@ def several_processes(
     try:
         yield rank, world
     except BaseException as e:
-        broken = isinstance(e, RuntimeError) and any(word in str(e) for word in ("gloo", "Connection", "Timed out"))
+        broken = isinstance(e, RuntimeError) and re.search("gloo|Connection|Timed out", str(e))
         told = _lost("the end of an exchange", "Timed out" in str(e)) if world > 1 and broken else e
         told.__dict__["first"] = _speaks_first(rank)
         if told is e:
@@ -426,6 +429,9 @@ def share(
     return [found[i % world][i // world] for i in range(len(items))]
 
 # %% ../nbs/00_core.ipynb #c532bf13
+_Found = tuple[dict[str, Tensor], dict]  # tensors and facts of a step
+
+
 @dataclass
 class Steps:
     "Finished steps in a folder, each of them one file, whole or absent; `step` for one, `shards` for many alike."
@@ -433,21 +439,23 @@ class Steps:
     path: Path
     notify: Callable[[str], None] = lambda text: None  # told about every step in one line
     belongs: dict[str, Any] = field(default_factory=dict)  # entries that every manifest has
-    seconds: dict[str, float] = field(default_factory=dict)  # step -> seconds it took when it was computed
-    images: dict[str, int] = field(default_factory=dict)  # step -> images that went through the network in it
+    seconds: dict[str, float] = field(default_factory=dict)  # step -> seconds when it was computed
+    images: dict[str, int] = field(default_factory=dict)  # step -> images through the network in it
     reused: list[str] = field(default_factory=list)  # steps that were already there
 
     def file(self, name: str) -> Path:
         "Where step `name` is kept."
         return self.path / f"{name}.safetensors"
 
-    def load(self, name: str, key: str, trust: bool = False) -> tuple[dict[str, Tensor], dict]:
+    def load(self, name: str, key: str, trust: bool = False) -> _Found:
         "A kept step; `trust`: mapped into memory and not hashed. Raises `NiwtError` if it is absent, damaged, or of another key."
-        tensors, manifest = load_tensors(self.file(name), {**self.belongs, "step": name, "key": key}, trust)
-        self.seconds[name], self.images[name] = manifest["seconds"], manifest["facts"].get("images", 0)
-        return tensors, manifest["facts"]
+        expect = {**self.belongs, "step": name, "key": key}
+        tensors, manifest = load_tensors(self.file(name), expect, trust)
+        facts, self.seconds[name] = manifest["facts"], manifest["seconds"]
+        self.images[name] = facts.get("images", 0)
+        return tensors, facts
 
-    def _kept(self, name: str, key: str, about: str) -> tuple[dict[str, Tensor], dict] | None:
+    def _kept(self, name: str, key: str, about: str) -> _Found | None:
         "A kept step, or None, with a word about why."
         try:
             found = self.load(name, key)
@@ -459,23 +467,26 @@ class Steps:
         self.notify(f"{about}: already done")
         return found
 
-    def _keep(self, name: str, key: str, found: tuple[dict[str, Tensor], dict], start: float) -> None:
+    def _keep(self, name: str, key: str, found: _Found, start: float) -> None:
         "Write a step that was begun at `start`."
-        self.seconds[name], self.images[name] = round(time.perf_counter() - start, 3), found[1].get("images", 0)
-        manifest = {**self.belongs, "step": name, "key": key, "seconds": self.seconds[name], "facts": found[1]}
+        tensors, facts = found
+        self.seconds[name] = round(time.perf_counter() - start, 3)
+        self.images[name] = facts.get("images", 0)
+        manifest = {"step": name, "key": key, "seconds": self.seconds[name], "facts": facts}
         with plain_os_errors(self.path):
-            save_tensors(self.file(name), found[0], manifest)
+            save_tensors(self.file(name), tensors, {**self.belongs, **manifest})
 
     def step(
-        self, name: str, key: str, compute: Callable[[], tuple[dict[str, Tensor], dict]], about: str = "", together: bool = False
-    ) -> tuple[dict[str, Tensor], dict]:
+        self, name: str, key: str, compute: Callable[[], _Found], about: str = "", together: bool = False
+    ) -> _Found:
         "Tensors and facts of a step: from its file if that fits `key`, else from `compute()` in process 0, or in all of them `together`."
         first, about = process_place()[0] == 0, about or name
         found = self._kept(name, key, about) if first else None
         if not share([found is not None], bool, about)[0]:  # process 0 decides
             start = time.perf_counter()
             if first or together:
-                with plain_os_errors(self.path, only_full=True), nullcontext() if together else alone():
+                place = nullcontext() if together else alone()
+                with plain_os_errors(self.path, only_full=True), place:
                     found = compute()  # a step may keep what it has so far
             if first:
                 assert found is not None
@@ -490,14 +501,14 @@ def shards(
     steps: Steps,  # where they are kept
     name: str,  # of the step; shard i is `name/i`
     keys: Sequence[str],  # the key of each shard
-    compute: Callable[[int], tuple[dict[str, Tensor], dict]],  # shard number -> tensors and facts
+    compute: Callable[[int], _Found],  # shard number -> tensors and facts
     about: Callable[[int], str] = str,  # shard number -> what it is, for people
     quiet: bool = True,  # no progress bar
-) -> list[tuple[dict[str, Tensor], dict]]:  # tensors, mapped into memory, and facts of every shard
+) -> list[_Found]:  # tensors, mapped into memory, and facts of every shard
     "Keep the shards of a step, each computed by one of the processes; those that are there are not computed again."
-    path = [f"{name}/{i:05d}" for i in range(len(keys))]
-    numbers = range(len(keys))
-    kept = share(numbers, lambda i: steps._kept(path[i], keys[i], about(i)) is not None, f"{name}: what is there")
+    path, numbers = [f"{name}/{i:05d}" for i in range(len(keys))], range(len(keys))
+    there = lambda i: steps._kept(path[i], keys[i], about(i)) is not None  # noqa: E731
+    kept = share(numbers, there, f"{name}: what is there")
     missing = [i for i in numbers if not kept[i]]
 
     def make(i: int) -> None:
@@ -526,7 +537,8 @@ def users_frame(
     libraries = (str(package) + os.sep, sysconfig.get_path("stdlib") + os.sep, "<frozen")
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         file = frame.filename
-        if not file.startswith(libraries) and not {"site-packages", "dist-packages"} & set(Path(file).parts):
+        installed = {"site-packages", "dist-packages"} & set(Path(file).parts)
+        if not file.startswith(libraries) and not installed:
             return f"{file}, line {frame.lineno}, in {frame.name}: {frame.line}".rstrip(": ")
     return ""
 
@@ -542,24 +554,22 @@ def user_code(
         raise
     except (Exception, SystemExit) as e:
         line = users_frame(e)
-        told = " ".join(str(e).split())[:300]
-        raise UserCodeError(f"{what}: {type(e).__name__}: {told}" + (f" ({line})" if line else "")) from None
+        told = " ".join(str(e).split())[:300] + (f" ({line})" if line else "")
+        raise UserCodeError(f"{what}: {type(e).__name__}: {told}") from None
 
 # %% ../nbs/00_core.ipynb #3b34dd4a
-def _module_of(
-    path: Path,  # a .py file
-    what: str,  # for the message
-) -> ModuleType:  # the module that it makes
-    "Run a file as a module that other modules can find, as dataclasses need it; raises `NiwtError` with the line that fails."
+def _module_of(path: Path, what: str) -> ModuleType:
+    "Run a .py file as a module that other modules can find, as dataclasses need it; raises `NiwtError` with the line that fails."
     known = f"niwt_user_{content_hash(str(path))}_{path.stem}"
     loaded = importlib.util.spec_from_file_location(known, path)
     assert loaded
     sys.modules[known] = module = importlib.util.module_from_spec(loaded)
     if str(path.parent) not in sys.path:
-        sys.path.append(str(path.parent))  # last, so that files beside it are found and hide nothing
+        sys.path.append(str(path.parent))  # last: files beside it are found and hide nothing
     try:
         with user_code(what):
-            exec(compile(path.read_bytes(), path, "exec"), vars(module))  # not by the loader: it would keep, and believe, a cache of another edit
+            # not by the loader: it would keep, and believe, a cache of another edit
+            exec(compile(path.read_bytes(), path, "exec"), vars(module))
     except NiwtError:
         sys.modules.pop(known, None)
         raise
@@ -580,7 +590,8 @@ def import_object(
             raise NiwtError(f"{what}: there is no such file")
         module = _module_of(path, what)
     else:
-        if path.with_name(path.name + ".py").is_file() and not importlib.util.find_spec(where.split(".")[0]):
+        known = importlib.util.find_spec(where.split(".")[0])
+        if path.with_name(path.name + ".py").is_file() and not known:
             raise NiwtError(f"{what}: it is a file here, so write {where + '.py:' + name!r}")
         with user_code(what):
             module = importlib.import_module(where)

@@ -517,6 +517,17 @@ def a_folder_with_another_run(own: Path) -> None:
     told(lambda: run(config, own.parent / "out", replace_run=True), absent)
 
 
+@remedy("save torch.save(model.state_dict(), FILE)")
+def a_program_in_place_of_weights(own: Path) -> None:
+    from niwt_nb.network.backbones import _read_weights
+
+    model, file = nn.Linear(2, 1), own / "weights.pt"
+    torch.jit.save(torch.jit.script(model), file)
+    told(lambda: _read_weights(file), "where the model is, and give FILE")
+    torch.save(model.state_dict(), file)
+    assert _read_weights(file).keys() == {"weight", "bias"}
+
+
 @remedy("repeat its command")
 def a_folder_without_a_model(own: Path) -> None:
     code, said = niwt("predict", own, own / "A" / "0.png")

@@ -29,13 +29,13 @@ from .xlsa17 import _attributes, _read_att_splits, _read_features
 
 # %% ../../nbs/01_data/08_awa2.ipynb #21c4c802
 def _awa_knowledge(
-    root: Path,  # Animals_with_Attributes2
-    classes: tuple[str, ...],  # class names
-) -> tuple[dict[str, DomainKnowledge], tuple[str, ...]]:  # knowledge and notes
+    root: Path, classes: tuple[str, ...]
+) -> tuple[dict[str, DomainKnowledge], tuple[str, ...]]:
     "Predicates (0 to 1, unknown as 0) and, where there, the binary ones; constant columns are left out and noted."
     names = _read_numbered(root / "predicates.txt")
     found, notes = [], []  # type: list[DomainKnowledge], list[str]
-    for kind, name, whole in (("continuous", "attributes", 100), ("binary", "attributes_binary", 1)):
+    kinds = (("continuous", "attributes", 100), ("binary", "attributes_binary", 1))
+    for kind, name, whole in kinds:
         file = f"predicate-matrix-{kind}.txt"
         path = _first_file(root, file) or root / file
         if path.exists() or not found:  # only the first must be there
@@ -45,12 +45,9 @@ def _awa_knowledge(
 
 # %% ../../nbs/01_data/08_awa2.ipynb #de4c05b1
 def _awa_standard(
-    root: Path,  # Animals_with_Attributes2
-    classes: tuple[str, ...],  # class names
-    labels: Tensor,  # (N,) class ids
-    seed: int,  # which draw of test images
-) -> tuple[dict[str, Tensor], str]:  # the split and a note on where it came from
-    "The standard unseen classes (testclasses.txt), or drawn ones; images of seen classes are split by seed."
+    root: Path, classes: tuple[str, ...], labels: Tensor, seed: int
+) -> tuple[dict[str, Tensor], str]:
+    "A split with the unseen classes of testclasses.txt, or drawn ones, and a note that says which; images of seen classes are split by seed."
     path = _first_file(root, "testclasses.txt")
     if path is None:
         unseen = _draw_unseen(len(classes), max(1, len(classes) // 5), seed)
@@ -65,7 +62,7 @@ def _awa_standard(
 # %% ../../nbs/01_data/08_awa2.ipynb #6b093e4a
 def read_awa2(
     root: str | os.PathLike,  # the Animals_with_Attributes2 folder
-    splits: str | os.PathLike | None = None,  # att_splits.mat or its folder; None: looked for in `root`, else testclasses.txt
+    splits: str | os.PathLike | None = None,  # att_splits.mat or its folder; None: in `root`, else none
     seed: int = 0,  # for the drawn split, where no published one is given
     **kwargs: Any,  # for `ImageFiles`
 ) -> ZeroShotData:  # 50 classes, knowledge "attributes" and perhaps "attributes_binary"
@@ -77,7 +74,8 @@ def read_awa2(
     folders, said = _scan_folders(root / "JPEGImages", left), []  # type: dict[str, list[str]], list[str]
     own = _match_names(classes, list(folders), "class folder", said).tolist()
     path = Path(splits) if splits is not None else _first_file(root, "att_splits.mat")
-    listed = None if path is None else _first_file(path if path.is_dir() else path.parent, "res101.mat")
+    place = path if path is None or path.is_dir() else path.parent
+    listed = _first_file(place, "res101.mat") if place else None
     ff = _read_features(listed, pixels=True) if listed else None
     if ff and ff.files:
         images = _find_images(ff.files, root / "JPEGImages", **kwargs)
@@ -106,10 +104,8 @@ def read_awa2(
     return ZeroShotData(name, classes, images, labels, **made)
 
 # %% ../../nbs/01_data/08_awa2.ipynb #51192c57
-def _read_sentences(
-    path: str | os.PathLike,  # .csv: class, sentence; .json: {class: sentence or [sentences]}
-) -> dict[str, tuple[str, ...]]:  # class -> its sentences
-    "Sentences about classes from CSV or JSON; raises `NiwtError` for a class without any."
+def _read_sentences(path: str | os.PathLike) -> dict[str, tuple[str, ...]]:
+    "Class -> its sentences, from a CSV (class, sentence) or JSON ({class: sentence or sentences}); raises `NiwtError` for a class without any."
     name = Path(path).name
     found: dict[str, list[str]] = {}
     if Path(path).suffix.lower() == ".json":
@@ -131,10 +127,7 @@ def _read_sentences(
     return {c: tuple(s.strip() for s in lines if s.strip()) for c, lines in found.items()}
 
 # %% ../../nbs/01_data/08_awa2.ipynb #4bbde8a6
-def _own_names(
-    classes: Sequence[str],  # class names
-    documents: Sequence[str],  # the text of each class
-) -> set[str]:  # words
+def _own_names(classes: Sequence[str], documents: Sequence[str]) -> set[str]:
     "Words of a class's name that only its own text uses."
     said = [set(_words_of(d)) for d in documents]
     count = Counter(w for words in said for w in words)
@@ -164,18 +157,15 @@ def sentence_knowledge(
     return knowledge
 
 # %% ../../nbs/01_data/08_awa2.ipynb #534a6846
-def _check_folders(
-    base: Path,  # where the class folders are
-    folders: dict[str, list[str]],  # class folder -> pictures
-    left: Counter[str],  # what was left out
-) -> None:
+def _check_folders(base: Path, folders: dict[str, list[str]], left: Counter[str]) -> None:
     "Raise `NiwtError` for a class folder without pictures, and for two folders whose names are the same in Unicode's normal form."
     empty = next((d for d, files in folders.items() if not files), None)
     if empty is not None:
         others = _left_note(list_pictures(base / empty)[1])
         shown = others[0] if others else "it is empty"
         remedy = "put its pictures there, or take the folder away"
-        raise NiwtError(f"class {empty!r} has no images in {str(base / empty)!r} ({shown}); {remedy}")
+        told = f"class {empty!r} has no images in {str(base / empty)!r} ({shown})"
+        raise NiwtError(f"{told}; {remedy}")
     names: dict[str, str] = {}
     for d in folders:
         if names.setdefault(normal_name(d), d) != d:

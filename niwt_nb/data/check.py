@@ -15,9 +15,9 @@ from ..core import NiwtError, check_name
 from .awa2 import read_awa2
 from .cub import read_cub
 from .dataset import ZeroShotData
-from .files import _first_file, _list_folder, _scan_folders
+from .files import _first_file, _scan_folders
 from .folder import read_folder
-from .images import readable
+from .images import _list_folder, readable
 from .xlsa17 import read_xlsa17
 
 # %% ../../nbs/01_data/10_check.ipynb #feaf09bb
@@ -79,10 +79,8 @@ attributes.csv|attributes.json|sentences.csv|sentences.json: what is known about
 """  # kind; title; folder; marks, and then a file a line, with a question mark if it may be absent
 
 
-def _layout(
-    text: str,  # a part of `_LAYOUT_TEXT`
-) -> _Layout:
-    "The layout that a few lines describe."
+def _layout(text: str) -> _Layout:
+    "The layout that a part of `_LAYOUT_TEXT` describes."
     head, *rows = text.strip().splitlines()
     kind, title, folder, marks = head.split("; ")
     files = [row.split(": ", 1) for row in rows]
@@ -94,10 +92,8 @@ def _layout(
 _LAYOUTS = tuple(map(_layout, _LAYOUT_TEXT.split("\n\n")))
 
 # %% ../../nbs/01_data/10_check.ipynb #55b4c371
-def _find_layout(
-    root: str | os.PathLike,  # a folder
-) -> tuple[_Layout, Path]:  # the layout it has, and the folder inside it that has it
-    "Which data set a folder seems to be; raises `NiwtError` naming what was looked for if it is none."
+def _find_layout(root: str | os.PathLike) -> tuple[_Layout, Path]:
+    "The layout that a folder has, and where in it; raises `NiwtError` naming what was looked for if it has none."
     root = Path(root)
     if not root.is_dir():
         raise NiwtError(f"no folder {str(root)!r}")
@@ -121,7 +117,8 @@ def read_root(
 ) -> ZeroShotData:  # whatever it is
     "Read a data set of any kind that this module knows; raises `NiwtError` if the folder is none of them."
     kinds = tuple(layout.kind for layout in _LAYOUTS)
-    kind = _find_layout(root)[0].kind if kind is None else check_name(kind, kinds, "kind of data set")
+    kind = _find_layout(root)[0].kind if kind is None else kind
+    kind = check_name(kind, kinds, "kind of data set")
     told = f"{os.fspath(root)!r} is a {kind!r} data set"
     if "unseen" in kwargs and kind != "folder":
         split = "whose split is published or drawn by seed"
@@ -166,7 +163,8 @@ class _RootReport:
         "For people."
         groups = {"found": self.found, "MISSING": self.missing, "not there (optional)": self.absent}
         groups |= {"PROBLEM": self.problems, "note": self.notes}
-        lines = [f"{self.root}: {self.kind or 'unknown'}, " + ("ready" if self.ok else "not usable yet")]
+        state = "ready" if self.ok else "not usable yet"
+        lines = [f"{self.root}: {self.kind or 'unknown'}, {state}"]
         lines += [f"  {title}: {item}" for title, items in groups.items() for item in items]
         lines += ["", self.summary] if self.summary else []
         return "\n".join([*lines, "", "Layout expected:", self.layout])

@@ -29,10 +29,8 @@ from .text import _read_captions, _read_embeddings
 from .xlsa17 import _attributes, _read_att_splits
 
 # %% ../../nbs/01_data/07_cub.ipynb #4420b2dc
-def _odd_lines(
-    raw: bytes,  # lines that should hold five values
-) -> tuple[bytes, list[list[bytes]]]:  # the regular lines; the words of the others
-    "Separate lines that do not have exactly four blanks from those that do, in numpy, because there are millions."
+def _odd_lines(raw: bytes) -> tuple[bytes, list[list[bytes]]]:
+    "The lines with exactly four blanks, and the words of the others; in numpy, because there are millions."
     raw = raw if raw.endswith(b"\n") else raw + b"\n"
     a = np.frombuffer(raw, np.uint8)
     ends = np.flatnonzero(a == 10) + 1
@@ -47,23 +45,22 @@ def _odd_lines(
 
 # %% ../../nbs/01_data/07_cub.ipynb #d0152a83
 def _read_image_attributes(
-    path: str | os.PathLike,  # image_attribute_labels.txt
-    n_images: int,  # N
-    n_attributes: int,  # A
-) -> tuple[Tensor, int]:  # (N, A) of 0 and 1; how many lines were not understood
-    "Per-image attribute answers of CUB; lines with extra values are repaired, unreadable ones counted; raises `NiwtError` if the file is none."
+    path: str | os.PathLike, n_images: int, n_attributes: int
+) -> tuple[Tensor, int]:
+    "Per-image attributes of CUB (N, A), and how many lines were not understood; extra values are repaired. Raises `NiwtError` if the file is none."
     try:
         raw = Path(path).read_bytes()
     except OSError as e:
         raise NiwtError(f"cannot read {os.fspath(path)!r}: {e.strerror}") from None
     regular, odd = _odd_lines(raw)
     try:
-        how: dict[str, Any] = {"sep": " ", "header": None, "usecols": [0, 1, 2, 3], "dtype": np.int32}
+        how: Any = {"sep": " ", "header": None, "usecols": range(4), "dtype": np.int32}
         table = pd.read_csv(io.BytesIO(regular), **how).to_numpy() if regular else np.zeros((0, 4))
-    except (ValueError, OverflowError, pd.errors.ParserError):  # a word among the numbers: read line by line
+    except (ValueError, OverflowError, pd.errors.ParserError):  # a word among the numbers
         table, odd = np.zeros((0, 4), np.int32), [line.split() for line in raw.splitlines()]
     long = [words[:4] for words in odd if len(words) >= 4]
-    mended = [[int(w) for w in four] for four in long if all(w.isdigit() and len(w) < 9 for w in four)]
+    plain = [four for four in long if all(w.isdigit() and len(w) < 9 for w in four)]
+    mended = [[int(w) for w in four] for four in plain]
     table = np.concatenate([table, np.array(mended, np.int32).reshape(-1, 4)])
     image, attribute, present, certainty = table.T.astype(np.int64)
     first, last = (1, 1, 0), (n_images, n_attributes, 1)
@@ -77,10 +74,8 @@ def _read_image_attributes(
     return out, lost
 
 # %% ../../nbs/01_data/07_cub.ipynb #d021486c
-def _cub_lists(
-    root: Path,  # CUB_200_2011
-) -> tuple[tuple[str, ...], tuple[str, ...], Tensor]:  # class names, image files, labels
-    "The three lists that every CUB reader needs; raises `NiwtError` where they disagree."
+def _cub_lists(root: Path) -> tuple[tuple[str, ...], tuple[str, ...], Tensor]:
+    "Class names, image files and labels; raises `NiwtError` where the three lists disagree."
     classes, files = _read_numbered(root / "classes.txt"), _read_numbered(root / "images.txt")
     labels = _read_matrix(root / "image_class_labels.txt", columns=2, rows=len(files))
     ids = np.full(len(files), -1, np.int64)
@@ -88,18 +83,16 @@ def _cub_lists(
     if not whole.all():
         row = int(np.argwhere(~whole)[0, 0])
         wanted = f"an image 1..{len(files)} and a class 1..{len(classes)}"
-        raise NiwtError(f"image_class_labels.txt row {row + 1}: {labels[row].tolist()} is not {wanted}")
+        got = labels[row].tolist()
+        raise NiwtError(f"image_class_labels.txt row {row + 1}: {got} is not {wanted}")
     ids[labels[:, 0].astype(np.int64) - 1] = labels[:, 1].astype(np.int64) - 1
     if (ids < 0).any():
         raise NiwtError(f"image_class_labels.txt: image {int(np.argmin(ids)) + 1} has no label")
     return classes, files, torch.from_numpy(ids)
 
 # %% ../../nbs/01_data/07_cub.ipynb #e4960b2e
-def _cub_extras(
-    root: Path,  # CUB_200_2011
-    n: int,  # N images
-) -> dict[str, Any]:  # boxes, parts, part_names where their files are there
-    "Boxes and part points of CUB, in image order; raises `NiwtError` for damaged files."
+def _cub_extras(root: Path, n: int) -> dict[str, Any]:
+    "Boxes and part points of n images, in image order, where their files are; raises `NiwtError` for damaged files."
     extras: dict[str, Any] = {}
     if path := _first_file(root, "bounding_boxes.txt"):
         table = _read_matrix(path, columns=5, rows=n)
@@ -107,7 +100,8 @@ def _cub_extras(
         if (table[:, 0] != np.arange(1, n + 1)).any():
             raise NiwtError(f"bounding_boxes.txt: expected one line for each image 1..{n}")
         extras["boxes"] = table[:, 1:]
-    if (path := _first_file(root, "parts/part_locs.txt")) and (names := _first_file(root, "parts/parts.txt")):
+    path, names = (_first_file(root, f"parts/{name}.txt") for name in ("part_locs", "parts"))
+    if path and names:
         part_names, table = _read_numbered(names), _read_matrix(path, columns=5)
         ids, most = table[:, :2], (n, len(part_names))
         bad = ((ids != np.rint(ids)) | (ids < 1) | (ids > most)).any(1)
@@ -120,17 +114,17 @@ def _cub_extras(
     return extras
 
 # %% ../../nbs/01_data/07_cub.ipynb #0d1733bb
-_ATTRIBUTE_NAMES = ("attributes.txt", "attributes/attributes.txt", "../attributes.txt")  # where they may be
+_ATTRIBUTE_NAMES = [f"{place}attributes.txt" for place in ("", "attributes/", "../")]
 
 
 def _cub_knowledge(
-    root: Path,  # CUB_200_2011
-    classes: tuple[str, ...],  # class names
-) -> tuple[dict[str, DomainKnowledge], tuple[str, ...]]:  # knowledge and notes
+    root: Path, classes: tuple[str, ...]
+) -> tuple[dict[str, DomainKnowledge], tuple[str, ...]]:
     "Class attributes (per cent / 100) and, where there, sentence embeddings; constant columns are left out and noted."
     listed = _first_file(root, *_ATTRIBUTE_NAMES)
     if listed is None:
-        raise NiwtError(f"no attributes.txt in {str(root)!r}, in its attributes folder or beside it")
+        told = f"no attributes.txt in {str(root)!r}"
+        raise NiwtError(f"{told}, in its attributes folder or beside it")
     names = _read_numbered(listed)
     file, notes = root / "attributes" / "class_attribute_labels_continuous.txt", []  # type: Path, list[str]
     table = _read_matrix(file, columns=len(names), rows=len(classes))
@@ -142,8 +136,8 @@ def _cub_knowledge(
 # %% ../../nbs/01_data/07_cub.ipynb #2df82307
 def read_cub(
     root: str | os.PathLike,  # the CUB_200_2011 folder
-    splits: str | os.PathLike | None = None,  # att_splits.mat or its folder; None: looked for in `root`, else a split is drawn
-    captions: str | os.PathLike | None = None,  # folder of sentences; None: `text_c10` or `captions` in `root` if there
+    splits: str | os.PathLike | None = None,  # att_splits.mat or its folder; None: in `root`, else drawn
+    captions: str | os.PathLike | None = None,  # folder of sentences; None: text_c10 or captions
     image_attributes: bool = True,  # read the per-image attributes if they are there (a few seconds)
     seed: int = 0,  # for the drawn split, where no published one is given
     **kwargs: Any,  # for `ImageFiles`

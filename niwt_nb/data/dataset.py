@@ -7,6 +7,7 @@ __all__ = ['DomainKnowledge', 'ZeroShotData', 'first_of_each', 'subset']
 
 # %% ../../nbs/01_data/00_dataset.ipynb #10b31604
 import warnings
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -23,11 +24,8 @@ from ..core import NiwtError, check_name, names_of, user_code
 from .names import _match_names, _pair_names
 
 # %% ../../nbs/01_data/00_dataset.ipynb #f9c23e54
-def _as_values(
-    values: Any,  # a table of numbers: lists, an array, a tensor, a DataFrame
-    what: str,  # its name in an error
-) -> Tensor:  # float32, on the CPU
-    "A table as a float32 tensor, or a `NiwtError` that names it."
+def _as_values(values: Any, what: str) -> Tensor:
+    "Lists, an array, a tensor or a DataFrame as a float32 tensor on the CPU; raises `NiwtError` that names the table."
     try:
         if isinstance(values, np.ma.MaskedArray):
             values = np.ma.filled(values.astype(np.float64), np.nan)
@@ -42,11 +40,9 @@ def _as_values(
     return table
 
 # %% ../../nbs/01_data/00_dataset.ipynb #cef4e1b5
-def _whole(
-    value: Any,  # anything
-) -> bool:  # whether it is a whole number
-    "Whether a value is a whole number of Python or NumPy, and no truth."
-    return isinstance(value, (int, np.integer)) and not isinstance(value, (bool, np.bool_))
+def _repeated(names: Sequence[str]) -> str | None:
+    "A name that comes more than once, the first in the alphabet; None where all are distinct."
+    return min((name for name, n in Counter(names).items() if n > 1), default=None)
 
 # %% ../../nbs/01_data/00_dataset.ipynb #abcb2308
 def as_ids(
@@ -58,7 +54,8 @@ def as_ids(
     "Indices as an int64 tensor; raises `NiwtError` for fractions, numbers out of range and repetitions."
     try:
         ids = np.array(ids) if isinstance(ids, (pd.Series, pd.Index)) else ids
-        if isinstance(ids, np.ndarray) and ids.dtype == object and all(map(_whole, ids.flat)):
+        whole = lambda i: isinstance(i, (int, np.integer)) and not isinstance(i, bool)  # noqa: E731
+        if isinstance(ids, np.ndarray) and ids.dtype == object and all(map(whole, ids.flat)):
             ids = ids.astype(np.int64)
         t = torch.as_tensor(ids).detach().cpu()
     except (TypeError, ValueError, RuntimeError) as e:
@@ -75,16 +72,15 @@ def as_ids(
         raise NiwtError(f"{what}: {wrong[0].item()} is out of range 0..{below - 1} ({start})")
     values, counts = t.unique(return_counts=True)
     if unique and len(values) < len(t):
-        raise NiwtError(f"{what}: {values[counts > 1][0].item()} is listed {counts.max().item()} times")
+        twice = values[counts > 1][0].item()
+        raise NiwtError(f"{what}: {twice} is listed {counts.max().item()} times")
     return t.clone() if isinstance(ids, np.ndarray) else t
 
 # %% ../../nbs/01_data/00_dataset.ipynb #82b5b3ed
 def _of_frame(
-    frame: pd.DataFrame,  # one row a class
-    names: tuple[str, ...],  # column names as the caller gives them; (): the frame's own
-    classes: Sequence[str] | None,  # what the rows are about as the caller says; None: an index of text
-) -> tuple[pd.DataFrame, tuple[str, ...], Sequence[str] | None]:  # numbers only, in the order of names; names; classes
-    "What a DataFrame says by its labels: a first column of text or an index of text names the classes, columns go by name."
+    frame: pd.DataFrame, names: tuple[str, ...], classes: Sequence[str] | None
+) -> tuple[pd.DataFrame, tuple[str, ...], Sequence[str] | None]:
+    "Numbers, column names and class names of a DataFrame: the first column or the index may name the classes, columns are found by name."
     if len(frame.columns) > 1 and not pd.api.types.is_numeric_dtype(frame.dtypes.iloc[0]):
         text = frame.iloc[:, 0].map(lambda v: isinstance(v, str)).all()
         if text and frame.iloc[:, 0].is_unique and isinstance(frame.index, pd.RangeIndex):
@@ -110,9 +106,9 @@ class DomainKnowledge:
     name: str  # "attributes", "captions", ...
     values: Tensor  # (C, A) float32
     names: tuple[str, ...] = ()  # A column names; left out: those of the DataFrame
-    classes: tuple[str, ...] | None = None  # (C,) what the rows are about (a DataFrame's index); None: the data set's classes in order
-    reader: Any = None  # has `names` and `read(sentences) -> (row, phrases not used)`, see the room `text`; None: sentences cannot be read
-    texts: tuple[tuple[str, ...], ...] = ()  # (C,) the sentences that the rows were made of; (): of none
+    classes: tuple[str, ...] | None = None  # (C,) what the rows are about; None: the data set's classes
+    reader: Any = None  # has `names` and `read(sentences)`, see the room `text`; None: reads none
+    texts: tuple[tuple[str, ...], ...] = ()  # (C,) sentences that the rows were made of; (): none
 
     def __post_init__(self) -> None:
         "Take any table; raise `NiwtError` if it is not one row a class with one distinct name a column."
@@ -129,9 +125,8 @@ class DomainKnowledge:
             raise NiwtError(f"{what}: {values.shape[1]} columns but {len(names)} names")
         if len(self.texts) not in (0, len(values)):
             raise NiwtError(f"{what}: {len(values)} rows, but texts of {len(self.texts)} classes")
-        twice = [n for n, count in zip(*np.unique(names, return_counts=True), strict=True) if count > 1]
-        if twice:
-            raise NiwtError(f"{what}: the name {str(twice[0])!r} is used for more than one column")
+        if twice := _repeated(names):
+            raise NiwtError(f"{what}: the name {twice!r} is used for more than one column")
         distinct = len(values) if classes is None else len(set(classes))
         if distinct < len(values):
             raise NiwtError(f"{what}: {len(values)} rows, but {distinct} distinct class names")
@@ -155,7 +150,8 @@ class DomainKnowledge:
     def constant(self) -> tuple[str, ...]:
         "Names of the columns that have the same value in every known class."
         rows = self.values[self.known]
-        return tuple(n for n, same in zip(self.names, (rows == rows[:1]).all(0).tolist(), strict=True) if same)
+        same = (rows == rows[:1]).all(0).nonzero().flatten()
+        return tuple(self.names[i] for i in same.tolist())
 
     def check(
         self,
@@ -178,11 +174,8 @@ class DomainKnowledge:
             raise NiwtError(f"knowledge {self.name!r}: {told}; {remedy}")
         return self
 
-    def rows(
-        self,
-        ids: Tensor,  # (n,) class ids
-    ) -> Tensor:  # (n, A)
-        "The rows of classes `ids`; raises `NiwtError` if one of them is kept out."
+    def rows(self, ids: Tensor) -> Tensor:
+        "The rows (n, A) of class ids (n,); raises `NiwtError` if one of them is kept out."
         what = f"knowledge {self.name!r}"
         ids = as_ids(ids, f"classes of {what}", len(self), unique=False)
         out = ids[~self.known[ids]]
@@ -191,31 +184,23 @@ class DomainKnowledge:
             raise NiwtError(f"{what}: {told}, so its row cannot be read")
         return self.values[ids]
 
-    def select(
-        self,
-        names: Sequence[str],  # column names to keep, in this order
-    ) -> "DomainKnowledge":  # only those columns
-        "Keep only the named columns; raises `NiwtError` with the nearest names for one that does not exist."
+    def select(self, names: Sequence[str]) -> "DomainKnowledge":
+        "Keep only the named columns, in this order; raises `NiwtError` with the nearest names for one that does not exist."
         at = {n: i for i, n in enumerate(self.names)}
-        cols = [at[check_name(n, self.names, "attribute")] for n in names_of(names, "columns to keep")]
+        asked = names_of(names, "columns to keep")
+        cols = [at[check_name(n, self.names, "attribute")] for n in asked]
         return replace(self, values=self.values[:, cols], names=tuple(self.names[i] for i in cols))
 
-    def of_classes(
-        self,
-        ids: Tensor,  # (n,) class ids
-    ) -> "DomainKnowledge":  # (n, A), class i of it is class `ids[i]` of this
-        "Only some classes, in the order given."
+    def of_classes(self, ids: Tensor) -> "DomainKnowledge":
+        "Only the classes `ids` (n,), in that order."
         at = torch.arange(len(self))[ids].tolist()
         distinct = len(set(at)) == len(at)
         named = tuple(self.classes[i] for i in at) if self.classes and distinct else None
         texts = tuple(self.texts[i] for i in at) if self.texts else ()
         return replace(self, values=self.values[ids], classes=named, texts=texts)
 
-    def to_frame(
-        self,
-        classes: Sequence[str] | None = None,  # class names for the rows
-    ) -> pd.DataFrame:  # one row a class, one column an attribute
-        "The table for pandas; `DomainKnowledge(name, frame)` is the way back."
+    def to_frame(self, classes: Sequence[str] | None = None) -> pd.DataFrame:
+        "The table for pandas, a row a class; `DomainKnowledge(name, frame)` is the way back."
         index = self.classes if classes is None else list(classes)
         return pd.DataFrame(self.values.numpy(), index=index, columns=list(self.names))
 
@@ -227,44 +212,33 @@ class DomainKnowledge:
             raise NiwtError(f"knowledge {self.name!r}: {told}")
         return self.select([n for n in self.names if n not in same]) if same else self
 
-    def shuffled(
-        self,
-        seed: int = 0,  # which permutation
-    ) -> "DomainKnowledge":  # the control: same rows, wrong classes
-        "Rows permuted over all known classes in one random cycle, so that no class keeps its own row."
+    def shuffled(self, seed: int = 0) -> "DomainKnowledge":
+        "The control: rows permuted over all known classes in one random cycle, so that no class keeps its own row."
         at = torch.arange(len(self))[self.known]
         order = at[torch.randperm(len(at), generator=torch.Generator().manual_seed(seed))]
         whose = torch.arange(len(self))
         whose[order] = order.roll(1)
         return replace(self.of_classes(whose), classes=self.classes)
 
-    def read(
-        self,
-        sentences: str | Sequence[str],  # one sentence or several about one class
-    ) -> tuple[Tensor, list[str]]:  # (A,) in the table's own units, and the phrases that were not used
-        "Read what people write; raises `NiwtError` without a reader or where nothing is understood."
+    def read(self, sentences: str | Sequence[str]) -> tuple[Tensor, list[str]]:
+        "Sentences about one class as a row (A,) in the table's units, and the phrases not used; raises `NiwtError` where nothing is understood."
         return _read(self, [sentences] if isinstance(sentences, str) else list(sentences))
 
-    def describe(
-        self,
-        what: Any,  # a sentence, several sentences, {column: value}, or A numbers
-    ) -> Tensor:  # (A,) in the table's own units
-        "One class as a row; columns a dict leaves out get the known classes' mean. Warns of phrases not used; raises `NiwtError`."
+    def describe(self, what: Any) -> Tensor:
+        "One class as a row (A,) from sentences, A numbers or a dict (columns left out get the known mean). Warns of phrases not used; raises `NiwtError`."
         return _describe(self, what)
 
 # %% ../../nbs/01_data/00_dataset.ipynb #75f2cd66
-def _read(
-    knowledge: DomainKnowledge,  # with a reader
-    sentences: list[str],  # about one class
-) -> tuple[Tensor, list[str]]:  # (A,) in the order of the table's columns, and the phrases that were not used
-    "What the reader says, in the order of the table's columns; raises `NiwtError` where it cannot."
+def _read(knowledge: DomainKnowledge, sentences: list[str]) -> tuple[Tensor, list[str]]:
+    "What the reader says, (A,) in the order of the table's columns, and the phrases not used; raises `NiwtError` where it cannot."
     if knowledge.reader is None:
         width, some = len(knowledge.names), ", ".join(map(repr, knowledge.names[:2]))
         told = f"it has no reader for its columns ({some}, ...)"
         give = f"Give {width} numbers (a row of the embedding that made the table) or a dict {{column: value}}"
         make = "a table with a reader is made from sentences by text_knowledge, or from named attributes"
         make += " by with_reader (both in niwt_nb.data.text)"
-        raise NiwtError(f"knowledge {knowledge.name!r} cannot read sentences: {told}. {give}; {make}")
+        what = f"knowledge {knowledge.name!r} cannot read sentences"
+        raise NiwtError(f"{what}: {told}. {give}; {make}")
     if not sentences or not all(isinstance(s, str) and s.strip() for s in sentences):
         raise NiwtError(f"expected one sentence or more, each with words in it, got {sentences!r}")
     row, unused = knowledge.reader.read(sentences)
@@ -275,19 +249,18 @@ def _read(
     return _as_values(row, "reader")[[at[n] for n in knowledge.names]], list(unused)
 
 # %% ../../nbs/01_data/00_dataset.ipynb #8536db69
-def _describe(
-    knowledge: DomainKnowledge,  # whose columns are filled
-    what: Any,  # a sentence, several sentences, {column: value}, or A numbers
-) -> Tensor:  # (A,)
-    "One class as a row; raises `NiwtError` for unknown columns, a wrong width and values that are not finite."
+def _describe(knowledge: DomainKnowledge, what: Any) -> Tensor:
+    "See `DomainKnowledge.describe`; raises `NiwtError` for unknown columns, a wrong width and values that are not finite."
     width, name = len(knowledge.names), f"description for knowledge {knowledge.name!r}"
-    if isinstance(what, str) or (isinstance(what, list | tuple) and any(isinstance(w, str) for w in what)):
+    several = list(what) if isinstance(what, list | tuple) else [what]
+    if any(isinstance(w, str) for w in several):
         row, unused = knowledge.read(what)
         if unused:
             warnings.warn(f"{name}: not used: {', '.join(map(repr, unused))}", stacklevel=3)
     elif isinstance(what, Mapping):
         if not what:
-            raise NiwtError(f"{name}: the dict is empty; its keys are columns, such as {knowledge.names[0]!r}")
+            some = f"its keys are columns, such as {knowledge.names[0]!r}"
+            raise NiwtError(f"{name}: the dict is empty; {some}")
         row = knowledge.values[knowledge.known].nanmean(0)
         for column, value in what.items():
             at = knowledge.names.index(check_name(column, knowledge.names, "attribute"))
@@ -298,10 +271,12 @@ def _describe(
     else:
         row = _as_values(what, name)
     if row.shape != (width,):
-        raise NiwtError(f"{name}: expected {width} numbers, one a column, got shape {tuple(row.shape)}")
+        got = f"shape {tuple(row.shape)}"
+        raise NiwtError(f"{name}: expected {width} numbers, one a column, got {got}")
     if not bool(row.isfinite().all()):
         bad = int((~row.isfinite()).nonzero()[0])
-        raise NiwtError(f"{name}: {knowledge.names[bad]!r} is {row[bad].item()}, which is not finite")
+        told = f"{knowledge.names[bad]!r} is {row[bad].item()}, which is not finite"
+        raise NiwtError(f"{name}: {told}")
     return row.clone()
 
 # %% ../../nbs/01_data/00_dataset.ipynb #67d193ff
@@ -325,17 +300,14 @@ class NoImages(Sequence):
 
 # %% ../../nbs/01_data/00_dataset.ipynb #68745ea5
 def _check_classes(
-    classes: tuple[str, ...],  # class names
-    seen: Tensor,  # class ids
-    unseen: Tensor,  # class ids
-    val_classes: Tensor,  # class ids
+    classes: tuple[str, ...], seen: Tensor, unseen: Tensor, val_classes: Tensor
 ) -> None:
     "Raise `NiwtError` unless names are distinct, seen and unseen do not meet, and validation classes are seen ones."
-    twice = [c for c, n in zip(*np.unique(classes, return_counts=True), strict=True) if n > 1]
-    if twice:
-        raise NiwtError(f"the class name {str(twice[0])!r} is used more than once")
+    if twice := _repeated(classes):
+        raise NiwtError(f"the class name {twice!r} is used more than once")
     if not len(seen) or not len(unseen):
-        raise NiwtError(f"need at least one seen and one unseen class, got {len(seen)} seen and {len(unseen)} unseen")
+        got = f"{len(seen)} seen and {len(unseen)} unseen"
+        raise NiwtError(f"need at least one seen and one unseen class, got {got}")
     both = set(seen.tolist()) & set(unseen.tolist())
     if both:
         raise NiwtError(f"class {classes[min(both)]!r} is listed as seen and as unseen")
@@ -346,13 +318,13 @@ def _check_classes(
 
 # %% ../../nbs/01_data/00_dataset.ipynb #71bb8e3a
 def _check_split(
-    classes: tuple[str, ...],  # class names
-    labels: Tensor,  # (N,) class ids
-    splits: dict[str, Tensor],  # "train", "test_seen", "test_unseen": image indices
-    allowed: dict[str, Tensor],  # the same keys: class ids whose images may be there
-    need: dict[str, Tensor],  # class ids that must have an image there
+    classes: tuple[str, ...],
+    labels: Tensor,
+    splits: dict[str, Tensor],
+    allowed: dict[str, Tensor],
+    need: dict[str, Tensor],
 ) -> None:
-    "Raise `NiwtError` for an image of the wrong side, an image in two splits, or a class without images."
+    "Raise `NiwtError` for an image of a class that is not `allowed` in its split, an image in two splits, or a class that a split needs and lacks."
     owner: dict[int, str] = {}
     for name, index in splits.items():
         wrong = index[~torch.isin(labels[index], allowed[name])]
@@ -366,17 +338,13 @@ def _check_split(
         wanted = need.get(name, index[:0])
         empty = wanted[~torch.isin(wanted, labels[index])]
         if len(empty):
-            hint = "; add pictures of it, or leave it out of the unseen classes (in Python, need_test=False makes its classifier only)"
-            told = f"has no image in {name} ({len(empty)} such classes)"
-            raise NiwtError(f"class {classes[empty[0]]!r} {told}{hint if name == 'test_unseen' else ''}")
+            told = f"class {classes[empty[0]]!r} has no image in {name} ({len(empty)} such classes)"
+            hint = "add pictures of it, or leave it out of the unseen classes (in Python, need_test=False makes its classifier only)"
+            raise NiwtError(f"{told}; {hint}" if name == "test_unseen" else told)
 
 # %% ../../nbs/01_data/00_dataset.ipynb #2596cfb5
-def _propose_val_classes(
-    seen: Tensor,  # class ids
-    n_unseen: int,  # number of truly unseen classes
-    seed: int = 0,  # which draw
-) -> Tensor:  # class ids, ascending; empty with fewer than 3 seen classes
-    "Draw seen classes to choose settings on: the same share of the seen classes as the unseen are of all, at least 1 (2 from 6 seen classes on)."
+def _propose_val_classes(seen: Tensor, n_unseen: int, seed: int = 0) -> Tensor:
+    "Draw seen class ids to choose settings on: as large a share as the unseen are of all, at least 1 (2 from 6 seen classes on); none of fewer than 3."
     n = len(seen)
     if n < 3:
         return torch.empty(0, dtype=torch.long)
@@ -385,12 +353,12 @@ def _propose_val_classes(
 
 # %% ../../nbs/01_data/00_dataset.ipynb #5dc9016c
 def _align(
-    key: str,  # the name of the knowledge
-    knowledge: DomainKnowledge | pd.DataFrame,  # rows that may name their classes
-    classes: tuple[str, ...],  # the data set's classes
-    notes: list[str] | None = None,  # gets a line where names differ
-) -> DomainKnowledge:  # one row a class, in this order
-    "Rows by the names of their classes, where they have names; raises `NiwtError` for a class without a row."
+    key: str,
+    knowledge: DomainKnowledge | pd.DataFrame,
+    classes: tuple[str, ...],
+    notes: list[str] | None = None,
+) -> DomainKnowledge:
+    "One row for each of `classes`, found by name where the rows have names; adds a note where names differ, raises `NiwtError` for a class without a row."
     k = DomainKnowledge(key, knowledge) if isinstance(knowledge, pd.DataFrame) else knowledge
     if k.classes is None:
         return k
@@ -402,13 +370,8 @@ def _align(
     return replace(k.of_classes(at), classes=None)
 
 # %% ../../nbs/01_data/00_dataset.ipynb #115697dd
-def _held_out(
-    labels: Tensor,  # (n,) class ids
-    classes: Tensor,  # whose rows are drawn from
-    share: float,  # of the rows of each class: at least one, but never all
-    seed: int,  # which
-) -> Tensor:  # (n,) bool
-    "Draw a share of each class's rows."
+def _held_out(labels: Tensor, classes: Tensor, share: float, seed: int) -> Tensor:
+    "Draw a share of the rows of each of `classes`, at least one but never all: (n,) bool for labels (n,)."
     out = torch.zeros(len(labels), dtype=torch.bool)
     generator = torch.Generator().manual_seed(seed)
     for c in classes.tolist():
@@ -443,7 +406,7 @@ class ZeroShotData:
     boxes: Tensor | None = None  # (N, 4) x, y, width, height of the object, in pixels
     parts: Tensor | None = None  # (N, P, 3) x, y in pixels and 1 where visible
     part_names: tuple[str, ...] = ()  # P names
-    masks: Callable[[int], dict[str, np.ndarray]] | None = None  # image index -> part name -> bool (H, W)
+    masks: Callable[[int], dict[str, np.ndarray]] | None = None  # image -> part -> bool (H, W)
     features: Tensor | None = None  # (N, D) published features
     source: Tensor = None  # type: ignore[assignment]  # (N,) the index of each image in the data set this one was made from
     notes: tuple[str, ...] = field(default=())  # what a reader left out or repaired
@@ -451,7 +414,7 @@ class ZeroShotData:
 
     def __post_init__(self) -> None:
         "Take lists, arrays or tensors; check everything once, so that nobody has to check again."
-        put = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731
+        put = vars(self).__setitem__  # the class is frozen
         put("classes", names_of(self.classes, "classes"))
         n, c = len(self.images), len(self.classes)
         if not n:
@@ -461,15 +424,18 @@ class ZeroShotData:
             raise NiwtError(f"labels: {len(self.labels)} for {n} images")
         for side in ("seen", "unseen"):
             put(side, as_ids(getattr(self, side), f"{side} classes", c))
-        val = _propose_val_classes(self.seen, len(self.unseen)) if self.val_classes is None else self.val_classes
-        put("val_classes", as_ids(val, "val_classes", c))
+        if self.val_classes is None:
+            put("val_classes", _propose_val_classes(self.seen, len(self.unseen)))
+        put("val_classes", as_ids(self.val_classes, "val_classes", c))
         for split in ("train", "test_seen", "test_unseen"):
             put(split, as_ids(getattr(self, split), split, n))
-        put("source", torch.arange(n) if self.source is None else as_ids(self.source, "source", 2**62))
+        source = torch.arange(n) if self.source is None else self.source
+        put("source", as_ids(source, "source", 2**62))
         _check_classes(self.classes, self.seen, self.unseen, self.val_classes)
         allowed = {"train": self.seen, "test_seen": self.seen, "test_unseen": self.unseen}
         need = {"train": self.seen} | ({"test_unseen": self.unseen} if self.need_test else {})
-        _check_split(self.classes, self.labels, {k: getattr(self, k) for k in allowed}, allowed, need)
+        splits = {k: getattr(self, k) for k in allowed}
+        _check_split(self.classes, self.labels, splits, allowed, need)
         self._check_knowledge()
         self._check_extras(n)
 
@@ -478,9 +444,9 @@ class ZeroShotData:
         if not self.knowledge:
             raise NiwtError(f"data set {self.name!r} has no domain knowledge")
         ids = torch.cat([self.seen, self.unseen])
-        if any(isinstance(k, pd.DataFrame) or k.classes is not None for k in self.knowledge.values()):
-            notes = list(self.notes)
-            aligned = {key: _align(key, k, self.classes, notes) for key, k in self.knowledge.items()}
+        known, notes = self.knowledge.items(), list(self.notes)
+        if any(isinstance(k, pd.DataFrame) or k.classes is not None for _, k in known):
+            aligned = {key: _align(key, k, self.classes, notes) for key, k in known}
             vars(self).update(knowledge=aligned, notes=tuple(notes))
         for key, k in self.knowledge.items():
             if len(k) != len(self.classes):
@@ -496,17 +462,19 @@ class ZeroShotData:
                 continue
             value = _as_values(value, name)
             got = tuple(value.shape)
-            if len(got) != len(shape) or any(w not in (None, g) for w, g in zip(shape, got, strict=True)):
+            wanted = tuple(g if w is None else w for w, g in zip(shape, got, strict=False))
+            if wanted != got or len(got) != len(shape):
                 expected = str(shape).replace("None", "any")
                 raise NiwtError(f"{name}: expected shape {expected}, got {got}")
-            object.__setattr__(self, name, value)
+            vars(self)[name] = value
         if self.features is not None and not self.features.isfinite().all():
             row = int((~self.features.isfinite()).any(1).nonzero()[0])
             raise NiwtError(f"features: row {row} has a value that is not finite")
         if self.captions is not None:
             if len(self.captions) != n:
                 raise NiwtError(f"captions: {len(self.captions)} for {n} images")
-            object.__setattr__(self, "captions", tuple(names_of(c, "captions of an image") for c in self.captions))
+            told = [names_of(c, "captions of an image") for c in self.captions]
+            vars(self)["captions"] = tuple(told)
 
     def __repr__(self) -> str:
         "One line."
@@ -526,31 +494,25 @@ class ZeroShotData:
             source = source.dataset
         return not isinstance(source, NoImages)
 
-    def class_id(
-        self,
-        name: str,  # a class name
-    ) -> int:  # its place in `classes`
-        "The id of a class; raises `NiwtError` with the nearest names if there is none."
+    def class_id(self, name: str) -> int:
+        "A class's place in `classes`; raises `NiwtError` with the nearest names if there is none."
         return self.classes.index(check_name(name, self.classes, "class"))
 
-    def get_knowledge(
-        self,
-        name: str | None = None,  # "attributes", "captions", ...; None: the first
-    ) -> DomainKnowledge:  # the table of that name
-        "A table of domain knowledge by name; raises `NiwtError` if there is none of that name."
+    def get_knowledge(self, name: str | None = None) -> DomainKnowledge:
+        "A table of domain knowledge by name (None: the first); raises `NiwtError` if there is none of that name."
         key = next(iter(self.knowledge)) if name is None else name
         return self.knowledge[check_name(key, self.knowledge, "knowledge")]
 
     def summary(self) -> pd.DataFrame:
         "One row a group of classes: how many classes, how many images to train and to test with, fewest and most of a class."
-        rows = {}
-        for side, ids in {"seen": self.seen, "of them validation": self.val_classes, "unseen": self.unseen}.items():
-            test = self.test_unseen if side == "unseen" else self.test_seen
-            count = lambda index, ids=ids: int(torch.isin(self.labels[index], ids).sum())  # noqa: E731
-            per = torch.bincount(self.labels, minlength=len(self.classes))[ids]
-            few, most = (int(per.min()), int(per.max())) if len(per) else (0, 0)
-            images = {"train images": count(self.train), "test images": count(test)}
-            rows[side] = {"classes": len(ids), **images, "fewest": few, "most": most}
+        count = lambda index: torch.bincount(self.labels[index], minlength=len(self.classes))  # noqa: E731
+        every, test = torch.arange(len(self)), torch.cat([self.test_seen, self.test_unseen])
+        columns, rows = {"train images": self.train, "test images": test}, {}
+        sides = {"seen": self.seen, "of them validation": self.val_classes, "unseen": self.unseen}
+        for side, ids in sides.items():
+            images = {name: int(count(index)[ids].sum()) for name, index in columns.items()}
+            per = count(every)[ids].tolist() or [0]
+            rows[side] = {"classes": len(ids), **images, "fewest": min(per), "most": max(per)}
         return pd.DataFrame(rows).T
 
     def take(
@@ -606,12 +568,8 @@ class ZeroShotData:
         return self.take(keep, name=f"{self.name} (validation)", knowledge=knowledge, **split)
 
 # %% ../../nbs/01_data/00_dataset.ipynb #a9a6db90
-def _as_picture(
-    made: Any,  # what a preprocessing gave for one image
-    where: str,  # which image, for the message
-    colours: bool = True,  # three channels are wanted; else any, as of activations
-) -> Tensor:  # (3, H, W) float32
-    "One picture of a preprocessing, also out of a batch of one or under `pixel_values`; raises `NiwtError` saying what came instead."
+def _as_picture(made: Any, where: str, colours: bool = True) -> Tensor:
+    "One float picture (3, H, W) of a preprocessing, also out of a batch of one or under `pixel_values`; raises `NiwtError` saying what came instead."
     x, shown = made, type(made).__name__
     if isinstance(x, Mapping):
         key = next((k for k in ("pixel_values", "image") if k in x), None)
@@ -670,16 +628,17 @@ def subset(
     generator = torch.Generator().manual_seed(seed)
     draw = lambda ids, n: ids[torch.randperm(len(ids), generator=generator)[:n]]  # noqa: E731
     plain = data.seen[~torch.isin(data.seen, data.val_classes)]
-    n_val = min(max(round(n_seen * len(data.val_classes) / len(data.seen)), n_seen - len(plain)), len(data.val_classes))
+    n_val = round(n_seen * len(data.val_classes) / len(data.seen))
+    n_val = min(max(n_val, n_seen - len(plain)), len(data.val_classes))
     val = draw(data.val_classes, n_val)
-    classes = torch.cat([draw(plain, n_seen - n_val), val, draw(data.unseen, n_unseen)]).sort().values
+    others = [draw(plain, n_seen - n_val), val, draw(data.unseen, n_unseen)]
+    classes = torch.cat(others).sort().values
     index = {}
     for split in ("train", "test_seen", "test_unseen"):
         every = getattr(data, split).sort().values
         index[split] = first_of_each(data, every, classes, per_class)
     keep = torch.cat(list(index.values())).sort().values
-    place = {int(c): i for i, c in enumerate(classes)}
-    number = lambda ids: torch.tensor([place[c] for c in ids.tolist() if c in place], dtype=torch.long)  # noqa: E731
+    number = lambda ids: torch.searchsorted(classes, ids[torch.isin(ids, classes)])  # noqa: E731
     knowledge = {k: v.of_classes(classes).drop_constant() for k, v in data.knowledge.items()}
     small = {k: torch.searchsorted(keep, v) for k, v in index.items()}
     ids = {"seen": number(data.seen), "unseen": number(data.unseen), "val_classes": number(val)}

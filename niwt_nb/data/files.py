@@ -21,15 +21,13 @@ from torch import Tensor
 from ..core import NiwtError, content_hash
 from .dataset import DomainKnowledge, _held_out
 from niwt_nb.data.images import (
-    _LITTER, ImageFiles, list_pictures, picture_suffixes, _count_pictures, _safe_name,
+    ImageFiles, list_pictures, picture_suffixes, _count_pictures, _list_folder, _safe_name,
 )
 from .tables import _read_text
 
 # %% ../../nbs/01_data/04_files.ipynb #3f1fc160
-def _read_numbered(
-    path: str | os.PathLike,  # lines "number text"
-) -> tuple[str, ...]:  # the texts in order of their numbers
-    "A list whose lines are numbered 1, 2, 3, ... (in any order); raises `NiwtError` for a missing, repeated or damaged number."
+def _read_numbered(path: str | os.PathLike) -> tuple[str, ...]:
+    "Texts of lines 'number text' in the order of the numbers 1, 2, 3, ...; raises `NiwtError` for a missing, repeated or damaged number."
     found, name = {}, repr(os.fspath(path))  # type: dict[int, str], str
     for n, line in enumerate(_read_text(path).splitlines(), 1):
         if not line.strip():
@@ -48,16 +46,15 @@ def _read_numbered(
 
 # %% ../../nbs/01_data/04_files.ipynb #85bc0be4
 def _read_matrix(
-    path: str | os.PathLike,  # numbers separated by blanks, no header
-    columns: int | None = None,  # how many must be in a row
-    rows: int | None = None,  # how many rows there must be
-) -> np.ndarray:  # (rows, columns) float64
-    "A text table of numbers; raises `NiwtError` for a wrong shape or something that is not a finite number."
+    path: str | os.PathLike, columns: int | None = None, rows: int | None = None
+) -> np.ndarray:
+    "A text table of numbers without header, (rows, columns); raises `NiwtError` for a wrong shape or something that is not a finite number."
     name = repr(os.fspath(path))
     if not os.path.isfile(path):
         raise NiwtError(f"cannot read {name}: No such file or directory")
     try:
-        text = pd.read_csv(path, sep=r"\s+", header=None, engine="c", dtype=np.float64, encoding="utf-8")
+        how: Any = {"sep": r"\s+", "header": None, "engine": "c", "encoding": "utf-8"}
+        text = pd.read_csv(path, dtype=np.float64, **how)
     except Exception as e:  # pandas raises nearly every kind of error on damaged text
         raise NiwtError(f"{name} is not a table of numbers ({str(e).strip()[:120]})") from None
     table, (n, width) = text.to_numpy(), text.shape
@@ -89,21 +86,16 @@ class _AttSplits:
         return f"AttSplits({sizes}, {len(self.trainval)} trainval images)"
 
 # %% ../../nbs/01_data/04_files.ipynb #151413c2
-def _float32(
-    table: np.ndarray,  # numbers
-) -> np.ndarray:  # a copy in float32, row by row
-    "Numbers as float32; what is too large for it becomes infinite, in silence, and is refused by whoever uses it."
+def _float32(table: np.ndarray) -> np.ndarray:
+    "A copy in float32; what is too large for it becomes infinite without a warning, and is refused by whoever uses it."
     with np.errstate(over="ignore", invalid="ignore"):
         return np.array(table, np.float32, order="C")
 
 # %% ../../nbs/01_data/04_files.ipynb #a61f678a
-def _split_fields(
-    splits: _AttSplits,  # image indices
-    labels: Tensor,  # (N,) class ids of the images that the indices count
-    where: str,  # the file, for messages
-) -> dict[str, Tensor]:  # seen, unseen, val_classes, train, test_seen, test_unseen
-    "Splits as fields of `ZeroShotData`; raises `NiwtError` if the file counts images that are not there."
-    parts = {"train": splits.trainval, "test_seen": splits.test_seen, "test_unseen": splits.test_unseen}
+def _split_fields(splits: _AttSplits, labels: Tensor, where: str) -> dict[str, Tensor]:
+    "Splits as fields of `ZeroShotData`, for the class ids (N,) of all images; raises `NiwtError` if the file counts images that are not there."
+    parts = {"train": splits.trainval}
+    parts |= {side: getattr(splits, side) for side in ("test_seen", "test_unseen")}
     last = int(torch.cat([*parts.values(), splits.val, torch.tensor([-1])]).max())
     if last >= len(labels):
         told = f"{where} counts at least {last + 1} images, but there are {len(labels)}"
@@ -113,11 +105,7 @@ def _split_fields(
     return {**parts, **{side: labels[index].unique() for side, index in sides.items()}}
 
 # %% ../../nbs/01_data/04_files.ipynb #2e783083
-def _find_images(
-    files: Sequence[str],  # file names as published, with the folders of another machine
-    root: str | os.PathLike,  # our folder of images
-    **kwargs: Any,  # for `ImageFiles`
-) -> ImageFiles:  # the same images, here
+def _find_images(files: Sequence[str], root: str | os.PathLike, **kwargs: Any) -> ImageFiles:
     "Find published images in a folder of ours by the longest common tail of their names; raises `NiwtError` if they are not all there."
     parts = [[p for p in f.replace("\\", "/").split("/") if p] for f in files]
     if not parts or not all(parts):
@@ -129,17 +117,19 @@ def _find_images(
             continue
         if os.path.isfile(os.path.join(root, tail)):
             if len(set(files)) < len(files):
-                pictures = f"{len(files)} objects in {len(set(files))} pictures"
-                raise NiwtError(f"image_files lists {pictures}; their cut-outs are not published, so read the features instead")
-            return ImageFiles(root, ["/".join(p[cut:]) for p in parts], where="image_files", **kwargs)
-    raise NiwtError(f"no folder below {os.fspath(root)!r} fits the published name {files[0][-120:]!r}")
+                told = f"image_files lists {len(files)} objects in {len(set(files))} pictures"
+                remedy = "their cut-outs are not published, so read the features instead"
+                raise NiwtError(f"{told}; {remedy}")
+            names = ["/".join(p[cut:]) for p in parts]
+            return ImageFiles(root, names, where="image_files", **kwargs)
+    wanted = f"fits the published name {files[0][-120:]!r}"
+    raise NiwtError(f"no folder below {os.fspath(root)!r} {wanted}")
 
 # %% ../../nbs/01_data/04_files.ipynb #83870041
 def _drop_constant(
-    found: Sequence[DomainKnowledge],  # as published
-    notes: list[str],  # gets a line for each kind that loses columns
-) -> dict[str, DomainKnowledge]:  # by name
-    "Leave out the columns that are the same for all classes, and say so."
+    found: Sequence[DomainKnowledge], notes: list[str]
+) -> dict[str, DomainKnowledge]:
+    "Leave out the columns that are the same for all classes, with a note; knowledge by name."
     kept = {k.name: k.drop_constant() for k in found}
     for k in found:
         if gone := [n for n in k.names if n not in kept[k.name].names]:
@@ -148,10 +138,7 @@ def _drop_constant(
     return kept
 
 # %% ../../nbs/01_data/04_files.ipynb #cc501024
-def _first_file(
-    root: str | os.PathLike,  # a folder
-    *names: str,  # where the file may be, relative to it, in order of preference
-) -> Path | None:  # the first that exists
+def _first_file(root: str | os.PathLike, *names: str) -> Path | None:
     "The first of several places where a file or folder may be, in capitals or not; never raises."
     exact = next((Path(root, n) for n in names if os.path.exists(os.path.join(root, n))), None)
     if exact is not None:
@@ -164,27 +151,11 @@ def _first_file(
             return Path(folder, other[0])
     return None
 
-# %% ../../nbs/01_data/04_files.ipynb #9452863b
-def _list_folder(
-    root: str | os.PathLike[str],  # a folder
-    hidden: bool = False,  # also those whose name begins with a dot
-) -> list[os.DirEntry[str]]:  # what is in it, by name
-    "The entries of a folder; raises `NiwtError` if it is not there or may not be read."
-    try:
-        entries = sorted(os.scandir(os.fspath(root)), key=lambda d: d.name)
-        return [d for d in entries if hidden or not d.name.startswith(".")]
-    except OSError as e:
-        raise NiwtError(f"cannot read the folder {os.fspath(root)!r}: {e.strerror}") from None
-
 # %% ../../nbs/01_data/04_files.ipynb #d00c46f9
 def _propose_split(
-    classes: Sequence[str],  # class names
-    labels: Tensor,  # (N,) class ids
-    unseen: Tensor,  # class ids
-    test: float = 0.25,  # share of each seen class's images to test with
-    seed: int = 0,  # which draw
-) -> dict[str, Tensor]:  # seen, unseen, train, test_seen, test_unseen
-    "Split images of seen classes into training and test, class by class; raises `NiwtError` unless 0 <= test < 1."
+    classes: Sequence[str], labels: Tensor, unseen: Tensor, test: float = 0.25, seed: int = 0
+) -> dict[str, Tensor]:
+    "Unseen classes given, split the images of each other class into training and a share to test; raises `NiwtError` unless 0 <= test < 1."
     if not 0 <= test < 1:
         raise NiwtError(f"test must be a share from 0 to below 1, got {test}")
     seen = torch.arange(len(classes))[~torch.isin(torch.arange(len(classes)), unseen)]
@@ -198,12 +169,8 @@ def _propose_split(
     return {"seen": seen, "unseen": unseen.sort().values, **parts}
 
 # %% ../../nbs/01_data/04_files.ipynb #698157f9
-def _draw_unseen(
-    n_classes: int,  # C
-    n_unseen: int,  # how many to draw
-    seed: int = 0,  # which draw
-) -> Tensor:  # class ids, ascending
-    "Draw unseen classes by seed; raises `NiwtError` unless some classes stay seen."
+def _draw_unseen(n_classes: int, n_unseen: int, seed: int = 0) -> Tensor:
+    "Draw ids of unseen classes by seed, ascending; raises `NiwtError` unless some classes stay seen."
     if not 0 < n_unseen < n_classes:
         told = f"cannot draw {n_unseen} unseen classes of {n_classes}"
         raise NiwtError(f"{told}: some must be unseen and some seen")
@@ -211,43 +178,39 @@ def _draw_unseen(
     return torch.randperm(n_classes, generator=generator)[:n_unseen].sort().values
 
 # %% ../../nbs/01_data/04_files.ipynb #13f3a230
-def _inside(
-    root: Path,  # what the user named
-    folder: str,  # what the archive unpacks to
-    mark: str,  # a file or folder that must be in it
-) -> Path:  # the folder that has it
-    "Accept the folder that an archive was unpacked in as well as the one it made; raises `NiwtError` if neither is right."
+def _inside(root: Path, folder: str, mark: str) -> Path:
+    "The folder with a file or folder `mark`: the one named, or the one in it that an archive unpacks to; raises `NiwtError` if neither is right."
     for place in (root, root / folder):
         if _first_file(place, mark):
             return place
     if not root.is_dir():
         raise NiwtError(f"no folder {str(root)!r}")
     holds = [d.name for d in _list_folder(root)[:6]]
-    raise NiwtError(f"{str(root)!r} has no {mark!r}, neither itself nor in {folder!r}; it holds {holds}")
+    told = f"{str(root)!r} has no {mark!r}, neither itself nor in {folder!r}"
+    raise NiwtError(f"{told}; it holds {holds}")
 
 # %% ../../nbs/01_data/04_files.ipynb #7de6074f
 def _scan_folders(
-    root: str | os.PathLike[str],  # a folder with one sub-folder a class
-    left: Counter[str] | None = None,  # gets how many files were left out, by suffix and reason
-) -> dict[str, list[str]]:  # sub-folder -> its pictures "folder/file", both sorted by name
-    "The pictures of every sub-folder, whatever Pillow decodes; raises `NiwtError` if there is no sub-folder."
-    out = {}
-    for d in _list_folder(root, hidden=left is not None):
+    root: str | os.PathLike[str], left: Counter[str] | None = None
+) -> dict[str, list[str]]:
+    "Sub-folder -> its pictures 'folder/file', whatever Pillow decodes; `left` counts what is left out. Raises `NiwtError` if there is no sub-folder."
+    entries, suffixes = _list_folder(root, hidden=left is not None), picture_suffixes()
+    out: dict[str, list[str]] = {}
+    left = Counter() if left is None else left
+    for d in entries:
         folder, hidden = os.path.isdir(d.path), d.name.startswith(".")
-        if d.name.lower() in _LITTER or d.name.startswith("._"):
-            continue
         if folder and not hidden:
             names, others = list_pictures(d.path)
             out[d.name] = [f"{d.name}/{n}" for n in names]
-            if left is not None:
-                left.update(others)
-        elif left is not None and folder:
-            if inside := _count_pictures(d.path, picture_suffixes()):
+            left.update(others)
+        elif folder:
+            if inside := _count_pictures(d.path, suffixes):
                 left[f"pictures in the hidden folder {d.name!r}"] += inside
-        elif left is not None and not os.path.exists(d.path):
+        elif not os.path.exists(d.path):
             left[f"{d.name!r} (a broken link)"] += 1
-        elif left is not None and not hidden and os.path.splitext(d.name)[1].lower() in picture_suffixes():
+        elif not hidden and os.path.splitext(d.name)[1].lower() in suffixes:
             left["pictures beside the class folders"] += 1
     if not out:
-        raise NiwtError(f"{os.fspath(root)!r} has no sub-folders; expected one a class, with its images")
+        wanted = "expected one a class, with its images"
+        raise NiwtError(f"{os.fspath(root)!r} has no sub-folders; {wanted}")
     return out

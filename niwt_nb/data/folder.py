@@ -18,32 +18,33 @@ from torch import Tensor
 
 from ..core import NiwtError, check_name, names_of, normal_name
 from .awa2 import _check_folders, _read_sentences, sentence_knowledge
-from .dataset import DomainKnowledge, ZeroShotData
+from .dataset import DomainKnowledge, ZeroShotData, _repeated
 from niwt_nb.data.files import (
-    _draw_unseen, _drop_constant, _first_file, _list_folder, _propose_split, _scan_folders,
+    _draw_unseen, _drop_constant, _first_file, _propose_split, _scan_folders,
 )
-from .images import ImageFiles, picture_suffixes, _count_pictures, _left_note, _safe_name
+from niwt_nb.data.images import (
+    ImageFiles, picture_suffixes, _count_pictures, _left_note, _list_folder, _safe_name,
+)
 from .names import _match_names, _match_notes, _pair_names
 from .tables import _read_attribute_table, _read_csv_rows, _read_text
 from .text import with_reader
 
 # %% ../../nbs/01_data/09_folder.ipynb #75d51aff
 def _folder_images(
-    root: Path,  # the data folder
-    notes: list[str] | None = None,  # gets a line for files that were left out
-    **kwargs: Any,  # for `ImageFiles`
-) -> tuple[ImageFiles, list[str], list[str]]:  # pictures, the class name of each, "train"/"test"/"" of each
-    "The pictures of a folder by images.csv, or by sub-folders; raises `NiwtError` for an empty class folder and for an unknown split."
+    root: Path, notes: list[str] | None = None, **kwargs: Any
+) -> tuple[ImageFiles, list[str], list[str]]:
+    "Pictures, the class of each and its split ('' for none), by images.csv or by sub-folders; raises `NiwtError` for an empty folder or an unknown split."
     if (listed := _first_file(root, "images.csv")) and listed.is_file():
         header, rows = _read_csv_rows(listed, notes=notes)
         lower = [h.lower() for h in header]
-        file, owner = (lower.index(check_name(n, lower, "column of images.csv")) for n in ("file", "class"))
+        must = [check_name(n, lower, "column of images.csv") for n in ("file", "class")]
+        file, owner = map(lower.index, must)
         part = [r[lower.index("split")].lower() if "split" in lower else "" for r in rows]
         for p in set(part):
             check_name(p, ("train", "test", ""), "split in images.csv")
         files = [_safe_name(r[file], "images.csv") for r in rows]
-        if len(set(files)) < len(files):
-            raise NiwtError(f"images.csv: the file {next(f for f in files if files.count(f) > 1)!r} comes twice")
+        if twice := _repeated(files):
+            raise NiwtError(f"images.csv: the file {twice!r} comes twice")
         more = _count_pictures(os.fspath(root), picture_suffixes()) - len(files)
         if notes is not None and more > 0:
             notes.append(f"{more} pictures in the folder are not listed in images.csv")
@@ -61,12 +62,9 @@ def _folder_images(
 
 # %% ../../nbs/01_data/09_folder.ipynb #57aee605
 def _as_classes(
-    theirs: Sequence[str],  # class names of a table
-    classes: Sequence[str],  # class names that are known already
-    where: str,  # the table, for the note
-    notes: list[str],  # gets a line where names differ
-) -> tuple[str, ...]:  # the table's names, each as `classes` spell it where it is one of them
-    "Give a table's classes the names that the pictures have, by the one rule for names; never raises."
+    theirs: Sequence[str], classes: Sequence[str], where: str, notes: list[str]
+) -> tuple[str, ...]:
+    "A table's class names as the pictures' folders spell them, by the one rule for names, with a note where they differ; never raises."
     at, _ = _pair_names(list(classes), list(theirs))
     notes += _match_notes(list(classes), list(theirs), f"{where}: class")
     ours = {j: classes[i] for i, j in enumerate(at) if j is not None}
@@ -74,12 +72,12 @@ def _as_classes(
 
 # %% ../../nbs/01_data/09_folder.ipynb #ffa41b41
 def _folder_tables(
-    root: Path,  # the data folder
-    attributes: str | os.PathLike | None,  # a table named by the caller; None: the usual names
-    classes: Sequence[str] = (),  # classes that have images
-    notes: list[str] | None = None,  # gets a line for whatever was not taken as it stands
-) -> tuple[list[tuple[str, ...]], Callable[..., list[DomainKnowledge]]]:  # class names of each table, as `classes` has them; what makes knowledge
-    "The tables of a folder, read once; raises `NiwtError` if there is none."
+    root: Path,
+    attributes: str | os.PathLike | None,
+    classes: Sequence[str] = (),
+    notes: list[str] | None = None,
+) -> tuple[list[tuple[str, ...]], Callable[..., list[DomainKnowledge]]]:
+    "Class names of each table of a folder, and a function that makes knowledge of them; raises `NiwtError` if there is no table."
     usual = ("attributes.csv", "attributes.json", "sentences.csv", "sentences.json")
     paths = [p for n in usual if (p := _first_file(root, n))]
     if attributes is not None:
@@ -88,12 +86,14 @@ def _folder_tables(
         there = [d.name for d in _list_folder(root)]
         like = [n for n in there if n.lower().startswith(("attribute", "sentence"))]
         hint = f"; there is {like[0]!r}: save it as one of these" if like else ""
-        raise NiwtError(f"{str(root)!r} has no {' or '.join(usual)}: what is known about the classes?{hint}")
+        told = f"{str(root)!r} has no {' or '.join(usual)}"
+        raise NiwtError(f"{told}: what is known about the classes?{hint}")
     tables, texts, known, said = [], [], list(classes), [] if notes is None else notes
     for p in paths:
         if p.name.lower().startswith("sentences"):
             text = _read_sentences(p)
-            texts.append(dict(zip(_as_classes(list(text), known, p.name, said), text.values(), strict=True)))
+            owners = _as_classes(list(text), known, p.name, said)
+            texts.append(dict(zip(owners, text.values(), strict=True)))
             known += [c for c in texts[-1] if c not in known]
         else:
             theirs, names, values = _read_attribute_table(p, classes, said)
@@ -103,8 +103,8 @@ def _folder_tables(
     def make(classes: Sequence[str], seen: Tensor, encoder: Any) -> list[DomainKnowledge]:
         found = []
         for theirs, names, values in tables[:1]:
-            table = DomainKnowledge("attributes", values[_match_names(classes, theirs).numpy()], names)
-            found.append(with_reader(table))
+            own = values[_match_names(classes, theirs).numpy()]
+            found.append(with_reader(DomainKnowledge("attributes", own, names)))
         for text in texts[:1]:
             found.append(sentence_knowledge(text, classes, seen, encoder))
         return found
@@ -114,9 +114,9 @@ def _folder_tables(
 # %% ../../nbs/01_data/09_folder.ipynb #a734564c
 def read_folder(
     root: str | os.PathLike,  # the data folder
-    attributes: str | None = None,  # the table in it; None: attributes.csv/.json and sentences.csv/.json
-    unseen: str | Sequence[str] | int | None = None,  # names, or how many to draw; None: unseen.txt, else classes that have no images
-    val_classes: str | Sequence[str] | None = None,  # seen classes to choose settings on; None: proposed by seed
+    attributes: str | None = None,  # the table in it; None: attributes and sentences, .csv or .json
+    unseen: str | Sequence[str] | int | None = None,  # names, or how many to draw; None: by unseen.txt
+    val_classes: str | Sequence[str] | None = None,  # to choose settings on; None: proposed
     test: float = 0.25,  # share of each seen class's images to test with, where images.csv does not say
     seed: int = 0,  # for everything that is drawn
     encoder: Any = None,  # of sentences, as `SentenceEncoder` takes it; None: word counts
@@ -145,25 +145,27 @@ def read_folder(
         side = torch.isin(labels, split["seen"])
         told = [torch.tensor([p == want for p in parts]) & side for want in ("train", "test")]
         rest = int(side.sum() - told[0].sum() - told[1].sum())
-        said += [f"images.csv: {rest} images of seen classes without a split left out"] if rest else []
+        lost = f"images.csv: {rest} images of seen classes without a split left out"
+        said += [lost] if rest else []
         split |= {"train": told[0].nonzero().flatten(), "test_seen": told[1].nonzero().flatten()}
     if val_classes is not None:
-        split["val_classes"] = _match_names(names_of(val_classes, "val_classes"), classes, notes=said)
+        asked = names_of(val_classes, "val_classes")
+        split["val_classes"] = _match_names(asked, classes, notes=said)
     kept = _drop_constant(make(classes, split["seen"], encoder), said)
-    made: dict[str, Any] = {"knowledge": kept, "notes": tuple(said), "need_test": need_test, **split}
+    made: Any = {"knowledge": kept, "notes": tuple(said), "need_test": need_test, **split}
     name = name or root.resolve().name
     return ZeroShotData(name, tuple(classes), images, labels, **made)
 
 # %% ../../nbs/01_data/09_folder.ipynb #e9010667
 def _unseen_names(
-    root: Path,  # the data folder
-    unseen: Any,  # a name, names or a number, as given by the caller
-    classes: list[str],  # classes with images
-    extra: list[str],  # classes in the table that have none
-    seed: int,  # for a draw
-    notes: list[str] | None = None,  # gets a line where names differ
-) -> list[str]:  # names of unseen classes
-    "Which classes are unseen: as told, or by unseen.txt, or those without images; raises `NiwtError` if nothing says."
+    root: Path,
+    unseen: Any,
+    classes: list[str],
+    extra: list[str],
+    seed: int,
+    notes: list[str] | None = None,
+) -> list[str]:
+    "Which classes are unseen: as told (names or how many), by unseen.txt, or those without images; raises `NiwtError` if nothing says."
     if isinstance(unseen, (int, np.integer)) and not isinstance(unseen, bool):
         return [classes[i] for i in _draw_unseen(len(classes), int(unseen), seed).tolist()]
     if unseen is None and (listed := _first_file(root, "unseen.txt")):

@@ -34,11 +34,12 @@ _WORKERS = contextvars.ContextVar("workers", default=0)  # what `reading` says
 
 @contextmanager
 def reading(
-    workers: int = -1,  # processes that decode photos ahead; 0: threads of this process; -1: from the cores that this process may use
+    workers: int = -1,  # processes that decode ahead; 0: threads of this one; -1: by its cores
 ) -> Iterator[None]:
     "Inside the block, photos on disk are read by other processes where there are enough of them to be worth the start."
     here = max(int(os.environ.get("LOCAL_WORLD_SIZE", 1)), 1)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    allowed = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))
+    cores = len(allowed(0))
     if workers < 0:
         workers = min(max(cores // here - 1, 0), 8)
     before = _WORKERS.set(workers if hasattr(os, "fork") else 0)
@@ -48,17 +49,9 @@ def reading(
         _WORKERS.reset(before)
 
 # %% ../../nbs/01_data/01_images.ipynb #b17a4a5b
-def _workers_for(
-    data: ZeroShotData,  # whose images are read
-    n: int,  # how many of them
-) -> int:  # processes; 0: none
-    "Processes to read images with: none for pictures that are in memory, and for a few."
+def _workers_for(data: ZeroShotData, n: int) -> int:
+    "How many processes read n images: none for pictures that are in memory, and for a few."
     return _WORKERS.get() if hasattr(data.images, "path") and n >= 64 else 0
-
-# %% ../../nbs/01_data/01_images.ipynb #20eefe67
-def _as_it_is(found: Any) -> Any:
-    "What a `DataLoader` is told to do with what a process read: nothing."
-    return found
 
 # %% ../../nbs/01_data/01_images.ipynb #4b3a0651
 @dataclass(eq=False)
@@ -82,7 +75,8 @@ class _Batches:
     def _read(self, i: int, image: Callable[[], Any] | None = None) -> Tensor | NiwtError:
         "Image i as a tensor, or why it cannot be had."
         try:
-            return transformed(self.transform, self.data.images[i] if image is None else image(), f"image {i}")
+            given = self.data.images[i] if image is None else image()
+            return transformed(self.transform, given, f"image {i}")
         except (NiwtError, OSError) as e:
             return e if isinstance(e, NiwtError) else NiwtError(f"image {i}: {e}")
 
@@ -91,21 +85,25 @@ class _Batches:
         found = [self._read(i) for i in some]
         good = [x for x in found if isinstance(x, Tensor)]
         alike = len({x.shape for x in good}) == 1
-        return torch.stack(good) if alike else good, [x if isinstance(x, NiwtError) else None for x in found]
+        faults = [x if isinstance(x, NiwtError) else None for x in found]
+        return torch.stack(good) if alike else good, faults
 
     def _from_processes(self, workers: int) -> Iterator[tuple[int, Tensor | NiwtError]]:
         "Index and tensor of each image, in order, decoded by other processes."
         parts = [part.tolist() for part in self.indices.split(self.batch_size)]
-        how: dict[str, Any] = {"sampler": parts, "num_workers": workers, "collate_fn": _as_it_is, "multiprocessing_context": "fork"}
-        loader = iter(DataLoader(self, None, generator=torch.Generator(), **how))  # type: ignore[arg-type]
+        how: dict[str, Any] = {"num_workers": workers, "multiprocessing_context": "fork"}
+        how |= {"sampler": parts, "collate_fn": lambda found: found, "generator": torch.Generator()}
+        loader = iter(DataLoader(self, None, **how))  # type: ignore[arg-type]
         for part in parts:
             try:
                 good, faults = next(loader)
             except RuntimeError as e:
                 if "DataLoader worker" not in str(e):
                     raise
-                told = f"one of {workers} processes that read photos died, at image {min(part)} to {max(part)} or soon after"
-                raise NiwtError(f"{told}; was memory short? workers=0 (--set workers=0) reads in this process") from None
+                told = f"one of {workers} processes that read photos died"
+                told += f", at image {min(part)} to {max(part)} or soon after; was memory short?"
+                remedy = "workers=0 (--set workers=0) reads in this process"
+                raise NiwtError(f"{told} {remedy}") from None
             good = iter(good)
             yield from ((i, fault or next(good)) for i, fault in zip(part, faults, strict=True))
 
@@ -141,8 +139,8 @@ class _Batches:
                 self.skipped.append((i, str(x)))
             else:
                 if xs and x.shape != xs[0].shape:
-                    before = f"{tuple(xs[0].shape)} before; images of a batch must be of one size"
-                    raise NiwtError(f"the transform gave shape {tuple(x.shape)} for image {i} but {before}")
+                    told = f"shape {tuple(x.shape)} for image {i} but {tuple(xs[0].shape)} before"
+                    raise NiwtError(f"the transform gave {told}; images of a batch must be of one size")
                 xs.append(x)
                 kept.append(i)
             if len(xs) == self.batch_size:
@@ -151,10 +149,11 @@ class _Batches:
         if xs:
             yield self._pack(xs, kept)
         n, lost = len(self.indices), len(self.skipped)
+        first = f"the first: {self.skipped[0][1]}" if lost else ""
         if lost and lost == n:
-            raise NiwtError(f"none of the {n} images could be read; the first: {self.skipped[0][1]}")
+            raise NiwtError(f"none of the {n} images could be read; {first}")
         if lost:
-            warnings.warn(f"{lost} of {n} images left out; the first: {self.skipped[0][1]}", stacklevel=2)
+            warnings.warn(f"{lost} of {n} images left out; {first}", stacklevel=2)
 
     def _pack(self, xs: list[Tensor], kept: list[int]) -> tuple[Tensor, Tensor, Tensor]:
         "One batch."
@@ -196,10 +195,8 @@ def picture_suffixes() -> frozenset[str]:  # ".jpg", ".jfif", ".avif", ...
     return frozenset(s for s, f in Image.EXTENSION.items() if f in known)
 
 # %% ../../nbs/01_data/01_images.ipynb #65cd074b
-def _to_rgb(
-    image: Image.Image,  # of any mode
-) -> Image.Image:  # mode RGB, without metadata
-    "A picture in RGB: transparency on white, 16-bit and float values scaled to 8 bits; raises `NiwtError` for values that are not finite."
+def _to_rgb(image: Image.Image) -> Image.Image:
+    "A picture in RGB without metadata: transparency on white, 16-bit and float values scaled to 8 bits; raises `NiwtError` for values not finite."
     if image.mode.startswith("I") or image.mode == "F":
         a = np.asarray(image).astype(np.float64)
         if not np.isfinite(a).all():
@@ -219,10 +216,7 @@ def _to_rgb(
     return out
 
 # %% ../../nbs/01_data/01_images.ipynb #812e7b0e
-def _bound(
-    image: Image.Image,  # opened, not decoded
-    max_pixels: int,  # the most pixels to decode
-) -> None:
+def _bound(image: Image.Image, max_pixels: int) -> None:
     "Ask a JPEG decoder for 1/2, 1/4 or 1/8 of too large a picture; raise `NiwtError` if it stays too large."
     w, h = image.size
     if w * h > max_pixels and image.format in ("JPEG", "MPO"):
@@ -232,13 +226,11 @@ def _bound(
         raise NiwtError(f"it has {w} x {h} pixels, more than {max_pixels / 1e6:g} megapixels")
 
 # %% ../../nbs/01_data/01_images.ipynb #5ff64f5c
-def _turned(
-    image: Image.Image,  # opened
-) -> Image.Transpose | None:  # what makes it upright; None: nothing to do
-    "How the picture must be turned by its EXIF orientation; a damaged tag counts as none."
+def _turned(image: Image.Image) -> Image.Transpose | None:
+    "How the picture must be turned by its EXIF orientation, None for not at all; a damaged tag counts as none."
     try:
         tag = image.getexif().get(0x0112, 1)
-    except Exception:  # the parser raises many kinds of errors on damaged metadata, and the pixels are fine
+    except Exception:  # of damaged metadata the parser raises many kinds; the pixels are fine
         return None
     turns = "FLIP_LEFT_RIGHT ROTATE_180 FLIP_TOP_BOTTOM TRANSPOSE ROTATE_270 TRANSVERSE ROTATE_90"
     name = dict(enumerate(turns.split(), 2)).get(tag)
@@ -252,7 +244,7 @@ def open_image(
     "Decode a picture into upright RGB; raises `NiwtError` naming the file if it is absent, damaged, cut short, or too large."
     name = f"image {os.fspath(path)!r}"
     Image.init()
-    known = [f for f in (*FORMATS, *_SEEN_FORMATS) if f in Image.OPEN]  # no decoder that runs other programs
+    known = [f for f in (*FORMATS, *_SEEN_FORMATS) if f in Image.OPEN]  # none that runs programs
     try:
         with Image.open(path, formats=known) as image:
             _bound(image, max_pixels)
@@ -271,11 +263,8 @@ def open_image(
         raise NiwtError(f"{name} cannot be read ({told})") from None
 
 # %% ../../nbs/01_data/01_images.ipynb #54aef105
-def _safe_name(
-    name: str,  # a file name from a list, relative to a folder
-    where: str,  # the list, for the message
-) -> str:  # with forward slashes
-    "A relative file name that stays inside its folder; raises `NiwtError` for an absolute one, for `..`, and for what no file can be called."
+def _safe_name(name: str, where: str) -> str:
+    "A file name from the list `where`, with forward slashes; raises `NiwtError` for an absolute name, for `..`, and for what no file can be called."
     plain = name.strip().replace("\\", "/")
     parts = [p for p in plain.split("/") if p not in ("", ".")]
     outside = plain.startswith("/") or ".." in parts
@@ -285,28 +274,34 @@ def _safe_name(
     return "/".join(parts)
 
 # %% ../../nbs/01_data/01_images.ipynb #747661ea
-_LEFT_BEHIND = "thumbs.db desktop.ini .ds_store .gitkeep .gitignore __macosx @eadir .ipynb_checkpoints"
-_LITTER = ("icon\r", *_LEFT_BEHIND.split())  # what systems leave behind
+_LEFT = "thumbs.db desktop.ini .ds_store .gitkeep .gitignore __macosx @eadir .ipynb_checkpoints"
+_LITTER = ("icon\r", *_LEFT.split())  # what systems leave behind
+
+
+def _list_folder(root: str | os.PathLike[str], hidden: bool = False) -> list[os.DirEntry[str]]:
+    "The entries of a folder by name, without litter, perhaps hidden ones too; raises `NiwtError` if it is not there or may not be read."
+    try:
+        entries = sorted(os.scandir(os.fspath(root)), key=lambda d: d.name)
+    except OSError as e:
+        raise NiwtError(f"cannot read the folder {os.fspath(root)!r}: {e.strerror}") from None
+    litter = lambda name: name.startswith("._") or name.lower() in _LITTER  # noqa: E731
+    return [d for d in entries if not litter(d.name) and (hidden or not d.name.startswith("."))]
 
 # %% ../../nbs/01_data/01_images.ipynb #d1002b2f
-def _count_pictures(
-    folder: str,  # a folder
-    suffixes: frozenset[str],  # of pictures
-) -> int:  # how many pictures, also below it
+def _count_pictures(folder: str, suffixes: frozenset[str]) -> int:
     "How many pictures lie in a folder and below it; links to folders are not followed."
     every = (f for _, _, files in os.walk(folder) for f in files)
     return sum(os.path.splitext(f)[1].lower() in suffixes for f in every)
 
 # %% ../../nbs/01_data/01_images.ipynb #020131a2
-def _why_not(
-    suffix: str,  # with its dot, in lower case
-) -> str:  # a reason, in a few words
-    "Why files of a suffix are left out."
+def _why_not(suffix: str) -> str:
+    "Why files of a suffix (with its dot, in lower case) are left out, in a few words."
     if suffix in (".heic", ".heif", ".hif"):
         return "Pillow needs pillow-heif for it"
     if suffix in (".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".orf", ".rw2"):
         return "a camera's raw file: save it as JPEG"
-    return "not decoded here" if suffix in Image.EXTENSION or suffix in (".svg", ".jxl") else "no picture"
+    known = suffix in Image.EXTENSION or suffix in (".svg", ".jxl")
+    return "not decoded here" if known else "no picture"
 
 # %% ../../nbs/01_data/01_images.ipynb #2416c372
 def list_pictures(
@@ -316,18 +311,11 @@ def list_pictures(
     names: list[str] = []
     left: Counter[str] = Counter()
     suffixes = picture_suffixes()
-    try:
-        entries = sorted(os.scandir(os.fspath(folder)), key=lambda d: d.name)
-    except OSError as e:
-        raise NiwtError(f"cannot read the folder {os.fspath(folder)!r}: {e.strerror}") from None
-    for d in entries:
+    for d in _list_folder(folder, hidden=True):
         suffix = os.path.splitext(d.name)[1].lower()
-        if d.name.lower() in _LITTER or d.name.startswith("._"):
-            continue
         if os.path.isdir(d.path):
-            inside = _count_pictures(d.path, suffixes)
-            where = f"pictures in the sub-folder {d.name!r}" if inside else "sub-folder without pictures"
-            left[where] += inside or 1
+            inside, where = _count_pictures(d.path, suffixes), f"pictures in the sub-folder {d.name!r}"
+            left[where if inside else "sub-folder without pictures"] += inside or 1
         elif d.name.startswith("."):
             left[f"hidden {suffix or 'file'}"] += 1
         elif not os.path.exists(d.path):
@@ -341,19 +329,14 @@ def list_pictures(
     return names, left
 
 # %% ../../nbs/01_data/01_images.ipynb #7a1f7709
-def _left_note(
-    left: Counter[str],  # how many files, by suffix and reason
-) -> tuple[str, ...]:  # one line, or none
-    "Say how many files were left out, by suffix and reason."
+def _left_note(left: Counter[str]) -> tuple[str, ...]:
+    "Say in one line how many files were left out, by suffix and reason; nothing where none was."
     most = sorted(left.items(), key=lambda e: (-e[1], e[0]))
     why = ", ".join(f"{n} {why}" for why, n in most)
     return (f"{sum(left.values())} files left out: {why}",) if left else ()
 
 # %% ../../nbs/01_data/01_images.ipynb #e13b495e
-def _on_disk(
-    root: str,  # a folder
-    name: str,  # a file name relative to it
-) -> str:  # the same name in the Unicode form that the disk has
+def _on_disk(root: str, name: str) -> str:
     "A name as the disk writes it: lists and disks differ in how an accent is stored."
     if name.isascii() or os.path.exists(os.path.join(root, name)):
         return name
@@ -370,11 +353,12 @@ class ImageFiles(Sequence):
         names: Sequence[str],  # file names relative to it
         max_pixels: int = _MAX_PIXELS,  # larger JPEGs are decoded smaller, other formats refused
         follow_links: bool = False,  # whether a link may point out of the folder
-        where: str = "image list",  # where the names come from, for messages; "": from the disk itself, so that any name is good
+        where: str = "image list",  # of the names, for messages; "": the disk, where any name is good
     ) -> None:
         "Raise `NiwtError` for names or links that leave the folder and for files that are not there."
         self.root = os.path.realpath(root)
-        self.names = [_on_disk(self.root, _safe_name(n, where) if where else n) for n in names_of(names, where)]
+        safe = [_safe_name(n, where) if where else n for n in names_of(names, where)]
+        self.names = [_on_disk(self.root, name) for name in safe]
         self.max_pixels, self.follow_links = max_pixels, follow_links
         absent = [n for n in self.names if not os.path.isfile(os.path.join(self.root, n))]
         if absent:
@@ -404,7 +388,7 @@ class ImageFiles(Sequence):
 def readable(
     data: ZeroShotData,  # with images
     quiet: bool = True,  # no progress bar
-) -> tuple[ZeroShotData, list[tuple[int, str]]]:  # without the unreadable images; their (old index, message)
+) -> tuple[ZeroShotData, list[tuple[int, str]]]:  # the readable images; the others' (index, message)
     "Decode every image once and leave out those that cannot be read; raises `NiwtError` if a class loses all of its images."
 
     def fault(i: int) -> str | None:
@@ -415,7 +399,8 @@ def readable(
         return None
 
     with ThreadPoolExecutor(2) as pool:
-        faults = list(progress(pool.map(fault, range(len(data))), "reading images", len(data), quiet))
+        found = pool.map(fault, range(len(data)))
+        faults = list(progress(found, "reading images", len(data), quiet))
     bad = [(i, message) for i, message in enumerate(faults) if message]
     if not bad:
         return data, []

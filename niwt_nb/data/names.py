@@ -16,33 +16,30 @@ from torch import Tensor
 from ..core import NiwtError, check_name, normal_name
 
 # %% ../../nbs/01_data/02_names.ipynb #49570f92
-def _plain_name(
-    name: str,  # a class name as some list spells it
-) -> str:  # lower case, without leading number and without marks between words
-    "The simpler form of a name, to compare lists that spell it differently; marks at the end of a word (`C++`, `A-`) stay."
+def _plain_name(name: str) -> str:
+    "A name in lower case without leading number and marks between words, to compare lists that spell it differently; marks at a word's end (`C++`) stay."
     text = normal_name(name)
     bare = re.sub(r"^\d+\s*\.\s*(?=[^\W\d_])", "", text).casefold().strip("_ ")
     bare = re.sub(r"^0+(?=\d+$)", "", bare)
     between = r"(?:[\s_]+|[\s_]*['\u2019][\s_]*|\s+[-\u2013]\s+|[-\u2013\u2010+.])"
-    bare = re.sub(r"(?<=\d)[\s_]+(?=\d)", " ", bare)  # of numbers, 1_5 is 1 5 and neither 15 nor 1.5
+    bare = re.sub(r"(?<=\d)[\s_]+(?=\d)", " ", bare)  # 1_5 is 1 5 and neither 15 nor 1.5
     return re.sub(rf"(?<=[^\W_])(?:(?<!\d){between}|{between}(?!\d))(?=[^\W_])", "", bare) or text
 
 # %% ../../nbs/01_data/02_names.ipynb #36736fae
-def _singles(
-    forms: Sequence[str | None],  # one an entry; None: has none
-) -> dict[str, int]:  # form -> place, of the forms that one entry only has
-    "Where each form is that comes once."
+def _singles(forms: Sequence[str | None]) -> dict[str, int]:
+    "The place of each form that comes once."
     count = Counter(forms)
     return {f: i for i, f in enumerate(forms) if f is not None and count[f] == 1}
 
 # %% ../../nbs/01_data/02_names.ipynb #e84519c8
-def _pair_names(
-    wanted: Sequence[str],  # names in our order
-    have: Sequence[str],  # names in their order
-) -> tuple[list[int | None], list[str]]:  # where each wanted name is in `have`, or None; how it was found: "same", "form", "spelling", "number" or ""
-    "Find names in a list that may spell them differently, by the rule above; never raises."
+def _pair_names(wanted: Sequence[str], have: Sequence[str]) -> tuple[list[int | None], list[str]]:
+    """The place in `have` of each wanted name, or None, by the rule above; never raises.
+
+    And how each was found: "same", "form", "spelling", "number", or "" for not at all.
+    """
     number = lambda n: m[1].lstrip("0") if (m := re.match(r"(\d+)\s*\.", n)) else None  # noqa: E731
-    forms: dict[str, Callable] = {"same": str, "form": normal_name, "spelling": _plain_name, "number": number}
+    forms: dict[str, Callable] = {"same": str, "form": normal_name, "spelling": _plain_name}
+    forms["number"] = number
     out: list[int | None] = [None] * len(wanted)
     how, taken = [""] * len(wanted), set()
     for step, form in forms.items():
@@ -58,12 +55,8 @@ def _pair_names(
     return out, how
 
 # %% ../../nbs/01_data/02_names.ipynb #3f8b747e
-def _match_notes(
-    wanted: Sequence[str],  # names in our order
-    have: Sequence[str],  # names in their order
-    what: str = "class",  # what they name
-) -> list[str]:  # at most two lines; none where every name is the same in both
-    "Say which names were found by their spelling or number only."
+def _match_notes(wanted: Sequence[str], have: Sequence[str], what: str = "class") -> list[str]:
+    "Say in at most two lines which names were found by their spelling or number only."
     ways = {"spelling": ", which is spelled differently", "number": " by its number"}
     at, how = _pair_names(wanted, have)
     lines = []
@@ -77,22 +70,20 @@ def _match_notes(
 
 # %% ../../nbs/01_data/02_names.ipynb #e86c7fbb
 def _match_names(
-    wanted: Sequence[str],  # names in our order
-    have: Sequence[str],  # names in their order
-    what: str = "class",  # what they name, for messages
-    notes: list[str] | None = None,  # gets a line for each way in which names differed
-) -> Tensor:  # (len(wanted),) where each wanted name is in `have`
-    "Find every name in a list that may spell it differently; raises `NiwtError` for one that is not there or could be two."
+    wanted: Sequence[str], have: Sequence[str], what: str = "class", notes: list[str] | None = None
+) -> Tensor:
+    "The place in `have` of each wanted name, perhaps spelled differently (then a note says so); raises `NiwtError` for one that is absent or could be two."
     at, how = _pair_names(wanted, have)
     for name, found in zip(wanted, at, strict=True):
         if found is not None:
             continue
         for form in (normal_name, _plain_name):
-            ours, hits = [n for n in wanted if form(n) == form(name)], [n for n in have if form(n) == form(name)]
+            ours, hits = ([n for n in names if form(n) == form(name)] for names in (wanted, have))
             if len(hits) > 1:
                 raise NiwtError(f"{what} {name!r} could be {' or '.join(map(repr, hits[:3]))}")
             if hits and len(ours) > 1:
-                raise NiwtError(f"{what} {hits[0]!r} stands for {' and '.join(map(repr, ours[:3]))}")
+                both = " and ".join(map(repr, ours[:3]))
+                raise NiwtError(f"{what} {hits[0]!r} stands for {both}")
         check_name(name, have, what)
     if notes is not None:
         notes += _match_notes(wanted, have, what)

@@ -23,11 +23,8 @@ from ..core import NiwtError, file_kind, normal_name
 from .names import _pair_names
 
 # %% ../../nbs/01_data/03_tables.ipynb #663b9bc5
-def _read_text(
-    path: str | os.PathLike,  # a text file
-    max_bytes: int = 200_000_000,  # refuse a larger one
-) -> str:  # its text
-    "A text file in UTF-8, or in UTF-16 or UTF-32 with its mark; raises `NiwtError` if it is absent, too large or something else."
+def _read_text(path: str | os.PathLike, max_bytes: int = 200_000_000) -> str:
+    "A text file in UTF-8, or in UTF-16 or UTF-32 with its mark; raises `NiwtError` if it is absent, larger than `max_bytes` or something else."
     path, name = Path(path), repr(os.fspath(path))
     try:
         if path.stat().st_size > max_bytes:
@@ -60,10 +57,8 @@ def _read_text(
     return io.StringIO(text, newline=None).read()
 
 # %% ../../nbs/01_data/03_tables.ipynb #531811f4
-def _find_delimiter(
-    text: str,  # a CSV table, without a line that names the delimiter
-) -> str:  # ",", ";", a tab or "|"
-    "The character that cuts the first rows into the same number of cells, two or more; a comma where none does; never raises."
+def _find_delimiter(text: str) -> str:
+    "The character (`,`, `;`, `|` or a tab) that cuts a table's first rows into the same number of cells, two or more; a comma where none does."
     lines = [line for line in text[:200_000].split("\n") if line.strip()][:20]
     head = lines[0] if lines else ""
     best = sorted(",;\t|", key=lambda d: -head.count(d))
@@ -77,28 +72,23 @@ def _find_delimiter(
     return best[0]
 
 # %% ../../nbs/01_data/03_tables.ipynb #ccd5fc89
-def _named_columns(
-    rows: list[list[str]],  # header first
-    name: str,  # of the file, for messages
-    notes: list[str] | None,  # gets a line for what was left out
-) -> list[list[str]]:  # without columns that hold nothing
-    "Leave out columns without a name and without a value; raises `NiwtError` for values without a name."
+def _named_columns(rows: list[list[str]], name: str, notes: list[str] | None) -> list[list[str]]:
+    "Leave out columns without a name and without a value, with a note; raises `NiwtError` for values without a name. The header is the first row."
     unnamed = [j for j, h in enumerate(rows[0]) if not h and j]
     empty = {j for j in unnamed if not any(row[j] for row in rows)}
     full = next((j for j in unnamed if j not in empty), None)
     if full is not None:
         raise NiwtError(f"{name}: column {full + 1} has values but no name in the header")
     if empty and notes is not None:
-        notes.append(f"{os.path.basename(name.strip(chr(39)))}: {len(empty)} empty columns left out")
-    return [[cell for j, cell in enumerate(row) if j not in empty] for row in rows] if empty else rows
+        file = os.path.basename(name.strip("'"))
+        notes.append(f"{file}: {len(empty)} empty columns left out")
+    return [[cell for j, cell in enumerate(row) if j not in empty] for row in rows]
 
 # %% ../../nbs/01_data/03_tables.ipynb #52f30a29
 def _read_csv_rows(
-    path: str | os.PathLike,  # comma, semicolon, tab or bar separated, with a header
-    max_cells: int = 20_000_000,  # refuse a larger table
-    notes: list[str] | None = None,  # gets a line for what was left out
-) -> tuple[list[str], list[list[str]]]:  # header; rows of the same length
-    "A CSV table as text; raises `NiwtError` naming the line for a row of the wrong length, and for an empty file."
+    path: str | os.PathLike, max_cells: int = 20_000_000, notes: list[str] | None = None
+) -> tuple[list[str], list[list[str]]]:
+    "Header and rows of a table with commas, semicolons, tabs or bars; raises `NiwtError` naming the line of a wrong length, and for an empty file."
     text, name = _read_text(path), repr(os.fspath(path))
     told = re.match(r"\s*\"?sep=(.)\"?\s*?\n", text)
     text = text[told.end() :] if told else text
@@ -127,9 +117,7 @@ def _read_csv_rows(
     return rows[0], rows[1:]
 
 # %% ../../nbs/01_data/03_tables.ipynb #0a6dadec
-def _read_json(
-    path: str | os.PathLike,  # a JSON file
-) -> dict:  # its object
+def _read_json(path: str | os.PathLike) -> dict:
     "A JSON object; raises `NiwtError` for anything else, also for a key that comes twice."
 
     name = repr(os.fspath(path))
@@ -157,11 +145,8 @@ _GAPS = frozenset(("", *_GAP_WORDS.split()))  # in lower case
 _TRUTHS = {"true": 1.0, "false": 0.0, "yes": 1.0, "no": 0.0}
 
 # %% ../../nbs/01_data/03_tables.ipynb #bac1bb72
-def _number(
-    cell: Any,  # text or a number
-    comma: bool = False,  # whether a comma is the decimal point
-) -> float | None:  # NaN for a gap; None for what is no finite number
-    "One cell of a table as a number; never raises."
+def _number(cell: Any, comma: bool = False) -> float | None:
+    "One cell of a table as a number, perhaps with a decimal comma: NaN for a gap, None for what is no finite number; never raises."
     text = str(cell).strip().lower().replace("\u2212", "-")
     if cell is None or text in _GAPS:
         return math.nan
@@ -175,14 +160,12 @@ def _number(
     return value if math.isfinite(value) and "_" not in text else None  # Python reads 1_0 as 10
 
 # %% ../../nbs/01_data/03_tables.ipynb #5660d6f2
-def _decimal_comma(
-    cells: list[Any],  # all cells of a table
-    where: str,  # the file, for the message
-) -> bool:  # whether commas are decimal points
-    "Whether numbers are written with a decimal comma; raises `NiwtError` where a comma may stand for thousands."
+def _decimal_comma(cells: list[Any], where: str) -> bool:
+    "Whether a table's numbers have a decimal comma; raises `NiwtError` where a comma may stand for thousands."
     text = [c.strip() for c in cells if isinstance(c, str)]
     number = r"[+\-\u2212]?\d*{}\d+(e[+-]?\d+)?"
-    commas, dots = ([c for c in text if re.fullmatch(number.format(m), c, re.I)] for m in (",", r"\."))
+    forms = (number.format(mark) for mark in (",", r"\."))
+    commas, dots = ([c for c in text if re.fullmatch(form, c, re.I)] for form in forms)
     remedy = "with a decimal point"
     if commas and dots:
         both = f"{commas[0]!r} and {dots[0]!r} are both in it"
@@ -212,8 +195,8 @@ def _unknown_as_zero(
         who = repr(classes[lost[0]]) if len(classes) else f"number {lost[0] + 1}"
         told = f"nothing is known about class {who}, all its values are missing"
         raise NiwtError(f"{what}: {told}; fill in some, or leave the class out")
-    kinds = [(int(gap.sum()), "blank or NA"), (int(minus.sum()), f"{below[0]:g}" if len(below) else "")]
-    notes = [f"{what}: {n} unknown values ({kind}) taken as 0" for n, kind in kinds if n]
+    kinds = {"blank or NA": gap.sum(), f"{below[0]:g}" if len(below) else "": minus.sum()}
+    notes = [f"{what}: {n} unknown values ({kind}) taken as 0" for kind, n in kinds.items() if n]
     return np.where(gap | minus, 0.0, table), notes
 
 # %% ../../nbs/01_data/03_tables.ipynb #aaa3009c
@@ -222,40 +205,32 @@ _CLASS_WORDS = _CALLED.split(",")  # how a column of classes is called
 
 # %% ../../nbs/01_data/03_tables.ipynb #600b7dec
 def _class_first(
-    header: list[str],  # column names
-    rows: list[list[Any]],  # cells
-    notes: list[str],  # gets a line if columns were moved
-) -> tuple[list[str], list[list[Any]]]:  # with the class in the first column
-    "Put the class first where the first column only numbers the rows or holds values; never raises."
+    header: list[str], rows: list[list[Any]], notes: list[str]
+) -> tuple[list[str], list[list[Any]]]:
+    "Put the class first, with a note, where the first column only numbers the rows or holds values; never raises."
     at = next((j for j, h in enumerate(header) if h.casefold() in _CLASS_WORDS), 0)
     numbers = [_number(row[0]) for row in rows]
     if not at or None in numbers or all(_number(row[at]) is not None for row in rows):
         return header, rows
-    n, counter = len(rows), header[0].casefold() in ("", "index", "unnamed: 0", "id", "no", "nr", "#")
-    drop = counter and numbers in (list(range(n)), list(range(1, n + 1)))
+    counts = [list(range(start, len(rows) + start)) for start in (0, 1)]
+    named = header[0].casefold() in ("", "index", "unnamed: 0", "id", "no", "nr", "#")
+    drop = named and numbers in counts
     order = [at, *(j for j in range(1 if drop else 0, len(header)) if j != at)]
     only = ", the first column only counts rows" if drop else ""
     notes.append(f"the class is in column {header[at]!r}{only}")
     return [header[j] for j in order], [[row[j] for j in order] for row in rows]
 
 # %% ../../nbs/01_data/03_tables.ipynb #14e8e8f4
-def _turned_table(
-    header: list[str],  # column names, that of the first included
-    rows: list[list[Any]],  # cells, a name first
-    classes: Sequence[str],  # names of classes that are known from elsewhere
-) -> bool:  # whether attributes go down and classes across
-    "Whether the header names the classes and the first column does not; never raises."
+def _turned_table(header: list[str], rows: list[list[Any]], classes: Sequence[str]) -> bool:
+    "Whether attributes go down and classes across: the header names the classes and the first column does not; never raises."
     known = lambda names: sum(at is not None for at in _pair_names(list(classes), names)[0])  # noqa: E731
     across, down = known(header[1:]), known([str(row[0]) for row in rows])
     words = ("attribute", "attributes", "feature", "trait", "property")
     return across > down or (not down and header[0].casefold() in words)
 
 # %% ../../nbs/01_data/03_tables.ipynb #512ef0a3
-def _json_rows(
-    path: str | os.PathLike,  # {class: {attribute: number}}
-    name: str,  # of the file, for messages
-) -> tuple[list[str], list[list[Any]]]:  # as `_read_csv_rows` gives them
-    "A table in JSON as header and rows; raises `NiwtError` naming the class that has other attributes than the first."
+def _json_rows(path: str | os.PathLike, name: str) -> tuple[list[str], list[list[Any]]]:
+    "{class: {attribute: number}} in JSON as header and rows; raises `NiwtError` naming the class that has other attributes than the first."
     found = _read_json(path)
     owner, first = next(iter(found.items()))
     if not isinstance(first, dict) or not first:
@@ -263,25 +238,29 @@ def _json_rows(
         raise NiwtError(f"{name}: expected {{class: {{attribute: number}}}}, got {got}")
     for c, values in found.items():
         if not isinstance(values, dict) or set(values) != set(first):
-            odd = sorted(set(first) ^ set(values))[0] if isinstance(values, dict) else type(values).__name__
+            odd = type(values).__name__
+            odd = min(set(first) ^ set(values)) if isinstance(values, dict) else odd
             told = f"class {c!r} does not have the attributes of class {owner!r}"
             raise NiwtError(f"{name}: {told} (see {odd!r})")
     return ["class", *first], [[c, *(values[a] for a in first)] for c, values in found.items()]
 
 # %% ../../nbs/01_data/03_tables.ipynb #ecfc9b63
 def _read_attribute_table(
-    path: str | os.PathLike,  # .csv: class, then one column an attribute; .json: {class: {attribute: number}}
-    classes: Sequence[str] = (),  # names known from elsewhere, to see which way the table lies
-    notes: list[str] | None = None,  # gets a line for whatever was not taken as it stands
-) -> tuple[tuple[str, ...], tuple[str, ...], np.ndarray]:  # class names, attribute names, (C, A) numbers
-    "Attributes of classes from CSV or JSON, gaps as 0; raises `NiwtError` naming class and attribute for a value that is no number."
+    path: str | os.PathLike, classes: Sequence[str] = (), notes: list[str] | None = None
+) -> tuple[tuple[str, ...], tuple[str, ...], np.ndarray]:
+    """Class names, attribute names and numbers (C, A) from CSV (class, then a column an attribute) or JSON ({class: {attribute: number}}), gaps as 0.
+
+    Known `classes` tell which way the table lies; `notes` gets a line for whatever was not taken as it stands.
+    Raises `NiwtError` naming class and attribute for a value that is no number.
+    """
     name, said = Path(path).name, []  # type: str, list[str]
     if Path(path).suffix.lower() == ".json":
         header, rows = _json_rows(path, name)
     else:
         header, rows = _class_first(*_read_csv_rows(path, notes=said), said)
     if len(header) < 2:
-        raise NiwtError(f"{name}: expected the class and at least one attribute, got the one column only")
+        wanted = "the class and at least one attribute"
+        raise NiwtError(f"{name}: expected {wanted}, got the one column only")
     if _turned_table(header, rows, classes):
         said.append("attributes go down and classes across: the table was turned")
         turned = list(zip(header, *rows, strict=True))

@@ -28,7 +28,7 @@ from niwt_nb.core import (
     user_code,
 )
 from .dataset import DomainKnowledge, ZeroShotData, as_ids, _as_values
-from .files import _list_folder
+from .images import _list_folder
 from .names import _match_names, _pair_names
 from .tables import _read_text
 
@@ -42,10 +42,8 @@ _STOP = (
 STOP_WORDS: tuple[str, ...] = tuple(_STOP.split())
 
 # %% ../../nbs/01_data/05_text.ipynb #8348ff2b
-def _words_of(
-    text: str,  # anything
-) -> list[str]:  # lower case, in order
-    "The words of a text: letters only, two or more, none of `STOP_WORDS`."
+def _words_of(text: str) -> list[str]:
+    "The words of a text in lower case: letters only, two or more, none of `STOP_WORDS`."
     plain = re.findall(r"(?u)\b[^\W\d_]{2,}\b", text.replace("_", " ").lower())
     return [w for w in plain if w not in STOP_WORDS]
 
@@ -62,11 +60,8 @@ _DENY, _UNSURE, _TURN, _HEDGE = (
 _GONE = re.compile(r"\b(absent|missing|gone|free of)\b", re.IGNORECASE)
 
 # %% ../../nbs/01_data/05_text.ipynb #96d3cede
-def _denial_end(
-    words: Sequence[str],  # of one text, marks among them
-    i: int,  # where the denial begins
-) -> int:  # the first place that no longer belongs to it
-    "Where a denial ends; in doubt it goes on."
+def _denial_end(words: Sequence[str], i: int) -> int:
+    "The first place after a denial that begins at word i; in doubt it goes on."
     j = i + 1
     while j < len(words):
         word, rest = words[j], words[j + 1 :]
@@ -112,22 +107,18 @@ def split_denials(
     return [(piece, kind) for piece, kind in cut if re.search(r"\w", piece)]
 
 # %% ../../nbs/01_data/05_text.ipynb #cfcbeecf
-def _said(
-    text: str,  # a sentence or several
-) -> tuple[str, list[str]]:  # the text without its denials, and these
-    "What a counter of words may count: the text itself where nothing is denied."
+def _said(text: str) -> tuple[str, list[str]]:
+    "A text without its denials (itself where nothing is denied), and these."
     pieces = split_denials(text)
     denied = [piece for piece, kind in pieces if kind != "said"]
     return (" ".join(p for p, kind in pieces if kind == "said") if denied else text), denied
 
 # %% ../../nbs/01_data/05_text.ipynb #f6dc405f
-_TRIAL = "a small red bird with a long tail"  # its vector tells whether an encoder is still the same
+_TRIAL = "a small red bird with a long tail"  # its vector tells whether an encoder is the same
 
 
-def _texts(
-    texts: Sequence,  # one list of sentences a class; one text counts as a list
-) -> list[list[str]]:  # lists
-    "The sentences of each class; raises `NiwtError` for anything else."
+def _texts(texts: Sequence) -> list[list[str]]:
+    "One list of sentences a class (one text counts as a list); raises `NiwtError` for anything else."
     if isinstance(texts, Mapping):
         wanted = "one list of sentences a class, in the order of the classes"
         raise NiwtError(f"expected {wanted}, got a mapping")
@@ -139,19 +130,13 @@ def _texts(
     return lists
 
 # %% ../../nbs/01_data/05_text.ipynb #a3cca136
-def _document(
-    sentences: Sequence[str],  # of one class
-) -> str:  # one text
+def _document(sentences: Sequence[str]) -> str:
     "All that is said of a class, as one document, without what is denied."
     return " ".join(_said(s)[0] for s in sentences)
 
 # %% ../../nbs/01_data/05_text.ipynb #86c9f379
-def _not_understood(
-    sentences: Sequence[str],  # what was given
-    asked: Sequence[str],  # its words
-    known: Sequence[str],  # words that would have been understood
-) -> str:  # the message
-    "Say that nothing was understood, with the nearest known words."
+def _not_understood(sentences: Sequence[str], asked: Sequence[str], known: Sequence[str]) -> str:
+    "The message that nothing was understood, with the known words nearest to those asked."
     near = {w: nearest_names(w, known) for w in dict.fromkeys(asked)}
     hints = [f"{w!r} (nearest: {', '.join(map(repr, n))})" for w, n in near.items() if n]
     some = ", ".join(map(repr, sorted(known)[:8]))
@@ -160,11 +145,8 @@ def _not_understood(
 
 # %% ../../nbs/01_data/05_text.ipynb #06569efb
 @functools.lru_cache(maxsize=1)  # the model, not its name, is what takes time and memory
-def _load_encoder(
-    encoder: str | os.PathLike,  # a folder, or a model's name
-    download: bool,  # fetch a model that is not on this computer
-) -> Any:  # a `sentence_transformers.SentenceTransformer`
-    "Load a sentence encoder; raises `NiwtError` with the remedy where package or model is missing."
+def _load_encoder(encoder: str | os.PathLike, download: bool) -> Any:
+    "A sentence-transformers model from a folder or by name; raises `NiwtError` with the remedy where package or model is missing."
     name = os.fspath(encoder)
     if not name:
         raise NiwtError("the sentence encoder was an object of the program that fitted it")
@@ -197,10 +179,8 @@ def _load_encoder(
         raise NiwtError(f"cannot load the sentence encoder {name!r} ({why}). {give}") from None
 
 # %% ../../nbs/01_data/05_text.ipynb #622fb92e
-def _counter(
-    encoder: Any,  # a `SentenceEncoder`
-) -> TfidfVectorizer:  # not fitted
-    "The counter of words that a `SentenceEncoder` asks for."
+def _counter(encoder: Any) -> TfidfVectorizer:
+    "The counter of words, not fitted, that a `SentenceEncoder` asks for."
     return TfidfVectorizer(
         ngram_range=(1, 2 if encoder.pairs else 1),
         min_df=encoder.min_classes,
@@ -210,10 +190,8 @@ def _counter(
     )
 
 # %% ../../nbs/01_data/05_text.ipynb #9e65c4a6
-def _is_model(
-    encoder: Any,  # see `SentenceEncoder`; not None
-) -> bool:  # whether it is a model of sentence-transformers, loaded or by name, and no function
-    "Whether sentences go through `encode`; raises `NiwtError` for what is no encoder."
+def _is_model(encoder: Any) -> bool:
+    "Whether an encoder is a sentence-transformers model, loaded or by name, and no function; raises `NiwtError` for what is no encoder."
     loaded = hasattr(encoder, "encode") and not isinstance(encoder, str)
     if not (loaded or callable(encoder) or isinstance(encoder, str | os.PathLike)):
         kinds = "a folder or a name of sentence-transformers, a loaded model, or a function"
@@ -221,11 +199,8 @@ def _is_model(
     return loaded or not callable(encoder)
 
 # %% ../../nbs/01_data/05_text.ipynb #5068fc8a
-def _encodable(
-    encoder: Any,  # a function gets sentences, a model gets clauses
-    sentences: Sequence[str],  # of one class
-) -> list[str]:  # without what is denied
-    "What an encoder is given: a model reads *blue wings* better alone than among other things."
+def _encodable(encoder: Any, sentences: Sequence[str]) -> list[str]:
+    "What an encoder is given, without denials: a function whole sentences, a model clauses, since it reads *blue wings* better alone."
     kept = [said for s in sentences if (said := _said(s)[0].strip())]
     if not _is_model(encoder):
         return kept
@@ -233,11 +208,8 @@ def _encodable(
     return [c for c in clauses if _words_of(c)]
 
 # %% ../../nbs/01_data/05_text.ipynb #fc9ee55f
-def _encode(
-    owner: Any,  # a `SentenceEncoder` with an encoder
-    sentences: list[str],  # n of them
-) -> Tensor:  # (n, A)
-    "The encoder's rows; raises `NiwtError` if it fails or gives something else."
+def _encode(owner: Any, sentences: list[str]) -> Tensor:
+    "The encoder's rows (n, A) of n sentences; raises `NiwtError` if it fails or gives something else."
     ask = owner.encoder
     if _is_model(ask):
         named = isinstance(ask, str | os.PathLike)
@@ -252,9 +224,7 @@ def _encode(
     return rows[[once[s] for s in sentences]]
 
 # %% ../../nbs/01_data/05_text.ipynb #235f46be
-def _prove(
-    owner: Any,  # a fitted `SentenceEncoder` with an encoder
-) -> None:
+def _prove(owner: Any) -> None:
     "Raise `NiwtError` if a model that was read from a file is not the one that was fitted."
     if getattr(owner, "unproved", False):
         try:
@@ -268,11 +238,8 @@ def _prove(
         owner.unproved = False
 
 # %% ../../nbs/01_data/05_text.ipynb #0bac7ccc
-def _restore(
-    make: Any,  # `SentenceEncoder`
-    state: Mapping[str, Any],  # from its `to_dict`
-) -> Any:  # fitted
-    "A fitted `SentenceEncoder`; raises `NiwtError` for a state that is none."
+def _restore(make: Any, state: Mapping[str, Any]) -> Any:
+    "A fitted `SentenceEncoder` from its `to_dict`; raises `NiwtError` for a state that is none."
     try:
         encoder, least = state["encoder"], int(state["min_classes"])
         found = make(encoder, least, bool(state["pairs"]), tuple(state["stop_words"]))
@@ -389,7 +356,7 @@ class SentenceEncoder(TransformerMixin, BaseEstimator):
 
 # %% ../../nbs/01_data/05_text.ipynb #b26ff6ec
 def text_knowledge(
-    texts: Sequence[Sequence[str]],  # C lists of sentences; an empty one: nothing may be known of the class
+    texts: Sequence[Sequence[str]],  # C lists of sentences; an empty one: nothing is known
     seen: Any,  # (S,) ids of the classes whose words make the vocabulary
     encoder: Any = None,  # a `SentenceEncoder`, or what it takes: a folder, a function, None
     name: str = "captions",  # of the knowledge
@@ -404,7 +371,8 @@ def text_knowledge(
         values = fitted.fit([lists[i] for i in ids]).transform(lists)
     except NiwtError as e:
         raise NiwtError(f"knowledge {name!r}: {e}") from None
-    return DomainKnowledge(name, values, fitted.names, reader=fitted, texts=tuple(map(tuple, lists)))
+    told = tuple(map(tuple, lists))
+    return DomainKnowledge(name, values, fitted.names, reader=fitted, texts=told)
 
 # %% ../../nbs/01_data/05_text.ipynb #3808ed1d
 def with_encoder(
@@ -446,18 +414,14 @@ _EMPTY = "has color colour pattern shape length size primary type kind bird anim
 _SPARE = frozenset(_EMPTY.split())
 
 
-def _stems(
-    text: str,  # a name or a piece of a sentence
-) -> list[str]:  # its content words, without endings
-    "Words such that singular and plural, noun and participle are one: spots, spotted, spot."
+def _stems(text: str) -> list[str]:
+    "The content words of a text without endings, so that spots, spotted and spot are one."
     words = re.findall(r"[^\W\d_]{2,}", text.lower())
     return [_stem(w) for w in words if w not in STOP_WORDS or w == "very"]
 
 # %% ../../nbs/01_data/05_text.ipynb #57e787da
-def _stem(
-    word: str,  # in lower case
-) -> str:  # without plural, -ed and doubled letters
-    "A rough stem, made for single words of names."
+def _stem(word: str) -> str:
+    "A rough stem of a word in lower case: without plural, -ed and doubled letters."
     word = re.sub(r"ies$", "y", word) if len(word) > 4 else word
     word = re.sub(r"(?<=[^s])s$", "", word) if len(word) > 3 else word
     word = re.sub(r"ed$", "", word) if len(word) > 4 else word
@@ -465,10 +429,8 @@ def _stem(
     return re.sub(r"y$", "i", word).rstrip("e") or word
 
 # %% ../../nbs/01_data/05_text.ipynb #1913b07d
-def _column_words(
-    name: str,  # of a column, such as "has_wing_color::red" or "long_neck"
-) -> tuple[str, frozenset[str], frozenset[str]]:  # group, words of the part and of the value
-    "What must stand in a clause for a column to be said; a plain name has neither group nor part."
+def _column_words(name: str) -> tuple[str, frozenset[str], frozenset[str]]:
+    "Group, words of the part and of the value that a clause must have to say a column like 'has_wing_color::red'; a plain name has neither group nor part."
     group, colons, value = re.sub(r"\(.*?\)", "", name).rpartition("::")
     said = frozenset(_stems(value)) - (_SPARE - {"bird"})
     part = frozenset(_stem(w) for w in _words_of(group) if w not in _SPARE)
@@ -482,11 +444,8 @@ _BREAKS = re.compile(
 )
 
 
-def _clauses(
-    piece: str,  # said or denied, see `split_denials`
-    parts: frozenset[str],  # stems of all words of parts
-) -> list[tuple[str, bool]]:  # clauses about one part each, and whether its value follows the part
-    "Cut a piece at marks, at joining words, and between two parts."
+def _clauses(piece: str, parts: frozenset[str]) -> list[tuple[str, bool]]:
+    "Cut a piece at marks, at joining words and between two parts: clauses about one part each, and whether the value follows the part."
     found: list[tuple[str, bool]] = []
     for clause in _BREAKS.split(piece):
         words = re.findall(r"[^\W_]+", clause)
@@ -675,14 +634,13 @@ def load_reader(
 
 # %% ../../nbs/01_data/05_text.ipynb #82d6f71e
 def _read_captions(
-    root: str | os.PathLike[str],  # a folder with one sub-folder a class and one .txt an image, a sentence a line
-    names: Sequence[str],  # image file names "class/file.jpg"
-    notes: list[str] | None = None,  # gets a line for folders found by another spelling or by their number
-) -> tuple[tuple[tuple[str, ...], ...], int]:  # sentences per image; how many images have none
-    "Sentences of each image; class folders are matched by the one rule for names; raises `NiwtError` if a class has no folder."
+    root: str | os.PathLike[str], names: Sequence[str], notes: list[str] | None = None
+) -> tuple[tuple[tuple[str, ...], ...], int]:
+    "Sentences of each image 'class/file.jpg' from a .txt a line each, and how many images have none; raises `NiwtError` if a class has no folder."
     theirs = [d.name for d in _list_folder(root) if d.is_dir()]
     ours = sorted({n.rpartition("/")[0] for n in names})
-    folder = dict(zip(ours, _match_names(ours, theirs, "caption folder", notes).tolist(), strict=True))
+    found_at = _match_names(ours, theirs, "caption folder", notes).tolist()
+    folder = dict(zip(ours, found_at, strict=True))
     wanted: dict[str, list[str]] = {d: [] for d in ours}
     for n in names:
         wanted[n.rpartition("/")[0]].append(n)
@@ -698,11 +656,8 @@ def _read_captions(
     return out, sum(not c for c in out)
 
 # %% ../../nbs/01_data/05_text.ipynb #9f544495
-def _read_embeddings(
-    path: str | os.PathLike,  # a .npy of one row a class
-    n_classes: int,  # how many rows it must have
-) -> DomainKnowledge:  # named "captions", columns "dim 0", "dim 1", ...
-    "A text embedding of every class; raises `NiwtError` for a damaged file or a wrong shape. Pickled arrays are refused."
+def _read_embeddings(path: str | os.PathLike, n_classes: int) -> DomainKnowledge:
+    "A text embedding of every class from a .npy as knowledge 'captions'; raises `NiwtError` for a damaged file or a wrong shape. Pickled arrays are refused."
     try:
         values = np.load(path, allow_pickle=False)
     except Exception as e:  # numpy raises many kinds of errors on damaged files

@@ -33,12 +33,8 @@ _MAT_CLASSES = dict(enumerate(["f8", "f4", *_INTEGERS, "i8", "u8"], 6))
 _MAT_TEXT = {1: "latin-1", 2: "latin-1", 4: "utf-16", 16: "utf-8", 17: "utf-16", 18: "utf-32"}
 
 # %% ../../nbs/01_data/06_xlsa17.ipynb #3930dfc6
-def _mat_element(
-    raw: memoryview,  # where elements lie one after another
-    at: int,  # where one begins
-    order: str,  # "<" or ">": the byte order
-) -> tuple[int, memoryview, int]:  # its type, its bytes, where the next one begins
-    "One element of a MATLAB file; raises `NiwtError` if it claims more bytes than there are."
+def _mat_element(raw: memoryview, at: int, order: str) -> tuple[int, memoryview, int]:
+    "Type and bytes of the element of a MATLAB file at a byte, and where the next begins; raises `NiwtError` if it claims more bytes than there are."
     if at + 8 > len(raw):
         raise NiwtError(f"it ends inside a tag at byte {at}")
     kind, size = struct.unpack_from(order + "II", raw, at)
@@ -52,11 +48,8 @@ def _mat_element(
     return kind, raw[start : start + size], end
 
 # %% ../../nbs/01_data/06_xlsa17.ipynb #14b78c44
-def _mat_head(
-    raw: memoryview,  # the bytes of an array, or their beginning
-    order: str,  # the byte order
-) -> tuple[int, tuple[int, ...], str, int]:  # class (above 255 for complex numbers), shape, name, where the values begin
-    "What an array says of itself; raises `NiwtError` if that makes no sense."
+def _mat_head(raw: memoryview, order: str) -> tuple[int, tuple[int, ...], str, int]:
+    "Class (above 255 for complex numbers), shape and name of an array, and where its values begin; raises `NiwtError` if that makes no sense."
     kind, flags, at = _mat_element(raw, 0, order)
     if kind != 6 or len(flags) != 8:
         raise NiwtError("an array does not begin with its flags")
@@ -71,12 +64,8 @@ def _mat_head(
     return flag & 0x08FF, shape, bytes(name).decode("latin-1"), at
 
 # %% ../../nbs/01_data/06_xlsa17.ipynb #04efe22a
-def _mat_array(
-    raw: memoryview,  # the bytes of an array
-    order: str,  # the byte order
-    depth: int = 0,  # how many cells it lies in
-) -> np.ndarray:  # numbers, rows of text, or objects (cells)
-    "The values of an array; raises `NiwtError` unless they are as many as its shape says."
+def _mat_array(raw: memoryview, order: str, depth: int = 0) -> np.ndarray:
+    "Numbers, rows of text, or objects (cells, in `depth` others) of an array; raises `NiwtError` unless they are as many as its shape says."
     if not raw:
         return np.zeros((0, 0))
     cls, shape, name, at = _mat_head(raw, order)
@@ -93,8 +82,8 @@ def _mat_array(
         return cells.reshape(shape, order="F")
     kind, values, _ = _mat_element(raw, at, order) if n else (1, raw[:0], at)
     if cls == 4 and kind in _MAT_TEXT:
-        coding = _MAT_TEXT[kind] + (("-le" if order == "<" else "-be") if _MAT_TEXT[kind][-2:] in ("16", "32") else "")
-        text = bytes(values).decode(coding)
+        coding, end = _MAT_TEXT[kind], "-le" if order == "<" else "-be"
+        text = bytes(values).decode(coding + (end if coding[-2:] in ("16", "32") else ""))
         if len(text) != n and shape[0] != 1:
             raise NiwtError(f"{name!r} has {len(text)} letters for the shape {shape}")
         if shape[0] == 1:
@@ -102,19 +91,19 @@ def _mat_array(
         letters = np.array(list(text), dtype="U1").reshape(shape, order="F")
         return np.array(["".join(row) for row in letters.reshape(shape[0], -1)])
     if cls not in _MAT_CLASSES or kind not in _MAT_NUMBERS:
-        raise NiwtError(f"{name!r} is neither numbers nor text nor cells of them (class {cls}, type {kind})")
+        told = f"class {cls}, type {kind}"
+        raise NiwtError(f"{name!r} is neither numbers nor text nor cells of them ({told})")
     stored = np.dtype(order + _MAT_NUMBERS[kind])
     if len(values) != n * stored.itemsize:
         raise NiwtError(f"{name!r} has {len(values)} bytes for {n} values of {stored.itemsize}")
-    return np.frombuffer(values, stored).astype(_MAT_CLASSES[cls], copy=False).reshape(shape, order="F")
+    array = np.frombuffer(values, stored).astype(_MAT_CLASSES[cls], copy=False)
+    return array.reshape(shape, order="F")
 
 # %% ../../nbs/01_data/06_xlsa17.ipynb #6774c05a
 def _mat_variables(
-    raw: memoryview,  # a whole file
-    wanted: set[str],  # names
-    max_bytes: int,  # refuse more after unpacking
-) -> tuple[dict[str, np.ndarray], list[str]]:  # the wanted variables, the names of all
-    "Go through the variables of a file, unpacking and decoding only the wanted ones; raises `NiwtError` for damage."
+    raw: memoryview, wanted: set[str], max_bytes: int
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    "The wanted variables of a file, nothing else unpacked, and the names of all; raises `NiwtError` for damage."
     order = {b"IM": "<", b"MI": ">"}.get(bytes(raw[126:128]), "")
     if not order or len(raw) < 136:
         raise NiwtError("it does not begin as a MATLAB file of version 5 to 7.2 does")
@@ -140,37 +129,37 @@ def _mat_variables(
         if size > max_bytes:
             raise NiwtError(f"{name!r} claims {size} bytes, more than {max_bytes}")
         if start is not body:
-            body = _mat_element(memoryview(zlib.decompressobj().decompress(body, size)), 0, order)[1]
+            unpacked = memoryview(zlib.decompressobj().decompress(body, size))
+            body = _mat_element(unpacked, 0, order)[1]
         found[name] = _mat_array(body, order)
     return found, names
 
 # %% ../../nbs/01_data/06_xlsa17.ipynb #0487d1f8
 def _load_mat(
-    path: str | os.PathLike,  # a MATLAB file, version 5 to 7.2
-    names: Sequence[str],  # the variables to read
-    optional: Sequence[str] = (),  # variables that may be absent
-    max_bytes: int = 4_000_000_000,  # refuse a larger file or array
-) -> dict[str, np.ndarray]:  # name -> array
-    "Read numbers, text and cells of a MATLAB file; raises `NiwtError` (and nothing else) for a damaged file or an absent variable. Nothing in the file is run."
+    path: str | os.PathLike,
+    names: Sequence[str],
+    optional: Sequence[str] = (),
+    max_bytes: int = 4_000_000_000,
+) -> dict[str, np.ndarray]:
+    "Variables of a MATLAB file (version 5 to 7.2) by name; raises `NiwtError`, and nothing else, for a damaged file or an absent one. Nothing in it is run."
     where = repr(os.fspath(path))
     if not os.path.isfile(path):
         raise NiwtError(f"no file {where}")
     try:
         if os.path.getsize(path) > max_bytes:
             raise NiwtError(f"it has {os.path.getsize(path)} bytes, more than {max_bytes}")
-        found, every = _mat_variables(memoryview(Path(path).read_bytes()), {*names, *optional}, max_bytes)
+        raw = memoryview(Path(path).read_bytes())
+        found, every = _mat_variables(raw, {*names, *optional}, max_bytes)
     except (OSError, zlib.error, struct.error, ValueError, MemoryError) as e:
         raise NiwtError(f"{where} is not a readable MATLAB file: {e or type(e).__name__}") from None
     absent = [n for n in names if n not in found]
     if absent:
-        raise NiwtError(f"{where} has no variable {absent[0]!r}; it has {', '.join(map(repr, every[:8])) or 'none'}")
+        some = ", ".join(map(repr, every[:8])) or "none"
+        raise NiwtError(f"{where} has no variable {absent[0]!r}; it has {some}")
     return found
 
 # %% ../../nbs/01_data/06_xlsa17.ipynb #28f7d613
-def _mat_strings(
-    array: np.ndarray,  # a cell array of strings
-    what: str,  # where it is, for messages
-) -> tuple[str, ...]:  # the strings
+def _mat_strings(array: np.ndarray, what: str) -> tuple[str, ...]:
     "The strings of a MATLAB cell array or character matrix; raises `NiwtError` if it holds anything else."
     out = []
     for cell in np.asarray(array).ravel():
@@ -182,35 +171,32 @@ def _mat_strings(
     return tuple(out)
 
 # %% ../../nbs/01_data/06_xlsa17.ipynb #f9f3cd29
-def _mat_indices(
-    array: np.ndarray,  # numbers that count from 1
-    what: str,  # where they are, for messages
-) -> Tensor:  # int64, counting from 0
-    "MATLAB indices as Python indices; raises `NiwtError` for a zero, a fraction or a repetition."
+def _mat_indices(array: np.ndarray, what: str) -> Tensor:
+    "Indices that count from 1 as int64 from 0; raises `NiwtError` for a zero, a fraction or a repetition."
     a = np.asarray(array).ravel()
-    if a.dtype.kind not in "uif" or (a.dtype.kind == "f" and (not np.isfinite(a).all() or (np.abs(a) >= 2**53).any())):
-        raise NiwtError(f"{what}: expected whole numbers from 1 on, got {a.dtype}")
-    if (a < 1).any() or (a > 2**62).any() or (a.dtype.kind == "f" and (a != np.rint(a)).any()):
-        odd = a[(a < 1) | (a > 2**62) | (a != np.rint(a))][0]
-        raise NiwtError(f"{what}: expected whole numbers from 1 on, got {odd}")
+    most = 2**53 if a.dtype.kind == "f" else 2**62  # larger floats are not exact
+    good = (a >= 1) & (a < most) & (a == np.rint(a)) if a.dtype.kind in "uif" else None
+    if good is None or not good.all():
+        got = a.dtype if good is None else a[~good][0]
+        raise NiwtError(f"{what}: expected whole numbers from 1 on, got {got}")
     out = torch.from_numpy(a.astype(np.int64) - 1)
     if len(out.unique()) < len(out):
         raise NiwtError(f"{what}: an index comes more than once")
     return out
 
 # %% ../../nbs/01_data/06_xlsa17.ipynb #c23ca6f2
-def _read_att_splits(
-    path: str | os.PathLike,  # an att_splits.mat, or the folder that holds it
-) -> _AttSplits:  # names, attributes and indices from 0
-    "Read a published `att_splits.mat`; raises `NiwtError`, and nothing else, for a file that is damaged or not one."
+def _read_att_splits(path: str | os.PathLike) -> _AttSplits:
+    "A published `att_splits.mat`, or the one in a folder; raises `NiwtError`, and nothing else, for a file that is damaged or not one."
     path = Path(path) / "att_splits.mat" if os.path.isdir(path) else Path(path)
     loc = ("trainval_loc", "test_seen_loc", "test_unseen_loc")
-    mat = _load_mat(path, ("allclasses_names", "att", *loc), ("original_att", "train_loc", "val_loc"))
+    must = ("allclasses_names", "att", *loc)
+    mat = _load_mat(path, must, ("original_att", "train_loc", "val_loc"))
     classes = _mat_strings(mat["allclasses_names"], f"{path.name}: allclasses_names")
     tables = {}
     for key in ("att", "original_att"):
         table = mat.get(key, mat["att"])
-        if table.dtype.kind not in "uif" or table.ndim != 2 or table.shape[1] != len(classes) or not table.size:
+        numbers = table.dtype.kind in "uif" and table.ndim == 2 and table.size
+        if not numbers or table.shape[1] != len(classes):
             wanted = f"should be (attributes, {len(classes)} classes)"
             raise NiwtError(f"{path.name}: {key} {wanted}, got {table.shape} of {table.dtype}")
         tables[key] = torch.from_numpy(_float32(table.T))
@@ -228,11 +214,8 @@ class _FeatureFile:
     files: tuple[str, ...]  # N file names as published; empty if the file holds none
 
 # %% ../../nbs/01_data/06_xlsa17.ipynb #c26bacf2
-def _read_features(
-    path: str | os.PathLike,  # a res101.mat, or the folder that holds it
-    pixels: bool = False,  # only labels and file names are wanted, not the features
-) -> _FeatureFile:  # features, labels from 0, file names
-    "Read a published feature file; raises `NiwtError`, and nothing else, for one that is damaged."
+def _read_features(path: str | os.PathLike, pixels: bool = False) -> _FeatureFile:
+    "A published `res101.mat` (`pixels`: without its features), or the one in a folder; raises `NiwtError`, and nothing else, for one that is damaged."
     path = Path(path) / "res101.mat" if os.path.isdir(path) else Path(path)
     mat = _load_mat(path, ("labels",) if pixels else ("labels", "features"), ("image_files",))
     labels = np.asarray(mat["labels"]).ravel()
@@ -266,8 +249,8 @@ def _attributes(
 # %% ../../nbs/01_data/06_xlsa17.ipynb #4043d02f
 def read_xlsa17(
     root: str | os.PathLike,  # a folder with att_splits.mat and res101.mat
-    images: str | os.PathLike | None = None,  # a folder of the data set's images; None: features only
-    attribute_names: Sequence[str] | None = None,  # names of the attributes (the file has none); None: numbered
+    images: str | os.PathLike | None = None,  # the folder of its images; None: features only
+    attribute_names: Sequence[str] | None = None,  # the file has none; None: numbered
     name: str | None = None,  # of the data set; None: the folder's
     **kwargs: Any,  # for `ImageFiles`
 ) -> ZeroShotData:  # with `features`; with pixels if `images` is given

@@ -17,12 +17,8 @@ from ..network.modes import in_own_modes
 
 # %% ../../nbs/05_evaluate/00_baselines.ipynb #57ec3536
 @in_own_modes
-def _ridge_solve(
-    gram: Tensor,  # (D, D) symmetric, positive semi-definite: X'X
-    right: Tensor,  # (D, m) right-hand side
-    ridge: float,  # in units of the mean eigenvalue of `gram`
-) -> Tensor:  # (D, m)
-    "Solve (gram + ridge * mean eigenvalue * I) z = right by a Cholesky factor in float64; raises `NiwtError` if `ridge` is not positive."
+def _ridge_solve(gram: Tensor, right: Tensor, ridge: float) -> Tensor:
+    "Solve (gram + ridge * mean eigenvalue * I) z = right, by a Cholesky factor in float64; raises `NiwtError` if `ridge` is not positive."
     if not ridge > 0:
         raise NiwtError(f"the ridge must be positive, got {ridge}")
     a = gram.double().clone()
@@ -42,7 +38,8 @@ class ESZSL(Baseline):
     def _fit(self, x: Tensor, k: Tensor, targets: Tensor) -> None:
         y = 2 * nn.functional.one_hot(targets, len(k)).float() - 1
         self.n_seen_ = len(k)
-        self.form_ = _ridge_solve(k.T @ k, _ridge_solve(x.T @ x, x.T @ (y @ k), self.ridge_features).T, self.ridge_knowledge).T
+        left = _ridge_solve(x.T @ x, x.T @ (y @ k), self.ridge_features)
+        self.form_ = _ridge_solve(k.T @ k, left.T, self.ridge_knowledge).T
 
     def _scores(self, x: Tensor, k: Tensor) -> Tensor:
         return self.n_seen_ * (x @ self.form_ @ k.T)
@@ -71,13 +68,11 @@ class _SAE(Baseline):
         return nn.functional.normalize(x) @ nn.functional.normalize(k).T
 
 # %% ../../nbs/05_evaluate/00_baselines.ipynb #1a87bd09
-def _class_means(
-    x: Tensor,  # (n, D) features
-    targets: Tensor,  # (n,) class numbers 0..S-1, each at least once
-) -> tuple[Tensor, Tensor]:  # means (S, D) and shares of the images (S,)
-    "Mean of each class's rows, and the share of rows it has."
+def _class_means(x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    "Mean of each class's rows (S, D), and the share of rows that it has (S,)."
     share = torch.bincount(targets) / len(targets)
-    return torch.zeros(len(share), x.shape[1]).index_add(0, targets, x) / (share * len(x))[:, None], share
+    total = torch.zeros(len(share), x.shape[1]).index_add(0, targets, x)
+    return total / (share * len(x))[:, None], share
 
 # %% ../../nbs/05_evaluate/00_baselines.ipynb #21054de4
 @dataclass(eq=False, repr=False)
@@ -93,15 +88,17 @@ class DEM(Baseline):
     seed: int = 0  # initial weights
 
     def _fit(self, x: Tensor, k: Tensor, targets: Tensor) -> None:
-        self.x_size_, self.k_size_ = float(x.square().mean().sqrt()), float(k.square().mean().sqrt())
+        self.x_size_, self.k_size_ = (float(t.square().mean().sqrt()) for t in (x, k))
         mean, share = _class_means(x / self.x_size_, targets)
         last = [nn.ReLU()] if bool((x >= 0).all()) else []
-        net = nn.Sequential(nn.Linear(k.shape[1], self.hidden), nn.ReLU(), nn.Linear(self.hidden, x.shape[1]), *last)
+        first, second = nn.Linear(k.shape[1], self.hidden), nn.Linear(self.hidden, x.shape[1])
+        net = nn.Sequential(first, nn.ReLU(), second, *last)
 
         def step(i: Tensor) -> Tensor:
             return (share[i] * (net(k[i] / self.k_size_) - mean[i]).square().mean(1)).sum()
 
-        self.loss_ = minimise(step, net.parameters(), len(k), self.steps, self.lr, len(k), self.weight_decay)
+        how = (self.steps, self.lr, len(k), self.weight_decay)
+        self.loss_ = minimise(step, net.parameters(), len(k), *how)
         self.net_ = net
 
     def _scores(self, x: Tensor, k: Tensor) -> Tensor:
@@ -116,11 +113,8 @@ class _ClassStandardise(nn.Module):
         self.mean: Tensor | None = None
         self.variance: Tensor | None = None
 
-    def forward(
-        self,
-        z: Tensor,  # (S, h) one row a class
-    ) -> Tensor:  # (S, h)
-        "Standardise `z`."
+    def forward(self, z: Tensor) -> Tensor:
+        "Standardise (S, h), a row a class."
         if self.training:
             self.mean, self.variance = z.mean(0), z.var(0, correction=0)
         if self.mean is None or self.variance is None:
@@ -148,12 +142,14 @@ class _ClassNorm(Baseline):
         nn.init.zeros_(last.bias)
         body = [nn.Linear(k.shape[1], self.hidden), nn.ReLU(), nn.Linear(self.hidden, self.hidden)]
         ends = [nn.ReLU()] if bool((x >= 0).all()) else []
-        self.net_ = nn.Sequential(*body, _ClassStandardise(), nn.ReLU(), _ClassStandardise(), last, *ends)
+        norms = (_ClassStandardise(), nn.ReLU(), _ClassStandardise())
+        self.net_ = nn.Sequential(*body, *norms, last, *ends)
 
         def step(i: Tensor) -> Tensor:
             return nn.functional.cross_entropy(self._logits(x[i], k), targets[i])
 
-        self.loss_ = minimise(step, self.net_.parameters(), len(x), self.epochs, self.lr, 256, self.weight_decay)
+        how = (self.epochs, self.lr, 256, self.weight_decay)
+        self.loss_ = minimise(step, self.net_.parameters(), len(x), *how)
         with torch.no_grad():
             self._logits(x[:1], k)  # the statistics of the final weights
         self.net_.eval()

@@ -24,11 +24,7 @@ from ..network.head import fit_head
 _HEADS: dict[str, nn.Linear] = {}
 
 # %% ../../nbs/05_evaluate/01_heads.ipynb #08e87155
-def _seen_head(
-    x: Tensor,  # (n, D) features
-    targets: Tensor,  # (n,) class numbers 0..S-1
-    l2: float,  # strength of the penalty, see `fit_head`
-) -> nn.Linear:  # D -> S
+def _seen_head(x: Tensor, targets: Tensor, l2: float) -> nn.Linear:
     "`fit_head`, remembered: the same features, labels and penalty are fitted once (the last 8 heads are kept)."
     key = content_hash(x, targets, l2)
     if key not in _HEADS:
@@ -42,10 +38,13 @@ class _HeadBaseline(Baseline):
     "Base of methods that predict head rows from knowledge: seen classes keep their trained rows. Subclasses write `_fit_rows(k, rows)` and `_rows(k)`."
 
     l2: float = 1e-5
-    head: nn.Linear | None = None  # the network's own head, one row for each seen class in the order of their ids; None: fitted here
+    head: nn.Linear | None = None  # the network's own, a row for each seen class by id; None: fitted
 
     def _fit(self, x: Tensor, k: Tensor, targets: Tensor) -> None:
-        self.head_ = _seen_head(x, targets, self.l2) if self.head is None else scaled_head(self.head, self.scale_features_, len(k))
+        if self.head is None:
+            self.head_ = _seen_head(x, targets, self.l2)
+        else:
+            self.head_ = scaled_head(self.head, self.scale_features_, len(k))
         self._fit_rows(k, torch.cat([self.head_.weight, self.head_.bias[:, None]], 1).detach())
 
     def _scores(self, x: Tensor, k: Tensor) -> Tensor:
@@ -101,8 +100,8 @@ class _ICIS(_HeadBaseline):
 
         def step(i: Tensor) -> Tensor:
             codes = (encode_k(k[i]), encode_w(w[i]))
-            parts = [1 - nn.functional.cosine_similarity(decode(code), t[i]).mean() for code in codes for decode, t in ((decode_k, k), (decode_w, w))]
-            return torch.stack(parts).mean()
+            back = [(decode(code), t) for code in codes for decode, t in ((decode_k, k[i]), (decode_w, w[i]))]
+            return torch.stack([1 - nn.functional.cosine_similarity(*b).mean() for b in back]).mean()
 
         every = nn.ModuleList([encode_k, encode_w, decode_k, decode_w])
         self.loss_ = minimise(step, every.parameters(), len(k), self.epochs, self.lr, 32)
@@ -130,8 +129,11 @@ class _PublishedNIWT(_HeadBaseline):
         self.map_.fit(k / self.k_size_, rows[:, :-1])
 
     def _rows(self, k: Tensor) -> Tensor:
-        wanted, flat = self.map_.predict(k / self.k_size_).float(), torch.zeros(1, self.head_.in_features)
-        last: Any = SimpleNamespace(head=self.head_, tail=nn.Flatten())  # importance equals the weights there
-        with torch.enable_grad():  # the paper's numbers for CUB
-            weight, _, _ = solve_reference(last, wanted, flat, 1e-2, 1e-3, max_steps=self.max_steps, seed=self.seed)
+        wanted = self.map_.predict(k / self.k_size_).float()
+        flat = torch.zeros(1, self.head_.in_features)
+        last: Any = SimpleNamespace(head=self.head_, tail=nn.Flatten())  # importance is the weights
+        how: dict[str, Any] = {"lam": 1e-2, "lr": 1e-3}  # the paper's numbers for CUB
+        how |= {"max_steps": self.max_steps, "seed": self.seed}
+        with torch.enable_grad():
+            weight, _, _ = solve_reference(last, wanted, flat, **how)
         return torch.cat([weight, weight.new_zeros(len(weight), 1)], 1)

@@ -37,13 +37,22 @@ def table_rows(
     scores: Tensor,  # (m, C) calibrated scores of test images
     labels: Tensor,  # (m,) class ids
     data: ZeroShotData,  # with its seen and unseen classes
-    about: tuple[str, float, int],  # kind of knowledge, offset within the scores, seed
+    about: tuple[str, float, int],  # kind of knowledge, bias of the new classes within the scores, seed
 ) -> list[dict[str, Any]]:  # the uncalibrated and the calibrated row, see `metric_row`
-    "Make the two rows of the results table; the uncalibrated one subtracts the offset again."
-    kind, offset, seed = about
+    "Make the two rows of the results table; the uncalibrated one takes the bias off again."
+    kind, bias, seed = about
     area = ausuc(scores, labels, data.seen, data.unseen)
-    found = [(c, gzsl(scores, labels, data.seen, data.unseen, 0.0 if c else -offset)) for c in (False, True)]
-    return [{**metric_row(method, kind, c, got, area, seed), "gamma": offset if c else 0.0} for c, got in found]
+    rows = []
+    for calibrated, gamma in ((False, -bias), (True, 0.0)):
+        got = gzsl(scores, labels, data.seen, data.unseen, gamma)
+        rows.append(metric_row(method, kind, calibrated, got, area, seed))
+    return [{**rows[0], "gamma": 0.0}, {**rows[1], "gamma": bias}]
+
+# %% ../../nbs/05_evaluate/02_selection.ipynb #432cc4e4
+def _mean_rows(runs: list[list[dict[str, Any]]], numbers: Sequence[str]) -> list[dict[str, Any]]:
+    "The rows of a table, their numbers averaged over several runs of it."
+    mean = lambda rows: {k: float(np.mean([row[k] for row in rows])) for k in numbers}  # noqa: E731
+    return [{**rows[0], **mean(rows)} for rows in zip(*runs, strict=True)]
 
 # %% ../../nbs/05_evaluate/02_selection.ipynb #cf859665
 def shuffled_rows(
@@ -67,8 +76,7 @@ def shuffled_rows(
         scores = head_scores(x, head, torch.cat([data.seen, data.unseen]), len(data.classes))
         about = (model.knowledge_.name, model.settings_.offset, model.seed)
         runs.append(table_rows("NIWT, shuffled", scores, labels, data, about))
-    numbers = ("U", "S", "H", "T1", "AUSUC")
-    return [{**rows[0], **{k: float(np.mean([r[k] for r in rows])) for k in numbers}} for rows in zip(*runs, strict=True)]
+    return _mean_rows(runs, ("U", "S", "H", "T1", "AUSUC"))
 
 # %% ../../nbs/05_evaluate/02_selection.ipynb #eafe71b7
 @dataclass(frozen=True, eq=False)
@@ -77,15 +85,12 @@ class _Selection:
 
     estimator: Baseline  # not fitted, with the chosen settings
     gamma: float  # the calibration chosen with them
-    curve: pd.DataFrame = field(repr=False)  # one row a combination: its settings, H, S, U, T1, AUSUC, gamma, seconds
+    curve: pd.DataFrame = field(repr=False)  # a row a combination: settings, H, S, U, T1, AUSUC, gamma
 
 # %% ../../nbs/05_evaluate/02_selection.ipynb #8b2c85b4
 @in_own_modes
-def _head_by_id(
-    head: nn.Linear,  # rows in the order of `data.seen`
-    data: ZeroShotData,  # with its seen classes
-) -> nn.Linear:  # the same rows in the order of class ids
-    "Sort the head's rows by class id, the order that estimators use."
+def _head_by_id(head: nn.Linear, data: ZeroShotData) -> nn.Linear:
+    "A head with a row for each of `data.seen`, sorted by class id, the order that estimators use."
     if head.out_features != len(data.seen):
         raise NiwtError(f"the head has {head.out_features} rows for {len(data.seen)} seen classes of {data.name!r}")
     order = data.seen.argsort()
@@ -94,13 +99,13 @@ def _head_by_id(
 # %% ../../nbs/05_evaluate/02_selection.ipynb #523098b6
 @in_own_modes
 def _fit_scores(
-    estimator: Baseline,  # any estimator; it is fitted
-    features: Tensor,  # (N, D) a row for each image of `data`
-    data: ZeroShotData,  # labels and splits
-    knowledge: str | None = None,  # which knowledge of `data`; None: the first
-    head: nn.Linear | None = None,  # the network's own head for `data.seen`, for methods that keep it
-) -> tuple[Tensor, Tensor]:  # scores (M, C) and labels (M,) of the M test images, seen ones first
-    "Fit on the training images of seen classes, score the test images."
+    estimator: Baseline,
+    features: Tensor,
+    data: ZeroShotData,
+    knowledge: str | None = None,
+    head: nn.Linear | None = None,
+) -> tuple[Tensor, Tensor]:
+    "Fit on the training images of seen classes: scores (M, C) and labels (M,) of the test images, seen ones first."
     if len(features) != len(data):
         raise NiwtError(f"{len(features)} rows of features for {len(data)} images of {data.name!r}")
     known = data.get_knowledge(knowledge).values
@@ -179,7 +184,8 @@ def measure(
         validation = Encoded(features[rows_of(val, data)], val)
     if "seed" in estimator.get_params():
         estimator = clone(estimator).set_params(seed=seed)
-    selection = _select(estimator, grid, validation.features, validation.data, knowledge, criterion, validation.head)
+    own = (validation.features, validation.data, knowledge, criterion, validation.head)
+    selection = _select(estimator, grid, *own)
     scores, labels = _fit_scores(clone(selection.estimator), features, data, knowledge, head)
     what = data.get_knowledge(knowledge).name
     rows = metric_rows(name, what, scores, labels, data.seen, data.unseen, selection.gamma, seed)
@@ -188,13 +194,13 @@ def measure(
 # %% ../../nbs/05_evaluate/02_selection.ipynb #6fd8868b
 @in_own_modes
 def _shuffled_control(
-    estimator: Baseline,  # with settings chosen already
-    features: Tensor,  # (N, D) a row for each image of `data`
-    data: ZeroShotData,  # the whole data set
-    knowledge: str | None = None,  # which knowledge; None: the first
-    shuffles: int = 5,  # number of permutations
-    seed: int = 0,  # of the first permutation
-) -> list[dict[str, Any]]:  # two rows, each the mean over the permutations
+    estimator: Baseline,
+    features: Tensor,
+    data: ZeroShotData,
+    knowledge: str | None = None,
+    shuffles: int = 5,
+    seed: int = 0,
+) -> list[dict[str, Any]]:
     "Average the rows of `estimator` over permutations of the knowledge; each one chooses its own gamma."
     if shuffles < 1:
         raise NiwtError(f"shuffles must be at least 1, got {shuffles}")
@@ -202,24 +208,32 @@ def _shuffled_control(
     for i in range(shuffles):
         lost = replace(data, knowledge={own.name: own.shuffled(seed * shuffles + i)})
         runs.append(measure("shuffled control", estimator, {}, features, lost, seed=seed).rows)
-    numbers = ("U", "S", "H", "T1", "AUSUC", "gamma")
-    return [{**rows[0], **{k: sum(r[k] for r in rows) / shuffles for k in numbers}} for rows in zip(*runs, strict=True)]
+    return _mean_rows(runs, ("U", "S", "H", "T1", "AUSUC", "gamma"))
 
 # %% ../../nbs/05_evaluate/02_selection.ipynb #ea478e64
-def baselines() -> dict[str, tuple[Baseline, dict[str, list]]]:  # name -> (estimator, grid of settings to choose from)
+def baselines() -> dict[str, tuple[Baseline, dict[str, list]]]:  # name -> (estimator, grid of settings)
     "Every baseline with the settings that are tried on validation classes; the grids are small on purpose, so that each method gets the same few tries."
     ranking: dict[str, list] = {"epochs": [8, 16, 32], "weight_decay": [1e-3, 1e-2]}
+    ridges: dict[str, list] = {"ridge_features": [0.5, 1.0, 2.0], "ridge_knowledge": [1.0, 3.0, 10.0]}
+    sides = ["to features", "to knowledge"]
+    norm = _ClassNorm(features="centre")
     return {
-        "ESZSL": (ESZSL(features="standard"), {"ridge_features": [0.5, 1.0, 2.0], "ridge_knowledge": [1.0, 3.0, 10.0]}),
-        "SAE": (_SAE(), {"balance": [0.03, 0.1, 0.3, 1.0], "direction": ["to features", "to knowledge"]}),
+        "ESZSL": (ESZSL(features="standard"), ridges),
+        "SAE": (_SAE(), {"balance": [0.03, 0.1, 0.3, 1.0], "direction": sides}),
         "DeViSE": (RankingForm("devise"), ranking),
         "SJE": (RankingForm("sje"), ranking),
         "ALE": (RankingForm("ale"), ranking),
         "DEM": (DEM(), {"steps": [50, 100, 200], "weight_decay": [0.0, 1e-4]}),
-        "class-norm MLP": (_ClassNorm(features="centre"), {"epochs": [2, 4, 8], "weight_decay": [1e-4, 1e-3]}),
+        "class-norm MLP": (norm, {"epochs": [2, 4, 8], "weight_decay": [1e-4, 1e-3]}),
         "ICIS": (_ICIS(), {"epochs": [50, 100], "l2": [1e-6, 1e-5, 1e-4]}),
-        "NIWT as published": (_PublishedNIWT(), {"epochs": [100, 300], "knowledge": ["none", "centre"]}),
-        "weight regression": (WeightRegression(), {"ridge": [0.05, 0.1, 0.2, 0.5], "l2": [1e-6, 1e-5, 1e-4]}),
+        "NIWT as published": (
+            _PublishedNIWT(),
+            {"epochs": [100, 300], "knowledge": ["none", "centre"]},
+        ),
+        "weight regression": (
+            WeightRegression(),
+            {"ridge": [0.05, 0.1, 0.2, 0.5], "l2": [1e-6, 1e-5, 1e-4]},
+        ),
     }
 
 # %% ../../nbs/05_evaluate/02_selection.ipynb #e2f2c0c3

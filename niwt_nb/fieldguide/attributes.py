@@ -26,7 +26,7 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "head_pattern": ("plain", "crested", "masked"),
     "leg_color": ("orange", "black", "blue"),
 }
-ATTRIBUTE_NAMES: tuple[str, ...] = tuple(f"has_{g}::{v}" for g, values in ATTRIBUTES.items() for v in values)
+ATTRIBUTE_NAMES = tuple(f"has_{g}::{v}" for g, values in ATTRIBUTES.items() for v in values)
 _FILE = files("niwt_nb.fieldguide").joinpath("birds.json")
 _TABLES: dict[str, Any] = json.loads(_FILE.read_text("utf-8"))
 _LABELS: list[str] = _TABLES["labels"]
@@ -34,23 +34,27 @@ _MASKS: dict[str, Sequence[str]] = {
     "background": ("background", "cue"),
     "bird": _LABELS[1:11],
     "head": ("face", "crown", "mask", "eye", "bill"),
-    **{part: (part,) for part in ("body", "belly", "wing", "crown", "bill", "tail", "eye", "legs", "cue")},
+    **{p: (p,) for p in ("body", "belly", "wing", "crown", "bill", "tail", "eye", "legs", "cue")},
 }
 
 # %% ../../nbs/02_fieldguide/00_attributes.ipynb #7b04398a
-def _check_look(
-    look: Mapping[str, str] | Sequence[str],  # group -> value (with or without "has_"), or attribute names such as "has_wing_color::blue"
-    complete: bool = False,  # refuse a look that leaves a group open
-) -> dict[str, str]:  # group -> value, in the order of `ATTRIBUTES`
-    "Check a choice of attributes; raises `NiwtError` for an unknown group or value, a group with two values, or (if asked) an open group."
+def _check_look(look: Mapping[str, str] | Sequence[str], complete: bool = False) -> dict[str, str]:
+    """A choice of attributes as group -> value, in the order of `ATTRIBUTES`, from the same (with or without 'has_') or from attribute names.
+
+    Raises `NiwtError` for an unknown group or value, a group with two values, or, of a `complete` look, an open group.
+    """
     if isinstance(look, str):
-        raise NiwtError(f"a look is a dict or a list of attribute names, got the text {look!r}; parse_description reads sentences")
-    pairs = list(look.items()) if isinstance(look, Mapping) else [tuple(check_name(n, ATTRIBUTE_NAMES, "attribute").split("::")) for n in look]
+        told = f"a look is a dict or a list of attribute names, got the text {look!r}"
+        raise NiwtError(f"{told}; parse_description reads sentences")
+    if not isinstance(look, Mapping):
+        names = [check_name(n, ATTRIBUTE_NAMES, "attribute") for n in look]
+    pairs = look.items() if isinstance(look, Mapping) else [n.split("::") for n in names]
     found: dict[str, str] = {}
     for key, value in pairs:
         group = str(key).removeprefix("has_")
         if value not in ATTRIBUTES.get(group, ()):
-            check_name(str(value), ATTRIBUTES[check_name(group, ATTRIBUTES, "attribute group")], f"value of {group!r}")
+            values = ATTRIBUTES[check_name(group, ATTRIBUTES, "attribute group")]
+            check_name(str(value), values, f"value of {group!r}")
         if found.setdefault(group, value) != value:
             raise NiwtError(f"a bird has one {group!r}, got {found[group]!r} and {value!r}")
     missing = [g for g in ATTRIBUTES if g not in found]

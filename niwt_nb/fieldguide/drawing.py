@@ -19,11 +19,8 @@ from ..core import NiwtError
 from .attributes import ATTRIBUTES, _LABELS, _MASKS, _TABLES, _check_look
 
 # %% ../../nbs/02_fieldguide/01_drawing.ipynb #c58b1167
-def _spline(
-    points: Sequence[tuple[float, float]],  # (n, 2) corners in order
-    steps: int = 6,  # points of the curve for each corner
-) -> np.ndarray:  # (n * steps, 2)
-    "A closed smooth curve through `points` (Catmull-Rom)."
+def _spline(points: Sequence[tuple[float, float]], steps: int = 6) -> np.ndarray:
+    "A closed smooth curve (n * steps, 2) through corners (n, 2): Catmull-Rom."
     b = np.asarray(points, float)[:, None]
     a, c, d = np.roll(b, 1, 0), np.roll(b, -1, 0), np.roll(b, -2, 0)
     t = np.linspace(0, 1, steps, endpoint=False)[:, None]
@@ -32,34 +29,21 @@ def _spline(
 
 # %% ../../nbs/02_fieldguide/01_drawing.ipynb #8394de34
 def _ellipse(
-    x: float,  # centre
-    y: float,  # centre
-    rx: float,  # half width
-    ry: float,  # half height
-    start: float = 0.0,  # degrees, clockwise from the right
-    stop: float = 360.0,  # degrees
-    n: int = 24,  # points
-) -> np.ndarray:  # (n, 2)
-    "An ellipse, or the arc of one."
+    x: float, y: float, rx: float, ry: float, start: float = 0.0, stop: float = 360.0, n: int = 24
+) -> np.ndarray:
+    "An ellipse, or the arc of one: (n, 2) points, angles in degrees clockwise from the right."
     a = np.radians(np.linspace(start, stop, n, endpoint=stop - start < 360))
     return np.stack([x + rx * np.cos(a), y + ry * np.sin(a)], 1)
 
 # %% ../../nbs/02_fieldguide/01_drawing.ipynb #b27e48f5
-def _turn(
-    points: Any,  # (n, 2)
-    degrees: float,  # clockwise on the screen, because y points down
-    about: tuple[float, float] = (0.0, 0.0),  # the point that stays
-) -> np.ndarray:  # (n, 2)
-    "Rotate points."
+def _turn(points: Any, degrees: float, about: tuple[float, float] = (0.0, 0.0)) -> np.ndarray:
+    "Rotate points (n, 2) by degrees, clockwise on the screen, `about` one that stays."
     c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     return (np.asarray(points, float) - about) @ np.array([[c, s], [-s, c]]) + about
 
 # %% ../../nbs/02_fieldguide/01_drawing.ipynb #7185f753
-def _clip(
-    polygon: np.ndarray,  # (n, 2), any simple polygon
-    window: np.ndarray,  # (m, 2), convex, clockwise on the screen
-) -> np.ndarray:  # (k, 2), the part of `polygon` inside `window`; k may be 0
-    "Cut `polygon` to a convex `window` (Sutherland-Hodgman)."
+def _clip(polygon: np.ndarray, window: np.ndarray) -> np.ndarray:
+    "The part of a simple polygon (n, 2) inside a convex window (m, 2), clockwise on the screen; it may be empty (Sutherland-Hodgman)."
     out = polygon
     for a, b in zip(window, np.roll(window, -1, 0), strict=True):
         side = (b[0] - a[0]) * (out[:, 1] - a[1]) - (b[1] - a[1]) * (out[:, 0] - a[0])
@@ -75,13 +59,11 @@ def _clip(
 
 # %% ../../nbs/02_fieldguide/01_drawing.ipynb #b5156dd9
 def _stripes(
-    outline: np.ndarray,  # (n, 2)
-    at: Sequence[float],  # where the stripes lie along x
-    width: float,  # of a stripe
-    lean: float,  # how far its lower end is moved along x
-) -> list[np.ndarray]:  # the stripes, cut to the outline
-    "Cross stripes over an outline."
-    quads = [np.array([(x - lean, -1), (x + width - lean, -1), (x + width + lean, 1), (x + lean, 1)]) for x in at]
+    outline: np.ndarray, at: Sequence[float], width: float, lean: float
+) -> list[np.ndarray]:
+    "Cross stripes over an outline, `at` places along x; `lean` moves their lower ends."
+    sides = [(x - lean, x + width - lean, x + width + lean, x + lean) for x in at]
+    quads = [np.stack([side, (-1, -1, 1, 1)], 1) for side in sides]
     return [s for s in (_clip(outline, q) for q in quads) if len(s) > 2]
 
 # %% ../../nbs/02_fieldguide/01_drawing.ipynb #0c5c1c75
@@ -105,28 +87,24 @@ _BELLY = np.concatenate([_TORSO[8:44], _OUTLINES["upper edge of the belly"]])
 
 # %% ../../nbs/02_fieldguide/01_drawing.ipynb #5151032f
 @lru_cache
-def _tail(
-    shape: str,  # a value of `tail_shape`
-) -> tuple[_Shape, ...]:  # the outline and its feather lines
-    "A tail: its base at the joint, pointing left and a little up."
+def _tail(shape: str) -> tuple[_Shape, ...]:
+    "Outline and feather lines of a tail: its base at the joint, pointing left and a little up."
     points = _TABLES["tail"][shape]
     move = lambda p: _turn(np.array(p) + _JOINTS["tail"], -12, _JOINTS["tail"])  # noqa: E731
     outline = _Shape("tail", "tail", move(points["outline"]), "tail", edge=True)
-    feathers = (_Shape("tail", "tail dark", move(f), "tail", line=0.024) for f in points["feathers"])
-    return (outline, *feathers)
+    kind = ("tail", "tail dark")
+    return (outline, *(_Shape(*kind, move(f), "tail", line=0.024) for f in points["feathers"]))
 
 # %% ../../nbs/02_fieldguide/01_drawing.ipynb #e30bc776
 @lru_cache
-def _legs() -> tuple[_Shape, ...]:  # two legs with feet, in drawing order
-    "Legs down to the perch."
+def _legs() -> tuple[_Shape, ...]:
+    "Two legs with feet, down to the perch."
     lines = [np.array(points) for points in _TABLES["legs"]]
     return tuple(_Shape("legs", "legs", p, line=0.085 if len(p) == 2 else 0.075) for p in lines)
 
 # %% ../../nbs/02_fieldguide/01_drawing.ipynb #81a46844
 @lru_cache
-def _belly(
-    pattern: str,  # a value of `belly_pattern`
-) -> tuple[_Shape, ...]:  # the belly and its marks
+def _belly(pattern: str) -> tuple[_Shape, ...]:
     "Throat, breast and belly in one field, with stripes or spots on it."
     table = _TABLES["belly"]
     marks = {
@@ -139,9 +117,7 @@ def _belly(
 
 # %% ../../nbs/02_fieldguide/01_drawing.ipynb #c1e73620
 @lru_cache
-def _wing(
-    pattern: str,  # a value of `wing_pattern`
-) -> tuple[_Shape, ...]:  # the wing, its feathers and its marks
+def _wing(pattern: str) -> tuple[_Shape, ...]:
     "A folded wing with long feathers behind and, where nothing else is drawn there, small ones in front."
     table = _TABLES["wing"]
     marks = {
@@ -156,9 +132,7 @@ def _wing(
 
 # %% ../../nbs/02_fieldguide/01_drawing.ipynb #d950ac0f
 @lru_cache
-def _head(
-    pattern: str,  # a value of `head_pattern`
-) -> tuple[_Shape, ...]:  # crest, head, crown, mask and eye
+def _head(pattern: str) -> tuple[_Shape, ...]:
     "A round head with a coloured crown; a crest stands behind it, a mask runs through the eye."
     def at(part: str, paint: str, points: Any, **style: Any) -> _Shape:
         return _Shape(part, paint, np.asarray(points) + _HEAD, "head", **style)
@@ -174,19 +148,16 @@ def _head(
 
 # %% ../../nbs/02_fieldguide/01_drawing.ipynb #808094ea
 @lru_cache
-def _bill(
-    shape: str,  # a value of `bill_shape`
-) -> tuple[_Shape, ...]:  # the bill and the line between its halves
-    "A bill in profile."
+def _bill(shape: str) -> tuple[_Shape, ...]:
+    "A bill in profile, and the line between its halves."
     points, base = _TABLES["bill"][shape], (_HEAD[0] + 0.32, _HEAD[1] + 0.09)
     outline = _Shape("bill", "bill", np.array(points["outline"]) + base, "head", edge=True)
-    return (outline, _Shape("bill", "bill dark", np.array(points["gape"]) + base, "head", line=0.02))
+    gape = np.array(points["gape"]) + base
+    return (outline, _Shape("bill", "bill dark", gape, "head", line=0.02))
 
 # %% ../../nbs/02_fieldguide/01_drawing.ipynb #434158bc
-def _bird_shapes(
-    look: Mapping[str, str],  # a complete look
-) -> list[_Shape]:  # in drawing order: what comes later lies on top
-    "All outlines of a bird."
+def _bird_shapes(look: Mapping[str, str]) -> list[_Shape]:
+    "All outlines of a bird with a complete look, in drawing order: what comes later lies on top."
     torso = _Shape("body", "body", _TORSO, edge=True)
     head = _head(look["head_pattern"])
     return [
@@ -227,9 +198,7 @@ _COLORS: dict[str, list[int]] = _TABLES["colors"]
 _SCENES: dict[str, dict[str, Any]] = _TABLES["scenes"]  # colours at top and bottom, and things
 
 # %% ../../nbs/02_fieldguide/01_drawing.ipynb #0c0fc542
-def _random_pose(
-    rng: np.random.Generator,  # where the numbers come from
-) -> _Pose:  # one of endlessly many
+def _random_pose(rng: np.random.Generator) -> _Pose:
     "A pose at random: mostly a folded wing, sometimes a lifted one; any scene, any light."
     u = rng.uniform(size=17)
     at = lambda i, low, high: float(low + (high - low) * u[i])  # noqa: E731
@@ -255,11 +224,9 @@ def _random_pose(
 
 # %% ../../nbs/02_fieldguide/01_drawing.ipynb #a09e5f77
 def _pose_shapes(
-    shapes: Sequence[_Shape],  # of `_bird_shapes`
-    pose: _Pose,  # how it sits
-    canvas: int,  # side of the picture in pixels
-) -> tuple[list[np.ndarray], float]:  # the outlines in pixels, and the length of the bird's unit in pixels
-    "Bring the outlines of a bird into the picture."
+    shapes: Sequence[_Shape], pose: _Pose, canvas: int
+) -> tuple[list[np.ndarray], float]:
+    "Bring a bird's outlines into a picture of side `canvas`: their pixels, and the bird's unit in pixels."
     angle = {"body": 0.0, "head": pose.head, "wing": pose.wing, "tail": pose.tail}
     count = [len(s.points) for s in shapes]
     every = np.concatenate([s.points for s in shapes])
@@ -276,23 +243,17 @@ def _pose_shapes(
     return [every[b - n : b] for b, n in zip(ends, count, strict=True)], unit * canvas
 
 # %% ../../nbs/02_fieldguide/01_drawing.ipynb #7623f501
-def _mix(
-    a: Sequence[float],  # RGB
-    b: Sequence[float],  # RGB
-    t: float,  # 0 gives a, 1 gives b
-) -> tuple[int, ...]:  # RGB
-    "A colour between two."
+def _mix(a: Sequence[float], b: Sequence[float], t: float) -> tuple[int, ...]:
+    "A colour between two: t = 0 gives a, 1 gives b."
     return tuple(int(x + (y - x) * t) for x, y in zip(a, b, strict=True))
 
 # %% ../../nbs/02_fieldguide/01_drawing.ipynb #46d71505
 def _paints(
-    look: Mapping[str, str],  # a complete look
-    pose: _Pose,  # for the tone of the body
-    rng: np.random.Generator,  # for small differences of shade
-) -> dict[str, tuple[int, ...]]:  # role -> RGB
+    look: Mapping[str, str], pose: _Pose, rng: np.random.Generator
+) -> dict[str, tuple[int, ...]]:
     "Which colour plays which role; marks are dark on light colours and light on dark ones."
     shade = rng.uniform(-10, 10, (9, 3)).tolist()
-    near = lambda c, i: tuple(int(min(255, max(0, v + d))) for v, d in zip(c, shade[i], strict=True))  # noqa: E731
+    near = lambda c, i: tuple(np.clip(np.add(c, shade[i]), 0, 255).astype(int).tolist())  # noqa: E731
     body = near(_TABLES["bodies"][pose.tone], 0)
     paint = {"body": body, "tail": _mix(body, (40, 34, 30), 0.3)}
     paint |= {role: tuple(color) for role, color in _TABLES["fixed paints"].items()}
@@ -302,17 +263,14 @@ def _paints(
     for i, part in enumerate(("wing", "belly"), 6):
         light = look[f"{part}_color"] in ("yellow", "white", "orange")
         paint[f"{part} mark"] = near((52, 36, 30) if light else (250, 240, 214), i)
-    dark = {f"{k} dark": _mix(c, (12, 10, 22), 0.42) if sum(c) > 150 else _mix(c, (200, 200, 210), 0.3) for k, c in paint.items()}
-    return paint | dark
+    way = lambda c: ((12, 10, 22), 0.42) if sum(c) > 150 else ((200, 200, 210), 0.3)  # noqa: E731
+    return paint | {f"{k} dark": _mix(c, *way(c)) for k, c in paint.items()}
 
 # %% ../../nbs/02_fieldguide/01_drawing.ipynb #c5aae3d7
 def _scatter(
-    draw: ImageDraw.ImageDraw,  # of the background
-    what: Sequence[Any],  # kind, fewest, most, y from, y to, size from, size to, colours
-    rng: np.random.Generator,  # where the things go
-    n: int,  # side of the background in pixels
+    draw: ImageDraw.ImageDraw, what: Sequence[Any], rng: np.random.Generator, n: int
 ) -> None:
-    "Draw one kind of thing at random places."
+    "Draw one kind of thing at random places: kind, fewest, most, y from, y to, size from, size to, colours."
     kind, few, most, top, bottom, small, large, colors = what
     for x, y, r, c, z in rng.uniform(size=(int(rng.integers(few, most + 1)), 5)).tolist():
         x, y, r = x * n, (top + (bottom - top) * y) * n, (small + (large - small) * r) * n
@@ -332,11 +290,7 @@ def _scatter(
             draw.ellipse((x - r, y - tall, x + r, y + tall), fill=color)
 
 # %% ../../nbs/02_fieldguide/01_drawing.ipynb #c2d03f5f
-def _background(
-    scene: str,  # one of `_SCENES`
-    rng: np.random.Generator,  # where the things go
-    canvas: int,  # side of the picture in pixels
-) -> Image.Image:  # RGB
+def _background(scene: str, rng: np.random.Generator, canvas: int) -> Image.Image:
     "A scene, out of focus: drawn at a third of its size, then enlarged."
     n = max(32, canvas // 3)
     table = _SCENES[scene]
@@ -350,41 +304,38 @@ def _background(
 
 # %% ../../nbs/02_fieldguide/01_drawing.ipynb #edf51acf
 def _perch(
-    draw: ImageDraw.ImageDraw,  # of the picture
-    feet: np.ndarray,  # (n, 2) pixels: where toes are
-    angle: float,  # degrees
-    unit: float,  # the bird's unit in pixels
-    rng: np.random.Generator,  # thickness, bark and leaves
+    draw: ImageDraw.ImageDraw, feet: np.ndarray, angle: float, unit: float, rng: np.random.Generator
 ) -> None:
-    "A branch under the feet, with a few leaves."
+    "A branch under the feet (n, 2), with a few leaves; `unit` is the bird's unit in pixels."
     u = rng.uniform(size=(7, 4)).tolist()
     width, along = unit * (0.09 + 0.06 * u[0][0]), _turn([(1, 0)], angle + 8 * u[0][1] - 4)[0]
     middle, across = feet.mean(0) + (0, 0.45 * width), np.array((-along[1], along[0]))
     bark = _mix((98, 70, 46), (130, 104, 80), u[0][2])
     dark, pale = _mix(bark, (20, 14, 10), 0.45), _mix(bark, (230, 210, 180), 0.35)
-    for shift, color, w in ((0.0, dark, width + 0.04 * unit), (0.0, bark, width), (-0.22, pale, 0.2 * width)):
+    lines = ((0.0, dark, width + 0.04 * unit), (0.0, bark, width), (-0.22, pale, 0.2 * width))
+    for shift, color, w in lines:
         reach, at = along * 40 * unit, middle + shift * width * across
         draw.line((*(at - reach), *(at + reach)), fill=color, width=max(1, round(w)))
+    x, y = [0, 0.3, 0.65, 1, 0.65, 0.3], [0, 0.16, 0.16, 0, -0.16, -0.16]
     for place, length, turn, green in u[1 : 1 + int(6 * u[0][3])]:
-        leaf = np.array([(0, 0), (0.3, 0.16), (0.65, 0.16), (1, 0), (0.65, -0.16), (0.3, -0.16)]) * unit * (0.14 + 0.12 * length)
+        leaf = np.stack([x, y], 1) * unit * (0.14 + 0.12 * length)
         leaf = _turn(leaf, 20 + 320 * turn) + middle + along * (place - 0.5) * 2.4 * unit
         color = _mix(_TABLES["leaves"][0], _TABLES["leaves"][2], green)
         draw.polygon(leaf.ravel().tolist(), fill=color)
-        draw.line((*leaf[0], *leaf[3]), fill=_mix(color, (20, 40, 10), 0.4), width=max(1, round(unit * 0.012)))
+        vein = _mix(color, (20, 40, 10), 0.4)
+        draw.line((*leaf[0], *leaf[3]), fill=vein, width=max(1, round(unit * 0.012)))
 
 # %% ../../nbs/02_fieldguide/01_drawing.ipynb #e2465d1d
 def _berries(
-    draw: ImageDraw.ImageDraw,  # of the picture
-    label: ImageDraw.ImageDraw,  # of the part labels
-    canvas: int,  # side of the picture in pixels
-    rng: np.random.Generator,  # which corner
+    draw: ImageDraw.ImageDraw, label: ImageDraw.ImageDraw, canvas: int, rng: np.random.Generator
 ) -> None:
-    "A bunch of pink berries in an upper corner."
+    "A bunch of pink berries in an upper corner, in the picture and in its part labels."
     left, dx, dy = rng.uniform(size=3).tolist()
     x, y = (0.12 + 0.1 * dx if left < 0.5 else 0.78 + 0.1 * dx), 0.1 + 0.08 * dy
     for row, count in enumerate((3, 2, 1)):
         for k in range(count):
-            cx, cy, r = (x + (k - (count - 1) / 2) * 0.066) * canvas, (y + row * 0.056) * canvas, 0.038 * canvas
+            cx, cy = (x + (k - (count - 1) / 2) * 0.066) * canvas, (y + row * 0.056) * canvas
+            r = 0.038 * canvas
             ball, rim = (cx - r, cy - r, cx + r, cy + r), max(1, canvas // 128)
             glint = (cx - r * 0.5, cy - r * 0.6, cx - r * 0.05, cy - r * 0.15)
             draw.ellipse(ball, fill=(236, 60, 156), outline=(150, 20, 90), width=rim)
@@ -393,14 +344,14 @@ def _berries(
 
 # %% ../../nbs/02_fieldguide/01_drawing.ipynb #c42ad4fe
 def _paint_bird(
-    image: Image.Image,  # RGB canvas
-    label: Image.Image,  # "L" canvas of part numbers
-    shapes: Sequence[_Shape],  # of `_bird_shapes`
-    points: Sequence[np.ndarray],  # the same, in pixels
-    paint: Mapping[str, tuple[int, ...]],  # role -> RGB
-    unit: float,  # the bird's unit in pixels
+    image: Image.Image,
+    label: Image.Image,
+    shapes: Sequence[_Shape],
+    points: Sequence[np.ndarray],
+    paint: Mapping[str, tuple[int, ...]],
+    unit: float,
 ) -> None:
-    "Draw every outline in colour and in part numbers."
+    "Draw every outline (`points`: the shapes in pixels) in colour and in part numbers."
     draw, mark = ImageDraw.Draw(image), ImageDraw.Draw(label)
     edge = max(1, round(unit * 0.034))
     for shape, p in zip(shapes, points, strict=True):
@@ -420,26 +371,20 @@ def _paint_bird(
             draw.line(xy + xy[:4], fill=paint[f"{shape.paint} dark"], width=max(1, edge // 2))
 
 # %% ../../nbs/02_fieldguide/01_drawing.ipynb #3888db74
-def _expose(
-    pixels: np.ndarray,  # (H, W, 3) float32, 0 to 255
-    pose: _Pose,  # light, warmth, slope, contrast, noise
-    rng: np.random.Generator,  # of the noise
-) -> np.ndarray:  # (H, W, 3) uint8
-    "The camera: contrast, light and its colour, one brighter side, noise."
+def _expose(pixels: np.ndarray, pose: _Pose, rng: np.random.Generator) -> np.ndarray:
+    "Pixels (H, W, 3) as the camera gives them, uint8: contrast, light and its colour, one brighter side, noise."
     gain = np.array([1 + pose.warmth, 1.0, 1 - pose.warmth], np.float32) * np.float32(pose.light)
-    side = (1 + pose.slope * (np.arange(pixels.shape[1], dtype=np.float32) * 2 / (pixels.shape[1] - 1) - 1))[None, :, None]
+    across = np.arange(pixels.shape[1], dtype=np.float32) * 2 / (pixels.shape[1] - 1) - 1
+    side = (1 + pose.slope * across)[None, :, None]
     pixels = ((pixels - 128) * np.float32(pose.contrast) + 128) * (gain * side)
     pixels += rng.standard_normal(pixels.shape, dtype=np.float32) * np.float32(pose.noise)
     return np.clip(pixels, 0, 255).astype(np.uint8)
 
 # %% ../../nbs/02_fieldguide/01_drawing.ipynb #e69fb1b8
 def _render(
-    look: Mapping[str, str],  # a complete look
-    pose: _Pose,  # everything else
-    size: int,  # side of the picture in pixels
-    cue: bool = False,  # with berries
-) -> tuple[np.ndarray, np.ndarray]:  # (size, size, 3) uint8 picture, (size, size) uint8 part numbers
-    "Draw a bird: background, berries, perch, bird, camera."
+    look: Mapping[str, str], pose: _Pose, size: int, cue: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    "Draw a bird: background, berries (`cue`), perch, bird, camera. Picture (size, size, 3) and part numbers (size, size), uint8."
     rng, times = np.random.default_rng(pose.seed), 3
     canvas = size * times
     shapes = _bird_shapes(look)
@@ -449,11 +394,13 @@ def _render(
     if cue:
         place = np.random.default_rng(pose.seed + 1)
         _berries(ImageDraw.Draw(image), ImageDraw.Draw(label), canvas, place)
-    toes = np.concatenate([p[::2] for s, p in zip(shapes, points, strict=True) if s.part == "legs" and len(p) == 3])
+    legs = [p for s, p in zip(shapes, points, strict=True) if s.part == "legs"]
+    toes = np.concatenate([p[::2] for p in legs if len(p) == 3])
     _perch(ImageDraw.Draw(image), toes, -pose.tilt if pose.flip else pose.tilt, unit, rng)
     _paint_bird(image, label, shapes, points, paint, unit)
     pixels = np.asarray(image.reduce(times), np.float32)
-    return _expose(pixels, pose, rng), np.asarray(label)[times // 2 :: times, times // 2 :: times].copy()
+    middle = slice(times // 2, None, times)
+    return _expose(pixels, pose, rng), np.asarray(label)[middle, middle].copy()
 
 # %% ../../nbs/02_fieldguide/01_drawing.ipynb #29d2d1cf
 def _part_masks(
@@ -464,11 +411,11 @@ def _part_masks(
 
 # %% ../../nbs/02_fieldguide/01_drawing.ipynb #fe9c1b79
 def draw_bird(
-    look: Mapping[str, str] | Sequence[str] | None = None,  # the attributes that matter; the others come at random
+    look: Mapping[str, str] | Sequence[str] | None = None,  # what matters; the rest is at random
     seed: int = 0,  # of what comes at random
     size: int = 64,  # side of the picture in pixels, at least 16
     cue: bool = False,  # with berries in a corner
-) -> tuple[Image.Image, dict[str, np.ndarray]]:  # the picture (RGB), and a (size, size) bool mask of every part
+) -> tuple[Image.Image, dict[str, np.ndarray]]:  # the picture, and a (size, size) mask of each part
     "Draw one bird; raises `NiwtError` for an unknown attribute or an impossible size."
     if size < 16:
         raise NiwtError(f"size must be at least 16 pixels, got {size}")

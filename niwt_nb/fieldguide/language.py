@@ -26,7 +26,8 @@ def species_attributes(
 ) -> Tensor:  # (A,) in the order of `ATTRIBUTE_NAMES`; each group sums to 1
     "The attribute vector of a look; the values of an open group share 1 between them."
     look = parse_description(look) if isinstance(look, str) else _check_look(look)
-    return torch.tensor([float(look[g] == v) if g in look else 1 / len(values) for g, values in ATTRIBUTES.items() for v in values])
+    share = lambda g, v: float(look[g] == v) if g in look else 1 / len(ATTRIBUTES[g])  # noqa: E731
+    return torch.tensor([share(g, v) for g, values in ATTRIBUTES.items() for v in values])
 
 # %% ../../nbs/02_fieldguide/02_language.ipynb #5d5be7fb
 _PART_WORDS: dict[str, list[str]] = _TABLES["part words"]
@@ -35,21 +36,15 @@ _PART_GROUPS: dict[str, list[str]] = _TABLES["part groups"]
 _MARK_NOUNS = ("spots", "dots", "speckles", "stripes", "bars", "streaks")
 
 # %% ../../nbs/02_fieldguide/02_language.ipynb #997a53b6
-def _value_of(
-    part: str,  # a key of `_PART_GROUPS`
-    value: str,  # a key of `_VALUE_WORDS`
-) -> str | None:  # the attribute's name, None if the part cannot have that value
-    "The attribute that a value means when it is said of a part."
+def _value_of(part: str, value: str) -> str | None:
+    "The attribute that a value means when it is said of a part, None if the part cannot have it."
     value = {("crown", "solid"): "plain", ("bill", "pointed"): "dagger"}.get((part, value), value)
     group = next((g for g in _PART_GROUPS[part] if value in ATTRIBUTES[g]), None)
     return group and f"has_{group}::{value}"
 
 # %% ../../nbs/02_fieldguide/02_language.ipynb #b6960a4a
-def _bind(
-    values: Sequence[str],  # keys of `_VALUE_WORDS`
-    part: str | None,  # what they were said of; "bird" means every part that can have them; None: they stand alone
-) -> list[str]:  # attribute names
-    "Attributes of some values said of one part; raises `NiwtError` if the part cannot have one of them."
+def _bind(values: Sequence[str], part: str | None) -> list[str]:
+    "Attributes of values said of one part (all parts: 'bird'; None: alone); raises `NiwtError` if the part cannot have one of them."
     names: list[str] = []
     for value in values:
         parts = list(_PART_GROUPS) if part in (None, "bird") else [str(part)]
@@ -59,7 +54,8 @@ def _bind(
         if not found:
             can = ", ".join(v for g in _PART_GROUPS[str(part)] for v in ATTRIBUTES[g])
             raise NiwtError(f"the {part} of a drawn bird cannot be {value!r}, only {can}")
-        names += found if part != "bird" else [n for n in found if not n.startswith(("has_bill", "has_leg"))]
+        bare = ("has_bill", "has_leg") if part == "bird" else ()  # not of the bird as a whole
+        names += [n for n in found if not n.startswith(bare)]
     return names
 
 # %% ../../nbs/02_fieldguide/02_language.ipynb #f1d0a001
@@ -71,17 +67,13 @@ _LINK = ("show", "like", "shaped", "one", "species")
 _DEGREE = ("bold", "clear", "tall", "strong", "short", "long", "deeply", "broad", "dark", "bright")
 
 # %% ../../nbs/02_fieldguide/02_language.ipynb #f1d0a002
-def _group(
-    name: str,  # an attribute's name
-) -> str:  # its group, as in `ATTRIBUTES`
+def _group(name: str) -> str:
     "The group of an attribute."
     return name.removeprefix("has_").partition("::")[0]
 
 # %% ../../nbs/02_fieldguide/02_language.ipynb #f1d0a003
-def _nothing(
-    text: str,  # of which nothing was understood
-) -> str:  # the message
-    "Say that nothing was understood, with the nearest known words."
+def _nothing(text: str) -> str:
+    "The message that nothing in a text was understood, with the nearest known words."
     words = [w for w in re.findall(r"[a-z]+", text.lower()) if w not in (*STOP_WORDS, *_FRAME)]
     near = {w: nearest_names(w, [*_PART_OF, *_VALUE_OF], 1) for w in words if len(w) > 2}
     hints = ", ".join(f"{w!r} (nearest: {n[0]!r})" for w, n in near.items() if n and n[0] != w)
@@ -89,15 +81,14 @@ def _nothing(
     return f"nothing in {text!r} says what the bird looks like; name a part and a value, such as 'blue wings' or 'a hooked bill'{told}"
 
 # %% ../../nbs/02_fieldguide/02_language.ipynb #f1d0a004
-def _unknown(
-    tokens: Sequence[str],  # words, marks, and denials as "kind:phrase"
-) -> list[str]:  # what no table knows, with the part that it stands before
-    "Words that were of no use: \"pink legs\" of *a crest and pink legs*."
+def _unknown(tokens: Sequence[str]) -> list[str]:
+    "Words that no table knows, with the part that they stand before: 'pink legs' of *a crest and pink legs*."
     found: list[str] = []
     run: list[str] = []
     for i, word in enumerate([*tokens, "."]):
         ahead = tokens[i + 1 : i + 2]
-        known = word in _VALUE_OF or word in (*STOP_WORDS, *_FRAME, *_LINK) or not word.isalpha() or len(word) < 2
+        known = word in (*_VALUE_OF, *STOP_WORDS, *_FRAME, *_LINK)
+        known = known or not word.isalpha() or len(word) < 2
         if word in _DEGREE and ahead and (ahead[0] in _VALUE_OF or ahead[0] in _DEGREE):
             continue  # "bold spots": how, not what
         if word in _PART_OF and word not in ("bird",):
@@ -111,11 +102,8 @@ def _unknown(
     return found
 
 # %% ../../nbs/02_fieldguide/02_language.ipynb #f1d0a006
-def _denied(
-    phrase: str,  # a plain denial, such as "without stripes" or "not blue wings"
-    last: str | None,  # the part that was named before
-) -> list[str]:  # attribute names; none where it is in doubt what is denied
-    "List the attributes that a phrase denies; a pattern without a part is denied of every part."
+def _denied(phrase: str, last: str | None) -> list[str]:
+    "The attributes that a plain denial denies, a pattern without a part of every part; none where it is in doubt. `last`: the part named before."
     words = re.findall(r"[a-z]+", phrase.lower())[1:]
     parts = {_PART_OF[w] for w in words if w in _PART_OF}
     values = [_VALUE_OF[w] for w in words if w in _VALUE_OF]
@@ -136,11 +124,9 @@ def _denied(
 
 # %% ../../nbs/02_fieldguide/02_language.ipynb #f1d0a008
 def _settle(
-    said: Sequence[str],  # attributes said of parts
-    whole: Sequence[str],  # attributes said of the whole bird, which give way
-    denied: Sequence[tuple[str, list[str]]],  # phrases and the attributes that they deny
-) -> dict[str, str]:  # the look
-    "Merge what was said of parts and of the whole bird (parts win); raises `NiwtError` for contradictions."
+    said: Sequence[str], whole: Sequence[str], denied: Sequence[tuple[str, list[str]]]
+) -> dict[str, str]:
+    "Merge what was said of parts and of the whole bird (parts win) into a look; raises `NiwtError` for contradictions."
     told = _check_look(said)
     look = _check_look({**{k: v for n in whole for k, v in _check_look([n]).items()}, **told})
     for phrase, names in denied:
@@ -150,11 +136,8 @@ def _settle(
     return look
 
 # %% ../../nbs/02_fieldguide/02_language.ipynb #1cec7c7a
-def _part_ahead(
-    tokens: Sequence[str],  # what follows
-    part_of: Mapping[str, str],  # word -> part
-) -> bool:  # whether a part is named before the clause ends
-    "Whether a value waits for a part that is still to come."
+def _part_ahead(tokens: Sequence[str], part_of: Mapping[str, str]) -> bool:
+    "Whether a part is named before the clause ends, so that a value waits for it."
     for word in tokens:
         if word in part_of or word in ("crest", "tuft"):
             return True
@@ -163,10 +146,8 @@ def _part_ahead(
     return False
 
 # %% ../../nbs/02_fieldguide/02_language.ipynb #f1d0a00d
-def _tokens(
-    text: str,  # sentences
-) -> list[str]:  # words and marks in lower case; a denial is one token, "denied:no crest"
-    "Split a description into the tokens of `_read_description`."
+def _tokens(text: str) -> list[str]:
+    "Split a description into words and marks in lower case; a denial is one token, 'denied:no crest'."
     tokens: list[str] = []
     for piece, kind in split_denials(text):
         words = re.findall(r"[a-z]+|[.;,]", piece.lower())
@@ -174,10 +155,8 @@ def _tokens(
     return tokens
 
 # %% ../../nbs/02_fieldguide/02_language.ipynb #f1d0a00a
-def _read_description(
-    text: str,  # a sentence or several in plain English
-) -> tuple[dict[str, str], list[tuple[str, list[str]]], list[str]]:  # look, denials, unused
-    "Read a description: the look, denials, and what was not understood; raises `NiwtError` for a contradiction."
+def _read_description(text: str) -> tuple[dict[str, str], list[tuple[str, list[str]]], list[str]]:
+    "The look that sentences describe, denials with their attributes, and what was not understood; raises `NiwtError` for a contradiction."
     tokens = _tokens(text)
     said: list[str] = []
     whole: list[str] = []  # what is said of the whole bird gives way to what is said of a part
@@ -231,7 +210,8 @@ def parse_description(
     lost = [phrase for phrase, names in denied if any(_group(n) not in look for n in names)]
     lost += [p for p in unused if split_denials(p)[0][1] != "said"]
     if lost:
-        raise NiwtError(f"a look cannot say {lost[0]!r}; say what the bird has instead, such as 'plain wings' or 'a plain crown'")
+        say = "say what the bird has instead, such as 'plain wings' or 'a plain crown'"
+        raise NiwtError(f"a look cannot say {lost[0]!r}; {say}")
     for phrase in unused:
         part = _PART_OF.get(phrase.split()[-1])
         if part in _PART_GROUPS:
@@ -242,13 +222,24 @@ def parse_description(
     return look
 
 # %% ../../nbs/02_fieldguide/02_language.ipynb #720370f2
+_KINDS = {  # how a pattern or shape is said
+    "plain": ("{} crown", "plain {} cap"),
+    "crested": ("{} crest", "{} cap with a tall crest"),
+    "masked": ("{} crown above a black mask", "{} cap and a dark mask"),
+    "cone": ("short conical", "stubby"),
+    "dagger": ("long straight", "dagger-like"),
+    "hooked": ("hooked", "strong hooked"),
+    "spatulate": ("spoon-shaped", "spatulate"),
+    "forked": ("forked", "deeply forked"),
+    "fan-shaped": ("fan-shaped", "broad fanned"),
+    "pointed": ("pointed", "tapering"),
+    "squared": ("square", "squared"),
+}
+
+
 @lru_cache
-def _phrases(
-    part: str,  # wing, belly, head, bill, tail, legs
-    value: str,  # its colour, or its shape where it has no colour
-    kind: str = "",  # its pattern or shape
-) -> tuple[str, ...]:  # each says the same in other words
-    "All that can be said of one part."
+def _phrases(part: str, value: str, kind: str = "") -> tuple[str, ...]:
+    "All that can be said of one part with a colour (or shape) and a pattern, in other words each."
     words = _VALUE_WORDS[value][:2]
     colors = (words[0], *words)  # the plain word is the commonest
     if part in ("wing", "belly"):
@@ -256,16 +247,14 @@ def _phrases(
         marks = {"solid": (), "spotted": ("spots", "speckles"), "striped": ("stripes", "bars")}[kind]
         before = ("", "plain ") if kind == "solid" else tuple(f"{w} " for w in _VALUE_WORDS[kind][:3])
         found = [n.format(w + c) for n in nouns for w in before for c in colors]
-        found += [f"{n.format(c)} with {q} {m}" for n in nouns for c in colors for m in marks for q in ("bold", "clear")]
+        fields = [n.format(c) for n in nouns for c in colors]
+        found += [f"{f} with {q} {m}" for f in fields for m in marks for q in ("bold", "clear")]
     elif part == "head":
-        heads = {"plain": ("{} crown", "plain {} cap"), "crested": ("{} crest", "{} cap with a tall crest")}
-        found = ["a " + h.format(c) for h in heads.get(kind, ("{} crown above a black mask", "{} cap and a dark mask")) for c in colors]
+        found = ["a " + h.format(c) for h in _KINDS[kind] for c in colors]
     elif part == "bill":
-        kinds = {"cone": ("short conical", "stubby"), "dagger": ("long straight", "dagger-like"), "hooked": ("hooked", "strong hooked")}
-        found = [f"a {k} {c} {n}" for k in kinds.get(kind, ("spoon-shaped", "spatulate")) for c in colors for n in ("bill", "beak")]
+        found = [f"a {k} {c} {n}" for k in _KINDS[kind] for c in colors for n in ("bill", "beak")]
     elif part == "tail":
-        kinds = {"forked": ("forked", "deeply forked"), "fan-shaped": ("fan-shaped", "broad fanned"), "pointed": ("pointed", "tapering")}
-        found = [f"a {k} tail" for k in kinds.get(value, ("square", "squared"))]
+        found = [f"a {k} tail" for k in _KINDS[value]]
     else:
         found = [f"{c} {n}" for c in colors for n in ("legs", "feet")]
     return tuple(re.sub(r"\ba (?=[aeiou])", "an ", f) for f in found)
@@ -279,7 +268,8 @@ def describe(
     "Describe a bird in varied English; raises `NiwtError` if the look leaves a group open."
     full, rng = _check_look(look, complete=True), random.Random(repr(seed))
     told = [(p, full[f"{p}_color"], full[f"{p}_pattern"]) for p in ("wing", "belly")]
-    told += [("head", full["crown_color"], full["head_pattern"]), ("bill", full["bill_color"], full["bill_shape"])]
+    told += [("head", full["crown_color"], full["head_pattern"])]
+    told += [("bill", full["bill_color"], full["bill_shape"])]
     told += [("tail", full["tail_shape"], ""), ("legs", full["leg_color"], "")]
     rng.shuffle(told)
     sentences, at = [], 0
@@ -287,7 +277,8 @@ def describe(
         take = rng.randint(2, 4)
         some = [rng.choice(_phrases(*told[(at + k) % 6])) for k in range(take)]
         at += take
-        sentences.append(rng.choice(_TABLES["frames"]).format(f"{', '.join(some[:-1])} and {some[-1]}"))
+        frame = rng.choice(_TABLES["frames"])
+        sentences.append(frame.format(f"{', '.join(some[:-1])} and {some[-1]}"))
     return tuple(sentences)
 
 # %% ../../nbs/02_fieldguide/02_language.ipynb #f1d0a011
@@ -298,22 +289,21 @@ class _DescriptionReader:
 
     names = ATTRIBUTE_NAMES
 
-    def read(
-        self,
-        sentences: Sequence[str],  # about one bird or species
-    ) -> tuple[Tensor, list[str]]:  # (A,) shares, and phrases that were not used
-        "The attributes that are said; raises `NiwtError` if nothing is understood or two things contradict."
+    def read(self, sentences: Sequence[str]) -> tuple[Tensor, list[str]]:
+        "Shares (A,) of the attributes that are said, and phrases not used; raises `NiwtError` if nothing is understood or two things contradict."
         text = " ".join(s if s.rstrip().endswith((".", "!", "?")) else f"{s}." for s in sentences)
         look, denied, unused = _read_description(text)
         if not look and not denied:
-            raise NiwtError(_nothing(text) + (f"; not read: {', '.join(map(repr, unused))}" if unused else ""))
+            left = f"; not read: {', '.join(map(repr, unused))}" if unused else ""
+            raise NiwtError(_nothing(text) + left)
         row = species_attributes(look)
         for name in {n for _, names in denied for n in names}:
             row[ATTRIBUTE_NAMES.index(name)] = 0.0
         for group, values in ATTRIBUTES.items():
             at = [ATTRIBUTE_NAMES.index(f"has_{group}::{v}") for v in values]
             if not float(row[at].sum()) > 0:
-                raise NiwtError(f"every {group!r} is denied in {text!r}; a drawn bird has one of {', '.join(values)}")
+                can = f"a drawn bird has one of {', '.join(values)}"
+                raise NiwtError(f"every {group!r} is denied in {text!r}; {can}")
             row[at] /= row[at].sum()
         return row, unused
 

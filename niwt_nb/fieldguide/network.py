@@ -47,7 +47,8 @@ class SmallCNN(nn.Module):
     @staticmethod
     def block(c_in: int, c_out: int, stride: int) -> nn.Sequential:
         "Convolution, batch norm, ReLU."
-        return nn.Sequential(nn.Conv2d(c_in, c_out, 3, stride, 1, bias=False), nn.BatchNorm2d(c_out), nn.ReLU())
+        conv = nn.Conv2d(c_in, c_out, 3, stride, 1, bias=False)
+        return nn.Sequential(conv, nn.BatchNorm2d(c_out), nn.ReLU())
 
     def forward(self, x: Tensor) -> Tensor:
         "Images (B, 3, H, W) -> scores (B, n_classes)."
@@ -57,25 +58,21 @@ class SmallCNN(nn.Module):
 
 # %% ../../nbs/02_fieldguide/05_network.ipynb #c828701d
 _HERE = Path(__file__).parent if "__file__" in globals() else Path("../../niwt_nb/fieldguide")
-FIELD_GUIDE_WEIGHTS, _FIELD_GUIDE_TWIN = _HERE / "fieldguide_net.safetensors", _HERE / "fieldguide_twin.safetensors"
+FIELD_GUIDE_WEIGHTS = _HERE / "fieldguide_net.safetensors"
+_FIELD_GUIDE_TWIN = _HERE / "fieldguide_twin.safetensors"
 
 # %% ../../nbs/02_fieldguide/05_network.ipynb #c3ae758f
 def field_guide_backbone(
-    weights: str | os.PathLike | None = None,  # a file as `train_field_guide_network` writes it; None: the one in the package
+    weights: str | os.PathLike | None = None,  # of `train_field_guide_network`; None: the package's
 ) -> Backbone:  # the model in evaluation mode, its preprocessing and the layer to read
     "The network of the field guide; raises `NiwtError` for a file that is not its weights."
     twin = field_guide_backbone(_FIELD_GUIDE_TWIN) if weights is None else None
     tensors, manifest = load_tensors(FIELD_GUIDE_WEIGHTS if weights is None else weights)
     model = SmallCNN(**manifest["model"])
-    model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
-    return Backbone(
-        model.eval(),
-        field_guide_transform,
-        SmallCNN.default_layer,
-        "fieldguide",
-        tuple(manifest["classes"]),
-        twin,
-    )
+    floats = {k: v.float() for k, v in tensors.items() if v.is_floating_point()}
+    model.load_state_dict(tensors | floats)
+    about = (SmallCNN.default_layer, "fieldguide", tuple(manifest["classes"]), twin)
+    return Backbone(model.eval(), field_guide_transform, *about)
 
 # %% ../../nbs/02_fieldguide/05_network.ipynb #d8ee8544
 @in_own_modes
@@ -96,7 +93,8 @@ def train_field_guide_network(
         manifest: dict[str, Any] = {"model": {"n_classes": len(data.seen)}, "seed": seed}
         manifest |= {"data": data.name, "trained_with": "attributes"}
         manifest |= {"settings": settings, "torch": torch.__version__}
-        manifest |= {"classes": [data.classes[int(c)] for c in data.seen], "knowledge": content_hash(data.get_knowledge().values)}
+        manifest["classes"] = [data.classes[int(c)] for c in data.seen]
+        manifest["knowledge"] = content_hash(data.get_knowledge().values)
         manifest["accuracy"] = round(accuracy(model, test, class_to_column(data)), 4)
         save_tensors(path, model.state_dict(), manifest)
     return model, history

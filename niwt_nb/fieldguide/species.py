@@ -24,7 +24,7 @@ class _Species:
 
     name: str  # unique in its field guide
     look: dict[str, str]  # group -> usual value, complete
-    variants: dict[str, tuple[str, float]]  # group -> another value and the share of birds that show it
+    variants: dict[str, tuple[str, float]]  # group -> another value and the share of birds with it
 
     @property
     def values(self) -> Tensor:
@@ -35,12 +35,10 @@ class _Species:
             v[ATTRIBUTE_NAMES.index(f"has_{group}::{other}")] += share
         return v
 
-    def draw_look(
-        self,
-        rng: np.random.Generator,  # which bird
-    ) -> dict[str, str]:  # the look of one bird, complete
-        "One bird of the species."
-        return {**self.look, **{g: other for g, (other, share) in self.variants.items() if rng.uniform() < share}}
+    def draw_look(self, rng: np.random.Generator) -> dict[str, str]:
+        "The complete look of one bird of the species."
+        drawn = {g: v for g, (v, share) in self.variants.items() if rng.uniform() < share}
+        return {**self.look, **drawn}
 
 # %% ../../nbs/02_fieldguide/03_species.ipynb #b4ae8eb5
 _TINTS: dict[str, list[str]] = _TABLES["tints"]
@@ -54,32 +52,27 @@ def species_name(
 ) -> str:  # such as "Azure-winged Hookbill"
     "A name that fits the look and is not taken yet."
     full, rng = _check_look(look, complete=True), np.random.default_rng(seed)
-    firsts = [f"{t}-{a}" for part, a in (("wing", "winged"), ("crown", "capped"), ("belly", "breasted")) for t in _TINTS[full[f"{part}_color"]]]
+    parts = (("wing", "winged"), ("crown", "capped"), ("belly", "breasted"))
+    firsts = [f"{t}-{a}" for part, a in parts for t in _TINTS[full[f"{part}_color"]]]
     firsts += {"crested": ["Crested"], "masked": ["Masked"], "plain": []}[full["head_pattern"]]
-    firsts += {"spotted": ["Spot-winged"], "striped": ["Bar-winged"], "solid": []}[full["wing_pattern"]]
+    marked = {"spotted": ["Spot-winged"], "striped": ["Bar-winged"], "solid": []}
+    firsts += marked[full["wing_pattern"]]
     nouns = [*_NOUNS[full["bill_shape"]], *_NOUNS[full["tail_shape"]]]
     names = [f"{a} {n}" for a in firsts for n in nouns]
-    names = [names[i] for i in rng.permutation(len(names))] + [f"{b} {a} {n}" for a in firsts for n in nouns for b in ("Lesser", "Greater")]
+    longer = [f"{b} {name}" for name in names for b in ("Lesser", "Greater")]
+    names = [names[i] for i in rng.permutation(len(names))] + longer
     used = set(taken)
     return next((n for n in names if n not in used), None) or f"{names[0]} {len(used)}"
 
 # %% ../../nbs/02_fieldguide/03_species.ipynb #75633bd4
-def _balanced(
-    count: int,  # number of species
-    rng: np.random.Generator,  # which species gets what
-) -> np.ndarray:  # (count, groups) numbers of values
-    "Every value of a group equally often, in random order."
-    columns = [rng.permutation(np.resize(rng.permutation(len(v)), count)) for v in ATTRIBUTES.values()]
-    return np.stack(columns, 1)
+def _balanced(count: int, rng: np.random.Generator) -> np.ndarray:
+    "Numbers of values (count, groups): every value of a group equally often, in random order."
+    draw = lambda n: rng.permutation(np.resize(rng.permutation(n), count))  # noqa: E731
+    return np.stack([draw(len(values)) for values in ATTRIBUTES.values()], 1)
 
 # %% ../../nbs/02_fieldguide/03_species.ipynb #7938956e
-def _spread(
-    table: np.ndarray,  # (C, groups), changed in place
-    sides: np.ndarray,  # (C,) values are swapped only within a side
-    apart: int,  # any two rows shall differ in at least so many groups
-    rng: np.random.Generator,  # which swaps are tried
-) -> None:
-    "Swap values until all rows are `apart`; raises `NiwtError` if that does not succeed."
+def _spread(table: np.ndarray, sides: np.ndarray, apart: int, rng: np.random.Generator) -> None:
+    "Swap values within a side until any two rows differ in `apart` groups; changes the table in place, raises `NiwtError` if that does not succeed."
     differ = (table[:, None] != table[None]).sum(-1) + 99 * np.eye(len(table), dtype=int)
     for _ in range(400 * len(table)):
         close = np.argwhere(differ < apart)
@@ -96,18 +89,16 @@ def _spread(
             differ = new
         else:
             table[[i, j], g] = table[[j, i], g]
-    raise NiwtError(f"cannot find {len(table)} species that all differ in {apart} of {table.shape[1]} groups; ask for fewer species or a smaller `apart`")
+    told = f"cannot find {len(table)} species that all differ in {apart} of {table.shape[1]} groups"
+    raise NiwtError(f"{told}; ask for fewer species or a smaller `apart`")
 
 # %% ../../nbs/02_fieldguide/03_species.ipynb #b7bb0208
-def _look_alikes(
-    table: np.ndarray,  # (P, groups) the first of each pair
-    others: np.ndarray,  # (Q, groups) the other species, to keep values balanced
-    rng: np.random.Generator,  # what differs
-) -> np.ndarray:  # (P, groups) the second of each pair
-    "A twin of each row that differs in two groups: two of shape and legs, or two of colour and pattern, in turn."
+def _look_alikes(table: np.ndarray, others: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    "A twin of each row that differs in two groups (shape and legs, or colour and pattern, in turn); values stay balanced with the `others`."
     sizes, names = [len(v) for v in ATTRIBUTES.values()], list(ATTRIBUTES)
-    fine = [["bill_shape", "tail_shape", "head_pattern", "leg_color"], ["crown_color", "bill_color", "wing_pattern", "belly_pattern"]]
-    choices = [[(names.index(a), names.index(b)) for k, a in enumerate(row) for b in row[:k]] for row in fine]
+    shapes = [names.index(n) for n in ("bill_shape", "tail_shape", "head_pattern", "leg_color")]
+    colours = [names.index(n) for n in ("crown_color", "bill_color", "wing_pattern", "belly_pattern")]
+    choices = [[(a, b) for k, a in enumerate(row) for b in row[:k]] for row in (shapes, colours)]
     every = np.concatenate([table, table, others])
     for k in range(len(table)):
         row = choices[k % 2]
@@ -144,7 +135,8 @@ def _make_species(
         look = {g: values[k] for (g, values), k in zip(ATTRIBUTES.items(), row, strict=True)}
         variants = {}
         for g in rng.choice(list(ATTRIBUTES), variation, replace=False).tolist():
-            variants[g] = (str(rng.choice([v for v in ATTRIBUTES[g] if v != look[g]])), round(float(rng.uniform(0.05, 0.2)), 2))
+            other = str(rng.choice([v for v in ATTRIBUTES[g] if v != look[g]]))
+            variants[g] = (other, round(float(rng.uniform(0.05, 0.2)), 2))
         name = species_name(look, [s.name for s in species], rng.integers(2**31, size=2).tolist())
         species.append(_Species(name, look, variants))
     return species, torch.from_numpy(order < n_seen)

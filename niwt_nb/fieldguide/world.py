@@ -57,18 +57,12 @@ class FieldGuideImages(Sequence):
                 self._kept[i] = found
         return found
 
-    def __getitem__(
-        self,
-        i: Any,  # which image
-    ) -> Any:  # a PIL image in RGB
-        "Image `i`; raises `IndexError` beyond the end."
+    def __getitem__(self, i: Any) -> Any:
+        "Image `i`, a PIL image in RGB; raises `IndexError` beyond the end."
         return Image.fromarray(self._drawn(i)[0])
 
-    def masks(
-        self,
-        i: int,  # which image
-    ) -> dict[str, np.ndarray]:  # part -> (size, size) bool
-        "The masks of image `i`, as `_part_masks` names them."
+    def masks(self, i: int) -> dict[str, np.ndarray]:
+        "Part -> (size, size) bool of image `i`, as `_part_masks` names them."
         return _part_masks(self._drawn(i)[1])
 
     def __getstate__(self) -> dict[str, Any]:
@@ -76,31 +70,23 @@ class FieldGuideImages(Sequence):
         return {**self.__dict__, "_kept": {}}
 
 # %% ../../nbs/02_fieldguide/04_world.ipynb #9c31aab4
-def _caption_knowledge(
-    texts: Sequence[str],  # one text a class
-) -> DomainKnowledge:  # "captions", one column a word or pair of words
+def _caption_knowledge(texts: Sequence[str]) -> DomainKnowledge:
     "TF-IDF vectors of class texts; words that all texts or a single one use are left out."
     counter = SentenceEncoder(stop_words=(*STOP_WORDS, *_FRAME))
     return text_knowledge([[t] for t in texts], range(len(texts)), counter).drop_constant()
 
 # %% ../../nbs/02_fieldguide/04_world.ipynb #fd15dabf
-def _choose_val(
-    table: Tensor,  # (S, A) 1 where a seen species usually shows an attribute
-    count: int,  # how many to choose
-    rng: np.random.Generator,  # which are tried
-) -> np.ndarray:  # (count,) rows, ascending
-    "Validation species such that every attribute stays as common as possible among the others."
+def _choose_val(table: Tensor, count: int, rng: np.random.Generator) -> np.ndarray:
+    "Rows of a table (S, A) for validation, so that every attribute stays as common as possible among the others."
     tries = [rng.permutation(len(table))[:count] for _ in range(50)]
     left = [int((table.sum(0) - table[t].sum(0)).min()) for t in tries]
     return np.sort(tries[int(np.argmax(left))])
 
 # %% ../../nbs/02_fieldguide/04_world.ipynb #0bb7235c
 def _plan(
-    species: Sequence[_Species],  # every class
-    labels: Tensor,  # (N,) class of every image
-    seed: int,  # which images
-) -> tuple[list[dict[str, str]], list[_Pose]]:  # look and pose of every image
-    "Decide what every image will show; image k of a species is the same however many there are."
+    species: Sequence[_Species], labels: Tensor, seed: int
+) -> tuple[list[dict[str, str]], list[_Pose]]:
+    "Look and pose of every image; image k of a species is the same however many there are."
     count = [0] * len(species)
     looks, poses = [], []
     for c in labels.tolist():
@@ -112,37 +98,27 @@ def _plan(
 
 # %% ../../nbs/02_fieldguide/04_world.ipynb #e7fa84b7
 def _place_cues(
-    labels: Tensor,  # (N,) class of every image
-    is_train: Tensor,  # (N,) bool
-    cued: Tensor,  # class ids that come with the cue
-    share: float,  # of their training images that show it; 0: no cue anywhere
-    rng: np.random.Generator,  # which images
-) -> Tensor:  # (N,) bool
-    "Which images show the cue."
+    labels: Tensor, is_train: Tensor, cued: Tensor, share: float, rng: np.random.Generator
+) -> Tensor:
+    "Which images (N,) show the cue: `share` of the training images of `cued` classes, the rest of the others', half of the test images; 0: none."
     chance = torch.full((len(labels),), 0.5)
     chance[is_train] = torch.where(torch.isin(labels[is_train], cued), share, 1 - share)
     return torch.from_numpy(rng.uniform(size=len(labels))) < (chance if share else 0.0 * chance)
 
 # %% ../../nbs/02_fieldguide/04_world.ipynb #ee230403
-def _check_world(
-    shares: Tensor,  # (C, A) how often each species has each attribute
-    usual: Tensor,  # (C, A) its usual look
-    n_seen: int,  # as asked for
-    n_unseen: int,  # as asked for
-) -> None:
+def _check_world(shares: Tensor, usual: Tensor, n_seen: int, n_unseen: int) -> None:
     "Raise `NiwtError` for a world so small that an attribute is the same for all its species."
     same = (shares == shares[:1]).all(0) | (usual == usual[:1]).all(0)
     if same.any():
         name = ATTRIBUTE_NAMES[int(same.nonzero()[0])]
-        raise NiwtError(f"{n_seen} seen and {n_unseen} unseen species are too few: {int(same.sum())} attributes, such as {name!r}, are the same "
-                        f"for all of them; ask for more species (n_seen = {max(2 * n_seen, 20)} is enough)")
+        told = f"{n_seen} seen and {n_unseen} unseen species are too few: {int(same.sum())} attributes"
+        remedy = f"ask for more species (n_seen = {max(2 * n_seen, 20)} is enough)"
+        raise NiwtError(f"{told}, such as {name!r}, are the same for all of them; {remedy}")
 
 # %% ../../nbs/02_fieldguide/04_world.ipynb #d5790ba1
 @lru_cache(2)  # drawings are the most expensive part of most programs: two worlds are kept
-def _world_images(
-    *asked: Any,  # all of `field_guide`'s numbers, in its order
-) -> tuple[FieldGuideImages, dict[str, Tensor], list[str]]:  # images, ids of classes and of images, a text a species
-    "What `field_guide` decides by seed; raises `NiwtError` for a world that is too small."
+def _world_images(*asked: Any) -> tuple[FieldGuideImages, dict[str, Tensor], list[str]]:
+    "All that `field_guide` decides by seed, from its numbers in order: images, ids, a text a species; raises `NiwtError` for a world that is too small."
     n_seen, n_unseen, (train, test), size, seed, spurious, apart, look_alikes = asked
     species, is_seen = _make_species(n_seen, n_unseen, seed, apart, look_alikes=look_alikes)
     rng = np.random.default_rng((seed, 11))
@@ -160,28 +136,31 @@ def _world_images(
         birds = (describe(s.draw_look(rng), 1, (seed, c, k))[0] for k in range(20))
         entries.append(" ".join(birds))
     new = ~is_seen[labels]
-    chosen = {"seen": is_seen, "unseen": ~is_seen, "train": is_train, "test_seen": ~is_train & ~new, "test_unseen": new}
-    ids = {name: which.nonzero().flatten() for name, which in chosen.items()} | {"labels": labels, "val_classes": val, "cued": cued}
+    chosen = {"seen": is_seen, "unseen": ~is_seen, "train": is_train}
+    chosen |= {"test_seen": ~is_train & ~new, "test_unseen": new}
+    ids = {name: which.nonzero().flatten() for name, which in chosen.items()}
+    ids |= {"labels": labels, "val_classes": val, "cued": cued}
     return FieldGuideImages(looks, poses, cues, species, size), ids, entries
 
 # %% ../../nbs/02_fieldguide/04_world.ipynb #82c0550b
 def field_guide(
     n_seen: int = 50,  # species to learn from
     n_unseen: int = 10,  # species known only from their entry in the guide
-    images_per_class: tuple[int, int] = (40, 10),  # training and test images of a seen species; of an unseen one all are test images
+    images_per_class: tuple[int, int] = (40, 10),  # to train and to test; of unseen species all test
     size: int = 64,  # side of an image in pixels
     seed: int = 0,  # which world
-    spurious: float = 0.0,  # share of training images of some seen species that show berries in the background, 0 for none
+    spurious: float = 0.0,  # share of training images of some species with berries behind, 0: none
     apart: int = 4,  # any two species but look-alikes differ in at least so many attribute groups
     look_alikes: bool = True,  # seen species come in pairs that differ in two groups
-) -> ZeroShotData:  # knowledge "attributes" (shares), "binary" (usual look) and "captions" (TF-IDF of its entry)
+) -> ZeroShotData:  # knowledge "attributes" (shares), "binary" (usual look), "captions" (TF-IDF)
     "The embedded world: drawn birds of invented species. Raises `NiwtError` for numbers that cannot work."
     train, test = images_per_class
     if train < 1 or test < 1 or not 0 <= spurious <= 1:
         got = f"{images_per_class} and {spurious}"
-        raise NiwtError(f"need at least 1 training and 1 test image a class and spurious within 0..1, got {got}")
-    numbers = tuple(images_per_class)
-    images, ids, entries = _world_images(n_seen, n_unseen, numbers, size, seed, spurious, apart, look_alikes)
+        wanted = "at least 1 training and 1 test image a class and spurious within 0..1"
+        raise NiwtError(f"need {wanted}, got {got}")
+    asked = (n_seen, n_unseen, tuple(images_per_class), size, seed, spurious, apart, look_alikes)
+    images, ids, entries = _world_images(*asked)
     species, reader = images.species, _DescriptionReader()
     own: dict[str, Any] = {k: v.clone() for k, v in ids.items()}
     names = ", ".join(species[int(c)].name for c in own.pop("cued"))
@@ -204,7 +183,7 @@ def field_guide(
 
 # %% ../../nbs/02_fieldguide/04_world.ipynb #4ccbc269
 def draw_species(
-    look: Mapping[str, str] | Sequence[str] | str,  # a look, or a sentence for `parse_description`; open groups differ from image to image
+    look: Mapping[str, str] | Sequence[str] | str,  # a look or a sentence; open groups differ
     n: int = 8,  # images
     seed: int = 0,  # which birds
     size: int = 64,  # side in pixels

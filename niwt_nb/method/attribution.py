@@ -6,11 +6,13 @@
 __all__ = []
 
 # %% ../../nbs/04_method/01_attribution.ipynb #5c80f828
+import contextlib
 import copy
 import warnings
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from captum.attr import (
@@ -57,20 +59,16 @@ class _InTurn(nn.Module):
 
 # %% ../../nbs/04_method/01_attribution.ipynb #29748465
 @running
-def _unshare(
-    model: nn.Module,  # a private copy; changed
-    x: Tensor,  # a batch to run it on
-) -> list[str]:  # the names of the modules that were used more than once
-    "Give every use of a module without parameters its own copy, so that methods that keep notes on modules can run."
+def _unshare(model: nn.Module, x: Tensor) -> list[str]:
+    "Give every use of a module without parameters its own copy, so that methods that keep notes on modules can run; changes the model, returns their names."
     runs: Counter[str] = Counter()
-    leaves = {n: m for n, m in model.named_modules() if n and not list(m.children()) and not list(m.parameters())}
-    handles = [m.register_forward_hook(lambda m, a, o, n=n: runs.update([n])) for n, m in leaves.items()]  # type: ignore[misc]
-    try:
-        with torch.no_grad():
-            model(x)
-    finally:
-        for handle in handles:
-            handle.remove()
+    plain = lambda m: not list(m.children()) and not list(m.parameters())  # noqa: E731
+    leaves = {n: m for n, m in model.named_modules() if n and plain(m)}
+    with contextlib.ExitStack() as hooks, torch.no_grad():
+        for name, leaf in leaves.items():
+            note = lambda m, a, o, name=name: runs.update([name])  # noqa: E731
+            hooks.enter_context(leaf.register_forward_hook(note))  # type: ignore[arg-type]
+        model(x)
     shared = [n for n, count in runs.items() if count > 1]
     for name in shared:
         model.set_submodule(name, _InTurn(leaves[name], runs[name]))
@@ -84,11 +82,9 @@ class _Copy(nn.Module):
         return x.clone()
 
 # %% ../../nbs/04_method/01_attribution.ipynb #c7ce7b7f
-class _Mean(nn.Module):
-    "The mean over space, a module of its own."
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.mean((2, 3))
+def _only(found: Any) -> Tensor:
+    "What Captum found for one layer, out of a tuple of one where it is in one."
+    return found[0] if isinstance(found, tuple) else found
 
 # %% ../../nbs/04_method/01_attribution.ipynb #ac3e4454
 def _as_relu(forward: Callable[[Tensor], Tensor]) -> nn.ReLU:
@@ -99,18 +95,20 @@ def _as_relu(forward: Callable[[Tensor], Tensor]) -> nn.ReLU:
 
 # %% ../../nbs/04_method/01_attribution.ipynb #ae6bc4ce
 @running
-def _lend_rule(
-    model: nn.Module,  # a private copy; changed
-) -> list[str]:  # the names of the modules that now count as nn.ReLU
-    "Let DeepLift apply its element-wise rule where Captum has no entry, the power mean included, and keep its rules apart; what is computed stays."
-    kinds = (nn.ReLU6, nn.Hardtanh, nn.Hardswish, nn.Hardsigmoid, nn.SiLU, nn.GELU, nn.Mish, nn.SELU, nn.CELU, nn.LogSigmoid, nn.Softsign)
+def _lend_rule(model: nn.Module) -> list[str]:
+    "Let DeepLift's element-wise rule hold for modules that Captum has no rule for (changed in place, their names returned); what is computed stays."
+    words = "ReLU6 Hardtanh Hardswish Hardsigmoid SiLU GELU Mish SELU CELU LogSigmoid Softsign"
+    kinds = [getattr(nn, word) for word in words.split()]
     lent = [name for name, module in model.named_modules() if type(module) in kinds]
     for name in lent:
         model.set_submodule(name, _as_relu(model.get_submodule(name).forward))
     for name, pooling in [(n, m) for n, m in model.named_modules() if type(m) is PowerMean]:
-        model.set_submodule(name, nn.Sequential(_as_relu(pooling.raised), _Mean(), _as_relu(pooling.root)))
+        mean = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        parts = (_as_relu(pooling.raised), *mean, _as_relu(pooling.root))
+        model.set_submodule(name, nn.Sequential(*parts))
         lent.append(name)
-    for name, module in [(n, m) for n, m in model.named_modules() if n and type(m) in SUPPORTED_NON_LINEAR]:
+    known = [(n, m) for n, m in model.named_modules() if n and type(m) in SUPPORTED_NON_LINEAR]
+    for name, module in known:
         model.set_submodule(name, nn.Sequential(_Copy(), module))
     return lent
 
@@ -127,12 +125,8 @@ class _Scores(nn.Module):
         return head_output(self.net, self.head, x)
 
 # %% ../../nbs/04_method/01_attribution.ipynb #c86a5747
-def _why_captum_failed(
-    method: str,  # one of `_METHODS`
-    layer: str,  # where it was tried
-    error: Exception,  # what Captum raised
-) -> NiwtError:  # to be raised instead
-    "Turn an error out of Captum's inside into a sentence with a reason and an alternative."
+def _why_captum_failed(method: str, layer: str, error: Exception) -> NiwtError:
+    "The error to raise instead of one out of Captum's inside: a sentence with a reason and an alternative."
     text = f"{type(error).__name__}: {error}"
     if "in-place" in text or "inplace" in text:
         reason = "the step right after this layer overwrites its output in place; choose the layer after that step, or method='conductance'"
@@ -145,85 +139,100 @@ def _why_captum_failed(
         )
     else:
         reason = "use method='gradient', which works on every layer"
-    return NiwtError(f"method {method!r} does not work at layer {layer!r}: {reason} [Captum's {_METHODS[method].__name__} said {text.splitlines()[0]}]")
+    said = f"[Captum's {_METHODS[method].__name__} said {text.splitlines()[0]}]"
+    return NiwtError(f"method {method!r} does not work at layer {layer!r}: {reason} {said}")
 
 # %% ../../nbs/04_method/01_attribution.ipynb #0afe5987
 @dataclass(frozen=True)
 class _MethodOptions:
     "Settings of the methods that have any; each method reads only its own."
 
-    baseline: Tensor | None = None  # (1, 3, H, W) or (B, 3, H, W), the image without information; None: zeros, the mean colour of a normalised image
-    steps: int = 32  # points on the path of conductance, integrated gradients and internal influence
+    baseline: Tensor | None = None  # (1 or B, 3, H, W), an image without information; None: zeros
+    steps: int = 32  # points on the path of the methods that have one
     samples: int = 16  # random points of gradient SHAP
     seed: int = 0  # of gradient SHAP
     at_once: int = 16  # channels silenced in one forward pass of the tail, in ablation
-    tolerance: float = 1e-2  # DeepLift's parts must add up to the change in score, to this share of it
+    tolerance: float = 1e-2  # share of the change in score that DeepLift's parts may miss
 
 # %% ../../nbs/04_method/01_attribution.ipynb #c4d9a903
-def _ablation(scores: _Scores, layer: str, x: Tensor, A: Tensor, column: Tensor, pooling: str | None, options: _MethodOptions) -> Tensor:
+def _ablation(
+    scores: _Scores, layer: str, x: Tensor, A: Tensor, column: Tensor, pooling: str | None, at_once: int
+) -> Tensor:
     "The score that each channel's silence costs, shared evenly by its positions."
-    axis = _POOLINGS[pooling or "space"][0] if A.ndim > 2 else 1
+    axis = _POOLINGS[pooling or "space"] if A.ndim > 2 else 1
     size = [1] * A.ndim
     size[axis] = A.shape[axis]
     mask = torch.arange(A.shape[axis], device=A.device).view(size).expand(1, *A.shape[1:])
     try:
         parts = cut(scores.net, layer, x, scores.head)
-        above = lambda a: parts.head(parts.tail(a.permute(0, 3, 1, 2) if parts.channels_last else a))  # noqa: E731
-        drop = FeatureAblation(above).attribute(A, target=column, feature_mask=mask, perturbations_per_eval=options.at_once)
+        turn = (0, 3, 1, 2) if parts.channels_last else tuple(range(A.ndim))
+        judge = FeatureAblation(lambda a: parts.head(parts.tail(a.permute(turn))))
+        how: dict[str, Any] = {"feature_mask": mask, "perturbations_per_eval": at_once}
+        drop = judge.attribute(A, target=column, **how)
     except NiwtError:
-        judge = LayerFeatureAblation(scores, scores.net.get_submodule(layer))
-        at_once = options.at_once
-        rows = [judge.attribute(x[i : i + 1], target=int(column[i]), layer_mask=mask, perturbations_per_eval=at_once) for i in range(len(x))]
-        drop = torch.cat([r[0] if isinstance(r, tuple) else r for r in rows])
+        whole = LayerFeatureAblation(scores, scores.net.get_submodule(layer))
+        how = {"layer_mask": mask, "perturbations_per_eval": at_once}
+        pairs = zip(x.split(1), column.tolist(), strict=True)
+        drop = torch.cat([_only(whole.attribute(image, target=c, **how)) for image, c in pairs])
     return drop * (A.shape[axis] / A[0].numel())
 
 # %% ../../nbs/04_method/01_attribution.ipynb #bc1175b2
-def _deeplift(scores: _Scores, layer: str, x: Tensor, column: Tensor, baseline: Tensor, options: _MethodOptions) -> Tensor:
+def _deeplift(
+    scores: _Scores, layer: str, x: Tensor, column: Tensor, baseline: Tensor, tolerance: float
+) -> Tensor:
     "DeepLift on a copy with unshared modules, refused where its parts do not add up."
     own = _Scores(frozen_copy(scores.net), scores.head)
     _lend_rule(own.net)
     _unshare(own.net, x)
     rules = LayerDeepLift(own, own.net.get_submodule(layer))
     rules.eps = 1e-16  # a power mean makes small differences smaller, and its root is steep there
-    result = rules.attribute(x.clone().requires_grad_(), baseline, target=column)
-    result = (result[0] if isinstance(result, tuple) else result).detach()
+    result = _only(rules.attribute(x.clone().requires_grad_(), baseline, target=column)).detach()
     try:
         cut(own.net, layer, x, own.head)
     except NiwtError:
         return result  # values pass around this layer, so its parts need not add up
     with torch.no_grad():
-        score, reference = (own(images).gather(1, column[:, None]).flatten() for images in (x, baseline))
+        score, reference = (own(t).gather(1, column[:, None]).flatten() for t in (x, baseline))
     change, gap = score - reference, (result.flatten(1).sum(1) - (score - reference)).abs()
-    rounding = (1e-3 * result.abs().flatten(1).sum(1)).maximum(1e-4 * score.abs())  # of these the change is a small remainder
-    if bool((gap > options.tolerance * change.abs().maximum(rounding)).any()):
-        worst = int(gap.argmax())
-        raise NotImplementedError(f"the parts add up to {float(result[worst].sum()):.3g}, but the score changes by {float(change[worst]):.3g}")
+    # the change may be a small remainder of large numbers, which rounding spoils
+    rounding = (1e-3 * result.abs().flatten(1).sum(1)).maximum(1e-4 * score.abs())
+    if bool((gap > tolerance * change.abs().maximum(rounding)).any()):
+        total, moved = float(result[gap.argmax()].sum()), float(change[gap.argmax()])
+        told = f"the parts add up to {total:.3g}, but the score changes by {moved:.3g}"
+        raise NotImplementedError(told)
     return result
 
 # %% ../../nbs/04_method/01_attribution.ipynb #bd2f302a
-def _attribute(scores: _Scores, layer: str, x: Tensor, A: Tensor, column: Tensor, method: str, pooling: str | None, options: _MethodOptions) -> Tensor:
+def _attribute(
+    scores: _Scores, layer: str, x: Tensor, A: Tensor, column: Tensor, method: str, pooling: Any, options: Any
+) -> Tensor:
     "Captum's attribution of one class to one layer: (B, K, ...) as the layer, or (B, K) where it is pooled already."
     module = scores.net.get_submodule(layer)
     baseline = torch.zeros_like(x[:1]) if options.baseline is None else options.baseline.to(x)
     if method == "ablation":
-        return _ablation(scores, layer, x, A, column, pooling, options)
+        return _ablation(scores, layer, x, A, column, pooling, options.at_once)
     if method == "deeplift":
-        return _deeplift(scores, layer, x, column, baseline.expand_as(x), options)
+        return _deeplift(scores, layer, x, column, baseline.expand_as(x), options.tolerance)
     if method == "gradient_shap":
         several = baseline.expand(max(2, len(baseline)), *x.shape[1:])
+        judge = LayerGradientShap(scores, module)
         with seeded(options.seed):
-            result = LayerGradientShap(scores, module).attribute(x, several, target=column, n_samples=options.samples)
+            result = judge.attribute(x, several, target=column, n_samples=options.samples)
     elif method in ("integrated_gradients", "conductance", "internal_influence"):
-        rule = "riemann_trapezoid" if method == "conductance" else "gausslegendre"  # conductance needs both ends of the path
+        # conductance needs both ends of the path
+        how: dict[str, Any] = {"method": "riemann_trapezoid" if method == "conductance" else "gausslegendre"}
+        how |= {"n_steps": options.steps, "internal_batch_size": max(32, len(x))}
         path = _METHODS[method](scores, module)
-        result = path.attribute(x, baseline.expand_as(x), target=column, n_steps=options.steps, method=rule, internal_batch_size=max(32, len(x)))
+        result = path.attribute(x, baseline.expand_as(x), target=column, **how)
     elif method == "grad_cam" and A.ndim == 4 and pooling in (None, "space"):
         result = LayerGradCam(scores, module).attribute(x, target=column, attr_dim_summation=False)
     else:
-        result = LayerGradientXActivation(scores, module, multiply_by_inputs=method == "gradient_x_activation").attribute(x, target=column)
+        times = method == "gradient_x_activation"
+        judge = LayerGradientXActivation(scores, module, multiply_by_inputs=times)
+        result = judge.attribute(x, target=column)
         if method == "grad_cam":
-            return pool(result[0] if isinstance(result, tuple) else result, pooling) * pool(A, pooling)
-    return (result[0] if isinstance(result, tuple) else result).detach()
+            return pool(_only(result), pooling) * pool(A, pooling)
+    return _only(result).detach()
 
 # %% ../../nbs/04_method/01_attribution.ipynb #ef7ad5ba
 @running
@@ -250,7 +259,9 @@ def _captum_pass(
         try:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", category=UserWarning, module="captum")
-                rows = [widened(pool(_attribute(scores, layer, x, A, column, method, own, options), own)) for column in wide.unbind(1)]
+                where = (scores, layer, x, A)
+                found = (_attribute(*where, c, method, own, options) for c in wide.unbind(1))
+                rows = [widened(pool(a, own)) for a in found]
         except (RuntimeError, AssertionError, AttributeError, IndexError, TypeError) as e:
             raise _why_captum_failed(method, layer, e) from e
         by_layer[layer] = torch.stack(rows, 1).detach() if columns.ndim == 2 else rows[0].detach()

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ..core import NiwtError, check_name, content_hash
 from ..data.dataset import ZeroShotData, first_of_each
-from .calibration import _ScoreLevel, _blend_heads, score_level
+from .calibration import _ScoreStatistics, _blend_heads, score_statistics
 from .engine import class_importance
 from .jacobian import PooledJacobian, pooled_jacobian, _tail_hash
 from .mapping import CosineLinearMap, ImportanceMap, KernelRidgeMap, RidgeMap, combine
@@ -133,12 +133,12 @@ class Writer:
         kind: str = "auto",  # of the map
         solver: str = "auto",  # "auto" or "closed", "lbfgs", "reference"
         seed: int = 0,  # of the cosine map and the reference solver
-        kept: tuple[_ScoreLevel, tuple[Tensor, Tensor] | None] | None = None,  # `level` and `ranking` of a writer that was saved
+        kept: tuple[_ScoreStatistics, tuple[Tensor, Tensor] | None] | None = None,  # `level` and `ranking` of a writer that was saved
     ) -> None:
         "Fit the maps on seen classes; raises `NiwtError` for an unknown map or solver."
         self.seen, self.settings, self.seed = seen, settings, seed
         self.solver = check_name(solver, KNOWN_SOLVERS, "solver")
-        self.level = kept[0] if kept else score_level(seen.head, seen.features)
+        self.level = kept[0] if kept else score_statistics(seen.head, seen.features)
         self.map = _make_map(kind, settings, seed).fit(seen.knowledge, seen.importance)
         self.row_map = _make_map("auto", settings).fit(seen.knowledge, seen.head.weight.detach())
         self.form = closed_form(seen.jacobian, seen.head.weight.detach().mean(0), settings.damping)
@@ -154,8 +154,8 @@ class Writer:
         form = RankingForm("ale", epochs=16, features="none", knowledge="none")
         form.fit(nn.functional.normalize((x - mean) / spread), self.seen.rows, k)
         middle, matrix = k.mean(0), form.form_ / spread[:, None]
-        size = self.level.spreads(self.level.prior + (k - middle) @ matrix.T).mean()
-        return middle, matrix * self.level.spread / size
+        size = self.level.stds(self.level.prior + (k - middle) @ matrix.T).mean()
+        return middle, matrix * self.level.score_std / size
 
     def _closed(self, knowledge: Tensor) -> Tensor:
         "Rows (n, D) in closed form."
@@ -167,7 +167,7 @@ class Writer:
         knowledge: Tensor,  # (n, A) scaled domain knowledge
     ) -> Tensor:  # (n,) 1: as the seen rows; near 0: the description says nothing that the network can tell
         "How far the scores of new rows spread over seen images before they are given the seen spread, as a share of it."
-        return self.level.spreads(self._closed(knowledge)) / self.level.spread
+        return self.level.stds(self._closed(knowledge)) / self.level.score_std
 
     def _solved(self, knowledge: Tensor) -> Tensor:
         "Rows (n, D) whose importance is the predicted one, before their scores are levelled."

@@ -33,20 +33,19 @@ class DegenerateLayerWarning(UserWarning):
 
 # %% ../../nbs/04_method/02_engine.ipynb #d7fb5de7
 @in_own_modes
-def _notice(
-    result: _Importance,  # of a batch, by the gradient
-    head: nn.Linear,  # the last linear layer
-) -> list[str]:  # one sentence a layer about which there is something to say
-    "Say where importance is only the head's weights (the last convolution before an average and the head), or nothing at all."
+def _notice(result: _Importance, head: nn.Linear) -> list[str]:
+    "Say of each layer where importance is only the head's weights (the last convolution before an average and the head), or nothing at all."
     said = []
     weight = widened(head.weight.detach())[result.target]
     for layer, alpha in result.by_layer.items():
         if not alpha.any():
             reason = "all units above it are off, or the head reads no pooled position (a transformer's may read the class token only: pooling='class')"
             said.append(f"importance at {layer!r} is zero: {reason}")
-        elif alpha.shape == weight.shape and bool((nn.functional.cosine_similarity(alpha, weight, dim=-1) > 1 - 1e-6).all()):
+        elif alpha.shape == weight.shape:
+            alike = nn.functional.cosine_similarity(alpha, weight, dim=-1) > 1 - 1e-6
             reason = "everything above it is linear; NIWT learns nothing there, choose an earlier layer"
-            said.append(f"importance at {layer!r} equals the head's weights (but for a constant) for every image, because {reason}")
+            told = "equals the head's weights (but for a constant) for every image"
+            said += [f"importance at {layer!r} {told}, because {reason}"] if bool(alike.all()) else []
     return said
 
 # %% ../../nbs/04_method/02_engine.ipynb #496da85e
@@ -67,7 +66,8 @@ class ImportanceEngine:
     ):
         wanted = [network.layer] if layers is None else [layers] if isinstance(layers, str) else layers
         names = [n for n, _ in network.model.named_modules() if n]
-        self.network, self.layers = network, [check_name(layer, names, "layer") for layer in dict.fromkeys(wanted)]
+        self.network = network
+        self.layers = [check_name(layer, names, "layer") for layer in dict.fromkeys(wanted)]
         self.method, self.pooling, self.fast = check_name(method, _METHODS, "method"), pooling, fast
         for name in options:
             check_name(name, _MethodOptions.__dataclass_fields__, "option")
@@ -93,17 +93,20 @@ class ImportanceEngine:
         return [(t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors]
 
     @in_own_modes
-    def chunks(self, x: Tensor, target: int | str | Tensor | list = "predicted") -> Iterator[_Importance]:
+    def chunks(self, x: Tensor, target: Any = "predicted") -> Iterator[_Importance]:
         "Importances of `chunk` images at a time."
         if not isinstance(x, Tensor) or x.ndim < 2 or not len(x):
-            raise NiwtError(f"expected a batch of images (B, 3, H, W), got {tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__}")
+            got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
+            raise NiwtError(f"expected a batch of images (B, 3, H, W), got {got}")
         if self.state != self._state():
             self.prepare()
-        head = self.network.head
-        every = target if isinstance(target, str) and target == "predicted" else _targets_of(target, torch.empty(len(x), head.out_features))
+        head, every = self.network.head, target
+        if not isinstance(target, str) or target != "predicted":
+            every = _targets_of(target, torch.empty(len(x), head.out_features))
         for start in range(0, len(x), self.chunk):
             part = slice(start, start + self.chunk)
-            result = self._one(x[part].to(head.weight), every if isinstance(every, str) else every[part])
+            own = every if isinstance(every, str) else every[part]
+            result = self._one(x[part].to(head.weight), own)
             if self.said is None and self.method == "gradient":
                 self.said = _notice(result, head)
                 for sentence in self.said:
@@ -112,31 +115,36 @@ class ImportanceEngine:
 
     def _one(self, x: Tensor, target: str | Tensor) -> _Importance:
         "Importances of one chunk."
-        dice = seeded_in_turn(self.options.seed) if self.method == "gradient_shap" else nullcontext()  # taken first, as trainings do
+        shap = self.method == "gradient_shap"
+        dice = seeded_in_turn(self.options.seed) if shap else nullcontext()  # taken first, as trainings do
         with own_modes(), torch.enable_grad(), dice, eval_mode(self.twin):
             x = x.clone() if x.is_inference() else x.detach()
-            target = target.clone() if isinstance(target, Tensor) else target  # autograd keeps it, so it must not be an inference tensor
+            if isinstance(target, Tensor):
+                target = target.clone()  # autograd keeps it, so it must not be an inference tensor
             if self.poolings is None:
-                self.poolings = {layer: self.pooling or layout_of(self.twin, layer, x) for layer in self.layers}
+                own = {layer: self.pooling or layout_of(self.twin, layer, x) for layer in self.layers}
+                self.poolings = own
             if self.channels_last and x.ndim == 4:
                 x = x.contiguous(memory_format=torch.channels_last)
+            what = (self.twin, self.layers, self.network.head_name, x, target)
             if self.method == "gradient" and self.fast:
-                return _gradient_pass(self.twin, self.layers, self.network.head_name, x, target, self.poolings)
-            return _captum_pass(self.twin, self.layers, self.network.head_name, x, target, self.method, self.poolings, self.options)
+                return _gradient_pass(*what, self.poolings)
+            return _captum_pass(*what, self.method, self.poolings, self.options)
 
     @in_own_modes
     def __call__(self, x: Tensor, target: int | str | Tensor | list = "predicted") -> _Importance:
         "Importances of a batch (B, 3, H, W); see `_targets_of` for `target`."
         parts = list(self.chunks(x, target))
         by_layer = {layer: torch.cat([p.by_layer[layer] for p in parts]) for layer in self.layers}
-        return _Importance(by_layer, *(torch.cat([getattr(p, name) for p in parts]) for name in ("target", "logits", "features")))
+        rest = ("target", "logits", "features")
+        return _Importance(by_layer, *(torch.cat([getattr(p, k) for p in parts]) for k in rest))
 
 # %% ../../nbs/04_method/02_engine.ipynb #4935e83b
 @in_own_modes
 def neuron_importance(
     network: CutNetwork,  # made by `cut`
     x: Tensor,  # (B, 3, H, W) images
-    target: int | str | Tensor | list = "predicted",  # a class; "predicted"; "all"; (B,) one an image; (B, T) or (1, T) several
+    target: int | str | Tensor | list = "predicted",  # classes, see `_targets_of`
     method: str = "gradient",  # one of `_METHODS`
     layers: list[str] | None = None,  # several layers in one pass
     pooling: str | None = None,  # see `pool`; needed for tokens
@@ -144,8 +152,8 @@ def neuron_importance(
     **options: Any,  # fields of `_MethodOptions`
 ) -> Any:  # (B, K), or (B, T, K) for several classes; with `layers` a dictionary of them
     "Importance of each neuron (channel) of the network's layer for a class, image by image; see `_METHODS` and `_targets_of`."
-    engine = ImportanceEngine(network, layers, method, pooling, fast, channels_last=False, fold=False, **options)
-    result = engine(x, target)
+    plain = {"channels_last": False, "fold": False}
+    result = ImportanceEngine(network, layers, method, pooling, fast, **plain, **options)(x, target)
     return result.alpha if layers is None else result.by_layer
 
 # %% ../../nbs/04_method/02_engine.ipynb #2f8f0ee3
@@ -153,14 +161,16 @@ def neuron_importance(
 def head_classes(
     data: ZeroShotData,  # the data set
     head: nn.Linear,  # the last linear layer
-    columns: Tensor | list[int] | None = None,  # the class id of each column, where it is not as below
+    columns: Tensor | list[int] | None = None,  # the class ids, where they are not as below
 ) -> Tensor:  # (C,) class ids: `data.seen`, or seen then unseen for an extended head
     "Which class each column of a head stands for; raises `NiwtError` where the number does not fit."
     both = torch.cat([data.seen, data.unseen])
-    ids = torch.as_tensor(columns) if columns is not None else both if head.out_features == len(both) else data.seen
+    ids = both if head.out_features == len(both) else data.seen
+    ids = ids if columns is None else torch.as_tensor(columns)
     if len(ids) != head.out_features:
         what = "columns names" if columns is not None else "the data set has"
-        raise NiwtError(f"the head has {head.out_features} columns but {what} {len(ids)} seen classes; fit a head on them (fit_head) or say columns=")
+        told = f"the head has {head.out_features} columns but {what} {len(ids)} seen classes"
+        raise NiwtError(f"{told}; fit a head on them (fit_head) or say columns=")
     return ids
 
 # %% ../../nbs/04_method/02_engine.ipynb #84785a67
@@ -190,29 +200,34 @@ class ClassSums:
         column = result.target.flatten()
         self.count += torch.bincount(column, minlength=len(self.count)).cpu()
         for layer, alpha in result.by_layer.items():
-            rows = alpha.flatten(0, -2).double()
-            if layer not in self.by_layer:
-                self.by_layer[layer] = torch.zeros(len(self.count), rows.shape[1], dtype=torch.float64, device=rows.device)
-            self.by_layer[layer].index_add_(0, column, rows)
+            self.add_rows(layer, column, alpha.flatten(0, -2))
+
+    def add_rows(self, layer: str, column: Tensor, rows: Tensor) -> None:
+        "Add rows (n, K) of importance to those of their columns (n,)."
+        rows = rows.double()
+        if layer not in self.by_layer:
+            self.by_layer[layer] = rows.new_zeros(len(self.count), rows.shape[1])
+        self.by_layer[layer].index_add_(0, column, rows)
 
     def means(self, classes: Tensor, method: str) -> dict[str, _ClassImportance]:
         "The class means of each layer."
-        mean = lambda total: (total.cpu() / self.count[:, None]).float()  # noqa: E731 (0 / 0 is NaN, on purpose)
-        return {layer: _ClassImportance(mean(total), self.count.clone(), classes, layer, method) for layer, total in self.by_layer.items()}
+        found = {}
+        for layer, total in self.by_layer.items():
+            mean = (total.cpu() / self.count[:, None]).float()  # 0 / 0 is NaN, on purpose
+            found[layer] = _ClassImportance(mean, self.count.clone(), classes, layer, method)
+        return found
 
 # %% ../../nbs/04_method/02_engine.ipynb #80a41c5b
-def _image_targets(
-    target: int | str | Tensor | list,  # as in `measure`
-    n: int,  # images
-) -> Tensor | None:  # (n,) or (n, T): one row an image; None where the target is the same for every image
-    "The target of each image of a data set; raises `NiwtError` if there are not as many as images."
+def _image_targets(target: int | str | Tensor | list, n: int) -> Tensor | None:
+    "One row of targets an image, None where the target is the same for every image; raises `NiwtError` for another number than n."
     if isinstance(target, (str, int)):
         return None
     rows = torch.as_tensor(target)
     if rows.ndim == 0 or (rows.ndim == 2 and len(rows) == 1):
         return None
     if len(rows) != n:
-        raise NiwtError(f"targets of shape {tuple(rows.shape)} for {n} images; give ({n},), ({n}, T), or (1, T) for the same T classes in every image")
+        give = f"give ({n},), ({n}, T), or (1, T) for the same T classes in every image"
+        raise NiwtError(f"targets of shape {tuple(rows.shape)} for {n} images; {give}")
     return rows
 
 # %% ../../nbs/04_method/02_engine.ipynb #b23459d5
@@ -222,7 +237,7 @@ def measure(
     data: ZeroShotData,  # images and labels
     indices: Tensor,  # (n,) image indices
     transform: Callable,  # PIL image -> (3, H, W)
-    target: int | str | Tensor | list = "true",  # "true": the image's own class; (n,) or (n, T): one row an image; else the same for all, see `_targets_of`
+    target: int | str | Tensor | list = "true",  # "true": the image's own class; else see `_targets_of`
     columns: Tensor | None = None,  # the class id of each head column, see `head_classes`
     batch_size: int = 32,  # images read at a time
     on_error: str = "raise",  # what to do about an unreadable image, see `batches`
@@ -233,7 +248,8 @@ def measure(
     place = torch.full((len(data.classes),), -1)
     place[classes] = torch.arange(len(classes))
     every, at = _image_targets(target, len(indices)), 0
-    for x, y, index in batches(data, indices, transform, batch_size, quiet, "neuron importance", on_error):
+    how = (batch_size, quiet, "neuron importance", on_error)
+    for x, y, index in batches(data, indices, transform, *how):
         own: Any = target
         if every is not None:
             spots = []
@@ -247,7 +263,8 @@ def measure(
             own = place[y]
             if bool((own < 0).any()):
                 lost = f"image {int(index[own < 0][0])} shows {data.classes[int(y[own < 0][0])]!r}"
-                raise NiwtError(f"{lost}, for which the head has no column; use indices of its classes, or target='predicted'")
+                remedy = "use indices of its classes, or target='predicted'"
+                raise NiwtError(f"{lost}, for which the head has no column; {remedy}")
         start = 0
         for result in engine.chunks(x, own):
             yield result, index[start : start + len(result.logits)]
@@ -255,10 +272,8 @@ def measure(
 
 # %% ../../nbs/04_method/02_engine.ipynb #f1daf2f3
 @in_own_modes
-def _sum_over_processes(
-    sums: ClassSums,  # of this process; changed
-) -> ClassSums:  # the same object, now with the sums of all processes
-    "Add up the sums of all processes, in their order; does nothing when there is only one."
+def _sum_over_processes(sums: ClassSums) -> ClassSums:
+    "Add up the sums of all processes, in their order, in place; does nothing when there is only one."
     world = process_place()[1]
     if world == 1:
         return sums
@@ -278,7 +293,7 @@ def class_importance(
     data: ZeroShotData,  # images and labels
     indices: Tensor | None,  # (n,) image indices; None: `data.train`
     transform: Callable,  # PIL image -> (3, H, W)
-    target: int | str | Tensor | list = "true",  # "true": each image for its own class; "predicted"; "all"; see `measure`
+    target: int | str | Tensor | list = "true",  # classes, see `measure`
     columns: Tensor | None = None,  # the class id of each head column, see `head_classes`
     batch_size: int = 32,  # images read at a time
     on_error: str = "raise",  # what to do about an unreadable image, see `batches`
@@ -292,7 +307,9 @@ def class_importance(
     mine = torch.cat([torch.arange(0), *torch.arange(len(every)).split(batch_size)[rank::world]])
     rows = _image_targets(target, len(every))
     sums = ClassSums(len(classes))
-    for result, _ in measure(engine, data, every[mine], transform, target if rows is None else rows[mine], classes, batch_size, on_error, quiet or rank > 0):
+    own = target if rows is None else rows[mine]
+    how = (classes, batch_size, on_error, quiet or rank > 0)
+    for result, _ in measure(engine, data, every[mine], transform, own, *how):
         sums.add(result)
     if not _sum_over_processes(sums).by_layer:
         raise NiwtError("no image to measure importance on")

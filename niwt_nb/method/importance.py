@@ -58,7 +58,7 @@ def cmp(
     return _Agreement(name, torch.equal(a, b), bool(relative <= tol), diff, relative, tol)
 
 # %% ../../nbs/04_method/00_importance.ipynb #5c8873bc
-_POOLINGS = {"space": (1, 2), "tokens": (-1, 1), "patches": (-1, 1), "class": (-1, 1), "last": (-1, 1)}  # name -> (channel axis, first axis to pool)
+_POOLINGS = {"space": 1, "tokens": -1, "patches": -1, "class": -1, "last": -1}  # name -> channel axis
 
 # %% ../../nbs/04_method/00_importance.ipynb #85d8f4eb
 def pool(
@@ -81,19 +81,19 @@ def pool(
         return values[:, 1:].mean(1)
     if pooling == "class":
         return values[:, 0]
-    return values.flatten(1, -2).mean(1) if pooling in ("tokens", "last") else values.flatten(2).mean(2)
+    if pooling in ("tokens", "last"):
+        return values.flatten(1, -2).mean(1)
+    return values.flatten(2).mean(2)
 
 # %% ../../nbs/04_method/00_importance.ipynb #a579ed62
 @in_own_modes
-def _targets_of(
-    target: int | str | Tensor | list,  # a class; "predicted"; "all"; (B,) one an image; (B, T) or (1, T) several an image
-    logits: Tensor,  # (B, C) scores
-) -> Tensor:  # (B,) or (B, T) columns of the head
-    "Turn what was asked for into head columns; raises `NiwtError` for wrong lengths and for classes that the head does not have."
+def _targets_of(target: int | str | Tensor | list, logits: Tensor) -> Tensor:
+    "Head columns (B,) or (B, T) for a class, 'predicted', 'all', one an image (B,), or several (B, T), (1, T); raises `NiwtError` for what does not fit."
     n, n_classes = logits.shape
     if isinstance(target, str):
         check_name(target, ("predicted", "all"), "target")
-        return logits.argmax(1) if target == "predicted" else torch.arange(n_classes, device=logits.device).expand(n, n_classes)
+        every = torch.arange(n_classes, device=logits.device).expand(n, n_classes)
+        return logits.argmax(1) if target == "predicted" else every
     columns = torch.as_tensor(target, device=logits.device)
     if columns.is_floating_point() or columns.is_complex() or columns.dtype == torch.bool:
         raise NiwtError(f"targets are head columns, so integers; got {columns.dtype}")
@@ -165,12 +165,14 @@ def fold_batchnorm(
         return folded
     runs = Counter(n.target for n in nodes if n.op == "call_module")
     within = lambda name, layer: name == layer or name.startswith(layer + ".")  # noqa: E731
-    watched = [name for name, m in model.named_modules() if name and (m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks)]
+    kind = lambda n: type(model.get_submodule(str(n.target))) if n.op == "call_module" else None  # noqa: E731
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    watched = [n for n, m in model.named_modules() if n and any(getattr(m, h) for h in hooks)]
     for node in nodes:
-        if node.op != "call_module" or type(model.get_submodule(str(node.target))) is not nn.BatchNorm2d:
+        if kind(node) is not nn.BatchNorm2d:
             continue
         before = node.all_input_nodes[0]
-        if before.op != "call_module" or len(before.users) > 1 or type(model.get_submodule(str(before.target))) is not nn.Conv2d:
+        if len(before.users) > 1 or kind(before) is not nn.Conv2d:
             continue
         pair = (str(before.target), str(node.target))
         if max(runs[name] for name in pair) > 1 or any(within(pair[0], k) and not within(pair[1], k) for k in keep):
@@ -202,14 +204,9 @@ class _Importance:
 
 # %% ../../nbs/04_method/00_importance.ipynb #cfafb42b
 def _taps_on_grid(
-    n_in: int,  # positions of the input along one axis
-    n_out: int,  # positions of the output
-    kernel: int,  # taps
-    stride: int = 1,  # steps between output positions
-    padding: int = 0,  # positions added at each end
-    dilation: int = 1,  # steps between taps
-) -> Tensor:  # (kernel, n_out): 1 where the tap of this output position reads the input, 0 where it reads padding
-    "Where a convolution's taps fall on its input, along one axis."
+    n_in: int, n_out: int, kernel: int, stride: int = 1, padding: int = 0, dilation: int = 1
+) -> Tensor:
+    "Along one axis of a convolution: (kernel, n_out), 1 where the tap of an output position reads the input, 0 where it reads padding."
     reads = torch.arange(n_out) * stride - padding + torch.arange(kernel)[:, None] * dilation
     return ((reads >= 0) & (reads < n_in)).float()
 
@@ -218,12 +215,15 @@ class _PooledConv(torch.autograd.Function):
     "A convolution that passes back, at every position, the mean over positions of its input's gradient."
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple, padding: tuple, dilation: tuple, groups: int) -> Tensor:
-        "As `torch.conv2d`."
-        y = torch.conv2d(x, weight, bias, stride, padding, dilation, groups)
-        rows, columns = (_taps_on_grid(x.shape[i + 2], y.shape[i + 2], weight.shape[i + 2], stride[i], padding[i], dilation[i]) for i in (0, 1))
-        ctx.reads = torch.einsum("ih,jw->hwij", rows, columns).flatten(2).flatten(0, 1).to(weight) / x[0, 0].numel()  # (positions, taps)
-        ctx.weight = weight.view(groups, -1, *weight.shape[1:]).flatten(3).transpose(2, 3).flatten(1, 2)  # (groups, outputs x taps, inputs)
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, *how: Any) -> Tensor:
+        "As `torch.conv2d`; `how` is stride, padding and dilation, each a pair, and groups."
+        y = torch.conv2d(x, weight, bias, *how)
+        axes = zip(x.shape[2:], y.shape[2:], weight.shape[2:], *how[:3], strict=True)
+        rows, columns = (_taps_on_grid(*axis) for axis in axes)
+        reads = torch.einsum("ih,jw->hwij", rows, columns).flatten(2).flatten(0, 1)
+        ctx.reads = reads.to(weight) / x[0, 0].numel()  # (positions, taps)
+        taps = weight.view(how[3], -1, *weight.shape[1:]).flatten(3)
+        ctx.weight = taps.transpose(2, 3).flatten(1, 2)  # (groups, outputs x taps, inputs)
         ctx.shape = x.shape
         return y
 
@@ -245,29 +245,29 @@ class _PooledConvs(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         "Every PyTorch function of the forward pass comes through here."
-        if func is torch.conv2d and args and any(args[0] is start and start._version == version for start, version in self.starts):
+        read = args[0] if func is torch.conv2d and args else None
+        if any(read is start and start._version == version for start, version in self.starts):
             return self.pooled(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
 
     @staticmethod
-    def pooled(x: Tensor, weight: Tensor, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1) -> Tensor:
-        "The convolution; padding in words (\"same\") is left to PyTorch."
+    def pooled(
+        x: Tensor, weight: Tensor, bias=None, stride=1, padding=0, dilation=1, groups=1
+    ) -> Tensor:
+        "`torch.conv2d`; padding in words ('same') is left to PyTorch."
         if isinstance(padding, str):
             return torch.conv2d(x, weight, bias, stride, padding, dilation, groups)
-        pair = lambda v: (v, v) if isinstance(v, int) else (*v, *v)[:2]  # noqa: E731
-        return _PooledConv.apply(x, weight, bias, pair(stride), pair(padding), pair(dilation), groups)
+        how = [(v, v) if isinstance(v, int) else (*v, *v)[:2] for v in (stride, padding, dilation)]
+        return _PooledConv.apply(x, weight, bias, *how, groups)
 
 # %% ../../nbs/04_method/00_importance.ipynb #4fccff59
-def _pooling_at(
-    pooling: str | dict[str, str | None] | None,  # one of `_POOLINGS` for all layers, or layer -> one of them
-    layer: str,  # the name of a layer
-) -> str | None:  # see `pool`
-    "How the positions of a layer are pooled."
+def _pooling_at(pooling: str | dict[str, str | None] | None, layer: str) -> str | None:
+    "How the positions of a layer are pooled: `pooling` holds for all layers, or says it of each."
     return pooling.get(layer) if isinstance(pooling, dict) else pooling
 
 # %% ../../nbs/04_method/00_importance.ipynb #4ebc8701
 def _record(
-    twin: nn.Module,  # a private copy
+    twin: nn.Module,
     layers: list[str],
     head: str,
     x: Tensor,
@@ -287,14 +287,16 @@ def _record(
                 raise NiwtError(f"layer {layer!r} returns a {type(A).__name__}, not a tensor")
             acts[layer] = A if A.requires_grad else A.detach().requires_grad_()
             passed_on = acts[layer].clone()
-            if not A.requires_grad and A.ndim == 4 and _pooling_at(pooling, layer) in (None, "space"):
+            spatial = A.ndim == 4 and _pooling_at(pooling, layer) in (None, "space")
+            if spatial and not A.requires_grad:
                 mode.starts.append((passed_on, passed_on._version))
             return (passed_on, *output[1:]) if isinstance(output, tuple) else passed_on
 
         return hook
 
     handles = [twin.get_submodule(layer).register_forward_hook(at(layer)) for layer in layers]
-    handles.append(twin.get_submodule(head).register_forward_pre_hook(lambda module, args: features.append(args[0])))
+    last = twin.get_submodule(head)
+    handles.append(last.register_forward_pre_hook(lambda m, args: features.append(args[0])))
     try:
         with mode:
             logits = head_output(twin, head, x)
@@ -308,9 +310,9 @@ def _record(
 
 # %% ../../nbs/04_method/00_importance.ipynb #cd4c7066
 def _backward(
-    acts: dict[str, Tensor],  # layer -> activation, starts or parts of the graph
-    outputs: Tensor,  # (B, M)
-    columns: Tensor,  # (B, T) which of the M outputs
+    acts: dict[str, Tensor],
+    outputs: Tensor,
+    columns: Tensor,
     pooling: str | dict[str, str | None] | None,
 ) -> dict[str, Tensor]:
     "The pooled gradient (B, T, K) of T outputs an image with respect to each activation, one backward pass each."
@@ -319,7 +321,8 @@ def _backward(
         chosen = outputs.gather(1, column[:, None]).sum()
         grads: Iterable = [None] * len(acts)
         if chosen.requires_grad:
-            grads = torch.autograd.grad(chosen, list(acts.values()), retain_graph=t + 1 < columns.shape[1], allow_unused=True)
+            more: dict[str, Any] = {"retain_graph": t + 1 < columns.shape[1], "allow_unused": True}
+            grads = torch.autograd.grad(chosen, list(acts.values()), **more)
         for layer, gradient in zip(acts, grads, strict=False):
             if gradient is None:
                 raise NiwtError(f"the scores do not depend on layer {layer!r}; is it after the head, or in another branch?")
@@ -329,14 +332,14 @@ def _backward(
 # %% ../../nbs/04_method/00_importance.ipynb #ca34b849
 @running
 def _gradient_pass(
-    twin: nn.Module,  # a private copy, see `frozen_copy`
-    layers: list[str],  # one or several layers
-    head: str,  # the name of the last linear layer
-    x: Tensor,  # (B, 3, H, W)
-    target: int | str | Tensor | list,  # see `_targets_of`
-    pooling: str | dict[str, str | None] | None = None,  # see `pool` and `_pooling_at`
-) -> _Importance:  # of this batch
-    "One forward pass, then backward passes through the tail only: one a class, or one a feature if that is fewer."
+    twin: nn.Module,
+    layers: list[str],
+    head: str,
+    x: Tensor,
+    target: int | str | Tensor | list,
+    pooling: str | dict[str, str | None] | None = None,
+) -> _Importance:
+    "One forward pass of a private copy, then backward passes through the tail only: one a class, or one a feature if that is fewer."
     if pooling is None:
         pooling = {layer: layout_of(twin, layer, x) for layer in layers}
     acts, features, logits = _record(twin, layers, head, x, pooling)
@@ -346,8 +349,10 @@ def _gradient_pass(
         every = torch.arange(features.shape[1], device=x.device).expand(len(x), -1)
         weight = twin.get_submodule(head).weight
         assert isinstance(weight, Tensor)
-        alpha = {layer: widened(weight)[wide] @ G for layer, G in _backward(acts, features, every, pooling).items()}
+        jacobians = _backward(acts, features, every, pooling)
+        alpha = {layer: widened(weight)[wide] @ G for layer, G in jacobians.items()}
     else:
         alpha = _backward(acts, logits, wide, pooling)
-    by_layer = {layer: (alpha[layer] if columns.ndim == 2 else alpha[layer][:, 0]).detach() for layer in layers}
+    asked = slice(None) if columns.ndim == 2 else 0
+    by_layer = {layer: alpha[layer][:, asked].detach() for layer in layers}
     return _Importance(by_layer, columns, widened(logits.detach()), widened(features.detach()))

@@ -6,6 +6,7 @@
 __all__ = ['noise_images', 'importance_of_weights', 'PooledJacobian', 'pooled_jacobian']
 
 # %% ../../nbs/04_method/05_jacobian.ipynb #c29e697a
+import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -41,12 +42,8 @@ def noise_images(
 
 # %% ../../nbs/04_method/05_jacobian.ipynb #d3ad3ad0
 @running
-def _activations_of(
-    network: Any,  # cut network
-    images: Tensor,  # (M, 3, H, W) preprocessed
-    batch: int = 8,  # images at a time; large batches leave the processor's cache
-) -> Tensor:  # (M, K, ...)
-    "Activations of the layer, in evaluation mode, a few images at a time and in the memory order that convolutions like best."
+def _activations_of(network: Any, images: Tensor, batch: int = 8) -> Tensor:
+    "Activations (M, K, ...) of the layer in evaluation mode, a few images at a time, in the memory order that convolutions like best."
     if images.ndim < 2 or not len(images):
         raise NiwtError(f"images must be (M, channels, H, W) with at least one, got shape {tuple(images.shape)}")
     bad = ~torch.isfinite(images.flatten(1)).all(1)
@@ -74,12 +71,9 @@ def importance_of_weights(
 # %% ../../nbs/04_method/05_jacobian.ipynb #ab0b51ac
 @running
 def _jacobian_forward(
-    tail: Callable[[Tensor], Tensor],  # activations (B, K, ...) -> features (B, D)
-    activations: Tensor,  # (B, K, ...)
-    chunk: int = 16,  # neurons at a time; more needs more memory
-    images: int = 2,  # at a time: a few dozen passes together stay in the processor's cache
-) -> Tensor:  # (B, K, D) spatially pooled Jacobian
-    "G by forward mode: K Jacobian-vector products, `chunk` at a time."
+    tail: Callable[[Tensor], Tensor], activations: Tensor, chunk: int = 16, images: int = 2
+) -> Tensor:
+    "G (B, K, D) by forward mode: K Jacobian-vector products, `chunk` neurons and a few images at a time, which stay in the processor's cache."
     k, positions = activations.shape[1], activations[0, 0].numel()
     found = []
     for part in activations.split(images):
@@ -94,11 +88,8 @@ def _jacobian_forward(
 
 # %% ../../nbs/04_method/05_jacobian.ipynb #fe443b84
 @running
-def _jacobian_reverse(
-    tail: Callable[[Tensor], Tensor],  # activations (B, K, ...) -> features (B, D)
-    activations: Tensor,  # (B, K, ...)
-) -> Tensor:  # (B, K, D) spatially pooled Jacobian
-    "G by reverse mode: D gradients, one feature at a time."
+def _jacobian_reverse(tail: Callable[[Tensor], Tensor], activations: Tensor) -> Tensor:
+    "G (B, K, D) by reverse mode: D gradients, one feature at a time."
     a = activations.detach().requires_grad_(True)
     with torch.enable_grad():
         features = tail(a)
@@ -115,12 +106,8 @@ def _near(a: Tensor, b: Tensor, tolerance: float) -> bool:
 
 # %% ../../nbs/04_method/05_jacobian.ipynb #abd09af4
 @running
-def _is_affine(
-    f: Callable[[Tensor], Tensor],  # a function of one tensor
-    example: Tensor,  # (B, ...) an input of it
-    tolerance: float = 1e-4,  # relative
-) -> bool:  # whether f(p + q) = f(p) + f(q) - f(0) for `example` and random p, q of both signs, ten times larger
-    "Superposition test with random inputs: a nonlinearity that acts anywhere in that range shows."
+def _is_affine(f: Callable[[Tensor], Tensor], example: Tensor, tolerance: float = 1e-4) -> bool:
+    "Whether f(p + q) = f(p) + f(q) - f(0) for random p, q of both signs, ten times as large as the example: a nonlinearity in that range shows."
     a = example[:1]
     draw = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -135,41 +122,29 @@ def _is_affine(
 # %% ../../nbs/04_method/05_jacobian.ipynb #c7e0e88b
 @running
 def _observe(
-    tail: nn.Module,  # activations -> features
-    module: nn.Module,  # one of its modules
-    activations: Tensor,  # (B, K, ...)
-    put: Tensor | None = None,  # what the module shall give instead of its own output
-) -> tuple[Tensor, Tensor, Tensor]:  # features, and the input and output of `module`
-    "Run a tail, look at what goes through one of its modules, and exchange its output if asked."
+    tail: nn.Module, module: nn.Module, activations: Tensor, put: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    "Features of a tail, and the input and output of one of its modules, which gives `put` instead if asked."
     kept: list[Tensor] = []
 
     def look(m: nn.Module, args: Any, output: Tensor) -> Tensor:
         kept.extend([args[0].clone(), output.clone()])  # copies: what comes next may work in place
         return output if put is None else put.clone()
 
-    hook = module.register_forward_hook(look)
-    try:
+    with module.register_forward_hook(look):
         features = tail(activations)
-    finally:
-        hook.remove()
     return features, kept[0], kept[1]
 
 # %% ../../nbs/04_method/05_jacobian.ipynb #0e9b10c7
 @running
-def _first_linear(
-    tail: nn.Module,  # activations (B, K, ...) -> features (B, D)
-    activations: Tensor,  # (B, K, ...)
-) -> nn.Module | None:  # a convolution or linear module of the tail, or None
-    "The first linear module that runs, if it runs once and the features depend on the activations through its output only."
+def _first_linear(tail: nn.Module, activations: Tensor) -> nn.Module | None:
+    "The first convolution or linear module that runs, if it runs once and the features depend on the activations through its output only."
     ran: list[nn.Module] = []
     kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
-    hooks = [m.register_forward_hook(lambda m, a, o: ran.append(m)) for m in tail.modules() if isinstance(m, kinds)]
-    try:
-        with torch.no_grad():
-            expected = tail(activations)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with contextlib.ExitStack() as hooks, torch.no_grad():
+        for module in [m for m in tail.modules() if isinstance(m, kinds)]:
+            hooks.enter_context(module.register_forward_hook(lambda m, a, o: ran.append(m)))
+        expected = tail(activations)
     if not ran or ran.count(ran[0]) > 1:
         return None
     with torch.no_grad():
@@ -179,11 +154,8 @@ def _first_linear(
 
 # %% ../../nbs/04_method/05_jacobian.ipynb #ae3b6f52
 @running
-def _is_channelwise(
-    f: Callable[[Tensor], Tensor],  # (B, C, ...) -> (B, C, ...)
-    example: Tensor,  # (B, C, ...) an input of it
-) -> bool:  # whether channel c of the result depends on channel c of the input and no other
-    "Change random halves of the channels: the results of the others must not move."
+def _is_channelwise(f: Callable[[Tensor], Tensor], example: Tensor) -> bool:
+    "Whether a channel of f's result depends on that channel alone: change random halves of the channels, and the others must not move."
     draw = torch.Generator().manual_seed(0)
     with torch.no_grad():
         before = f(example)
@@ -192,39 +164,37 @@ def _is_channelwise(
         for _ in range(3):
             moved = torch.rand(example.shape[1], generator=draw) < 0.5
             changed = example.clone()
-            changed[:, moved] += torch.randn(changed[:, moved].shape, generator=draw).to(changed) * (example.abs().max() + 1)
+            noise = torch.randn(changed[:, moved].shape, generator=draw).to(changed)
+            changed[:, moved] += noise * (example.abs().max() + 1)
             if not _near(f(changed)[:, ~moved], before[:, ~moved], 1e-5):
                 return False
     return True
 
 # %% ../../nbs/04_method/05_jacobian.ipynb #2b00fa57
 @running
-def _channelwise_door(
-    tail: nn.Module,  # activations (B, K, ...) -> features (B, D)
-    activations: Tensor,  # (B, K, ...)
-) -> nn.Conv2d | nn.Linear | None:  # the convolution or linear layer in the middle, or None
+def _channelwise_door(tail: nn.Module, activations: Tensor) -> nn.Conv2d | nn.Linear | None:
     "The middle of a tail `channel by channel, one convolution or linear layer, channel by channel`; None for all other tails."
     door = _first_linear(tail, activations)
     if not isinstance(door, (nn.Conv2d, nn.Linear)):
         return None
-    if isinstance(door, nn.Conv2d) and (door.groups > 1 or door.padding_mode != "zeros" or isinstance(door.padding, str)):
+    padded = getattr(door, "padding_mode", "zeros") != "zeros" or isinstance(getattr(door, "padding", 0), str)
+    if padded or getattr(door, "groups", 1) > 1:
         return None
     with torch.no_grad():
         _, goes_in, comes_out = _observe(tail, door, activations)
-    nothing = torch.zeros_like(activations)
     if isinstance(door, nn.Linear) and goes_in.ndim > 2:
         return None  # over the last axis of something else than vectors
-    alone = _is_channelwise(lambda a: _observe(tail, door, a)[1], activations)
-    return door if alone and _is_channelwise(lambda b: _observe(tail, door, nothing, b)[0], comes_out) else None
+    nothing = torch.zeros_like(activations)
+    below = _is_channelwise(lambda a: _observe(tail, door, a)[1], activations)
+    above = below and _is_channelwise(lambda b: _observe(tail, door, nothing, b)[0], comes_out)
+    return door if above else None
 
 # %% ../../nbs/04_method/05_jacobian.ipynb #3f802857
 @running
 def _jacobian_channelwise(
-    tail: nn.Module,  # activations (B, K, ...) -> features (B, D)
-    activations: Tensor,  # (B, K, ...)
-    door: nn.Conv2d | nn.Linear | None,  # its middle, found by `_channelwise_door`; None: no channel mixes with another at all
-) -> Tensor:  # (B, K, D) spatially pooled Jacobian
-    "G by the formula above: one Jacobian-vector product in front of the convolution, one backward pass behind it."
+    tail: nn.Module, activations: Tensor, door: nn.Conv2d | nn.Linear | None
+) -> Tensor:
+    "G (B, K, D) by the formula above: one Jacobian-vector product before the door, one backward pass behind it; no door: no channel mixes with another."
     up = torch.full_like(activations, 1 / activations[0, 0].numel())
     if door is None:
         return torch.diag_embed(jvp(tail, (activations,), (up,))[1])
@@ -232,9 +202,11 @@ def _jacobian_channelwise(
     with torch.no_grad():
         b = _observe(tail, door, activations)[2].requires_grad_(True)
     with torch.enable_grad():
-        (slope,) = torch.autograd.grad(_observe(tail, door, torch.zeros_like(activations), b)[0].sum(), b)
+        features = _observe(tail, door, torch.zeros_like(activations), b)[0]
+        (slope,) = torch.autograd.grad(features.sum(), b)
     if isinstance(door, nn.Conv2d):
-        patches = nn.functional.unfold(change, door.kernel_size, door.dilation, door.padding, door.stride)  # type: ignore[arg-type]
+        how: Any = (door.kernel_size, door.dilation, door.padding, door.stride)
+        patches = nn.functional.unfold(change, *how)
     else:
         patches, slope = change[..., None], slope[..., None]
     kernel = door.weight.detach().reshape(*door.weight.shape[:2], -1)  # (D, K, offsets)
@@ -243,13 +215,12 @@ def _jacobian_channelwise(
 
 # %% ../../nbs/04_method/05_jacobian.ipynb #413ae02c
 @in_own_modes
-def _tail_hash(
-    network: Any,  # cut network
-) -> str:  # 16 hexadecimal digits
+def _tail_hash(network: Any) -> str:
     "A hash of the layer's name and of all parameters that G depends on: lower part and tail, but not the head, which grows."
     head = {t.data_ptr() for t in network.head.state_dict().values()}
-    states = [{k: v for k, v in part.state_dict().items() if v.data_ptr() not in head} for part in (network.lower, network.tail)]
-    return content_hash(network.layer, *states)
+    states = [part.state_dict() for part in (network.lower, network.tail)]
+    own = [{k: v for k, v in state.items() if v.data_ptr() not in head} for state in states]
+    return content_hash(network.layer, *own)
 
 # %% ../../nbs/04_method/05_jacobian.ipynb #e9817221
 @dataclass(frozen=True, eq=False)
@@ -262,7 +233,7 @@ class PooledJacobian:
     how: str
     layer: str
     tail: str
-    fresh: Tensor = field(default_factory=lambda: torch.zeros(0, 1, 1))  # of images that no solver is fitted on
+    fresh: Tensor = field(default_factory=lambda: torch.zeros(0, 1, 1))  # of images not fitted on
 
     @cached_property
     @in_own_modes
@@ -274,7 +245,8 @@ class PooledJacobian:
     def importance(self, weight: Tensor) -> Tensor:
         "Importance (n, M, K) of weights (n, D) on every image (M = 1 where G is the same for all images)."
         if not len(self.each):
-            raise NiwtError("only the mean Jacobian was kept (each=False); build it with each=True for importances per image")
+            remedy = "build it with each=True for importances per image"
+            raise NiwtError(f"only the mean Jacobian was kept; {remedy}")
         return torch.einsum("mkd,nd->nmk", self.each, weight.to(self.each))
 
     @in_own_modes
@@ -284,31 +256,30 @@ class PooledJacobian:
         if network.layer not in parts:
             raise NiwtError(f"this Jacobian belongs to layer {self.layer!r}, the network is cut at {network.layer!r}")
         if parts[network.layer] != _tail_hash(network):
-            raise NiwtError(f"this Jacobian was built for another network (parameters {parts[network.layer]}, these are {_tail_hash(network)})")
+            both = f"parameters {parts[network.layer]}, these are {_tail_hash(network)}"
+            raise NiwtError(f"this Jacobian was built for another network ({both})")
 
     def save(self, path: str | os.PathLike) -> None:
         "Write one safetensors file with its manifest."
-        manifest = {"kind": "pooled jacobian", "images": self.images, "how": self.how, "layer": self.layer, "tail": self.tail}
-        save_tensors(path, {"each": self.each, "mean": self.mean, "fresh": self.fresh}, manifest)
+        about = {k: getattr(self, k) for k in ("images", "how", "layer", "tail")}
+        tensors = {k: getattr(self, k) for k in ("each", "mean", "fresh")}
+        save_tensors(path, tensors, {"kind": "pooled jacobian", **about})
 
     @staticmethod
     @in_own_modes
     def load(path: str | os.PathLike, network: Any = None) -> "PooledJacobian":
         "Read a file written by `save`; with `network`, raise `NiwtError` if it belongs to another one."
-        tensors, m = load_tensors(path, {"kind": "pooled jacobian"})
-        jacobian = PooledJacobian(tensors["each"], tensors["mean"], m["images"], m["how"], m["layer"], m["tail"], tensors["fresh"])
+        tensors, about = load_tensors(path, {"kind": "pooled jacobian"})
+        made: dict[str, Any] = {**tensors, **{k: v for k, v in about.items() if k != "kind"}}
+        jacobian = PooledJacobian(**made)
         if network is not None:
             jacobian.check(network)
         return jacobian
 
 # %% ../../nbs/04_method/05_jacobian.ipynb #c2ee487b
 @in_own_modes
-def _works(
-    build: Callable[[Tensor], Tensor],  # activations -> G (B, K, D)
-    tail: nn.Module,  # activations (B, K, ...) -> features (B, D)
-    activations: Tensor,  # (B, K, ...)
-) -> bool:  # whether it runs, and G gives the importance of random weights that autograd gives
-    "Try a way to build the Jacobian on an example."
+def _works(build: Callable[[Tensor], Tensor], tail: nn.Module, activations: Tensor) -> bool:
+    "Whether a way to build the Jacobian runs on an example and gives the importance of random weights that autograd gives."
     try:
         g = build(activations)
     except (RuntimeError, NotImplementedError):
@@ -320,12 +291,9 @@ def _works(
 # %% ../../nbs/04_method/05_jacobian.ipynb #2f73e2d1
 @running
 def _jacobian_way(
-    tail: nn.Module,  # activations (B, K, ...) -> features (B, D)
-    example: Tensor,  # (B, K, ...) activations to try it on
-    how: str = "auto",  # "affine", "channelwise", "forward", "reverse" or "auto": the cheapest that is exact
-    chunk: int = 16,  # neurons at a time in forward mode
-) -> tuple[str, Callable[[Tensor], Tensor]]:  # the way taken, and a function from activations (B, K, ...) to G (B, K, D)
-    "How to build the pooled Jacobian of a tail; raises `NiwtError` if the way asked for does not fit it."
+    tail: nn.Module, example: Tensor, how: str = "auto", chunk: int = 16
+) -> tuple[str, Callable[[Tensor], Tensor]]:
+    "The way to build a tail's Jacobian ('auto': the cheapest that is exact) and the function; raises `NiwtError` if the way asked for does not fit."
     forward: Callable[[Tensor], Tensor] = lambda a: _jacobian_forward(tail, a, chunk)  # noqa: E731
     reverse: Callable[[Tensor], Tensor] = lambda a: _jacobian_reverse(tail, a)  # noqa: E731
     if how in ("auto", "affine") and _is_affine(tail, example):
@@ -355,10 +323,11 @@ def pooled_jacobian(
     chunk: int = 16,  # neurons at a time in forward mode
     limit: float = 4.0,  # refuse to keep more than so many GiB
     quiet: bool = True,  # no progress bar
-    fresh: Tensor | int = 4,  # other images for the certificate; a number: so many noise images with the statistics of `images`
+    fresh: Tensor | int = 4,  # other images for the certificate; a number: so many of noise
 ) -> PooledJacobian:  # G of every image and their mean
     "The spatially pooled Jacobian of the penultimate features with respect to the layer's activations."
-    check_name(how, ["auto", "affine", "channelwise", "forward", "reverse"], "way to build the Jacobian")
+    ways = ("auto", "affine", "channelwise", "forward", "reverse")
+    check_name(how, ways, "way to build the Jacobian")
     if min(batch, chunk) < 1:
         raise NiwtError(f"batch and chunk must be at least 1, got {batch} and {chunk}")
     if images.ndim < 2 or not len(images):
@@ -371,19 +340,23 @@ def pooled_jacobian(
         with torch.no_grad(), eval_mode(network):
             g = widened(build(_activations_of(network, part[0])))
         if not torch.isfinite(g).all():
-            raise NiwtError(f"the Jacobian behind layer {network.layer!r} is not finite: a root or a logarithm of zero in the tail?")
+            why = "a root or a logarithm of zero in the tail?"
+            raise NiwtError(f"the Jacobian behind layer {network.layer!r} is not finite: {why}")
         if each and how != "affine" and gib * g.shape[1] > limit:
-            raise NiwtError(f"one matrix per image takes {gib * g.shape[1]:.1f} GiB (limit {limit}); use fewer images or each=False")
+            size = f"{gib * g.shape[1]:.1f} GiB (limit {limit})"
+            raise NiwtError(f"one matrix per image takes {size}; use fewer images or each=False")
         return g.double().sum(0), g if each or not part[1] else g[:0]
 
     with torch.no_grad():
         how, build = _jacobian_way(network.tail, _activations_of(network, images[:2]), how, chunk)
         if how == "affine":
             images, fresh = images[:1].expand(len(images), *images.shape[1:]), fresh[:1]
-        parts = [(part, True) for part in (images[:1] if how == "affine" else images).split(batch)] + [(p, False) for p in fresh.split(batch) if len(p)]
-    found = share(parts, work, "Jacobian of the tail", quiet)
-    used = range(sum(fitted for _, fitted in parts))
-    total = torch.stack([found[i][0] for i in used]).sum(0)
-    mean = (total / (1 if how == "affine" else len(images))).to(found[0][1].dtype)
-    rows = {fitted: torch.cat([g for (_, of), (_, g) in zip(parts, found, strict=True) if of == fitted] or [mean[None][:0]]) for fitted in (True, False)}
-    return PooledJacobian(rows[True], mean, len(images), how, network.layer, _tail_hash(network), rows[False])
+        used = (images[:1] if how == "affine" else images).split(batch)
+        others = [part for part in fresh.split(batch) if len(part)]
+    parts = [(part, True) for part in used] + [(part, False) for part in others]
+    sums, kept = zip(*share(parts, work, "Jacobian of the tail", quiet), strict=True)
+    mean = torch.stack(sums[: len(used)]).sum(0) / (1 if how == "affine" else len(images))
+    mean = mean.to(kept[0].dtype)
+    new = torch.cat([mean[None][:0], *kept[len(used) :]])
+    about = (len(images), how, network.layer, _tail_hash(network))
+    return PooledJacobian(torch.cat(kept[: len(used)]), mean, *about, new)

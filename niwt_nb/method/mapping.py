@@ -8,6 +8,7 @@ __all__ = ['ImportanceMap', 'RidgeMap', 'CosineLinearMap', 'inverse_map', 'agree
 
 # %% ../../nbs/04_method/04_mapping.ipynb #ca4ba78e
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 from sklearn.base import BaseEstimator, RegressorMixin, clone
 from sklearn.model_selection import KFold
+from sklearn.preprocessing import normalize
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from torch import Tensor
 
@@ -25,11 +27,8 @@ from ..data.dataset import DomainKnowledge, as_ids
 from ..network.modes import in_own_modes
 
 # %% ../../nbs/04_method/04_mapping.ipynb #d22afc29
-def _as_table(
-    x: Any,  # (n, m) tensor, array or nested lists
-    what: str,  # what the table holds, for the message
-) -> NDArray[np.float64]:  # (n, m)
-    "`x` as a float64 NumPy table; raises `NiwtError` if it is not two-dimensional, is empty, or holds NaN or infinity."
+def _as_table(x: Any, what: str) -> NDArray[np.float64]:
+    "`x` as a float64 NumPy table (n, m); raises `NiwtError` that names `what` if it has not two axes, is empty, or holds NaN or infinity."
     table = np.asarray(x.detach().cpu().double() if isinstance(x, Tensor) else x, dtype=np.float64)
     if table.ndim != 2 or 0 in table.shape:
         raise NiwtError(f"{what} must be a table (rows, columns) with at least one of each, got shape {table.shape}")
@@ -39,11 +38,8 @@ def _as_table(
     return table
 
 # %% ../../nbs/04_method/04_mapping.ipynb #3dd3b33d
-def _like(
-    table: NDArray,  # (n, m) result
-    given: Any,  # what the caller gave
-) -> Any:  # `table` as a tensor on the same device and of the same dtype if `given` is a tensor, else the array
-    "Answer in kind: a tensor to those who gave a tensor, an array to all others."
+def _like(table: NDArray, given: Any) -> Any:
+    "A table as the caller's kind: a tensor on the same device and of the same float type to those who gave a tensor, else the array."
     if not isinstance(given, Tensor):
         return table
     dtype = given.dtype if given.is_floating_point() else torch.float32
@@ -65,15 +61,17 @@ class ImportanceMap(RegressorMixin, BaseEstimator):
 
     def _table(self, X: Any, reset: bool) -> NDArray[np.float64]:
         "Knowledge as scikit-learn checks it; its errors are `NiwtError`s."
+        x = X.detach().cpu().double().numpy() if isinstance(X, Tensor) else X
         try:
-            return validate_data(self, X.detach().cpu().double().numpy() if isinstance(X, Tensor) else X, reset=reset, dtype=np.float64)
+            return validate_data(self, x, reset=reset, dtype=np.float64)
         except ValueError as e:
             raise NiwtError(f"domain knowledge: {e}") from e
 
     def _targets(self, y: Any) -> NDArray[np.float64]:
         "Importance as scikit-learn checks it."
         if y is None:
-            raise NiwtError(f"{type(self).__name__} requires y to be passed, but the target y is None: it holds the importance, one row a class")
+            told = "requires y to be passed, but the target y is None"
+            raise NiwtError(f"{type(self).__name__} {told}: it holds the importance, one row a class")
         table = y.detach().cpu().double().numpy() if isinstance(y, Tensor) else y
         try:
             return check_array(table, dtype=np.float64, ensure_2d=False, input_name="y")
@@ -81,7 +79,7 @@ class ImportanceMap(RegressorMixin, BaseEstimator):
             raise NiwtError(f"importance: {e}") from e
 
     def _prepare(self, x: NDArray) -> NDArray[np.float64]:
-        return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12) if self.unit else x
+        return normalize(x) if self.unit else x
 
     @in_own_modes
     def fit(self, X: Any, y: Any, classes: Any = None) -> "ImportanceMap":
@@ -91,10 +89,12 @@ class ImportanceMap(RegressorMixin, BaseEstimator):
             rows = np.asarray(classes).astype(int).ravel()
             if len(rows) != len(y) or rows.min(initial=0) < 0 or rows.max(initial=0) >= len(x):
                 span = f"{len(rows)} from {rows.min(initial=0)} to {rows.max(initial=0)}"
-                raise NiwtError(f"`classes` needs one row number below {len(x)} for each of {len(y)} importances, got {span}")
+                wanted = f"below {len(x)} for each of {len(y)} importances"
+                raise NiwtError(f"`classes` needs one row number {wanted}, got {span}")
             x = x[rows]
         if len(x) != len(y):
-            raise NiwtError(f"domain knowledge has {len(x)} rows, importance has {len(y)}; give one importance per class, or `classes`")
+            told = f"domain knowledge has {len(x)} rows, importance has {len(y)}"
+            raise NiwtError(f"{told}; give one importance per class, or `classes`")
         self.flat_ = y.ndim == 1  # one number a class, given without a second axis
         y = y.reshape(len(y), -1)
         self.x_mean_ = x.mean(0) if self.centre else np.zeros(x.shape[1])
@@ -114,8 +114,7 @@ class ImportanceMap(RegressorMixin, BaseEstimator):
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         "Mean cosine between predicted and measured importance, 1 at best."
         p, y = (self._targets(t).reshape(len(t), -1) for t in (self.predict(X), y))
-        cosine = (p * y).sum(1) / np.maximum(np.linalg.norm(p, axis=1) * np.linalg.norm(y, axis=1), 1e-12)
-        return float(np.average(cosine, weights=sample_weight))
+        return float(np.average((normalize(p) * normalize(y)).sum(1), weights=sample_weight))
 
     def _fit(self, x: NDArray, y: NDArray) -> None:
         raise NotImplementedError
@@ -140,15 +139,18 @@ class RidgeMap(ImportanceMap):
         self.coef_ = (y.T @ u * shrink) @ vt
 
 # %% ../../nbs/04_method/04_mapping.ipynb #b156db50
+@dataclass(eq=False, repr=False)
 class CosineLinearMap(ImportanceMap):
-    "The reference's map: linear, cosine loss, Adam. `init` is \"span\" (default) or \"normal\" (the reference). `coef_` (K, A), `loss_` per epoch."
+    "The reference's map: linear, cosine loss, Adam. `coef_` (K, A), `loss_` per epoch."
 
-    def __init__(
-        self, epochs: int = 300, lr: float = 1e-2, batch_size: int | None = None, l2: float = 0.0,
-        init: str = "span", unit: bool = False, centre: bool = False, seed: int = 0,
-    ) -> None:
-        self.epochs, self.lr, self.batch_size, self.l2 = epochs, lr, batch_size, l2
-        self.init, self.unit, self.centre, self.seed = init, unit, centre, seed
+    epochs: int = 300  # passes over the classes
+    lr: float = 1e-2  # Adam's step size
+    batch_size: int | None = None  # classes a step; None: all
+    l2: float = 0.0  # penalty of the weights
+    init: str = "span"  # start in the span of the knowledge, or "normal", as the reference does
+    unit: bool = False  # rows of knowledge of length 1
+    centre: bool = False  # around the mean
+    seed: int = 0  # of the start and of the order
 
     def __sklearn_tags__(self) -> Any:
         "A row of importance must not be zero: it has no direction."
@@ -162,22 +164,23 @@ class CosineLinearMap(ImportanceMap):
         if self.init != "span":
             raise NiwtError(f"init must be 'span' or 'normal', got {self.init!r}")
         _, s, vt = np.linalg.svd(x, full_matrices=False)
-        basis = vt[s > s.max(initial=0) * 1e-6].T  # (A, r): orthonormal directions that the classes show
-        unit_y = y / np.maximum(np.linalg.norm(y, axis=1, keepdims=True), 1e-12)
-        return basis, torch.tensor(basis.T @ x.T @ unit_y / len(x), dtype=torch.float32)
+        basis = vt[s > s.max(initial=0) * 1e-6].T  # (A, r): directions that the classes show
+        return basis, torch.tensor(basis.T @ x.T @ normalize(y) / len(x), dtype=torch.float32)
 
     def _fit(self, x: NDArray, y: NDArray) -> None:
-        if not np.linalg.norm(y, axis=1).all():
-            raise NiwtError(f"importance row {int(np.argmin(np.linalg.norm(y, axis=1)))} is zero: it has no direction")
+        if not y.any(1).all():
+            raise NiwtError(f"importance row {int(y.any(1).argmin())} is zero: it has no direction")
         draw = torch.Generator().manual_seed(self.seed)
         basis, w = self._start(x, y, draw)
-        xt, yt = torch.tensor(x @ basis, dtype=torch.float32), torch.nn.functional.normalize(torch.tensor(y, dtype=torch.float32))
-        w.requires_grad_(True)
-        adam, batch, self.loss_ = torch.optim.Adam([w], lr=self.lr, fused=True), self.batch_size or len(x), []
+        xt = torch.tensor(x @ basis, dtype=torch.float32)
+        yt = torch.nn.functional.normalize(torch.tensor(y, dtype=torch.float32))
+        adam = torch.optim.Adam([w.requires_grad_(True)], lr=self.lr, fused=True)
+        self.loss_: list[float] = []
         for _ in range(self.epochs):
             total = 0.0
-            for rows in torch.randperm(len(x), generator=draw).split(batch):
-                loss = (1 - torch.cosine_similarity(xt[rows] @ w, yt[rows])).mean() + self.l2 * (w**2).sum() / 2
+            for rows in torch.randperm(len(x), generator=draw).split(self.batch_size or len(x)):
+                miss = 1 - torch.cosine_similarity(xt[rows] @ w, yt[rows])
+                loss = miss.mean() + self.l2 * (w**2).sum() / 2
                 adam.zero_grad()
                 loss.backward()
                 adam.step()
@@ -211,14 +214,11 @@ def agreement(
     if p.shape != y.shape:
         raise NiwtError(f"predicted importance has shape {p.shape}, measured {y.shape}")
     m = y.mean(0) if mean is None else np.asarray(mean, dtype=np.float64)
-
-    def unit(x: NDArray) -> NDArray:
-        return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
-
-    centred = unit(p - m) @ unit(y - m).T
-    pearson = (unit(p - p.mean(1, keepdims=True)) * unit(y - y.mean(1, keepdims=True))).sum(1)
-    columns = {"cosine": (unit(p) * unit(y)).sum(1), "pearson": pearson, "centred": np.diag(centred), "top1": centred.argmax(1) == np.arange(len(p))}
-    return pd.DataFrame(columns, index=names)
+    cosine = lambda a, b: (normalize(a) * normalize(b)).sum(1)  # noqa: E731
+    table = pd.DataFrame({"cosine": cosine(p, y)}, index=names)
+    table["pearson"] = cosine(p - p.mean(1, keepdims=True), y - y.mean(1, keepdims=True))
+    centred = normalize(p - m) @ normalize(y - m).T
+    return table.assign(centred=np.diag(centred), top1=centred.argmax(1) == np.arange(len(p)))
 
 # %% ../../nbs/04_method/04_mapping.ipynb #19a5f83f
 @in_own_modes
@@ -248,13 +248,16 @@ def held_out_agreement(
     return table.set_axis(names) if names is not None else table
 
 # %% ../../nbs/04_method/04_mapping.ipynb #8e193f16
+@dataclass(eq=False, repr=False)
 class KernelRidgeMap(ImportanceMap):
-    "Ridge in the space of a kernel: \"rbf\" (Gaussian; large `width` = nearly linear) or \"linear\". `power` 0.5 takes square roots of non-negative knowledge."
+    "Ridge regression in the space of a kernel."
 
-    def __init__(
-        self, alpha: float = 0.1, kernel: str = "rbf", width: float = 3.0, power: float = 1.0, unit: bool = True, centre: bool = True
-    ) -> None:
-        self.alpha, self.kernel, self.width, self.power, self.unit, self.centre = alpha, kernel, width, power, unit, centre
+    alpha: float = 0.1  # relative to the kernel's mean diagonal
+    kernel: str = "rbf"  # Gaussian, or "linear"
+    width: float = 3.0  # of the Gaussian; a large one is nearly linear
+    power: float = 1.0  # of the knowledge; 0.5 takes square roots of what is not negative
+    unit: bool = True  # rows of knowledge of length 1
+    centre: bool = True  # around the mean
 
     def _prepare(self, x: NDArray) -> NDArray[np.float64]:
         return super()._prepare(np.sign(x) * np.abs(x) ** self.power if self.power != 1 else x)
@@ -266,13 +269,15 @@ class KernelRidgeMap(ImportanceMap):
 
     def _fit(self, x: NDArray, y: NDArray) -> None:
         if self.alpha < 0 or self.width <= 0 or self.kernel not in ("rbf", "linear"):
-            raise NiwtError(f"need alpha >= 0, width > 0, kernel 'rbf' or 'linear'; got {self.alpha}, {self.width}, {self.kernel!r}")
+            got = f"{self.alpha}, {self.width}, {self.kernel!r}"
+            raise NiwtError(f"need alpha >= 0, width > 0, kernel 'rbf' or 'linear'; got {got}")
         self.rows_, self.scale_ = x, max(float(cdist(x, x, "sqeuclidean").mean()), 1e-12)
         k = self._kernel(x)
         self.column_, self.total_ = k.mean(0), k.mean()
         if self.centre:
             k = k - self.column_ - k.mean(1, keepdims=True) + self.total_
-        self.dual_ = np.linalg.lstsq(k + self.alpha * np.trace(k) / len(k) * np.eye(len(k)), y, rcond=None)[0]
+        ridge = self.alpha * np.trace(k) / len(k) * np.eye(len(k))
+        self.dual_ = np.linalg.lstsq(k + ridge, y, rcond=None)[0]
 
     def _predict(self, x: NDArray) -> NDArray:
         k = self._kernel(x)
@@ -290,8 +295,9 @@ def combine(
     "Several kinds of knowledge as one; a class is known if all kinds know it. Raises `NiwtError` for gaps."
     sizes = sorted({len(part) for part in parts})
     if len(parts) < 2 or len(sizes) > 1:
-        raise NiwtError(f"combine needs two or more kinds of knowledge of the same classes, got {len(parts)} with {sizes} classes")
-    shares = torch.ones(len(parts)) if weights is None else torch.tensor(list(weights), dtype=torch.float32)
+        wanted = "two or more kinds of knowledge of the same classes"
+        raise NiwtError(f"combine needs {wanted}, got {len(parts)} with {sizes} classes")
+    shares = torch.tensor([1.0] * len(parts) if weights is None else list(weights)).float()
     if len(shares) != len(parts) or not bool((shares >= 0).all()) or not float(shares.sum()) > 0:
         raise NiwtError(f"combine needs one weight of 0 or more for each of {len(parts)} kinds, got {weights}")
     ids, columns = as_ids(seen, "seen classes", sizes[0]), []
@@ -301,10 +307,9 @@ def combine(
         gap = (part.values.isnan() & part.known[:, None]).nonzero()
         if len(gap):
             where = f"{part.names[int(gap[0, 1])]!r} of class number {int(gap[0, 0])}"
-            raise NiwtError(
-                f"knowledge {part.name!r} has {len(gap)} missing values, such as {where}; fill them first, for "
-                "instance with the seen classes' means"
-            )
+            told = f"knowledge {part.name!r} has {len(gap)} missing values, such as {where}"
+            raise NiwtError(f"{told}; fill them first, for instance with the seen classes' means")
     values = torch.cat(columns, 1)
     values[values.isnan().any(1)] = torch.nan
-    return DomainKnowledge("+".join(p.name for p in parts), values, tuple(f"{p.name}: {n}" for p in parts for n in p.names))
+    names = tuple(f"{p.name}: {n}" for p in parts for n in p.names)
+    return DomainKnowledge("+".join(p.name for p in parts), values, names)

@@ -24,31 +24,34 @@ from ..network.modes import in_own_modes
 # %% ../../nbs/04_method/06_metrics.ipynb #050a4a0d
 @in_own_modes
 def _check(
-    scores: Any,  # (N, C) scores, column c for class id c
-    labels: Any,  # (N,) class ids
-    seen: Any,  # ids of seen classes
-    unseen: Any,  # ids of unseen classes
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # the same as tensors: float64 scores, sorted ids
-    "The four inputs of every metric as tensors on the CPU; raises `NiwtError` that names the first thing wrong."
+    scores: Any, labels: Any, seen: Any, unseen: Any
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    "The four inputs of every metric as tensors on the CPU (float64 scores, sorted ids); raises `NiwtError` that names the first thing wrong."
     scores = torch.as_tensor(scores).detach().cpu().double()
     labels, seen, unseen = (torch.as_tensor(t).detach().cpu().long() for t in (labels, seen, unseen))
     if scores.ndim != 2 or labels.shape != scores.shape[:1]:
-        raise NiwtError(f"scores must be (images, classes) with one label an image, got scores {tuple(scores.shape)} and labels {tuple(labels.shape)}")
+        got = f"scores {tuple(scores.shape)} and labels {tuple(labels.shape)}"
+        raise NiwtError(f"scores must be (images, classes) with one label an image, got {got}")
+    n = scores.shape[1]
     for name, ids in (("seen", seen), ("unseen", unseen)):
-        if ids.ndim != 1 or not len(ids) or ids.min() < 0 or ids.max() >= scores.shape[1] or len(ids.unique()) < len(ids):
-            raise NiwtError(f"{name} must be different class ids between 0 and {scores.shape[1] - 1}, got {ids.tolist()}")
+        inside = ids.ndim == 1 and len(ids) and ids.min() >= 0 and ids.max() < n
+        if not inside or len(ids.unique()) < len(ids):
+            wanted = f"different class ids between 0 and {n - 1}"
+            raise NiwtError(f"{name} must be {wanted}, got {ids.tolist()}")
     if torch.isin(seen, unseen).any():
         raise NiwtError(f"class {int(seen[torch.isin(seen, unseen)][0])} is listed both as seen and as unseen")
     strange = ~torch.isin(labels, torch.cat([seen, unseen]))
     if strange.any():
-        raise NiwtError(f"image {int(strange.nonzero()[0])} has label {int(labels[strange][0])}, which is neither a seen nor an unseen class")
+        who = f"image {int(strange.nonzero()[0])} has label {int(labels[strange][0])}"
+        raise NiwtError(f"{who}, which is neither a seen nor an unseen class")
     for name, ids in (("seen", seen), ("unseen", unseen)):
         if not torch.isin(labels, ids).any():
             raise NiwtError(f"there is no image of any {name} class, so its accuracy is undefined")
     used = scores[:, torch.cat([seen, unseen])]
     bad = (used.isnan() | (used == math.inf)).any(1) | (used == -math.inf).all(1)
     if bad.any():
-        raise NiwtError(f"{int(bad.sum())} of {len(bad)} images have NaN, infinite or no scores, the first is image {int(bad.nonzero()[0])}")
+        some = f"{int(bad.sum())} of {len(bad)} images have NaN, infinite or no scores"
+        raise NiwtError(f"{some}, the first is image {int(bad.nonzero()[0])}")
     return scores, labels, seen.sort().values, unseen.sort().values
 
 # %% ../../nbs/04_method/06_metrics.ipynb #9743831e
@@ -60,27 +63,20 @@ def predict(
     "The best-scored class of each image among `classes`."
     classes = torch.as_tensor(classes).sort().values
     best = scores[:, classes].max(1)
-    return torch.where(best.values == -math.inf, torch.tensor(-1, device=scores.device), classes.to(scores.device)[best.indices])
+    return classes.to(scores.device)[best.indices].masked_fill(best.values == -math.inf, -1)
 
 # %% ../../nbs/04_method/06_metrics.ipynb #b3ea7374
 @in_own_modes
-def _per_class_accuracy(
-    predicted: Tensor,  # (N,) predicted class ids
-    labels: Tensor,  # (N,) true class ids
-    classes: Tensor,  # (n,) ids to report
-) -> Tensor:  # (n,) fraction of each class's images that are right, NaN for a class without images
-    "Top-1 accuracy within each class."
+def _per_class_accuracy(predicted: Tensor, labels: Tensor, classes: Tensor) -> Tensor:
+    "Top-1 accuracy within each class (n,), NaN for a class without images."
     right = (predicted == labels).double()
     hits = torch.stack([right[labels == c].sum() for c in classes])
     count = torch.stack([(labels == c).sum() for c in classes])
     return hits / count
 
 # %% ../../nbs/04_method/06_metrics.ipynb #9424b6dc
-def _harmonic_mean(
-    seen: float,  # accuracy S
-    unseen: float,  # accuracy U
-) -> float:  # 2SU / (S + U), 0 when both are 0
-    "The harmonic mean H of two accuracies: never more than twice the smaller one."
+def _harmonic_mean(seen: float, unseen: float) -> float:
+    "The harmonic mean H of two accuracies, never more than twice the smaller one; 0 when both are 0."
     return 2 * seen * unseen / (seen + unseen) if seen + unseen else 0.0
 
 # %% ../../nbs/04_method/06_metrics.ipynb #7c489f5a
@@ -105,7 +101,7 @@ class GZSL:
     H: float  # harmonic mean of S and U
     T1: float  # unseen images, only unseen classes allowed
     gamma: float  # the calibration that U, S and H were measured at
-    per_class: pd.DataFrame = field(repr=False)  # one row a class: class, group, images, accuracy, zero_shot
+    per_class: pd.DataFrame = field(repr=False)  # a row a class: group, images, accuracy, zero_shot
 
 # %% ../../nbs/04_method/06_metrics.ipynb #449c3a4a
 @in_own_modes
@@ -139,12 +135,9 @@ def gzsl(
 # %% ../../nbs/04_method/06_metrics.ipynb #f82dfe25
 @in_own_modes
 def _gaps(
-    scores: Tensor,  # (N, C) checked scores
-    labels: Tensor,  # (N,) class ids
-    seen: Tensor,  # ids of seen classes
-    unseen: Tensor,  # ids of unseen classes
-) -> tuple[Tensor, Tensor, Tensor]:  # for the images right on their own side: gap, share of S lost and share of U won when gamma passes the gap
-    "What each image contributes to the seen-unseen curve, and where."
+    scores: Tensor, labels: Tensor, seen: Tensor, unseen: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    "Of images right on their own side: the gap between seen and unseen score, and the shares of S lost and of U won when gamma passes it."
     gap = scores[:, seen].max(1).values - scores[:, unseen].max(1).values
     shares = []
     for ids in (seen, unseen):
@@ -162,7 +155,7 @@ def seen_unseen_curve(
     labels: Any,  # (N,) class ids
     seen: Any,  # ids of seen classes
     unseen: Any,  # ids of unseen classes
-) -> pd.DataFrame:  # columns gamma, U, S, H: one row for each stretch of gamma on which nothing changes
+) -> pd.DataFrame:  # columns gamma, U, S, H: a row for each stretch of gamma without a change
     "Class-averaged S and U at every calibration, exactly. `gamma` is the middle of its stretch; the first and last lie a little outside all gaps."
     gap, lost, won = _gaps(*_check(scores, labels, seen, unseen))
     gaps, where = gap.unique(return_inverse=True)
@@ -212,9 +205,9 @@ def metric_row(
     seed: int = 0,  # of the run
 ) -> dict[str, Any]:  # keys method, knowledge, calibrated, U, S, H, T1, AUSUC, gamma, seed
     "A row of the results table: plain Python values, ready for JSON or a DataFrame."
-    numbers = {**{k: getattr(result, k) for k in ("U", "S", "H", "T1")}, "AUSUC": AUSUC, "gamma": result.gamma}
-    first = {"method": method, "knowledge": knowledge, "calibrated": bool(calibrated)}
-    return {**first, **{k: float(v) for k, v in numbers.items()}, "seed": int(seed)}
+    row: dict[str, Any] = {"method": method, "knowledge": knowledge, "calibrated": bool(calibrated)}
+    row |= {k: float(getattr(result, k)) for k in ("U", "S", "H", "T1")}
+    return {**row, "AUSUC": float(AUSUC), "gamma": float(result.gamma), "seed": int(seed)}
 
 # %% ../../nbs/04_method/06_metrics.ipynb #df728ae1
 @in_own_modes
@@ -230,7 +223,8 @@ def metric_rows(
 ) -> list[dict[str, Any]]:  # two rows: gamma = 0, and the gamma given
     "The uncalibrated and the calibrated row of one score matrix."
     area = ausuc(scores, labels, seen, unseen)
-    return [metric_row(method, knowledge, g is not None, gzsl(scores, labels, seen, unseen, g or 0.0), area, seed) for g in (None, gamma)]
+    found = [gzsl(scores, labels, seen, unseen, g) for g in (0.0, gamma)]
+    return [metric_row(method, knowledge, bool(i), got, area, seed) for i, got in enumerate(found)]
 
 # %% ../../nbs/04_method/06_metrics.ipynb #f141986a
 @in_own_modes
@@ -263,5 +257,5 @@ def chance(
     gamma = math.log(n_seen / n_unseen) / 2 if calibrated else 0.0
     p = n_seen / (n_seen + n_unseen * math.exp(gamma))
     s, u = p / n_seen, (1 - p) / n_unseen
-    result = GZSL(U=u, S=s, H=_harmonic_mean(s, u), T1=1 / n_unseen, gamma=gamma, per_class=pd.DataFrame())
+    result = GZSL(u, s, _harmonic_mean(s, u), 1 / n_unseen, gamma, per_class=pd.DataFrame())
     return metric_row("chance", "none", calibrated, result, 1 / (2 * n_seen * n_unseen), seed)

@@ -33,7 +33,7 @@ from niwt_nb.core import (
 from ..data.dataset import DomainKnowledge, ZeroShotData, first_of_each
 from ..data.images import list_pictures, open_image, picture_suffixes
 from ..data.text import load_reader, reader_state, text_knowledge, with_encoder, with_reader
-from .calibration import _ScoreLevel
+from .calibration import _ScoreStatistics
 from niwt_nb.method.choice import (
     _Choice, _FeatureScale, Probe, _Seen, Settings, Writer, choose_share, choose_with,
     _own_head, _topped, scaled_pair, with_combination,
@@ -680,7 +680,7 @@ def _save_model(
         "kind": "niwt model", "format": _FORMAT, "niwt_nb": __version__, "backbone": record, "settings": asdict(model.settings_),
         "params": {k: v for k, v in model.get_params(deep=False).items() if k not in ("backbone", "calibrate", "encoder")},
         "classes": model.table_classes_, "seen": model.seen_, "unseen": model.unseen_, "added": list(model.added_),
-        "blocks": [list(b.names) for b in model.blocks_], "jacobian": jacobian, "level": [writer.level.level, writer.level.spread],
+        "blocks": [list(b.names) for b in model.blocks_], "jacobian": jacobian, "level": [writer.level.score_mean, writer.level.score_std],
         "knowledge": {"name": known.name, "names": list(known.names), "reader": reader_state(known.reader)},
         "words": None if model.words_ is None else [model.words_.name, *model.words_.names],
         "mirrored": model.mirrored_, "unit": getattr(model.scale_, "unit", True), "expected": model.expected_, "notes": list(model.choice_.notes),
@@ -785,7 +785,7 @@ def _refit(
     jacobian = PooledJacobian(mean[None], mean, about["images"], about["how"], about["layer"], about["tail"])
     seen = _Seen(tensors["evidence"][:0], tensors["evidence_labels"][:0], tensors["seen.knowledge"], head, tensors["seen.importance"], jacobian,
                 None if network is None else with_head(measured, head))  # fmt: skip
-    level = _ScoreLevel(tensors["level.mean"], tensors["level.covariance"], tensors["level.prior"], *m["level"])
+    level = _ScoreStatistics(tensors["level.mean"], tensors["level.covariance"], tensors["level.prior"], *m["level"])
     ranking = (tensors["ranking.0"], tensors["ranking.1"]) if "ranking.0" in tensors else None
     model.writer_ = Writer(seen, model.settings_, model.map, model.solver, model.seed, (level, ranking))
     model.importance_, model.jacobian_, model.map_, model.calibration_ = seen.importance, jacobian, model.writer_.map, level

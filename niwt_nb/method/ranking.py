@@ -8,6 +8,7 @@ __all__ = ['Baseline', 'RankingForm']
 # %% ../../nbs/04_method/10_ranking.ipynb #ae651e10
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import torch
 from sklearn.base import BaseEstimator
@@ -29,41 +30,34 @@ class Scaler(BaseEstimator):
         self.kind = kind
 
     @in_own_modes
-    def fit(
-        self,
-        x: Tensor,  # (n, D) training rows
-    ) -> "Scaler":  # itself
-        "Learn the column means and spreads of `x`."
+    def fit(self, x: Tensor) -> "Scaler":
+        "Learn the column means and spreads of training rows (n, D)."
         check_name(self.kind, ["none", "unit", "centre", "standard", "sphere"], "kind of scaling")
         x = x.float()
-        self.mean_ = x.mean(0) if self.kind in ("centre", "standard", "sphere") else x.new_zeros(x.shape[1])
-        spread = x.std(0, correction=0)
-        self.scale_ = torch.where(spread > 0, spread, 1.0) if self.kind in ("standard", "sphere") else torch.ones_like(spread)
+        mean, spread = x.mean(0), x.std(0, correction=0)
+        self.mean_ = mean if self.kind not in ("none", "unit") else torch.zeros_like(mean)
+        even = self.kind in ("standard", "sphere")
+        self.scale_ = torch.where((spread > 0) & even, spread, 1.0)
         return self
 
     @in_own_modes
-    def transform(
-        self,
-        x: Tensor,  # (N, D) rows
-    ) -> Tensor:  # (N, D) scaled rows
-        "Scale `x` by what was learned."
+    def transform(self, x: Tensor) -> Tensor:
+        "Scale rows (N, D) by what was learned."
         x = (x.float() - self.mean_) / self.scale_
         length = {"unit": 1.0, "centre": 1.0, "sphere": x.shape[1] ** 0.5}.get(self.kind)
         return x if length is None else x * (length / x.norm(dim=1, keepdim=True).clamp(min=1e-12))
 
 # %% ../../nbs/04_method/10_ranking.ipynb #800dbb96
 @in_own_modes
-def _known_rows(
-    knowledge: Tensor,  # (C, A) domain knowledge, NaN in the rows of classes that nothing is known of
-    labels: Tensor,  # (n,) class ids of training images
-) -> tuple[Tensor, Tensor, Tensor]:  # ids (S,) of the classes that occur, their knowledge (S, A), labels as 0..S-1
-    "The classes that training may use, and nothing of the others; raises `NiwtError` if one of them has no knowledge."
+def _known_rows(knowledge: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    "Ids (S,) of the classes that occur, their knowledge (S, A), labels as 0..S-1, nothing of other classes; raises `NiwtError` where knowledge is missing."
     classes, targets = torch.as_tensor(labels).unique(return_inverse=True)
     if len(classes) < 2 or classes.min() < 0 or classes.max() >= len(knowledge):
         raise NiwtError(f"labels must name at least two of {len(knowledge)} classes, got ids {classes.tolist()}")
     rows = knowledge[classes].float()
     if not rows.isfinite().all():
-        raise NiwtError(f"nothing is known of class {int(classes[~rows.isfinite().all(1)][0])}, which has training images")
+        lost = int(classes[~rows.isfinite().all(1)][0])
+        raise NiwtError(f"nothing is known of class {lost}, which has training images")
     return classes, rows, targets
 
 # %% ../../nbs/04_method/10_ranking.ipynb #3fbc6480
@@ -74,32 +68,25 @@ class Baseline(BaseEstimator):
     knowledge: str = "centre"
 
     @in_own_modes
-    def fit(
-        self,
-        features: Tensor,  # (n, D) features of seen training images
-        labels: Tensor,  # (n,) their class ids
-        knowledge: Tensor,  # (C, A) domain knowledge; only rows of classes in `labels` are read
-    ) -> "Baseline":  # itself
-        "Scale both sides by what seen classes show, then learn; the caller's random stream is left alone."
+    def fit(self, features: Tensor, labels: Tensor, knowledge: Tensor) -> "Baseline":
+        "Learn from seen features (n, D) and the knowledge (C, A) of classes in `labels`, both scaled; the caller's random stream is left alone."
         self.classes_, rows, targets = _known_rows(knowledge, labels)
         if len(features) != len(labels):
             raise NiwtError(f"{len(features)} rows of features for {len(labels)} labels")
-        self.scale_features_, self.scale_knowledge_ = Scaler(self.features).fit(features), Scaler(self.knowledge).fit(rows)
+        self.scale_features_ = Scaler(self.features).fit(features)
+        self.scale_knowledge_ = Scaler(self.knowledge).fit(rows)
+        x, k = self.scale_features_.transform(features), self.scale_knowledge_.transform(rows)
         with seeded_in_turn(getattr(self, "seed", 0)):
-            self._fit(self.scale_features_.transform(features), self.scale_knowledge_.transform(rows), targets)
+            self._fit(x, k, targets)
         return self
 
     @in_own_modes
-    def scores(
-        self,
-        features: Tensor,  # (N, D) features of any images
-        knowledge: Tensor,  # (C, A) domain knowledge
-    ) -> Tensor:  # (N, C) scores, minus infinity where nothing is known of the class
-        "Score every image for every class."
-        known = knowledge.isfinite().all(1)
+    def scores(self, features: Tensor, knowledge: Tensor) -> Tensor:
+        "Scores (N, C) of features (N, D) of any images, minus infinity where nothing is known of a class."
+        x = self.scale_features_.transform(features)
+        k = self.scale_knowledge_.transform(knowledge.nan_to_num())
         with torch.no_grad():
-            out = self._scores(self.scale_features_.transform(features), self.scale_knowledge_.transform(knowledge.nan_to_num()))
-        return out.masked_fill(~known, -math.inf)
+            return self._scores(x, k).masked_fill(~knowledge.isfinite().all(1), -math.inf)
 
     def _fit(self, x: Tensor, k: Tensor, targets: Tensor) -> None:
         raise NotImplementedError
@@ -132,71 +119,55 @@ def minimise(
     return history
 
 # %% ../../nbs/04_method/10_ranking.ipynb #3042071a
-def _violations(
-    scores: Tensor,  # (B, n) scores of the seen classes
-    targets: Tensor,  # (B,) column of the right class
-    margin: float,  # by how much the right class shall win
-) -> Tensor:  # (B, n) non-negative, 0 for the right class
-    "By how much each wrong class breaks the margin."
+def _violations(scores: Tensor, targets: Tensor, margin: float) -> Tensor:
+    "By how much each wrong class breaks the margin (B, n), 0 for the right class."
     right = scores.gather(1, targets[:, None])
     wrong = nn.functional.one_hot(targets, scores.shape[1]) == 0
     return (margin + scores - right).relu() * wrong
 
-# %% ../../nbs/04_method/10_ranking.ipynb #e27a0b29
-def _devise_loss(
-    excess: Tensor,  # (B, n) violations
-) -> Tensor:  # mean over the batch
-    "DeViSE: the sum of all violations."
-    return excess.sum(1).mean()
-
-# %% ../../nbs/04_method/10_ranking.ipynb #bdbcbee6
-def _sje_loss(
-    excess: Tensor,  # (B, n) violations
-) -> Tensor:  # mean over the batch
-    "SJE: the largest violation."
-    return excess.max(1).values.mean()
-
 # %% ../../nbs/04_method/10_ranking.ipynb #36fefdac
-def _ale_loss(
-    excess: Tensor,  # (B, n) violations
-) -> Tensor:  # mean over the batch
-    "ALE: the sum of all violations, weighted by (1 + 1/2 + ... + 1/r) / r where r is their number."
+def _ale_loss(excess: Tensor) -> Tensor:
+    "ALE: the sum of violations (B, n), weighted by (1 + 1/2 + ... + 1/r) / r where r is their number."
     number = (excess > 0).sum(1)
     harmonic = torch.arange(1, excess.shape[1] + 1).reciprocal().cumsum(0)
     weight = torch.where(number > 0, harmonic[(number - 1).clamp(min=0)] / number.clamp(min=1), 0.0)
     return (weight * excess.sum(1)).mean()
 
+
+_LOSSES: dict[str, Callable[[Tensor], Tensor]] = {  # (B, n) violations -> mean over the batch
+    "devise": lambda excess: excess.sum(1).mean(),  # all of them
+    "sje": lambda excess: excess.max(1).values.mean(),  # the largest
+    "ale": _ale_loss,
+}
+
 # %% ../../nbs/04_method/10_ranking.ipynb #fba5fc55
+@dataclass(eq=False, repr=False)
 class RankingForm(Baseline):
     "A bilinear form that ranks the right class first: DeViSE, SJE or ALE. `form_` (D, A)."
 
-    def __init__(
-        self,
-        loss: str = "ale",  # "devise", "sje" or "ale"
-        margin: float = 1.0,  # by how much the right class shall win
-        scale: float = 10.0,  # scores are multiplied by this: rows of both sides have length 1
-        epochs: int = 8,  # passes over the images
-        lr: float = 1e-3,  # Adam's step size
-        weight_decay: float = 1e-3,  # L2 penalty
-        batch_size: int = 128,  # images a step
-        features: str = "centre",  # how features are scaled, see `Scaler`
-        knowledge: str = "centre",  # how knowledge is scaled
-        seed: int = 0,  # order of the images
-    ) -> None:
-        self.loss, self.margin, self.scale, self.epochs, self.lr = loss, margin, scale, epochs, lr
-        self.weight_decay, self.batch_size, self.features, self.knowledge, self.seed = weight_decay, batch_size, features, knowledge, seed
+    loss: str = "ale"  # "devise", "sje" or "ale"
+    margin: float = 1.0  # by how much the right class shall win
+    scale: float = 10.0  # scores are multiplied by this: rows of both sides have length 1
+    epochs: int = 8  # passes over the images
+    lr: float = 1e-3  # Adam's step size
+    weight_decay: float = 1e-3  # L2 penalty
+    batch_size: int = 128  # images a step
+    features: str = "centre"  # how features are scaled, see `Scaler`
+    knowledge: str = "centre"  # how knowledge is scaled
+    seed: int = 0  # order of the images
 
     def _fit(self, x: Tensor, k: Tensor, targets: Tensor) -> None:
-        losses = {"devise": _devise_loss, "sje": _sje_loss, "ale": _ale_loss}
-        of = losses[check_name(self.loss, losses, "loss")]
+        of = _LOSSES[check_name(self.loss, _LOSSES, "loss")]
         _, size, basis = torch.linalg.svd(k, full_matrices=False)
-        basis = basis[size > 1e-5 * size.max()]  # (r, A): no gradient leaves the span of the seen classes' knowledge, which is small
+        # (r, A): no gradient leaves the span of the seen classes' knowledge, which is small
+        basis = basis[size > 1e-5 * size.max()]
         form, k = nn.Parameter(torch.zeros(x.shape[1], len(basis))), k @ basis.T
 
         def step(i: Tensor) -> Tensor:
             return of(_violations(self.scale * x[i] @ (form @ k.T), targets[i], self.margin))
 
-        self.loss_ = minimise(step, [form], len(x), self.epochs, self.lr, self.batch_size, self.weight_decay)
+        how = (self.epochs, self.lr, self.batch_size, self.weight_decay)
+        self.loss_ = minimise(step, [form], len(x), *how)
         self.form_ = form.detach() @ basis
 
     def _scores(self, x: Tensor, k: Tensor) -> Tensor:
@@ -213,5 +184,5 @@ def scaled_head(
     if head.weight.shape != (n, len(scaler.mean_)):
         raise NiwtError(f"the head must have {n} rows of width {len(scaler.mean_)}, got {tuple(head.weight.shape)}")
     check_name(scaler.kind, ("none", "standard"), "kind of scaling that a linear head can follow")
-    moved = head.weight.detach() @ scaler.mean_
-    return linear_of(head.weight.detach() * scaler.scale_, moved if head.bias is None else head.bias.detach() + moved)
+    weight, bias = head.weight.detach(), 0.0 if head.bias is None else head.bias.detach()
+    return linear_of(weight * scaler.scale_, bias + weight @ scaler.mean_)

@@ -21,7 +21,7 @@ from torch.autograd.function import once_differentiable
 from torch.func import jvp
 
 from ..core import NiwtError, check_name, progress
-from .calibration import _ScoreLevel, score_level
+from .calibration import _ScoreStatistics, score_statistics
 from niwt_nb.method.jacobian import (
     PooledJacobian, _activations_of, importance_of_weights, _jacobian_reverse, noise_images,
     pooled_jacobian,
@@ -50,26 +50,26 @@ class _Transfer:
 # %% ../../nbs/04_method/08_solvers.ipynb #0db56a0f
 @in_own_modes
 def _check_targets(
-    network: Any,  # cut network, or None where there is none to compare with
-    importance: Tensor,  # (n, K) demanded importance, one row per new class
-    lam: float,  # weight of the penalty
-    names: Sequence[str] | None = None,  # names of the new classes
-) -> Tensor:  # `importance`, float
-    "The demanded importances, checked: finite, no zero row, one for each name, lam not negative, the head linear."
+    network: Any, importance: Tensor, lam: float, names: Sequence[str] | None = None
+) -> Tensor:
+    "The demanded importances (n, K) as floats, checked: finite, no zero row, one for each name, lam not negative, the head linear."
     if not 0 <= lam < float("inf"):
         raise NiwtError(f"lam must be 0 or more and finite, got {lam}")
     if network is not None and not isinstance(network.head, nn.Linear):
         raise NiwtError(f"the head must be a torch.nn.Linear, got {type(network.head).__name__}")
     a = torch.as_tensor(importance).float()
     if a.ndim != 2 or 0 in a.shape:
-        raise NiwtError(f"importance must be (classes, neurons) with at least one of each, got shape {tuple(a.shape)}")
+        wanted = "(classes, neurons) with at least one of each"
+        raise NiwtError(f"importance must be {wanted}, got shape {tuple(a.shape)}")
     bad = ~torch.isfinite(a).all(1) | (a.norm(dim=1) == 0)
     if bad.any():
         raise NiwtError(f"demanded importance of row {int(bad.nonzero()[0])} is zero or not finite: it has no direction")
     if names is not None and len(names) != len(a):
-        raise NiwtError(f"{len(names)} new classes are named, importance has {len(a)} rows; each class needs its own")
-    if names is not None and len(set(names)) < len(names):
-        raise NiwtError(f"two new classes have the same name: {', '.join(sorted({n for n in names if list(names).count(n) > 1}))}")
+        told = f"{len(names)} new classes are named, importance has {len(a)} rows"
+        raise NiwtError(f"{told}; each class needs its own")
+    twice = sorted({n for n in names or () if list(names or ()).count(n) > 1})
+    if twice:
+        raise NiwtError(f"two new classes have the same name: {', '.join(twice)}")
     return a
 
 # %% ../../nbs/04_method/08_solvers.ipynb #15942b30
@@ -109,15 +109,17 @@ def solve_reference(
     tolerance: float = 0.01,  # the improvement that counts, relative
     seed: int = 0,  # of the start and the batches
     quiet: bool = True,  # no progress bar
-) -> tuple[Tensor, pd.DataFrame, str]:  # weight (n, D), history with columns step, loss, cosine_loss, penalty, and the reason for stopping
+) -> tuple[Tensor, pd.DataFrame, str]:  # weight (n, D), a row a step, the reason for stopping
     "The paper's optimiser: Adam on the importance that the tail gives, which is linear in the weights (`_LinearImportance`)."
     if not lr > 0 or min(batch_size, max_steps) < 1:
-        raise NiwtError(f"lr must be more than 0, batch_size and max_steps at least 1, got {lr}, {batch_size} and {max_steps}")
+        got = f"{lr}, {batch_size} and {max_steps}"
+        raise NiwtError(f"lr must be more than 0, batch_size and max_steps at least 1, got {got}")
     seen = widened(network.head.weight.detach())
     mean, std = seen.mean(0), seen.std(0)
     rows, best, since, reason = [], float("inf"), 0, f"reached max_steps ({max_steps})"
     draw = torch.Generator().manual_seed(seed)
-    weight = (mean + std * torch.randn(len(importance), len(mean), generator=draw).to(mean)).requires_grad_(True)
+    noise = torch.randn(len(importance), len(mean), generator=draw).to(mean)
+    weight = (mean + std * noise).requires_grad_(True)
     adam = torch.optim.Adam([weight], lr=lr)
     for step in progress(range(max_steps), "optimising new weights", quiet=quiet):
         i, c = (torch.randint(len(t), (batch_size,), generator=draw) for t in (activations, importance))
@@ -129,11 +131,13 @@ def solve_reference(
         loss.backward()
         adam.step()
         rows.append((step, loss.item(), cosine_loss.item(), penalty.item()))
-        best, since = (loss.item(), 0) if loss.item() < best * (1 - tolerance) else (best, since + 1)
+        better = loss.item() < best * (1 - tolerance)
+        best, since = (loss.item(), 0) if better else (best, since + 1)
         if since >= patience:
             reason = f"no improvement by {tolerance:.0%} in {patience} steps"
             break
-    return weight.detach(), pd.DataFrame(rows, columns=["step", "loss", "cosine_loss", "penalty"]), reason
+    history = pd.DataFrame(rows, columns=["step", "loss", "cosine_loss", "penalty"])
+    return weight.detach(), history, reason
 
 # %% ../../nbs/04_method/08_solvers.ipynb #93a7515d
 @running
@@ -177,13 +181,13 @@ def cosine_objective(
 # %% ../../nbs/04_method/08_solvers.ipynb #a74a0577
 @in_own_modes
 def _minimise_rows(
-    function: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],  # (points (r, D), row numbers (r,)) -> values (r,), gradients (r, D)
-    start: Tensor,  # (n, D) where each row starts
-    steps: int = 100,  # at most so many
-    memory: int = 10,  # pairs of steps that the curvature is estimated from
-    tolerance: float = 1e-6,  # a row ends when a step improves it by less than this, relative
-) -> tuple[Tensor, list[float], str]:  # points (n, D), mean value after each step, reason for stopping
-    "Minimise n independent functions side by side by L-BFGS with a backtracking line search."
+    function: Callable, start: Tensor, steps: int = 100, memory: int = 10, tolerance: float = 1e-6
+) -> tuple[Tensor, list[float], str]:
+    """Minimise n independent functions side by side by L-BFGS with a backtracking line search.
+
+    `function` takes points (r, D) and their row numbers (r,) and gives values (r,) and gradients (r, D); `memory` pairs of steps tell the curvature.
+    A row ends when a step improves it by less than `tolerance`, relative. Gives points (n, D), the mean value after each step, the reason for stopping.
+    """
     x, everyone = start.clone(), torch.arange(len(start), device=start.device)
     f, g = function(x, everyone)
     pairs: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -204,7 +208,8 @@ def _minimise_rows(
         slope = (q * g).sum(1)
         q = torch.where((slope > 0)[:, None], q, g)  # not downhill: take the gradient
         slope = torch.where(slope > 0, slope, (g * g).sum(1))
-        old_x, old_f, old_g, t, todo = x.clone(), f.clone(), g.clone(), torch.ones_like(f), everyone[alive]
+        old_x, old_f, old_g = x.clone(), f.clone(), g.clone()
+        t, todo = torch.ones_like(f), everyone[alive]
         for _ in range(20):
             trial = old_x[todo] - t[todo, None] * q[todo]
             value, gradient = function(trial, todo)
@@ -216,7 +221,8 @@ def _minimise_rows(
             t[todo] *= 0.4
         s, y = x - old_x, g - old_g
         curvature = (s * y).sum(1)
-        rho = torch.where(curvature > 1e-12 * (y * y).sum(1).clamp_min(1e-30), 1 / curvature.clamp_min(1e-30), 0)
+        curved = curvature > 1e-12 * (y * y).sum(1).clamp_min(1e-30)
+        rho = torch.where(curved, 1 / curvature.clamp_min(1e-30), 0)
         pairs = [*pairs, (s, y, rho)][-memory:]
         history.append(float(f.mean()))
         alive &= old_f - f > tolerance * old_f.abs().clamp_min(1e-8)
@@ -254,8 +260,10 @@ def closed_form(
         raise NiwtError(f"ridge must be 0 or more and finite, got {ridge}")
     matrix = jacobian.mean if isinstance(jacobian, PooledJacobian) else jacobian
     if not torch.isfinite(matrix).all() or not matrix.any():
-        raise NiwtError("the mean Jacobian is zero or not finite: the features do not depend on this layer")
-    u, s, vt = jacobian.svd if isinstance(jacobian, PooledJacobian) else torch.linalg.svd(matrix.double(), full_matrices=False)
+        why = "the features do not depend on this layer"
+        raise NiwtError(f"the mean Jacobian is zero or not finite: {why}")
+    kept = jacobian.svd if isinstance(jacobian, PooledJacobian) else None
+    u, s, vt = kept or torch.linalg.svd(matrix.double(), full_matrices=False)
     keep = s > s[0] * 1e-6
     rank = int(keep.sum())
     if rank < len(s):
@@ -268,14 +276,14 @@ def closed_form(
 # %% ../../nbs/04_method/08_solvers.ipynb #f4d19a95
 @in_own_modes
 def _solve_closed(
-    jacobian: PooledJacobian,  # its mean is used
-    importance: Tensor,  # (n, K) demanded importance
-    head: nn.Linear,  # the seen classes' head
-    lam: float = 0.0,  # not used; here for the same signature
-    ridge: float = DAMPING,  # damping of directions that the layer can barely express
-    match: bool = True,  # give every demand the mean length of the seen classes' importances
-) -> tuple[Tensor, pd.DataFrame, str]:  # weight (n, D), an empty history, and the reason for stopping
-    "Ridge on the mean Jacobian, with the importance length of the seen classes."
+    jacobian: PooledJacobian,
+    importance: Tensor,
+    head: nn.Linear,
+    lam: float = 0.0,
+    ridge: float = DAMPING,
+    match: bool = True,
+) -> tuple[Tensor, pd.DataFrame, str]:
+    "Ridge on the mean Jacobian, `match`: with the importance length of the seen classes. Weights (n, D), an empty history, the reason for stopping."
     seen = widened(head.weight.detach())
     if match:
         length = (seen @ jacobian.mean.T).norm(dim=1).mean()
@@ -293,15 +301,15 @@ def solve_lbfgs(
     steps: int = 100,  # at most so many
     tolerance: float = 1e-5,  # a class is done when a step improves it by less than this, relative
     ridge: float = DAMPING,  # of the closed form that it starts from
-) -> tuple[Tensor, pd.DataFrame, str]:  # weight (n, D), history with columns step and loss, and the reason for stopping
+) -> tuple[Tensor, pd.DataFrame, str]:  # weight (n, D), step and loss, the reason for stopping
     "The paper's objective on cached Jacobians by L-BFGS, all classes side by side; no autograd."
     if not len(jacobian.each):
         raise NiwtError("L-BFGS needs one matrix per image; build the Jacobian with each=True")
-    prior, start = widened(head.weight.detach()).mean(0), _solve_closed(jacobian, importance, head, ridge=ridge)[0]
+    prior, pull = widened(head.weight.detach()).mean(0), lam * len(importance)
+    start = _solve_closed(jacobian, importance, head, ridge=ridge)[0]
 
-    def function(weight: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        value, gradient, _ = cosine_objective(jacobian.each, importance[rows], weight, prior, lam * len(importance))
-        return value, gradient
+    def function(weight: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
+        return cosine_objective(jacobian.each, importance[rows], weight, prior, pull)[:2]
 
     weight, values, reason = _minimise_rows(function, start, steps, tolerance=tolerance)
     # a class adds (1 - cos) / n + lam / 2 |w - prior|^2 to the paper's objective: 1 / n of what is minimised here
@@ -327,20 +335,21 @@ def certificate(
 # %% ../../nbs/04_method/08_solvers.ipynb #d8f17b0c
 @in_own_modes
 def _solve_rows(
-    network: Any,  # cut network
-    target: Tensor,  # (n, K) demanded importance, checked
-    images: Tensor | PooledJacobian,  # (M, 3, H, W) images for "reference", their Jacobian for the others
-    solver: str,  # "reference", "lbfgs" or "closed"
-    lam: float,  # weight of the penalty
-    seed: int = 0,  # of the reference's start and batches
-    quiet: bool = True,  # no progress bar
-    **options: Any,  # passed to the solver
-) -> tuple[Tensor, Tensor, pd.DataFrame, str]:  # weight (n, D), bias (n,), history, and the reason for stopping
-    "One of the three solvers, after a check that layer, network and demand fit together."
-    solvers: dict[str, Callable[..., Any]] = {"reference": solve_reference, "lbfgs": solve_lbfgs, "closed": _solve_closed}
-    allowed = set(signature(solvers[solver]).parameters)
+    network: Any,
+    target: Tensor,
+    images: Tensor | PooledJacobian,
+    solver: str,
+    lam: float,
+    seed: int = 0,
+    quiet: bool = True,
+    **options: Any,
+) -> tuple[Tensor, Tensor, pd.DataFrame, str]:
+    "Weights (n, D), biases (n,), history and reason for stopping of one solver, after a check that layer, network and demand fit together."
+    solvers: Any = {"reference": solve_reference, "lbfgs": solve_lbfgs, "closed": _solve_closed}
+    taken = {"network", "jacobian", "importance", "activations", "head", "lam"}
+    allowed = sorted(set(signature(solvers[solver]).parameters) - taken)
     for name in options:
-        check_name(name, sorted(allowed - {"network", "jacobian", "importance", "activations", "head", "lam"}), f"option of the solver {solver}")
+        check_name(name, allowed, f"option of the solver {solver}")
     if isinstance(images, PooledJacobian):
         have, activations = images.mean.shape[0], torch.zeros(0)
     else:
@@ -353,7 +362,8 @@ def _solve_rows(
         weight, history, reason = solve(images, target, network.head, lam=lam, **options)
         usual = 0.0 if network.head.bias is None else float(network.head.bias.detach().mean())
         return weight, weight.new_full((len(weight),), usual), history, reason
-    weight, history, reason = solve_reference(network, target, activations, lam=lam, seed=seed, quiet=quiet, **options)
+    how = {"lam": lam, "seed": seed, "quiet": quiet, **options}
+    weight, history, reason = solve_reference(network, target, activations, **how)
     return weight, weight.new_zeros(len(weight)), history, reason
 
 # %% ../../nbs/04_method/08_solvers.ipynb #85dba9ed
@@ -365,30 +375,33 @@ def transfer_weights(
     solver: str = "closed",  # "reference", "lbfgs" or "closed"
     lam: float = 1e-3,  # weight of the pull towards the mean seen weight (in the objective; "closed" has `ridge` instead)
     seed: int = 0,  # of everything random
-    fresh: Tensor | PooledJacobian | None = None,  # other images, or their Jacobian, for the certificate; None: those of the Jacobian, or noise
+    fresh: Tensor | PooledJacobian | None = None,  # others for the certificate; None: the Jacobian's, or noise
     names: Sequence[str] | None = None,  # names of the new classes, one per row
-    features: Tensor | _ScoreLevel | None = None,  # (m, D) penultimate features of seen training images, or their `score_level`: level and loudness are matched
-    loudness: float | None = 1.0,  # with `features`: spread of the new scores relative to the seen ones; None keeps the length
-    offset: float = 0.0,  # with `features`: added to the level; what leave-classes-out (`choose_balance`) or a gamma from validation classes says
+    features: Tensor | _ScoreStatistics | None = None,  # (m, D) of seen images, to match scores' mean and spread
+    scale: float | None = 1.0,  # with `features`: standard deviation of new scores, the seen one is 1; None: as is
+    bias: float = 0.0,  # with `features`: added to new scores; what `calibrate` or validation classes say
     quiet: bool = True,  # no progress bar
     **options: Any,  # passed to the solver
 ) -> _Transfer:  # weights, biases and how they came about
     "Weights of new classes whose neuron importance is what `importance` demands."
     check_name(solver, ["reference", "lbfgs", "closed"], "solver")
-    target = _check_targets(network, importance, lam, names).to(widened(network.head.weight.detach()))
+    target = _check_targets(network, importance, lam, names)
+    target = target.to(widened(network.head.weight.detach()))
     if isinstance(images, PooledJacobian):
         images.check(network)
         if solver == "reference":
-            raise NiwtError("the reference solver differentiates through the network: give it images, not a Jacobian")
+            told = "the reference solver differentiates through the network"
+            raise NiwtError(f"{told}: give it images, not a Jacobian")
     started = time.process_time()
-    if isinstance(images, PooledJacobian) or solver == "reference":
-        judge: Tensor | PooledJacobian = images
-    else:
+    judge: Tensor | PooledJacobian = images
+    if isinstance(images, Tensor) and solver != "reference":
         judge = pooled_jacobian(network, images, quiet=quiet)
-    weight, bias, history, reason = _solve_rows(network, target, judge, solver, lam, seed, quiet, **options)
+    how = (solver, lam, seed, quiet)
+    weight, biases, history, reason = _solve_rows(network, target, judge, *how, **options)
     if features is not None:
-        level = features if isinstance(features, _ScoreLevel) else score_level(network.head, features)
-        weight, bias = level.apply(weight, loudness, offset)
+        if not isinstance(features, _ScoreStatistics):
+            features = score_statistics(network.head, features)
+        weight, biases = features.apply(weight, scale, bias)
     seconds = time.process_time() - started
     if fresh is None and not isinstance(judge, PooledJacobian):
         fresh = noise_images(4, judge, seed=1)
@@ -396,4 +409,5 @@ def transfer_weights(
         fresh = replace(judge, each=judge.fresh)
     objective, cosine = certificate(network, weight, target, judge, lam)
     outside = None if fresh is None else certificate(network, weight, target, fresh, lam)[1]
-    return _Transfer(weight, bias, cosine, outside, objective, history, reason, solver, lam, seconds, tuple(names or ()))
+    found = (weight, biases, cosine, outside, objective, history, reason)
+    return _Transfer(*found, solver, lam, seconds, tuple(names or ()))

@@ -28,11 +28,8 @@ from ..network.modes import in_own_modes
 
 # %% ../../nbs/04_method/03_store.ipynb #8c562a6f
 @in_own_modes
-def _pack_rows(
-    alpha: Tensor,  # (..., K)
-    dtype: str,  # "float16" or "float32"
-) -> tuple[Tensor, Tensor]:  # (..., K) in that type, and the scale of each row (...)
-    "Rows in a compact type, each relative to its largest absolute value (float32 rows keep their values)."
+def _pack_rows(alpha: Tensor, dtype: str) -> tuple[Tensor, Tensor]:
+    "Rows (..., K) in a compact type, and the scale of each: its largest absolute value (float32 rows keep their values)."
     check_name(dtype, ("float16", "float32"), "dtype")
     if dtype == "float32":
         return alpha.float(), torch.ones(alpha.shape[:-1])
@@ -41,16 +38,10 @@ def _pack_rows(
 
 # %% ../../nbs/04_method/03_store.ipynb #d6819a19
 @in_own_modes
-def _data_hash(
-    data: ZeroShotData,  # images and labels
-    indices: Tensor,  # (n,) images
-    transform: Callable,  # PIL image -> (3, H, W)
-    probes: int = 4,  # images whose pixels are looked at, evenly spaced
-) -> str:  # 16 hexadecimal digits
-    "A hash of a data set as a run sees it: classes, labels, which images, and the transformed pixels of a few."
-    chosen = indices[torch.linspace(0, len(indices) - 1, min(probes, len(indices))).long()] if len(indices) else indices
-    pixels = []
-    for i in chosen.tolist():
+def _data_hash(data: ZeroShotData, indices: Tensor, transform: Callable, probes: int = 4) -> str:
+    "A hash of a data set as a run sees it: classes, labels, which images, and the transformed pixels of a few, evenly spaced."
+    at, pixels = torch.linspace(0, len(indices) - 1, min(probes, len(indices))).long(), []
+    for i in indices[at].tolist():
         try:
             pixels.append(transform(data.images[i]))
         except (NiwtError, OSError) as e:
@@ -59,17 +50,19 @@ def _data_hash(
 
 # %% ../../nbs/04_method/03_store.ipynb #1edaeffe
 def _describe_run(
-    engine: ImportanceEngine,  # how it is measured
-    data: ZeroShotData,  # what it is measured on
-    indices: Tensor,  # (n,) images
-    transform: Callable,  # PIL image -> (3, H, W)
-    target: int | str | Tensor | list,  # for which classes
-    classes: Tensor,  # (C,) the class id of each head column
-    **storage: Any,  # shard, dtype, keep
-) -> dict:  # the manifest: only JSON types
-    "All that decides what the numbers are (not how fast they came: chunks, memory layout and folding are left out)."
+    engine: ImportanceEngine,
+    data: ZeroShotData,
+    indices: Tensor,
+    transform: Callable,
+    target: int | str | Tensor | list,
+    classes: Tensor,
+    **storage: Any,
+) -> dict:
+    "The manifest: all that decides what the numbers are, not how fast they came (chunks, memory layout, folding). Only JSON types."
     rows = _image_targets(target, len(indices))
-    options = {k: content_hash(v) if isinstance(v, Tensor) else v for k, v in vars(engine.options).items()}
+    asked = target if isinstance(target, (str, int)) or rows is not None else torch.as_tensor(target).tolist()
+    options = vars(engine.options)
+    options = {k: content_hash(v) if isinstance(v, Tensor) else v for k, v in options.items()}
     return {
         "format": 1,
         "model": model_hash(engine.network.model),
@@ -77,7 +70,7 @@ def _describe_run(
         "method": engine.method,
         "options": {} if engine.method == "gradient" else options,
         "pooling": engine.pooling,
-        "target": target if isinstance(target, (str, int)) else torch.as_tensor(target).tolist() if rows is None else content_hash(rows),
+        "target": asked if rows is None else content_hash(rows),
         "data": _data_hash(data, indices, transform),
         "name": data.name,
         "images": len(indices),
@@ -86,11 +79,8 @@ def _describe_run(
     }
 
 # %% ../../nbs/04_method/03_store.ipynb #f9f285aa
-def _differences(
-    found: dict,  # the manifest in the folder
-    wanted: dict,  # the manifest of this run
-) -> list[str]:  # one line for each entry that differs
-    "In what two manifests differ."
+def _differences(found: dict, wanted: dict) -> list[str]:
+    "In what two manifests differ, a line an entry."
     short = lambda v: repr(v) if len(repr(v)) <= 60 else repr(v)[:57] + "..."  # noqa: E731
     keys = [k for k in {**wanted, **found} if found.get(k) != wanted.get(k)]
     return [f"{k}: the folder has {short(found.get(k))}, this run {short(wanted.get(k))}" for k in keys]
@@ -155,8 +145,7 @@ class _ImportanceStore:
             part = self.shard(i)
             sums.count.index_add_(0, part["column"], part["count"])
             for layer in self.manifest["layers"]:
-                total = part[f"sum.{layer}"]
-                sums.by_layer.setdefault(layer, torch.zeros(len(sums.count), total.shape[1], dtype=torch.float64)).index_add_(0, part["column"], total)
+                sums.add_rows(layer, part["column"], part[f"sum.{layer}"])
         return sums.means(torch.tensor(self.manifest["classes"]), self.manifest["method"])
 
 # %% ../../nbs/04_method/03_store.ipynb #0361a7d6
@@ -173,11 +162,14 @@ def open_store(
     except ValueError as e:
         raise NiwtError(f"{str(path)!r} is damaged ({e}); delete it to start again, or restore it") from None
     if expect is not None and manifest != expect:
-        raise NiwtError(f"{str(folder)!r} holds the importances of another run: " + "; ".join(_differences(manifest, expect)) + ". Use another folder")
+        told = "; ".join(_differences(manifest, expect))
+        raise NiwtError(f"{str(folder)!r} holds the importances of another run: {told}. Use another folder")
     return _ImportanceStore(Path(folder), manifest)
 
 # %% ../../nbs/04_method/03_store.ipynb #514c79d3
-def _shard_tensors(results: Iterable[tuple[_Importance, Tensor]], n_classes: int, keep: tuple[str, ...], dtype: str) -> dict[str, Tensor]:
+def _shard_tensors(
+    results: Iterable[tuple[_Importance, Tensor]], n_classes: int, keep: tuple[str, ...], dtype: str
+) -> dict[str, Tensor]:
     "The tensors of one shard: sums by class, and what shall be kept of each image."
     sums, columns = ClassSums(n_classes), defaultdict(list)
     for result, index in results:
@@ -192,7 +184,8 @@ def _shard_tensors(results: Iterable[tuple[_Importance, Tensor]], n_classes: int
             columns[name].append(getattr(result, name))
     present = sums.count.nonzero().flatten()
     totals = {f"sum.{layer}": total.cpu()[present] for layer, total in sums.by_layer.items()}
-    return {name: torch.cat([p.cpu() for p in parts]) for name, parts in columns.items()} | totals | {"column": present, "count": sums.count[present]}
+    rows = {name: torch.cat([p.cpu() for p in parts]) for name, parts in columns.items()}
+    return {**rows, **totals, "column": present, "count": sums.count[present]}
 
 # %% ../../nbs/04_method/03_store.ipynb #a5a34a35
 @in_own_modes
@@ -204,7 +197,7 @@ def write_importance(
     folder: str | Path,  # where the shards go; an unfinished run in it is finished
     target: int | str | Tensor | list = "true",  # as in `class_importance`
     columns: Tensor | None = None,  # the class id of each head column, see `head_classes`
-    keep: tuple[str, ...] = ("alpha",),  # of each image: "alpha", "features", "logits"; () for class sums only
+    keep: tuple[str, ...] = ("alpha",),  # of each image: "alpha", "features", "logits"; (): sums only
     dtype: str = "float16",  # of the rows; "float32" for all digits
     shard: int = 512,  # images a shard
     batch_size: int = 32,  # images read at a time
@@ -220,7 +213,8 @@ def write_importance(
         check_name(name, ("alpha", "features", "logits"), "thing to keep")
     if shard < 1 or not len(every):
         raise NiwtError(f"need at least one image and one image a shard, got {len(every)} and {shard}")
-    wanted = _describe_run(engine, data, every, transform, target, classes, shard=shard, dtype=dtype, keep=sorted(keep))
+    storage: dict[str, Any] = {"shard": shard, "dtype": dtype, "keep": sorted(keep)}
+    wanted = _describe_run(engine, data, every, transform, target, classes, **storage)
     if not (Path(folder) / "importance.json").exists():
         with atomic_path(Path(folder) / "importance.json") as tmp:
             tmp.write_text(json.dumps(wanted, indent=1), encoding="utf-8")
@@ -228,10 +222,12 @@ def write_importance(
     rows = _image_targets(target, len(every))
 
     def compute(i: int) -> tuple[dict[str, Tensor], dict]:
-        own = slice(i * shard, (i + 1) * shard)
-        results = measure(engine, data, every[own], transform, target if rows is None else rows[own], classes, batch_size, on_error)
+        part = slice(i * shard, (i + 1) * shard)
+        own = target if rows is None else rows[part]
+        results = measure(engine, data, every[part], transform, own, classes, batch_size, on_error)
         return _shard_tensors(results, len(classes), keep, dtype), {}
 
     say = lambda line: warnings.warn(line, stacklevel=2) if "computed again" in line else None  # noqa: E731
-    shards(Steps(Path(folder), say), "shards", [content_hash(wanted, i) for i in range(store.n_shards)], compute, lambda i: f"shard {i}", quiet)
+    keys = [content_hash(wanted, i) for i in range(store.n_shards)]
+    shards(Steps(Path(folder), say), "shards", keys, compute, lambda i: f"shard {i}", quiet)
     return store

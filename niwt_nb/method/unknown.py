@@ -29,7 +29,8 @@ def fit_temperature(
     for _ in range(60):
         middle = (low * high) ** 0.5  # 1 / T
         expected = ((scores * middle).softmax(1) * scores).sum(1)
-        low, high = (low, middle) if float((weight * (expected - own)).sum()) > 0 else (middle, high)
+        above = float((weight * (expected - own)).sum()) > 0
+        low, high = (low, middle) if above else (middle, high)
     return 1 / middle
 
 # %% ../../nbs/04_method/09_unknown.ipynb #c827741b
@@ -40,9 +41,9 @@ def reliability(
 ) -> pd.DataFrame:  # a row a bin that is not empty: confidence and accuracy (means) and images
     "How often the best class is right, by the probability that it was given."
     best, at = probabilities.double().max(1)
-    table = pd.DataFrame({"confidence": best.numpy(), "accuracy": (at == rows).double().numpy(), "images": 1})
-    where = (best * bins).long().clamp(max=bins - 1).numpy()
-    return table.groupby(where).agg({"confidence": "mean", "accuracy": "mean", "images": "sum"}).reset_index(drop=True)
+    table = pd.DataFrame({"confidence": best.numpy(), "accuracy": (at == rows).double().numpy()})
+    parts = table.groupby((best * bins).long().clamp(max=bins - 1).numpy())
+    return parts.mean().assign(images=parts.size()).reset_index(drop=True)
 
 # %% ../../nbs/04_method/09_unknown.ipynb #4b2dbdb8
 def calibration_error(
@@ -71,9 +72,10 @@ def certainty(
 def detection(
     known: Tensor,  # (n,) certainty of images whose class is among the names
     strangers: Tensor,  # (m,) of images whose class is not
-) -> tuple[float, float]:  # AUROC, and the share of strangers let through where 95 % of the known are
+) -> tuple[float, float]:  # AUROC, and the share of strangers let through with 95 % of the known
     "How well strangers are told from the known."
-    truth, found = np.r_[np.ones(len(known)), np.zeros(len(strangers))], torch.cat([known, strangers]).numpy()
+    truth = np.r_[np.ones(len(known)), np.zeros(len(strangers))]
+    found = torch.cat([known, strangers]).numpy()
     through, kept, _ = roc_curve(truth, found)
     return float(roc_auc_score(truth, found)), float(through[kept >= 0.95].min())
 
@@ -89,7 +91,8 @@ class Doubt:
 
     def lost(self, share: Tensor) -> Tensor:
         "Share (k,) of known images that is refused where this share (k,) of strangers is."
-        level, steps = np.interp(share, np.linspace(0, 1, 101), self.strangers), np.linspace(0, 1, 101)
+        steps = np.linspace(0, 1, 101)
+        level = np.interp(share, steps, self.strangers)
         return torch.from_numpy(np.interp(level, self.known, steps))
 
     def share(self, unknown: bool | float = True) -> float:
@@ -127,7 +130,8 @@ def doubt_of(
     steps = torch.linspace(0, 1, 101, dtype=torch.float64)
     sides = (torch.cat(s).quantile(steps) for s in (known[::2], known[1::2]))
     alike = torch.cat(list(sides)).sort().values  # as many of new classes as of seen ones
-    return Doubt(fit_temperature(scores, rows, weight), torch.cat(away).quantile(steps), alike.quantile(steps))
+    strangers = torch.cat(away).quantile(steps)
+    return Doubt(fit_temperature(scores, rows, weight), strangers, alike.quantile(steps))
 
 # %% ../../nbs/04_method/09_unknown.ipynb #9f8bcae0
 def known_doubt(

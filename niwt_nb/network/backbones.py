@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -50,7 +51,8 @@ class ImageTransform:
         if left or top or image.size != (self.size, self.size):
             image = image.crop((left, top, left + self.size, top + self.size))
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
-        return (pixels - torch.tensor(self.mean).view(3, 1, 1)) / torch.tensor(self.std).view(3, 1, 1)
+        mean, std = (torch.tensor(t).view(3, 1, 1) for t in (self.mean, self.std))
+        return (pixels - mean) / std
 
 
 field_guide_transform = ImageTransform(64, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
@@ -74,14 +76,14 @@ def at_size(
         raise NiwtError(f"pictures of {size} pixels are too small, expected at least 8")
     low, high = colour_range(transform)
     std = 1 / (high - low)
-    mean = -low * std
-    sized = ImageTransform(size, mean=tuple(mean.flatten().tolist()), std=tuple(std.flatten().tolist()))
+    mean, spread = (tuple(t.flatten().tolist()) for t in (-low * std, std))
+    sized = ImageTransform(size, mean=mean, std=spread)
     trial = Image.new("RGB", (256, 256), (51, 102, 204))
     others = {(0, 128): (204, 51, 102), (128, 0): (20, 200, 20), (128, 128): (240, 220, 90)}
     for (x, y), colour in others.items():
         trial.paste(colour, (x, y, x + 128, y + 128))
-    made = [sized(trial), transformed(transform, trial)]
-    ours, theirs = (x[:, [x.shape[1] // 4, -x.shape[1] // 4]][:, :, [x.shape[2] // 4, -x.shape[2] // 4]] for x in made)
+    inner = lambda x: x[:, [x.shape[1] // 4, -x.shape[1] // 4]].mT  # noqa: E731 (two rows of pixels)
+    ours, theirs = (inner(inner(x)) for x in (sized(trial), transformed(transform, trial)))
     if not torch.allclose(ours, theirs, atol=1e-2):
         more = "this preprocessing does more to colours than to scale and shift each channel"
         raise NiwtError(f"{more}; write one for the other size")
@@ -97,7 +99,7 @@ class Backbone:
     layer: str  # the default layer
     name: str  # what was loaded
     classes: tuple[str, ...] = ()  # names of the classes that the head scores, where they are known
-    twin: "Backbone | None" = None  # the same network trained without the validation classes, to choose settings with
+    twin: "Backbone | None" = None  # trained without the validation classes, to choose settings with
 
     def cut(self, layer: str | None = None, example: Tensor | None = None) -> CutNetwork:
         "`cut` at the default layer, or at another."
@@ -109,9 +111,7 @@ _WEIGHT_KEYS = (  # trainers put a state dict under one of these
 )  # fmt: skip
 
 # %% ../../nbs/03_network/02_backbones.ipynb #1392efbb
-def _is_safetensors(
-    path: Path,  # a file
-) -> bool:  # whether it is to be read as safetensors
+def _is_safetensors(path: Path) -> bool:
     "Whether a file is safetensors by its first bytes, whatever it is called, or by its name."
     with open(path, "rb") as f:
         head = f.read(9)
@@ -119,17 +119,16 @@ def _is_safetensors(
     return path.suffix == ".safetensors" or (head[8:] == b"{" and size < path.stat().st_size)
 
 # %% ../../nbs/03_network/02_backbones.ipynb #e38feba7
-def _read_weights(
-    path: str | os.PathLike,  # a `.safetensors`, `.pt` or `.pth` file
-) -> dict[str, Tensor]:  # names and tensors
-    "A state dict from a file, out of what trainers wrap around it; raises `NiwtError` saying what the file is if it is none."
+def _read_weights(path: str | os.PathLike) -> dict[str, Tensor]:
+    "A state dict from a safetensors or PyTorch file, out of what trainers wrap around it; raises `NiwtError` saying what the file is if it is none."
     path = Path(path)
     if not path.is_file():
         raise NiwtError(f"no file {str(path)!r}")
-    kind, keep = file_kind(path), "save torch.save(model.state_dict(), FILE) where the model is, and give FILE"
+    kind = file_kind(path)
+    keep = "save torch.save(model.state_dict(), FILE) where the model is, and give FILE"
     try:
-        read = load_file if _is_safetensors(path) else partial(torch.load, map_location="cpu", weights_only=True)
-        state = read(path)
+        read = partial(torch.load, map_location="cpu", weights_only=True)
+        state = load_file(path) if _is_safetensors(path) else read(path)
     except Exception as e:  # on damaged files PyTorch's reader raises nearly every kind of error
         if kind and not kind.startswith("a zip"):
             raise NiwtError(f"{str(path)!r} holds no weights: it is {kind}") from None
@@ -140,59 +139,59 @@ def _read_weights(
             raise NiwtError(f"{str(path)!r} is not {wanted}; {keep}") from None
         told = f"{type(e).__name__}: {str(e).partition(chr(10))[0][:200]}"
         raise NiwtError(f"cannot read weights from {str(path)!r} ({told})") from None
-    while isinstance(state, dict) and not all(isinstance(v, Tensor) for v in state.values()):
-        whole = [k for k, v in state.items() if isinstance(v, dict) and v and all(isinstance(w, Tensor) for w in v.values())]
-        key = next((k for k in _WEIGHT_KEYS if isinstance(state.get(k), dict)), whole[0] if len(whole) == 1 else None)
-        if key is None:
+    tensors = lambda v: isinstance(v, dict) and bool(v) and all(isinstance(w, Tensor) for w in v.values())  # noqa: E731
+    while isinstance(state, dict) and state and not tensors(state):
+        named = [k for k in _WEIGHT_KEYS if isinstance(state.get(k), dict)]
+        whole = [k for k, v in state.items() if tensors(v)]
+        if not named and len(whole) != 1:
             break
-        state = state[key]
-    if not isinstance(state, dict) or not state or not all(isinstance(v, Tensor) for v in state.values()):
-        holds = f"; it holds {', '.join(map(repr, list(state)[:5]))}" if isinstance(state, dict) and state else ""
+        state = state[(named or whole)[0]]
+    if not tensors(state):
+        some = ", ".join(map(repr, list(state)[:5])) if isinstance(state, dict) else ""
+        holds = f"; it holds {some}" if some else ""
         raise NiwtError(f"{str(path)!r} holds no state dict (names and tensors){holds}")
     plain = {re.sub(r"^((module|_orig_mod)\.)+", "", str(k)): v for k, v in state.items()}
     return {k: v for k, v in plain.items() if k != "n_averaged"}  # what AveragedModel counts
 
 # %% ../../nbs/03_network/02_backbones.ipynb #dbadcac4
-def _of_model(
-    state: dict[str, Tensor],  # as it is in the file
-    own: list[str],  # names in the model
-    path: str,  # the file, for the message
-) -> dict[str, Tensor]:  # without what a trainer put before the names, and without what is not under it
-    "The part of a state dict that has the model's names under one prefix; raises `NiwtError` where two parts have them."
+def _of_model(state: dict[str, Tensor], own: list[str], path: str) -> dict[str, Tensor]:
+    "The part of a state dict that has the model's names (`own`) under one prefix; raises `NiwtError` where two parts have them."
     prefixes = {""} | {k[: m.end()] for k in state for m in re.finditer(r"\.", k)}
     hits = {p: sum(p + k in state for k in own) for p in prefixes}
     most = max(hits.values())
     best = sorted((p for p, n in hits.items() if n == most), key=len)
-    if best[0] == "" or most < 0.5 * len(own) or most < 0.3 * len(state):  # the last: a small part of another model
+    few = most < 0.5 * len(own) or most < 0.3 * len(state)  # the latter: a part of another model
+    if best[0] == "" or few:
         return state
     if len(best) > 1:
         under = " and ".join(map(repr, sorted(best)[:3]))
-        raise NiwtError(f"the weights in {path!r} are there {len(best)} times, under {under}; keep one of them in the file")
+        told = f"the weights in {path!r} are there {len(best)} times, under {under}"
+        raise NiwtError(f"{told}; keep one of them in the file")
     return {k.removeprefix(best[0]): v for k, v in state.items() if k.startswith(best[0])}
 
 # %% ../../nbs/03_network/02_backbones.ipynb #082bb866
-def _load_weights(
-    model: nn.Module,  # filled in place
-    path: str | os.PathLike,  # a file for `_read_weights`
-) -> nn.Module:  # the model
-    "Load weights from a file; a head with another number of classes is replaced by one that fits. Raises `NiwtError` naming what does not."
+def _load_weights(model: nn.Module, path: str | os.PathLike) -> nn.Module:
+    "Fill a model from a file; a head with another number of classes is replaced by one that fits. Raises `NiwtError` naming what does not."
     state = _of_model(_read_weights(path), list(model.state_dict()), str(path))
     last = [n for n, m in model.named_modules() if isinstance(m, nn.Linear)][-1:]
     for name in last:
         weight, head = state.get(f"{name}.weight"), model.get_submodule(name)
         assert isinstance(head, nn.Linear)
-        if weight is not None and weight.ndim == 2 and weight.shape[1] == head.in_features and len(weight) != len(head.weight):
-            model.set_submodule(name, nn.Linear(head.in_features, len(weight), bias=head.bias is not None))
+        fits = weight is not None and weight.ndim == 2 and weight.shape[1] == head.in_features
+        if weight is not None and fits and len(weight) != len(head.weight):
+            other = nn.Linear(head.in_features, len(weight), bias=head.bias is not None)
+            model.set_submodule(name, other)
     own = model.state_dict()
-    other = [k for k in own if k in state and state[k].shape != own[k].shape]
+    shapes = {k: (tuple(state[k].shape), tuple(v.shape)) for k, v in own.items() if k in state}
     faults = {
         "missing": [k for k in own if k not in state and not k.endswith("num_batches_tracked")],
         "unknown": [k for k in state if k not in own],
-        "of another shape": [f"{k} {tuple(state[k].shape)} instead of {tuple(own[k].shape)}" for k in other],
+        "of another shape": [f"{k} {a} instead of {b}" for k, (a, b) in shapes.items() if a != b],
     }
     if any(faults.values()):
         words = "; ".join(f"{len(v)} {k}, such as {v[0]}" for k, v in faults.items() if v)
-        raise NiwtError(f"the weights in {str(path)!r} are not those of this {type(model).__name__}: {words}")
+        told = f"the weights in {str(path)!r} are not those of this {type(model).__name__}"
+        raise NiwtError(f"{told}: {words}")
     model.load_state_dict(state, strict=False)
     return model.eval()
 
@@ -201,49 +200,53 @@ _PAPER_LAYERS = dict.fromkeys(("resnet", "resnext", "wide_resnet"), "layer4.0")
 _PAPER_LAYERS |= {"vgg16": "features.29", "vgg16_bn": "features.42"}
 
 # %% ../../nbs/03_network/02_backbones.ipynb #9989c891
-def _name_head(
-    model: nn.Module,  # gets the attribute `default_head`, which `cut` reads
-    head: str | None,  # the name of a linear layer; None: nothing is done
-) -> None:
-    "Note which layer gives the scores; raises `NiwtError` for a layer that is not there or not linear."
+def _name_head(model: nn.Module, head: str | None) -> None:
+    "Note on the model which linear layer gives the scores, where `cut` reads it; raises `NiwtError` for one that is not there or not linear."
     if head is not None:
         linear = [n for n, m in model.named_modules() if n and isinstance(m, nn.Linear)]
         vars(model)["default_head"] = check_name(head, linear, "head (a linear layer)")
 
 # %% ../../nbs/03_network/02_backbones.ipynb #d1b39ed5
-def _load_torchvision(name: str, weights: str | os.PathLike | None, head: str | None = None) -> Backbone:
+def _load_torchvision(name: str, weights: Any, head: str | None = None) -> Backbone:
     "A torchvision classifier by name."
     models = import_torchvision().models
     check_name(name, ["fieldguide", *models.list_models(module=models)], "network")
     choices = models.get_model_weights(name)
     known = getattr(choices, str(weights), None) if weights is not None else None
-    if weights is not None and known is None and not Path(weights).suffix and not Path(weights).exists():
-        check_name(str(weights), ["DEFAULT", *(w.name for w in choices)], f"weights of {name} (and no file)")
+    file = Path(weights) if weights is not None and known is None else None
+    if file and not file.suffix and not file.exists():
+        every = ["DEFAULT", *(w.name for w in choices)]
+        check_name(str(weights), every, f"weights of {name} (and no file)")
     try:
         model = models.get_model(name, weights=known)
     except (OSError, RuntimeError) as e:  # no connection, or a file whose hash is wrong
-        raise NiwtError(f"cannot download the weights {known} ({type(e).__name__}: {e}); give a file of weights instead") from e
-    if weights is not None and known is None:
-        _load_weights(model, weights)
+        told = f"cannot download the weights {known} ({type(e).__name__}: {e})"
+        raise NiwtError(f"{told}; give a file of weights instead") from e
+    if file:
+        _load_weights(model, file)
     _name_head(model, head)
     transform = (known or choices.DEFAULT).transforms()
     example = torch.zeros(2, 3, transform.crop_size[0], transform.crop_size[0])
-    layer = next((v for k, v in _PAPER_LAYERS.items() if re.fullmatch(k + r"[\d_x]*d?|" + k, name)), None)
-    return Backbone(model.eval(), transform, layer or choose_layer(model, example), name)
+    fits = [v for k, v in _PAPER_LAYERS.items() if re.fullmatch(k + r"[\d_x]*d?|" + k, name)]
+    layer = fits[0] if fits else choose_layer(model, example)
+    return Backbone(model.eval(), transform, layer, name)
 
 # %% ../../nbs/03_network/02_backbones.ipynb #c143c9d6
-def _load_function(spec: str, weights: str | os.PathLike | None, head: str | None = None) -> Backbone:
+def _load_function(spec: str, weights: Any, head: str | None = None) -> Backbone:
     "What a function of the reader's own returns: a model, or a model and its preprocessing."
     import_torchvision()  # such a file may import it, which needs help on some installs
     function = import_object(spec)
     with user_code(f"{spec!r} failed"):
-        made = function() if callable(function) and not isinstance(function, nn.Module) else function
+        call = callable(function) and not isinstance(function, nn.Module)
+        made = function() if call else function
     where = str(spec).rpartition(":")[0]
     home = getattr(sys.modules.get(where), "__file__", None)
     home = str(Path(where).expanduser().absolute()) if where.endswith(".py") else home
-    beside = next((m for m in list(sys.modules.values()) if home and getattr(m, "__file__", None) == home), None)
+    loaded = list(sys.modules.values())
+    beside = [m for m in loaded if home and getattr(m, "__file__", None) == home]
     pair = isinstance(made, (tuple, list)) and len(made) == 2
-    model, preprocess = made if pair else (made, getattr(beside, "preprocess", None))
+    preprocess = getattr(beside[0], "preprocess", None) if beside else None
+    model, preprocess = made if pair else (made, preprocess)
     if not isinstance(model, nn.Module):
         wanted = "expected an nn.Module, or an nn.Module and a preprocess function"
         raise NiwtError(f"{spec!r} gave a {type(model).__name__}; {wanted}")
@@ -257,15 +260,16 @@ def _load_function(spec: str, weights: str | os.PathLike | None, head: str | Non
         _load_weights(model, weights)
     _name_head(model, head)
     example = torch.stack([preprocess(Image.new("RGB", (256, 256), c)) for c in ("gray", "black")])
-    with user_code(f"the model of {spec!r} failed on a picture of shape {tuple(example.shape[1:])}"):
+    what = f"the model of {spec!r} failed on a picture of shape {tuple(example.shape[1:])}"
+    with user_code(what):
         return Backbone(model.eval(), preprocess, choose_layer(model, example), spec)
 
 # %% ../../nbs/03_network/02_backbones.ipynb #17efd2b5
 def load_backbone(
     spec: str = "fieldguide",  # "fieldguide" (comes with the package), a torchvision name, "module:function" or "path/to/file.py:function"
-    weights: str | os.PathLike | None = None,  # a file; for torchvision also "DEFAULT" (downloads); None: random, or what the function loads
+    weights: str | os.PathLike | None = None,  # a file, or torchvision's "DEFAULT"; None: random, or the function's
     seed: int = 0,  # of random weights
-    head: str | None = None,  # the nn.Linear whose output are the scores, where something follows it; None: `default_head` of the model, or its last step
+    head: str | None = None,  # the nn.Linear of the scores, see `cut`
 ) -> Backbone:  # the model in evaluation mode, its preprocessing and the layer to read
     """A network by name. Raises `NiwtError` for an unknown name, a file that is not its weights, or a function that returns no module.
 

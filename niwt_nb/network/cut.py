@@ -10,6 +10,7 @@ __all__ = ['CutNetwork', 'head_output', 'eval_mode', 'running', 'copy_module', '
 import contextlib
 import copy
 import functools
+import re
 import threading
 from collections.abc import Iterator
 from typing import Any, TypeVar
@@ -100,10 +101,8 @@ class _Untraceable(Exception):
     "torch.fx cannot record this forward pass, or not in a way that can be split."
 
 # %% ../../nbs/03_network/01_cut.ipynb #56937dd9
-def _scores_of(
-    output: Any,  # what a model returned
-) -> Any:  # the class scores in it: `.logits`, ["logits"], the first of a tuple, or `output` itself
-    "The tensor of class scores in a model's output."
+def _scores_of(output: Any) -> Any:
+    "The class scores in a model's output: `.logits`, ['logits'], the first of a tuple, or the output itself."
     if isinstance(output, Tensor):
         return output
     if isinstance(output, dict) and "logits" in output:
@@ -120,7 +119,8 @@ def head_output(
 ) -> Tensor:  # (B, C)
     "The scores as the head gives them, whatever follows it (softmax, a temperature, a cosine); raises `NiwtError` if it does not run."
     kept: list[Tensor] = []
-    with model.get_submodule(head).register_forward_hook(lambda module, args, output: kept.append(output)):
+    layer = model.get_submodule(head)
+    with layer.register_forward_hook(lambda module, args, output: kept.append(output)):
         model(x)
     if not kept:
         raise NiwtError(f"the head {head!r} does not run in a forward pass")
@@ -182,14 +182,13 @@ def copy_module(
     return copy.deepcopy(model, memo)
 
 # %% ../../nbs/03_network/01_cut.ipynb #1abe09e0
-def _channels_come_last(
-    module: nn.Module,  # the layer
-    shape: tuple[int, ...],  # of its output, four numbers
-) -> bool:  # whether the output is (B, H, W, K)
-    "Whether a layer works with channels last: some linear layer or norm in it writes as many numbers as the last axis has, and no convolution as the second."
-    parts, last = list(module.modules()), (shape[3],)
-    writes = [(m.out_features,) if isinstance(m, nn.Linear) else getattr(m, "normalized_shape", None) for m in parts]
-    return last in writes and not any(m.out_channels == shape[1] for m in parts if isinstance(m, nn.Conv2d))
+def _channels_come_last(module: nn.Module, shape: tuple[int, ...]) -> bool:
+    "Whether a layer's output is (B, H, W, K): a linear layer or norm in it writes as many numbers as the last axis has, and no convolution as the second."
+    parts = list(module.modules())
+    writes: list[Any] = [(m.out_features,) for m in parts if isinstance(m, nn.Linear)]
+    writes += [m.normalized_shape for m in parts if hasattr(m, "normalized_shape")]
+    second = any(m.out_channels == shape[1] for m in parts if isinstance(m, nn.Conv2d))
+    return (shape[3],) in writes and not second
 
 # %% ../../nbs/03_network/01_cut.ipynb #455a9393
 class _Reached(Exception):
@@ -235,7 +234,8 @@ def layout_of(
             moved = []
     if moved == [False, True, True] or moved == [True, True, False]:
         return "last" if moved[0] else "space"
-    return "last" if _channels_come_last(model.get_submodule(layer), tuple(found.shape)) else "space"
+    last = _channels_come_last(model.get_submodule(layer), tuple(found.shape))
+    return "last" if last else "space"
 
 # %% ../../nbs/03_network/01_cut.ipynb #e833492a
 def _trace(model: nn.Module, *layers: str, head: str | None = None) -> tuple[fx.Graph, fx.Node]:
@@ -247,9 +247,11 @@ def _trace(model: nn.Module, *layers: str, head: str | None = None) -> tuple[fx.
             with eval_mode(model):
                 graph = _Tracer(opened).trace(wrap)
         except Exception as e:  # noqa: BLE001 (the traced code is anybody's; a failure means the fallback)
-            raise _Untraceable(f"torch.fx: {type(e).__name__}: {str(e).splitlines()[0] if str(e) else ''}") from e
+            told = f"torch.fx: {type(e).__name__}: {str(e).partition(chr(10))[0]}"
+            raise _Untraceable(told) from e
         if head is not None:
-            node = next((n for n in graph.nodes if n.op == "call_module" and n.target == f"model.{head}"), None)
+            runs = [n for n in graph.nodes if n.op == "call_module" and n.target == f"model.{head}"]
+            node = runs[0] if runs else None
             if node is None:
                 raise NiwtError(f"the layer {head!r} that was named as head does not run in a forward pass")
             _check_head(node, wrap.get_submodule(str(node.target)), wrap)
@@ -320,7 +322,8 @@ def _is_size(node: fx.Node) -> bool:
         return False
     if node.op == "call_method" and node.target in ("size", "dim", "numel"):
         return True
-    if node.op == "call_function" and node.target is getattr and node.args[1] in ("shape", "ndim", "dtype", "device"):
+    about = ("shape", "ndim", "dtype", "device")
+    if node.op == "call_function" and node.target is getattr and node.args[1] in about:
         return True
     return bool(node.all_input_nodes) and all(_is_size(n) for n in node.all_input_nodes)
 
@@ -344,7 +347,9 @@ def _check_flow(layer: str, at: fx.Node, into_head: fx.Node) -> None:
     raise NiwtError(f"cannot cut at {layer!r}: values pass around it ({what}); {remedy}")
 
 # %% ../../nbs/03_network/01_cut.ipynb #a1d2b42e
-def _part(model: nn.Module, nodes: set[fx.Node], start: fx.Node, end: fx.Node, clone: bool, turn: bool = False) -> fx.GraphModule:
+def _part(
+    model: nn.Module, nodes: set[fx.Node], start: fx.Node, end: fx.Node, clone: bool, turn: bool = False
+) -> fx.GraphModule:
     "The nodes of a traced model between `start` (whose value becomes the input) and `end` (the output) as a module; `turn`: the layer has its channels last."
     graph = fx.Graph()
     first = graph.placeholder("x" if start.op == "placeholder" else "A")
@@ -380,12 +385,13 @@ def _may_overwrite(model: nn.Module, at: fx.Node) -> bool:
 # %% ../../nbs/03_network/01_cut.ipynb #381ebdb5
 def _may_turn(model: nn.Module, nodes: set[fx.Node]) -> bool:
     "Whether some step up to a layer could put the channels last; a network of convolutions alone need not be run to know."
+    turns = lambda m: isinstance(m, nn.Linear) or hasattr(m, "normalized_shape") or hasattr(m, "dims")  # noqa: E731
     for node in nodes:
         if node.op == "call_module":
             parts = model.get_submodule(str(node.target).removeprefix("model.")).modules()
-            if any(isinstance(m, nn.Linear) or hasattr(m, "normalized_shape") or hasattr(m, "dims") for m in parts):
+            if any(map(turns, parts)):
                 return True
-        elif any(word in _name(node) for word in ("permute", "transpose", "movedim", "moveaxis", "einsum", "rearrange")):
+        elif re.search("permute|transpose|movedim|moveaxis|einsum|rearrange", _name(node)):
             return True
     return False
 
@@ -402,7 +408,7 @@ def _check_once(layer: str, head: str, runs: int, head_runs: int) -> None:
 
 # %% ../../nbs/03_network/01_cut.ipynb #98a3e8ab
 def _cut_by_graph(
-    model: nn.Module, layer: str, example: Tensor | None = None, head_name: str | None = None, last: bool | None = None
+    model: nn.Module, layer: str, example: Any = None, head_name: Any = None, last: bool | None = None
 ) -> CutNetwork:
     "`cut` through torch.fx; raises `_Untraceable` where only hooks can help."
     graph, head = _trace(model, layer, head=head_name)
@@ -416,13 +422,16 @@ def _cut_by_graph(
     unread = [n for n in graph.nodes if n.op == "call_method" and not n.users]
     lost = [n for n in unread if str(n.target).endswith("_") and not str(n.target).endswith("__")]
     if lost:
-        raise _Untraceable(f"torch.fx: the result of the in-place {_name(lost[0])} is used through its argument")
+        told = f"the result of the in-place {_name(lost[0])} is used through its argument"
+        raise _Untraceable(f"torch.fx: {told}")
     if last is None:
         last = _may_turn(model, _ancestors(at)) and layout_of(model, layer, example) == "last"
-    lower = _part(model, _ancestors(at), image, at, clone=False, turn=last)
-    tail = _part(model, _ancestors(into_head, stop=at), at, into_head, clone=_may_overwrite(model, at), turn=last)
+    lower = _part(model, _ancestors(at), image, at, False, last)
+    upper, overwritten = _ancestors(into_head, stop=at), _may_overwrite(model, at)
+    tail = _part(model, upper, at, into_head, overwritten, last)
     after = sorted({_name(n) for n in head.users if n.op != "output"}) if named else []
-    how = "torch.fx" + (f"; what follows the head {head_name!r} is left out: {', '.join(after)}" if after else "")
+    left = f"; what follows the head {head_name!r} is left out: {', '.join(after)}"
+    how = "torch.fx" + (left if after else "")
     return CutNetwork(model, layer, lower, tail, head_name, how, last)
 
 # %% ../../nbs/03_network/01_cut.ipynb #57ed9ff3
@@ -432,7 +441,8 @@ class _Hooked(nn.Module):
     def __init__(self, model: nn.Module, layer: str, head: str, part: str, example: Tensor):
         super().__init__()
         self.model, self.layer, self.head_name, self.part = model, layer, head, part
-        self.whole_batch = self.turn = False  # one stand-in image for each of x; the layer has its channels last
+        self.whole_batch = False  # one stand-in image for each of x
+        self.turn = False  # the layer has its channels last
         self.register_forward_pre_hook(_in_its_numbers)
         self.register_buffer("example", example[:1].detach().clone(), persistent=False)
 
@@ -469,10 +479,12 @@ def _last_linear(model: nn.Module, layer: str, example: Tensor, head: str | None
     ran: list[tuple[str, Any]] = []
     names_of = {m: n for n, m in model.named_modules() if n}
     with contextlib.ExitStack() as hooks, torch.no_grad(), eval_mode(model):
+        note = lambda m, a, out: ran.append((names_of[m], out))  # noqa: E731
         for m in names_of:
-            hooks.enter_context(m.register_forward_hook(lambda m, a, out: ran.append((names_of[m], out))))
+            hooks.enter_context(m.register_forward_hook(note))
         scores = _scores_of(model(example))
-    names, linear = [n for n, _ in ran], {n for m, n in names_of.items() if isinstance(m, nn.Linear)}
+    names = [n for n, _ in ran]
+    linear = {n for m, n in names_of.items() if isinstance(m, nn.Linear)}
     heads = [n for n, out in ran if n in linear and (n == head or (head is None and out is scores))]
     if not heads:
         hint = f"({ran[-1][0]!r} runs last); name the linear layer before it with head="
@@ -484,17 +496,20 @@ def _last_linear(model: nn.Module, layer: str, example: Tensor, head: str | None
     return head
 
 # %% ../../nbs/03_network/01_cut.ipynb #36938952
-def _cut_by_hooks(model: nn.Module, layer: str, example: Tensor | None, why: str, head: str | None = None) -> CutNetwork:
+def _cut_by_hooks(
+    model: nn.Module, layer: str, example: Tensor | None, why: str, head: str | None = None
+) -> CutNetwork:
     "`cut` through hooks, for models that cannot be traced."
     if example is None:
         remedy = "give `example=`, a batch of images, so that it can be cut by running it"
         raise NiwtError(f"the model cannot be traced ({why}); {remedy}")
-    head, last = _last_linear(model, layer, example, head), layout_of(model, layer, example) == "last"
+    head = _last_linear(model, layer, example, head)
+    last = layout_of(model, layer, example) == "last"
     for whole_batch in (False, True):
         lower, tail = (_Hooked(model, layer, head, part, example) for part in ("lower", "tail"))
         for half in (lower, tail):
             half.whole_batch, half.turn = whole_batch, last
-        network = CutNetwork(model, layer, lower, tail, head, how=f"hooks, because {why}", channels_last=last)
+        network = CutNetwork(model, layer, lower, tail, head, f"hooks, because {why}", last)
         try:
             _verify(network, example)
             return network
@@ -514,13 +529,16 @@ def _verify(network: CutNetwork, example: Tensor) -> None:
             raise NiwtError(f"cannot cut at {network.layer!r}: it returns a {type(A).__name__}, not a tensor (B, K, ...)")
         before = A.clone()
         features = network.tail(A)
-        shape, wanted = tuple(getattr(features, "shape", ())), (len(example), network.head.in_features)
+        shape = tuple(getattr(features, "shape", ()))
+        wanted = (len(example), network.head.in_features)
         if shape != wanted:
             raise NiwtError(f"the head {network.head_name!r} reads features of shape {shape}, expected {wanted}")
         scores = network.head(features)
-    if not torch.allclose(scores, expected.to(scores), rtol=1e-5, atol=1e-6 * float(expected.abs().max())):
-        by = float((scores - expected).abs().max())
-        raise NiwtError(f"cannot cut at {network.layer!r}: the parts give other scores than the model (by {by:.2g})")
+    atol = 1e-6 * float(expected.abs().max())
+    if not torch.allclose(scores, expected.to(scores), rtol=1e-5, atol=atol):
+        by = f"by {float((scores - expected).abs().max()):.2g}"
+        told = f"the parts give other scores than the model ({by})"
+        raise NiwtError(f"cannot cut at {network.layer!r}: {told}")
     if not torch.equal(A, before):
         raise NiwtError(f"cannot cut at {network.layer!r}: the part above changes the activation in place")
 
@@ -529,8 +547,8 @@ def _verify(network: CutNetwork, example: Tensor) -> None:
 def cut(
     model: nn.Module,  # any network whose last step is an nn.Linear (else name it as `head`); a `CutNetwork` is cut anew
     layer: str,  # the name of a submodule, as in `model.named_modules()`
-    example: Tensor | None = None,  # images (B, 3, H, W), two or more: the cut is checked on them; needed only for models that cannot be traced
-    head: str | None = None,  # the nn.Linear whose output are the scores, where something follows it; default: `model.default_head`, or the last step
+    example: Tensor | None = None,  # images (B, 3, H, W) to check the cut on; needed where no trace is
+    head: str | None = None,  # the nn.Linear of the scores; None: `model.default_head`, or the last step
 ) -> CutNetwork:  # lower, tail and head, sharing the model's parameters
     "Split `model` at the output of `layer`; raises `NiwtError` saying why when that is impossible."
     if isinstance(model, CutNetwork):
@@ -541,7 +559,8 @@ def cut(
         head = named
     modules = dict(model.named_modules(remove_duplicate=False))
     check_name(layer, [n for n in modules if n], "layer")
-    layer = next(n for n, m in model.named_modules() if m is modules[layer])  # a shared module has one first name
+    # a shared module has one first name
+    layer = next(n for n, m in model.named_modules() if m is modules[layer])
     if head is not None:
         check_name(head, [n for n in modules if n], "head")
     try:
@@ -600,7 +619,8 @@ def choose_layer(
     spatial = [str(n) for n, s in shapes.items() if len(s) == 3 and sorted(s)[1] > 1]
     why = ""
     late = set(shapes.index[len(shapes) // 2 :])
-    for name in sorted(spatial, key=lambda n: (n not in late, max(n.count("."), 1), -spatial.index(n))):  # the last first
+    last_first = lambda n: (n not in late, max(n.count("."), 1), -spatial.index(n))  # noqa: E731
+    for name in sorted(spatial, key=last_first):
         try:
             network = cut(model, name, example, head)
         except NiwtError as e:
@@ -617,7 +637,7 @@ def choose_layer(
 def subnetwork(
     network: CutNetwork,  # any cut network
     start: str,  # a layer at or below the one that it is cut at
-) -> CutNetwork:  # activations of `start` -> scores, cut at the layer of `network`, with the same parameters
+) -> CutNetwork:  # activations of `start` -> scores, cut at the same layer, with the same parameters
     "The part of a network above a layer as a network whose images are activations; raises `NiwtError` where it cannot be taken out."
     try:
         graph, head = _trace(network.model, start, network.layer, head=network.head_name)
@@ -628,7 +648,8 @@ def subnetwork(
         _check_flow(start, runs[0], head)
     except _Untraceable as e:
         raise NiwtError(f"cannot begin at {start!r}: {e}") from e
-    last = _may_turn(network.model, _ancestors(runs[0])) and layout_of(network.model, start) == "last"
+    turns = _may_turn(network.model, _ancestors(runs[0]))
+    last = turns and layout_of(network.model, start) == "last"
     upper = _part(network.model, _ancestors(head, stop=runs[0]), runs[0], head, clone=False)
     upper.add_submodule(start, nn.Identity())  # a place for hooks
     image = next(iter(upper.graph.nodes))
@@ -641,4 +662,5 @@ def subnetwork(
     upper.recompile()
     upper.training = network.model.training
     check_name(network.layer, [n for n, _ in upper.named_modules() if n], "layer")
-    return _cut_by_graph(upper, network.layer, last=network.channels_last)  # its images are activations: nothing can be tried on them
+    # its images are activations: nothing can be tried on them
+    return _cut_by_graph(upper, network.layer, last=network.channels_last)

@@ -27,11 +27,8 @@ from .backbones import ImageTransform, at_size
 from .cut import eval_mode
 
 # %% ../../nbs/03_network/06_export.ipynb #04a177a7
-def _record(
-    model: nn.Module,  # images -> scores; recorded in evaluation mode
-    example: Tensor,  # (B, 3, H, W) preprocessed images, two or more, so that the batch size stays open
-) -> torch.export.ExportedProgram:  # the recorded forward pass; one input, any batch size
-    "Record a model's forward pass with torch.export; raises `NiwtError` with the reason where that is impossible."
+def _record(model: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
+    "Record a forward pass in evaluation mode for any batch size, from two images or more; raises `NiwtError` with the reason where that is impossible."
     if example.ndim < 2 or len(example) < 2:
         raise NiwtError(f"the example must be a batch of two or more images, got shape {tuple(example.shape)}")
     try:
@@ -43,10 +40,8 @@ def _record(
         raise NiwtError(f"torch.export cannot record this {type(model).__name__}: {told}") from e
 
 # %% ../../nbs/03_network/06_export.ipynb #d01b3c18
-def _forward_code(
-    program: torch.export.ExportedProgram,  # a recorded forward pass
-) -> tuple[str, dict[str, Tensor]]:  # the source of `forward(self, x)`, and the tensors that it reads by name
-    "Turn a record into Python source whose parameters are attributes of a module."
+def _forward_code(program: torch.export.ExportedProgram) -> tuple[str, dict[str, Tensor]]:
+    "The Python source of a record's `forward(self, x)`, and the tensors that it reads, by name."
     signature, graph, tensors, env = program.graph_signature, fx.Graph(), {}, {}
     sources = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
     sources |= signature.inputs_to_lifted_tensor_constants
@@ -145,7 +140,8 @@ def as_image_transform(
     if preprocess is None or isinstance(preprocess, ImageTransform):
         return preprocess
     y, x = np.mgrid[0:300, 0:400]
-    trial = Image.fromarray(np.stack([x / 2, y / 2, (x // 9 + y // 7) % 2 * 255], 2).astype(np.uint8))
+    pixels = np.stack([x / 2, y / 2, (x // 9 + y // 7) % 2 * 255], 2)
+    trial = Image.fromarray(pixels.astype(np.uint8))
     want = preprocess(trial)
     if not isinstance(want, Tensor) or want.ndim != 3 or want.shape[1] != want.shape[2]:
         return None
@@ -154,18 +150,15 @@ def as_image_transform(
     except NiwtError:
         return None
     stated = getattr(preprocess, "resize_size", [0])
-    for short in (*(stated if isinstance(stated, Sequence) else [stated]), 0, round(want.shape[1] / 0.875)):
+    stated = stated if isinstance(stated, Sequence) else [stated]
+    for short in (*stated, 0, round(want.shape[1] / 0.875)):
         made = replace(plain, resize=int(short))
-        if float((made(trial) - want).abs().max()) < 0.1:  # a few steps of 1/255 in units of the spread
+        if float((made(trial) - want).abs().max()) < 0.1:  # a few steps of 1/255, in spreads
             return made
     return None
 
 # %% ../../nbs/03_network/06_export.ipynb #a1749665
-def _check_classes(
-    model: nn.Module,  # images -> scores
-    example: Tensor,  # (B, 3, H, W) preprocessed images
-    classes: Sequence[str],  # class names in the order of the scores
-) -> list[str]:  # the same
+def _check_classes(model: nn.Module, example: Tensor, classes: Sequence[str]) -> list[str]:
     "Raise `NiwtError` unless there is one name for every score."
     with torch.no_grad(), eval_mode(model):
         scores = model(example[:2])
@@ -197,7 +190,8 @@ def export_model(
     source, tensors = _forward_code(_record(model, example))
     shape, folder = tuple(example.shape[1:]), Path(folder)
     made = as_image_transform(preprocess)
-    how = "    images = preprocess(PIL_image)[None]" if made else "The preprocessing is not part of this file."
+    without = "The preprocessing is not part of this file."
+    how = "    images = preprocess(PIL_image)[None]" if made else without
     look = {} if made is None else {**asdict(made), "short": made.resize or made.size}
     forward = "\n".join("    " + line for line in source.splitlines())
     own = _PREPROCESS_PY.format(**look) if made else ""

@@ -34,7 +34,7 @@ from niwt_nb.network.training import (
 
 # %% ../../nbs/03_network/05_finetuning.ipynb #441a8ef4
 @lru_cache(maxsize=1)
-def _bfloat16_works() -> bool:  # whether convolutions and matrix products in bfloat16 run here
+def _bfloat16_works() -> bool:
     "Try bfloat16 in a process of its own, because on some processors it is an illegal instruction."
     trial = "import torch as t; x = t.rand(2, 8, 7, 7).bfloat16(); t.nn.Conv2d(8, 8, 3).bfloat16()(x); "
     trial += "t.rand(64, 64).bfloat16() @ t.rand(64, 64).bfloat16()"
@@ -42,11 +42,8 @@ def _bfloat16_works() -> bool:  # whether convolutions and matrix products in bf
     return subprocess.run(command, capture_output=True, timeout=300).returncode == 0
 
 # %% ../../nbs/03_network/05_finetuning.ipynb #775063fe
-def _arithmetic(
-    precision: str,  # "float32", or "bfloat16": about twice as fast where the processor has it, 3 digits instead of 7
-    device: torch.device,  # where it is computed
-) -> contextlib.AbstractContextManager:  # inside it, convolutions and matrix products are computed so
-    "The arithmetic of convolutions; weights stay float32. Raises `NiwtError` where bfloat16 would be an illegal instruction."
+def _arithmetic(precision: str, device: torch.device) -> contextlib.AbstractContextManager:
+    "Inside it, convolutions and products are computed in `precision`; weights stay float32. Raises `NiwtError` where bfloat16 is an illegal instruction."
     check_name(precision, ("float32", "bfloat16"), "precision")
     if precision == "bfloat16" and device.type == "cpu" and not _bfloat16_works():
         raise NiwtError("this processor cannot compute in bfloat16; use precision 'float32'")
@@ -67,8 +64,9 @@ class _Rows:
     def __getitem__(self, index: Tensor | tuple[Tensor, ...]) -> Tensor:
         "Rows (B, ...), or with a second index an entry of each row."
         rows, *rest = index if isinstance(index, tuple) else (index,)
-        size = max(len(self.parts[0]), 1)
-        found = [self.parts[r // size][(r % size, *(int(other[b]) for other in rest))] for b, r in enumerate(rows.tolist())]
+        size, found = max(len(self.parts[0]), 1), []
+        for row, *others in zip(rows.tolist(), *(other.tolist() for other in rest), strict=True):
+            found.append(self.parts[row // size][(row % size, *others)])
         return torch.stack(found) if found else self.parts[0][(rows, *rest)]
 
     def split(self, n: int) -> Iterator[Tensor]:
@@ -89,18 +87,22 @@ class ActivationCache:
         "How many images."
         return len(self.labels)
 
-    def batch(self, rows: Tensor, augment: bool = False, window: float = 1.0, view: int = 0) -> Tensor:
+    def batch(self, rows: Tensor, augment: bool = False, window: float = 1, view: int = 0) -> Tensor:
         "Activations (B, K, H, W) of a view (1: the mirror image); with `augment` of either, and a random window of that share of each side."
-        which = torch.randint(self.values.shape[1], (len(rows),)) if augment else torch.full((len(rows),), view)
+        which = torch.full((len(rows),), view)
+        which = torch.randint(self.values.shape[1], which.shape) if augment else which
         x = self.values[rows, which]
         if augment and window < 1:
             sides = [max(round(window * s), 1) for s in x.shape[2:]]
-            top, left = (int(torch.randint(s - w + 1, ())) for s, w in zip(x.shape[2:], sides, strict=True))
-            x = x[:, :, top : top + sides[0], left : left + sides[1]]
+            for axis, side in enumerate(sides, 2):
+                x = x.narrow(axis, int(torch.randint(x.shape[axis] - side + 1, ())), side)
         return x.float().contiguous(memory_format=torch.channels_last)
 
+
+_Cache = _PixelCache | ActivationCache
+
 # %% ../../nbs/03_network/05_finetuning.ipynb #58f1329c
-def _shard_of(network: CutNetwork, pictures: Iterable, dtype: torch.dtype, precision: str) -> Tensor:
+def _shard_of(network: CutNetwork, pictures: Iterable, dtype: Any, precision: str) -> Tensor:
     "Activations of pictures in batches and of their mirror images (n, 2, K, H, W)."
     device, parts = network.head.weight.device, []
     for x, _, _ in pictures:
@@ -109,7 +111,8 @@ def _shard_of(network: CutNetwork, pictures: Iterable, dtype: torch.dtype, preci
             A = network.lower(views.flatten(0, 1).to(device, memory_format=torch.channels_last))
         parts.append(A.to(dtype).cpu().unflatten(0, views.shape[:2]))
         if not parts[-1].isfinite().all():
-            raise NiwtError(f"activations of {network.layer!r} do not fit into {dtype}; choose dtype=torch.float32")
+            told = f"activations of {network.layer!r} do not fit into {dtype}"
+            raise NiwtError(f"{told}; choose dtype=torch.float32")
     return torch.cat(parts)
 
 # %% ../../nbs/03_network/05_finetuning.ipynb #e3e878b3
@@ -122,7 +125,7 @@ def cache_activations(
     transform: Callable,  # PIL image -> (3, H, W) float tensor; must not be random
     dtype: torch.dtype = torch.float16,  # float16 halves the memory
     precision: str = "float32",  # of the convolutions, see `_arithmetic`
-    folder: str | os.PathLike | Steps | None = None,  # keep finished parts here; a later call with the same network, images and key reads them
+    folder: str | os.PathLike | Steps | None = None,  # keep finished parts here; a later call reads them
     shard: int = 256,  # images a part
     key: str = "",  # of the pictures: parts that were kept with another key are made again
     quiet: bool = True,  # no progress bar
@@ -130,23 +133,27 @@ def cache_activations(
     "Activations of many images; an interrupted call goes on where it was. Raises `NiwtError` for values too large for `dtype`."
     indices = torch.as_tensor(indices)
     source = data.source[indices]
-    of_all = {"model": model_hash(network.lower), "layer": network.layer, "dtype": str(dtype), "precision": precision}
-    of_all |= {"pictures": key} if key else {}
+    of_all = {"model": model_hash(network.lower), "layer": network.layer}
+    of_all |= {"dtype": str(dtype), "precision": precision} | ({"pictures": key} if key else {})
     name = getattr(transform, "__qualname__", type(transform).__name__)
     of_all["transform"] = repr(transform) if isinstance(transform, ImageTransform) else name
     chunks = indices.split(shard)
-    keys = [content_hash(of_all, data.name, source[i * shard : (i + 1) * shard]) for i in range(len(chunks))]
+    keys = [content_hash(of_all, data.name, own) for own in source.split(shard)]
 
     def compute(i: int) -> tuple[dict[str, Tensor], dict]:
-        return {"values": _shard_of(network, batches(data, chunks[i], transform, 16), dtype, precision)}, {"images": len(chunks[i])}
+        pictures = batches(data, chunks[i], transform, 16)
+        made = _shard_of(network, pictures, dtype, precision)
+        return {"values": made}, {"images": len(chunks[i])}
 
     values: Tensor | _Rows
     if folder is None:
-        values = torch.cat([compute(i)[0]["values"] for i in progress(range(len(chunks)), "activations", quiet=quiet)])
+        every = progress(range(len(chunks)), "activations", quiet=quiet)
+        values = torch.cat([compute(i)[0]["values"] for i in every])
     else:
         steps = folder if isinstance(folder, Steps) else Steps(Path(folder))
         about = lambda i: f"activations of images from {i * shard + 1} on"  # noqa: E731
-        values = _Rows([t["values"] for t, _ in shards(steps, "activations", keys, compute, about, quiet)])
+        parts = shards(steps, "activations", keys, compute, about, quiet)
+        values = _Rows([tensors["values"] for tensors, _ in parts])
     return ActivationCache(values, data.labels[indices], source, network.layer)
 
 # %% ../../nbs/03_network/05_finetuning.ipynb #b880875b
@@ -155,7 +162,8 @@ class _Tuned(nn.Module):
 
     def __init__(self, body: nn.Module, head: nn.Module, dropout: float, precision: str):
         super().__init__()
-        self.body, self.dropout, self.head, self.precision = body, nn.Dropout(dropout), head, precision
+        self.body, self.dropout, self.head = body, nn.Dropout(dropout), head
+        self.precision = precision
 
     def train(self, mode: bool = True) -> "_Tuned":
         super().train(mode)
@@ -171,13 +179,14 @@ class _Tuned(nn.Module):
         if not self.training:
             return self.head(features)
         keep = 1 - self.dropout.p  # not nn.Dropout: it draws in an order of its own
-        mask = torch.empty(total or len(x), features.shape[1], device=x.device).bernoulli_(keep).div_(keep)
+        mask = torch.empty(total or len(x), features.shape[1], device=x.device)
+        mask = mask.bernoulli_(keep).div_(keep)
         return self.head(features * mask[slice(None) if part is None else part])
 
 # %% ../../nbs/03_network/05_finetuning.ipynb #093df490
 @torch.no_grad()
 def _cached_features(
-    body: nn.Module, cache: _PixelCache | ActivationCache, rows: Tensor, device: torch.device, precision: str = "float32", view: int = 0
+    body: nn.Module, cache: _Cache, rows: Tensor, device: Any, precision: str = "float32", view: int = 0
 ) -> Tensor:
     "Features of rows of a cache, (n, D); `view` 1 for the mirror images of an `ActivationCache`."
     other = {"view": view} if isinstance(cache, ActivationCache) else {}
@@ -189,12 +198,13 @@ def _cached_features(
     return torch.cat(share(rows.split(64), work, "features of kept activations"))
 
 # %% ../../nbs/03_network/05_finetuning.ipynb #8cc35073
-def _rows_of(cache: _PixelCache | ActivationCache, wanted: Tensor) -> Tensor:
+def _rows_of(cache: _Cache, wanted: Tensor) -> Tensor:
     "Where in a cache the images with these original indices are."
     place = {int(i): r for r, i in enumerate(cache.index.tolist())}
     missing = [i for i in wanted.tolist() if i not in place]
     if missing:
-        raise NiwtError(f"{len(missing)} of {len(wanted)} images are not in the cache, such as image {missing[0]}")
+        some = f"{len(missing)} of {len(wanted)} images"
+        raise NiwtError(f"{some} are not in the cache, such as image {missing[0]}")
     return torch.tensor([place[i] for i in wanted.tolist()], dtype=torch.long)
 
 # %% ../../nbs/03_network/05_finetuning.ipynb #40666dfa
@@ -207,9 +217,11 @@ def cached_features(
 ) -> Tensor:  # (n, D) features, the mean over plain and mirrored views
     "Features of cached images; raises `NiwtError` for a cache of another layer."
     if cache.layer != network.layer:
-        raise NiwtError(f"the cache is of layer {cache.layer!r}, the network is cut at {network.layer!r}")
-    rows, device = torch.arange(len(cache)) if images is None else _rows_of(cache, images), network.head.weight.device
-    views = [_cached_features(network.tail, cache, rows, device, precision, view) for view in range(cache.values.shape[1])]
+        told = f"the cache is of layer {cache.layer!r}"
+        raise NiwtError(f"{told}, the network is cut at {network.layer!r}")
+    rows = torch.arange(len(cache)) if images is None else _rows_of(cache, images)
+    what = (network.tail, cache, rows, network.head.weight.device, precision)
+    views = [_cached_features(*what, view) for view in range(cache.values.shape[1])]
     return torch.stack(views).mean(0).cpu()
 
 # %% ../../nbs/03_network/05_finetuning.ipynb #7db8430c
@@ -217,18 +229,20 @@ def _first_head(features: Tensor, y: Tensor, knowledge: Tensor | None, n: int) -
     "The best head for the body as it is: logistic regression, or the ridge regression from knowledge to its rows."
     if knowledge is None:
         return fit_head(features, y, n, l2=1e-4, max_iter=60).requires_grad_(True)
-    head = _KnowledgeHead(knowledge.to(features.device), features.shape[1], 30.0, 0.1, learn_scale=True).standardise(features)
-    return head.start(fit_head((features - head.shift) / head.spread, y, n, l2=1e-4, max_iter=100).weight)
+    head = _KnowledgeHead(knowledge.to(features.device), features.shape[1], 30.0, 0.1, True)
+    head.standardise(features)
+    even = (features - head.shift) / head.spread
+    return head.start(fit_head(even, y, n, l2=1e-4, max_iter=100).weight)
 
 # %% ../../nbs/03_network/05_finetuning.ipynb #2d4f0cd9
 def _mixed_loss(
-    scores_of: Callable[..., Tensor],  # inputs (B, ...) -> scores (B, n); with a part of a batch: (inputs, part, B)
-    x: Tensor,  # inputs
-    y: Tensor,  # (B,) their classes
-    mix: float = 0.0,  # parameter of the Beta distribution of the shares: 0.2 mixes a little, 1 evenly; 0: not at all
-    part: slice | None = None,  # which inputs are this process's; None: all
-) -> tuple[Tensor, int]:  # the loss, and how many scores have their largest entry at `y`; a part's share of the sum of losses over B
-    "Cross-entropy, with each input mixed with another one in shares that its target has as well (mixup, Zhang et al., ICLR 2018)."
+    scores_of: Callable[..., Tensor], x: Tensor, y: Tensor, mix: float = 0.0, part: slice | None = None
+) -> tuple[Tensor, int]:
+    """Cross-entropy with mixup (Zhang et al., ICLR 2018), and how many scores are largest at `y`.
+
+    Inputs (B, ...) and targets (B,) are mixed in shares from Beta(mix, mix): 0.2 mixes a little, 1 evenly, 0 not at all.
+    With a `part` of the batch, `scores_of` gets (inputs, part, B), and the loss is this part's share of the mean.
+    """
     n, share, second = len(x), 1.0, y
     if mix:
         share, other = float(torch.distributions.Beta(mix, mix).sample()), torch.randperm(n)
@@ -248,7 +262,7 @@ class FineTuned:
 
     network: CutNetwork  # a copy of the given one, trained; its head is linear, one row for each class of `data.seen`
     history: pd.DataFrame  # one row an epoch
-    knowledge_head: _KnowledgeHead | None = None  # the map from knowledge to weights, if there was one
+    knowledge_head: _KnowledgeHead | None = None  # the map from knowledge to weights, if any
 
 # %% ../../nbs/03_network/05_finetuning.ipynb #185a72c2
 @in_own_modes
@@ -256,7 +270,7 @@ def fine_tune(
     network: CutNetwork,  # cut where training begins; not changed
     data: ZeroShotData,  # learned from are `data.train` images, nothing else
     transform: Callable,  # PIL image -> (3, H, W) float tensor
-    cache: _PixelCache | ActivationCache | None = None,  # a cache of (at least) the training images; None: made here
+    cache: _Cache | None = None,  # of (at least) the training images; None: made here
     part: str = "tail",  # "tail": on cached activations; "all": the whole network, on cached pixels
     knowledge: Tensor | None = None,  # (C, A) by class id: train a `_KnowledgeHead`; None: an ordinary linear head
     epochs: int = 8,  # times that each image is seen
@@ -283,7 +297,8 @@ def fine_tune(
         cache = cache_images(data, data.train, transform, quiet)
     if getattr(cache, "layer", None) != (network.layer if part == "tail" else None):
         given = f"{type(cache).__name__.lstrip('_')} of {getattr(cache, 'layer', 'images')!r}"
-        raise NiwtError(f"part {part!r} of a network cut at {network.layer!r} does not fit a {given}")
+        what = f"part {part!r} of a network cut at {network.layer!r}"
+        raise NiwtError(f"{what} does not fit a {given}")
     body.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     learn, watch = (_rows_of(cache, data.source[i]) for i in _hold_out(data, hold, seed))
     column = class_to_column(data)
@@ -298,10 +313,13 @@ def fine_tune(
     windows: dict[str, Any] = {"window": window} if part == "tail" else {}
 
     def step(rows: Tensor) -> tuple[Tensor, int]:
-        x, y = cache.batch(learn[rows], augment=True, **windows).to(device), column[cache.labels[learn[rows]]].to(device)
+        x = cache.batch(learn[rows], augment=True, **windows).to(device)
+        y = column[cache.labels[learn[rows]]].to(device)
         loss, right = _mixed_loss(runner, x, y, mix, own)
         if own is not None:  # the gradient is the mean over processes, what is told the sum
-            losses, rights = zip(*share(range(world), lambda _: (float(loss.detach()), right), "the next step of fine-tuning"), strict=True)
+            mine = (float(loss.detach()), right)
+            every = share(range(world), lambda _: mine, "the next step of fine-tuning")
+            losses, rights = zip(*every, strict=True)
             loss, right = loss * world + (sum(losses) - loss.detach() * world), sum(rights)
         return loss, right
 
@@ -310,14 +328,15 @@ def fine_tune(
         return float((found == column[cache.labels[watch]]).float().mean())
 
     how: dict[str, Any] = {"seed": seed, "patience": patience, "average": average, "stop": stop}
-    how |= {"rates": {"head": 10.0}, "score": watched if len(watch) else None, "desc": "fine-tuning"}
-    how |= {"checkpoint": checkpoint, "quiet": quiet}
+    how |= {"rates": {"head": 10.0}, "score": watched if len(watch) else None}
+    how |= {"checkpoint": checkpoint, "quiet": quiet, "desc": "fine-tuning"}
     how["belongs_to"] = {"part": part, "window": window, "mix": mix, "precision": precision}
     how["belongs_to"]["data"] = content_hash(data.name, cache.index[learn])
     history = _train_loop(module, step, len(learn), epochs, lr, batch_size, **how)
     tuned.requires_grad_(False)
     if isinstance(head, _KnowledgeHead):
         length = float(((first - head.shift) / head.spread).norm(dim=1).mean())
-        return FineTuned(with_head(tuned, head.linear(head.scale / length).to(device)), history, head)
+        linear = head.linear(head.scale / length).to(device)
+        return FineTuned(with_head(tuned, linear), history, head)
     assert isinstance(head, nn.Linear)
     return FineTuned(with_head(tuned, head), history)

@@ -58,14 +58,14 @@ def extract_features(
     return torch.cat(found)
 
 # %% ../../nbs/03_network/03_head.ipynb #80bfd85c
-def _odd_row(
-    values: Tensor,  # (n,) or (n, D)
-) -> int:  # the first row with a value that is not finite
-    "Which row cannot be used."
+def _odd_row(values: Tensor) -> int:
+    "The first row with a value that is not finite."
     return int((~values.isfinite()).nonzero()[0][0])
 
 # %% ../../nbs/03_network/03_head.ipynb #ba3caf86
-def _check_head_input(features: Tensor, labels: Tensor, n_classes: int | None, l2: float) -> tuple[Tensor, Tensor, int]:
+def _check_head_input(
+    features: Tensor, labels: Tensor, n_classes: int | None, l2: float
+) -> tuple[Tensor, Tensor, int]:
     "Features as floats, labels as int64 and the number of classes, or an error."
     X, y = torch.as_tensor(features).detach(), torch.as_tensor(labels).long()
     X = X.to(torch.promote_types(X.dtype, torch.float32))  # float64 stays float64
@@ -100,7 +100,7 @@ def fit_head(
     mean = X.mean(0)
     scale = float((X - mean).square().sum(1).mean().sqrt().clamp(min=1e-12))
     X = (X - mean) / scale
-    head = linear_of(X.new_zeros(C, X.shape[1])).requires_grad_()
+    head = linear_of(X.new_zeros(C, X.shape[1])).requires_grad_(True)
     limits: dict[str, Any] = {"max_iter": max_iter, "max_eval": 2 * max_iter}
     limits |= {"tolerance_grad": tol, "tolerance_change": 0}
     optimiser = torch.optim.LBFGS(head.parameters(), **limits, line_search_fn="strong_wolfe")
@@ -157,7 +157,8 @@ def extend(
         raise NiwtError(f"weights of new class {_odd_row(weight)} are not finite")
     bias = torch.zeros(len(weight)) if bias is None else bias
     if bias.shape != (len(weight),):
-        raise NiwtError(f"{len(weight)} new weights need {len(weight)} biases, got shape {tuple(bias.shape)}")
+        wanted = f"{len(weight)} new weights need {len(weight)} biases"
+        raise NiwtError(f"{wanted}, got shape {tuple(bias.shape)}")
     if not torch.isfinite(bias).all():
         raise NiwtError(f"bias of new class {_odd_row(bias)} is not finite")
     old = head.weight.detach()
@@ -190,11 +191,8 @@ def replace_classes(
 
 # %% ../../nbs/03_network/03_head.ipynb #c4eddb60
 @in_own_modes
-def _check_head_rows(
-    head: nn.Linear,  # any head
-    rows: Sequence[int],  # row numbers
-) -> Tensor:  # the same as a tensor
-    "Row numbers of a head; raises `NiwtError` for repeated ones, or ones that it does not have."
+def _check_head_rows(head: nn.Linear, rows: Sequence[int]) -> Tensor:
+    "Row numbers of a head as a tensor; raises `NiwtError` for repeated ones, or ones that it does not have."
     if not isinstance(head, nn.Linear):
         raise NiwtError(f"the head must be a torch.nn.Linear, got {type(head).__name__}")
     index = torch.as_tensor(rows)

@@ -71,11 +71,12 @@ def _usable(value: Any) -> Any:
     "A tensor made in inference mode as one that autograd can use, a network with such ones in place of its own; else as it is."
     if isinstance(value, nn.Module):
         made: dict[int, Tensor] = {}  # shared parameters stay shared
-        tables: list[dict[str, Any]] = [own for m in value.modules() for own in (m._parameters, m._buffers)]
+        tables: Any = [own for m in value.modules() for own in (m._parameters, m._buffers)]
         for own in tables:
             for name, t in own.items():
                 if t is not None and not is_lazy(t) and t.is_inference():
-                    new = nn.Parameter(t.clone(), t.requires_grad) if isinstance(t, nn.Parameter) else t.clone()
+                    new = t.clone()
+                    new = nn.Parameter(new, t.requires_grad) if isinstance(t, nn.Parameter) else new
                     own[name] = made.setdefault(id(t), new)
     return value.clone() if isinstance(value, Tensor) and value.is_inference() else value
 
@@ -115,7 +116,7 @@ def in_own_modes(
     return steps if inspect.isgeneratorfunction(function) else call  # type: ignore[return-value]
 
 # %% ../../nbs/03_network/00_modes.ipynb #96b5255c
-_DICE = threading.RLock()  # dropout draws from the process's random numbers: one training at a time may seed them
+_DICE = threading.RLock()  # one training at a time may seed the process's random numbers
 
 
 @contextlib.contextmanager
@@ -130,6 +131,7 @@ def seeded_in_turn(
 def _in_its_numbers(module: nn.Module, args: tuple) -> tuple | None:
     "Before a part of a network runs: what goes in, in the type of the part's own numbers."
     own = next((p.dtype for p in module.parameters() if p.is_floating_point()), None)
-    if own is None or not isinstance(args[0], Tensor) or not args[0].is_floating_point() or args[0].dtype == own:
+    floats = isinstance(args[0], Tensor) and args[0].is_floating_point()
+    if own is None or not floats or args[0].dtype == own:
         return None
     return (args[0].to(own), *args[1:])

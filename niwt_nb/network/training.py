@@ -14,6 +14,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -51,15 +52,13 @@ class _PixelCache:
         "Rows of the cache as floats (B, 3, H, W); with `augment` half of them mirrored."
         x = self.pixels[rows].float() * ((self.high - self.low) / 255) + self.low
         if augment:
-            x = torch.where((torch.rand(len(x), device=x.device) < 0.5).view(-1, 1, 1, 1), x.flip(3), x)
+            half = (torch.rand(len(x), device=x.device) < 0.5).view(-1, 1, 1, 1)
+            x = torch.where(half, x.flip(3), x)
         return x
 
 # %% ../../nbs/03_network/04_training.ipynb #5ce96548
-def _is_random(
-    transform: Callable,  # PIL image -> (3, H, W) float tensor
-    image: Any,  # a PIL image
-) -> bool:  # whether it gives another picture at another time
-    "Try a preprocessing on one image: often where it draws random numbers, a few times where it may have dice of its own."
+def _is_random(transform: Callable, image: Any) -> bool:
+    "Whether a preprocessing gives another picture each time: tried often where it draws random numbers, a few times where it may have dice of its own."
     drawn = lambda: (random.getstate(), str(np.random.get_state()), torch.get_rng_state().tolist())  # noqa: E731
     with seeded_in_turn(0):
         before, first = drawn(), transformed(transform, image)
@@ -76,7 +75,8 @@ def cache_images(
     "Decode images once and keep what the transform gives, checked on each; raises `NiwtError` for an unreadable image and a random transform."
     index = as_ids(indices, "indices", len(data), unique=False)
     if len(index) and _is_random(transform, data.images[int(index[0])]):
-        raise NiwtError("the transform gives another picture each time, and a cache holds one: give it without its random part")
+        told = "the transform gives another picture each time, and a cache holds one"
+        raise NiwtError(f"{told}: give it without its random part")
     try:
         low, high = colour_range(transform)
         bytes_do = bool((high != low).all())
@@ -95,43 +95,46 @@ def cache_images(
     return _PixelCache(torch.cat(parts), low, high, data.labels[index], index)
 
 # %% ../../nbs/03_network/04_training.ipynb #f8def340
-def _one_cycle(
-    step: int,  # 0 .. total - 1
-    total: int,  # number of steps
-) -> float:  # factor of the largest rate, from 0.04 over 1 to about 0
-    "The learning rate's shape: up in a quarter of the steps and down, along half cosines."
+def _one_cycle(step: int, total: int) -> float:
+    "The learning rate's share of its peak at a step: from 0.04 up to 1 in a quarter of the steps and down to about 0, along half cosines."
     up = max(total / 4, 1.0)
     if step < up:
         return 0.04 + 0.96 * (1 - math.cos(math.pi * step / up)) / 2
     return max((1 + math.cos(math.pi * (step + 1 - up) / max(total - up, 1.0))) / 2, 1e-4)
 
 # %% ../../nbs/03_network/04_training.ipynb #e037b450
-def _groups(module: nn.Module, weight_decay: float, lr: float, rates: dict[str, float] | None) -> list[dict[str, Any]]:
+def _groups(module: nn.Module, weight_decay: float, lr: float, rates: dict[str, float] | None) -> list:
     "AdamW's parameter groups: no decay for biases and norms; parameters whose name starts with a key of `rates` get that factor on the rate."
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    groups: dict[tuple[float, float], dict[str, Any]] = {}
     for name, p in module.named_parameters():
         if p.requires_grad:
-            factor = next((f for k, f in (rates or {}).items() if name.startswith(k)), 1.0)
-            groups.setdefault((factor * lr, weight_decay if p.ndim > 1 else 0.0), []).append(p)
-    return [{"params": ps, "lr": rate, "peak": rate, "weight_decay": decay} for (rate, decay), ps in groups.items()]
+            rate = lr * next((f for k, f in (rates or {}).items() if name.startswith(k)), 1.0)
+            decay = weight_decay if p.ndim > 1 else 0.0
+            fresh = {"params": [], "lr": rate, "peak": rate, "weight_decay": decay}
+            groups.setdefault((rate, decay), fresh)["params"].append(p)
+    return list(groups.values())
 
 # %% ../../nbs/03_network/04_training.ipynb #53a8e942
-def _pack_training(module: nn.Module, optimiser: torch.optim.Optimizer, best: dict[str, Tensor], mean: dict[str, Tensor]) -> dict[str, Tensor]:
+_State = dict[str, Tensor]  # names and tensors
+
+
+def _pack_training(module: nn.Module, optimiser: Any, best: _State, mean: _State) -> _State:
     "Everything that a training needs to go on, as named tensors."
     params = [p for g in optimiser.param_groups for p in g["params"]]
-    states = {f"optimiser.{i}.{k}": v for i, p in enumerate(params) for k, v in optimiser.state[p].items()}
-    groups = {"module": module.state_dict(), "best": best, "mean": mean}
-    return {**states, **{f"{group}.{k}": v for group, values in groups.items() for k, v in values.items()}}
+    groups = {f"optimiser.{i}": optimiser.state[p] for i, p in enumerate(params)}
+    groups |= {"module": module.state_dict(), "best": best, "mean": mean}
+    return {f"{group}.{k}": v for group, values in groups.items() for k, v in values.items()}
 
 # %% ../../nbs/03_network/04_training.ipynb #e771fbe3
-def _unpack_training(tensors: dict[str, Tensor], module: nn.Module, optimiser: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def _unpack_training(tensors: _State, module: nn.Module, optimiser: Any) -> tuple[_State, _State]:
     "The reverse of `_pack_training`; returns the best state so far and the mean of the weights."
-    part = lambda prefix: {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}  # noqa: E731
+    part = lambda p: {k.removeprefix(p): v for k, v in tensors.items() if k.startswith(p)}  # noqa: E731
     module.load_state_dict(part("module."))
     params = [p for g in optimiser.param_groups for p in g["params"]]
     for key, value in part("optimiser.").items():
         i, name = key.split(".")
-        optimiser.state[params[int(i)]][name] = value.to(params[int(i)].device) if name != "step" else value
+        own = params[int(i)]
+        optimiser.state[own][name] = value if name == "step" else value.to(own.device)
     return part("best."), part("mean.")
 
 # %% ../../nbs/03_network/04_training.ipynb #52495d76
@@ -146,7 +149,7 @@ def _towards(mean: dict[str, Tensor], module: nn.Module, decay: float, step: int
     "Move the running mean of the weights towards those of `module`; early steps count more, or the first weights would stay in it for long."
     decay = min(decay, (1 + step) / (10 + step))
     for name, value in module.named_parameters():
-        mean[name] = value.detach().clone() if name not in mean else mean[name].lerp_(value, 1 - decay)
+        mean[name] = mean[name].lerp_(value, 1 - decay) if name in mean else value.detach().clone()
 
 # %% ../../nbs/03_network/04_training.ipynb #5fa84e5d
 @contextlib.contextmanager
@@ -161,7 +164,7 @@ def _with_mean(module: nn.Module, mean: dict[str, Tensor]) -> Iterator[None]:
 
 # %% ../../nbs/03_network/04_training.ipynb #c2bcc2d7
 def _epoch(
-    step: Callable, optimiser: torch.optim.Optimizer, epoch: int, settings: dict[str, Any], after: Callable[[int], None]
+    step: Callable, optimiser: Any, epoch: int, settings: dict[str, Any], after: Callable | None
 ) -> dict[str, float]:
     "One epoch of `_train_loop`: loss and accuracy."
     n, batch_size, seed = settings["n"], settings["batch_size"], settings["seed"]
@@ -170,51 +173,55 @@ def _epoch(
         order = torch.randperm(n)
         for k in range(per_epoch):
             chosen = order[k * batch_size : (k + 1) * batch_size]
+            share = _one_cycle(epoch * per_epoch + k, settings["epochs"] * per_epoch)
             for group in optimiser.param_groups:
-                group["lr"] = group["peak"] * _one_cycle(epoch * per_epoch + k, settings["epochs"] * per_epoch)
+                group["lr"] = group["peak"] * share
             loss, correct = step(chosen)
             if not math.isfinite(loss.item()):
-                raise NiwtError(f"the loss is {loss.item()} in epoch {epoch + 1}; a smaller learning rate may help")
+                told = f"the loss is {loss.item()} in epoch {epoch + 1}"
+                raise NiwtError(f"{told}; a smaller learning rate may help")
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
-            after(epoch * per_epoch + k)
-            total, right, rows = total + loss.item() * len(chosen), right + correct, rows + len(chosen)
+            if after is not None:
+                after(epoch * per_epoch + k)
+            total += loss.item() * len(chosen)
+            right, rows = right + correct, rows + len(chosen)
     return {"loss": total / rows, "accuracy": right / rows}
 
 # %% ../../nbs/03_network/04_training.ipynb #0c39de1b
 @in_own_modes
 def _train_loop(
     module: nn.Module,  # what is trained: its parameters that require a gradient
-    step: Callable[[Tensor], tuple[Tensor, int]],  # rows (B,) -> loss, and how many of them were right
+    step: Callable[[Tensor], tuple[Tensor, int]],  # rows (B,) -> loss, and how many were right
     n: int,  # rows to learn from
     epochs: int,  # times that each row is seen
     lr: float,  # largest learning rate
     batch_size: int = 64,  # rows a step
     weight_decay: float = 0.05,  # of weights, not of biases and norms
     seed: int = 0,  # of order, augmentation and dropout
-    rates: dict[str, float] | None = None,  # prefix of parameter names -> factor of the learning rate
-    score: Callable[[], float] | None = None,  # measured after each epoch, larger is better; the best epoch is kept
+    rates: dict[str, float] | None = None,  # prefix of parameter names -> factor of the rate
+    score: Callable[[], float] | None = None,  # after each epoch; the one with the largest is kept
     patience: int | None = None,  # stop after so many epochs without a better score
-    average: float = 0.0,  # decay of a running mean of the weights, which is scored and kept instead of the last ones, such as 0.99; 0: no mean
-    stop: int | None = None,  # end after this epoch, with the learning rate on its way as if `epochs` were still to come
-    checkpoint: str | os.PathLike | None = None,  # a file to continue from, written after each epoch
+    average: float = 0.0,  # decay of a mean of the weights to score and keep, such as 0.99; 0: none
+    stop: int | None = None,  # end after this epoch, with the learning rate as for all `epochs`
+    checkpoint: str | os.PathLike | None = None,  # to continue from, written after each epoch
     belongs_to: dict | None = None,  # what a checkpoint must agree with besides the settings
     quiet: bool = True,  # no progress bar
     desc: str = "training",  # left of the bar
 ) -> pd.DataFrame:  # one row an epoch: loss, accuracy, seconds, and score if measured
     "Minimise the loss; raises `NiwtError` if it becomes infinite, or if the checkpoint belongs to another training."
     if epochs < 1 or n < 1 or batch_size < 1 or not lr > 0:
-        raise NiwtError(f"epochs, rows, batch_size and lr must be positive, got {epochs}, {n}, {batch_size}, {lr}")
+        got = f"{epochs}, {n}, {batch_size}, {lr}"
+        raise NiwtError(f"epochs, rows, batch_size and lr must be positive, got {got}")
     if patience is not None and score is None:
         raise NiwtError("patience needs a score (or validation images) to watch")
-    settings: dict[str, Any] = {"epochs": epochs, "n": n, "lr": lr, "batch_size": batch_size, "seed": seed}
-    settings |= {"weight_decay": weight_decay, "rates": rates, "average": average}
+    settings: dict[str, Any] = {"epochs": epochs, "n": n, "lr": lr, "batch_size": batch_size}
+    settings |= {"seed": seed, "weight_decay": weight_decay, "rates": rates, "average": average}
     settings |= {"start": model_hash(module), **(belongs_to or {})}
     optimiser = torch.optim.AdamW(_groups(module, weight_decay, lr, rates))
     history: list[dict[str, float]] = []
-    best: dict[str, Tensor] = {}
-    mean: dict[str, Tensor] = {}
+    best, mean = {}, {}  # type: _State, _State
     if checkpoint is not None and share([checkpoint], os.path.exists, "the checkpoint")[0]:
         tensors, manifest = load_tensors(checkpoint, expect=json.loads(json.dumps(settings)))
         (best, mean), history = _unpack_training(tensors, module, optimiser), manifest["history"]
@@ -222,7 +229,7 @@ def _train_loop(
         if patience is not None and history and _since_best(history) >= patience:
             break
         start = time.perf_counter()
-        keep = (lambda step: _towards(mean, module, average, step)) if average else (lambda step: None)
+        keep = partial(_towards, mean, module, average) if average else None
         module.train()
         row = {"epoch": epoch + 1, **_epoch(step, optimiser, epoch, settings, keep)}
         module.eval()
@@ -233,19 +240,16 @@ def _train_loop(
             if score is not None and _since_best(history) == 0:
                 best = {k: v.detach().clone() for k, v in module.state_dict().items()}
         if checkpoint is not None and process_place()[0] == 0:
-            save_tensors(checkpoint, _pack_training(module, optimiser, best, mean), {**settings, "history": history})
+            state = _pack_training(module, optimiser, best, mean)
+            save_tensors(checkpoint, state, {**settings, "history": history})
     if best or mean:
         module.load_state_dict(best or mean, strict=bool(best))
     module.eval()
     return pd.DataFrame(history).set_index("epoch")
 
 # %% ../../nbs/03_network/04_training.ipynb #745a2d4a
-def _erase_squares(
-    x: Tensor,  # images (B, 3, H, W), 0 is grey
-    n: int = 3,  # squares an image
-    side: float = 0.35,  # largest side as a share of the height; each is between half of it and all of it
-) -> Tensor:  # the same shape
-    "Set random squares of each image to 0."
+def _erase_squares(x: Tensor, n: int = 3, side: float = 0.35) -> Tensor:
+    "Set n random squares of each image (B, 3, H, W) to 0; their side is between half of `side` and all of it, as a share of the height."
     B, _, H, W = x.shape
     y, z = torch.arange(H, device=x.device)[:, None], torch.arange(W, device=x.device)
     keep = torch.ones(B, H, W, dtype=torch.bool, device=x.device)
@@ -265,12 +269,8 @@ def class_to_column(
     return column
 
 # %% ../../nbs/03_network/04_training.ipynb #5a7909a0
-def _hold_out(
-    data: ZeroShotData,  # with its training images
-    share: float,  # of each class's training images to hold out; at least one of each if it is not 0
-    seed: int = 0,  # which
-) -> tuple[Tensor, Tensor]:  # image indices to learn from, and those held out
-    "Split the training images of the seen classes."
+def _hold_out(data: ZeroShotData, share: float, seed: int = 0) -> tuple[Tensor, Tensor]:
+    "Split the training images of the seen classes: indices to learn from, and a share of each class to watch (at least one if it is not 0)."
     if not 0 <= share < 1:
         raise NiwtError(f"the share to hold out must be at least 0 and below 1, got {share}")
     out = _held_out(data.labels[data.train], data.seen if share else data.seen[:0], share, seed)
@@ -278,11 +278,7 @@ def _hold_out(
 
 # %% ../../nbs/03_network/04_training.ipynb #5dfc715e
 @in_own_modes
-def _check_outputs(
-    model: nn.Module,  # any
-    x: Tensor,  # images (B, 3, H, W)
-    n: int,  # outputs wanted
-) -> None:
+def _check_outputs(model: nn.Module, x: Tensor, n: int) -> None:
     "Raise `NiwtError` unless the model gives n scores an image."
     with torch.no_grad(), eval_mode(model):
         shape = tuple(_scores_of(model(x)).shape)
@@ -303,7 +299,8 @@ def accuracy(
     with eval_mode(model):
         found = torch.cat([_scores_of(model(cache.batch(rows))).argmax(1).cpu() for rows in parts])
     right = (found == column[cache.labels]).float()
-    return float(torch.stack([right[cache.labels == c].mean() for c in cache.labels.unique()]).mean())
+    each = [right[cache.labels == c].mean() for c in cache.labels.unique()]
+    return float(torch.stack(each).mean())
 
 # %% ../../nbs/03_network/04_training.ipynb #347c9a04
 class _KnowledgeHead(nn.Module):
@@ -320,12 +317,14 @@ class _KnowledgeHead(nn.Module):
         super().__init__()
         knowledge = torch.as_tensor(knowledge).float()
         if knowledge.ndim != 2 or not knowledge.isfinite().all():
-            raise NiwtError(f"knowledge must be a finite table (classes, A), got shape {tuple(knowledge.shape)}")
+            got = f"shape {tuple(knowledge.shape)}"
+            raise NiwtError(f"knowledge must be a finite table (classes, A), got {got}")
         self.register_buffer("mean", knowledge.mean(0))
         self.register_buffer("knowledge", self.prepare(knowledge))
         self.map = nn.Linear(knowledge.shape[1], features)
         self.dropout = nn.Dropout(dropout)
-        self.first_scale, self.log_scale = scale, nn.Parameter(torch.tensor(math.log(scale))) if learn_scale else None
+        log_scale = nn.Parameter(torch.tensor(math.log(scale)))
+        self.first_scale, self.log_scale = scale, log_scale if learn_scale else None
         self.register_buffer("shift", torch.zeros(features))
         self.register_buffer("spread", torch.ones(features))
 
@@ -337,7 +336,8 @@ class _KnowledgeHead(nn.Module):
     def prepare(self, knowledge: Tensor) -> Tensor:
         "Centred on the classes that the head was made with, every row of length 1."
         assert isinstance(self.mean, Tensor)
-        return nn.functional.normalize(torch.as_tensor(knowledge).float().to(self.mean.device) - self.mean, dim=1)
+        known = torch.as_tensor(knowledge).float().to(self.mean.device)
+        return nn.functional.normalize(known - self.mean, dim=1)
 
     @in_own_modes
     def standardise(self, features: Tensor) -> "_KnowledgeHead":
@@ -355,7 +355,8 @@ class _KnowledgeHead(nn.Module):
         "Begin with the ridge regression from knowledge to rows (n, D), centred: mean features of the classes, or the rows of a linear head."
         K, Y = self.knowledge, nn.functional.normalize(wanted - wanted.mean(0), dim=1)
         assert isinstance(K, Tensor)
-        self.map.weight.copy_(torch.linalg.solve(K.T @ K + 0.1 * torch.eye(K.shape[1], device=K.device), K.T @ Y).T)
+        gram = K.T @ K + 0.1 * torch.eye(K.shape[1], device=K.device)
+        self.map.weight.copy_(torch.linalg.solve(gram, K.T @ Y).T)
         self.map.bias.zero_()
         return self
 
@@ -383,7 +384,8 @@ class _WithKnowledge(nn.Module):
         super().__init__()
         network = cut(model, choose_layer(model, example), example)
         with seeded_in_turn(seed):
-            self.knowledge_head = _KnowledgeHead(knowledge, network.head.in_features, scale=15.0, dropout=0.1).to(example.device)
+            head = _KnowledgeHead(knowledge, network.head.in_features, scale=15.0, dropout=0.1)
+            self.knowledge_head = head.to(example.device)
         self.model, self._network = model, [network]  # in a list: not registered twice
 
     def forward(self, x: Tensor) -> Tensor:
@@ -394,7 +396,8 @@ class _WithKnowledge(nn.Module):
         "Give the model's own linear head the weights that the knowledge head makes; it ranks classes alike."
         with eval_mode(self):
             length = float(self._network[0].features(example).norm(dim=1).mean())
-            made, own = self.knowledge_head.linear(self.knowledge_head.scale / length), self._network[0].head
+            made = self.knowledge_head.linear(self.knowledge_head.scale / length)
+            own = self._network[0].head
         own.weight.copy_(made.weight)
         if own.bias is not None:
             own.bias.copy_(made.bias)
@@ -417,7 +420,7 @@ def train_classifier(
     seed: int = 0,  # of order, augmentation and dropout (not of the model's first weights)
     checkpoint: str | os.PathLike | None = None,  # a file to continue from
     quiet: bool = True,  # no progress bars
-) -> pd.DataFrame:  # one row an epoch: loss, accuracy, seconds, and score (accuracy on the images held out)
+) -> pd.DataFrame:  # one row an epoch: loss, accuracy, seconds, and score on the images held out
     "Train on the seen classes; the model ends in evaluation mode. The caller's random numbers are untouched."
     learn, watch = _hold_out(data, hold, seed)
     cache, column = cache_images(data, learn, transform, quiet), class_to_column(data)
@@ -439,7 +442,8 @@ def train_classifier(
     how["score"] = (lambda: accuracy(module, watched, column)) if watched else None
     how["belongs_to"] = {"label_smoothing": label_smoothing, "erase": erase}
     how["belongs_to"]["data"] = content_hash(data.name, learn)
-    history = _train_loop(module, step, len(learn), epochs, lr, batch_size, weight_decay, seed, **how)
+    numbers = (len(learn), epochs, lr, batch_size, weight_decay, seed)
+    history = _train_loop(module, step, *numbers, **how)
     if isinstance(module, _WithKnowledge):
         module.into_model(example.to(device))
     return history

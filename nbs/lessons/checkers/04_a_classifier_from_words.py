@@ -82,30 +82,30 @@ check_4_3 = Exercise(
 
 
 # %% 4.4
-def level_(F, w, spread, level):
-    w = w * spread / (F @ w).std()
-    return torch.cat([w, (level - (F @ w).mean())[None]])
+def scores_(F, w, std, mean):
+    w = w * std / (F @ w).std()
+    return torch.cat([w, (mean - (F @ w).mean())[None]])
 
 
 F_ = torch.randn(9, 5, generator=g_).double() + 1
 check_4_4 = Exercise(
     number="4.4",
-    title="The level of a row",
-    reference=level_,
+    title="Mean and spread of new scores",
+    reference=scores_,
     level=3,
     inputs=[(F_, w_.double(), 2.0, 1.0), (F_[:6], p_.double(), 0.5, -3.0)],
     mistakes={
         "The bias belongs to the scaled w, not to the one given.": lambda F, w, s, v: torch.cat(
             [w * s / (F @ w).std(), (v - (F @ w).mean())[None]]
         ),
-        "You take the level itself as the bias. The scores have a mean already: take it off.": lambda F, w, s, v: (
+        "You take the mean itself as the bias. The scores have a mean already: take it off.": lambda F, w, s, v: (
             torch.cat([w * s / (F @ w).std(), torch.as_tensor([v]).to(w)])
         ),
-        "You scale the length of w. Scale the spread of its scores.": lambda F, w, s, v: torch.cat(
+        "You scale the length of w. Scale the standard deviation of its scores.": lambda F, w, s, v: torch.cat(
             [w * s / w.norm(), (v - (F @ (w * s / w.norm())).mean())[None]]
         ),
         "You add the mean of the scores: the bias must take it off.": lambda F, w, s, v: torch.cat(
-            [level_(F, w, s, v)[:-1], (v + (F @ level_(F, w, s, v)[:-1]).mean())[None]]
+            [scores_(F, w, s, v)[:-1], (v + (F @ scores_(F, w, s, v)[:-1]).mean())[None]]
         ),
     },
 )
