@@ -95,12 +95,12 @@ def _tuned_step(
     folder, config = shared.folder, shared.folder.config
     known = None if knowledge is None else part.get_knowledge(knowledge).values
     settings: dict[str, Any] = {"epochs": config.tune_epochs, "lr": config.tune_lr, "average": 0.99}
-    settings |= {"window": 0.86, "mix": config.tune_mix, **config.early_end}
+    settings |= config.early_end | {"window": 0.86, "mix": config.tune_mix}
     settings |= {"precision": config.precision, "seed": seed}
     checkpoint = folder.path / f"{name}-training.safetensors"
 
     def compute() -> tuple[dict[str, Tensor], dict]:
-        how = {"knowledge": known, "checkpoint": checkpoint, "quiet": quiet, **settings}
+        how: dict[str, Any] = {"knowledge": known, "checkpoint": checkpoint, "quiet": quiet, **settings}
         tuned = fine_tune(shared.network, part, shared.transform, shared.cache, **how)
         net, history = tuned.network, tuned.history.reset_index().to_dict("records")
         parts = (("tail", net.tail), ("head", net.head))
@@ -188,7 +188,7 @@ def _method_step(
     "One method, network and kind of knowledge: settings from the twin, figures from the real network. The step keeps the curve."
 
     def compute() -> tuple[dict[str, Tensor], dict]:
-        where = (real.features, real.data, knowledge, seed)
+        where: Any = (real.features, real.data, knowledge, seed)
         got = measure(method, *estimator, *where, head=real.head, validation=twin)
         given, chosen = got.selection.estimator.get_params(), got.selection.curve.to_dict("list")
         settings = {k: v for k, v in given.items() if isinstance(v, (int, float, str))}
@@ -304,9 +304,9 @@ def _comparison_figure(
         for network, (mark, colour, lift) in marks.items():
             part = means[(means.knowledge == kind) & (means.network == network)]
             at = [order.index(m) + lift for m in part.method]
-            look: dict[str, Any] = {"fmt": mark, "color": COLOURS[colour], "ms": 5}
-            look |= {"xerr": part[f"{metric} std"].fillna(0), "label": network if len(part) else None}
-            ax.errorbar(part[metric], at, **look)
+            style: dict[str, Any] = {"fmt": mark, "color": COLOURS[colour], "ms": 5}
+            style |= {"xerr": part[f"{metric} std"].fillna(0), "label": network if len(part) else None}
+            ax.errorbar(part[metric], at, **style)
         ax.set(title=plain(kind), xlim=(0, max(0.8, means[metric].max() + 0.05)))
         ax.set_xlabel("H, calibrated" if metric == "H" else metric)
         ax.set_yticks(range(len(order)), [plain(m) for m in order])
@@ -314,8 +314,9 @@ def _comparison_figure(
         ax.spines[["top", "right"]].set_visible(False)
         ax.set_ylim(-0.6, len(order) - 0.4)
     every = [pair for ax in axes for pair in zip(*ax.get_legend_handles_labels(), strict=True)]
-    handles, where = {label: handle for handle, label in every}, "outside lower center"
-    fig.legend(handles.values(), handles, fontsize=9, loc=where, ncols=3, frameon=False)
+    handles = {label: handle for handle, label in every}
+    look = {"fontsize": 9, "ncols": 3, "frameon": False}
+    fig.legend(handles.values(), handles, loc="outside lower center", **look)
     if title:
         fig.suptitle(plain(title), fontsize=13, fontweight="bold", x=0.01, ha="left")
     return fig

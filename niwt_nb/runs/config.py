@@ -20,7 +20,7 @@ from .. import __version__
 from ..core import NiwtError, check_name, nearest_names
 
 # %% ../../nbs/09_runs/00_config.ipynb #180949b5
-_RIVALS = ("ESZSL", "SAE", "DeViSE", "SJE", "ALE", "DEM", "class-norm MLP", "ICIS")
+_RIVALS: tuple[str, ...] = ("ESZSL", "SAE", "DeViSE", "SJE", "ALE", "DEM", "class-norm MLP", "ICIS")
 _RIVALS += ("NIWT as published", "weight regression")  # as `baselines.baselines`
 _CHOICES = {
     "data": ("fieldguide", "cub", "awa2", "folder"),

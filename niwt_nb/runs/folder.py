@@ -31,10 +31,13 @@ except ImportError:  # not a Unix: no lock there
     fcntl = None  # type: ignore[assignment]
 
 # %% ../../nbs/09_runs/01_folder.ipynb #2eb9fd72
+_LIBRARIES = ("torch", "torchvision", "captum", "numpy", "scikit-learn", "pillow", "safetensors")
+
+
 def _versions() -> dict[str, str]:  # name -> version or description
     "The versions of Python, of this package and of the libraries that compute, and the machine they ran on."
     found = {"niwt_nb": __version__, "python": platform.python_version()}
-    for name in "torch torchvision captum numpy scikit-learn pillow safetensors".split():
+    for name in _LIBRARIES:
         try:
             found[name] = version(name)
         except PackageNotFoundError:

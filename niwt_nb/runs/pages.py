@@ -194,7 +194,7 @@ def _reliability_figure(
     ax.plot([0, 1], [0, 1], color=COLOURS["grey"], lw=1, ls=":")
     looks: Any = (("grey", "s--"), ("blue", "o-"))
     for (name, table), (colour, mark) in zip(tables.items(), looks, strict=True):
-        style = {"lw": 2, "ms": 5, "label": f"{name}: error {calibration_error(table):.3f}"}
+        style: dict[str, Any] = {"lw": 2, "ms": 5, "label": f"{name}: error {calibration_error(table):.3f}"}
         ax.plot(table.confidence, table.accuracy, mark, color=COLOURS[colour], **style)
     ax.set(xlabel="probability of the name", ylabel="share right", xlim=(0, 1.02), ylim=(0, 1.02))
     ax.legend(loc="upper left", frameon=False)
