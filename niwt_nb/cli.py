@@ -305,10 +305,10 @@ def run(
     from niwt_nb.runs.config import read_config
     from niwt_nb.runs.presets import preset_config
 
-    kinds = None if knowledge is None else [k.strip() for k in knowledge.split(",") if k.strip()]
-    given: dict[str, Any] = {"data": data, "root": root, "splits": splits, "knowledge": kinds}
-    given |= {"model": model, "weights": weights, "layer": layer, "seed": seed}
-    given |= _parse_settings(settings or [])
+    given: dict[str, Any] = {"data": data, "root": root, "splits": splits, "model": model}
+    given |= {"weights": weights, "layer": layer, "seed": seed, **_parse_settings(settings or [])}
+    if knowledge is not None and "knowledge" not in given:
+        given["knowledge"] = [k.strip() for k in knowledge.split(",") if k.strip()]
     base = None if config is None else read_config(config)
     base = base if preset is None else preset_config(preset, base)
     out = out or Path(f"niwt-{preset}" if preset else "niwt-run")

@@ -232,7 +232,8 @@ def clean_twin(
     book: Mapping[str, Any],  # a lesson, as `read_book` gives it
 ) -> dict[str, Any]:  # the twin, without outputs
     "The lesson with headings, questions and empty exercise cells, and no answers: to redo it from memory."
-    needed, cells = _twin_code(book), []
+    needed = _twin_code(book)
+    cells: list[dict[str, Any]] = []
     for i, cell in enumerate(book["cells"]):
         new = {k: cell[k] for k in ("cell_type", "id", "metadata")} | {"source": cell["source"]}
         if cell["cell_type"] == "code":

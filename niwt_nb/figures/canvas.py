@@ -144,7 +144,7 @@ def _text_width(text: str, size: float = 9, bold: bool = False) -> float:
 # %% ../../nbs/07_figures/00_canvas.ipynb #91372193
 def _short(name: str, room: float, size: float = 9, bold: bool = False) -> str:  # safe for matplotlib
     "A text cut to fit into `room` pixels, with an ellipsis where something is missing; one letter stays."
-    cuts = [name, *(name[:cut].rstrip() + "…" for cut in range(len(name) - 1, 0, -1))]
+    cuts = [name, *(name[:cut].rstrip() + "…" for cut in range(max(len(name) - 1, 1), 0, -1))]
     fits = (text for text in cuts if _text_width(text, size, bold) <= room)
     return plain(next(fits, cuts[-1]))
 
@@ -189,17 +189,12 @@ class Area:
         size = (width or self.width - left, height or self.height - top)
         return Area(self.fig, self.left + left, self.top + top, *size)
 
-    @property
-    def shares(self) -> tuple[float, float, float, float]:
-        "Left, bottom, width and height as shares of the figure's, as matplotlib counts: from below."
-        w, h = self.fig.get_size_inches() * self.fig.dpi
-        bottom = 1 - (self.top + self.height) / h
-        return self.left / w, bottom, self.width / w, self.height / h
-
     @own_style()
     def axes(self) -> Axes:
         "Axes that fill the area."
-        return self.fig.add_axes(self.shares)
+        w, h = self.fig.get_size_inches() * self.fig.dpi
+        bottom = 1 - (self.top + self.height) / h
+        return self.fig.add_axes((self.left / w, bottom, self.width / w, self.height / h))
 
     def text(
         self, words: Any, left: float = 0, top: float = 0, size: float = 10, wrap: bool = False,

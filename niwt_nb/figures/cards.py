@@ -18,6 +18,13 @@ from .canvas import COLOURS, Area, new_figure, own_style, plain, to_array, _writ
 from .charts import signed_bars
 from .pictures import overlay, show_image
 
+# %% ../../nbs/07_figures/03_cards.ipynb #aec8a712
+def _show_row(first: Area, pictures: Sequence[tuple[str, Any]]) -> None:
+    "Pictures beside each other, each with its label above it, the first one in an area."
+    for i, (label, picture) in enumerate(pictures):
+        place = first.part(i * (first.width + 10), 0, first.width, first.height)
+        show_image(place.axes(), picture, label, wrap=int(first.width) // 8)
+
 # %% ../../nbs/07_figures/03_cards.ipynb #49927827
 @own_style()
 def explanation_card(
@@ -54,12 +61,8 @@ def explanation_card(
     below = top + 45 + (max(tall, bars) if beside else tall + bars + 30) + axis
     end, small_side = below + 22 * lines + 20 * more + 15, min((width - 20) // 6 - 10, 150)
     fig = new_figure(width, end + (small_side + 45 if photos else 0), arrange=False)
-    for i, (label, picture) in enumerate(photos):
-        place = Area(fig, 20 + i * (small_side + 10), end + 30, small_side, small_side)
-        show_image(place.axes(), to_array(picture), label, wrap=small_side // 8)
-    for i, (label, picture) in enumerate(pictures):
-        place = Area(fig, 20 + i * (side + 10), top + 40, side, tall)
-        show_image(place.axes(), picture, label, wrap=side // 8)
+    _show_row(Area(fig, 20, end + 30, small_side, small_side), photos)
+    _show_row(Area(fig, 20, top + 40, side, tall), pictures)
     left = 20 + n * (side + 10) + 170 if beside else 200
     ax = Area(fig, left, top + 35 if beside else top + 75 + tall, width - left - 25, bars).axes()
     call = rows["verdict"] if "verdict" in rows else pd.Series("for", rows.index)

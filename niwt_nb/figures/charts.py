@@ -296,7 +296,6 @@ def paint_bars(
     focus: int | None = None,  # this bar stands on a grey ground
     names: Sequence[str] = (),  # words left of the bars
     room: float = 0,  # pixels for these words
-    form: str = "{:+.2g}",  # how a number is written
 ) -> None:
     "Horizontal signed bars, blue for positive and hatched vermilion for negative values, the number at the end of each."
     v, n = np.asarray(values, float), len(values)
@@ -305,7 +304,7 @@ def paint_bars(
     ax = area.part(room).axes()
     low, high = min(v.min(initial=0), 0), max(v.max(initial=0), 0)
     span = (high - low) or 1.0
-    digits = 15 + max(_text_width(form.format(x), 8.5) for x in v) if n else 0
+    digits = 15 + max(_text_width(f"{x:+.2g}", 8.5) for x in v) if n else 0
     sides = int(low < 0) + int(high > 0)
     pad = span * digits / max(area.width - room - digits * sides - 4, 20)
     left, right = (pad if side else 0.01 * span for side in (low < 0, high > 0))
@@ -318,7 +317,7 @@ def paint_bars(
         if len(off) and off[i]:
             look = {"fc": "white", "ec": COLOURS[colour], "ls": ":", "lw": 1.2}
         ax.add_patch(Rectangle((0, i - 0.31), x, 0.62, **look))
-        ax.annotate(form.format(x), (x, i), (aside, 0), ha=side, va="center", fontsize=8.5, **_OFFSET)
+        ax.annotate(f"{x:+.2g}", (x, i), (aside, 0), ha=side, va="center", fontsize=8.5, **_OFFSET)
     ax.axvline(0, color=COLOURS["ink"], lw=0.8)
     for i, name in enumerate(names):
         _row_label(ax, i, name, room)

@@ -147,8 +147,9 @@ class _Pixels(Artist):
     def __init__(self, area: Area, picture: np.ndarray) -> None:
         "Put a picture, (H, W, 3) or (H, W, 4) bytes, on the area's figure."
         super().__init__()
-        left, bottom, width, height = area.shares
-        self.corners = ((left, bottom), (left + width, bottom + height))
+        w, h = area.fig.get_size_inches() * area.fig.dpi
+        right, bottom = area.left + area.width, area.top + area.height
+        self.corners = ((area.left / w, 1 - bottom / h), (right / w, 1 - area.top / h))
         self.picture = Image.fromarray(picture)
         area.fig.add_artist(self)
 

@@ -188,8 +188,8 @@ def _method_step(
     "One method, network and kind of knowledge: settings from the twin, figures from the real network. The step keeps the curve."
 
     def compute() -> tuple[dict[str, Tensor], dict]:
-        where: Any = (real.features, real.data, knowledge, seed)
-        got = measure(method, *estimator, *where, head=real.head, validation=twin)
+        more: Any = {"head": real.head, "validation": twin}
+        got = measure(method, *estimator, real.features, real.data, knowledge, seed, **more)
         given, chosen = got.selection.estimator.get_params(), got.selection.curve.to_dict("list")
         settings = {k: v for k, v in given.items() if isinstance(v, (int, float, str))}
         rows = [{"network": network, **row, "seconds": round(got.seconds, 2)} for row in got.rows]

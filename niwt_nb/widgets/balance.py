@@ -6,6 +6,7 @@
 __all__ = ['BalanceExplorer']
 
 # %% ../../nbs/08_widgets/08_balance.ipynb #d8335c50
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -116,8 +117,48 @@ def _study_balance(
     curve = seen_unseen_curve(scores, labels, seen, unseen)
     return _BalanceStudy(curve, ausuc(scores, labels, seen, unseen), gamma, length, rows, lam)
 
+# %% ../../nbs/08_widgets/08_balance.ipynb #b7f635c4
+class _BalancePictures(Explorer):
+    "What is shown of the balance of seen and unseen."
+
+    _study: Callable[..., _BalanceStudy]
+
+    @property
+    def study(self) -> _BalanceStudy:
+        "Curve, area and chosen gamma."
+        rows = self.state["rows"]
+        return self._study(self.session, rows, *(() if rows == "model" else (self.state["lam"],)))
+
+    @property
+    def told(self) -> str:
+        "The result in a sentence."
+        gamma, at = self.state["gamma"], self.study.at(self.state["gamma"])
+        return f"gamma {gamma:.2f}: U {at.U:.1%}, S {at.S:.1%}, H {at.H:.1%}; AUSUC {self.study.area:.3f}"
+
+    def _paint_curve(self, area: Area) -> None:
+        s, good = self.study, self.study.at(self.study.chosen)
+        paint_curve(area, s.curve["S"], s.curve["U"], (good.S, good.U), s.area)
+
+    def _paint_point(self, area: Area) -> None:
+        at = self.study.at(self.state["gamma"])
+        paint_here(area, at.U, at.S)
+
+    def _paint_gamma(self, area: Area) -> None:
+        c = self.study.curve
+        paint_gamma(area, c["gamma"], c["U"], c["S"], c["H"], self.study.chosen)
+
+    def _paint_line(self, area: Area) -> None:
+        paint_here(area, self.state["gamma"], xlim=gamma_limits(self.study.curve["gamma"]))
+
+    def page(self) -> _Page:
+        "Numbers, curve, accuracies."
+        s = self.study
+        made = _ROWS[s.rows] + ("" if s.rows == "model" else f", lambda {s.lam:g}")
+        words = f"new rows: {made}; gamma from validation classes {s.chosen:.2f}, H {s.at(s.chosen).H:.1%}"
+        return [[_told(52, self.told, words)], [self.painter("curve"), self.painter("gamma")]]
+
 # %% ../../nbs/08_widgets/08_balance.ipynb #652338a2
-class BalanceExplorer(Explorer):
+class BalanceExplorer(_BalancePictures):
     "Gamma, new rows and layer against the seen-unseen curve, AUSUC and H."
 
     title = "The balance of seen and unseen"
@@ -163,12 +204,6 @@ class BalanceExplorer(Explorer):
             x = float(curve["gamma"].iloc[nearest])
         self._to(x)
 
-    @property
-    def study(self) -> _BalanceStudy:
-        "Curve, area and chosen gamma."
-        rows = self.state["rows"]
-        return self._study(self.session, rows, *(() if rows == "model" else (self.state["lam"],)))
-
     def _range(self) -> None:
         "Let gamma run over the whole curve."
         slider, (low, high) = self.controls["gamma"], gamma_limits(self.study.curve["gamma"])
@@ -193,12 +228,6 @@ class BalanceExplorer(Explorer):
         self.act(lambda: self._to(self.study.chosen))
         return self
 
-    @property
-    def told(self) -> str:
-        "The result in a sentence."
-        gamma, at = self.state["gamma"], self.study.at(self.state["gamma"])
-        return f"gamma {gamma:.2f}: U {at.U:.1%}, S {at.S:.1%}, H {at.H:.1%}; AUSUC {self.study.area:.3f}"
-
     def refresh(self) -> None:
         "Numbers and panels."
         s = self.study
@@ -212,25 +241,3 @@ class BalanceExplorer(Explorer):
         length = f"new weight vectors are {s.length[0] / s.length[1]:.0%} as long as seen ones"
         self.say("verdict", f'<div class="niwt-cards">{cards}</div><p>{told}; {length}</p>')
         super().refresh()
-
-    def _paint_curve(self, area: Area) -> None:
-        s, good = self.study, self.study.at(self.study.chosen)
-        paint_curve(area, s.curve["S"], s.curve["U"], (good.S, good.U), s.area)
-
-    def _paint_point(self, area: Area) -> None:
-        at = self.study.at(self.state["gamma"])
-        paint_here(area, at.U, at.S)
-
-    def _paint_gamma(self, area: Area) -> None:
-        c = self.study.curve
-        paint_gamma(area, c["gamma"], c["U"], c["S"], c["H"], self.study.chosen)
-
-    def _paint_line(self, area: Area) -> None:
-        paint_here(area, self.state["gamma"], xlim=gamma_limits(self.study.curve["gamma"]))
-
-    def page(self) -> _Page:
-        "Numbers, curve, accuracies."
-        s = self.study
-        made = _ROWS[s.rows] + ("" if s.rows == "model" else f", lambda {s.lam:g}")
-        words = f"new rows: {made}; gamma from validation classes {s.chosen:.2f}, H {s.at(s.chosen).H:.1%}"
-        return [[_told(52, self.told, words)], [self.painter("curve"), self.painter("gamma")]]

@@ -7,7 +7,7 @@ __all__ = ['SpeciesDrawer']
 
 # %% ../../nbs/08_widgets/04_drawer.ipynb #3e821368
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -147,8 +147,75 @@ def _look_of(values: Mapping[str, Any]) -> dict[str, str]:
     "The groups that controls decide, of `values` by group; where any will do, there is none."
     return {g: v for g, v in values.items() if g in ATTRIBUTES and v}
 
+# %% ../../nbs/08_widgets/04_drawer.ipynb #47937256
+class _SpeciesPictures(Explorer):
+    "What is shown of a designed species."
+
+    _study: Callable[..., _SpeciesStudy]
+
+    @property
+    def study(self) -> _SpeciesStudy:
+        "The species, its drawings and how they fared."
+        look = _look_of(self.state)
+        if not look:
+            why = "a bird that may look like anything is no species"
+            raise NiwtError(f"decide at least one property: {why}")
+        return self._study(tuple(look.items()), self.state["seed"])
+
+    @property
+    def differs(self) -> list[str]:
+        "The nearest known species, each with what differs."
+        words = lambda d: ", ".join(g.replace("_", " ") for g in d) or "nothing"  # noqa: E731
+        return [f"{self.session.label(r)}: {words(d)}" for r, d in self.study.nearest]
+
+    @property
+    def told(self) -> str:
+        "The result in a sentence."
+        s = self.study
+        right = f"{s.right} of {len(s.predicted)} drawings recognised"
+        return f"{s.name}: {right} among {s.n + 1} species"
+
+    @property
+    def costs(self) -> tuple[str, str]:
+        "What the drawings were taken for, the commonest first, and what the new species costs the others."
+        s = self.study
+        taken = [f"{s.name if r == s.n else self.session.label(r)} {c}" for r, c in s.confusion[:4]]
+        rest = sum(c for _, c in s.confusion[4:])
+        taken += [f"others {rest}"] if rest else []
+        return f"Taken for: {', '.join(taken)}", f"{s.others[0]:.1%} right before, {s.others[1]:.1%} with it."
+
+    def _paint_drawings(self, area: Area) -> None:
+        s = self.study
+        marks = ["green" if p == s.n else "vermilion" for p in s.predicted]
+        labels = ["✓" if p == s.n else "✗ " + self.session.label(p) for p in s.predicted]
+        paint_mosaic(area, s.images, labels, 4, marks)
+
+    def _paint_nearest(self, area: Area) -> None:
+        data, classes = self.session.data, [self.session.columns[r] for r, _ in self.study.nearest]
+        pictures = [data.images[int((data.labels == c).nonzero()[0])] for c in classes]
+        paint_mosaic(area, pictures, self.differs, 3, lines=5)
+
+    def _paint_why(self, area: Area) -> None:
+        s, transform = self.study, self.session.transform
+        names = [("✓ " if asked else "✗ ") + readable(a) for a, _, asked in s.words]
+        picture = overlay(as_seen(transform(s.images[0]), transform), s.heat)
+        paint_bars(area.part(width=256), [v for _, v, _ in s.words], names=names, room=172)
+        paint_beside(area.part(262, width=98, height=140), [("where it looks", picture)])
+
+    def page(self) -> _Page:
+        "Name and verdict, drawings, words, neighbours, confusion."
+        s, (taken, others) = self.study, self.costs
+        told = f"{self.told.partition(': ')[2]}; by chance {1 / (s.n + 1):.1%}. The other species: {others}"
+
+        def side(area: Area) -> None:
+            _titled("What its neurons read, ✓ if asked for", self._paint_why)(area.part(height=220))
+            below = area.part(top=228, height=224)
+            _titled("Nearest known species, and what differs", self._paint_nearest)(below)
+
+        return [[_told(76, s.name, told, taken)], [self.painter("drawings"), (side, 360, 460)]]
+
 # %% ../../nbs/08_widgets/04_drawer.ipynb #dd395f3e
-class SpeciesDrawer(Explorer):
+class SpeciesDrawer(_SpeciesPictures):
     "Compose a species from attributes or a sentence and see it recognised."
 
     title = "Design a species"
@@ -195,15 +262,6 @@ class SpeciesDrawer(Explorer):
         right = _column(*(w for n in ("why", "nearest") for w in (self.says[n], self.panels[n].ui)))
         return [words, self.tools, groups, _grid(left, right, shares=(370, 380))]
 
-    @property
-    def study(self) -> _SpeciesStudy:
-        "The species, its drawings and how they fared."
-        look = _look_of(self.state)
-        if not look:
-            why = "a bird that may look like anything is no species"
-            raise NiwtError(f"decide at least one property: {why}")
-        return self._study(tuple(look.items()), self.state["seed"])
-
     def follow(self, name: str) -> None:
         "A sentence sets the properties; what it says and is of no use is told."
         if name != "sentence":
@@ -224,28 +282,6 @@ class SpeciesDrawer(Explorer):
         rng = np.random.default_rng(self._surprises)
         return self.set(**{group: str(rng.choice(values)) for group, values in ATTRIBUTES.items()})
 
-    @property
-    def differs(self) -> list[str]:
-        "The nearest known species, each with what differs."
-        words = lambda d: ", ".join(g.replace("_", " ") for g in d) or "nothing"  # noqa: E731
-        return [f"{self.session.label(r)}: {words(d)}" for r, d in self.study.nearest]
-
-    @property
-    def told(self) -> str:
-        "The result in a sentence."
-        s = self.study
-        right = f"{s.right} of {len(s.predicted)} drawings recognised"
-        return f"{s.name}: {right} among {s.n + 1} species"
-
-    @property
-    def costs(self) -> tuple[str, str]:
-        "What the drawings were taken for, the commonest first, and what the new species costs the others."
-        s = self.study
-        taken = [f"{s.name if r == s.n else self.session.label(r)} {c}" for r, c in s.confusion[:4]]
-        rest = sum(c for _, c in s.confusion[4:])
-        taken += [f"others {rest}"] if rest else []
-        return f"Taken for: {', '.join(taken)}", f"{s.others[0]:.1%} right before, {s.others[1]:.1%} with it."
-
     def refresh(self) -> None:
         "Sentences and panels."
         sentence = self.state["sentence"]
@@ -258,33 +294,3 @@ class SpeciesDrawer(Explorer):
         self.head("nearest", "Nearest known species, and what differs")
         self.head("why", "Why: what its neurons read, ✓ if you asked for it")
         super().refresh()
-
-    def _paint_drawings(self, area: Area) -> None:
-        s = self.study
-        marks = ["green" if p == s.n else "vermilion" for p in s.predicted]
-        labels = ["✓" if p == s.n else "✗ " + self.session.label(p) for p in s.predicted]
-        paint_mosaic(area, s.images, labels, 4, marks)
-
-    def _paint_nearest(self, area: Area) -> None:
-        data, classes = self.session.data, [self.session.columns[r] for r, _ in self.study.nearest]
-        pictures = [data.images[int((data.labels == c).nonzero()[0])] for c in classes]
-        paint_mosaic(area, pictures, self.differs, 3, lines=5)
-
-    def _paint_why(self, area: Area) -> None:
-        s, transform = self.study, self.session.transform
-        names = [("✓ " if asked else "✗ ") + readable(a) for a, _, asked in s.words]
-        picture = overlay(as_seen(transform(s.images[0]), transform), s.heat)
-        paint_bars(area.part(width=256), [v for _, v, _ in s.words], names=names, room=172)
-        paint_beside(area.part(262, width=98, height=140), [("where it looks", picture)])
-
-    def page(self) -> _Page:
-        "Name and verdict, drawings, words, neighbours, confusion."
-        s, (taken, others) = self.study, self.costs
-        told = f"{self.told.partition(': ')[2]}; by chance {1 / (s.n + 1):.1%}. The other species: {others}"
-
-        def side(area: Area) -> None:
-            _titled("What its neurons read, ✓ if asked for", self._paint_why)(area.part(height=220))
-            below = area.part(top=228, height=224)
-            _titled("Nearest known species, and what differs", self._paint_nearest)(below)
-
-        return [[_told(76, s.name, told, taken)], [self.painter("drawings"), (side, 360, 460)]]

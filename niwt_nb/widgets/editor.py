@@ -7,7 +7,7 @@ __all__ = ['ClassEditor']
 
 # %% ../../nbs/08_widgets/05_editor.ipynb #38d1561b
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -102,44 +102,39 @@ def _attribute_groups(names: Sequence[str], most: int = 12) -> dict[str, list[in
             out[f"{own} ({k + 1} of {len(parts)})" if title and len(parts) > 1 else own] = part
     return out
 
-# %% ../../nbs/08_widgets/05_editor.ipynb #1d6e8c97
-class ClassEditor(Explorer):
-    "Edit the attributes of an unseen class and see U and H move."
+# %% ../../nbs/08_widgets/05_editor.ipynb #d1167353
+class _Sliders:
+    "Sliders with names for at most `n` values; `moved(i, value)` hears which one a reader drags."
 
-    title = "Edit an unseen class"
-    about = (
-        "What the network knows of this class is only this description. Change it: "
-        "the classifier is solved anew from the new words and judged again on the test pictures."
-    )
-    kept = ("edits",)
-
-    def build(self) -> None:
-        "Controls and panels."
-        self.groups, self._silent = _attribute_groups(self.session.knowledge.names), False
-        self.edits: dict[int, dict[str, float]] = {}
-        study = lambda row, changes: _study_edit(self.session, row, dict(changes))  # noqa: E731
-        self._study = lru_cache(24)(study)
-        self.control("edited", _choice("class", self.session.menu[len(self.session.data.seen) :]))
-        self.control("group", _choice("attributes", list(self.groups)))
+    def __init__(self, n: int, moved: Callable[[int, float], Any]) -> None:
         look: dict[str, Any] = {"readout_format": ".2f", "continuous_update": False}
         look |= {"layout": {"width": "100%"}, "style": {"description_width": "90px"}}
-        most = max(map(len, self.groups.values()))
-        self.sliders = [widgets.FloatSlider(**look) for _ in range(most)]
+        self.sliders = [widgets.FloatSlider(**look) for _ in range(n)]
+        self._silent = False  # while values are shown, nobody hears of it
         for i, s in enumerate(self.sliders):
-            s.observe(lambda change, i=i: self._moved(i, change["new"]), "value")
-        self.words("verdict", "changes")
-        values = self.session.knowledge.values[self.session.columns]
-        self.low, self.high = values.amin(0).clamp(max=0), values.amax(0)
-        key = lambda: (self.row, tuple(sorted(self.changes.items())))  # noqa: E731
-        taken = lambda: "where the pictures of the class go"  # noqa: E731
-        self.panels["rates"] = _Panel(420, 160, key, self._paint_rates, lambda: self.told)
-        self.panels["taken"] = _Panel(420, 200, key, self._paint_taken, taken)
+            hear = lambda change, i=i: None if self._silent else moved(i, change["new"])  # noqa: E731
+            s.observe(hear, "value")
 
-    def arrange(self) -> list[widgets.Widget]:
-        "Class and group, sliders beside the results."
-        left = _column(*self.sliders, self.says["changes"])
-        right = _column(self.says["verdict"], self.panels["rates"].ui, self.panels["taken"].ui)
-        return [_grid(*self.controls.values()), self.tools, _grid(left, right, shares=(330, 420))]
+    def show(self, rows: Sequence[tuple[str, float, float, float]]) -> None:
+        "Show values, each with its name and the lowest and highest that can be chosen."
+        self._silent = True
+        try:
+            for s, (name, low, high, value) in zip(self.sliders, rows, strict=False):
+                s.description, s.tooltip = name.rpartition(": ")[2], name
+                s.min = min(low, s.max)
+                s.max, s.min = high, low
+                s.step, s.value = (high - low) / 50 or 0.01, value
+            for i, s in enumerate(self.sliders):
+                s.layout.display = None if i < len(rows) else "none"
+        finally:
+            self._silent = False
+
+# %% ../../nbs/08_widgets/05_editor.ipynb #97bd52d4
+class _EditPictures(Explorer):
+    "What is shown of an unseen class and the changes of its description."
+
+    edits: dict[int, dict[str, float]]  # head row -> attribute -> new value
+    _study: Callable[..., _EditStudy]
 
     @property
     def row(self) -> int:
@@ -180,57 +175,6 @@ class ClassEditor(Explorer):
         rates = f"U {b['U']:.1%} to {a['U']:.1%}, H {b['H']:.1%} to {a['H']:.1%}"
         return f"{self.session.label(self.row)}: accuracy {b['own']:.0%} before, {a['own']:.0%} now; {rates}"
 
-    def edit(self, **values: float) -> "ClassEditor":
-        "Set attributes by name (`::` and `_` as the data set spells them, passed as `**{name: value}`); raises `NiwtError` for unknown ones."
-        _known_values(self.session, self.row, values)
-        self.act(lambda: self._change(values))
-        return self
-
-    def _change(self, values: Mapping[str, float]) -> None:
-        own, new = self.described, {**self.changes, **{k: float(v) for k, v in values.items()}}
-        changed = {k: v for k, v in new.items() if abs(v - own[k]) > 1e-6}
-        self.edits = {**self.edits, self.row: changed}
-
-    def _moved(self, i: int, value: float) -> None:
-        at = self.groups[self.state["group"]][i]
-        step = self.sliders[i].step / 2 + 1e-6  # less is no change: a page rounds to steps
-        if not self._silent and abs(value - float(self.values[at])) > step:
-            self.act(lambda: self._change({self.session.knowledge.names[at]: value}))
-
-    def _show_sliders(self) -> None:
-        "A slider for each attribute of the group, from the lowest to the highest value that any class has."
-        group, values, self._silent = self.groups[self.state["group"]], self.values, True
-        try:
-            for s, a in zip(self.sliders, group, strict=False):
-                name, value = readable(self.session.knowledge.names[a]), float(values[a])
-                s.description, s.tooltip = name.rpartition(": ")[2], name
-                low, high = min(float(self.low[a]), value), max(float(self.high[a]), value)
-                s.min = min(low, s.max)
-                s.max, s.min = high, low
-                s.step, s.value = (high - low) / 50 or 0.01, value
-            for i, s in enumerate(self.sliders):
-                s.layout.display = None if i < len(group) else "none"
-        finally:
-            self._silent = False
-
-    def refresh(self) -> None:
-        "Sliders, sentences, panels."
-        self._show_sliders()
-        study, name = self.study, _escaped(self.session.label(self.row))
-        near = ", ".join(_escaped(self.session.label(r)) for r, _ in study.nearest)
-        told = f"<big>{name}</big> <b>{study.after['own']:.1%}</b> of its pictures are named right"
-        told += f", {study.before['own']:.1%} as described" if self.changes else ""
-        same = bool(self.changes) and study.before == study.after
-        told += "; no picture changed its name" if same else ""
-        self.say("verdict", f"{told}.<p>Nearest descriptions: {near}</p>")
-        largest, more = self.largest(8)
-        rows = [(_escaped(n), f"{was:.2f} → <b>{new:.2f}</b>") for n, was, new in largest]
-        rows += [(f"and {more} more", "")] if more else []
-        table = "".join(f"<tr><td>{left}</td><td>{right}</td></tr>" for left, right in rows)
-        changed = f'<div class="niwt-sub">Changed</div><table>{table}</table>'
-        self.say("changes", changed if rows else "<p>Nothing changed yet.</p>")
-        super().refresh()
-
     def _paint_rates(self, area: Area) -> None:
         names = ["this class", "unseen classes (U)", "seen classes (S)", "both: harmonic mean (H)"]
         rates = (self.study.before, self.study.after)
@@ -255,3 +199,82 @@ class ClassEditor(Explorer):
         changed = [f"{n} {was:.2f} to {new:.2f}" for n, was, new in largest] or ["nothing changed"]
         changed += [f"and {more} more"] if more else []
         return [[_told(100, self.told, "; ".join(changed))], [self.painter("rates"), self.painter("taken")]]
+
+# %% ../../nbs/08_widgets/05_editor.ipynb #1d6e8c97
+class ClassEditor(_EditPictures):
+    "Edit the attributes of an unseen class and see U and H move."
+
+    title = "Edit an unseen class"
+    about = (
+        "What the network knows of this class is only this description. Change it: "
+        "the classifier is solved anew from the new words and judged again on the test pictures."
+    )
+    kept = ("edits",)
+
+    def build(self) -> None:
+        "Controls and panels."
+        self.groups = _attribute_groups(self.session.knowledge.names)
+        self.edits: dict[int, dict[str, float]] = {}
+        study = lambda row, changes: _study_edit(self.session, row, dict(changes))  # noqa: E731
+        self._study = lru_cache(24)(study)
+        self.control("edited", _choice("class", self.session.menu[len(self.session.data.seen) :]))
+        self.control("group", _choice("attributes", list(self.groups)))
+        self.rows = _Sliders(max(map(len, self.groups.values())), self._moved)
+        self.sliders = self.rows.sliders
+        self.words("verdict", "changes")
+        values = self.session.knowledge.values[self.session.columns]
+        self.low, self.high = values.amin(0).clamp(max=0), values.amax(0)
+        key = lambda: (self.row, tuple(sorted(self.changes.items())))  # noqa: E731
+        taken = lambda: "where the pictures of the class go"  # noqa: E731
+        self.panels["rates"] = _Panel(420, 160, key, self._paint_rates, lambda: self.told)
+        self.panels["taken"] = _Panel(420, 200, key, self._paint_taken, taken)
+
+    def arrange(self) -> list[widgets.Widget]:
+        "Class and group, sliders beside the results."
+        left = _column(*self.sliders, self.says["changes"])
+        right = _column(self.says["verdict"], self.panels["rates"].ui, self.panels["taken"].ui)
+        return [_grid(*self.controls.values()), self.tools, _grid(left, right, shares=(330, 420))]
+
+    def edit(self, **values: float) -> "ClassEditor":
+        "Set attributes by name (`::` and `_` as the data set spells them, passed as `**{name: value}`); raises `NiwtError` for unknown ones."
+        _known_values(self.session, self.row, values)
+        self.act(lambda: self._change(values))
+        return self
+
+    def _change(self, values: Mapping[str, float]) -> None:
+        own, new = self.described, {**self.changes, **{k: float(v) for k, v in values.items()}}
+        changed = {k: v for k, v in new.items() if abs(v - own[k]) > 1e-6}
+        self.edits = {**self.edits, self.row: changed}
+
+    def _moved(self, i: int, value: float) -> None:
+        at = self.groups[self.state["group"]][i]
+        step = self.sliders[i].step / 2 + 1e-6  # less is no change: a page rounds to steps
+        if abs(value - float(self.values[at])) > step:
+            self.act(lambda: self._change({self.session.knowledge.names[at]: value}))
+
+    def _show_sliders(self) -> None:
+        "A slider for each attribute of the group, over all values that any class has."
+        rows = []
+        for a in self.groups[self.state["group"]]:
+            name, value = readable(self.session.knowledge.names[a]), float(self.values[a])
+            span = (min(float(self.low[a]), value), max(float(self.high[a]), value))
+            rows.append((name, *span, value))
+        self.rows.show(rows)
+
+    def refresh(self) -> None:
+        "Sliders, sentences, panels."
+        self._show_sliders()
+        study, name = self.study, _escaped(self.session.label(self.row))
+        near = ", ".join(_escaped(self.session.label(r)) for r, _ in study.nearest)
+        told = f"<big>{name}</big> <b>{study.after['own']:.1%}</b> of its pictures are named right"
+        told += f", {study.before['own']:.1%} as described" if self.changes else ""
+        same = bool(self.changes) and study.before == study.after
+        told += "; no picture changed its name" if same else ""
+        self.say("verdict", f"{told}.<p>Nearest descriptions: {near}</p>")
+        largest, more = self.largest(8)
+        rows = [(_escaped(n), f"{was:.2f} → <b>{new:.2f}</b>") for n, was, new in largest]
+        rows += [(f"and {more} more", "")] if more else []
+        table = "".join(f"<tr><td>{left}</td><td>{right}</td></tr>" for left, right in rows)
+        changed = f'<div class="niwt-sub">Changed</div><table>{table}</table>'
+        self.say("changes", changed if rows else "<p>Nothing changed yet.</p>")
+        super().refresh()

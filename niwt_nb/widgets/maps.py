@@ -59,8 +59,72 @@ def _study_held_out(session: Session, row: int) -> _HeldOut:
     rank = int(sum(cosine(predicted, e) > near for e in every)) + 1
     return _HeldOut(row, predicted, measured, near, cosine(wrong, measured), rank, seen)
 
+# %% ../../nbs/08_widgets/03_maps.ipynb #a3d5987a
+class _MapPictures(Explorer):
+    "What is shown of the map from words to importances."
+
+    order: tuple[np.ndarray, np.ndarray]  # attributes and neurons as the heatmap has them
+    _held: Callable[..., _HeldOut]
+
+    @property
+    def held(self) -> _HeldOut:
+        "The class held out."
+        return self._held(self.session, self.state["held_out"])
+
+    @property
+    def attribute(self) -> str:
+        "The chosen attribute, readable."
+        return readable(self.session.knowledge.names[self.state["attribute"]])
+
+    @property
+    def neuron(self) -> str:
+        "The label of the chosen neuron."
+        return _neuron_label(self.session, self.state["neuron"])
+
+    def _paint_map(self, area: Area) -> None:
+        paint_map_ground(area, self.session.effects, *self.order, self.session.knowledge.names)
+
+    def _paint_choice(self, area: Area) -> None:
+        chosen = (self.state["attribute"], self.state["neuron"])
+        paint_map_choice(area, *self.order, self.session.knowledge.names, *chosen)
+
+    def _bars(self, area: Area, values: np.ndarray, name: Callable[[int], str], n: int = 6) -> None:
+        "The strongest of some values, the largest first."
+        best = np.argsort(-np.abs(values))[:n]
+        best = best[np.argsort(-values[best])]
+        paint_bars(area, values[best], names=[name(int(i)) for i in best], room=140)
+
+    def _paint_row(self, area: Area) -> None:
+        name = lambda k: _neuron_label(self.session, k)  # noqa: E731
+        self._bars(area, self.session.effects[self.state["attribute"]], name)
+
+    def _paint_column(self, area: Area) -> None:
+        name = lambda a: readable(self.session.knowledge.names[a])  # noqa: E731
+        self._bars(area, self.session.effects[:, self.state["neuron"]], name)
+
+    def _paint_test(self, area: Area) -> None:
+        paint_agreement(area, self.held.predicted, self.held.measured)
+
+    def _paint_focus(self, area: Area) -> None:
+        paint_agreement_focus(area, self.held.predicted, self.held.measured, self.state["neuron"])
+
+    def page(self) -> _Page:
+        "Heatmap, then row, column and test."
+        held = self.held
+        title = f"{self.session.label(held.row)}, from its words alone"
+        words = f"cosine {held.centred:.2f}, with shuffled words {held.shuffled:.2f}"
+        words += f"; nearest class: rank {held.rank} of {held.of}"
+
+        def details(area: Area) -> None:
+            _titled(f"{self.attribute}: its neurons", self._paint_row)(area.part(height=156))
+            _titled(f"{self.neuron}: its words", self._paint_column)(area.part(top=170, height=156))
+            paint_words(area.part(top=340), title, words)
+            self.panels["test"].whole(area.part(top=420, height=240))
+
+        return [[self.painter("map"), (details, 340, 670)]]
+
 # %% ../../nbs/08_widgets/03_maps.ipynb #71d5ee11
-class MapExplorer(Explorer):
+class MapExplorer(_MapPictures):
     "The map from domain knowledge to importance: heatmap, one row, one column, and a class held out."
 
     title = "From words to neurons"
@@ -135,21 +199,6 @@ class MapExplorer(Explorer):
             self.controls["neuron"].options = self._neurons()
             self._start()
 
-    @property
-    def held(self) -> _HeldOut:
-        "The class held out."
-        return self._held(self.session, self.state["held_out"])
-
-    @property
-    def attribute(self) -> str:
-        "The chosen attribute, readable."
-        return readable(self.session.knowledge.names[self.state["attribute"]])
-
-    @property
-    def neuron(self) -> str:
-        "The label of the chosen neuron."
-        return _neuron_label(self.session, self.state["neuron"])
-
     def refresh(self) -> None:
         "Sentences and panels."
         held, name = self.held, _escaped(self.session.label(self.held.row))
@@ -159,45 +208,3 @@ class MapExplorer(Explorer):
         self.head("row", f"{self.attribute}: its neurons")
         self.head("column", f"{self.neuron}: its words")
         super().refresh()
-
-    def _paint_map(self, area: Area) -> None:
-        paint_map_ground(area, self.session.effects, *self.order, self.session.knowledge.names)
-
-    def _paint_choice(self, area: Area) -> None:
-        chosen = (self.state["attribute"], self.state["neuron"])
-        paint_map_choice(area, *self.order, self.session.knowledge.names, *chosen)
-
-    def _bars(self, area: Area, values: np.ndarray, name: Callable[[int], str], n: int = 6) -> None:
-        "The strongest of some values, the largest first."
-        best = np.argsort(-np.abs(values))[:n]
-        best = best[np.argsort(-values[best])]
-        paint_bars(area, values[best], names=[name(int(i)) for i in best], room=140)
-
-    def _paint_row(self, area: Area) -> None:
-        name = lambda k: _neuron_label(self.session, k)  # noqa: E731
-        self._bars(area, self.session.effects[self.state["attribute"]], name)
-
-    def _paint_column(self, area: Area) -> None:
-        name = lambda a: readable(self.session.knowledge.names[a])  # noqa: E731
-        self._bars(area, self.session.effects[:, self.state["neuron"]], name)
-
-    def _paint_test(self, area: Area) -> None:
-        paint_agreement(area, self.held.predicted, self.held.measured)
-
-    def _paint_focus(self, area: Area) -> None:
-        paint_agreement_focus(area, self.held.predicted, self.held.measured, self.state["neuron"])
-
-    def page(self) -> _Page:
-        "Heatmap, then row, column and test."
-        held = self.held
-        title = f"{self.session.label(held.row)}, from its words alone"
-        words = f"cosine {held.centred:.2f}, with shuffled words {held.shuffled:.2f}"
-        words += f"; nearest class: rank {held.rank} of {held.of}"
-
-        def details(area: Area) -> None:
-            _titled(f"{self.attribute}: its neurons", self._paint_row)(area.part(height=156))
-            _titled(f"{self.neuron}: its words", self._paint_column)(area.part(top=170, height=156))
-            paint_words(area.part(top=340), title, words)
-            self.panels["test"].whole(area.part(top=420, height=240))
-
-        return [[self.painter("map"), (details, 340, 670)]]

@@ -17,8 +17,60 @@ from .explorer import Explorer, _Page, _Panel, _choice, _column, _escaped, _grid
 from .explorer import _told
 from .neurons import _neuron_label
 
+# %% ../../nbs/08_widgets/09_weights.ipynb #34e507fb
+class _WeightPictures(Explorer):
+    "What is shown of the weights of a class and the importance that follows from them."
+
+    moved: dict[int, float]  # feature -> new weight
+
+    def weights(self, moved: dict[int, float]) -> Tensor:
+        "(D,) the weights of the class, some of them moved."
+        w = self.session.head.weight[self.state["row"]].detach().clone()
+        for d, value in moved.items():
+            w[d] = value
+        return w
+
+    def importance(self, moved: dict[int, float], length: float = 1.0) -> Tensor:
+        "(K,) G times the weights."
+        return self.session.model.jacobian_.mean @ (length * self.weights(moved))
+
+    @property
+    def now(self) -> Tensor:
+        "(K,) the importance of the weights as they are dragged."
+        return self.importance(self.moved, self.state["length"])
+
+    @property
+    def demand(self) -> Tensor:
+        "(K,) the importance that the words of the class ask for."
+        model, row = self.session.model, self.session.rows[[self.state["row"]]]
+        return model.map_.predict(model.scaler_.transform(row))[0].float()
+
+    @property
+    def told(self) -> str:
+        "The result in a sentence."
+        own, now = self.importance({}), self.now
+        met = [float(torch.cosine_similarity(a, self.demand, dim=0)) for a in (now, own)]
+        words = "cosine with the demand {:.3f}, {:.3f} with its own weights; the importance is {:.2f} times as long"
+        return words.format(*met, float(now.norm() / own.norm()))
+
+    def _paint_bars(self, area: Area) -> None:
+        column = self.session.model.jacobian_.mean[:, self.state["feature"]]
+        best = column.abs().argsort(descending=True)[:10].tolist()
+        names = [_neuron_label(self.session, k) for k in best]
+        paint_bars(area, 1000 * self.now[best], names=names, room=170)
+
+    def _paint_agreement(self, area: Area) -> None:
+        unit, axes = self.demand.std(), ("asked for by the words (in spreads)", "of these weights")
+        paint_agreement(area, (self.demand / unit).numpy(), (self.now / unit).numpy(), axes=axes)
+
+    def page(self) -> _Page:
+        "Numbers, neurons, demand."
+        words = f"below: the ten neurons that feature {self.state['feature']} moves most (importance times 1000), and all of them against the demand"
+        numbers = _told(70, self.session.label(self.state["row"]), self.told, words)
+        return [[numbers], [self.painter("bars"), self.painter("agreement")]]
+
 # %% ../../nbs/08_widgets/09_weights.ipynb #w0900006
-class WeightExplorer(Explorer):
+class WeightExplorer(_WeightPictures):
     "Importance of the neurons as the weights of a class are changed."
 
     title = "From weights to importance"
@@ -73,36 +125,6 @@ class WeightExplorer(Explorer):
             same = abs(slider.value - own) <= slider.step / 2 + 1e-6
             self.moved = rest if same else {**rest, d: slider.value}
 
-    def weights(self, moved: dict[int, float]) -> Tensor:
-        "(D,) the weights of the class, some of them moved."
-        w = self.session.head.weight[self.state["row"]].detach().clone()
-        for d, value in moved.items():
-            w[d] = value
-        return w
-
-    def importance(self, moved: dict[int, float], length: float = 1.0) -> Tensor:
-        "(K,) G times the weights."
-        return self.session.model.jacobian_.mean @ (length * self.weights(moved))
-
-    @property
-    def now(self) -> Tensor:
-        "(K,) the importance of the weights as they are dragged."
-        return self.importance(self.moved, self.state["length"])
-
-    @property
-    def demand(self) -> Tensor:
-        "(K,) the importance that the words of the class ask for."
-        model, row = self.session.model, self.session.rows[[self.state["row"]]]
-        return model.map_.predict(model.scaler_.transform(row))[0].float()
-
-    @property
-    def told(self) -> str:
-        "The result in a sentence."
-        own, now = self.importance({}), self.now
-        met = [float(torch.cosine_similarity(a, self.demand, dim=0)) for a in (now, own)]
-        words = "cosine with the demand {:.3f}, {:.3f} with its own weights; the importance is {:.2f} times as long"
-        return words.format(*met, float(now.norm() / own.norm()))
-
     def refresh(self) -> None:
         "Sentences and panels."
         name, feature = _escaped(self.session.label(self.state["row"])), self.state["feature"]
@@ -110,19 +132,3 @@ class WeightExplorer(Explorer):
         told = f"Importance of the ten neurons that feature {feature} moves most, times 1000"
         self.head("bars", told)
         super().refresh()
-
-    def _paint_bars(self, area: Area) -> None:
-        column = self.session.model.jacobian_.mean[:, self.state["feature"]]
-        best = column.abs().argsort(descending=True)[:10].tolist()
-        names = [_neuron_label(self.session, k) for k in best]
-        paint_bars(area, 1000 * self.now[best], names=names, room=170)
-
-    def _paint_agreement(self, area: Area) -> None:
-        unit, axes = self.demand.std(), ("asked for by the words (in spreads)", "of these weights")
-        paint_agreement(area, (self.demand / unit).numpy(), (self.now / unit).numpy(), axes=axes)
-
-    def page(self) -> _Page:
-        "Numbers, neurons, demand."
-        words = f"below: the ten neurons that feature {self.state['feature']} moves most (importance times 1000), and all of them against the demand"
-        numbers = _told(70, self.session.label(self.state["row"]), self.told, words)
-        return [[numbers], [self.painter("bars"), self.painter("agreement")]]
