@@ -106,7 +106,7 @@ def plain(
     "`text` with dollar signs escaped, wrapped at `width` and cut after `lines` lines."
     text = str(text)
     if width is not None:
-        split = any(len(word) > width for word in text.split())  # else words with hyphens stay whole
+        split = any(len(word) > width for word in text.split())  # at hyphens, if need be
         how: dict[str, Any] = {"placeholder": " …", "break_on_hyphens": split}
         text = "\n".join(textwrap.wrap(text, max(width, 4), max_lines=lines, **how))
     return text.replace("$", r"\$")
@@ -142,8 +142,8 @@ def _text_width(text: str, size: float = 9, bold: bool = False) -> float:
     return float(font.get_width_height()[0]) / 64
 
 # %% ../../nbs/07_figures/00_canvas.ipynb #91372193
-def _short(name: str, room: float, size: float = 9, bold: bool = False) -> str:  # safe for matplotlib
-    "A text cut to fit into `room` pixels, with an ellipsis where something is missing; one letter stays."
+def _short(name: str, room: float, size: float = 9, bold: bool = False) -> str:
+    "A text, safe for matplotlib, cut to fit into `room` pixels, with an ellipsis where something is missing; one letter stays."
     cuts = [name, *(name[:cut].rstrip() + "…" for cut in range(max(len(name) - 1, 1), 0, -1))]
     fits = (text for text in cuts if _text_width(text, size, bold) <= room)
     return plain(next(fits, cuts[-1]))

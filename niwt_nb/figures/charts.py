@@ -24,7 +24,7 @@ from ..explain.explainer import readable
 from .canvas import COLOURS, Area, new_figure, own_style, plain, _short, _text_width
 
 # %% ../../nbs/07_figures/02_charts.ipynb #59dcd42d
-_OFFSET: dict[str, Any] = {"textcoords": "offset points"}  # of `Axes.annotate`: words beside a place
+_OFFSET: dict[str, Any] = {"textcoords": "offset points"}  # of `annotate`: beside a place
 
 # %% ../../nbs/07_figures/02_charts.ipynb #3149cbab
 @own_style()
@@ -307,12 +307,13 @@ def paint_bars(
     digits = 15 + max(_text_width(f"{x:+.2g}", 8.5) for x in v) if n else 0
     sides = int(low < 0) + int(high > 0)
     pad = span * digits / max(area.width - room - digits * sides - 4, 20)
-    left, right = (pad if side else 0.01 * span for side in (low < 0, high > 0))
-    ax.set(xlim=(low - left, high + right), ylim=(n - 0.5, -0.5))
+    ends = [pad if side else 0.01 * span for side in (low < 0, high > 0)]
+    ax.set(xlim=(low - ends[0], high + ends[1]), ylim=(n - 0.5, -0.5))
     if focus is not None:
         ax.axhspan(focus - 0.5, focus + 0.5, color="#EEF2F6", zorder=0)
     for i, x in enumerate(v):
-        colour, hatch, side, aside = ("blue", None, "left", 4) if x >= 0 else ("vermilion", "////", "right", -4)
+        right: Any = ("blue", None, "left", 4)
+        colour, hatch, side, aside = right if x >= 0 else ("vermilion", "////", "right", -4)
         look: dict[str, Any] = {"fc": COLOURS[colour], "ec": "white", "lw": 0.4, "hatch": hatch}
         if len(off) and off[i]:
             look = {"fc": "white", "ec": COLOURS[colour], "ls": ":", "lw": 1.2}
@@ -410,11 +411,12 @@ def paint_map_choice(
         for colour, thick in (("black", 3.0), (COLOURS["yellow"], 1.6)):
             look: dict[str, Any] = {"fill": False, "ec": colour, "lw": thick}
             ax.add_patch(Rectangle((x, y), w, h, clip_on=False, **look))
-    style: dict[str, Any] = {"ha": "right", "va": "center_baseline", "fontsize": 8.5, "fontweight": "bold"}
-    style |= {"xycoords": ax.get_yaxis_transform(), "annotation_clip": False, **_OFFSET}
-    style["bbox"] = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}  # the plain name lies below
+    style: dict[str, Any] = {"ha": "right", "va": "center_baseline", "fontweight": "bold"}
+    style |= {"fontsize": 8.5, "annotation_clip": False, **_OFFSET}
+    box = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}  # the plain name lies below
     for i in [i for i in at if i % every == 0]:
-        ax.annotate(_short(readable(names[rows[i]]), room - 8, 8.5, True), (0, i), (-3.5, 0), **style)
+        told, side = _short(readable(names[rows[i]]), room - 8, 8.5, True), ax.get_yaxis_transform()
+        ax.annotate(told, (0, i), (-3.5, 0), xycoords=side, bbox=box, **style)
 
 # %% ../../nbs/07_figures/02_charts.ipynb #5e1f9a09
 def _agreement_axes(area: Area, predicted: np.ndarray, measured: np.ndarray) -> Axes:
@@ -481,8 +483,8 @@ def paint_curve(
     ax = _curve_axes(area)
     grid = np.linspace(0.001, 1, 120)
     s, u = np.meshgrid(grid, grid, indexing="ij")
-    look: dict[str, Any] = {"levels": np.arange(0.1, 1, 0.2), "colors": "#CFCFCF", "linewidths": 0.8}
-    lines = ax.contour(grid, grid, 2 * s * u / (s + u), **look)
+    h, tenths = 2 * s * u / (s + u), np.arange(0.1, 1, 0.2)
+    lines = ax.contour(grid, grid, h, levels=tenths, colors="#CFCFCF", linewidths=0.8)
     ax.clabel(lines, fmt="H %.1f", fontsize=8, colors="#888888")
     a, b = np.asarray(seen, float), np.asarray(unseen, float)
     ax.fill_between(b, 0, a, color=COLOURS["sky"], alpha=0.22, lw=0)
@@ -491,8 +493,9 @@ def paint_curve(
         style: dict[str, Any] = {"fontsize": 10.5, "color": COLOURS["blue"], "fontweight": "bold"}
         ax.text(0.05, 0.19, f"AUSUC {area_under:.3f}", **style)
     if chosen is not None:
-        mark: dict[str, Any] = {"ms": 11, "mfc": "white", "mec": COLOURS["green"], "mew": 2.2, "zorder": 4}
-        ax.plot(chosen[1], chosen[0], "D", label="gamma from validation classes", **mark)
+        mark: dict[str, Any] = {"ms": 11, "mfc": "white", "mec": COLOURS["green"], "mew": 2.2}
+        told = "gamma from validation classes"
+        ax.plot(chosen[1], chosen[0], "D", label=told, zorder=4, **mark)
     ax.plot([], [], "o", ms=10, color=COLOURS["vermilion"], mec="white", mew=1.6, label="here")
     ax.set_xlabel("U: accuracy on unseen classes", fontsize=9.5)
     ax.set_ylabel("S: accuracy on seen classes", fontsize=9.5)

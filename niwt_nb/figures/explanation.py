@@ -100,7 +100,7 @@ class Explanation:
     faithfulness: str  # what the score loses without the words' neurons, and without random ones
     words: pd.DataFrame = field(repr=False)  # attribute, strength, found, contrast, known, verdict
     map: Tensor = field(repr=False)  # (H, W), not negative: where it looked
-    difference: Tensor = field(repr=False)  # (H, W): above 0 what spoke for the target, below against
+    difference: Tensor = field(repr=False)  # (H, W): above 0 what spoke for the target
     image: Image.Image = field(repr=False)  # as the network saw it
     contrast: _Contrast = field(repr=False)  # what tells the two apart and would turn the answer
 
@@ -116,8 +116,8 @@ class Explanation:
     def pictures(self) -> list[tuple[str, Any]]:
         "The picture, where the network looked, and what spoke for each of the two, with labels."
         seen, both = to_array(self.image), f"blue: for it, orange: for {readable(self.against)}"
-        maps = [("where it looked", overlay(seen, self.map)), (both, overlay(seen, self.difference, signed=True))]
-        return [("the picture", seen), *maps]
+        apart = overlay(seen, self.difference, signed=True)
+        return [("the picture", seen), ("where it looked", overlay(seen, self.map)), (both, apart)]
 
     @property
     def photos(self) -> list[tuple[str, Any]]:
@@ -157,9 +157,9 @@ def _explained(model: NIWT, x: Tensor, target: str | None, against: str | None) 
     where = fine_map(explainer.network, x, row)[0].detach()
     difference = contrast_map(explainer.network, x, row, other)[0].detach()
     words = (said, faithfulness_sentence(table), table)
-    picture, contrast = as_seen(x[0], model.preprocess_), contrast_of(model, explainer, x, found)
+    seen = (as_seen(x[0], model.preprocess_), contrast_of(model, explainer, x, found))
     certain = float(found.probability[0, 0])
-    return Explanation(names[row], names[other], certain, *words, where, difference, picture, contrast)
+    return Explanation(names[row], names[other], certain, *words, where, difference, *seen)
 
 # %% ../../nbs/07_figures/04_explanation.ipynb #83a15592
 @in_own_modes

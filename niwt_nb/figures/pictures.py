@@ -168,14 +168,16 @@ class _Pixels(Artist):
         context.restore()
 
 # %% ../../nbs/07_figures/01_pictures.ipynb #a5747d39
-def _outline(ax: Axes, regions: Sequence[tuple[np.ndarray, int, int]], side: int, shape: Sequence[int]) -> None:
+def _outline(ax: Axes, regions: Sequence[tuple], side: int, shape: Sequence[int]) -> None:
     "Lines around regions, each (h, w) bool with its upper and left edge, of squares of `side` pixels on a page of `shape`."
     ax.set_axis_off()
     ax.set_gid("picture")
     for region, top, left in regions:
-        y, x = (a + (np.arange(n) + 0.5) * side / n for a, n in zip((top, left), region.shape, strict=True))
+        h, w = region.shape
+        y, x = (start + (np.arange(n) + 0.5) * side / n for start, n in ((top, h), (left, w)))
         for colour, thick in (("black", 2.6), (COLOURS["yellow"], 1.3)):
-            ax.contour(x, y, region.astype(float), levels=[0.5], colors=[colour], linewidths=[thick])
+            line: dict[str, Any] = {"colors": [colour], "linewidths": [thick]}
+            ax.contour(x, y, region.astype(float), levels=[0.5], **line)
     ax.set(xlim=(0, shape[1]), ylim=(shape[0], 0))
 
 # %% ../../nbs/07_figures/01_pictures.ipynb #7181e4d5

@@ -53,9 +53,10 @@ def _encode_all(
     quiet: bool = True,  # no progress bar
 ) -> _Encodings:  # ready to be compared on
     "Look at every image once, and at its mirror image: activations at the cut are kept in the run folder."
-    how: dict[str, Any] = {"precision": folder.config.precision, "folder": folder, "key": key, "quiet": quiet}
-    cache = cache_activations(network, data, torch.arange(len(data)), transform, **how)
-    own = content_hash(key, model_hash(network.model), network.layer, folder.config.precision)
+    precision, every = folder.config.precision, torch.arange(len(data))
+    how: dict[str, Any] = {"precision": precision, "folder": folder, "key": key, "quiet": quiet}
+    cache = cache_activations(network, data, every, transform, **how)
+    own = content_hash(key, model_hash(network.model), network.layer, precision)
     return _Encodings(folder, data, network, cache, own, transform)
 
 # %% ../../nbs/09_runs/04_comparison.ipynb #4e996e8f
@@ -90,7 +91,7 @@ def _tuned_step(
     knowledge: str | None = None,  # train with a head made of this kind; None: with an ordinary head
     seed: int = 0,  # of the training
     quiet: bool = True,  # no progress bar
-) -> tuple[Encoded, dict[str, Tensor], list[dict]]:  # features and head, the network's state, the history
+) -> tuple[Encoded, dict[str, Tensor], list[dict]]:  # features, the network's state, the history
     "Fine-tune, resumable and perhaps with an early end (`tune_hold`), and look at the images of `part`."
     folder, config = shared.folder, shared.folder.config
     known = None if knowledge is None else part.get_knowledge(knowledge).values
@@ -100,7 +101,8 @@ def _tuned_step(
     checkpoint = folder.path / f"{name}-training.safetensors"
 
     def compute() -> tuple[dict[str, Tensor], dict]:
-        how: dict[str, Any] = {"knowledge": known, "checkpoint": checkpoint, "quiet": quiet, **settings}
+        how: dict[str, Any] = {"knowledge": known, "checkpoint": checkpoint, "quiet": quiet}
+        how |= settings
         tuned = fine_tune(shared.network, part, shared.transform, shared.cache, **how)
         net, history = tuned.network, tuned.history.reset_index().to_dict("records")
         parts = (("tail", net.tail), ("head", net.head))
@@ -235,9 +237,9 @@ def _add_combinations(shared: _Encodings, knowledge: Sequence[str]) -> _Encoding
 def _comparison(
     shared: _Encodings,  # see `_encode_all`
     knowledge: Sequence[str],  # kinds of knowledge, combinations as "attributes+captions"
-    methods: Mapping[str, Any] | None = None,  # rivals of NIWT; None: those of `baselines()` that the settings name
+    methods: Mapping[str, Any] | None = None,  # rivals of NIWT; None: those that the settings name
     quiet: bool = True,  # no progress bars
-) -> pd.DataFrame:  # network, method, knowledge, calibrated, U, S, H, T1, AUSUC, gamma, seed, seconds, settings
+) -> pd.DataFrame:  # a row each, uncalibrated and calibrated, with U, S, H, T1, AUSUC and what was chosen
     "NIWT, its rivals, the shuffled control and chance on every network, for every kind of knowledge and every seed of the run."
     config, every, rows = shared.folder.config, baselines(), []
     rivals = {name: every[name] for name in config.rivals or every} if methods is None else methods
@@ -292,10 +294,11 @@ def _comparison_figure(
     means = _summary(table[table.calibrated & (table.knowledge != "none")])
     if not len(means):
         raise NiwtError("no calibrated rows to show")
-    kinds, marks = list(means.knowledge.unique()), {"frozen": ("o", "grey", 0.2), "fine-tuned": ("s", "sky", 0.0)}
+    kinds = list(means.knowledge.unique())
+    marks = {"frozen": ("o", "grey", 0.2), "fine-tuned": ("s", "sky", 0.0)}
     marks["knowledge-aware"] = ("D", "orange", -0.2)
     order = means.groupby("method")[metric].mean().sort_values().index.tolist()
-    order.sort(key=lambda m: (m.startswith("NIWT"), m == "NIWT"))  # NIWT above its controls, above the others
+    order.sort(key=lambda m: (m.startswith("NIWT"), m == "NIWT"))  # NIWT, its controls, others
     order += [] if "NIWT" in order else ["NIWT"]
     lines = len(kinds) if width < 600 else 1
     fig = new_figure(width, 130 + (20 + 26 * len(order)) * lines)
@@ -305,8 +308,8 @@ def _comparison_figure(
             part = means[(means.knowledge == kind) & (means.network == network)]
             at = [order.index(m) + lift for m in part.method]
             style: dict[str, Any] = {"fmt": mark, "color": COLOURS[colour], "ms": 5}
-            style |= {"xerr": part[f"{metric} std"].fillna(0), "label": network if len(part) else None}
-            ax.errorbar(part[metric], at, **style)
+            bar, label = part[f"{metric} std"].fillna(0), network if len(part) else None
+            ax.errorbar(part[metric], at, xerr=bar, label=label, **style)
         ax.set(title=plain(kind), xlim=(0, max(0.8, means[metric].max() + 0.05)))
         ax.set_xlabel("H, calibrated" if metric == "H" else metric)
         ax.set_yticks(range(len(order)), [plain(m) for m in order])

@@ -30,16 +30,18 @@ _CHOICES = {
     "map": ("auto", "kernel", "ridge", "cosine"),
     "solver": ("auto", "closed", "lbfgs", "reference"),
 }
-_COUNTS = ("n_seen", "n_unseen", "image_size", "epochs", "more_epochs", "tune_epochs", "seeds", "batch_size")
-_RANGES: dict[str, tuple[float, bool, str]] = {  # the least value, whether it must be more than that, and how to say it
-    **dict.fromkeys(_COUNTS, (1, False, "at least 1")),
-    **dict.fromkeys(("shuffles", "cases", "seed", "pixels", "tune_mix"), (0, False, "0 or more")),
-    "workers": (-1, False, "-1 (from the cores), 0 (none) or more"),
-    **dict.fromkeys(("lr", "tune_lr", "timeout"), (0, True, "more than 0")),
-}
+_COUNTS: tuple[str, ...] = ("n_seen", "n_unseen", "image_size", "seeds", "batch_size")
+_COUNTS += ("epochs", "more_epochs", "tune_epochs")
+_AMOUNTS = ("shuffles", "cases", "seed", "pixels", "tune_mix")
+_RANGES: dict[str, tuple[float, bool, str]] = {}  # the least value, whether to be more, in words
+_RANGES |= dict.fromkeys(_COUNTS, (1, False, "at least 1"))
+_RANGES |= dict.fromkeys(_AMOUNTS, (0, False, "0 or more"))
+_RANGES["workers"] = (-1, False, "-1 (from the cores), 0 (none) or more")
+_RANGES |= dict.fromkeys(("lr", "tune_lr", "timeout"), (0, True, "more than 0"))
 
 # %% ../../nbs/09_runs/00_config.ipynb #8b0c4e21
-_HELP: dict[str, str] = tomllib.loads(files("niwt_nb.runs").joinpath("settings.toml").read_text("utf-8"))
+_FILE = files("niwt_nb.runs").joinpath("settings.toml")
+_HELP: dict[str, str] = tomllib.loads(_FILE.read_text("utf-8"))
 
 # %% ../../nbs/09_runs/00_config.ipynb #ea725008
 def _is_text(value: str) -> bool:
@@ -64,7 +66,7 @@ def _typed(
     words = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
     shown = words.get(wanted, "a list in brackets")
     wrong = NiwtError(f"{name} is {value!r}, expected {shown}")
-    if not isinstance(value, (str, os.PathLike)) and hasattr(value, "tolist"):  # NumPy, PyTorch, pandas
+    if hasattr(value, "tolist") and not isinstance(value, str):  # NumPy, PyTorch, pandas
         value = value.tolist()
     if get_origin(wanted) is tuple:
         kinds, one = get_args(wanted), isinstance(value, (str, int, float, os.PathLike))
@@ -98,8 +100,10 @@ def _faults(c: "RunConfig") -> Iterator[tuple[bool, str]]:
     told = f"tune_hold is {c.tune_hold}, expected a share of at least 0 and below 1"
     yield not 0 <= c.tune_hold < 1, told
     own = "but the field guide's network"
-    yield bool(c.pixels) and guide, f"pixels is {c.pixels}, {own} takes drawings of image_size; set that"
-    yield bool(c.head) and guide, f"head is {c.head!r}, {own} ends with its head; leave it out, or set model"
+    told = f"pixels is {c.pixels}, {own} takes drawings of image_size; set that"
+    yield bool(c.pixels) and guide, told
+    told = f"head is {c.head!r}, {own} ends with its head; leave it out, or set model"
+    yield bool(c.head) and guide, told
     told = "train = 'network' without guided learns from what the network gives last, not from its head"
     blind = c.train == "network" and not c.guided
     yield bool(c.head) and blind, f"{told}; set guided, or train = 'tune'"

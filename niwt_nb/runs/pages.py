@@ -69,7 +69,8 @@ def _picture(
 # %% ../../nbs/09_runs/07_pages.ipynb #58b1c162
 def _because(told: pd.DataFrame) -> str:  # up to three sentences
     "Name the evidence in what `explain_prediction` gives for and against a prediction, and what distinguishes it from the runner-up."
-    good, text = told[told["verdict"] == "for"], "Nothing that has a name speaks for this class here."
+    good = told[told["verdict"] == "for"]
+    text = "Nothing that has a name speaks for this class here."
     if len(good):
         text = f"For it: {listing([phrase(a) for a in good['attribute'].head(3)])}."
     word, other = distinguishing_attribute(told), readable(told.attrs["runner_up"])
@@ -92,7 +93,8 @@ def _explain_cases(
         number, i = place
         name, look = f"case-{number:02d}", ready.backbone.preprocess
         x, row = look(data.images[int(ready.test[i])]), int(ready.rows[guess[i]])
-        pixels, heat = np.asarray(as_seen(x, look)) / 255, grad_cam(explainer.network, x[None], row)[0]
+        pixels = np.asarray(as_seen(x, look)) / 255
+        heat = grad_cam(explainer.network, x[None], row)[0]
         write(f"{name}.jpg", _picture(pixels))
         write(f"{name}-cam.jpg", _picture(overlay(pixels, heat)))
         told = explain_prediction(explainer, x, row, top=5)
@@ -145,7 +147,7 @@ _TOO_WIDE = ("confusion",)  # charts that a phone scrolls instead of getting a s
 _Chart = tuple[str, Callable[[int], Figure]]  # caption, and a function of the width in pixels
 
 # %% ../../nbs/09_runs/07_pages.ipynb #46a7e0b2
-def _draw_charts(charts: dict[str, _Chart], write: Callable[[str, bytes], Any]) -> list[dict[str, str]]:
+def _draw_charts(charts: dict[str, _Chart], write: Callable[[str, bytes], Any]) -> list[dict]:
     "Draw charts, by the file's name, for wide and for narrow screens and `write` them; as the report takes them."
     made = []
     for name, (caption, draw) in charts.items():
@@ -194,16 +196,16 @@ def _reliability_figure(
     ax.plot([0, 1], [0, 1], color=COLOURS["grey"], lw=1, ls=":")
     looks: Any = (("grey", "s--"), ("blue", "o-"))
     for (name, table), (colour, mark) in zip(tables.items(), looks, strict=True):
-        style: dict[str, Any] = {"lw": 2, "ms": 5, "label": f"{name}: error {calibration_error(table):.3f}"}
-        ax.plot(table.confidence, table.accuracy, mark, color=COLOURS[colour], **style)
+        told, x, y = f"{name}: error {calibration_error(table):.3f}", table.confidence, table.accuracy
+        ax.plot(x, y, mark, color=COLOURS[colour], lw=2, ms=5, label=told)
     ax.set(xlabel="probability of the name", ylabel="share right", xlim=(0, 1.02), ylim=(0, 1.02))
     ax.legend(loc="upper left", frameon=False)
     ax.spines[["top", "right"]].set_visible(False)
     return fig
 
 # %% ../../nbs/09_runs/07_pages.ipynb #2b308986
-def _reliability_tables(ready: _Ready, scores: Tensor, temperature: float) -> dict[str, pd.DataFrame]:
-    "How often names are right, by the probability from calibrated scores (n, C) as they are and at a temperature."
+def _reliability_tables(ready: _Ready, scores: Tensor, temperature: float) -> dict[str, Any]:
+    "Tables: how often names are right, by the probability from calibrated scores (n, C) as they are and at a temperature."
     shown, rows = scores[:, ready.columns].double(), ready.rows[ready.data.labels[ready.test]]
     kinds = {"scores as they are": 1.0, f"temperature {temperature:.2f}": temperature}
     return {name: reliability((shown / t).softmax(1), rows) for name, t in kinds.items()}

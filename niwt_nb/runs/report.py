@@ -44,8 +44,8 @@ def _picture_uri(folder: str | os.PathLike, name: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(raw).decode('ascii')}"
 
 # %% ../../nbs/09_runs/03_report.ipynb #149c9fa6
-def _largest(rows: Sequence[Mapping[str, Any]], column: str) -> str:  # empty where there is no number
-    "The largest number of a column as it is shown, so that all rows that show it can be marked."
+def _largest(rows: Sequence[Mapping[str, Any]], column: str) -> str:
+    "The largest number of a column as it is shown, so that all rows that show it can be marked; empty where there is none."
     values = (row.get(column) for row in rows)
     return _number(max((v for v in values if isinstance(v, float) and v == v), default=""))
 

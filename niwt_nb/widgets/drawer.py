@@ -44,7 +44,7 @@ class _SpeciesStudy:
     name: str
     images: list[Image.Image]
     predicted: list[int]  # head row of each picture; `n` stands for the new class
-    others: tuple[float, float]  # accuracy on the others' test images without and with the new class
+    others: tuple[float, float]  # accuracy on other classes' images without and with the new class
     nearest: list[tuple[int, list[str]]]  # head rows of known species, and what differs
     words: list[tuple[str, float, bool]]  # attribute, strength as read, whether it was asked for
     heat: Tensor  # (H, W) where the new class looks in the first picture
@@ -67,7 +67,7 @@ class _SpeciesStudy:
 
 # %% ../../nbs/08_widgets/04_drawer.ipynb #3fa348e2
 @in_own_modes
-def _nearest_species(session: Session, look: Mapping[str, str], n: int = 3) -> list[tuple[int, list[str]]]:
+def _nearest_species(session: Session, look: Mapping[str, str], n: int = 3) -> list[tuple]:
     "Head rows of the known species whose usual look differs in the fewest groups of `look`, and these; among equals by the shares of their birds."
     species: Any = session.data.images
     apart, found = (session.rows - species_attributes(look)).abs().sum(1).tolist(), []
@@ -182,7 +182,8 @@ class _SpeciesPictures(Explorer):
         taken = [f"{s.name if r == s.n else self.session.label(r)} {c}" for r, c in s.confusion[:4]]
         rest = sum(c for _, c in s.confusion[4:])
         taken += [f"others {rest}"] if rest else []
-        return f"Taken for: {', '.join(taken)}", f"{s.others[0]:.1%} right before, {s.others[1]:.1%} with it."
+        others = f"{s.others[0]:.1%} right before, {s.others[1]:.1%} with it."
+        return f"Taken for: {', '.join(taken)}", others
 
     def _paint_drawings(self, area: Area) -> None:
         s = self.study

@@ -34,7 +34,7 @@ class _EditStudy:
     row: int  # head row of the class
     before: dict[str, float]  # U, S, H and own (accuracy of the class)
     after: dict[str, float]
-    taken: list[tuple[int, int, int]]  # head row, its images of the class before, after; commonest first
+    taken: list[tuple[int, int, int]]  # head row, images of the class there before, after
     nearest: list[tuple[int, float]]  # head rows with the nearest descriptions, and the cosine
 
 # %% ../../nbs/08_widgets/05_editor.ipynb #5e56a031
@@ -190,15 +190,16 @@ class _EditPictures(Explorer):
         rest = [1 - sum(part) for part in list(zip(*rows, strict=True))[1:]]
         rows += [("others", *rest)] if max(rest) > 1e-6 else []
         names, before, after = zip(*rows, strict=True)
-        title = f"What its {n} test pictures are taken for"
-        paint_change(area.part(height=52 + 27 * len(rows)), names, before, after, title, at, ("as described", "now"))
+        told = (f"What its {n} test pictures are taken for", at, ("as described", "now"))
+        paint_change(area.part(height=52 + 27 * len(rows)), names, before, after, *told)
 
     def page(self) -> _Page:
         "Verdict, changes, rates, confusion."
         largest, more = self.largest(4)
         changed = [f"{n} {was:.2f} to {new:.2f}" for n, was, new in largest] or ["nothing changed"]
         changed += [f"and {more} more"] if more else []
-        return [[_told(100, self.told, "; ".join(changed))], [self.painter("rates"), self.painter("taken")]]
+        words = _told(100, self.told, "; ".join(changed))
+        return [[words], [self.painter("rates"), self.painter("taken")]]
 
 # %% ../../nbs/08_widgets/05_editor.ipynb #1d6e8c97
 class ClassEditor(_EditPictures):

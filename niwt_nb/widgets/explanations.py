@@ -163,8 +163,9 @@ class ExplanationViewer(_PictureExplorer):
         s, picture, (heat, share) = self.study, self.seen_picture, self.heat
         looked = "where it looked" if share == 1 else f"the sum of {self.state['neurons']}"
         both = f"blue: for it, orange: for {self.session.label(s.other)}"
-        maps = (overlay(picture, heat, strength=0.8 * share), overlay(picture, s.difference, signed=True))
-        paint_beside(area, [("the picture", picture), (looked, maps[0]), (both, maps[1])])
+        where = overlay(picture, heat, strength=0.8 * share)
+        apart = overlay(picture, s.difference, signed=True)
+        paint_beside(area, [("the picture", picture), (looked, where), (both, apart)])
 
     def _paint_photos(self, area: Area) -> None:
         if not self.study.photos:

@@ -98,7 +98,7 @@ class _Panel:
         key: Callable[[], Any],  # hashable; the same key means the same picture
         paint: _Painter,  # called only for a key that is new
         alt: Callable[[], str] = lambda: "",  # for screen readers
-        ground: tuple[Callable[[], Any], _Painter] | None = None,  # key and painter of what lies below
+        ground: tuple[Callable[[], Any], _Painter] | None = None,  # key, painter of what lies below
     ) -> None:
         "Nothing is drawn yet. The last ground is kept as pixels, and only what lies on it is painted anew."
         self.width, self.height, self.key, self.paint, self.alt = width, height, key, paint, alt
@@ -361,13 +361,64 @@ class _Controls(_History):
         "Show a heading in a place for words."
         self.say(name, f'<div class="niwt-sub">{_escaped(text)}</div>')
 
-# %% ../../nbs/08_widgets/01_explorer.ipynb #d34b863f
-class Explorer(_Controls):
-    "Base of the widgets: a session, controls, panels, and the same content as a figure."
+# %% ../../nbs/08_widgets/01_explorer.ipynb #8536614e
+class _Shown(_Controls):
+    "What a widget shows: panels, and the same content as a figure."
 
     title, about = "", ""
-    clickable: tuple[str, ...] = ()  # panels in which a click chooses, see `at`
     dark = False  # the page; its script tells it, and the next widget begins with what the last one heard
+    panels: dict[str, _Panel]
+
+    def page(self) -> _Page:
+        "The rows of the static figure."
+        raise NotImplementedError
+
+    def refresh(self) -> None:
+        "Bring the panels up to date."
+        for panel in self.panels.values():
+            panel.refresh(self.dark)
+
+    @property
+    def drawn(self) -> int:
+        "How many pictures were drawn so far."
+        return sum(p.picture.cache_info().misses for p in self.panels.values())
+
+    def painter(self, name: str) -> tuple[_Painter, int, int]:
+        "A panel for `page`."
+        return self.panels[name].whole, self.panels[name].width, self.panels[name].height
+
+    def static(self, width: int = 900, **values: Any) -> Figure:
+        "The same content as a figure; `values` set controls for this figure only."
+        before, self._depth = self.snapshot(), self._depth + 1
+        try:
+            self._set_all(values)
+            return stack_page(self.page(), self.title, width)
+        finally:
+            if values:
+                self.restore(before)
+            self._depth -= 1
+
+    def save(self) -> None:
+        "Hand the page the static figure as a file."
+        self.act(lambda: None)
+        if self.error is None:
+            data = base64.b64encode(figure_png(self.static())).decode()
+            file = re.sub(r"[^a-z-]", "", self.title.lower().replace(" ", "-")) + ".png"
+            link = f'<a download="{file}" href="data:image/png;base64,{data}">{file}</a>'
+            self.status.value = f"saved: {link}"
+
+    def _ipython_display_(self) -> None:
+        _display_with_picture(self.ui, self)
+
+    def _repr_png_(self) -> bytes:
+        "The picture alone, for front ends that know no such widgets."
+        return _picture_of(self)
+
+# %% ../../nbs/08_widgets/01_explorer.ipynb #d34b863f
+class Explorer(_Shown):
+    "Base of the widgets: a session, controls, panels, and the same content as a figure."
+
+    clickable: tuple[str, ...] = ()  # panels in which a click chooses, see `at`
 
     def __init__(
         self,
@@ -380,7 +431,7 @@ class Explorer(_Controls):
         with _telling(f"{self.title}: fitting the model and drawing, some seconds ..."):
             super().__init__()
             self.session = open_session(data, backbone, **options) if session is None else session
-            self.panels: dict[str, _Panel] = {}
+            self.panels = {}
             again = _button("Start again", self.clear, "everything as it was at first")
             save = _button("Save picture", self.save, "all that is shown as a PNG file")
             self.add_tools(again, save)
@@ -405,10 +456,6 @@ class Explorer(_Controls):
         "The widgets below the title, `tools` among them."
         raise NotImplementedError
 
-    def page(self) -> _Page:
-        "The rows of the static figure."
-        raise NotImplementedError
-
     def at(self, name: str, x: float, y: float) -> None:
         "What a click means at a place in the axes of the panel `name`."
 
@@ -422,11 +469,6 @@ class Explorer(_Controls):
         if name == "layer":
             self.session = _session_at(self.session, self.state["layer"])
 
-    def refresh(self) -> None:
-        "Bring the panels up to date."
-        for panel in self.panels.values():
-            panel.refresh(self.dark)
-
     def _pointed(self, name: str, *rest: str) -> None:
         "A click on a panel, at shares of its width and height; or the colour of the page."
         if name in ("dark", "light"):
@@ -437,42 +479,6 @@ class Explorer(_Controls):
     def _dress(self, dark: bool) -> None:
         Explorer.dark = dark
         (self.ui.add_class if dark else self.ui.remove_class)("niwt-dark")
-
-    def static(self, width: int = 900, **values: Any) -> Figure:
-        "The same content as a figure; `values` set controls for this figure only."
-        before, self._depth = self.snapshot(), self._depth + 1
-        try:
-            self._set_all(values)
-            return stack_page(self.page(), self.title, width)
-        finally:
-            if values:
-                self.restore(before)
-            self._depth -= 1
-
-    def save(self) -> None:
-        "Hand the page the static figure as a file."
-        self.act(lambda: None)
-        if self.error is None:
-            data = base64.b64encode(figure_png(self.static())).decode()
-            file = re.sub(r"[^a-z-]", "", self.title.lower().replace(" ", "-")) + ".png"
-            link = f'<a download="{file}" href="data:image/png;base64,{data}">{file}</a>'
-            self.status.value = f"saved: {link}"
-
-    @property
-    def drawn(self) -> int:
-        "How many pictures were drawn so far."
-        return sum(p.picture.cache_info().misses for p in self.panels.values())
-
-    def painter(self, name: str) -> tuple[_Painter, int, int]:
-        "A panel for `page`."
-        return self.panels[name].whole, self.panels[name].width, self.panels[name].height
-
-    def _ipython_display_(self) -> None:
-        _display_with_picture(self.ui, self)
-
-    def _repr_png_(self) -> bytes:
-        "The picture alone, for front ends that know no such widgets."
-        return _picture_of(self)
 
 # %% ../../nbs/08_widgets/01_explorer.ipynb #17bceb58
 def _titled(title: str, paint: _Painter) -> _Painter:
@@ -509,7 +515,8 @@ def _read_upload(
             picture = open_image(path, max_pixels)
         except NiwtError as e:
             told = str(e).replace(repr(str(path)), repr(name))
-            told += "" if "megapixels" in told else f"; a picture must be one of {', '.join(FORMATS)}"
+            kinds = ", ".join(FORMATS)
+            told += "" if "megapixels" in told else f"; a picture must be one of {kinds}"
             raise NiwtError(told) from None
         with Image.open(path, formats=FORMATS) as original:
             mode, size = original.mode, original.size
@@ -518,77 +525,19 @@ def _read_upload(
     told += f" in {said[mode]}, read as RGB" if mode in said else ""
     return picture, told + (", decoded smaller" if size[0] * size[1] > max_pixels else "")
 
-# %% ../../nbs/08_widgets/01_explorer.ipynb #ac0b1e49
-class _PictureExplorer(Explorer):
-    "An explorer of one picture: of the data set, or uploaded."
+# %% ../../nbs/08_widgets/01_explorer.ipynb #c9c2872f
+class _Pictures(Explorer):
+    "The picture that an explorer looks at: of the data set, or uploaded."
 
-    kept: tuple[str, ...] = ("own", "note")
-
-    def build(self) -> None:
-        "The controls that choose a picture."
-        data = self.session.data
-        if self.session.network is None or not data.has_images:
-            told = f"{data.name!r} was opened with features only"
-            raise NiwtError(f"{type(self).__name__} looks at pictures; {told}")
-        self._x = lru_cache(24)(lambda key: self.session.transform(self._pixels))
-        self._seen = lru_cache(24)(lambda key: as_seen(self.x, self.session.transform))
-        parts = [sorted(c.tolist(), key=lambda c: readable(data.classes[c])) for c in (data.seen, data.unseen)]
-        label = dict(zip(self.session.columns.tolist(), self.session.menu, strict=True))
-        self.species = [(label[c][0], c) for c in [*parts[0], *parts[1]]]
-        self.first = int(data.unseen[0]) if len(data.unseen) else parts[0][0]
-        told = "whose pictures to choose from; a star: never shown to the network"
-        self.control("species", _choice("species", self.species, self.first, told))
-        n = len(self._images_of(self.first))
-        self.control("picture", widgets.IntSlider(1, 1, n, description="picture"))
-        about = "A picture of your own (JPEG, PNG, ...). It stays on this machine."
-        self.upload = widgets.FileUpload(accept="image/*", description="Upload", tooltip=about)
-        self.upload.observe(lambda change: self.act(self._take) if change["new"] else None, "value")
-        self.own: tuple[str, Image.Image] | None = None
-        back = "back to the pictures of the data set"
-        self.remove = _button("Remove my picture", lambda: self.act(self._own), back)
-        self.add_tools(self.upload, self.remove)
-        self.ready()
+    own: tuple[str, Image.Image] | None = None  # what identifies an uploaded picture, and the picture
+    _x: Callable[[Any], Tensor]
+    _seen: Callable[[Any], Image.Image]
 
     def _images_of(self, c: int) -> Tensor:
         "Test pictures of a class; training pictures where it has none."
         data = self.session.data
         test = self.session.test[data.labels[self.session.test] == c]
         return test if len(test) else data.train[data.labels[data.train] == c]
-
-    def ready(self) -> None:
-        "A picture of one's own stands first in the menu."
-        options = [*([("your picture", -1)] if self.own else []), *self.species]
-        if tuple(self.controls["species"].options) != tuple(options):
-            self.controls["species"].options = options
-        self.remove.layout.display = None if self.own else "none"
-
-    def follow(self, name: str) -> None:
-        "Another species has other pictures."
-        super().follow(name)
-        if name == "species":
-            slider = self.controls["picture"]
-            n = 1 if self.mine else len(self._images_of(self.state["species"]))
-            slider.disabled, slider.max, slider.value = self.mine, max(1, n), 1
-
-    def _own(self, own: tuple[str, Image.Image] | None = None, note: str = "") -> None:
-        "Keep a picture of one's own, or none."
-        before = self.state["species"]
-        self.own, self.note = own, note
-        self.ready()
-        self.controls["species"].value = -1 if own else self.first if before == -1 else before
-
-    def _take(self) -> None:
-        "Look at what was uploaded."
-        entry = self.upload.value[0]
-        self.upload.value = ()
-        picture, note = _read_upload(entry)
-        self._own((content_hash(bytes(entry["content"])), picture), _escaped(note))
-
-    def take(self, picture: Image.Image, name: str = "your picture") -> "_PictureExplorer":
-        "Look at a picture that is in memory."
-        own = (content_hash(np.asarray(picture.convert("RGB"))), picture.convert("RGB"))
-        self.act(lambda: self._own(own, _escaped(name)))
-        return self
 
     @property
     def mine(self) -> bool:
@@ -636,3 +585,70 @@ class _PictureExplorer(Explorer):
             return ""
         told = f" It must pick one of its {len(self.session.columns)} names, whatever the picture shows"
         return f"{told}: a per cent says which of them fits best, not that one fits."
+
+# %% ../../nbs/08_widgets/01_explorer.ipynb #ac0b1e49
+class _PictureExplorer(_Pictures):
+    "An explorer of one picture: of the data set, or uploaded."
+
+    kept: tuple[str, ...] = ("own", "note")
+
+    def build(self) -> None:
+        "The controls that choose a picture."
+        data = self.session.data
+        if self.session.network is None or not data.has_images:
+            told = f"{data.name!r} was opened with features only"
+            raise NiwtError(f"{type(self).__name__} looks at pictures; {told}")
+        self._x = lru_cache(24)(lambda key: self.session.transform(self._pixels))
+        self._seen = lru_cache(24)(lambda key: as_seen(self.x, self.session.transform))
+        by_name = lambda c: readable(data.classes[c])  # noqa: E731
+        parts = [sorted(c.tolist(), key=by_name) for c in (data.seen, data.unseen)]
+        label = dict(zip(self.session.columns.tolist(), self.session.menu, strict=True))
+        self.species = [(label[c][0], c) for c in [*parts[0], *parts[1]]]
+        self.first = int(data.unseen[0]) if len(data.unseen) else parts[0][0]
+        told = "whose pictures to choose from; a star: never shown to the network"
+        self.control("species", _choice("species", self.species, self.first, told))
+        n = len(self._images_of(self.first))
+        self.control("picture", widgets.IntSlider(1, 1, n, description="picture"))
+        about = "A picture of your own (JPEG, PNG, ...). It stays on this machine."
+        self.upload = widgets.FileUpload(accept="image/*", description="Upload", tooltip=about)
+        self.upload.observe(lambda change: self.act(self._take) if change["new"] else None, "value")
+        back = "back to the pictures of the data set"
+        self.remove = _button("Remove my picture", lambda: self.act(self._own), back)
+        self.add_tools(self.upload, self.remove)
+        self.ready()
+
+    def ready(self) -> None:
+        "A picture of one's own stands first in the menu."
+        options = [*([("your picture", -1)] if self.own else []), *self.species]
+        if tuple(self.controls["species"].options) != tuple(options):
+            self.controls["species"].options = options
+        self.remove.layout.display = None if self.own else "none"
+
+    def follow(self, name: str) -> None:
+        "Another species has other pictures."
+        super().follow(name)
+        if name == "species":
+            slider = self.controls["picture"]
+            n = 1 if self.mine else len(self._images_of(self.state["species"]))
+            slider.disabled, slider.max, slider.value = self.mine, max(1, n), 1
+
+    def _own(self, own: tuple[str, Image.Image] | None = None, note: str = "") -> None:
+        "Keep a picture of one's own, or none."
+        before = self.state["species"]
+        self.own, self.note = own, note
+        self.ready()
+        self.controls["species"].value = -1 if own else self.first if before == -1 else before
+        self.follow("picture")
+
+    def _take(self) -> None:
+        "Look at what was uploaded."
+        entry = self.upload.value[0]
+        self.upload.value = ()
+        picture, note = _read_upload(entry)
+        self._own((content_hash(bytes(entry["content"])), picture), _escaped(note))
+
+    def take(self, picture: Image.Image, name: str = "your picture") -> "_PictureExplorer":
+        "Look at a picture that is in memory."
+        own = (content_hash(np.asarray(picture.convert("RGB"))), picture.convert("RGB"))
+        self.act(lambda: self._own(own, _escaped(name)))
+        return self

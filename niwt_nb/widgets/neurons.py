@@ -71,8 +71,8 @@ def _study_neurons(
     best = best if reading.row in best else [*best[:-1], reading.row]
     best.sort(key=lambda i: -float(before[i]))
     own = (float(before[reading.row]), float(after[reading.row]))
-    taken, ranked = (int(before.argmax()), int(after.argmax())), (order.tolist(), measure[order].numpy())
-    shares = (before[best].numpy(), after[best].numpy())
+    taken = (int(before.argmax()), int(after.argmax()))
+    ranked, shares = (order.tolist(), measure[order].numpy()), (before[best].numpy(), after[best].numpy())
     return _NeuronStudy(reading.row, *ranked, best, *shares, tuple(off), own, taken)
 
 # %% ../../nbs/08_widgets/02_neurons.ipynb #f8e95024
@@ -171,8 +171,44 @@ class _NeuronRows:
         finally:
             self._silent = False
 
+# %% ../../nbs/08_widgets/02_neurons.ipynb #ad0c0f59
+class _NeuronTrials(_PictureExplorer):
+    "Birds that are drawn to try what a neuron likes."
+
+    _tried: Callable[..., _Trial]
+
+    @property
+    def neuron(self) -> int:
+        "The neuron that is looked at."
+        return int(self.state["neuron"])
+
+    def trial_told(self) -> str:
+        "How the neuron answers to the birds that were drawn."
+        guess, k = self.state["guess"], self.neuron
+        if not guess:
+            return ""
+        wins = self._tried(self.session, guess).wins[:, k]
+        n, won = len(wins), int(wins.sum())
+        likes, dislikes = won >= 0.8 * n, won <= 0.2 * n
+        told = "It answers to the others" if dislikes else "It does not care"
+        told = "It answers" if likes else told
+        told += f": in {won} of {n} pairs the bird with {phrase(guess)} excites neuron {k} more"
+        told += f" than the same bird without (chance: {n // 2})."
+        own = f" So its name {'holds' if likes else 'does not hold'}."
+        return told + (own if self.session.names["name"][k] == guess else "")
+
+    def _paint_trial(self, area: Area) -> None:
+        if not self.state["guess"]:
+            ask = f"Draw what you think neuron {self.neuron} likes ('draw birds with'), and see whether it answers."
+            return paint_words(area, "", ask)
+        trial = self._tried(self.session, self.state["guess"])
+        n, wins = len(trial.wins), trial.wins[:6, self.neuron].tolist()
+        marks = ["blue" if w else "" for w in wins] + ["" if w else "blue" for w in wins]
+        pictures = [*trial.pictures[:6], *trial.pictures[n : n + 6]]
+        paint_mosaic(area, pictures, columns=6, marks=marks)
+
 # %% ../../nbs/08_widgets/02_neurons.ipynb #50d4f242
-class _NeuronPictures(_PictureExplorer):
+class _NeuronPictures(_NeuronTrials):
     "What is shown of the neurons behind a class in a picture, and of birds drawn to try what a neuron likes."
 
     off: tuple[int, ...] = ()  # the neurons that are switched off
@@ -185,11 +221,6 @@ class _NeuronPictures(_PictureExplorer):
         self._tried, self._formula = lru_cache(24)(_try_attribute), lru_cache(24)(_said_by_formula)
 
     @property
-    def neuron(self) -> int:
-        "The neuron that is looked at."
-        return int(self.state["neuron"])
-
-    @property
     def reading(self) -> _Reading:
         "What the network makes of the picture."
         target = None if self.state["explain"] < 0 else self.state["explain"]
@@ -200,9 +231,10 @@ class _NeuronPictures(_PictureExplorer):
         "The neurons and the scores."
         return self._study(self.session, self.reading, self.off, self.state["by"], self.top)
 
-    def labels(self, neurons: Sequence[int]) -> list[tuple[str, int]]:
-        "Neurons with their labels."
-        return [(_neuron_label(self.session, k), k) for k in neurons]
+    def labels(self, neurons: Sequence[int] | None = None) -> list[tuple[str, int]]:
+        "Neurons with their labels; all of them if none are named."
+        every = self.session.names["neuron"].tolist() if neurons is None else neurons
+        return [(_neuron_label(self.session, k), k) for k in every]
 
     def _paint_picture(self, area: Area) -> None:
         heat = neuron_maps(self.session.network, self.x[None], [self.neuron])[0, 0]
@@ -234,30 +266,15 @@ class _NeuronPictures(_PictureExplorer):
         rows = zip(self.study.rows, self.study.before, self.study.after, strict=True)
         return "; ".join(f"{self.session.label(r)} {b:.0%}, now {a:.0%}" for r, b, a in rows)
 
-    def trial_told(self) -> str:
-        "How the neuron answers to the birds that were drawn."
-        guess, k = self.state["guess"], self.neuron
-        if not guess:
-            return ""
-        wins = self._tried(self.session, guess).wins[:, k]
-        n, won = len(wins), int(wins.sum())
-        likes, dislikes = won >= 0.8 * n, won <= 0.2 * n
-        told = "It answers to the others" if dislikes else "It does not care"
-        told = "It answers" if likes else told
-        told += f": in {won} of {n} pairs the bird with {phrase(guess)} excites neuron {k} more"
-        told += f" than the same bird without (chance: {n // 2})."
-        own = f" So its name {'holds' if likes else 'does not hold'}."
-        return told + (own if self.session.names["name"][k] == guess else "")
-
-    def _paint_trial(self, area: Area) -> None:
-        if not self.state["guess"]:
-            ask = f"Draw what you think neuron {self.neuron} likes ('draw birds with'), and see whether it answers."
-            return paint_words(area, "", ask)
-        trial = self._tried(self.session, self.state["guess"])
-        n, wins = len(trial.wins), trial.wins[:6, self.neuron].tolist()
-        marks = ["blue" if w else "" for w in wins] + ["" if w else "blue" for w in wins]
-        pictures = [*trial.pictures[:6], *trial.pictures[n : n + 6]]
-        paint_mosaic(area, pictures, columns=6, marks=marks)
+    def _verdict(self, study: _NeuronStudy) -> str:
+        before, after = (self.session.label(r) for r in study.predicted)
+        right = " ✓" if not self.mine and before.removesuffix(" ★") == self.truth else ""
+        told = f"{'This' if self.mine else 'It'} is {_escaped(self.truth)}."
+        told += f" The network says <b>{_escaped(before)}</b>{right}"
+        if study.off:
+            silent = f"{'s' if len(study.off) > 1 else ''} {', '.join(map(str, study.off))}"
+            told += f"; without neuron{silent}: <b>{_escaped(after)}</b>"
+        return told + self.warning
 
     def page(self) -> _Page:
         "Pictures and scores, named bars, what excites the neuron."
@@ -291,7 +308,8 @@ class NeuronExplorer(_NeuronPictures):
         "Controls and panels."
         super().build()
         rows = [("the one it predicts", -1), *self.session.menu]
-        bars = {"importance: what more of it would add": "importance", "what it adds in this picture": "adds"}
+        bars = {"importance: what more of it would add": "importance"}
+        bars["what it adds in this picture"] = "adds"
         pen = isinstance(self.session.data.images, FieldGuideImages)
         birds = self.session.explainer.names if pen else ()
         guesses = [("nothing yet", ""), *((phrase(a), a) for a in birds)]
@@ -299,7 +317,7 @@ class NeuronExplorer(_NeuronPictures):
         self.control("explain", _choice("class", rows, tooltip=why))
         self.layer_menu()
         self.control("by", _choice("bars show", [*bars.items()]))
-        self.control("neuron", _choice("neuron", self._every(), tooltip="the neuron to look at"))
+        self.control("neuron", _choice("neuron", self.labels(), tooltip="the neuron to look at"))
         self.control("guess", _choice("draw birds with", guesses, tooltip=like))
         self.rows = _NeuronRows(self.top, self.switch, lambda neuron: self.set(neuron=neuron))
         self.switches, self.names = self.rows.switches, self.rows.names
@@ -338,21 +356,14 @@ class NeuronExplorer(_NeuronPictures):
         body = _grid(left, right, shares=(280, 470))
         return [_grid(*self.controls.values()), self.tools, say["verdict"], body]
 
-    def _every(self) -> list[tuple[str, int]]:
-        return self.labels(self.session.names["neuron"].tolist())
-
     def follow(self, name: str) -> None:
         "Another layer has other neurons; another question puts its strongest neuron in front."
         super().follow(name)
         if name == "layer":
             self.off = ()
-            self.controls["neuron"].options = self._every()
+            self.controls["neuron"].options = self.labels()
         if name in ("layer", "explain", "by", "species", "picture"):
             self._strongest()
-
-    def _take(self) -> None:
-        super()._take()
-        self._strongest()
 
     def _strongest(self) -> None:
         "Look at the neuron with the largest value."
@@ -381,13 +392,3 @@ class NeuronExplorer(_NeuronPictures):
         self.say("trial", _escaped(self.trial_told() or self._formula(self.session, self.neuron)))
         self.panels["trial"].ui.layout.display = None if self.state["guess"] else "none"
         super().refresh()
-
-    def _verdict(self, study: _NeuronStudy) -> str:
-        before, after = (self.session.label(r) for r in study.predicted)
-        right = " ✓" if not self.mine and before.removesuffix(" ★") == self.truth else ""
-        told = f"{'This' if self.mine else 'It'} is {_escaped(self.truth)}."
-        told += f" The network says <b>{_escaped(before)}</b>{right}"
-        if study.off:
-            silent = f"{'s' if len(study.off) > 1 else ''} {', '.join(map(str, study.off))}"
-            told += f"; without neuron{silent}: <b>{_escaped(after)}</b>"
-        return told + self.warning

@@ -28,14 +28,14 @@ from ..network.cut import CutNetwork, layer_names
 from ..network.head import extract_features
 from ..network.modes import in_own_modes
 
-# %% ../../nbs/08_widgets/00_session.ipynb #0938c01e
+# %% ../../nbs/08_widgets/00_session.ipynb #38194eeb
 @dataclass(frozen=True, eq=False)
-class Session:
-    "A data set and a fitted model; made by `open_session`. Head rows: seen classes, then unseen ones."
+class _Opened:
+    "A data set and a fitted model. Head rows: seen classes, then unseen ones."
 
     data: ZeroShotData  # its splits hold the images in use
     model: NIWT  # fitted on it; not changed by any question
-    at_hand: Tensor | None = None  # (N, D) features as the network gives them; None: made when asked
+    at_hand: Tensor | None = None  # (N, D) features as the network gives them; None: made if asked
     layers: dict[str, "Session"] = field(default_factory=dict)  # the same at other layers
 
     @property
@@ -77,6 +77,25 @@ class Session:
     def menu(self) -> list[tuple[str, int]]:
         "The label of each head row with its number."
         return [(self.label(i), i) for i in range(len(self.columns))]
+
+    def pictures(self, index: Tensor) -> Tensor:
+        "(n, 3, H, W) images by their numbers, as the network gets them."
+        return torch.stack([self.transform(self.data.images[int(i)]) for i in index])
+
+    def new_row(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        "Weights (D,) and bias of a class with domain knowledge `values` (A,); the model stays as it is."
+        weight, bias = self.model.writer_.rows(self.model.scaler_.transform(values[None]))
+        return weight[0], bias[0]
+
+    def label(self, row: int) -> str:
+        "The name of a head row for people; a star marks what the network was never shown."
+        star = " ★" if row >= len(self.data.seen) else ""
+        return readable(self.data.classes[int(self.columns[row])]) + star
+
+# %% ../../nbs/08_widgets/00_session.ipynb #0938c01e
+@dataclass(frozen=True, eq=False)
+class Session(_Opened):
+    "A data set and a fitted model, with what is measured when it is first asked for; made by `open_session`."
 
     @cached_property
     def given(self) -> Tensor:
@@ -131,20 +150,6 @@ class Session:
     def effects(self) -> np.ndarray:
         "(A, K) see `_map_effects`."
         return _map_effects(self)
-
-    def pictures(self, index: Tensor) -> Tensor:
-        "(n, 3, H, W) images by their numbers, as the network gets them."
-        return torch.stack([self.transform(self.data.images[int(i)]) for i in index])
-
-    def new_row(self, values: Tensor) -> tuple[Tensor, Tensor]:
-        "Weights (D,) and bias of a class with domain knowledge `values` (A,); the model stays as it is."
-        weight, bias = self.model.writer_.rows(self.model.scaler_.transform(values[None]))
-        return weight[0], bias[0]
-
-    def label(self, row: int) -> str:
-        "The name of a head row for people; a star marks what the network was never shown."
-        star = " ★" if row >= len(self.data.seen) else ""
-        return readable(self.data.classes[int(self.columns[row])]) + star
 
 # %% ../../nbs/08_widgets/00_session.ipynb #2c5461d0
 @in_own_modes
