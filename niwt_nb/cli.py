@@ -24,12 +24,11 @@ import typer
 from . import __version__
 
 # %% ../nbs/11_cli.ipynb #6b642404
-_Debug = Annotated[bool, typer.Option("--debug", help="Show the whole way of an error, not only its sentence.")]
+_DEBUG_HELP = "Show the whole way of an error, not only its sentence."
+_Debug = Annotated[bool, typer.Option("--debug", help=_DEBUG_HELP)]
 
 # %% ../nbs/11_cli.ipynb #106e3f0b
-def _whole_trace(
-    error: BaseException,  # as it was caught
-) -> str:  # as Python prints it
+def _whole_trace(error: BaseException) -> str:
     "Format an error's traceback with every cause and context, suppressed ones too; never raises."
     seen, e = set(), error  # type: set[int], BaseException | None
     while e is not None and id(e) not in seen:
@@ -37,6 +36,11 @@ def _whole_trace(
         e.__suppress_context__ = False
         e = e.__cause__ or e.__context__
     return "".join(traceback.format_exception(error)).rstrip()
+
+# %% ../nbs/11_cli.ipynb #2b7936a6
+def _first_process() -> bool:
+    "Whether this is the first of the processes that torchrun started, or the only one."
+    return os.environ.get("RANK", "0") == "0"
 
 # %% ../nbs/11_cli.ipynb #1b67184d
 def _plain_errors(
@@ -51,12 +55,13 @@ def _plain_errors(
         try:
             return command(*args, **kwargs)
         except KeyboardInterrupt:
-            typer.echo("niwt: interrupted; the same command goes on with the steps that are not finished", err=True)
+            told = "the same command goes on with the steps that are not finished"
+            typer.echo(f"niwt: interrupted; {told}", err=True)
             raise typer.Exit(130) from None
-        except (typer.Exit, typer.Abort, *typer.BadParameter.__mro__[:-3]):  # type: ignore[misc]  # what typer ends commands with
+        except (typer.Exit, typer.Abort, *typer.BadParameter.__mro__[:-3]):  # type: ignore[misc]  # typer's own
             raise
         except Exception as e:
-            if not e.__dict__.get("first", os.environ.get("RANK", "0") == "0"):
+            if not e.__dict__.get("first", _first_process()):
                 raise typer.Exit(2) from None  # another process of the run tells it
             if debug:
                 typer.echo(_whole_trace(e), err=True)
@@ -64,20 +69,20 @@ def _plain_errors(
             line = "" if ours else users_frame(e)
             if not ours and not line:
                 raise  # a fault of this package is not hidden
-            typer.echo(f"niwt: {told}" if ours else f"niwt: {type(e).__name__}: {told[:300]} ({line})", err=True)
+            told = told if ours else f"{type(e).__name__}: {told[:300]} ({line})"
+            typer.echo(f"niwt: {told}", err=True)
             raise typer.Exit(2) from None
 
-    option = inspect.Parameter("debug", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=_Debug)
+    last = inspect.Parameter.KEYWORD_ONLY
+    option = inspect.Parameter("debug", last, default=False, annotation=_Debug)
     signature = inspect.signature(command)
     tidy.__signature__ = signature.replace(parameters=[*signature.parameters.values(), option])  # type: ignore[attr-defined]
     tidy.__annotations__ = {**command.__annotations__, "debug": _Debug}
     return tidy
 
 # %% ../nbs/11_cli.ipynb #bd027280
-def _parse_settings(
-    pairs: list[str],  # texts like "lam=0.1" or "unseen=['owl', 'jay']"
-) -> dict[str, Any]:  # setting -> value
-    "Parse settings from `name=value` texts; raises `NiwtError` for one without an equals sign."
+def _parse_settings(pairs: list[str]) -> dict[str, Any]:  # setting -> value
+    "Parse settings from texts like `lr=0.1` or `unseen=['owl', 'jay']`; raises `NiwtError` for one without an equals sign."
     from niwt_nb.core import NiwtError
     from niwt_nb.runs.config import RunConfig
 
@@ -87,22 +92,22 @@ def _parse_settings(
         name, equals, value = pair.partition("=")
         if not equals:
             raise NiwtError(f"--set takes name=value, got {pair!r}")
-        name, value, kind = name.strip(), value.strip(), str(kinds.get(name.strip(), ""))
+        name, value = name.strip(), value.strip()
+        words = "str" in str(kinds.get(name, ""))
         try:
             given = tomllib.loads(f"x = {value}")["x"]
         except tomllib.TOMLDecodeError:
             given = value
-        if "str" in kind and not isinstance(given, (str, list)):
+        if words and isinstance(given, list):
+            given = [str(v) if isinstance(v, (int, float)) else v for v in given]
+        elif words and not isinstance(given, str):
             given = value  # a class may be called 10, true or 2024-01-01
-        found[name] = [str(v) if "str" in kind and isinstance(v, (int, float)) else v for v in given] if isinstance(given, list) else given
+        found[name] = given
     return found
 
 # %% ../nbs/11_cli.ipynb #071963a4
-def _absolute(
-    name: str,  # of the setting
-    value: Any,  # as it was given
-) -> Any:  # the value, with a path in it made absolute
-    "Make the paths in the settings `root`, `splits`, `weights` and `model` (path/to/file.py:name) absolute; leave everything else alone."
+def _absolute(name: str, value: Any) -> Any:
+    "Make the paths in the values of the settings `root`, `splits`, `weights` and `model` (path/to/file.py:name) absolute; leave everything else alone."
     if not isinstance(value, str) or not value:
         return value
     if name in ("root", "splits") or (name == "weights" and Path(value).suffix):
@@ -113,10 +118,8 @@ def _absolute(
     return value
 
 # %% ../nbs/11_cli.ipynb #654bb726
-def _metrics_table(
-    rows: list[dict[str, Any]],  # as `pipeline.run` gives them
-) -> str:  # lines of text, columns aligned
-    "Format the results as a text table, three digits a fraction, with the columns of the first row."
+def _metrics_table(rows: list[dict[str, Any]]) -> str:
+    "Format the rows that `pipeline.run` gives as a text table, three digits a fraction, with the columns of the first row."
     from niwt_nb.runs.report import _number
 
     words, columns = ("what", "method", "knowledge", "calibrated"), []
@@ -143,12 +146,17 @@ def _perform(
     from niwt_nb.runs.pipeline import run as run_pipeline
     from niwt_nb.runs.presets import beside_paper, departures
 
-    config = config_from_dict({name: _absolute(name, value) for name, value in settings.items() if value is not None}, base)
-    first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started
-    say = (lambda line: None) if quiet or not first else lambda line: typer.echo(f"  {line}", err=True)
+    given = {name: _absolute(name, value) for name, value in settings.items() if value is not None}
+    config, first = config_from_dict(given, base), _first_process()
+
+    def say(line: str) -> None:
+        if first and not quiet:
+            typer.echo(f"  {line}", err=True)
+
+    how: dict[str, Any] = {"quiet": quiet or not sys.stderr.isatty(), "replace_run": replace_run}
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *rest, **more: say(f"note: {message}")  # type: ignore[assignment]
-        rows = run_pipeline(config, out, quiet=quiet or not sys.stderr.isatty(), replace_run=replace_run, notify=say)
+        rows = run_pipeline(config, out, notify=say, **how)
     if not first:
         return
     if json_file is not None:
@@ -156,15 +164,19 @@ def _perform(
             tmp.write_text(json.dumps(rows, indent=1), encoding="utf-8")
     typer.echo(_metrics_table(rows))
     if paper := beside_paper(config, rows):
-        typer.echo(f"\n{_metrics_table(paper)}\n" + "".join(f"  {line}\n" for line in departures(config)))
+        typer.echo(f"\n{_metrics_table(paper)}")
+        typer.echo("".join(f"  {line}\n" for line in departures(config)), nl=False)
     typer.echo(f"\nreport: {out / 'report.html'}")
 
 # %% ../nbs/11_cli.ipynb #2ac25a59
 _PRESET_HELP = "A recipe of the paper: cub-vgg16, cub-resnet101, awa2-vgg16 or awa2-resnet101. Options given here win."
 _unset = functools.partial(typer.Option, show_default=False)
-_Out = Annotated[Path | None, _unset(help="Run folder. An interrupted run in it goes on where it was.")]
-_Seed = Annotated[int | None, typer.Option(help="Every random choice follows from it.", show_default="0")]
-_Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only the table and the place of the report.")]
+_OUT_HELP = "Run folder. An interrupted run in it goes on where it was."
+_Out = Annotated[Path | None, _unset(help=_OUT_HELP)]
+_SEED_HELP = "Every random choice follows from it."
+_Seed = Annotated[int | None, typer.Option(help=_SEED_HELP, show_default="0")]
+_QUIET_HELP = "Only the table and the place of the report."
+_Quiet = Annotated[bool, typer.Option("--quiet", "-q", help=_QUIET_HELP)]
 _Json = Annotated[Path | None, _unset("--json", help="Also write the table to this JSON file.")]
 _REPLACE_HELP = "Take over a folder that holds another run; steps that still fit are kept."
 _Replace = Annotated[bool, typer.Option("--replace", help=_REPLACE_HELP)]
@@ -182,8 +194,8 @@ _Model = Annotated[str | None, _unset(help=_MODEL_HELP)]
 _Weights = Annotated[str | None, _unset(help="DEFAULT, or a .pt or .safetensors file.")]
 _LAYER_HELP = "Layer whose channels are the neurons."
 _Layer = Annotated[str | None, typer.Option(help=_LAYER_HELP, show_default="the network's own")]
-_KINDS_HELP = "attributes, captions, ..., or several with commas."
-_Knowledge = Annotated[str | None, typer.Option(help=_KINDS_HELP, show_default="the first there is")]
+_KINDS: Any = {"help": "attributes, captions, ..., or several with commas."}
+_Knowledge = Annotated[str | None, typer.Option(show_default="the first there is", **_KINDS)]
 
 # %% ../nbs/11_cli.ipynb #83f556c6
 _HELP = """Classifiers for classes nobody photographed, from words alone.
@@ -214,10 +226,8 @@ def version_option(
         raise typer.Exit()
 
 # %% ../nbs/11_cli.ipynb #0e18f2a8
-def _what_next(
-    folder: Path,  # of a finished run of the field guide
-) -> str:  # lines of text
-    "Leave a picture of an unseen species in a run's folder, and say which commands can be tried on it."
+def _what_next(folder: Path) -> str:  # lines of text
+    "Leave a picture of an unseen species in the folder of a run of the field guide, and say which commands can be tried on it."
     from niwt_nb.fieldguide.world import draw_species
     from niwt_nb.runs.config import read_config
     from niwt_nb.runs.steps import load_data
@@ -255,7 +265,7 @@ def demo(
     given = {"data": "fieldguide", "seed": seed, **_parse_settings(settings or [])}
     out = out or Path("niwt-demo" if not given.get("seed") else f"niwt-demo-seed{given['seed']}")
     _perform(given, None, out, json_file, quiet, replace_run)
-    if not quiet and os.environ.get("RANK", "0") == "0":
+    if not quiet and _first_process():
         typer.echo(_what_next(out))
 
 # %% ../nbs/11_cli.ipynb #36370fdc
@@ -295,10 +305,10 @@ def run(
     from niwt_nb.runs.config import read_config
     from niwt_nb.runs.presets import preset_config
 
-    kinds = None if knowledge is None else [k.strip() for k in knowledge.split(",") if k.strip()]
-    given: dict[str, Any] = {"data": data, "root": root, "splits": splits, "knowledge": kinds}
-    given |= {"model": model, "weights": weights, "layer": layer, "seed": seed}
-    given |= _parse_settings(settings or [])
+    given: dict[str, Any] = {"data": data, "root": root, "splits": splits, "model": model}
+    given |= {"weights": weights, "layer": layer, "seed": seed, **_parse_settings(settings or [])}
+    if knowledge is not None and "knowledge" not in given:
+        given["knowledge"] = [k.strip() for k in knowledge.split(",") if k.strip()]
     base = None if config is None else read_config(config)
     base = base if preset is None else preset_config(preset, base)
     out = out or Path(f"niwt-{preset}" if preset else "niwt-run")
@@ -316,15 +326,13 @@ def report(
     typer.echo(f"report: {write_report(folder)}")
 
 # %% ../nbs/11_cli.ipynb #abbe0cd9
-_Folder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run, or of a saved model.")]
+_RUN_HELP = "Folder of a finished run, or of a saved model."
+_Folder = Annotated[Path, typer.Argument(metavar="RUN", help=_RUN_HELP)]
 _MOVED_HELP = "The network, where the run's own file of it has moved: as in niwt run."
 _Network = Annotated[str | None, _unset("--model", help=_MOVED_HELP)]
 
-def _open_model(
-    folder: Path,  # of a finished run
-    backbone: str | None = None,  # see `_Network`
-) -> Any:  # a fitted `NIWT`
-    "Open the classifier in a folder; raises `NiwtError` if there is none."
+def _open_model(folder: Path, backbone: str | None = None) -> Any:  # a fitted `NIWT`
+    "Open the classifier in a folder, with the network of `--model` if one is named; raises `NiwtError` if there is none."
     from niwt_nb.method.niwt import NIWT
     from niwt_nb.network.backbones import load_backbone
 
@@ -347,10 +355,12 @@ def _namer(
     if (folder / FILE).is_file() or not (folder / "classes.json").is_file():
         model = _open_model(folder, network)
         return lambda images: model.predict(images, among, top, unknown)
+    own = "or name the run's own folder"
     if unknown is not False:
-        raise NiwtError("an export does not know strangers; leave --unknown out, or name the run's own folder")
+        raise NiwtError(f"an export does not know strangers; leave --unknown out, {own}")
     if among != "all":
-        raise NiwtError(f"an export does not know which classes are {among}; leave --among out, or name the run's own folder")
+        told = f"an export does not know which classes are {among}; leave --among out"
+        raise NiwtError(f"{told}, {own}")
     classes, scores_of = load_export(folder)
 
     def answers(images: list) -> list:
@@ -398,10 +408,12 @@ _PHOTOS_HELP = "Pictures, or folders of pictures."
 _Photos = Annotated[list[Path], typer.Argument(metavar="PHOTO...", help=_PHOTOS_HELP)]
 _Among = Annotated[str, typer.Option(help="all, seen, or unseen classes only.")]
 _UNKNOWN_HELP = "Let a picture that is like no class be none of these."
+_Unknown = Annotated[bool, typer.Option("--unknown", help=_UNKNOWN_HELP)]
 _REFUSE_HELP = "With --unknown: the share of strangers to refuse, 0 to 1."
 _Refuse = Annotated[float | None, typer.Option(help=_REFUSE_HELP, show_default="what pays most")]
 _Csv = Annotated[Path | None, _unset("--csv", help="Also write the answers to this CSV file.")]
-_Answers = Annotated[Path | None, _unset("--json", help="Also write the answers to this JSON file.")]
+_ANSWERS_HELP = "Also write the answers to this JSON file."
+_Answers = Annotated[Path | None, _unset("--json", help=_ANSWERS_HELP)]
 
 @app.command()
 @_plain_errors
@@ -410,7 +422,7 @@ def predict(
     photos: _Photos,  # what to name
     among: _Among = "all",  # which classes compete
     top: Annotated[int, typer.Option(min=1, help="Answers a picture.")] = 1,  # how many
-    unknown: Annotated[bool, typer.Option("--unknown", help=_UNKNOWN_HELP)] = False,  # none of these
+    unknown: _Unknown = False,  # none of these
     refuse: _Refuse = None,  # how strictly
     model: _Network = None,  # a network that has moved
     csv_file: _Csv = None,  # the answers as CSV
@@ -434,7 +446,8 @@ def predict(
     answers = _namer(folder, among, top, model, refuse if refuse is not None else unknown)
     rows, failed = _name_each(answers, photos, lambda line: typer.echo(f"niwt: {line}", err=True))
     for picture in dict.fromkeys(r["picture"] for r in rows):
-        best = [f"{r['class'] or 'none of these'} ({r['score']:.2f})" for r in rows if r["picture"] == picture]
+        own = [(r["class"] or "none of these", r["score"]) for r in rows if r["picture"] == picture]
+        best = [f"{name} ({score:.2f})" for name, score in own]
         typer.echo(f"{picture}: {', '.join(best)}")
     table, as_json = pd.DataFrame(rows), json.dumps(rows, indent=1, ensure_ascii=False)
     for path, text in ((csv_file, table.to_csv(index=False)), (json_file, as_json)):
@@ -445,9 +458,7 @@ def predict(
         raise typer.Exit(1)
 
 # %% ../nbs/11_cli.ipynb #beff5509
-def _pictures_of(
-    folder: Path,  # of a run, or of a saved model
-) -> Any:  # the data set, or None
+def _pictures_of(folder: Path) -> Any:  # the data set, or None
     "The data set that a run was made with, where it is still to be found."
     from niwt_nb.core import NiwtError
     from niwt_nb.runs.config import read_config
@@ -459,11 +470,8 @@ def _pictures_of(
         return None
 
 # %% ../nbs/11_cli.ipynb #07d8c604
-def _explanation_page(
-    why: Any,  # an `Explanation`
-    name: str,  # of the picture
-) -> str:  # HTML, complete in one file
-    "An explanation as a page that can be read on a phone."
+def _explanation_page(why: Any, name: str) -> str:  # HTML, complete in one file
+    "An `Explanation` of the picture `name` as a page that can be read on a phone."
     import base64
     import io
 
@@ -479,17 +487,20 @@ def _explanation_page(
         Image.fromarray((to_array(picture) * 255).round().astype(np.uint8)).save(buffer, "PNG")
         return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
-    pictures, photos = ([(label, address(p)) for label, p in some] for some in (why.pictures, why.photos))
+    groups = (why.pictures, why.photos)
+    pictures, photos = ([(label, address(p)) for label, p in some] for some in groups)
     table = why.words
     strength = table["strength"].where(table["verdict"] != "against", -table["strength"].abs())
     names = table["attribute"].map(readable) + table["verdict"].map({"open": " (open)"}).fillna("")
     words, page = list(zip(names, strength.astype(float), strict=True)), _PAGES.get_template("explanation.html")
-    title, target, against = f"{name}: {readable(why.target)}", readable(why.target), readable(why.against)
-    return page.render(title=title, target=target, against=against, why=why, pictures=pictures, photos=photos, words=words)
+    target, against = readable(why.target), readable(why.against)
+    told = {"title": f"{name}: {target}", "target": target, "against": against, "why": why}
+    return page.render(**told, pictures=pictures, photos=photos, words=words)
 
 # %% ../nbs/11_cli.ipynb #dd9991f7
 _TARGET, _AGAINST = "The class to explain.", "The class to tell it from."
-_Target = Annotated[str | None, typer.Option("--class", help=_TARGET, show_default="the predicted one")]
+_predicted = functools.partial(typer.Option, show_default="the predicted one")
+_Target = Annotated[str | None, _predicted("--class", help=_TARGET)]
 _Page = Annotated[Path | None, _unset(help="Write a page with the pictures here.")]
 _Against = Annotated[str | None, typer.Option(help=_AGAINST, show_default="the runner-up")]
 
@@ -544,14 +555,17 @@ def add(
     from niwt_nb.core import NiwtError
 
     if bool(sentence) == (attributes is not None):
-        raise NiwtError("give either --sentence or --attributes, so that something is known of the class")
+        why = "so that something is known of the class"
+        raise NiwtError(f"give either --sentence or --attributes, {why}")
     told: Any = sentence
     if attributes is not None:
         try:
             table = pd.read_csv(attributes)
-            told = dict(zip(table.iloc[:, 0].astype(str), table.iloc[:, 1].astype(float), strict=True))
+            names, values = table.iloc[:, 0].astype(str), table.iloc[:, 1].astype(float)
+            told = dict(zip(names, values, strict=True))
         except (OSError, ValueError, IndexError) as e:
-            raise NiwtError(f"{str(attributes)!r} is no table of attributes and values ({e})") from None
+            what = f"{str(attributes)!r} is no table of attributes and values"
+            raise NiwtError(f"{what} ({e})") from None
     model = _open_model(folder, network)
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
@@ -579,13 +593,16 @@ def export(
     typer.echo(f"exported: {out}")
 
 # %% ../nbs/11_cli.ipynb #d5aae5dc
+_DataRoot = Annotated[Path, typer.Argument(metavar="ROOT", help="A folder with a data set.")]
+_Verify = Annotated[bool, typer.Option("--verify", help="Also decode every image (slow).")]
+
 @_data_app.command("check")
 @_plain_errors
 def data_check(
-    root: Annotated[Path, typer.Argument(metavar="ROOT", help="A folder with a data set.")],  # the folder
+    root: _DataRoot,  # the folder
     splits: _Splits = None,  # published split
     settings: _Set = None,  # other settings of the data
-    verify: Annotated[bool, typer.Option("--verify", help="Also decode every image (slow).")] = False,  # decode all
+    verify: _Verify = False,  # decode all
 ) -> None:
     "Say what a folder holds, what is missing, and the exact layout that is expected. Exit code 1 if it cannot be used."
     from niwt_nb.core import check_name
@@ -610,10 +627,8 @@ def _open_lab(
     return subprocess.call([sys.executable, "-m", "jupyterlab", page.name], cwd=page.parent)
 
 # %% ../nbs/11_cli.ipynb #f1063b8f
-def _check_lessons(
-    folders: list[Path], timeout: int, as_json: Path | None, as_csv: Path | None
-) -> int:  # the exit code
-    "Grade students' folders, print how far they are and write the tables that are asked for."
+def _check_lessons(folders: list[Path], timeout: int, as_json: Any, as_csv: Any) -> int:
+    "Grade students' folders, print how far they are and write the tables that are asked for; gives the exit code."
     from niwt_nb.core import NiwtError
     from niwt_nb.course.grading import grade, progress_rows, progress_table
 
@@ -630,17 +645,21 @@ def _check_lessons(
             rows.to_json(as_json, orient="records", indent=1, force_ascii=False)
         if as_csv:
             rows.to_csv(as_csv, index=False)
-    return int(
-        any(p.trouble or p.solved < len(p.verdicts) for done in found.values() for p in done)
-    )
+    every = [p for done in found.values() for p in done]
+    return int(any(p.trouble or p.solved < len(p.verdicts) for p in every))
 
 # %% ../nbs/11_cli.ipynb #6d0e3eb7
+_SHOWN_HELP = "Folder of a run; without one, the field guide."
+_Shown = Annotated[Path | None, typer.Argument(metavar="[RUN]", help=_SHOWN_HELP)]
+_Port = Annotated[int, typer.Option(help="Where the page is served, on this machine.")]
+_NoBrowser = Annotated[bool, typer.Option("--no-browser", help="Only say the address.")]
+
 @app.command("app")
 @_plain_errors
 def _app(
-    run: Annotated[Path | None, typer.Argument(metavar="[RUN]", help="Folder of a run; without one, the field guide.")] = None,  # what
-    port: Annotated[int, typer.Option(help="Where the page is served, on this machine.")] = 8866,  # where
-    no_browser: Annotated[bool, typer.Option("--no-browser", help="Only say the address.")] = False,  # quiet
+    run: _Shown = None,  # what
+    port: _Port = 8866,  # where
+    no_browser: _NoBrowser = False,  # quiet
 ) -> None:
     """A page without code: give it a photo, see name, words and map, and why not another name; describe a species, see it drawn and recognised.
 
@@ -651,10 +670,8 @@ def _app(
     raise typer.Exit(serve(run, port, not no_browser))
 
 # %% ../nbs/11_cli.ipynb #f24d20f7
-def _hand_out(
-    folder: Path, overwrite: bool, teacher: bool, to: str | None
-) -> dict[str, str]:  # file name -> what was done
-    "Write the course into a folder: for a student, for a teacher, or for a grader."
+def _hand_out(folder: Path, overwrite: bool, teacher: bool, to: str | None) -> dict[str, str]:
+    "Write the course into a folder, for a student, a teacher or a grader; gives what was done with each file."
     from niwt_nb.course.copies import copy_lessons
     from niwt_nb.course.formats import export_lessons
     from niwt_nb.course.progress import start_page
@@ -668,9 +685,22 @@ def _hand_out(
         write_slides(folder)
     return done
 
+# %% ../nbs/11_cli.ipynb #5c7b6d0b
+def _copy(folder: Path, overwrite: bool, teacher: bool, to: str | None, begin: bool) -> None:
+    "Write the course into a folder, say what is there, and open it if the student is to `begin`."
+    done = _hand_out(folder, overwrite, teacher, to)
+    for name, state in done.items():
+        if state in ("kept, it is yours", "replaced"):
+            typer.echo(f"  {name}: {state}")
+    count = len({Path(n).name for n in done if Path(n).name[:2].isdigit()})
+    typer.echo(f"{count} lessons are in {folder}" + ("" if to else "; begin with start.ipynb"))
+    if begin:
+        raise typer.Exit(_open_lab(folder / "start.ipynb"))
+
 # %% ../nbs/11_cli.ipynb #b65639b6
 _STUDENT_HELP = "Your folder; several go with --check."
-_Students = Annotated[list[Path] | None, typer.Argument(metavar="[export] [FOLDER]...", help=_STUDENT_HELP)]
+_FOLDERS: Any = {"metavar": "[export] [FOLDER]...", "help": _STUDENT_HELP}
+_Students = Annotated[list[Path] | None, typer.Argument(**_FOLDERS)]
 _CHECK_HELP = "Run the notebooks, and show which exercises are right."
 _PROGRESS_HELP = "Show what was answered so far and what comes next; runs nothing."
 _JSON_HELP = "With --check: also write a row a student and exercise."
@@ -679,20 +709,29 @@ _TEACHER_HELP = "A teacher's copy: with solutions, exam questions and slides."
 _TO_HELP = "With export: otter or nbgrader."
 _FRESH_HELP = "Put fresh lessons in place of changed ones; yours stay as NAME.old-1.ipynb."
 _SECONDS_HELP = "Seconds a cell may take with --check; then it is interrupted."
+_Check = Annotated[bool, typer.Option("--check", help=_CHECK_HELP)]
+_Progress = Annotated[bool, typer.Option("--progress", help=_PROGRESS_HELP)]
+_AsJson = Annotated[Path | None, typer.Option("--json", metavar="FILE", help=_JSON_HELP)]
+_AsCsv = Annotated[Path | None, typer.Option("--csv", metavar="FILE", help=_CSV_HELP)]
+_Teacher = Annotated[bool, typer.Option("--teacher", help=_TEACHER_HELP)]
+_To = Annotated[str | None, typer.Option(metavar="GRADER", help=_TO_HELP)]
+_Fresh = Annotated[bool, typer.Option("--overwrite", help=_FRESH_HELP)]
+_NoOpen = Annotated[bool, typer.Option("--no-open", help="Copy only, do not start JupyterLab.")]
+_Seconds = Annotated[int, typer.Option(min=1, help=_SECONDS_HELP)]
 
 @app.command()
 @_plain_errors
 def lessons(
     folders: _Students = None,  # students' folders
-    check: Annotated[bool, typer.Option("--check", help=_CHECK_HELP)] = False,  # grade
-    progress: Annotated[bool, typer.Option("--progress", help=_PROGRESS_HELP)] = False,  # how far
-    as_json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help=_JSON_HELP)] = None,  # table
-    as_csv: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help=_CSV_HELP)] = None,  # table
-    teacher: Annotated[bool, typer.Option("--teacher", help=_TEACHER_HELP)] = False,  # all of it
-    to: Annotated[str | None, typer.Option(metavar="GRADER", help=_TO_HELP)] = None,  # a grader
-    overwrite: Annotated[bool, typer.Option("--overwrite", help=_FRESH_HELP)] = False,  # anew
-    no_open: Annotated[bool, typer.Option("--no-open", help="Copy only, do not start JupyterLab.")] = False,  # no JupyterLab
-    timeout: Annotated[int, typer.Option(min=1, help=_SECONDS_HELP)] = 120,  # seconds a cell
+    check: _Check = False,  # grade
+    progress: _Progress = False,  # how far
+    as_json: _AsJson = None,  # table
+    as_csv: _AsCsv = None,  # table
+    teacher: _Teacher = False,  # all of it
+    to: _To = None,  # a grader
+    overwrite: _Fresh = False,  # anew
+    no_open: _NoOpen = False,  # no JupyterLab
+    timeout: _Seconds = 120,  # seconds a cell
 ) -> None:
     """The course: copies the lessons into FOLDER and opens them in JupyterLab. Work of yours that is already there is kept.
 
@@ -718,20 +757,12 @@ def lessons(
     if check:
         raise typer.Exit(_check_lessons(folders, timeout, as_json, as_csv))
     if len(folders) > 1 or as_json or as_csv:
-        raise NiwtError(
-            "several folders, --json and --csv go with --check; lessons are copied into one folder"
-        )
+        one = "lessons are copied into one folder"
+        raise NiwtError(f"several folders, --json and --csv go with --check; {one}")
     (folder,) = folders
     if progress:
         from niwt_nb.course.progress import Progress
 
         typer.echo(str(Progress(folder)))
         return
-    done = _hand_out(folder, overwrite, teacher, to)
-    for name, state in done.items():
-        if state in ("kept, it is yours", "replaced"):
-            typer.echo(f"  {name}: {state}")
-    count = len({Path(n).name for n in done if Path(n).name[:2].isdigit()})
-    typer.echo(f"{count} lessons are in {folder}" + ("" if to else "; begin with start.ipynb"))
-    if not no_open and not to:
-        raise typer.Exit(_open_lab(folder / "start.ipynb"))
+    _copy(folder, overwrite, teacher, to, not no_open and not to)

@@ -169,7 +169,7 @@ def test_a_failing_callback_is_shown_and_fails(opened, monkeypatch):
     widget = opened["MapExplorer"]
     before = widget.state
 
-    def broken():
+    def broken(area):
         raise ZeroDivisionError("on purpose")
 
     monkeypatch.setattr(widget.panels["row"], "paint", broken)

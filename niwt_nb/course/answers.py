@@ -31,19 +31,15 @@ def _is_tensor(value: Any) -> bool:
     return "torch" in sys.modules and isinstance(value, sys.modules["torch"].Tensor)
 
 # %% ../../nbs/10_course/00_answers.ipynb #1cf34660
-def _kind_of(
-    value: Any,  # anything
-) -> str:  # such as "a tensor of shape (3, 4)"
+def _kind_of(value: Any) -> str:  # such as "a tensor of shape (3, 4)"
     "What `value` is, in words for a hint: shapes for tensors and arrays, lengths for collections, the type for the rest."
     if value is None:
         return "nothing (None)"
     if _is_tensor(value) or isinstance(value, np.ndarray):
         what = "a tensor" if _is_tensor(value) else "an array"
-        return (
-            f"a single number ({what} without dimensions)"
-            if value.ndim == 0
-            else f"{what} of shape {tuple(value.shape)}"
-        )
+        if value.ndim == 0:
+            return f"a single number ({what} without dimensions)"
+        return f"{what} of shape {tuple(value.shape)}"
     if isinstance(value, (list, tuple, dict, set)):
         return f"a {type(value).__name__} of {len(value)}"
     if callable(value):
@@ -56,27 +52,19 @@ def _array(value: Any) -> np.ndarray | None:
     "The numbers in a tensor, array or number; None for anything else."
     if _is_tensor(value):
         value = value.detach().cpu().numpy()
-    return (
-        np.asarray(value)
-        if isinstance(value, (np.ndarray, np.generic, bool, int, float, complex))
-        else None
-    )
+    numbers = (np.ndarray, np.generic, bool, int, float, complex)
+    return np.asarray(value) if isinstance(value, numbers) else None
 
 # %% ../../nbs/10_course/00_answers.ipynb #98cfad16
-def _plain(
-    value: Any,  # a result of a student's function, or an answer
-) -> Any:  # what `json.dumps` takes
-    "A value as plain data; of what is no data only its kind is kept."
+def _plain(value: Any) -> Any:  # what `json.dumps` takes
+    "An answer as plain data; of what is no data only its kind is kept."
     if value is NotImplemented or value is ...:
         return {"stub": None}
     if value is None or type(value) in (bool, int, float, str):
         return value
-    if isinstance(value, (list, tuple, set)):
-        return {
-            next(t.__name__ for t in (list, tuple, set) if isinstance(value, t)): [
-                _plain(v) for v in value
-            ]
-        }
+    for kind in (list, tuple, set):
+        if isinstance(value, kind):
+            return {kind.__name__: [_plain(v) for v in value]}
     if isinstance(value, dict):
         return {"dict": [[_plain(k), _plain(v)] for k, v in value.items()]}
     a = _array(value)
@@ -85,10 +73,8 @@ def _plain(
     return {"array": [a.dtype.str, list(a.shape), base64.b64encode(a.tobytes()).decode()]}
 
 # %% ../../nbs/10_course/00_answers.ipynb #b0ab7c1d
-def _restored(
-    data: Any,  # what `_plain` made
-) -> Any:  # the value; tensors come back as arrays
-    "A value from plain data; raises `ValueError`, `KeyError` or `TypeError` for other data."
+def _restored(data: Any) -> Any:
+    "The value that `_plain` made plain, tensors as arrays; raises `ValueError`, `KeyError` or `TypeError` for other data."
     if not isinstance(data, dict):
         return data
     ((kind, what),) = data.items()
@@ -98,21 +84,15 @@ def _restored(
         return np.frombuffer(base64.b64decode(what[2]), np.dtype(what[0])).reshape(what[1]).copy()
     if kind == "dict":
         return {_restored(k): _restored(v) for k, v in what}
-    if kind in ("stub", "other"):
-        return (
-            NotImplemented
-            if kind == "stub"
-            else len
-            if what == "function"
-            else type(str(what), (), {})()
-        )
+    if kind == "stub":
+        return NotImplemented
+    if kind == "other":
+        return len if what == "function" else type(str(what), (), {})()
     return {"list": list, "tuple": tuple, "set": set}[kind](map(_restored, what))
 
 # %% ../../nbs/10_course/00_answers.ipynb #e8b8e521
-def _fresh(
-    value: Any,  # an input of an exercise
-) -> Any:  # a copy of tensors, arrays and collections; anything else as it is
-    "Copy what a student's function might overwrite."
+def _fresh(value: Any) -> Any:
+    "Copy what a student's function might overwrite: tensors, arrays and collections; anything else as it is."
     if _is_tensor(value):
         return value.detach().clone().requires_grad_(value.requires_grad)
     if isinstance(value, np.ndarray):
@@ -122,11 +102,11 @@ def _fresh(
     return {k: _fresh(v) for k, v in value.items()} if type(value) is dict else value
 
 # %% ../../nbs/10_course/00_answers.ipynb #988b0706
-def _error_line(
-    error: BaseException,  # as it was caught
-    function: Callable[..., Any],  # the student's function
-) -> str:  # such as "ZeroDivisionError: division by zero (line 2: return s / u)"
-    "Name and message of an error, with the last line of the student's own code on the way to it."
+def _error_line(error: BaseException, function: Callable[..., Any]) -> str:
+    """Name and message of an error, with the last line of the student's own function on the way to it.
+
+    Such as "ZeroDivisionError: division by zero (line 2: return s / u)".
+    """
     files = {getattr(getattr(function, "__code__", None), "co_filename", None)}
     text, tb = f"{type(error).__name__}: {error}".strip().rstrip(":"), error.__traceback__
     where = ""
@@ -149,32 +129,21 @@ class _Outcome:
     @property
     def unwritten(self) -> bool:  # the stub was left as it is
         "Whether the answer is the stub's: NotImplemented, `...`, or NotImplementedError."
-        return (
-            self.value is NotImplemented
-            or self.value is ...
-            or self.error.startswith("NotImplementedError")
-        )
+        stub = self.value is NotImplemented or self.value is ...
+        return stub or self.error.startswith("NotImplementedError")
 
 # %% ../../nbs/10_course/00_answers.ipynb #f05fdb4d
-def _outcome(
-    function: Callable[..., Any],  # a student's, the reference, or a known mistake
-    inputs: Sequence[Any],  # its arguments
-) -> _Outcome:  # what it did
-    "Call `function` on copies of `inputs`, with the random numbers of seed 0."
-    mine = _fresh(list(inputs))
+def _outcome(function: Callable[..., Any], inputs: Sequence[Any]) -> _Outcome:
+    "Call a student's function, the reference or a known mistake on copies of `inputs`, with the random numbers of seed 0."
+    mine, torch = _fresh(list(inputs)), "torch" in sys.modules
+    seed = importlib.import_module("niwt_nb.core").seeded(0) if torch else nullcontext()
     try:
-        with (
-            importlib.import_module("niwt_nb.core").seeded(0)
-            if "torch" in sys.modules
-            else nullcontext()
-        ):
+        with seed:
             value = function(*mine)
     except Exception as e:
         return _Outcome(error=_error_line(e, function))
-    changed = any(
-        _plain(a) != _plain(b) for a, b in zip(inputs, mine, strict=True) if hasattr(a, "shape")
-    )
-    return _Outcome(value, changed=changed)
+    pairs = [(a, b) for a, b in zip(inputs, mine, strict=True) if hasattr(a, "shape")]
+    return _Outcome(value, changed=any(_plain(a) != _plain(b) for a, b in pairs))
 
 # %% ../../nbs/10_course/00_answers.ipynb #cc33b857
 class _Packer(pickle.Pickler):
@@ -183,10 +152,9 @@ class _Packer(pickle.Pickler):
     def reducer_override(self, value: Any) -> Any:
         if isinstance(value, types.ModuleType):
             return importlib.import_module, (value.__name__,)
-        if (
-            not isinstance(value, types.FunctionType)
-            or getattr(sys.modules.get(value.__module__), value.__name__, None) is value
-        ):
+        if not isinstance(value, types.FunctionType):
+            return NotImplemented
+        if getattr(sys.modules.get(value.__module__), value.__name__, None) is value:
             return NotImplemented
         reads = {n: value.__globals__[n] for n in value.__code__.co_names if n in value.__globals__}
         return _made_again, (marshal.dumps(value.__code__), reads, value.__defaults__)
@@ -194,15 +162,12 @@ class _Packer(pickle.Pickler):
 # %% ../../nbs/10_course/00_answers.ipynb #a990e2b1
 def _made_again(code: bytes, reads: dict[str, Any], defaults: tuple | None) -> Callable[..., Any]:
     "A function from its code and the names that it reads."
-    return types.FunctionType(
-        marshal.loads(code), {"__builtins__": __builtins__, **reads}, "given", defaults
-    )
+    scope = {"__builtins__": __builtins__, **reads}
+    return types.FunctionType(marshal.loads(code), scope, "given", defaults)
 
 # %% ../../nbs/10_course/00_answers.ipynb #87c3cb87
-def _pack(
-    inputs: Sequence[Any],  # of an exercise
-) -> str:  # letters that `_ask` unpacks
-    "Inputs as a text."
+def _pack(inputs: Sequence[Any]) -> str:
+    "The inputs of an exercise as a text that `_ask` unpacks."
     out = io.BytesIO()
     _Packer(out).dump(list(inputs))
     return base64.b64encode(out.getvalue()).decode()
@@ -211,12 +176,11 @@ def _pack(
 _ANSWER = "application/vnd.niwt.answer"
 
 
-def _ask(
-    expression: str,  # what stands between the brackets of `check_5_1(...)`
-    scope: dict[str, Any],  # the names of the notebook
-    packed: str,  # inputs, as `_pack` gives them
-) -> None:
-    "Evaluate an answer, call it if it is a function, and publish what came of it as plain data."
+def _ask(expression: str, scope: dict[str, Any], packed: str) -> None:
+    """Evaluate an answer, call it if it is a function, and publish what came of it as plain data.
+
+    `expression` stands between the brackets of `check_5_1(...)`; `scope` are the notebook's names, `packed` inputs from `_pack`.
+    """
     from IPython.display import display
 
     try:
@@ -230,10 +194,8 @@ def _ask(
     display({_ANSWER: json.dumps(told)}, raw=True)
 
 # %% ../../nbs/10_course/00_answers.ipynb #08e5308a
-def _landlock(
-    *folders: str,  # below which this process may go on writing; none: only say what is there
-) -> bool:  # whether writing elsewhere is (or could be) forbidden
-    "Forbid this process writing elsewhere, connecting by TCP and signalling others."
+def _landlock(*folders: str) -> bool:  # whether writing elsewhere is forbidden
+    "Forbid this process to write outside `folders`, connect by TCP and signal others; without folders, only say whether it could."
     libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
     version = libc.syscall(444, None, 0, 1) if libc else 0  # asked to make rules: which version?
     if libc is None or version < 1 or not folders:
@@ -251,12 +213,8 @@ def _landlock(
     return libc.syscall(446, rules, 0) == 0
 
 # %% ../../nbs/10_course/00_answers.ipynb #a278b7ef
-def _limit(
-    folder: str,  # the only one to write into
-    memory: int,  # bytes
-    seconds: int,  # of processor time
-) -> None:
-    "Limit this process for good; raises `OSError` if what the system knows fails."
+def _limit(folder: str, memory: int, seconds: int) -> None:
+    "Limit this process for good to writing in `folder`, bytes and processor time; raises `OSError` if the system refuses."
     try:
         import resource
     except ImportError:  # Windows
@@ -270,13 +228,8 @@ def _limit(
         raise OSError("Landlock is there and refuses")
 
 # %% ../../nbs/10_course/00_answers.ipynb #fb8a6f6c
-def _settle(
-    folder: str,  # the only one to write into
-    memory: int,  # bytes
-    seconds: int,  # of processor time
-    exercises: int,  # how many the lesson has
-) -> None:
-    "Make this process a student's: limits for good, and checkers that hold no reference."
+def _settle(folder: str, memory: int, seconds: int, exercises: int) -> None:
+    "Make this process a student's: limits for good, see `_limit`, and as many checkers as exercises, which hold no reference."
     _limit(folder, memory, seconds)
     silent = types.ModuleType("niwt_nb.course.copies")
     vars(silent)["checkers"] = lambda lesson, scope: [lambda answer: None] * exercises

@@ -16,6 +16,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from .exercises import _Verdict, Exercise
 
 # %% ../../nbs/10_course/02_copies.ipynb #10451688
 _PAGES = ("glossary", "paper_map", "limits", "teaching")
+_LESSON = re.compile(r"\d\d_.*\.ipynb$")  # the name of a lesson's file
 
 
 def _lessons_folder() -> Path:  # the folder that holds the lessons
@@ -39,27 +41,26 @@ def _lessons_folder() -> Path:  # the folder that holds the lessons
 def lesson_files() -> dict[str, Path]:  # name in a student's folder -> file
     "Everything that a student gets: lessons, what they read, and the pages beside them."
     folder = _lessons_folder()
-    found = {p.name: p for p in sorted(folder.iterdir()) if p.suffix in (".ipynb", ".json", ".csv") and not p.name.startswith((".", "_"))}
-    places = [place / f"{name}.ipynb" for name in _PAGES for place in (folder.parent / "reference", folder / "pages")]
-    return found | {path.name: path for path in places if path.exists()}
+    own = [p for p in sorted(folder.iterdir()) if p.suffix in (".ipynb", ".json", ".csv")]
+    pages = (folder.parent / "reference", folder / "pages")
+    places = [place / f"{name}.ipynb" for name in _PAGES for place in pages]
+    every = [*(p for p in own if p.name[0] not in "._"), *(p for p in places if p.exists())]
+    return {path.name: path for path in every}
 
 # %% ../../nbs/10_course/02_copies.ipynb #52cb0d75
 def _tree(source: str) -> ast.Module:
     "The syntax tree of a cell, lines for IPython left out; empty for a cell that is not Python (yet)."
     try:
-        return ast.parse("\n".join("pass" if re.match(r"[%!?]", line) else line for line in source.splitlines()))
+        return ast.parse(re.sub(r"(?m)^[%!?].*$", "pass", source))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return ast.Module([], [])
 
 # %% ../../nbs/10_course/02_copies.ipynb #8c1ae512
-def _names_in(
-    source: str,  # of a code cell
-) -> tuple[set[str], set[str]]:  # names it binds at the top level; names it reads anywhere
-    "Which names a cell defines and which it uses."
-    tree = _tree(source)
+def _names_in(source: str) -> tuple[set[str], set[str]]:
+    "Which names a code cell defines, and which it uses."
     binds: set[str] = set()
     reads: set[str] = set()
-    for node in ast.walk(tree):
+    for node in ast.walk(_tree(source)):
         if isinstance(node, ast.Name):
             (binds if isinstance(node.ctx, ast.Store) else reads).add(node.id)
         elif isinstance(node, (ast.FunctionDef, ast.ClassDef)):
@@ -69,11 +70,8 @@ def _names_in(
     return binds, reads
 
 # %% ../../nbs/10_course/02_copies.ipynb #f7d4310f
-def _needed_cells(
-    sources: Sequence[str],  # code cells, in order
-    roots: Sequence[int],  # cells that shall run
-) -> set[int]:  # these and every cell before them that they need
-    "Follow the names that `roots` read back to the cells that bind them."
+def _needed_cells(sources: Sequence[str], roots: Sequence[int]) -> set[int]:
+    "The code cells `roots` and those before them that they need: the names that they read are followed to the cells that bind them."
     binds, reads = zip(*map(_names_in, sources), strict=True) if sources else ((), ())
     needed: set[int] = set()
     todo = list(roots)
@@ -85,10 +83,11 @@ def _needed_cells(
     return needed
 
 # %% ../../nbs/10_course/02_copies.ipynb #fa6a2abc
-def _checker_file(
-    lesson: int | str,  # its number
-) -> tuple[Path, dict[str, str]]:  # the file; exercise number -> its block, "": above the first
-    "Blocks with the line numbers of the file. Raises `NiwtError` if there are no checkers."
+def _checker_file(lesson: int | str) -> tuple[Path, dict[str, str]]:
+    """The file of a lesson's checkers, and the block of each exercise number ("": above the first), with the file's line numbers.
+
+    Raises `NiwtError` if there are no checkers.
+    """
     folder = _lessons_folder() / "checkers"
     files = sorted(folder.glob(f"{lesson:0>2}_*.py")) if str(lesson).isdigit() else []
     if not files:
@@ -100,10 +99,8 @@ def _checker_file(
     return files[0], {number: "\n".join(code) for number, code in found.items()}
 
 # %% ../../nbs/10_course/02_copies.ipynb #03fff0a8
-def _checker_code(
-    number: str,  # of an exercise, such as "5.1"
-) -> str:  # the code that builds its checker
-    "The block of an exercise, below those that it needs. Raises `NiwtError` if there is none."
+def _checker_code(number: str) -> str:
+    "The code of the checker of an exercise such as 5.1, below that which it needs. Raises `NiwtError` if there is none."
     blocks = _checker_file(number.split(".")[0])[1]
     if not number or number not in blocks:
         there = ", ".join(n for n in blocks if n)
@@ -111,16 +108,11 @@ def _checker_code(
     wanted = list(blocks.values())
     needed = _needed_cells(wanted, [list(blocks).index(number)]) | {0}
     lines = [c.splitlines() for i, c in enumerate(wanted) if i in needed]
-    return "\n".join(
-        next((code[i] for code in lines if i < len(code) and code[i]), "")
-        for i in range(max(map(len, lines)))
-    )
+    return "\n".join(next(filter(None, at), "") for at in zip_longest(*lines))
 
 # %% ../../nbs/10_course/02_copies.ipynb #c406e546
-def _asked(
-    number: str,  # of an exercise
-) -> dict[str, Any]:  # number, title and level
-    "What a checker says of its exercise, read without running it."
+def _asked(number: str) -> dict[str, Any]:  # number, title and level
+    "What the checker says of an exercise, read without running it."
     for node in ast.walk(_tree(_checker_code(number))):
         given = node.keywords if isinstance(node, ast.Call) else []
         said = {k.arg: k.value.value for k in given if isinstance(k.value, ast.Constant)}
@@ -132,8 +124,8 @@ def _asked(
 _PROGRESS = "progress.json"
 
 
-def _recorded(folder: str | os.PathLike = ".") -> dict[str, dict[str, Any]]:  # kind -> number -> state
-    "What was answered in a folder of lessons: `exercises` and `recall`; nothing where no record is kept."
+def _recorded(folder: str | os.PathLike = ".") -> dict[str, dict[str, Any]]:
+    "The state of each of the `exercises` and `recall` questions by number, as a folder of lessons has it; nothing where no record is kept."
     try:
         found = json.loads((Path(folder) / _PROGRESS).read_text(encoding="utf-8"))
         return {kind: dict(found.get(kind, {})) for kind in ("exercises", "recall")}
@@ -208,91 +200,72 @@ def _asks(source: str) -> list[str]:  # exercise numbers
     return [f"{a}.{b}" for a, b in re.findall(r"\bcheck_(\d+)_(\d+)\(", source)]
 
 # %% ../../nbs/10_course/02_copies.ipynb #c19d4676
-def _exercises_in(
-    book: Mapping[str, Any],  # a notebook, as `read_book` gives it
-) -> list[dict[str, Any]]:  # number, title and level of each exercise, in order
-    "The exercises that the code cells of a notebook ask."
-    return [
-        _asked(n) for c in book["cells"] if c["cell_type"] == "code" for n in _asks(c["source"])
-    ]
+def _exercises_in(book: Mapping[str, Any]) -> list[dict[str, Any]]:
+    "Number, title and level of the exercises that the code cells of a notebook ask, in order."
+    code = [c["source"] for c in book["cells"] if c["cell_type"] == "code"]
+    return [_asked(n) for source in code for n in _asks(source)]
 
 # %% ../../nbs/10_course/02_copies.ipynb #f9513a8c
-def _questions_only(
-    text: str,  # of a markdown cell
-) -> str:  # its headings, questions and tasks; empty if it has none
-    "What a twin keeps of a text: exercises and recall questions whole, elsewhere headings and **Predict** paragraphs; never an answer in `<details>`."
+def _questions_only(text: str) -> str:
+    "What a twin keeps of a Markdown cell: exercises and recall questions whole, elsewhere headings and **Predict** paragraphs; never an answer in `<details>`."
     text = re.sub(r"\n*<details>.*?</details>", "", text, flags=re.S).strip()
     if re.match(r"#+ (Exercise|Recall)", text):
         return text
-    blocks = re.split(r"\n\s*\n", text)
-    return "\n\n".join(b.split("\n")[0] if b.startswith("#") else b for b in blocks if re.match(r"#|\*\*(Predict|Question)", b))
+    blocks = [b for b in re.split(r"\n\s*\n", text) if re.match(r"#|\*\*(Predict|Question)", b)]
+    return "\n\n".join(b.split("\n")[0] if b.startswith("#") else b for b in blocks)
 
 # %% ../../nbs/10_course/02_copies.ipynb #5684141d
 def _with_checkers(source: str) -> str:  # what a cell runs, to follow its names
     "The code of a cell and of the checkers that it calls."
     return "\n".join([*map(_checker_code, _asks(source)), source])
 
+# %% ../../nbs/10_course/02_copies.ipynb #e428e4b2
+def _twin_code(book: Mapping[str, Any]) -> set[int]:
+    "The cells of a lesson whose code a twin keeps: the first, those that ask something, and what these need."
+    code = [i for i, c in enumerate(book["cells"]) if c["cell_type"] == "code"]
+    sources = [book["cells"][i]["source"] for i in code]
+    roots = [n for n, s in enumerate(sources) if n == 0 or _asks(s) or "recall(" in s]
+    return {code[n] for n in _needed_cells(list(map(_with_checkers, sources)), roots)}
+
 # %% ../../nbs/10_course/02_copies.ipynb #92d70b40
 def clean_twin(
     book: Mapping[str, Any],  # a lesson, as `read_book` gives it
 ) -> dict[str, Any]:  # the twin, without outputs
     "The lesson with headings, questions and empty exercise cells, and no answers: to redo it from memory."
-    code = [i for i, c in enumerate(book["cells"]) if c["cell_type"] == "code"]
-    sources = [_with_checkers(book["cells"][i]["source"]) for i in code]
-    roots = [n for n, i in enumerate(code) if n == 0 or _asks(source := book["cells"][i]["source"]) or "recall(" in source]
-    needed = {code[n] for n in _needed_cells(sources, roots)}
+    needed = _twin_code(book)
     cells: list[dict[str, Any]] = []
     for i, cell in enumerate(book["cells"]):
-        kept = (
-            cell["source"]
-            if i in needed
-            else ""
-            if cell["cell_type"] == "code"
-            else _questions_only(cell["source"])
-        )
-        hidden = re.match(r"#\|\s*hide", cell["source"]) and i not in needed
-        repeated = (
-            cell["cell_type"] == "code"
-            and not kept
-            and cells
-            and cells[-1]["cell_type"] == "code"
-            and not cells[-1]["source"]
-        )
-        if hidden or repeated or (cell["cell_type"] == "markdown" and not kept):
-            continue
-        new = {
-            "cell_type": cell["cell_type"],
-            "id": cell["id"],
-            "metadata": dict(cell["metadata"]),
-            "source": kept,
-        }
-        cells.append(
-            new | ({"execution_count": None, "outputs": []} if cell["cell_type"] == "code" else {})
-        )
-    return {
-        "cells": cells,
-        "metadata": copy.deepcopy(book["metadata"]),
-        "nbformat": 4,
-        "nbformat_minor": 5,
-    }
+        new = {k: cell[k] for k in ("cell_type", "id", "metadata")} | {"source": cell["source"]}
+        if cell["cell_type"] == "code":
+            hidden = re.match(r"#\|\s*hide", cell["source"]) and i not in needed
+            new |= {"execution_count": None, "outputs": []}
+            new["source"] = cell["source"] if i in needed else ""
+            empty = cells and cells[-1]["cell_type"] == "code" and not cells[-1]["source"]
+            if hidden or (empty and not new["source"]):
+                continue
+        else:
+            new["source"] = _questions_only(cell["source"])
+            if not new["source"]:
+                continue
+        cells.append(new)
+    made = {"cells": cells, "metadata": book["metadata"], "nbformat": 4, "nbformat_minor": 5}
+    return copy.deepcopy(made)
 
 # %% ../../nbs/10_course/02_copies.ipynb #1b7875af
 def book_text(
     book: Mapping[str, Any],  # a notebook
 ) -> str:  # the file's text, as Jupyter writes it
     "A notebook as text, sources as lists of lines."
-    split = lambda c: {k: c["source"].splitlines(True) if k == "source" else c[k] for k in sorted(c)}  # noqa: E731
-    return json.dumps({**book, "cells": [split(c) for c in book["cells"]]}, indent=1, ensure_ascii=False) + "\n"
+    cells = [{**c, "source": c["source"].splitlines(True)} for c in book["cells"]]
+    ordered = [dict(sorted(c.items())) for c in cells]
+    return json.dumps({**book, "cells": ordered}, indent=1, ensure_ascii=False) + "\n"
 
 # %% ../../nbs/10_course/02_copies.ipynb #02a4616d
 _SOLUTION = re.compile(r"\s*<details><summary>Solution.*?</details>", re.S)
 
 
-def _for_students(
-    book: Mapping[str, Any],  # a lesson, as `read_book` gives it
-    teacher: bool = False,  # keep the solutions
-) -> dict[str, Any]:  # the lesson as it is handed out
-    "A lesson without its proofs and solutions, and without the outputs between a prediction and its answer."
+def _for_students(book: Mapping[str, Any], teacher: bool = False) -> dict[str, Any]:
+    "A lesson without its proofs and the outputs between a prediction and its answer; for a student without solutions, too."
     cells, asked = [], False
     for cell in book["cells"]:
         if cell["cell_type"] == "markdown":
@@ -306,10 +279,8 @@ def _for_students(
     return {**book, "cells": cells}
 
 # %% ../../nbs/10_course/02_copies.ipynb #95a0162f
-def _solutions(
-    book: Mapping[str, Any],  # a lesson, as `read_book` gives it
-) -> dict[str, tuple[str, str]]:  # exercise number -> (what its checker is called with, code)
-    "The folded solution of each exercise."
+def _solutions(book: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    "The folded solution of each exercise by number: what its checker is called with, and the code."
     found, asked = {}, None
     for cell in book["cells"]:
         if cell["cell_type"] == "code":
@@ -320,11 +291,8 @@ def _solutions(
     return found
 
 # %% ../../nbs/10_course/02_copies.ipynb #d1f4704a
-def _student_text(
-    path: Path,  # a file of `lesson_files`
-    teacher: bool = False,  # keep the solutions
-) -> str:  # its text in a student's folder
-    "The text of a lesson or page with links that fit a folder in which all lie together."
+def _student_text(path: Path, teacher: bool = False) -> str:
+    "The text of a file of `lesson_files` with links that fit a folder in which all lie together; for a teacher with solutions."
     if path.suffix != ".ipynb":
         return path.read_text(encoding="utf-8")
     text = book_text(_for_students(read_book(path), teacher))
@@ -334,7 +302,8 @@ def _student_text(
 def _code_of(text: str) -> list[str]:
     "The sources of the code cells of a notebook text: what a student can have changed."
     try:
-        return ["".join(c["source"]).strip() for c in json.loads(text)["cells"] if c["cell_type"] == "code"]
+        code = [c["source"] for c in json.loads(text)["cells"] if c["cell_type"] == "code"]
+        return ["".join(source).strip() for source in code]
     except (ValueError, KeyError, TypeError):
         return [text]
 
@@ -348,8 +317,8 @@ def _place(path: Path, text: str, overwrite: bool) -> str:
     elif not overwrite:
         return "kept, it is yours"
     else:
-        n = next(n for n in range(1, 10_000) if not path.with_suffix(f".old-{n}{path.suffix}").exists())
-        os.replace(path, path.with_suffix(f".old-{n}{path.suffix}"))
+        old = (path.with_suffix(f".old-{n}{path.suffix}") for n in range(1, 10_000))
+        os.replace(path, next(name for name in old if not name.exists()))
         state = "replaced"
     with atomic_path(path) as tmp:
         tmp.write_text(text, encoding="utf-8")
@@ -365,7 +334,8 @@ def copy_lessons(
     folder = Path(folder)
     files = {n: p for n, p in lesson_files().items() if teacher or n != "teaching.ipynb"}
     wanted = {name: _student_text(path, teacher) for name, path in files.items()}
-    twins = {f"clean/{n}": book_text(clean_twin(read_book(p))) for n, p in lesson_files().items() if re.match(r"\d\d_.*\.ipynb$", n)}
+    lessons = {n: p for n, p in files.items() if _LESSON.match(n)}
+    twins = {f"clean/{n}": book_text(clean_twin(read_book(p))) for n, p in lessons.items()}
     done: dict[str, str] = {}
     try:
         if not (folder / _PROGRESS).exists():

@@ -37,16 +37,11 @@ class _Verdict:
 
     def _repr_html_(self) -> str:
         colour = {"correct": "#009E73", "not yet": "#D55E00"}.get(self.status, "#7F7F7F")
-        hint = (
-            "<br>"
-            + re.sub("`(.+?)`", r"<code>\1</code>", html.escape(self.hint)).replace("\n", "<br>")
-            if self.hint
-            else ""
-        )
-        head = f"{html.escape(repr(self)[0])} Exercise {html.escape(self.number)}, {html.escape(self.title)}: <b>{self.status}</b>"
-        return (
-            f'<div style="border-left: 4px solid {colour}; padding: 0.3em 0.8em">{head}{hint}</div>'
-        )
+        number, title, hint = map(html.escape, (self.number, self.title, self.hint))
+        hint = re.sub("`(.+?)`", r"<code>\1</code>", f"\n{hint}" if hint else "")
+        head = f"{repr(self)[0]} Exercise {number}, {title}: <b>{self.status}</b>"
+        look = f"border-left: 4px solid {colour}; padding: 0.3em 0.8em"
+        return f'<div style="{look}">{head}{hint}</div>'.replace("\n", "<br>")
 
 # %% ../../nbs/10_course/01_exercises.ipynb #69be8f51
 def _compare_arrays(
@@ -55,7 +50,8 @@ def _compare_arrays(
     "How numbers of one shape differ, in words; empty if they do not."
     nan = np.isnan(got.astype(complex))
     if nan.any() and not np.isnan(want.astype(complex)).any():
-        return f"{f'{int(nan.sum())} of {got.size} values are' if got.ndim else 'the result is'} NaN (not a number): look for 0/0 or the log of 0"
+        which = f"{int(nan.sum())} of {got.size} values are" if got.ndim else "the result is"
+        return f"{which} NaN (not a number): look for 0/0 or the log of 0"
     exact = want.dtype.kind in "biu" and got.dtype.kind in "biu"
     if want.ndim and want.dtype.kind in "fc":
         atol = max(atol, 1e-5 * float(np.abs(want[np.isfinite(want)]).max(initial=0)))
@@ -89,7 +85,8 @@ def _difference(
         if b is None or (a.dtype.kind in "biufc") != (b.dtype.kind in "biufc"):
             return f"expected {_kind_of(want)}, got {_kind_of(got)}"
         if a.shape != b.shape:
-            return f"wrong shape: expected {a.shape or 'a single number'}, got {b.shape or 'a single number'}"
+            shapes = [shape or "a single number" for shape in (a.shape, b.shape)]
+            return "wrong shape: expected {}, got {}".format(*shapes)
         return _compare_arrays(a, b, rtol, atol, reveal)
     if isinstance(want, (list, tuple)):
         if not isinstance(got, (list, tuple)):
@@ -100,7 +97,8 @@ def _difference(
         return next((f"item {i}: {d}" for i, d in items if d), "")
     if isinstance(want, dict):
         if not isinstance(got, dict) or set(want) != set(got):
-            return f"expected a dict with the keys {list(want)}, got {list(got) if isinstance(got, dict) else _kind_of(got)}"
+            has = list(got) if isinstance(got, dict) else _kind_of(got)
+            return f"expected a dict with the keys {list(want)}, got {has}"
         return next((f"at {k!r}: {d}" for k in want if (d := inside(want[k], got[k]))), "")
     if type(want) is not type(got):
         return f"expected {_kind_of(want)}, got {_kind_of(got)}"
@@ -137,36 +135,26 @@ def _shown(value: Any) -> str:
     "An input in a few characters."
     a = _array(value)
     if a is not None and a.size <= 6:
-        return str(
-            np.vectorize(lambda v: float(f"{v:.4g}"), otypes=[float])(a).tolist()
-            if a.dtype.kind == "f"
-            else a.tolist()
-        )
-    return (
-        _kind_of(value)
-        if a is not None or callable(value) or len(repr(value)) > 60
-        else repr(value)
-    )
+        short = np.vectorize(lambda v: float(f"{v:.4g}"), otypes=[float])
+        return str((short(a) if a.dtype.kind == "f" else a).tolist())
+    long = a is not None or callable(value) or len(repr(value)) > 60
+    return _kind_of(value) if long else repr(value)
 
 # %% ../../nbs/10_course/01_exercises.ipynb #eaba296f
 def _same(a: _Outcome, b: _Outcome, exercise: Exercise) -> bool:
     "Whether two functions stopped with the same kind of error or returned the same value."
     if a.error or b.error:
         return a.error.split(":")[0] == b.error.split(":")[0]
-    return a.changed == b.changed and not _difference(
-        a.value, b.value, exercise.rtol, exercise.atol
-    )
+    apart = _difference(a.value, b.value, exercise.rtol, exercise.atol)
+    return a.changed == b.changed and not apart
 
 # %% ../../nbs/10_course/01_exercises.ipynb #fc0af97b
 def _first_fault(exercise: Exercise, answers: Sequence[_Outcome], right: Sequence[_Outcome]) -> str:
     "What is wrong at the first input that has something wrong, with the right numbers after three tries; empty if nothing is."
     reveal = len(exercise.tried) >= 3
     for i, (got, want) in enumerate(zip(answers, right, strict=True)):
-        given = (
-            f"For input {i + 1} of {len(right)}, {', '.join(map(_shown, exercise.inputs[i]))}: "
-            if exercise.inputs[i]
-            else ""
-        )
+        values = ", ".join(map(_shown, exercise.inputs[i]))
+        given = f"For input {i + 1} of {len(right)}, {values}: " if exercise.inputs[i] else ""
         if got.error:
             return f"{given}your function stops with {got.error}"
         if got.value is None and want.value is not None:
@@ -174,25 +162,21 @@ def _first_fault(exercise: Exercise, answers: Sequence[_Outcome], right: Sequenc
         if fault := _difference(want.value, got.value, exercise.rtol, exercise.atol, reveal):
             return f"{given}{fault}"
         if got.changed and not want.changed:
-            return f"{given}the result is right, but your function overwrites its input. Whoever called it will be surprised; work on a copy"
+            told = "the result is right, but your function overwrites its input"
+            return f"{given}{told}. Whoever called it will be surprised; work on a copy"
     return ""
 
 # %% ../../nbs/10_course/01_exercises.ipynb #4787a737
-def _judge_outcomes(
-    exercise: Exercise,  # the question
-    answers: Sequence[_Outcome],  # what the student's function did with each input
-) -> tuple[str, str]:  # status and hint
-    "Judge an answer that is a function."
+def _judge_outcomes(exercise: Exercise, answers: Sequence[_Outcome]) -> tuple[str, str]:
+    "Judge a student's function by what it did with each input: status and hint."
     if any(a.unwritten for a in answers):
         return "not attempted", ""
     right = [_outcome(exercise.reference, given) for given in exercise.inputs]
     if not _first_fault(exercise, answers, right):
         return "correct", ""
     for hint, wrong in exercise.mistakes.items():
-        if all(
-            _same(a, _outcome(wrong, given), exercise)
-            for a, given in zip(answers, exercise.inputs, strict=True)
-        ):
+        made = [_outcome(wrong, given) for given in exercise.inputs]
+        if all(_same(a, b, exercise) for a, b in zip(answers, made, strict=True)):
             return "not yet", hint
     exercise.tried.add(repr([a.value for a in answers])[:500])
     return "not yet", _first_fault(exercise, answers, right)
@@ -209,11 +193,8 @@ def _judge_value(exercise: Exercise, answer: Any) -> tuple[str, str]:
     return "not yet", known or differs(exercise.reference, reveal=len(exercise.tried) >= 3)
 
 # %% ../../nbs/10_course/01_exercises.ipynb #5515ced7
-def _judge_answer(
-    exercise: Exercise,  # the question
-    answer: Any,  # a student's answer
-) -> _Verdict:  # what to tell the student
-    "The verdict on one answer; nothing is recorded. Errors inside the answer become hints."
+def _judge_answer(exercise: Exercise, answer: Any) -> _Verdict:
+    "The verdict on a student's answer; nothing is recorded. Errors inside the answer become hints."
     if answer is NotImplemented or answer is ...:
         return _Verdict(exercise.number, exercise.title, "not attempted")
     if exercise.judge is not None:
@@ -231,17 +212,14 @@ def _judge_answer(
     return _Verdict(exercise.number, exercise.title, *said)
 
 # %% ../../nbs/10_course/01_exercises.ipynb #8a8d481f
-def _prove_checker(
-    exercise: Exercise,  # to be tried
-) -> None:
+def _prove_checker(exercise: Exercise) -> None:
     "Raise `AssertionError` unless the checker passes the reference and says the right thing about every mistake and fault."
 
     def expect(answer: Any, status: str, word: str = "") -> None:
         said = _judge_answer(exercise, answer)
         if said.status != status or word not in said.hint:
-            raise AssertionError(
-                f"exercise {exercise.number}: expected {status!r} with {word!r} in the hint, got: {said!r}"
-            )
+            wanted = f"expected {status!r} with {word!r} in the hint"
+            raise AssertionError(f"exercise {exercise.number}: {wanted}, got: {said!r}")
 
     def stops(*args: Any) -> Any:
         raise ZeroDivisionError("on purpose")
@@ -252,9 +230,8 @@ def _prove_checker(
     for hint, wrong in exercise.mistakes.items():
         expect(made(wrong), "not yet", hint)
     if exercise.judge is None and len(exercise.mistakes) < 1 + bool(exercise.inputs):
-        raise AssertionError(
-            f"exercise {exercise.number} knows too few typical mistakes: {len(exercise.mistakes)}"
-        )
+        n = len(exercise.mistakes)
+        raise AssertionError(f"exercise {exercise.number} knows too few typical mistakes: {n}")
     if exercise.inputs:
         expect(lambda *a: NotImplemented, "not attempted")
         expect(stops, "not yet", "ZeroDivisionError: on purpose")
@@ -270,4 +247,6 @@ def _poisoned(value: Any) -> Any:
         return torch.full(value.shape, float("nan"))
     if isinstance(value, np.ndarray):
         return np.full(value.shape, np.nan)
-    return type(value)(_poisoned(v) for v in value) if isinstance(value, (list, tuple)) and value else float("nan")
+    if isinstance(value, (list, tuple)) and value:
+        return type(value)(_poisoned(v) for v in value)
+    return float("nan")

@@ -26,32 +26,24 @@ import torch
 
 from ..core import NiwtError
 from .answers import _ANSWER, _landlock, _Outcome, _pack, _restored
-from niwt_nb.course.copies import (
-    _asks,
-    _code_of,
-    _exercises_in,
-    _for_students,
-    _needed_cells,
-    _tree,
-    _with_checkers,
-    book_text,
-    _Checker,
-    lesson_files,
-    read_book,
-)
+from .copies import _asks, _code_of, _exercises_in, _for_students, _needed_cells
+from .copies import _LESSON, _Checker, _tree, _with_checkers, book_text
+from .copies import lesson_files, read_book
 from .exercises import Exercise, _judge_answer, _judge_outcomes, _Verdict
 
 # %% ../../nbs/10_course/03_grading.ipynb #cf09a04c
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 _THERE = "__import__('niwt_nb.course.answers', fromlist=['_ask'])"
-_MEMORY, _OUTPUT, _FILE = 4 << 30, 5 << 20, 50 << 20  # bytes a process, a cell prints, a file copied
+_MEMORY, _OUTPUT, _FILE = 4 << 30, 5 << 20, 50 << 20  # bytes: of a process, printed, of a file
 
 
 def _left_out(folder: str, names: list[str]) -> list[str]:
     "What is not copied from a student's folder: hidden, large and special files."
-    places = {n: os.path.join(folder, n) for n in names if not n.startswith(".")}
-    small = lambda p: os.path.isfile(p) and os.path.getsize(p) < _FILE  # noqa: E731
-    return [n for n in names if n not in places or not (os.path.isdir(places[n]) or small(places[n]))]
+    def kept(path: str) -> bool:
+        small = os.path.isfile(path) and os.path.getsize(path) < _FILE
+        return small or os.path.isdir(path)
+
+    return [n for n in names if n.startswith(".") or not kept(os.path.join(folder, n))]
 
 # %% ../../nbs/10_course/03_grading.ipynb #32e43b67
 class _Room:
@@ -150,28 +142,20 @@ class _Judge:
         aside = io.StringIO()
         with contextlib.redirect_stdout(aside), contextlib.redirect_stderr(aside):
             for i in sorted(_needed_cells([_with_checkers(s) for s in code], asks) - set(asks)):
-                exec(
-                    "\n".join(line for line in code[i].splitlines() if not re.match("[%!]", line)),
-                    scope,
-                )
+                exec(re.sub(r"(?m)^[%!].*$", "", code[i]), scope)
         return scope
 
 # %% ../../nbs/10_course/03_grading.ipynb #ddd26be0
-def _verdict(
-    exercise: Exercise,  # from `_Judge`
-    told: Mapping[str, Any],  # what `_ask` published, or what the student put in its place
-) -> _Verdict:  # what the checker says
-    "Judge an answer that came as plain data."
+def _verdict(exercise: Exercise, told: Mapping[str, Any]) -> _Verdict:
+    "Judge an answer that came as plain data: what `_ask` published, or what the student put in its place."
     say = lambda status, hint: _Verdict(exercise.number, exercise.title, status, hint)  # noqa: E731
     try:
         if "error" in told:
             return say("not yet", f"your answer stops with {str(told['error'])[:200]}")
         if "outcomes" not in told:
             return _judge_answer(exercise, _restored(told["value"]))
-        done = [
-            _Outcome(_restored(value), str(error)[:300], bool(changed))
-            for value, error, changed in told["outcomes"]
-        ]
+        outcomes = told["outcomes"]
+        done = [_Outcome(_restored(v), str(e)[:300], bool(changed)) for v, e, changed in outcomes]
         if len(done) != len(exercise.inputs):
             raise ValueError("a result for each input is needed")
         return say(*_judge_outcomes(exercise, done))
@@ -194,10 +178,8 @@ class _Progress:
         return sum(map(bool, self.verdicts))
 
 # %% ../../nbs/10_course/03_grading.ipynb #728bd0f1
-def _answers(
-    source: str,  # of a code cell
-) -> dict[str, str]:  # exercise number -> what its checker is called with
-    "The answers that a cell hands in."
+def _answers(source: str) -> dict[str, str]:
+    "What the checkers that a code cell calls are called with, by exercise number."
     found: dict[str, str] = {}
     for node in ast.walk(_tree(source)):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and len(node.args) == 1:
@@ -205,13 +187,11 @@ def _answers(
     return found
 
 # %% ../../nbs/10_course/03_grading.ipynb #f71e871d
-def _ask_for(
-    room: _Room,  # the student's process
-    exercise: Exercise,  # from `_Judge`
-    answer: str,  # the expression that the checker is called with; empty if there is none
-    fault: str,  # what went wrong in the cell
-) -> _Verdict:  # what the checker says
-    "Ask a student's process for an answer, and judge it; a cell that failed has none."
+def _ask_for(room: _Room, exercise: Exercise, answer: str, fault: str) -> _Verdict:
+    """Ask a student's process for an answer, and judge it; a cell that failed has none.
+
+    `answer` is the expression that the checker is called with, `fault` what went wrong in the cell; empty if there is none.
+    """
     packed = _pack(exercise.inputs)
     if not fault and answer:
         given = f"{answer!r}, get_ipython().user_ns, {packed!r}"
@@ -249,12 +229,8 @@ def _run_student(
     return faults, seconds
 
 # %% ../../nbs/10_course/03_grading.ipynb #793dcf54
-def _grade_lesson(
-    path: Path,  # a student's notebook
-    judge: _Judge,  # of its lesson
-    timeout: int,  # seconds a cell may take
-) -> _Progress:  # a verdict on every exercise of the lesson
-    "Run a student's notebook and judge the last answer to each exercise."
+def _grade_lesson(path: Path, judge: _Judge, timeout: int) -> _Progress:
+    "Run a student's notebook, with so many seconds a cell, and judge the last answer to each exercise of the lesson."
     asked = {e["number"]: _Verdict(e["number"], e["title"], "not attempted") for e in judge.asked}
     stop = lambda why: _Progress(path.stem, tuple(asked.values()), why)  # noqa: E731
     if not path.is_file():
@@ -282,7 +258,7 @@ def grade(
     say: Callable[[str], None] = lambda line: None,  # told each notebook before it runs
 ) -> dict[str, list[_Progress]]:  # folder -> one entry a lesson
     "Grade every lesson in each folder; raises `NiwtError` if one holds none."
-    names = [n for n in lesson_files() if re.match(r"\d\d_.*\.ipynb$", n)]
+    names = [n for n in lesson_files() if _LESSON.match(n)]
     for folder in folders:
         if not any((Path(folder) / n).exists() for n in names):
             remedy = f"`niwt lessons {folder}` puts them there"
@@ -319,29 +295,20 @@ def progress_table(
         correct = f"{sum(p.solved for p in done)} of {sum(len(p.verdicts) for p in done)}"
         lines.append(f"{correct} exercises are correct (✓ correct, ✗ not yet, · not attempted)")
     kept = "was" if _landlock() else "was NOT"
-    worth = (
-        "A self-check, not an exam: the answers lie in the package. "
-        f"What lies outside the notebooks' own copies {kept} protected from them."
-    )
-    return "\n".join([*lines, worth])
+    exam = "A self-check, not an exam: the answers lie in the package."
+    safe = f"What lies outside the notebooks' own copies {kept} protected from them."
+    return "\n".join([*lines, f"{exam} {safe}"])
 
 # %% ../../nbs/10_course/03_grading.ipynb #d233005a
 def progress_rows(
     found: Mapping[str, Sequence[_Progress]],  # as `grade` gives them
 ) -> list[dict[str, Any]]:  # student, lesson, exercise, title, state, hint, seconds, trouble
     "Progress for a table: one row a student and exercise."
-    return [
-        {
-            "student": Path(folder).name,
-            "lesson": p.lesson,
-            "exercise": v.number,
-            "title": v.title,
-            "state": v.status,
-            "hint": v.hint,
-            "seconds": round(p.seconds.get(v.number, 0.0), 1),
-            "trouble": p.trouble,
-        }
-        for folder, done in found.items()
-        for p in done
-        for v in p.verdicts
-    ]
+    rows = []
+    for folder, p in ((folder, p) for folder, done in found.items() for p in done):
+        for v in p.verdicts:
+            row = {"student": Path(folder).name, "lesson": p.lesson, "exercise": v.number}
+            row |= {"title": v.title, "state": v.status, "hint": v.hint}
+            seconds = round(p.seconds.get(v.number, 0.0), 1)
+            rows.append(row | {"seconds": seconds, "trouble": p.trouble})
+    return rows

@@ -16,25 +16,17 @@ from typing import Any
 import ipywidgets as widgets
 
 from ..core import NiwtError, atomic_path
-from niwt_nb.course.copies import (
-    _exercises_in,
-    _lessons_folder,
-    _record,
-    _recorded,
-    book_text,
-    lesson_files,
-    read_book,
-)
+from .copies import _LESSON, _exercises_in, _lessons_folder, _record, _recorded
+from .copies import lesson_files, read_book
 
 # %% ../../nbs/10_course/05_progress.ipynb #a289bda8
-def _questions(
-    lesson: int | str,  # its number
-) -> list[dict[str, Any]]:  # question, type, answers with answer, correct and feedback
-    "The recall questions of a lesson; raises `NiwtError` if there are none."
+def _questions(lesson: int | str) -> list[dict[str, Any]]:
+    "The recall questions of a lesson with their `answers` (answer, correct, feedback); raises `NiwtError` if there are none."
     path = _lessons_folder() / "checkers" / "recall.json"
     found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     if f"{lesson:0>2}" not in found:
-        raise NiwtError(f"no recall questions for lesson {lesson!r} in {path}; there are {', '.join(found) or 'none'}")
+        there = ", ".join(found) or "none"
+        raise NiwtError(f"no recall questions for lesson {lesson!r} in {path}; there are {there}")
     return found[f"{lesson:0>2}"]
 
 # %% ../../nbs/10_course/05_progress.ipynb #923996bd
@@ -55,15 +47,18 @@ _STYLE = """<style>
 </style>"""
 
 
+_SIGNS = {True: ("✓ Right.", "#009E73"), False: ("✗ Not yet.", "#D55E00")}
+
+
 def _still(lesson: int | str) -> str:  # HTML
     "The questions of a lesson for a page without a kernel: each answer unfolds into its verdict."
     parts = []
     for i, q in enumerate(_questions(lesson)):
-        answers = "".join(
-            f'<details name="recall-{lesson}-{i}" class="{"right" if a["correct"] else "wrong"}"><summary>{_marked(a["answer"])}</summary>'
-            f"{'✓ Right.' if a['correct'] else '✗ Not yet.'} {_marked(a['feedback'])}</details>"
-            for a in q["answers"]
-        )
+        answers = ""
+        for a in q["answers"]:
+            kind = f'name="recall-{lesson}-{i}" class="{"right" if a["correct"] else "wrong"}"'
+            answers += f"<details {kind}><summary>{_marked(a['answer'])}</summary>"
+            answers += f"{_SIGNS[a['correct']][0]} {_marked(a['feedback'])}</details>"
         parts.append(f"<li>{_marked(q['question'])}{answers}</li>")
     count = f'<p class="count" data-of="{len(parts)}"></p>'
     return f'{_STYLE}<div class="recall"><ol class="questions">{"".join(parts)}</ol>{count}</div>'
@@ -77,35 +72,32 @@ class _Recall(widgets.VBox):
         self.right: set[int] = set()
         self.told = [widgets.HTML() for _ in self.asked]
         self.count = widgets.HTML()
-        self.choices = [
-            widgets.RadioButtons(
-                options=[(a["answer"], j) for j, a in enumerate(q["answers"])],
-                value=None,
-                layout={"width": "auto"},
-            )
-            for q in self.asked
-        ]
+        self.choices: list[widgets.Widget] = []
         rows: list[widgets.Widget] = []
-        for i, (q, choice, told) in enumerate(zip(self.asked, self.choices, self.told, strict=True)):
+        for i, q in enumerate(self.asked):
+            options = [(a["answer"], j) for j, a in enumerate(q["answers"])]
+            choice = widgets.RadioButtons(options=options, value=None, layout={"width": "auto"})
             choice.observe(lambda change, i=i: self._judge(i, change["new"]), "value")
-            rows += [widgets.HTML(f"<b>{i + 1}.</b> {_marked(q['question'])}"), choice, told]
+            self.choices.append(choice)
+            question = widgets.HTML(f"<b>{i + 1}.</b> {_marked(q['question'])}")
+            rows += [question, choice, self.told[i]]
         super().__init__([*rows, self.count])
 
     def _judge(self, i: int, j: int) -> None:
         "Say whether answer `j` to question `i` is right, count, and record it."
         answer = self.asked[i]["answers"][j]
-        sign, colour, self.right = (
-            ("✓ Right.", "#009E73", self.right | {i}) if answer["correct"] else ("✗ Not yet.", "#D55E00", self.right - {i})
-        )
-        words = f"{sign} {_marked(answer['feedback'])}"
-        self.told[i].value = f'<div style="border-left: 4px solid {colour}; padding: 0.1em 0.8em">{words}</div>'
+        sign, colour = _SIGNS[answer["correct"]]
+        self.right = self.right | {i} if answer["correct"] else self.right - {i}
+        look = f"border-left: 4px solid {colour}; padding: 0.1em 0.8em"
+        self.told[i].value = f'<div style="{look}">{sign} {_marked(answer["feedback"])}</div>'
         self.count.value = f"<b>{len(self.right)} of {len(self.asked)} right</b>"
         _record("recall", f"{self.lesson}.{i + 1}", "correct" if answer["correct"] else "not yet")
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
         bundle = super()._repr_mimebundle_(**kwargs)
         text = "\n".join(f"{i + 1}. {q['question']}" for i, q in enumerate(self.asked))
-        return {**(bundle[0] if isinstance(bundle, tuple) else bundle), "text/html": _still(self.lesson), "text/plain": text}
+        shown = bundle[0] if isinstance(bundle, tuple) else bundle
+        return {**shown, "text/html": _still(self.lesson), "text/plain": text}
 
 # %% ../../nbs/10_course/05_progress.ipynb #4204bc29
 def recall(
@@ -115,28 +107,24 @@ def recall(
     return _Recall(lesson)
 
 # %% ../../nbs/10_course/05_progress.ipynb #7946b27e
-def _lesson_rows(folder: str | os.PathLike) -> list[dict[str, Any]]:  # name, title, exercises, right, recall, answered, next
-    "How far the lessons of a folder have come, one row a lesson."
+def _lesson_rows(folder: str | os.PathLike) -> list[dict[str, Any]]:
+    "How far the lessons of a folder have come, one row a lesson: name, title, exercises, right, recall, answered, next."
     done, rows = _recorded(folder), []
     for name, path in lesson_files().items():
-        if not re.match(r"\d\d_.*\.ipynb$", name):
+        if not _LESSON.match(name):
             continue
         book, number = read_book(path), int(name[:2])
         tasks = [e["number"] for e in _exercises_in(book)]
         recalls = [f"{number}.{i + 1}" for i in range(len(_questions(number)))]
         open_ = [n for n in tasks if done["exercises"].get(n) != "correct"]
         left = [n for n in recalls if done["recall"].get(n) != "correct"]
-        rows.append(
-            {
-                "name": name,
-                "title": re.sub(r"^#+ *", "", book["cells"][0]["source"].split("\n")[0]),
-                "exercises": len(tasks),
-                "right": len(tasks) - len(open_),
-                "recall": len(recalls),
-                "answered": len(recalls) - len(left),
-                "next": f"exercise {open_[0]}" if open_ else f"recall question {left[0].split('.')[1]}" if left else "",
-            }
-        )
+        title = re.sub(r"^#+ *", "", book["cells"][0]["source"].split("\n")[0])
+        row = {"name": name, "title": title, "exercises": len(tasks), "recall": len(recalls)}
+        row |= {"right": len(tasks) - len(open_), "answered": len(recalls) - len(left), "next": ""}
+        if open_ or left:
+            recall = f"recall question {left[0].split('.')[1]}" if left else ""
+            row["next"] = f"exercise {open_[0]}" if open_ else recall
+        rows.append(row)
     return rows
 
 # %% ../../nbs/10_course/05_progress.ipynb #288cdd00
@@ -145,7 +133,8 @@ class Progress:
 
     def __init__(self, folder: str | os.PathLike = "."):
         if not (Path(folder) / "progress.json").is_file():
-            raise NiwtError(f"no progress is kept in {folder}: no progress.json; `niwt lessons {folder} --no-open` begins it")
+            begin = f"`niwt lessons {folder} --no-open` begins it"
+            raise NiwtError(f"no progress is kept in {folder}: no progress.json; {begin}")
         self.rows = _lesson_rows(folder)
 
     @property
@@ -155,19 +144,19 @@ class Progress:
 
     def __str__(self) -> str:
         width = max(len(r["title"]) for r in self.rows)
-        told = "{title:{width}}  exercises {right} of {exercises}  recall {answered} of {recall}{done}"
-        lines = [told.format(width=width, done="" if r["next"] else "  ✓", **r) for r in self.rows]
+        told = "{title:{width}}  exercises {right} of {exercises}  recall {answered} of {recall}"
+        lines = [told.format(width=width, **r) + ("" if r["next"] else "  ✓") for r in self.rows]
         return "\n".join([*lines, f"Next: {self.next}" if self.next else "All is done."])
 
     def _repr_html_(self) -> str:
-        cells = [
-            f'<td style="text-align: left"><a href="{r["name"]}">{html.escape(r["title"])}</a></td><td>{r["right"]} of {r["exercises"]}</td>'
-            f"<td>{r['answered']} of {r['recall']}</td><td>{'' if r['next'] else '✓'}</td>"
-            for r in self.rows
-        ]
-        head = "<tr><th>lesson</th><th>exercises</th><th>recall</th><th></th></tr>"
+        table = "<tr><th>lesson</th><th>exercises</th><th>recall</th><th></th></tr>"
+        for r in self.rows:
+            link = f'<a href="{r["name"]}">{html.escape(r["title"])}</a>'
+            counts = (f"{r['right']} of {r['exercises']}", f"{r['answered']} of {r['recall']}")
+            cells = "".join(f"<td>{text}</td>" for text in (*counts, "" if r["next"] else "✓"))
+            table += f'<tr><td style="text-align: left">{link}</td>{cells}</tr>'
         told = f"Next: {html.escape(self.next)}" if self.next else "All is done."
-        return f"<table>{head}{''.join(f'<tr>{c}</tr>' for c in cells)}</table><p><b>{told}</b></p>"
+        return f"<table>{table}</table><p><b>{told}</b></p>"
 
 # %% ../../nbs/10_course/05_progress.ipynb #dd483dbd
 _WELCOME = """# The course
@@ -181,21 +170,16 @@ def start_page(
     folder: str | os.PathLike,  # of lessons
 ) -> Path:  # the notebook
     "Write `start.ipynb`, with the progress as it is now."
+    import nbformat
+    from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
     shown, path = Progress(folder), Path(folder) / "start.ipynb"
     data = {"text/html": shown._repr_html_(), "text/plain": str(shown)}
-    output = {"output_type": "display_data", "data": data, "metadata": {}}
-    cells = [
-        {"cell_type": "markdown", "id": "start", "metadata": {}, "source": _WELCOME},
-        {
-            "cell_type": "code",
-            "id": "progress",
-            "metadata": {},
-            "execution_count": None,
-            "outputs": [output],
-            "source": "from niwt_nb.course.progress import Progress\n\nProgress()",
-        },
-    ]
+    source = "from niwt_nb.course.progress import Progress\n\nProgress()"
+    code = new_code_cell(source, id="progress")
+    code.outputs = [new_output("display_data", data)]
     kernel = {"kernelspec": {"display_name": "python3", "language": "python", "name": "python3"}}
+    page = new_notebook(cells=[new_markdown_cell(_WELCOME, id="start"), code], metadata=kernel)
     with atomic_path(path) as tmp:
-        tmp.write_text(book_text({"cells": cells, "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}), encoding="utf-8")
+        tmp.write_text(nbformat.writes(page) + "\n", encoding="utf-8")
     return path

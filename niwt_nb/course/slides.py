@@ -11,17 +11,20 @@ import html
 import io
 import os
 import re
+import tomllib
 from collections.abc import Mapping, Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
 from ..core import NiwtError, atomic_path
-from .copies import lesson_files, read_book
+from .copies import _LESSON, lesson_files, read_book
 
 # %% ../../nbs/10_course/06_slides.ipynb #29bf6d2a
-_SPELLED = {r"\Bigl": "", r"\Bigr": "", r"\bigl": "", r"\bigr": "", r"\tfrac": r"\frac", r"\lVert": r"\Vert ", r"\rVert": r"\Vert "}
+_SPELLED = dict.fromkeys((r"\Bigl", r"\Bigr", r"\bigl", r"\bigr"), "")
+_SPELLED |= {r"\tfrac": r"\frac", r"\lVert": r"\Vert ", r"\rVert": r"\Vert "}
 
 
 def _formula(tex: str, block: bool) -> str:  # HTML
@@ -35,10 +38,11 @@ def _formula(tex: str, block: bool) -> str:  # HTML
         math_to_image(f"${plain.strip()}$", out, prop=FontProperties(size=16), format="svg")
     except (ValueError, RuntimeError):
         return f"<code>{html.escape(tex)}</code>"
-    data, height = base64.b64encode(out.getvalue()).decode(), re.search(rb'height="([\d.]+)pt"', out.getvalue())
+    data, height = out.getvalue(), re.search(rb'height="([\d.]+)pt"', out.getvalue())
     size = f"height: {float(height[1]) / 16:.2f}em" if height else ""
     kind = "m d" if block else "m"
-    return f'<img class="{kind}" style="{size}" alt="{html.escape(tex)}" src="data:image/svg+xml;base64,{data}">'
+    source = f"data:image/svg+xml;base64,{base64.b64encode(data).decode()}"
+    return f'<img class="{kind}" style="{size}" alt="{html.escape(tex)}" src="{source}">'
 
 # %% ../../nbs/10_course/06_slides.ipynb #2f9e82a9
 def _worded(text: str) -> str:  # HTML
@@ -72,11 +76,8 @@ def _shown(cell: Mapping[str, Any], most: int = 14) -> str:  # HTML
     return "".join(parts)
 
 # %% ../../nbs/10_course/06_slides.ipynb #9ec7fa12
-def _slides_of(
-    book: Mapping[str, Any],  # a lesson, as `read_book` gives it
-    sections: Sequence[str],  # numbers of its sections, "" for what stands above the first
-) -> list[dict[str, Any]]:  # kind, title, text, shown
-    "The slides of some sections of a lesson."
+def _slides_of(book: Mapping[str, Any], sections: Sequence[str]) -> list[dict[str, Any]]:
+    'The slides (kind, title, text, shown) of some sections of a lesson, by their numbers; "": what stands above the first.'
     slides: list[dict[str, Any]] = []
     inside, title = "" in sections, ""
     for cell in book["cells"][1:]:
@@ -102,25 +103,14 @@ def _slides_of(
     return [s for s in slides if s["text"] or s["shown"]]
 
 # %% ../../nbs/10_course/06_slides.ipynb #fa779072
-_PLAN: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (  # title, words, lesson, sections
-    ("A species from words alone", "Name a bird that nobody photographed. Who believes it, and what would convince you?", "00", ("",)),
-    ("The promise", "Lesson 0, in pairs, until minute 30", "00", ("1", "2", "3", "4")),
-    ("The chain", "Words → importances → weights. One sentence each, at the board, until minute 40.", "", ()),
-    ("Importance", "Lesson 2, in pairs, until minute 60", "02", ("", "1", "2", "4")),
-    ("When it fails: the whisper", "Lesson 6, section 3: predict on paper first, then run", "06", ("3",)),
-    ("When it fails: the berries", "Lesson 6, section 6, until minute 80", "06", ("6",)),
-    ("Before you trust it", "What would you have to see? Compare with the board of minute 10.", "", ()),
-)
-
-
 def _ninety_minutes() -> list[dict[str, Any]]:
-    "All slides, a title above each part."
-    slides = []
-    for title, words, number, sections in _PLAN:
-        slides.append({"kind": "part", "title": title, "text": words, "shown": ""})
-        if number:
-            (path,) = (p for n, p in lesson_files().items() if re.match(rf"{number}_.*\.ipynb$", n))
-            slides += _slides_of(read_book(path), sections)
+    "All slides, a title above each part, as `slides.toml` plans them."
+    plan, slides = files("niwt_nb.course").joinpath("slides.toml").read_text(encoding="utf-8"), []
+    lessons = {name[:2]: path for name, path in lesson_files().items() if _LESSON.match(name)}
+    for part in tomllib.loads(plan)["part"]:
+        slides.append({"kind": "part", "title": part["title"], "text": part["words"], "shown": ""})
+        if part["lesson"]:
+            slides += _slides_of(read_book(lessons[part["lesson"]]), part["sections"])
     return slides
 
 # %% ../../nbs/10_course/06_slides.ipynb #9b631d32
@@ -130,11 +120,12 @@ def write_slides(
     "Write the slides for ninety minutes, one page that needs nothing else; raises `NiwtError` if it cannot be written."
     from jinja2 import Environment, PackageLoader
 
-    page = Environment(loader=PackageLoader("niwt_nb.course", "."), autoescape=True).get_template("slides.html")
-    path = Path(folder) / "slides.html"
+    pages = Environment(loader=PackageLoader("niwt_nb.course", "."), autoescape=True)
+    told = {"title": "A species from words alone", "slides": _ninety_minutes()}
+    page, path = pages.get_template("slides.html").render(**told), Path(folder) / "slides.html"
     try:
         with atomic_path(path) as tmp:
-            tmp.write_text(page.render(title="A species from words alone", slides=_ninety_minutes()), encoding="utf-8")
+            tmp.write_text(page, encoding="utf-8")
     except OSError as e:
         raise NiwtError(f"cannot write {path}: {e.strerror or e}") from None
     return path

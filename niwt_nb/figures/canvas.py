@@ -77,27 +77,15 @@ class PlainFigure(Figure):
 def new_figure(
     width: int = 800,  # pixels
     height: int = 400,  # pixels
-    arrange: bool = True,  # let matplotlib find room for labels (`False`: places are given by `_place`, which is faster)
+    arrange: bool = True,  # let matplotlib find room for labels (`False`: an `Area` says where things are, which is faster)
 ) -> Figure:  # empty, 100 dots an inch, with a canvas of its own
     "A figure of `width` x `height` pixels outside pyplot's list; raises `NiwtError` for a size below 100 pixels."
     if width < 100 or height < 100:
         raise NiwtError(f"a figure needs at least 100 x 100 pixels, got {width} x {height}")
-    fig = PlainFigure(figsize=(width / 100, height / 100), dpi=100, layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1) if arrange else None)
+    layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1) if arrange else None
+    fig = PlainFigure(figsize=(width / 100, height / 100), dpi=100, layout=layout)
     FigureCanvasAgg(fig)
     return fig
-
-# %% ../../nbs/07_figures/00_canvas.ipynb #9bc06dfe
-@own_style()
-def _place(
-    fig: Figure,  # made with `arrange=False`
-    left: float,  # pixels from the left edge
-    top: float,  # pixels from the upper edge
-    width: float,  # pixels
-    height: float,  # pixels
-) -> Axes:  # new axes exactly there
-    "Axes at a place given in pixels from the upper left corner of the figure."
-    w, h = fig.get_size_inches() * fig.dpi
-    return fig.add_axes((left / w, 1 - (top + height) / h, width / w, height / h))
 
 # %% ../../nbs/07_figures/00_canvas.ipynb #8042f6cb
 def figure_png(
@@ -118,7 +106,7 @@ def plain(
     "`text` with dollar signs escaped, wrapped at `width` and cut after `lines` lines."
     text = str(text)
     if width is not None:
-        split = any(len(word) > width for word in text.split())  # a word with a hyphen stays whole where it can
+        split = any(len(word) > width for word in text.split())  # at hyphens, if need be
         how: dict[str, Any] = {"placeholder": " …", "break_on_hyphens": split}
         text = "\n".join(textwrap.wrap(text, max(width, 4), max_lines=lines, **how))
     return text.replace("$", r"\$")
@@ -136,7 +124,8 @@ def to_array(
     if a.ndim == 2:
         a = a[..., None]
     if a.ndim != 3 or a.shape[2] not in (1, 3):
-        raise NiwtError(f"expected an image of shape (H, W, 3) or (3, H, W), got {tuple(np.shape(image))}")
+        got = tuple(np.shape(image))
+        raise NiwtError(f"expected an image of shape (H, W, 3) or (3, H, W), got {got}")
     whole = a.dtype.kind in "iu"
     a = a.astype(np.float32) / (255 if whole else 1)
     if not whole and (a.min() < 0 or a.max() > 1):
@@ -145,38 +134,26 @@ def to_array(
 
 # %% ../../nbs/07_figures/00_canvas.ipynb #c4068aa2
 @lru_cache(4096)
-def _text_width(
-    text: str,  # one line
-    size: float = 9,  # of the letters, in points
-    bold: bool = False,  # whether they are bold
-) -> float:  # pixels at 100 dots an inch
-    "The width of a text in matplotlib's own font, which every installation has."
+def _text_width(text: str, size: float = 9, bold: bool = False) -> float:
+    "The width in pixels of one line in letters of `size` points, in matplotlib's own font, which every installation has."
     font = get_font(findfont(FontProperties(weight="bold" if bold else "normal")))
     font.set_size(size, 100)
     font.set_text(text, 0.0)
     return float(font.get_width_height()[0]) / 64
 
 # %% ../../nbs/07_figures/00_canvas.ipynb #91372193
-def _short(
-    name: str,  # any text
-    room: float,  # pixels
-    size: float = 9,  # of the letters, in points
-    bold: bool = False,  # whether they are bold
-) -> str:  # safe for matplotlib
-    "A text cut to fit into a number of pixels, with an ellipsis where something is missing."
-    if _text_width(name, size, bold) <= room:
-        return plain(name)
-    for cut in range(len(name) - 1, 1, -1):
-        if _text_width(name[:cut].rstrip() + "…", size, bold) <= room:
-            return plain(name[:cut].rstrip() + "…")
-    return plain(name[:1].rstrip() + "…")
+def _short(name: str, room: float, size: float = 9, bold: bool = False) -> str:
+    "A text, safe for matplotlib, cut to fit into `room` pixels, with an ellipsis where something is missing; one letter stays."
+    cuts = [name, *(name[:cut].rstrip() + "…" for cut in range(max(len(name) - 1, 1), 0, -1))]
+    fits = (text for text in cuts if _text_width(text, size, bold) <= room)
+    return plain(next(fits, cuts[-1]))
 
 # %% ../../nbs/07_figures/00_canvas.ipynb #bf0965c7
 def _wrapped(
     text: str,  # any text
     room: float,  # pixels
     size: float = 9,  # of the letters, in points
-    lines: int | None = None,  # at most so many; the last one ends with an ellipsis if something is missing
+    lines: int | None = None,  # at most so many; an ellipsis where something is missing
     bold: bool = False,  # whether they are bold
 ) -> str:  # lines, safe for matplotlib
     "A text broken at spaces, and at hyphens where a word alone is too long, to fit into a number of pixels."
@@ -191,15 +168,8 @@ def _wrapped(
     return "\n".join(_short(line.strip(), room, size, bold) for line in found)
 
 # %% ../../nbs/07_figures/00_canvas.ipynb #53c2c33d
-def _write(
-    fig: Figure,  # any figure
-    left: float,  # pixels from the left edge
-    top: float,  # pixels from the upper edge
-    text: str,  # as `plain` makes it
-    size: float,  # of the letters, in points
-    **style: Any,  # as `Figure.text` takes it
-) -> None:
-    "Write at a place given in pixels from the upper left corner of the figure."
+def _write(fig: Figure, left: float, top: float, text: str, size: float, **style: Any) -> None:
+    "Write what `plain` made at a place in pixels from the figure's upper left corner; `style` as for `Figure.text`."
     w, h = fig.get_size_inches() * fig.dpi
     fig.text(left / w, 1 - top / h, text, fontsize=size, **{"va": "top"} | style)
 
@@ -214,17 +184,17 @@ class Area:
     width: float
     height: float
 
-    def part(
-        self, left: float = 0, top: float = 0, width: float | None = None, height: float | None = None
-    ) -> "Area":
-        "A rectangle inside this one."
-        width = self.width - left if width is None else width
-        height = self.height - top if height is None else height
-        return Area(self.fig, self.left + left, self.top + top, width, height)
+    def part(self, left: float = 0, top: float = 0, width: float = 0, height: float = 0) -> "Area":
+        "A rectangle inside this one; without a width or height it goes on to the end."
+        size = (width or self.width - left, height or self.height - top)
+        return Area(self.fig, self.left + left, self.top + top, *size)
 
+    @own_style()
     def axes(self) -> Axes:
         "Axes that fill the area."
-        return _place(self.fig, self.left, self.top, self.width, self.height)
+        w, h = self.fig.get_size_inches() * self.fig.dpi
+        bottom = 1 - (self.top + self.height) / h
+        return self.fig.add_axes((self.left / w, bottom, self.width / w, self.height / h))
 
     def text(
         self, words: Any, left: float = 0, top: float = 0, size: float = 10, wrap: bool = False,
@@ -311,14 +281,15 @@ def panel_pixels(
 def panel_png(
     fig: Figure,  # any figure
     scale: float = 2.0,  # device pixels a pixel
-    ground: np.ndarray | None = None,  # pixels from `panel_pixels` of the same size, on which the figure is laid
+    ground: np.ndarray | None = None,  # pixels from `panel_pixels` on which the figure is laid
     dark: bool = False,  # in the colours of a dark page, see-through where nothing is painted
 ) -> bytes:  # a PNG
     "A figure as PNG bytes at a multiple of its size, the same bytes for the same figure."
     top, out = Image.fromarray(panel_pixels(fig, scale, ground is not None, dark)), io.BytesIO()
     if ground is not None:
         if ground.shape[1::-1] != top.size:
-            raise NiwtError(f"a figure of {top.size} pixels cannot be laid on a ground of {ground.shape[1::-1]}")
+            told = f"a figure of {top.size} pixels cannot be laid on a ground"
+            raise NiwtError(f"{told} of {ground.shape[1::-1]}")
         top = Image.alpha_composite(Image.fromarray(ground), top)
     (top if dark else top.convert("RGB")).save(out, "PNG", compress_level=1)
     return out.getvalue()
@@ -326,23 +297,24 @@ def panel_png(
 # %% ../../nbs/07_figures/00_canvas.ipynb #c7991a6d
 @own_style()
 def stack_page(
-    blocks: Sequence[Sequence[tuple[Callable[[Area], None], int, int]]],  # rows of (painter, width, height)
+    blocks: Sequence[Sequence[tuple[Callable, int, int]]],  # rows of (painter, width, height)
     title: str = "",  # above everything
     width: int = 860,  # pixels
 ) -> Figure:  # one page
     "Panels in rows on one page; raises `NiwtError` for a row that is too wide."
-    gap = 16  # pixels between panels
-    for row in blocks:
-        if sum(w for _, w, _ in row) + gap * (len(row) - 1) > width:
+    gap, top = 16, 44 if title else 12  # pixels between panels and above them
+    wide = [sum(w for _, w, _ in row) + gap * (len(row) - 1) for row in blocks]
+    tall = [max(h for _, _, h in row) + gap for row in blocks]
+    for row, taken in zip(blocks, wide, strict=True):
+        if taken > width:
             raise NiwtError(f"panels of {[w for _, w, _ in row]} pixels do not fit into {width}")
-    top = 44 if title else 12
-    fig = new_figure(width, int(top + sum(max(h for _, _, h in row) + gap for row in blocks)), arrange=False)
+    fig = new_figure(width, int(top + sum(tall)), arrange=False)
     if title:
         Area(fig, 12, 10, width - 24, 30).text(title, size=14, fontweight="bold")
-    for row in blocks:
-        left = (width - sum(w for _, w, _ in row) - gap * (len(row) - 1)) / 2
+    for row, taken, height in zip(blocks, wide, tall, strict=True):
+        left = (width - taken) / 2
         for paint, w, h in row:
             paint(Area(fig, left, top, w, h))
             left += w + gap
-        top += max(h for _, _, h in row) + gap
+        top += height
     return fig

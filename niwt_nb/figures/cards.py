@@ -14,9 +14,16 @@ from matplotlib.figure import Figure
 
 from ..core import NiwtError
 from ..explain.explainer import readable
-from .canvas import COLOURS, new_figure, own_style, _place, plain, to_array, _write
+from .canvas import COLOURS, Area, new_figure, own_style, plain, to_array, _write
 from .charts import signed_bars
 from .pictures import overlay, show_image
+
+# %% ../../nbs/07_figures/03_cards.ipynb #aec8a712
+def _show_row(first: Area, pictures: Sequence[tuple[str, Any]]) -> None:
+    "Pictures beside each other, each with its label above it, the first one in an area."
+    for i, (label, picture) in enumerate(pictures):
+        place = first.part(i * (first.width + 10), 0, first.width, first.height)
+        show_image(place.axes(), picture, label, wrap=int(first.width) // 8)
 
 # %% ../../nbs/07_figures/03_cards.ipynb #49927827
 @own_style()
@@ -36,7 +43,8 @@ def explanation_card(
     rows = attributes.head(10)
     pictures = [("the image", to_array(image)), ("where it looked", overlay(image, heat))]
     if difference is not None:
-        pictures.append((f"blue: for it, orange: for {runner_up}", overlay(image, difference, signed=True)))
+        both = f"blue: for it, orange: for {runner_up}"
+        pictures.append((both, overlay(image, difference, signed=True)))
     n = len(pictures)
     beside = n == 2 or width >= 1000  # the bars stand beside the pictures, else below
     side = int((width - 20 - (200 + width * 0.2 if beside else 0)) / n) - 10
@@ -44,7 +52,8 @@ def explanation_card(
     names, wrap = [readable(a) for a in rows["attribute"]], 22 if beside else 26
     tight = any("\n" in plain(a, wrap, 2) for a in names)  # labels of two lines need room
     bars = max(40 + (34 if tight else 26) * len(rows), tall if beside else 0)
-    text, small = plain(sentence, (width - 40) // 9), "\n".join(plain(part, (width - 40) // 8) for part in note.split("\n"))
+    text = plain(sentence, (width - 40) // 9)
+    small = "\n".join(plain(part, (width - 40) // 8) for part in note.split("\n"))
     lines = text.count("\n") + 1 if sentence else 0
     more = small.count("\n") + 1 if note else 0
     top = 45 if title else 10
@@ -52,12 +61,10 @@ def explanation_card(
     below = top + 45 + (max(tall, bars) if beside else tall + bars + 30) + axis
     end, small_side = below + 22 * lines + 20 * more + 15, min((width - 20) // 6 - 10, 150)
     fig = new_figure(width, end + (small_side + 45 if photos else 0), arrange=False)
-    for i, (label, picture) in enumerate(photos):
-        show_image(_place(fig, 20 + i * (small_side + 10), end + 30, small_side, small_side), to_array(picture), label, wrap=small_side // 8)
-    for i, (label, picture) in enumerate(pictures):
-        show_image(_place(fig, 20 + i * (side + 10), top + 40, side, tall), picture, label, wrap=side // 8)
+    _show_row(Area(fig, 20, end + 30, small_side, small_side), photos)
+    _show_row(Area(fig, 20, top + 40, side, tall), pictures)
     left = 20 + n * (side + 10) + 170 if beside else 200
-    ax = _place(fig, left, top + 35 if beside else top + 75 + tall, width - left - 25, bars)
+    ax = Area(fig, left, top + 35 if beside else top + 75 + tall, width - left - 25, bars).axes()
     call = rows["verdict"] if "verdict" in rows else pd.Series("for", rows.index)
     against, faint = call.eq("against"), call.eq("open").tolist()
     values = rows["strength"].where(~against, -rows["strength"].abs())
@@ -75,13 +82,14 @@ def explanation_card(
 def neuron_page(
     names: pd.DataFrame,  # a row a neuron: `neuron`, `name`, `confidence`, `second`
     images: Sequence[Sequence[Any]],  # the most exciting images of each neuron, as `to_array` takes them
-    regions: Sequence[Sequence[Any]] | None = None,  # (H, W) boolean regions to outline, as many
+    regions: Sequence[Sequence[Any]] | None = None,  # (H, W) bool regions to outline, as many
     title: str = "",  # above everything
     width: int = 800,  # pixels
 ) -> Figure:  # a row of text and pictures a neuron
     "A page of the neuron dictionary; raises `NiwtError` when names and images do not match."
     if len(names) != len(images) or not len(names):
-        raise NiwtError(f"{len(names)} neurons but pictures for {len(images)}; give as many of both, at least one")
+        counts = f"{len(names)} neurons but pictures for {len(images)}"
+        raise NiwtError(f"{counts}; give as many of both, at least one")
     n, text = max(len(row) for row in images), max(210, width // 4)
     cell = min((width - text - 25) / max(n, 1), 190)
     words = []
@@ -100,7 +108,7 @@ def neuron_page(
         _write(fig, 15, y + 4, head, 11, fontweight="bold" if good else "normal")
         _write(fig, 15, y + 30 + 19 * head.count("\n"), small, 10, color="#555555")
         for j, picture in enumerate(images[i]):
-            ax = _place(fig, 10 + text + j * cell, y, cell - 6, step - 8)
+            ax = Area(fig, 10 + text + j * cell, y, cell - 6, step - 8).axes()
             ax.set_anchor("N")
             show_image(ax, picture, outline=None if regions is None else regions[i][j])
     if title:

@@ -23,6 +23,9 @@ from ..core import NiwtError
 from ..explain.explainer import readable
 from .canvas import COLOURS, Area, new_figure, own_style, plain, _short, _text_width
 
+# %% ../../nbs/07_figures/02_charts.ipynb #59dcd42d
+_OFFSET: dict[str, Any] = {"textcoords": "offset points"}  # of `annotate`: beside a place
+
 # %% ../../nbs/07_figures/02_charts.ipynb #3149cbab
 @own_style()
 def signed_bars(
@@ -33,7 +36,7 @@ def signed_bars(
     wrap: int = 30,  # characters a label line
     faint: Sequence[bool] = (),  # bars that are only outlined
 ) -> None:
-    "Horizontal bars, blue to the right for positive values and hatched vermilion to the left for negative ones; what is left open is outlined."
+    "Horizontal bars, blue to the right for positive values, hatched vermilion to the left for negative ones; faint ones outlined."
     v = np.asarray(values, dtype=float)
     if len(names) != len(v) or len(faint) not in (0, len(v)):
         outlines = f" and {len(faint)} outlines" if len(faint) else ""
@@ -59,7 +62,7 @@ def signed_bars(
 def balance_curve(
     curves: Mapping[str, tuple],  # name -> (seen accuracies, unseen accuracies) along the bias, fractions
     ausuc: Mapping[str, float] | None = None,  # name -> area under its curve
-    points: Mapping[str, tuple[float, float]] | None = None,  # name -> (S, U) of the operating point in use
+    points: Mapping[str, tuple[float, float]] | None = None,  # name -> (S, U) of the point in use
     title: str = "Seen against unseen accuracy",  # above it
     width: int = 800,  # pixels
 ) -> Figure:  # one curve a method over lines of equal H
@@ -70,8 +73,8 @@ def balance_curve(
     h, tenths = 2 * s * u / (s + u), np.arange(0.1, 1, 0.1)
     levels = ax.contour(u, s, h, levels=tenths, colors=COLOURS["pale"], linewidths=0.8)
     ax.clabel(levels, fmt="H %.1f", fontsize=8, colors="#999999")
-    colours, dashes = ("blue", "vermilion", "green", "purple", "orange", "grey"), ("-", "--", "-.", ":")
-    corner = 0.0  # how far a curve comes along the diagonal: the key stands where the curves are not
+    colours = ("blue", "vermilion", "green", "purple", "orange", "grey")
+    dashes, corner = ("-", "--", "-.", ":"), 0.0  # corner: how far a curve comes along the diagonal
     for i, (name, (seen, unseen)) in enumerate(curves.items()):
         a, b = np.asarray(seen, float), np.asarray(unseen, float)
         if a.shape != b.shape or a.ndim != 1 or not len(a):
@@ -91,7 +94,7 @@ def balance_curve(
     ax.set_ylabel("accuracy on seen classes", fontsize=11)
     ax.set_title(plain(title), fontsize=13, fontweight="bold")
     ax.spines[["top", "right"]].set_visible(False)
-    key: Any = "lower left" if corner > 0.6 else "upper right"
+    key: Any = "lower left" if corner > 0.6 else "upper right"  # where the curves are not
     marks = "star: best H" + ("   dot: in use" if points else "")
     ax.legend(fontsize=10, loc=key, frameon=True, title=marks, title_fontsize=9)
     return fig
@@ -108,8 +111,10 @@ def metrics_bars(
         raise NiwtError("no results to show")
     missing = [m for m in metrics if m not in frame]
     if missing:
-        raise NiwtError(f"no column {missing[0]!r} in the results; there are {', '.join(map(repr, frame.columns))}")
-    labels = [r["method"] + (" (calibrated)" if r.get("calibrated") else "") for r in frame.to_dict("records")]
+        there = ", ".join(map(repr, frame.columns))
+        raise NiwtError(f"no column {missing[0]!r} in the results; there are {there}")
+    kinds = [" (calibrated)" if c else "" for c in frame.get("calibrated", [False] * len(frame))]
+    labels = [method + kind for method, kind in zip(frame["method"], kinds, strict=True)]
     fig = new_figure(width, 80 + len(frame) * (24 * len(metrics) + 16))
     ax = fig.add_subplot()
     step = 1 / (len(metrics) + 0.8)
@@ -158,26 +163,25 @@ def history_figure(
     return fig
 
 # %% ../../nbs/07_figures/02_charts.ipynb #0611ab88
-def _cluster_order(
-    matrix: Any,  # (rows, columns)
-) -> np.ndarray:  # row numbers, similar rows next to each other
-    "Order rows by average-linkage clustering on correlation; constant rows come last."
+def _cluster_order(matrix: Any) -> np.ndarray:  # row numbers, similar rows next to each other
+    "Order rows of a matrix by average-linkage clustering on correlation; constant rows come last."
     m = np.asarray(matrix, dtype=float)
     spread = np.flatnonzero(m.std(1) > 1e-12)
     flat = np.setdiff1d(np.arange(len(m)), spread)
     if len(spread) < 3:
         return np.concatenate([spread, flat]).astype(int)
-    tree = linkage(m[spread], method="average", metric="correlation", optimal_ordering=len(spread) <= 300)
+    small = len(spread) <= 300  # else the best order takes too long
+    tree = linkage(m[spread], "average", "correlation", optimal_ordering=small)
     return np.concatenate([spread[leaves_list(tree)], flat]).astype(int)
 
 # %% ../../nbs/07_figures/02_charts.ipynb #6c23408d
 def map_order(
     effects: np.ndarray,  # (A, K)
     limit: int = 80,  # at most so many rows and columns, those of largest norm
-) -> tuple[np.ndarray, np.ndarray]:  # attribute and neuron numbers in the order in which they are shown
+) -> tuple[np.ndarray, np.ndarray]:  # attribute and neuron numbers in the order shown
     "Clustered order of the rows and columns of a map: similar ones are neighbours."
-    norm = np.linalg.norm
-    r, c = np.sort(np.argsort(-norm(effects, axis=1))[:limit]), np.sort(np.argsort(-norm(effects, axis=0))[:limit])
+    norms = (np.linalg.norm(effects, axis=axis) for axis in (1, 0))
+    r, c = (np.sort(np.argsort(-norm)[:limit]) for norm in norms)
     m = effects[np.ix_(r, c)]
     return r[_cluster_order(m)], c[_cluster_order(m.T)]
 
@@ -204,7 +208,8 @@ def heatmap_figure(
     bar, names = {"label": label, "shrink": 0.7}, [plain(readable(rows[i]), 34, 1) for i in r]
     sns.heatmap(pd.DataFrame(m), ax=ax, cbar_kws=bar, xticklabels=False, yticklabels=False, **scale)
     ax.set_yticks(np.arange(len(r)) + 0.5, names, fontsize=9, rotation=0)
-    ax.set_xticks(np.arange(len(c))[::every] + 0.5, [str(i) for i in c[::every]], fontsize=8, rotation=90)
+    columns = [str(i) for i in c[::every]]
+    ax.set_xticks(np.arange(len(c))[::every] + 0.5, columns, fontsize=8, rotation=90)
     ax.set_xlabel("neuron", fontsize=10)
     if title:
         ax.set_title(plain(title, width // 10), fontsize=13, fontweight="bold")
@@ -249,7 +254,8 @@ def class_bars(
     missing = [c for c in ("class", "accuracy") if c not in per_class]
     if missing or not len(per_class):
         there = f"{list(per_class.columns)} and {len(per_class)} rows"
-        raise NiwtError(f"classes need the columns 'class' and 'accuracy' and a row; there are {there}")
+        need = "classes need the columns 'class' and 'accuracy' and a row"
+        raise NiwtError(f"{need}; there are {there}")
     frame = per_class.sort_values("accuracy", ascending=False, kind="stable")
     cut = len(frame) > limit
     if cut:
@@ -276,16 +282,11 @@ def class_bars(
 
 # %% ../../nbs/07_figures/02_charts.ipynb #794eca3e
 @own_style()
-def _row_label(
-    ax: Axes,  # with a row a bar
-    i: int,  # the row
-    name: str,  # shortened to fit
-    room: float,  # pixels left of the axes
-    **style: Any,  # of the text
-) -> None:
-    "A name in the room left of a row of bars."
-    w = ax.get_window_extent().width
-    ax.text(-room / w, i, _short(name, room - 6, 9, style.get("fontweight") == "bold"), transform=ax.get_yaxis_transform(), va="center", fontsize=9, **style)
+def _row_label(ax: Axes, i: int, name: str, room: float, **style: Any) -> None:
+    "A name in the room, in pixels, left of row `i` of bars, shortened to fit."
+    told = _short(name, room - 6, 9, style.get("fontweight") == "bold")
+    look: dict[str, Any] = {"transform": ax.get_yaxis_transform(), "va": "center", "fontsize": 9}
+    ax.text(-room / ax.get_window_extent().width, i, told, **look, **style)
 
 # %% ../../nbs/07_figures/02_charts.ipynb #55349443
 def paint_bars(
@@ -295,7 +296,6 @@ def paint_bars(
     focus: int | None = None,  # this bar stands on a grey ground
     names: Sequence[str] = (),  # words left of the bars
     room: float = 0,  # pixels for these words
-    form: str = "{:+.2g}",  # how a number is written
 ) -> None:
     "Horizontal signed bars, blue for positive and hatched vermilion for negative values, the number at the end of each."
     v, n = np.asarray(values, float), len(values)
@@ -304,20 +304,21 @@ def paint_bars(
     ax = area.part(room).axes()
     low, high = min(v.min(initial=0), 0), max(v.max(initial=0), 0)
     span = (high - low) or 1.0
-    digits = 15 + max(_text_width(form.format(x), 8.5) for x in v) if n else 0
+    digits = 15 + max(_text_width(f"{x:+.2g}", 8.5) for x in v) if n else 0
     sides = int(low < 0) + int(high > 0)
     pad = span * digits / max(area.width - room - digits * sides - 4, 20)
-    ax.set(xlim=(low - (pad if low < 0 else 0.01 * span), high + (pad if high > 0 else 0.01 * span)), ylim=(n - 0.5, -0.5))
+    ends = [pad if side else 0.01 * span for side in (low < 0, high > 0)]
+    ax.set(xlim=(low - ends[0], high + ends[1]), ylim=(n - 0.5, -0.5))
     if focus is not None:
         ax.axhspan(focus - 0.5, focus + 0.5, color="#EEF2F6", zorder=0)
     for i, x in enumerate(v):
-        silent = len(off) > 0 and off[i]
-        colour = COLOURS["blue" if x >= 0 else "vermilion"]
-        look: dict[str, Any] = {"facecolor": colour, "edgecolor": "white", "linewidth": 0.4, "hatch": "////" if x < 0 else None}
-        look |= {"facecolor": "white", "edgecolor": colour, "linestyle": ":", "linewidth": 1.2, "hatch": None} if silent else {}
+        right: Any = ("blue", None, "left", 4)
+        colour, hatch, side, aside = right if x >= 0 else ("vermilion", "////", "right", -4)
+        look: dict[str, Any] = {"fc": COLOURS[colour], "ec": "white", "lw": 0.4, "hatch": hatch}
+        if len(off) and off[i]:
+            look = {"fc": "white", "ec": COLOURS[colour], "ls": ":", "lw": 1.2}
         ax.add_patch(Rectangle((0, i - 0.31), x, 0.62, **look))
-        at: dict[str, Any] = {"xytext": (4, 0), "ha": "left"} if x >= 0 else {"xytext": (-4, 0), "ha": "right"}
-        ax.annotate(form.format(x), (x, i), textcoords="offset points", va="center", fontsize=8.5, **at)
+        ax.annotate(f"{x:+.2g}", (x, i), (aside, 0), ha=side, va="center", fontsize=8.5, **_OFFSET)
     ax.axvline(0, color=COLOURS["ink"], lw=0.8)
     for i, name in enumerate(names):
         _row_label(ax, i, name, room)
@@ -336,28 +337,30 @@ def paint_change(
     "Shares before (a grey line with an end) and now (a bar), as per cent."
     a, b = np.asarray(before, float), np.asarray(after, float)
     if not len(names) == len(a) == len(b):
-        raise NiwtError(f"{len(names)} names, {len(a)} values before and {len(b)} after: the numbers must be equal")
+        counts = f"{len(names)} names, {len(a)} values before and {len(b)} after"
+        raise NiwtError(f"{counts}: the numbers must be equal")
     top = area.text(title, size=10.5, fontweight="bold") + 4 if title else 0
-    room = min(190.0, max((_text_width(n, 9, True) for n in names), default=0) + 10, area.width * 0.58)
+    longest = max((_text_width(n, 9, True) for n in names), default=0)
+    room = min(190.0, longest + 10, area.width * 0.58)
     ax = area.part(room, top, area.width - room - 44, area.height - top - 20).axes()
     ax.set(xlim=(0, 1), ylim=(len(a) - 0.5, -0.5))
     y = np.arange(len(a))
     ax.barh(y, 1.0, height=0.56, color="#F1F3F5")
-    ax.barh(y, b, height=0.56, color=[COLOURS["blue"] if i != bold else COLOURS["green"] for i in y])
-    ax.scatter(a, y, marker="|", s=210, linewidths=2.2, color=COLOURS["ink"], zorder=3, clip_on=False)
+    ax.barh(y, b, height=0.56, color=[COLOURS["green" if i == bold else "blue"] for i in y])
+    stroke: dict[str, Any] = {"marker": "|", "s": 210, "linewidths": 2.2, "color": COLOURS["ink"]}
+    ax.scatter(a, y, zorder=3, clip_on=False, **stroke)
     for i, name in enumerate(names):
-        weight = "bold" if i == bold else "normal"
-        _row_label(ax, i, name, room, fontweight=weight)
-        ax.annotate(f"{b[i]:.0%}", (1, i), (6, 0), xycoords=("axes fraction", "data"), textcoords="offset points", va="center", fontsize=9, fontweight=weight)
+        style: dict[str, Any] = {"fontweight": "bold" if i == bold else "normal"}
+        _row_label(ax, i, name, room, **style)
+        style |= {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": 9, **_OFFSET}
+        ax.annotate(f"{b[i]:.0%}", (1, i), (6, 0), **style)
     ax.set_axis_off()
-    area.text(f"bar: {legend[1]}     |: {legend[0]}", left=0, top=area.height - 16, size=8.5, color="#555555")
+    key = f"bar: {legend[1]}     |: {legend[0]}"
+    area.text(key, top=area.height - 16, size=8.5, color="#555555")
 
 # %% ../../nbs/07_figures/02_charts.ipynb #d1d6a37a
-def _map_axes(
-    area: Area,  # of the whole map
-    shape: tuple[int, int],  # rows and columns shown
-) -> tuple[Axes, float, int]:  # axes of the heatmap, pixels left of it, every how many rows there is room for a name
-    "Where the heatmap of a map stands in its area."
+def _map_axes(area: Area, shape: tuple[int, int]) -> tuple[Axes, float, int]:
+    "Axes of a heatmap of `shape` in its area, pixels left of it, and every how many rows there is room for a name."
     room, foot = min(170.0, area.width * 0.3), 58
     ax = area.part(room, 4, area.width - room - 8, area.height - foot).axes()
     ax.set(xlim=(-0.5, shape[1] - 0.5), ylim=(shape[0] - 0.5, -0.5))
@@ -376,7 +379,8 @@ def paint_map_ground(
     m = effects[np.ix_(rows, columns)]
     top = float(np.nanpercentile(np.abs(m), 99.5)) or 1.0
     ax.imshow(m, cmap="RdBu", vmin=-top, vmax=top, aspect="auto", interpolation="nearest")
-    ax.set_yticks(range(0, len(rows), every), [_short(readable(names[i]), room - 8, 8.5) for i in rows[::every]], fontsize=8.5)
+    told = [_short(readable(names[i]), room - 8, 8.5) for i in rows[::every]]
+    ax.set_yticks(range(0, len(rows), every), told, fontsize=8.5)
     ax.set_xticks([])
     ax.tick_params(axis="y", length=0)
     ax.spines[:].set_visible(False)
@@ -385,7 +389,8 @@ def paint_map_ground(
     bar.set_axis_off()
     area.text("less", left=area.width - 280, top=area.height - 25, size=8.5)
     area.text("more important", left=area.width - 124, top=area.height - 25, size=8.5)
-    area.text(f"{len(columns)} neurons, similar ones side by side", left=room, top=area.height - 48, size=8.5, color="#555555")
+    note = f"{len(columns)} neurons, similar ones side by side"
+    area.text(note, left=room, top=area.height - 48, size=8.5, color="#555555")
 
 # %% ../../nbs/07_figures/02_charts.ipynb #5e1f9a05
 def paint_map_choice(
@@ -400,23 +405,22 @@ def paint_map_choice(
     ax, room, every = _map_axes(area, (len(rows), len(columns)))
     ax.set_axis_off()
     at = np.flatnonzero(rows == attribute)
-    frames = [(-0.5, i - 0.5, len(columns), 1) for i in at] + [(i - 0.5, -0.5, 1, len(rows)) for i in np.flatnonzero(columns == neuron)]
+    frames: list[Any] = [(-0.5, i - 0.5, len(columns), 1) for i in at]
+    frames += [(i - 0.5, -0.5, 1, len(rows)) for i in np.flatnonzero(columns == neuron)]
     for x, y, w, h in frames:
         for colour, thick in (("black", 3.0), (COLOURS["yellow"], 1.6)):
-            ax.add_patch(Rectangle((x, y), w, h, fill=False, edgecolor=colour, linewidth=thick, clip_on=False))
+            look: dict[str, Any] = {"fill": False, "ec": colour, "lw": thick}
+            ax.add_patch(Rectangle((x, y), w, h, clip_on=False, **look))
+    style: dict[str, Any] = {"ha": "right", "va": "center_baseline", "fontweight": "bold"}
+    style |= {"fontsize": 8.5, "annotation_clip": False, **_OFFSET}
+    box = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}  # the plain name lies below
     for i in [i for i in at if i % every == 0]:
         told, side = _short(readable(names[rows[i]]), room - 8, 8.5, True), ax.get_yaxis_transform()
-        box = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}  # the plain name lies below
-        style: dict[str, Any] = {"ha": "right", "va": "center_baseline", "fontsize": 8.5, "fontweight": "bold", "bbox": box}
-        ax.annotate(told, (0, i), (-3.5, 0), xycoords=side, textcoords="offset points", annotation_clip=False, **style)
+        ax.annotate(told, (0, i), (-3.5, 0), xycoords=side, bbox=box, **style)
 
 # %% ../../nbs/07_figures/02_charts.ipynb #5e1f9a09
-def _agreement_axes(
-    area: Area,  # where
-    predicted: np.ndarray,  # (K,)
-    measured: np.ndarray,  # (K,)
-) -> Axes:  # as wide as the largest value, in both directions
-    "Where predicted against measured importance stands in its area."
+def _agreement_axes(area: Area, predicted: np.ndarray, measured: np.ndarray) -> Axes:
+    "Axes for predicted against measured importance (K,), as wide as the largest value in both directions."
     ax = area.part(50, 10, area.width - 66, area.height - 56).axes()
     top = 1.08 * max(float(np.abs(predicted).max()), float(np.abs(measured).max()), 1e-9)
     ax.set(xlim=(-top, top), ylim=(-top, top))
@@ -427,7 +431,7 @@ def paint_agreement(
     area: Area,  # where
     predicted: np.ndarray,  # (K,) in spreads
     measured: np.ndarray,  # (K,) in spreads
-    axes: tuple[str, str] = ("predicted from words (in spreads)", "measured on pictures"),  # what they show
+    axes: tuple[str, str] = ("predicted from words (in spreads)", "measured on pictures"),
 ) -> None:
     "Predicted against measured importance, a dot a neuron; on the line the two agree."
     ax = _agreement_axes(area, predicted, measured)
@@ -436,9 +440,10 @@ def paint_agreement(
     ax.axvline(0, color=COLOURS["pale"], lw=1)
     agree = predicted * measured >= 0
     ax.scatter(predicted[agree], measured[agree], s=26, color=COLOURS["blue"], alpha=0.75, lw=0)
-    ax.scatter(predicted[~agree], measured[~agree], s=26, color=COLOURS["vermilion"], alpha=0.85, marker="x", lw=1.4)
+    cross: dict[str, Any] = {"color": COLOURS["vermilion"], "alpha": 0.85, "marker": "x", "lw": 1.4}
+    ax.scatter(predicted[~agree], measured[~agree], s=26, **cross)
     for k in np.argsort(-np.abs(measured))[:3].tolist():
-        ax.annotate(str(k), (predicted[k], measured[k]), (5, 4), textcoords="offset points", fontsize=9)
+        ax.annotate(str(k), (predicted[k], measured[k]), (5, 4), fontsize=9, **_OFFSET)
     ax.set_xlabel(axes[0], fontsize=9)
     ax.set_ylabel(axes[1], fontsize=9)
     ax.tick_params(labelsize=8)
@@ -454,17 +459,14 @@ def paint_agreement_focus(
     "A ring around one neuron and its number, to be laid on `paint_agreement`."
     ax = _agreement_axes(area, predicted, measured)
     ax.set_axis_off()
-    ax.scatter([predicted[focus]], [measured[focus]], s=90, facecolor="none", edgecolor="black", lw=1.6)
+    at = (predicted[focus], measured[focus])
+    ax.scatter([at[0]], [at[1]], s=90, facecolor="none", edgecolor="black", lw=1.6)
     if focus not in np.argsort(-np.abs(measured))[:3]:
-        ax.annotate(str(focus), (predicted[focus], measured[focus]), (5, 4), textcoords="offset points", fontsize=9, fontweight="bold")
+        ax.annotate(str(focus), at, (5, 4), fontsize=9, fontweight="bold", **_OFFSET)
 
 # %% ../../nbs/07_figures/02_charts.ipynb #ff2434cb
-def _curve_axes(
-    area: Area,  # where
-    xlim: tuple[float, float] = (0, 1.02),  # across
-    top: float = 1.02,  # of what goes up from 0
-) -> Axes:  # with room for labels
-    "Where the curves of the balance stand in their areas."
+def _curve_axes(area: Area, xlim: tuple[float, float] = (0, 1.02), top: float = 1.02) -> Axes:
+    "Axes for a curve of the balance, from 0 to `top` upwards, with room for labels."
     ax = area.part(52, 8, area.width - 66, area.height - 56).axes()
     ax.set(xlim=xlim, ylim=(0, top))
     return ax
@@ -481,15 +483,19 @@ def paint_curve(
     ax = _curve_axes(area)
     grid = np.linspace(0.001, 1, 120)
     s, u = np.meshgrid(grid, grid, indexing="ij")
-    lines = ax.contour(grid, grid, 2 * s * u / (s + u), levels=np.arange(0.1, 1, 0.2), colors="#CFCFCF", linewidths=0.8)
+    h, tenths = 2 * s * u / (s + u), np.arange(0.1, 1, 0.2)
+    lines = ax.contour(grid, grid, h, levels=tenths, colors="#CFCFCF", linewidths=0.8)
     ax.clabel(lines, fmt="H %.1f", fontsize=8, colors="#888888")
     a, b = np.asarray(seen, float), np.asarray(unseen, float)
     ax.fill_between(b, 0, a, color=COLOURS["sky"], alpha=0.22, lw=0)
     ax.plot(b, a, color=COLOURS["blue"], lw=2.4)
     if area_under is not None:
-        ax.text(0.05, 0.19, f"AUSUC {area_under:.3f}", fontsize=10.5, color=COLOURS["blue"], fontweight="bold")
+        style: dict[str, Any] = {"fontsize": 10.5, "color": COLOURS["blue"], "fontweight": "bold"}
+        ax.text(0.05, 0.19, f"AUSUC {area_under:.3f}", **style)
     if chosen is not None:
-        ax.plot(chosen[1], chosen[0], "D", ms=11, mfc="white", mec=COLOURS["green"], mew=2.2, label="gamma from validation classes", zorder=4)
+        mark: dict[str, Any] = {"ms": 11, "mfc": "white", "mec": COLOURS["green"], "mew": 2.2}
+        told = "gamma from validation classes"
+        ax.plot(chosen[1], chosen[0], "D", label=told, zorder=4, **mark)
     ax.plot([], [], "o", ms=10, color=COLOURS["vermilion"], mec="white", mew=1.6, label="here")
     ax.set_xlabel("U: accuracy on unseen classes", fontsize=9.5)
     ax.set_ylabel("S: accuracy on seen classes", fontsize=9.5)
@@ -516,12 +522,13 @@ def paint_gamma(
     "S, U and H against gamma, each with its name; `paint_here` lays the gamma in use on it."
     g = np.asarray(gamma, float)
     ax = _curve_axes(area, gamma_limits(g), 1.24)
-    for values, colour, style, name in ((seen, "orange", "--", "S"), (unseen, "sky", "-.", "U"), (harmonic, "blue", "-", "H")):
-        v = np.asarray(values, float)
-        ax.plot(g, v, style, color=COLOURS[colour], lw=2.4 if name == "H" else 1.8)
-        at = {"S": 0, "U": len(v) - 1, "H": int(v.argmax())}[name]
-        aside = {"S": 9, "H": 0, "U": -6}[name]
-        ax.annotate(name, (g[at], v[at]), (aside, 5), textcoords="offset points", fontsize=10.5, fontweight="bold", ha="center")
+    s, u, h = (np.asarray(v, float) for v in (seen, unseen, harmonic))
+    curves = {"S": (s, 0, 9, "orange", "--", 1.8), "U": (u, len(u) - 1, -6, "sky", "-.", 1.8)}
+    curves["H"] = (h, int(h.argmax()), 0, "blue", "-", 2.4)
+    style: dict[str, Any] = {"fontsize": 10.5, "fontweight": "bold", "ha": "center", **_OFFSET}
+    for name, (v, at, aside, colour, dash, thick) in curves.items():
+        ax.plot(g, v, dash, color=COLOURS[colour], lw=thick)
+        ax.annotate(name, (g[at], v[at]), (aside, 5), **style)
     ax.plot([], [], color=COLOURS["vermilion"], lw=1.8, label="here")
     if chosen is not None:
         ax.axvline(chosen, color=COLOURS["green"], lw=1.6, ls=":", label="from validation classes")

@@ -33,11 +33,8 @@ from ..network.cut import eval_mode
 from ..network.modes import in_own_modes
 
 # %% ../../nbs/07_figures/04_explanation.ipynb #d5cfeb8c
-def _words_for(
-    data: ZeroShotData,  # with all kinds of knowledge
-    knowledge: DomainKnowledge,  # what the classifiers were made of
-) -> DomainKnowledge:  # a table whose columns can be said
-    "Choose the vocabulary: phrases of captions, attributes instead of unnamed dimensions and mixtures, else the knowledge itself."
+def _words_for(data: ZeroShotData, knowledge: DomainKnowledge) -> DomainKnowledge:
+    "Choose columns that can be said: phrases of captions, attributes instead of unnamed dimensions and mixtures, else the knowledge itself."
     if knowledge.name == "captions" and data.captions is not None:
         try:
             return phrase_knowledge(data, knowledge)
@@ -46,8 +43,10 @@ def _words_for(
     mute = "+" in knowledge.name or all(n.startswith("dim ") for n in knowledge.names)
     if mute and "attributes" in data.knowledge:
         return data.knowledge["attributes"]
-    counted = SentenceEncoder(min_classes=1)  # of an encoder's table the sentences themselves can be said
-    return text_knowledge(knowledge.texts, data.seen, counted) if mute and knowledge.texts else knowledge
+    if not mute or not knowledge.texts:
+        return knowledge
+    counted = SentenceEncoder(min_classes=1)  # of an encoder's table the sentences can be said
+    return text_knowledge(knowledge.texts, data.seen, counted)
 
 # %% ../../nbs/07_figures/04_explanation.ipynb #e7123242
 def words_of(
@@ -66,7 +65,8 @@ def explainer_of(
 ) -> Explainer:  # for all of its classes, made once
     "Make or return the model's explainer; raises `NiwtError` for a model without a network."
     if model.network_ is None:
-        raise NiwtError("this model was fitted on features; explanations of pictures need a network")
+        why = "explanations of pictures need a network"
+        raise NiwtError(f"this model was fitted on features; {why}")
     if model.explainer_ is not None:
         return model.explainer_
     words, names = words_of(model), [str(n) for n in model.classes_]
@@ -74,7 +74,7 @@ def explainer_of(
     usual = words.values[words.known].nanmean(0)
     classes = [*model.table_classes_, *more]
     values = torch.cat([words.values, usual.expand(len(more), -1)])
-    for name, row in model.added_.items():  # perhaps a class of the table that came again with other words
+    for name, row in model.added_.items():  # perhaps a class of the table, with other words
         values[classes.index(name)] = row if words.names == model.knowledge_.names else usual
     table = DomainKnowledge(words.name, values, words.names)
     seen = torch.tensor([classes.index(n) for n in model.seen_])
@@ -83,8 +83,9 @@ def explainer_of(
     here = torch.isin(seen, learned)
     features, labels = model.evidence_
     kept = torch.isin(labels, learned)
-    model.explainer_ = make_explainer(model.network_, classes, table, model.importance_[here], seen[here], columns,
-                                      features=features[kept], feature_classes=labels[kept])  # fmt: skip
+    evidence: dict[str, Any] = {"features": features[kept], "feature_classes": labels[kept]}
+    known: Any = (classes, table, model.importance_[here], seen[here], columns)
+    model.explainer_ = make_explainer(model.network_, *known, **evidence)
     return model.explainer_
 
 # %% ../../nbs/07_figures/04_explanation.ipynb #1d97279b
@@ -96,12 +97,12 @@ class Explanation:
     against: str  # the class that it is told from
     probability: float  # of the target, by the softmax of all scores
     sentence: str  # in words
-    faithfulness: str  # what the score loses without the neurons behind the words, and without random ones
+    faithfulness: str  # what the score loses without the words' neurons, and without random ones
     words: pd.DataFrame = field(repr=False)  # attribute, strength, found, contrast, known, verdict
     map: Tensor = field(repr=False)  # (H, W), not negative: where it looked
-    difference: Tensor = field(repr=False)  # (H, W): above 0 what spoke for the target, below for the other class
+    difference: Tensor = field(repr=False)  # (H, W): above 0 what spoke for the target
     image: Image.Image = field(repr=False)  # as the network saw it
-    contrast: _Contrast = field(repr=False)  # what tells the two apart and what would turn the answer, verified
+    contrast: _Contrast = field(repr=False)  # what tells the two apart and would turn the answer
 
     def __str__(self) -> str:
         return "\n".join([f"{self.sentence} {self.faithfulness}", *self.proofs])
@@ -115,7 +116,8 @@ class Explanation:
     def pictures(self) -> list[tuple[str, Any]]:
         "The picture, where the network looked, and what spoke for each of the two, with labels."
         seen, both = to_array(self.image), f"blue: for it, orange: for {readable(self.against)}"
-        return [("the picture", seen), ("where it looked", overlay(seen, self.map)), (both, overlay(seen, self.difference, signed=True))]
+        apart = overlay(seen, self.difference, signed=True)
+        return [("the picture", seen), ("where it looked", overlay(seen, self.map)), (both, apart)]
 
     @property
     def photos(self) -> list[tuple[str, Any]]:
@@ -126,21 +128,17 @@ class Explanation:
     def figure(self) -> Figure:
         "Picture, maps, words, what was verified, and photos to compare with, on one card."
         note = "\n".join([self.faithfulness, *self.proofs])
-        return explanation_card(self.image, self.map, self.words, self.sentence, readable(self.target), note,
-                                self.difference, readable(self.against), width=1000, photos=self.photos)  # fmt: skip
+        more: dict[str, Any] = {"title": readable(self.target), "runner_up": readable(self.against)}
+        more |= {"note": note, "difference": self.difference, "photos": self.photos, "width": 1000}
+        return explanation_card(self.image, self.map, self.words, self.sentence, **more)
 
     def _repr_png_(self) -> bytes:
         "The card, for notebooks."
         return figure_png(self.figure)
 
 # %% ../../nbs/07_figures/04_explanation.ipynb #9fa956d2
-def _explained(
-    model: NIWT,  # fitted, with a network
-    x: Tensor,  # (1, 3, H, W) one preprocessed picture
-    target: str | None,  # see `explain_picture`
-    against: str | None,  # see `explain_picture`
-) -> Explanation:  # of that picture
-    "`explain_picture` for a picture that has been read; raises `NiwtError` for an unknown class or two equal ones."
+def _explained(model: NIWT, x: Tensor, target: str | None, against: str | None) -> Explanation:
+    "`explain_picture` for one preprocessed picture (1, 3, H, W); raises `NiwtError` for an unknown class or two equal ones."
     names = [str(n) for n in model.classes_]
     for name in (target, against):
         if name is not None:
@@ -151,13 +149,17 @@ def _explained(
     others = scores.index_fill(0, torch.tensor([row]), -torch.inf)
     other = int(others.argmax()) if against is None else names.index(against)
     if row == other:
-        raise NiwtError(f"choose two different classes to tell apart: the picture is taken for {names[row]!r} already")
-    told = explain_batch(explainer, x, row, other)
-    table = told.frame(explainer, 0)
-    said = sentence(table, unseen=int(explainer.columns[row]) in explainer.unseen, asked=against is not None, apart=False)
-    where, difference = fine_map(explainer.network, x, row)[0], contrast_map(explainer.network, x, row, other)[0]
-    return Explanation(names[row], names[other], float(told.probability[0, 0]), said, faithfulness_sentence(table), table, where.detach(), difference.detach(),
-                       as_seen(x[0], model.preprocess_), contrast_of(model, explainer, x, told))  # fmt: skip
+        told = f"the picture is taken for {names[row]!r} already"
+        raise NiwtError(f"choose two different classes to tell apart: {told}")
+    found = explain_batch(explainer, x, row, other)
+    table, unseen = found.frame(explainer, 0), int(explainer.columns[row]) in explainer.unseen
+    said = sentence(table, unseen=unseen, asked=against is not None, apart=False)
+    where = fine_map(explainer.network, x, row)[0].detach()
+    difference = contrast_map(explainer.network, x, row, other)[0].detach()
+    words = (said, faithfulness_sentence(table), table)
+    seen = (as_seen(x[0], model.preprocess_), contrast_of(model, explainer, x, found))
+    certain = float(found.probability[0, 0])
+    return Explanation(names[row], names[other], certain, *words, where, difference, *seen)
 
 # %% ../../nbs/07_figures/04_explanation.ipynb #83a15592
 @in_own_modes

@@ -15,15 +15,15 @@ import matplotlib
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb, to_rgba
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 from PIL import Image
 from torch import Tensor
 
 from ..core import NiwtError
-from niwt_nb.figures.canvas import (
-    COLOURS, Area, new_figure, own_style, _place, plain, to_array, _wrapped, _write,
-)
+from .canvas import COLOURS, Area, new_figure, own_style, plain, to_array
+from .canvas import _wrapped, _write
 
 # %% ../../nbs/07_figures/01_pictures.ipynb #e2b7f582
 def overlay(
@@ -36,12 +36,14 @@ def overlay(
     picture = to_array(image)
     m = np.asarray(heat.detach().cpu() if isinstance(heat, Tensor) else heat, dtype=np.float32)
     if m.shape != picture.shape[:2]:
-        raise NiwtError(f"the map is {m.shape} but the image is {picture.shape[:2]}; both must be (H, W)")
+        sizes = f"the map is {m.shape} but the image is {picture.shape[:2]}"
+        raise NiwtError(f"{sizes}; both must be (H, W)")
     m = np.nan_to_num(m)
-    m = (m / max(float(np.quantile(np.abs(m), 0.995)), float(np.abs(m).max()) / 3, 1e-12)).clip(-1, 1)  # a few glaring pixels do not hide the rest
+    usual = float(np.quantile(np.abs(m), 0.995))  # a few glaring pixels do not hide the rest
+    m = (m / max(usual, float(np.abs(m).max()) / 3, 1e-12)).clip(-1, 1)
     grey = 0.2 * picture + 0.8 * picture.mean(-1, keepdims=True)
     if signed:
-        plus, minus = (np.array([int(COLOURS[c][i : i + 2], 16) / 255 for i in (1, 3, 5)]) for c in ("blue", "vermilion"))
+        plus, minus = (np.array(to_rgb(COLOURS[c])) for c in ("blue", "vermilion"))
         colour = np.where(m[..., None] >= 0, plus, minus)
     else:
         m = m.clip(0)
@@ -63,7 +65,7 @@ def show_image(
     ax.imshow(a, interpolation="nearest" if max(a.shape) < 100 else "antialiased")
     if outline is not None:
         region = np.asarray(outline.cpu() if isinstance(outline, Tensor) else outline).astype(float)
-        edge = max(1, min(region.shape) // 60)  # a line that meets the edge goes on along it, so that it is seen which side is meant
+        edge = max(1, min(region.shape) // 60)  # a line that meets the edge goes on along it
         inner = np.pad(region[edge:-edge, edge:-edge], edge)
         region = inner if inner.any() else region
         if region.any() and not region.all():
@@ -88,7 +90,7 @@ def _grid(panels: Sequence[tuple], columns: int, title: str, width: int) -> Figu
     fig = new_figure(width, int(top + n_rows * step + 6), arrange=False)
     for i, panel in enumerate(panels):
         y = top + i // columns * step + 19 * lines
-        ax = _place(fig, 15 + i % columns * cell, y, cell - 10, tall)
+        ax = Area(fig, 15 + i % columns * cell, y, cell - 10, tall).axes()
         show_image(ax, panel[1], panel[0], panel[2] if len(panel) > 2 else None, wrap=wrap)
     if title:
         _write(fig, 15, 12, plain(title, width // 11, 1), 13, fontweight="bold")
@@ -125,14 +127,12 @@ def contact_sheet(
     labels = [""] * len(images) if labels is None else list(labels)
     outlines = [None] * len(images) if outlines is None else list(outlines)
     if not len(images) == len(labels) == len(outlines):
-        raise NiwtError(f"{len(images)} images, {len(labels)} labels and {len(outlines)} outlines: the numbers must be equal")
+        counts = f"{len(images)} images, {len(labels)} labels and {len(outlines)} outlines"
+        raise NiwtError(f"{counts}: the numbers must be equal")
     return _grid(list(zip(labels, images, outlines, strict=True)), columns, title, width)
 
 # %% ../../nbs/07_figures/01_pictures.ipynb #83fc1723
-def _enlarged(
-    image: Any,  # as `to_array` takes it
-    side: int,  # pixels of the result, height and width
-) -> np.ndarray:  # (side, side, 3) floats in 0..1
+def _enlarged(image: Any, side: int) -> np.ndarray:  # (side, side, 3) floats in 0..1
     "A picture cut to a square in the middle and brought to a size, its pixels crisp where it is small."
     a = to_array(image)
     short = min(a.shape[:2])
@@ -144,15 +144,12 @@ def _enlarged(
 class _Pixels(Artist):
     "A picture that fills an area, copied as it is where the sizes fit: a tenth of the cost of axes with an image in them."
 
-    def __init__(
-        self,
-        area: Area,  # where
-        picture: np.ndarray,  # (H, W, 3) or (H, W, 4) bytes
-    ) -> None:
-        "Put the picture on the area's figure."
+    def __init__(self, area: Area, picture: np.ndarray) -> None:
+        "Put a picture, (H, W, 3) or (H, W, 4) bytes, on the area's figure."
         super().__init__()
         w, h = area.fig.get_size_inches() * area.fig.dpi
-        self.corners = ((area.left / w, 1 - (area.top + area.height) / h), ((area.left + area.width) / w, 1 - area.top / h))
+        right, bottom = area.left + area.width, area.top + area.height
+        self.corners = ((area.left / w, 1 - bottom / h), (right / w, 1 - area.top / h))
         self.picture = Image.fromarray(picture)
         area.fig.add_artist(self)
 
@@ -166,8 +163,22 @@ class _Pixels(Artist):
         size = (max(1, round(box.width)), max(1, round(box.height)))
         way = Image.Resampling.NEAREST if size[0] >= self.picture.width else Image.Resampling.BOX
         shown = self.picture if size == self.picture.size else self.picture.resize(size, way)
-        renderer.draw_image(context, round(box.x0), round(box.y0), np.asarray(shown.convert("RGBA"))[::-1])
+        pixels = np.asarray(shown.convert("RGBA"))[::-1]
+        renderer.draw_image(context, round(box.x0), round(box.y0), pixels)
         context.restore()
+
+# %% ../../nbs/07_figures/01_pictures.ipynb #a5747d39
+def _outline(ax: Axes, regions: Sequence[tuple], side: int, shape: Sequence[int]) -> None:
+    "Lines around regions, each (h, w) bool with its upper and left edge, of squares of `side` pixels on a page of `shape`."
+    ax.set_axis_off()
+    ax.set_gid("picture")
+    for region, top, left in regions:
+        h, w = region.shape
+        y, x = (start + (np.arange(n) + 0.5) * side / n for start, n in ((top, h), (left, w)))
+        for colour, thick in (("black", 2.6), (COLOURS["yellow"], 1.3)):
+            line: dict[str, Any] = {"colors": [colour], "linewidths": [thick]}
+            ax.contour(x, y, region.astype(float), levels=[0.5], **line)
+    ax.set(xlim=(0, shape[1]), ylim=(shape[0], 0))
 
 # %% ../../nbs/07_figures/01_pictures.ipynb #7181e4d5
 def paint_mosaic(
@@ -184,32 +195,29 @@ def paint_mosaic(
         raise NiwtError("no pictures to show")
     side = area.width / columns
     told = [_wrapped(t, side - 4, 8, lines) for t in labels[: len(images)]]
-    words = 5.0 + 13 * lines if told else 0.0
+    step = side + (5.0 + 13 * lines if told else 0.0)
     px, rows = int(side * 2), math.ceil(len(images) / columns)
     pad = max(4, px // 24)
-    page = np.zeros((int(rows * (side + words) * 2), px * columns, 4), np.uint8)  # see-through
+    inside, within = px - 2 * pad, lambda start, edge: slice(start + edge, start + px - edge)
+    page = np.zeros((int(rows * step * 2), px * columns, 4), np.uint8)  # see-through
     drawn: list[tuple[np.ndarray, int, int]] = []
     for i, image in enumerate(images):
-        y, x = int(i // columns * (side + words) * 2), i % columns * px
+        y, x = int(i // columns * step * 2), i % columns * px
         if i < len(marks) and marks[i]:
-            page[y + pad // 3 : y + px - pad // 3, x + pad // 3 : x + px - pad // 3] = np.multiply(matplotlib.colors.to_rgba(COLOURS[marks[i]]), 255).round()
-        inner = page[y + pad : y + px - pad, x + pad : x + px - pad]
-        inner[..., :3], inner[..., 3] = (_enlarged(image, px - 2 * pad)[: len(inner)] * 255).round(), 255
-        if i < len(outlines) and outlines[i] is not None:
-            drawn.append((np.asarray(outlines[i]), y + pad, x + pad))
-    _Pixels(area.part(height=page.shape[0] / 2), page)
-    if any(m.any() and not m.all() for m, _, _ in drawn):
-        ax = area.part(height=page.shape[0] / 2).axes()
-        ax.set_axis_off()
-        ax.set_gid("picture")
-        for m, y, x in drawn:
-            if m.any() and not m.all():
-                at = lambda n, start: start + (np.arange(n) + 0.5) * (px - 2 * pad) / n  # noqa: E731
-                for colour, thick in (("black", 2.6), (COLOURS["yellow"], 1.3)):
-                    ax.contour(at(m.shape[1], x), at(m.shape[0], y), m.astype(float), levels=[0.5], colors=[colour], linewidths=[thick])
-        ax.set(xlim=(0, page.shape[1]), ylim=(page.shape[0], 0))
+            frame = np.multiply(to_rgba(COLOURS[marks[i]]), 255).round()
+            page[within(y, pad // 3), within(x, pad // 3)] = frame
+        inner = page[within(y, pad), within(x, pad)]
+        inner[..., :3], inner[..., 3] = (_enlarged(image, inside)[: len(inner)] * 255).round(), 255
+        region = np.asarray(outlines[i]) if i < len(outlines) and outlines[i] is not None else None
+        if region is not None and region.any() and not region.all():
+            drawn.append((region, y + pad, x + pad))
+    whole = area.part(height=page.shape[0] / 2)
+    _Pixels(whole, page)
+    if drawn:
+        _outline(whole.axes(), drawn, inside, page.shape)
     for i, label in enumerate(told):
-        area.text(label, left=(i % columns + 0.5) * side, top=(i // columns) * (side + words) + side + 2, size=8, linespacing=1.15, ha="center")
+        left, top = (i % columns + 0.5) * side, (i // columns) * step + side + 2
+        area.text(label, left=left, top=top, size=8, linespacing=1.15, ha="center")
 
 # %% ../../nbs/07_figures/01_pictures.ipynb #e88ac68e
 def paint_beside(
@@ -222,4 +230,5 @@ def paint_beside(
     for i, (title, picture) in enumerate(pictures):
         box = area.part(i * (side + gap), 0, side)
         box.text(title, size=9.5, wrap=True, lines=2, color="#444444", top=0)
-        _Pixels(box.part(top=36, height=side), (_enlarged(picture, int(side * 2)) * 255).round().astype(np.uint8))
+        pixels = (_enlarged(picture, int(side * 2)) * 255).round().astype(np.uint8)
+        _Pixels(box.part(top=36, height=side), pixels)

@@ -38,7 +38,8 @@ def _session_of(
     for name in added:  # the explorers show pictures of every class, and of these there are none
         model.remove_class(name)
     data = load_data(read_config(Path(run) / "config.toml"))
-    train, test, new = (_some_of_each(data, i, 8) for i in (data.train, data.test_seen, data.test_unseen))
+    splits = (data.train, data.test_seen, data.test_unseen)
+    train, test, new = (_some_of_each(data, i, 8) for i in splits)
     return Session(replace(data, train=train, test_seen=test, test_unseen=new), model), added
 
 # %% ../../nbs/09_runs/09_app.ipynb #c3f3494a

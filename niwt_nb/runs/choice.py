@@ -19,20 +19,19 @@ from .folder import _RunFolder
 from .steps import _Ready, _eszsl_step, _fitted_model, _model_step
 
 # %% ../../nbs/09_runs/06_choice.ipynb #a90b9b0e
-def _judge_knowledge(
-    folder: _RunFolder,  # keeps the steps
-    ready: _Ready,  # network and features
-    kind: str,  # of knowledge
-    first: bool = True,  # see `_model_step`
-) -> dict[str, Any]:  # `rows` of the table, `scores` at gamma = 0 and `gamma` by method, the `model`, `facts` of `_model_step` and of `eszsl`
-    "NIWT, its control and ESZSL for one kind of knowledge: settings from the twin, figures from the real network."
+def _judge_knowledge(folder: _RunFolder, ready: _Ready, kind: str, first: bool = True) -> Any:
+    """NIWT, its control and ESZSL for one kind of knowledge: settings from the twin, figures from the real network.
+
+    Gives `rows` of the table, `scores` at gamma = 0 and `gamma` by method, the `model`, `facts` of `_model_step` and of `eszsl`.
+    """
     config = folder.config
     fit = functools.cache(lambda: _fitted_model(ready, kind))
     model, scores, facts = _model_step(folder, ready, kind, first, fit)
-    data = with_combination(ready.data, kind, model.settings_.share)  # the same description for all methods
+    data = with_combination(ready.data, kind, model.settings_.share)  # the same for all methods
     offset, labels = model.settings_.offset, data.labels[ready.test]
     rows = table_rows("NIWT", scores, labels, data, (kind, offset, config.seed))
-    key = content_hash(model.head_.weight, model.settings_.offset, ready.key, data.get_knowledge(kind).values, config.shuffles)
+    known = (data.get_knowledge(kind).values, config.shuffles)
+    key = content_hash(model.head_.weight, model.settings_.offset, ready.key, *known)
 
     def control() -> tuple[dict[str, Tensor], dict]:
         return {}, {"rows": shuffled_rows(fit(), data, ready.photos.features, config.shuffles)}
@@ -40,12 +39,15 @@ def _judge_knowledge(
     def work(name: str) -> Any:
         if name == "eszsl":
             return _eszsl_step(folder, replace(ready, data=data), kind)
-        return folder.step(f"control-{kind}", key, control, f"control: shuffled {kind}, {config.shuffles} times")[1]["rows"]
+        told = f"control: shuffled {kind}, {config.shuffles} times"
+        return folder.step(f"control-{kind}", key, control, told)[1]["rows"]
 
-    found = share(["eszsl", *(["control"] if config.shuffles else [])], work, f"what {kind} is compared with")
+    tasks = ["eszsl", "control"] if config.shuffles else ["eszsl"]
+    found = share(tasks, work, f"what {kind} is compared with")
     theirs, eszsl = found[0]
     rows += [row for more in (eszsl["rows"], *found[1:]) for row in more]
     bare = scores.clone()
     bare[:, data.unseen] -= offset
-    return {"rows": rows, "scores": {"NIWT": bare, "ESZSL": theirs}, "gamma": {"NIWT": offset, "ESZSL": eszsl["gamma"]},
-            "model": model, "facts": facts, "eszsl": eszsl}  # fmt: skip
+    gamma = {"NIWT": offset, "ESZSL": eszsl["gamma"]}
+    judged = {"rows": rows, "scores": {"NIWT": bare, "ESZSL": theirs}, "gamma": gamma}
+    return {**judged, "model": model, "facts": facts, "eszsl": eszsl}

@@ -35,7 +35,7 @@ from .folder import _RunFolder
 # %% ../../nbs/09_runs/04_comparison.ipynb #caeea8ad
 @dataclass(frozen=True, eq=False)
 class _Encodings:
-    "What a comparison shares: run folder, data, the pretrained network cut where fine-tuning begins, all images' activations there, a key of it all."
+    "What a comparison shares: run folder, data, the pretrained network cut where fine-tuning begins, its activations there, a key of it all."
 
     folder: _RunFolder
     data: ZeroShotData
@@ -54,20 +54,23 @@ def _encode_all(
     quiet: bool = True,  # no progress bar
 ) -> _Encodings:  # ready to be compared on
     "Look at every image once, and at its mirror image: activations at the cut are kept in the run folder."
-    precision = folder.config.precision
-    cache = cache_activations(network, data, torch.arange(len(data)), transform, precision=precision, folder=folder, key=key, quiet=quiet)
-    return _Encodings(folder, data, network, cache, content_hash(key, model_hash(network.model), network.layer, precision), transform)
+    precision, every = folder.config.precision, torch.arange(len(data))
+    how: dict[str, Any] = {"precision": precision, "folder": folder, "key": key, "quiet": quiet}
+    cache = cache_activations(network, data, every, transform, **how)
+    own = content_hash(key, model_hash(network.model), network.layer, precision)
+    return _Encodings(folder, data, network, cache, own, transform)
 
 # %% ../../nbs/09_runs/04_comparison.ipynb #4e996e8f
-def _frozen_step(
-    shared: _Encodings,  # see `_encode_all`
-) -> Encoded:  # features of all images of the data set; no head
-    "What the pretrained network makes of all images, the mean over plain and mirrored ones."
+def _frozen_step(shared: _Encodings) -> Encoded:  # no head
+    "Features of all images as the pretrained network gives them, the mean over plain and mirrored ones."
 
     def compute() -> tuple[dict[str, Tensor], dict]:
-        return {"features": cached_features(shared.network, shared.cache, shared.data.source, shared.folder.config.precision)}, {"images": len(shared.data)}
+        how = (shared.data.source, shared.folder.config.precision)
+        found = cached_features(shared.network, shared.cache, *how)
+        return {"features": found}, {"images": len(shared.data)}
 
-    found, _ = shared.folder.step("compare/frozen", shared.key, compute, "comparison: features of the frozen network", together=True)
+    about = "comparison: features of the frozen network"
+    found, _ = shared.folder.step("compare/frozen", shared.key, compute, about, together=True)
     return Encoded(found["features"], shared.data)
 
 # %% ../../nbs/09_runs/04_comparison.ipynb #9bd073e8
@@ -90,46 +93,57 @@ def _tuned_step(
     knowledge: str | None = None,  # train with a head made of this kind; None: with an ordinary head
     seed: int = 0,  # of the training
     quiet: bool = True,  # no progress bar
-) -> tuple[Encoded, dict[str, Tensor], list[dict]]:  # features of all images of `part` with the head, the state of `_tuned_network`, the history
+) -> tuple[Encoded, dict[str, Tensor], list[dict]]:  # features, the network's state, the history
     "Fine-tune, resumable and perhaps with an early end (`tune_hold`), and look at the images of `part`."
     folder, config = shared.folder, shared.folder.config
     known = None if knowledge is None else part.get_knowledge(knowledge).values
-    settings: dict[str, Any] = {"epochs": config.tune_epochs, "lr": config.tune_lr, "average": 0.99, **config.early_end}
-    settings |= {"window": 0.86, "mix": config.tune_mix, "precision": config.precision, "seed": seed}
+    settings: dict[str, Any] = {"epochs": config.tune_epochs, "lr": config.tune_lr, "average": 0.99}
+    settings |= config.early_end | {"window": 0.86, "mix": config.tune_mix}
+    settings |= {"precision": config.precision, "seed": seed}
     checkpoint = folder.path / f"{name}-training.safetensors"
 
     def compute() -> tuple[dict[str, Tensor], dict]:
-        tuned = fine_tune(shared.network, part, shared.transform, shared.cache, knowledge=known, checkpoint=checkpoint, quiet=quiet, **settings)
-        net = tuned.network
-        state = {**{f"tail.{k}": v for k, v in net.tail.state_dict().items()}, **{f"head.{k}": v for k, v in net.head.state_dict().items()}}
+        how: dict[str, Any] = {"knowledge": known, "checkpoint": checkpoint, "quiet": quiet}
+        how |= settings
+        tuned = fine_tune(shared.network, part, shared.transform, shared.cache, **how)
+        net, history = tuned.network, tuned.history.reset_index().to_dict("records")
+        parts = (("tail", net.tail), ("head", net.head))
+        state = {f"{name}.{k}": v for name, m in parts for k, v in m.state_dict().items()}
         features = cached_features(net, shared.cache, part.source, config.precision)
-        return {**state, "features": features}, {"history": tuned.history.reset_index().to_dict("records"), "images": len(tuned.history) * len(part.train)}
+        about = {"history": history, "images": len(history) * len(part.train)}
+        return {**state, "features": features}, about
 
     seen_only = None if known is None else known[part.seen]
-    key = content_hash(shared.key, part.name, part.source, part.train, part.seen, seen_only, settings)
-    about = f"comparison: fine-tuning on {len(part.seen)} classes" + (f" with {knowledge}" if knowledge else "")
+    given = (part.name, part.source, part.train, part.seen, seen_only, settings)
+    key = content_hash(shared.key, *given)
+    about = f"comparison: fine-tuning on {len(part.seen)} classes"
+    about += f" with {knowledge}" if knowledge else ""
     found, facts = folder.step(name, key, compute, about, together=True)
     checkpoint.unlink(missing_ok=True)
     network = _tuned_network(shared, found)
     return Encoded(found["features"], part, network.head), found, facts["history"]
 
 # %% ../../nbs/09_runs/04_comparison.ipynb #cf0a7bf1
-def _shares_step(
-    shared: _Encodings,  # see `_encode_all`
-    frozen: Encoded,  # features of the frozen network
-    name: str,  # of the combination
-) -> dict[str, float]:  # see `choose_share`
-    "Choose how much each of two kinds of knowledge counts, on validation classes."
+def _shares_step(shared: _Encodings, frozen: Encoded, name: str) -> dict[str, float]:
+    "Choose how much each of two kinds of knowledge counts in the combination `name`, on validation classes; see `choose_share`."
     config = shared.folder.config
     val = shared.data.validation(seed=config.seed)
     features = frozen.features[rows_of(val, shared.data)]
 
     def compute() -> tuple[dict[str, Tensor], dict]:
-        return {}, choose_share(NIWT(knowledge=name, map=config.map), val, Probe(None, val, features=features))
+        model = NIWT(knowledge=name, map=config.map)
+        return {}, choose_share(model, val, Probe(None, val, features=features))
 
     known = [val.get_knowledge(kind).values for kind in name.split("+")]
     key = content_hash(shared.key, features, known, config.map, repr(TRIED))
-    return shared.folder.step(f"compare/shares-{name}", key, compute, f"comparison: shares of {name}")[1]
+    about = f"comparison: shares of {name}"
+    return shared.folder.step(f"compare/shares-{name}", key, compute, about)[1]
+
+# %% ../../nbs/09_runs/04_comparison.ipynb #d81a000a
+def _seen_by(real: Encoded, twin: Encoded, knowledge: str) -> tuple[Any, ...]:
+    "What a method is given: features of both networks, the twin's split, and the knowledge."
+    known = real.data.get_knowledge(knowledge).values
+    return real.features, twin.features, twin.data.source, twin.data.train, known
 
 # %% ../../nbs/09_runs/04_comparison.ipynb #4811db56
 def _niwt_step(
@@ -151,17 +165,18 @@ def _niwt_step(
         found = score_matrix(model, real.data, real.features)
         rows = table_rows("NIWT", *found, real.data, (knowledge, choice.settings.offset, seed))
         control = shuffled_rows(model, real.data, real.features, shuffles) if shuffles else []
-        chosen = [name for name in choice.table if name in vars(choice.settings) and name not in ("offset", "keep")]
-        told = ", ".join(f"{name}={getattr(choice.settings, name)}" for name in chosen)
+        own = vars(choice.settings).keys() - {"offset", "keep"}
+        told = ", ".join(f"{k}={getattr(choice.settings, k)}" for k in choice.table if k in own)
         seconds = round(time.perf_counter() - start, 2)
         about = {"network": network, "seconds": seconds, "settings": told}
-        return {}, {"rows": [{**row, **about} for row in (*rows, *control)], "curve": choice.table.to_dict("list")}
+        every = [{**row, **about} for row in (*rows, *control)]
+        return {}, {"rows": every, "curve": choice.table.to_dict("list")}
 
     heads = [None if e.head is None else (e.head.weight, e.head.bias) for e in (real, twin)]
-    known = real.data.get_knowledge(knowledge).values
-    key = content_hash(real.features, twin.features, twin.data.source, twin.data.train, known, heads, config.map, repr(TRIED), *place)
+    key = content_hash(*_seen_by(real, twin, knowledge), heads, config.map, repr(TRIED), *place)
     about = f"comparison: NIWT, {network}, {knowledge}, seed {seed}"
-    return shared.folder.step(f"compare/{network}-{knowledge}-{seed}/NIWT", key, compute, about)[1]["rows"]
+    name = f"compare/{network}-{knowledge}-{seed}/NIWT"
+    return shared.folder.step(name, key, compute, about)[1]["rows"]
 
 # %% ../../nbs/09_runs/04_comparison.ipynb #ffb1d5f6
 def _method_step(
@@ -174,18 +189,21 @@ def _method_step(
     twin: Encoded,  # the validation part as its twin sees it
     seed: int = 0,  # of the method
 ) -> list[dict[str, Any]]:  # the uncalibrated and the calibrated row
-    "One method on one network with one kind of knowledge: settings from the twin, figures from the real network. The step keeps the whole curve."
+    "One method, network and kind of knowledge: settings from the twin, figures from the real network. The step keeps the curve."
 
     def compute() -> tuple[dict[str, Tensor], dict]:
-        got = measure(method, *estimator, real.features, real.data, knowledge, seed, head=real.head, validation=twin)
-        settings = {k: v for k, v in got.selection.estimator.get_params().items() if isinstance(v, (int, float, str))}
+        more: Any = {"head": real.head, "validation": twin}
+        got = measure(method, *estimator, real.features, real.data, knowledge, seed, **more)
+        given, chosen = got.selection.estimator.get_params(), got.selection.curve.to_dict("list")
+        settings = {k: v for k, v in given.items() if isinstance(v, (int, float, str))}
         rows = [{"network": network, **row, "seconds": round(got.seconds, 2)} for row in got.rows]
-        return {}, {"rows": rows, "settings": settings, "curve": got.selection.curve.to_dict("list")}
+        return {}, {"rows": rows, "settings": settings, "curve": chosen}
 
     heads = [None if e.head is None else e.head.weight for e in (real, twin)]
-    key = content_hash(real.features, twin.features, twin.data.source, twin.data.train, real.data.get_knowledge(knowledge).values, heads, repr(estimator), seed)
+    key = content_hash(*_seen_by(real, twin, knowledge), heads, repr(estimator), seed)
     name = f"compare/{network}-{knowledge}-{seed}/{method}".replace(" ", "-")
-    facts = shared.folder.step(name, key, compute, f"comparison: {method}, {network}, {knowledge}, seed {seed}")[1]
+    about = f"comparison: {method}, {network}, {knowledge}, seed {seed}"
+    facts = shared.folder.step(name, key, compute, about)[1]
     chosen = ", ".join(f"{k}={facts['settings'].get(k)}" for k in estimator[1])
     return [{**row, "settings": chosen} for row in facts["rows"]]
 
@@ -195,23 +213,23 @@ def _networks_of(
     knowledge: Sequence[str],  # kinds of knowledge in the table
     seed: int,  # of training and of the validation images
     quiet: bool = True,  # no progress bars
-) -> list[tuple[str, Encoded, Encoded, list[str]]]:  # name, real network, twin, and the kinds of knowledge to use with it
+) -> list[tuple[str, Encoded, Encoded, list[str]]]:  # name, real network, twin, kinds of knowledge
     "The networks of one seed: frozen, and with `train` = \"tail\" also fine-tuned, plainly and once for each kind of knowledge."
     data, frozen = shared.data, _frozen_step(shared)
     val = data.validation(seed=seed)
-    found = [("frozen", replace(frozen, data=data), Encoded(frozen.features[rows_of(val, data)], val), list(knowledge))]
+    twin = Encoded(frozen.features[rows_of(val, data)], val)
+    found = [("frozen", replace(frozen, data=data), twin, list(knowledge))]
     for kind in [None, *knowledge] if shared.folder.config.train == "tail" else []:
         where = f"compare/network-{kind or 'plain'}-{seed}"
-        twin, real = (_tuned_step(shared, part, f"{where}-{side}", kind, seed, quiet)[0] for side, part in (("twin", val), ("real", data)))
-        found.append(("knowledge-aware" if kind else "fine-tuned", real, twin, [kind] if kind else list(knowledge)))
+        twin, *_ = _tuned_step(shared, val, f"{where}-twin", kind, seed, quiet)
+        real, *_ = _tuned_step(shared, data, f"{where}-real", kind, seed, quiet)
+        name, kinds = ("knowledge-aware", [kind]) if kind else ("fine-tuned", list(knowledge))
+        found.append((name, real, twin, kinds))
     return found
 
 # %% ../../nbs/09_runs/04_comparison.ipynb #a76d73da
-def _add_combinations(
-    shared: _Encodings,  # see `_encode_all`
-    knowledge: Sequence[str],  # kinds of knowledge, combinations as "attributes+captions"
-) -> _Encodings:  # whose data has the combinations as well
-    "Add the combinations that are named; the shares of two kinds are chosen on validation classes, three or more count alike."
+def _add_combinations(shared: _Encodings, knowledge: Sequence[str]) -> _Encodings:
+    "Add the combinations that are named, as attributes+captions; the shares of two kinds are chosen on validation classes, three or more count alike."
     for name in (k for k in knowledge if "+" in k and k not in shared.data.knowledge):
         shares = _shares_step(shared, _frozen_step(shared), name)
         shared = replace(shared, data=with_combination(shared.data, name, **shares))
@@ -221,9 +239,9 @@ def _add_combinations(
 def _comparison(
     shared: _Encodings,  # see `_encode_all`
     knowledge: Sequence[str],  # kinds of knowledge, combinations as "attributes+captions"
-    methods: Mapping[str, tuple[Baseline, Mapping[str, Sequence]]] | None = None,  # rivals of NIWT; None: those of `baselines()` that the settings name
+    methods: Mapping[str, Any] | None = None,  # rivals of NIWT; None: those that the settings name
     quiet: bool = True,  # no progress bars
-) -> pd.DataFrame:  # network, method, knowledge, calibrated, U, S, H, T1, AUSUC, gamma, seed, seconds, settings (those that were chosen)
+) -> pd.DataFrame:  # a row each, uncalibrated and calibrated, with U, S, H, T1, AUSUC and what was chosen
     "NIWT, its rivals, the shuffled control and chance on every network, for every kind of knowledge and every seed of the run."
     config, every, rows = shared.folder.config, baselines(), []
     rivals = {name: every[name] for name in config.rivals or every} if methods is None else methods
@@ -232,39 +250,39 @@ def _comparison(
         for network, real, twin, kinds in _networks_of(shared, knowledge, seed, quiet):
             place = (seed, config.shuffles if seed == config.seed else 0)
 
-            def one(task: tuple[str, str], network: str = network, real: Encoded = real, twin: Encoded = twin, place: tuple[int, int] = place) -> list:
-                kind, method = task
+            def one(task: tuple[str, str], here: Any = (network, real, twin, place)) -> list:
+                (kind, method), (network, real, twin, place) = task, here
                 if not method:
                     return _niwt_step(shared, network, kind, real, twin, place)
-                return _method_step(shared, network, method, rivals[method], kind, real, twin, place[0])
+                seen = (kind, real, twin, place[0])
+                return _method_step(shared, network, method, rivals[method], *seen)
 
             tasks = [(kind, method) for kind in kinds for method in ("", *rivals)]
-            rows += [row for found in share(tasks, one, f"comparison, {network}, seed {seed}", quiet) for row in found]
+            found = share(tasks, one, f"comparison, {network}, seed {seed}", quiet)
+            rows += [row for part in found for row in part]
     n = len(shared.data.seen), len(shared.data.unseen)
-    rows += [{"network": "none", **chance(*n, calibrated=c, seed=config.seed), "seconds": 0.0} for c in (False, True)]
-    return pd.DataFrame(rows)
+    guess = [chance(*n, calibrated=c, seed=config.seed) for c in (False, True)]
+    return pd.DataFrame([*rows, *({"network": "none", **row, "seconds": 0.0} for row in guess)])
 
 # %% ../../nbs/09_runs/04_comparison.ipynb #8fff1cf5
-def _summary(
-    table: pd.DataFrame,  # as `_comparison` gives it
-) -> pd.DataFrame:  # one row for each network, method, kind of knowledge and calibration: mean and standard deviation over the seeds, and their number
-    "Means and standard deviations over seeds."
-    by = table.groupby(["network", "method", "knowledge", "calibrated"], sort=False)[["U", "S", "H", "T1", "AUSUC", "gamma"]]
+def _summary(table: pd.DataFrame) -> pd.DataFrame:
+    "Means, standard deviations and number of seeds for each network, method, kind of knowledge and calibration of a `_comparison`."
+    by = table.groupby(["network", "method", "knowledge", "calibrated"], sort=False)
+    by = by[["U", "S", "H", "T1", "AUSUC", "gamma"]]
     means, deviations = by.mean(), by.std(ddof=1).add_suffix(" std")
     return means.join(deviations).join(by.size().rename("seeds")).reset_index()
 
 # %% ../../nbs/09_runs/04_comparison.ipynb #20070364
-def _side_by_side(
-    table: pd.DataFrame,  # as `_comparison` gives it
-) -> pd.DataFrame:  # network, knowledge, method, T1, U, S, H, H std, H uncalibrated, AUSUC, seeds; the best of each network and kind first
-    "What people want to read: one calibrated row for each method, with its H at gamma = 0 beside it."
+def _side_by_side(table: pd.DataFrame) -> pd.DataFrame:
+    "One calibrated row for each method of a `_comparison`, with its H at gamma = 0 beside it; the best of each network and kind first."
     by = ["network", "knowledge", "method"]
     means = _summary(table).set_index(by)
     bare = means[~means.calibrated].H.rename("H uncalibrated")
     columns = ["T1", "U", "S", "H", "H std", "H uncalibrated", "AUSUC", "seeds"]
     found = means[means.calibrated].join(bare)[columns].reset_index()
     order = {name: i for name in by[:2] for i, name in enumerate(dict.fromkeys(table[name]))}
-    return found.sort_values(["network", "knowledge", "H"], key=lambda s: -s if s.name == "H" else s.map(order), ignore_index=True)
+    rank = lambda s: -s if s.name == "H" else s.map(order)  # noqa: E731
+    return found.sort_values(["network", "knowledge", "H"], key=rank, ignore_index=True)
 
 # %% ../../nbs/09_runs/04_comparison.ipynb #5a985620
 @own_style()
@@ -273,14 +291,17 @@ def _comparison_figure(
     metric: str = "H",  # what is drawn, of the calibrated rows
     title: str = "",  # above it
     width: int = 900,  # pixels
-) -> Figure:  # a panel for each kind of knowledge (one below the other on a narrow figure), a line for each method, a mark for each network
+) -> Figure:  # a panel for each kind of knowledge, a line for each method, a mark for each network
     "All methods side by side; a bar through a mark is one standard deviation over seeds to each side."
     means = _summary(table[table.calibrated & (table.knowledge != "none")])
     if not len(means):
         raise NiwtError("no calibrated rows to show")
-    kinds, marks = list(means.knowledge.unique()), {"frozen": ("o", "grey", 0.2), "fine-tuned": ("s", "sky", 0.0), "knowledge-aware": ("D", "orange", -0.2)}
+    kinds = list(means.knowledge.unique())
+    marks = {"frozen": ("o", "grey", 0.2), "fine-tuned": ("s", "sky", 0.0)}
+    marks["knowledge-aware"] = ("D", "orange", -0.2)
     order = means.groupby("method")[metric].mean().sort_values().index.tolist()
-    order = [m for m in order if not m.startswith("NIWT")] + [m for m in order if m.startswith("NIWT") and m != "NIWT"] + ["NIWT"]
+    order.sort(key=lambda m: (m.startswith("NIWT"), m == "NIWT"))  # NIWT, its controls, others
+    order += [] if "NIWT" in order else ["NIWT"]
     lines = len(kinds) if width < 600 else 1
     fig = new_figure(width, 130 + (20 + 26 * len(order)) * lines)
     axes = fig.subplots(lines, len(kinds) // lines, sharex=True, sharey=True, squeeze=False).ravel()
@@ -288,14 +309,19 @@ def _comparison_figure(
         for network, (mark, colour, lift) in marks.items():
             part = means[(means.knowledge == kind) & (means.network == network)]
             at = [order.index(m) + lift for m in part.method]
-            ax.errorbar(part[metric], at, xerr=part[f"{metric} std"].fillna(0), fmt=mark, color=COLOURS[colour], ms=5, label=network if len(part) else None)
-        ax.set(title=plain(kind), xlim=(0, max(0.8, means[metric].max() + 0.05)), xlabel=f"{metric}, calibrated" if metric == "H" else metric)
+            style: dict[str, Any] = {"fmt": mark, "color": COLOURS[colour], "ms": 5}
+            bar, label = part[f"{metric} std"].fillna(0), network if len(part) else None
+            ax.errorbar(part[metric], at, xerr=bar, label=label, **style)
+        ax.set(title=plain(kind), xlim=(0, max(0.8, means[metric].max() + 0.05)))
+        ax.set_xlabel("H, calibrated" if metric == "H" else metric)
         ax.set_yticks(range(len(order)), [plain(m) for m in order])
         ax.grid(axis="x", color=COLOURS["grey"], alpha=0.3)
         ax.spines[["top", "right"]].set_visible(False)
         ax.set_ylim(-0.6, len(order) - 0.4)
-    handles = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
-    fig.legend(handles.values(), handles, fontsize=9, loc="outside lower center", ncols=3, frameon=False)
+    every = [pair for ax in axes for pair in zip(*ax.get_legend_handles_labels(), strict=True)]
+    handles = {label: handle for handle, label in every}
+    look = {"fontsize": 9, "ncols": 3, "frameon": False}
+    fig.legend(handles.values(), handles, loc="outside lower center", **look)
     if title:
         fig.suptitle(plain(title), fontsize=13, fontweight="bold", x=0.01, ha="left")
     return fig

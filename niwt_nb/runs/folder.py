@@ -21,7 +21,8 @@ from typing import Any
 import torch
 
 from .. import __version__
-from ..core import NiwtError, Steps, atomic_path, plain_os_errors, process_place, wait_for_all
+from ..core import NiwtError, Steps, atomic_path, plain_os_errors, process_place
+from ..core import wait_for_all
 from .config import _FORMAT, RunConfig, config_text, read_config
 
 try:
@@ -30,22 +31,24 @@ except ImportError:  # not a Unix: no lock there
     fcntl = None  # type: ignore[assignment]
 
 # %% ../../nbs/09_runs/01_folder.ipynb #2eb9fd72
+_LIBRARIES = ("torch", "torchvision", "captum", "numpy", "scikit-learn", "pillow", "safetensors")
+
+
 def _versions() -> dict[str, str]:  # name -> version or description
     "The versions of Python, of this package and of the libraries that compute, and the machine they ran on."
     found = {"niwt_nb": __version__, "python": platform.python_version()}
-    for name in ("torch", "torchvision", "captum", "numpy", "scikit-learn", "pillow", "safetensors"):
+    for name in _LIBRARIES:
         try:
             found[name] = version(name)
         except PackageNotFoundError:
             found[name] = "absent"
-    return {**found, "threads": str(torch.get_num_threads()), "machine": f"{platform.system()} {platform.machine()}"}
+    machine = f"{platform.system()} {platform.machine()}"
+    return {**found, "threads": str(torch.get_num_threads()), "machine": machine}
 
 # %% ../../nbs/09_runs/01_folder.ipynb #6ec47a81
 @contextmanager
-def _locked(
-    folder: str | os.PathLike,  # an existing folder
-) -> Iterator[None]:
-    "Hold the folder's lock inside the block; raises `NiwtError`, naming the process, if another run holds it."
+def _locked(folder: str | os.PathLike) -> Iterator[None]:
+    "Hold an existing folder's lock inside the block; raises `NiwtError`, naming the process, if another run holds it."
     with open(Path(folder) / ".lock", "a+", encoding="utf-8") as f:
         try:
             if fcntl is not None:
@@ -53,9 +56,11 @@ def _locked(
         except OSError:
             f.seek(0)
             holder = f.read().strip() or "another process"
-            raise NiwtError(f"another run is using {str(folder)!r} ({holder}); wait for it or choose another folder") from None
+            told = f"another run is using {str(folder)!r} ({holder})"
+            raise NiwtError(f"{told}; wait for it or choose another folder") from None
         f.truncate(0)
-        f.write(f"process {os.getpid()} on {platform.node()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}")
+        now = time.strftime("%Y-%m-%d %H:%M:%S")
+        f.write(f"process {os.getpid()} on {platform.node()}, since {now}")
         f.flush()
         yield
 
@@ -75,47 +80,47 @@ class _RunFolder(Steps):
         return self.path / name
 
 # %% ../../nbs/09_runs/01_folder.ipynb #6d7c9ea3
-_REPLACE = "choose another folder, or replace that run (replace_run=True, --replace on the command line)"
+_REPLACE = "choose another folder, or replace that run"
+_REPLACE += " (replace_run=True, --replace on the command line)"
 
 _FREE = ("workers", "timeout")  # settings that change no result: a run may go on with others
 
 
-def _check_folder(
-    path: str | os.PathLike,  # a folder that may hold a run
-    config: RunConfig,  # the settings of the run that shall go there
-) -> None:
-    "Raise `NiwtError` if `path` holds something else than a run with these settings, made by this version."
-    path = Path(path)
+def _check_folder(path: Path, config: RunConfig) -> None:
+    "Raise `NiwtError` if the folder `path` holds something else than a run with these settings, made by this version."
     if not (path / "config.toml").exists():
         others = sorted(p.name for p in path.iterdir() if not p.name.startswith("."))
         if others:
-            raise NiwtError(f"{str(path)!r} is not empty and holds no run (there is {others[0]!r}); choose another folder")
+            told = f"{str(path)!r} is not empty and holds no run (there is {others[0]!r})"
+            raise NiwtError(f"{told}; choose another folder")
         return
     if not any(path.rglob("*.safetensors")):
         return  # that run stopped before its first step: nothing to lose
     try:
-        there = tomllib.loads((path / "config.toml").read_bytes().decode("utf-8")).get("made_by", {})
+        text = (path / "config.toml").read_bytes().decode("utf-8")
+        there = tomllib.loads(text).get("made_by", {})
     except ValueError as e:
         raise NiwtError(f"{str(path / 'config.toml')!r} is damaged ({e}); {_REPLACE}") from None
     if there != {"niwt_nb": __version__, "format": _FORMAT}:
-        made = f"niwt_nb {there.get('niwt_nb', 'unknown')} (format {there.get('format', 'unknown')})"
-        raise NiwtError(f"{str(path)!r} was written by {made}, this is {__version__} (format {_FORMAT}); {_REPLACE}")
+        other, form = (there.get(name, "unknown") for name in ("niwt_nb", "format"))
+        told = f"{str(path)!r} was written by niwt_nb {other} (format {form})"
+        raise NiwtError(f"{told}, this is {__version__} (format {_FORMAT}); {_REPLACE}")
     old, new = asdict(read_config(path / "config.toml")), asdict(config)
-    differ = [f"{k}: {old[k]!r} there, {new[k]!r} asked for" for k in new if old[k] != new[k] and k not in _FREE]
+    differ = [k for k in new if old[k] != new[k] and k not in _FREE]
     if differ:
-        raise NiwtError(f"{str(path)!r} holds a run with other settings ({'; '.join(differ)}); {_REPLACE}")
+        told = "; ".join(f"{k}: {old[k]!r} there, {new[k]!r} asked for" for k in differ)
+        raise NiwtError(f"{str(path)!r} holds a run with other settings ({told}); {_REPLACE}")
 
 # %% ../../nbs/09_runs/01_folder.ipynb #057c3f0a
-_RESULTS = (
-    "metrics.json", "metrics.csv", "results.json", "per_class.csv", "neurons.csv", "comparison.csv", "comparison_summary.csv", "report.html", "pictures"
-)
+_RESULTS = ["metrics.json", "metrics.csv", "results.json", "per_class.csv", "neurons.csv"]
+_RESULTS += ["comparison.csv", "comparison_summary.csv", "report.html", "pictures"]
 
 # %% ../../nbs/09_runs/01_folder.ipynb #61b820e2
 @contextmanager
 def _open_run(
     path: str | os.PathLike,  # the run folder, made if it is not there
     config: RunConfig,  # the settings
-    replace_run: bool = False,  # a run of other settings or of another version in that folder may be overwritten
+    replace_run: bool = False,  # a run of other settings or another version may be overwritten
     notify: Callable[[str], None] = lambda text: None,  # told about every step in one line
 ) -> Iterator[_RunFolder]:  # the open folder; unlocked when the block ends
     "Lock `path`, check what is in it, write `config.toml` and give the open `_RunFolder`; raises `NiwtError` for every reason not to."
@@ -129,7 +134,8 @@ def _open_run(
                 stack.enter_context(_locked(path))
                 if not replace_run:
                     _check_folder(path, config)
-                for old in [*path.rglob(".*.tmp"), *(path / name for name in _RESULTS if replace_run)]:
+                results = [path / name for name in _RESULTS if replace_run]
+                for old in [*path.rglob(".*.tmp"), *results]:
                     shutil.rmtree(old) if old.is_dir() else old.unlink(missing_ok=True)
         folder = _RunFolder(path, notify, {"format": _FORMAT}, config=config)
         folder.write("config.toml", config_text(config))

@@ -22,31 +22,28 @@ from ..core import share
 from ..explain.explainer import Explainer, listing, phrase, readable
 from ..explain.maps import grad_cam, neuron_maps
 from ..explain.names import as_seen, name_neurons, outlined, region
-from niwt_nb.explain.sentences import (
-    counter_evidence, distinguishing_attribute, faithfulness_sentence,
-)
+from ..explain.sentences import counter_evidence, distinguishing_attribute
+from ..explain.sentences import faithfulness_sentence
 from ..explain.verified import verify_names
 from ..explain.words import explain_prediction
 from ..figures.canvas import COLOURS, new_figure, own_style, panel_pixels, to_array
-from niwt_nb.figures.charts import (
-    balance_curve, class_bars, confusion_figure, history_figure, metrics_bars,
-)
+from ..figures.charts import balance_curve, class_bars, confusion_figure, history_figure
+from ..figures.charts import metrics_bars
 from ..figures.pictures import overlay
 from ..method.metrics import gzsl, predict, seen_unseen_curve, stack
 from ..method.unknown import calibration_error, reliability
 from .steps import _Ready
 
 # %% ../../nbs/09_runs/07_pages.ipynb #dce9eec9
-def _draw_cases(
-    right: Tensor,  # (n,) bool: the prediction is right
-    unseen: Tensor,  # (n,) bool: the image shows an unseen class
-    n: int,  # how many cases
-    seed: int = 0,  # of the draw
-) -> Tensor:  # (at most n,) row numbers: unseen right, unseen wrong, seen right, seen wrong
-    "Draw rows at random, a quarter from each of four groups; a small group leaves its places to the others."
+def _draw_cases(right: Tensor, unseen: Tensor, n: int, seed: int = 0) -> Tensor:
+    """Draw `n` rows at random, a quarter from each of four groups; a small group leaves its places to the others.
+
+    `right` and `unseen` (rows,) bool. Gives row numbers: unseen right, unseen wrong, seen right, seen wrong.
+    """
     generator = torch.Generator().manual_seed(seed)
     masks = [unseen & right, unseen & ~right, ~unseen & right, ~unseen & ~right]
-    groups = [rows[torch.randperm(len(rows), generator=generator)].tolist() for rows in (m.nonzero().flatten() for m in masks)]
+    every = [m.nonzero().flatten() for m in masks]
+    groups = [rows[torch.randperm(len(rows), generator=generator)].tolist() for rows in every]
     taken: list[list[int]] = [[] for _ in groups]
     while sum(map(len, taken)) < n and any(groups):
         for group, mine in zip(groups, taken, strict=True):
@@ -70,14 +67,15 @@ def _picture(
     return out.getvalue()
 
 # %% ../../nbs/09_runs/07_pages.ipynb #58b1c162
-def _because(
-    told: pd.DataFrame,  # as `explain_prediction` gives it, strongest first
-) -> str:  # up to three sentences
-    "Name the evidence for and against a prediction and what distinguishes it from the runner-up."
+def _because(told: pd.DataFrame) -> str:  # up to three sentences
+    "Name the evidence in what `explain_prediction` gives for and against a prediction, and what distinguishes it from the runner-up."
     good = told[told["verdict"] == "for"]
-    text = f"For it: {listing([phrase(a) for a in good['attribute'].head(3)])}." if len(good) else "Nothing that has a name speaks for this class here."
-    word = distinguishing_attribute(told)
-    return text + counter_evidence(told) + (f" What tells it most from {readable(told.attrs['runner_up'])}: {word}." if word else "")
+    text = "Nothing that has a name speaks for this class here."
+    if len(good):
+        text = f"For it: {listing([phrase(a) for a in good['attribute'].head(3)])}."
+    word, other = distinguishing_attribute(told), readable(told.attrs["runner_up"])
+    most = f" What tells it most from {other}: {word}." if word else ""
+    return text + counter_evidence(told) + most
 
 # %% ../../nbs/09_runs/07_pages.ipynb #f5c51102
 def _explain_cases(
@@ -88,20 +86,22 @@ def _explain_cases(
 ) -> list[dict[str, Any]]:  # cases as the report takes them
     "Photo, Grad-CAM and attributes of some predictions, drawn by lot."
     data, config, labels = ready.data, ready.config, ready.data.labels[ready.test]
-    guess = predict(scores, ready.columns)
-    chosen = _draw_cases(guess == labels, torch.isin(labels, data.unseen), config.cases, config.seed)
+    guess, unseen = predict(scores, ready.columns), torch.isin(labels, data.unseen)
+    chosen = _draw_cases(guess == labels, unseen, config.cases, config.seed)
 
     def explain(place: tuple[int, int]) -> dict[str, Any]:
         number, i = place
-        x, row = ready.backbone.preprocess(data.images[int(ready.test[i])]), int(ready.rows[guess[i]])
-        pixels = np.asarray(as_seen(x, ready.backbone.preprocess)) / 255
-        write(f"case-{number:02d}.jpg", _picture(pixels))
-        write(f"case-{number:02d}-cam.jpg", _picture(overlay(pixels, grad_cam(explainer.network, x[None], row)[0])))
+        name, look = f"case-{number:02d}", ready.backbone.preprocess
+        x, row = look(data.images[int(ready.test[i])]), int(ready.rows[guess[i]])
+        pixels = np.asarray(as_seen(x, look)) / 255
+        heat = grad_cam(explainer.network, x[None], row)[0]
+        write(f"{name}.jpg", _picture(pixels))
+        write(f"{name}-cam.jpg", _picture(overlay(pixels, heat)))
         told = explain_prediction(explainer, x, row, top=5)
         truth, named = int(labels[i]), int(guess[i])
-        case: dict[str, Any] = {"image": f"case-{number:02d}.jpg", "heat": f"case-{number:02d}-cam.jpg"}
+        case: dict[str, Any] = {"image": f"{name}.jpg", "heat": f"{name}-cam.jpg"}
         case |= {"truth": data.classes[truth], "predicted": data.classes[named]}
-        case |= {"correct": named == truth, "group": "unseen" if truth in data.unseen.tolist() else "seen"}
+        case |= {"correct": named == truth, "group": "unseen" if unseen[i] else "seen"}
         case |= {"sentence": _because(told), "trust": faithfulness_sentence(told)}
         strength = told["strength"].where(told["verdict"] != "against", -told["strength"])
         names = told["attribute"].map(readable) + told["verdict"].map({"open": " (open)"}).fillna("")
@@ -144,13 +144,11 @@ def _neuron_dictionary(
 
 # %% ../../nbs/09_runs/07_pages.ipynb #1ba257c3
 _TOO_WIDE = ("confusion",)  # charts that a phone scrolls instead of getting a small drawing
+_Chart = tuple[str, Callable[[int], Figure]]  # caption, and a function of the width in pixels
 
 # %% ../../nbs/09_runs/07_pages.ipynb #46a7e0b2
-def _draw_charts(
-    charts: dict[str, tuple[str, Callable[[int], Figure]]],  # file name without ending -> caption and a function of the width in pixels
-    write: Callable[[str, bytes], Any],  # keeps a picture under a name
-) -> list[dict[str, str]]:  # charts as the report takes them
-    "Draw charts for wide and for narrow screens."
+def _draw_charts(charts: dict[str, _Chart], write: Callable[[str, bytes], Any]) -> list[dict]:
+    "Draw charts, by the file's name, for wide and for narrow screens and `write` them; as the report takes them."
     made = []
     for name, (caption, draw) in charts.items():
         for ending, width in (("", 760), ("-small", 460))[: 1 if name in _TOO_WIDE else 2]:
@@ -164,23 +162,16 @@ def _draw_charts(
     return made
 
 # %% ../../nbs/09_runs/07_pages.ipynb #d838490b
-def _zero_shot_confusion(
-    ready: _Ready,  # data and features
-    scores: Tensor,  # (n, C) scores of the test images
-) -> tuple[Tensor, list[str]]:  # (U, U) counts, row = true class, and the U names
-    "Count confusions among unseen classes, when only these are allowed."
+def _zero_shot_confusion(ready: _Ready, scores: Tensor) -> tuple[Tensor, list[str]]:
+    "Counts (U, U) among unseen classes when only these are allowed, row = true class, and the names, from scores (n, C) of test images."
     data, unseen = ready.data, ready.data.unseen
     guess = predict(scores[len(data.test_seen) :], unseen)
     count = confusion_matrix(data.labels[data.test_unseen], guess, labels=unseen.tolist())
     return torch.from_numpy(count), [data.classes[int(c)] for c in unseen]
 
 # %% ../../nbs/09_runs/07_pages.ipynb #f93a6cae
-def _frequent_confusions(
-    ready: _Ready,  # data and features
-    scores: Tensor,  # (n, C) scores of the test images, calibrated
-    n: int = 12,  # how many
-) -> list[dict[str, Any]]:  # truth, predicted, group, count, share of the class; most frequent first
-    "The commonest mistakes when all classes are allowed."
+def _frequent_confusions(ready: _Ready, scores: Tensor, n: int = 12) -> list[dict[str, Any]]:
+    "The `n` commonest mistakes when all classes are allowed, by calibrated scores (n, C): truth, predicted, group, count, share."
     data, labels = ready.data, ready.data.labels[ready.test]
     guess = predict(scores, ready.columns)
     wrong = guess != labels
@@ -203,59 +194,56 @@ def _reliability_figure(
     fig = new_figure(width, 330)
     ax = fig.add_subplot()
     ax.plot([0, 1], [0, 1], color=COLOURS["grey"], lw=1, ls=":")
-    for (name, table), (colour, mark) in zip(tables.items(), (("grey", "s--"), ("blue", "o-")), strict=True):
-        told = f"{name}: error {calibration_error(table):.3f}"
-        ax.plot(table.confidence, table.accuracy, mark, color=COLOURS[colour], lw=2, ms=5, label=told)
+    looks: Any = (("grey", "s--"), ("blue", "o-"))
+    for (name, table), (colour, mark) in zip(tables.items(), looks, strict=True):
+        told, x, y = f"{name}: error {calibration_error(table):.3f}", table.confidence, table.accuracy
+        ax.plot(x, y, mark, color=COLOURS[colour], lw=2, ms=5, label=told)
     ax.set(xlabel="probability of the name", ylabel="share right", xlim=(0, 1.02), ylim=(0, 1.02))
     ax.legend(loc="upper left", frameon=False)
     ax.spines[["top", "right"]].set_visible(False)
     return fig
 
 # %% ../../nbs/09_runs/07_pages.ipynb #2b308986
-def _reliability_tables(
-    ready: _Ready,  # data and features
-    scores: Tensor,  # (n, C) scores of the test images, calibrated
-    temperature: float,  # chosen on validation classes
-) -> dict[str, pd.DataFrame]:  # for `_reliability_figure`
-    "How often names are right, by the probability from scores as they are and at a temperature."
+def _reliability_tables(ready: _Ready, scores: Tensor, temperature: float) -> dict[str, Any]:
+    "Tables: how often names are right, by the probability from calibrated scores (n, C) as they are and at a temperature."
     shown, rows = scores[:, ready.columns].double(), ready.rows[ready.data.labels[ready.test]]
     kinds = {"scores as they are": 1.0, f"temperature {temperature:.2f}": temperature}
     return {name: reliability((shown / t).softmax(1), rows) for name, t in kinds.items()}
 
 # %% ../../nbs/09_runs/07_pages.ipynb #8ec54485
-def _charts_of(
-    ready: _Ready,  # data and features
-    judged: dict[str, dict[str, Any]],  # knowledge -> what `_judge_knowledge` gives
-) -> dict[str, tuple[str, Callable[[int], Figure]]]:  # for `_draw_charts`
-    "The charts of a run."
+def _charts_of(ready: _Ready, judged: dict[str, dict[str, Any]]) -> dict[str, _Chart]:
+    "The charts of a run, from what `_judge_knowledge` gives for each kind of knowledge."
     data, labels = ready.data, ready.data.labels[ready.test]
     curves, points = {}, {}
     for kind, part in judged.items():
         for method, scores in part["scores"].items():
             curve = seen_unseen_curve(scores, labels, data.seen, data.unseen)
             found = gzsl(scores, labels, data.seen, data.unseen, part["gamma"][method])
-            curves[f"{method}, {kind}"], points[f"{method}, {kind}"] = (curve.S, curve.U), (found.S, found.U)
-    name = lambda row: f"{row['method']}, {row['knowledge']}" if len(judged) > 1 else row["method"]  # noqa: E731
+            curves[f"{method}, {kind}"] = (curve.S, curve.U)
+            points[f"{method}, {kind}"] = (found.S, found.U)
+    name = "{method}, {knowledge}" if len(judged) > 1 else "{method}"
     every = [row for part in judged.values() for row in part["rows"] if row["calibrated"]]
-    rows = [{**row, "method": name(row), "calibrated": False} for row in every]
+    rows = [{**row, "method": name.format(**row), "calibrated": False} for row in every]
     first = next(iter(judged.values()))
     ours, gamma = first["scores"]["NIWT"], first["gamma"]["NIWT"]
     table = gzsl(ours, labels, data.seen, data.unseen, gamma, data.classes).per_class
     table = table.drop(columns="class").rename(columns={"name": "class"})
     count, names = _zero_shot_confusion(ready, ours)
-    several = lambda caption: caption + (f" First kind of knowledge: {next(iter(judged))}." if len(judged) > 1 else "")  # noqa: E731
-    charts: dict[str, tuple[str, Callable[[int], Figure]]] = {
+    which = f" First kind of knowledge: {next(iter(judged))}." if len(judged) > 1 else ""
+    charts: dict[str, _Chart] = {
         "balance": ("Accuracy on seen against unseen classes as gamma runs through all values; the dot is the gamma chosen on held-out seen classes.",
                     lambda width: balance_curve(curves, points=points, title="", width=width)),
         "methods": ("Methods side by side, calibrated.", lambda width: metrics_bars(rows, width=width)),
-        "confusion": (several("Unseen classes among themselves: what each was taken for."), lambda width: confusion_figure(count, names, width=width)),
-        "classes": (several("Accuracy of each class when all classes are allowed, calibrated."), lambda width: class_bars(table, limit=30, width=width)),
+        "confusion": (f"Unseen classes among themselves: what each was taken for.{which}", lambda width: confusion_figure(count, names, width=width)),
+        "classes": (f"Accuracy of each class when all classes are allowed, calibrated.{which}", lambda width: class_bars(table, limit=30, width=width)),
     }  # fmt: skip
     if first["model"].doubt_ is not None:
-        tables = _reliability_tables(ready, stack(ours, data.seen, gamma), first["model"].doubt_.temperature)
+        warm = first["model"].doubt_.temperature
+        tables = _reliability_tables(ready, stack(ours, data.seen, gamma), warm)
         text = "Are probabilities shares? Softmax of the calibrated scores, and at the temperature that fits held-out seen classes."
-        charts["reliability"] = (several(text), lambda width: _reliability_figure(tables, width))
+        charts["reliability"] = (text + which, lambda width: _reliability_figure(tables, width))
     if ready.history:
-        history, text = pd.DataFrame(ready.history).drop(columns="seconds"), "Training on the seen classes."
-        charts["training"] = (text, lambda width: history_figure(history, width=width))
+        history = pd.DataFrame(ready.history).drop(columns="seconds")
+        draw = lambda width: history_figure(history, width=width)  # noqa: E731
+        charts["training"] = ("Training on the seen classes.", draw)
     return {key: chart for key, chart in charts.items() if key != "confusion" or len(names) <= 60}

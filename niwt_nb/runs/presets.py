@@ -38,23 +38,23 @@ _DIFFERS = (
 )
 
 # %% ../../nbs/09_runs/02_presets.ipynb #2d8505b5
-def _recipe(
-    data: str,  # "cub" or "awa2"
-    model: str,  # "vgg16" or "resnet101"
-    batch_size: int,  # images at a time
-) -> dict[str, Any]:  # settings for `config_from_dict`
-    "What the recipes have in common, and what they have not."
+def _recipe(title: str, data: str, model: str, batch_size: int, h: float) -> _Preset:
+    "A recipe: what all have in common, its data set, network and batch size, and the H that is reported."
     layer = {"vgg16": "features.29", "resnet101": "layer4.0"}[model]
-    network = {"model": model, "weights": "IMAGENET1K_V1", "layer": layer, "train": "tune", "guided": False, "epochs": 20, "more_epochs": 10, "lr": 1e-5}
-    solver = {"map": "cosine", "solver": "reference", "calibrate": False, "keep_rows": True}  # `NIWT.as_published`
-    return {"data": data, "knowledge": ["attributes"], **network, **solver, "batch_size": batch_size}
+    network = {"model": model, "weights": "IMAGENET1K_V1", "layer": layer}
+    training = {"train": "tune", "guided": False, "epochs": 20, "more_epochs": 10, "lr": 1e-5}
+    solver = {"map": "cosine", "solver": "reference", "calibrate": False, "keep_rows": True}
+    own = {"data": data, "knowledge": ["attributes"], "batch_size": batch_size}
+    return _Preset(title, {**own, **network, **training, **solver}, {"H": h}, _DIFFERS)
 
 # %% ../../nbs/09_runs/02_presets.ipynb #0ef3bcaa
+_AWA2 = "Animals with Attributes 2"
+
 PRESETS: dict[str, _Preset] = {
-    "cub-vgg16": _Preset("CUB-200-2011, VGG-16", _recipe("cub", "vgg16", 32), {"H": 0.370}, _DIFFERS),
-    "cub-resnet101": _Preset("CUB-200-2011, ResNet-101", _recipe("cub", "resnet101", 32), {"H": 0.277}, _DIFFERS),
-    "awa2-vgg16": _Preset("Animals with Attributes 2, VGG-16", _recipe("awa2", "vgg16", 64), {"H": 0.481}, _DIFFERS),
-    "awa2-resnet101": _Preset("Animals with Attributes 2, ResNet-101", _recipe("awa2", "resnet101", 32), {"H": 0.405}, _DIFFERS),
+    "cub-vgg16": _recipe("CUB-200-2011, VGG-16", "cub", "vgg16", 32, 0.370),
+    "cub-resnet101": _recipe("CUB-200-2011, ResNet-101", "cub", "resnet101", 32, 0.277),
+    "awa2-vgg16": _recipe(f"{_AWA2}, VGG-16", "awa2", "vgg16", 64, 0.481),
+    "awa2-resnet101": _recipe(f"{_AWA2}, ResNet-101", "awa2", "resnet101", 32, 0.405),
 }
 
 # %% ../../nbs/09_runs/02_presets.ipynb #8a0fba3f
@@ -95,6 +95,8 @@ def beside_paper(
     if not config.preset:
         return []
     paper = _get_preset(config.preset).paper
-    found = [{"what": "the paper, as recalled", "calibrated": False, **{k: paper.get(k) for k in "USH"}}]
-    own = [row for row in rows if row["method"] == "NIWT" and row["knowledge"] == config.knowledge[0]]
-    return found + [{"what": "this run", "calibrated": row["calibrated"], **{k: row[k] for k in "USH"}} for row in own]
+    shown, asked = ("calibrated", *"USH"), {"method": "NIWT", "knowledge": config.knowledge[0]}
+    own = [row for row in rows if all(row[k] == v for k, v in asked.items())]
+    reported = {"calibrated": False, **{k: paper.get(k) for k in "USH"}}
+    found = [{"what": "the paper, as recalled", **reported}]
+    return found + [{"what": "this run", **{k: row[k] for k in shown}} for row in own]

@@ -19,10 +19,8 @@ from ..core import NiwtError, atomic_path, plain_os_errors
 from .config import _FORMAT
 
 # %% ../../nbs/09_runs/03_report.ipynb #fcbe1a49
-def _number(
-    value: Any,  # a number, or something else that is shown as it is
-) -> str:  # text; "–" where there is no number
-    "A number for a table: three digits, whole numbers as they are, nothing where there is nothing."
+def _number(value: Any) -> str:
+    'A number for a table: three digits, whole numbers and other things as they are, "–" where there is none.'
     if value is None or value != value:
         return "–"
     if isinstance(value, bool):
@@ -30,11 +28,8 @@ def _number(
     return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 # %% ../../nbs/09_runs/03_report.ipynb #f6f93e7a
-def _picture_uri(
-    folder: str | os.PathLike,  # the run folder
-    name: str,  # a file name in its `pictures` folder
-) -> str:  # a `data:` address
-    "A PNG or JPEG of the run as a `data:` address; raises `NiwtError` if it is absent, no picture, or outside the folder."
+def _picture_uri(folder: str | os.PathLike, name: str) -> str:
+    "A PNG or JPEG of a run folder's `pictures` as a `data:` address; raises `NiwtError` if it is absent, no picture, or outside the folder."
     home = (Path(folder) / "pictures").resolve()
     path = (home / name).resolve()
     if home not in path.parents:
@@ -42,23 +37,21 @@ def _picture_uri(
     if not path.is_file():
         raise NiwtError(f"picture {name!r} is missing from {str(home)!r}; run again to make it")
     raw = path.read_bytes()
-    kind = "png" if raw.startswith(b"\x89PNG\r\n\x1a\n") else "jpeg" if raw.startswith(b"\xff\xd8\xff") else None
+    signs = {"png": b"\x89PNG\r\n\x1a\n", "jpeg": b"\xff\xd8\xff"}
+    kind = next((k for k, sign in signs.items() if raw.startswith(sign)), None)
     if kind is None:
         raise NiwtError(f"picture {name!r} is neither PNG nor JPEG")
     return f"data:image/{kind};base64,{base64.b64encode(raw).decode('ascii')}"
 
 # %% ../../nbs/09_runs/03_report.ipynb #149c9fa6
-def _largest(
-    rows: Sequence[Mapping[str, Any]],  # the table
-    column: str,  # a column of numbers
-) -> str:  # as it is shown; empty where there is no number
-    "The largest number of a column as it is shown, so that all rows that show it can be marked."
-    return _number(max((v for r in rows if isinstance(v := r.get(column), float) and v == v), default=""))
+def _largest(rows: Sequence[Mapping[str, Any]], column: str) -> str:
+    "The largest number of a column as it is shown, so that all rows that show it can be marked; empty where there is none."
+    values = (row.get(column) for row in rows)
+    return _number(max((v for v in values if isinstance(v, float) and v == v), default=""))
 
 # %% ../../nbs/09_runs/03_report.ipynb #ffed5e52
-_PAGES = Environment(
-    loader=PackageLoader("niwt_nb.runs", "."), autoescape=True, undefined=StrictUndefined
-)
+_WHERE = PackageLoader("niwt_nb.runs", ".")
+_PAGES = Environment(loader=_WHERE, autoescape=True, undefined=StrictUndefined)
 _PAGES.globals |= {"number": _number, "picture": _picture_uri, "largest": _largest}
 
 # %% ../../nbs/09_runs/03_report.ipynb #9c0bddd5
@@ -69,16 +62,19 @@ def write_report(
     folder = Path(folder)
     source = folder / "results.json"
     if not source.is_file():
-        raise NiwtError(f"{str(folder)!r} holds no finished run (there is no results.json); start it with niwt run or niwt demo")
+        told = f"{str(folder)!r} holds no finished run (there is no results.json)"
+        raise NiwtError(f"{told}; start it with niwt run or niwt demo")
     try:
         results = json.loads(source.read_text(encoding="utf-8"))
         if results.get("format") != _FORMAT:
-            raise NiwtError(f"{str(source)!r} has format {results.get('format')!r}, this version reads {_FORMAT}; run again to make it")
+            told = f"{str(source)!r} has format {results.get('format')!r}"
+            raise NiwtError(f"{told}, this version reads {_FORMAT}; run again to make it")
         page = _PAGES.get_template("report.html").render(results=results, folder=folder)
     except NiwtError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, TemplateRuntimeError) as e:
-        raise NiwtError(f"{str(source)!r} is damaged ({type(e).__name__}: {e}); run again to make it") from None
+        told = f"{str(source)!r} is damaged ({type(e).__name__}: {e})"
+        raise NiwtError(f"{told}; run again to make it") from None
     with plain_os_errors(folder), atomic_path(folder / "report.html") as tmp:
         tmp.write_text(page, encoding="utf-8")
     return folder / "report.html"

@@ -20,19 +20,20 @@ from torch import Tensor
 
 from ..core import check_name
 from ..figures.canvas import Area
-from ..figures.charts import gamma_limits, paint_curve, paint_gamma, paint_here, paint_words
+from ..figures.charts import gamma_limits, paint_curve, paint_gamma, paint_here
 from ..method.choice import feature_network
-from ..network.head import linear_of
+from ..method.jacobian import PooledJacobian, pooled_jacobian
 from ..method.metrics import ausuc, choose_gamma, seen_unseen_curve
 from ..method.solvers import transfer_weights
-from ..network.head import with_head
+from ..network.head import linear_of, with_head
 from ..network.modes import in_own_modes
 from ..network.training import class_to_column
-from .explorer import Explorer, _LaidPanel, _choice, _grid
-from .session import Session, _layers_of, _session_at
+from .explorer import Explorer, _Page, _Panel, _button, _choice, _grid, _told
+from .session import Session
 
 # %% ../../nbs/08_widgets/08_balance.ipynb #ecd69f33
-_ROWS = {"model": "the model's own", "lambda": "as lambda leaves them", "matched": "matched to seen classes"}
+_ROWS = {"model": "the model's own", "lambda": "as lambda leaves them"}
+_ROWS["matched"] = "matched to seen classes"
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +57,16 @@ class _BalanceStudy:
         return self.curve.loc[self.curve["H"].idxmax()]
 
 # %% ../../nbs/08_widgets/08_balance.ipynb #275aa398
+@lru_cache(2)
+def _some_jacobian(session: Session) -> PooledJacobian:
+    "G of single training pictures, as many as memory allows, for the paper's objective."
+    if session.network is None:
+        return session.model.jacobian_
+    n = max(2, min(12, int(3e7 // session.model.jacobian_.mean.numel())))
+    index = session.data.train[torch.linspace(0, len(session.data.train) - 1, n).long().unique()]
+    return pooled_jacobian(session.network, session.pictures(index))
+
+# %% ../../nbs/08_widgets/08_balance.ipynb #ec98a2b0
 @in_own_modes
 def _lambda_scores(
     session: Session,  # any
@@ -74,7 +85,7 @@ def _lambda_scores(
     view = feature_network(part) if session.network is None else with_head(session.network, part)
     rows = see(data.train[torch.isin(data.labels[data.train], known)]) if matched else None
     options: dict[str, Any] = {"lam": lam, "features": rows, "steps": 40}
-    solved = transfer_weights(view, demand, session.jacobian, "lbfgs", **options)
+    solved = transfer_weights(view, demand, _some_jacobian(session), "lbfgs", **options)
     out = torch.full((len(index), len(data.classes)), -torch.inf)
     out[:, known], out[:, new] = part(see(index)), see(index) @ solved.weight.T + solved.bias
     return out, solved.weight
@@ -106,8 +117,48 @@ def _study_balance(
     curve = seen_unseen_curve(scores, labels, seen, unseen)
     return _BalanceStudy(curve, ausuc(scores, labels, seen, unseen), gamma, length, rows, lam)
 
+# %% ../../nbs/08_widgets/08_balance.ipynb #b7f635c4
+class _BalancePictures(Explorer):
+    "What is shown of the balance of seen and unseen."
+
+    _study: Callable[..., _BalanceStudy]
+
+    @property
+    def study(self) -> _BalanceStudy:
+        "Curve, area and chosen gamma."
+        rows = self.state["rows"]
+        return self._study(self.session, rows, *(() if rows == "model" else (self.state["lam"],)))
+
+    @property
+    def told(self) -> str:
+        "The result in a sentence."
+        gamma, at = self.state["gamma"], self.study.at(self.state["gamma"])
+        return f"gamma {gamma:.2f}: U {at.U:.1%}, S {at.S:.1%}, H {at.H:.1%}; AUSUC {self.study.area:.3f}"
+
+    def _paint_curve(self, area: Area) -> None:
+        s, good = self.study, self.study.at(self.study.chosen)
+        paint_curve(area, s.curve["S"], s.curve["U"], (good.S, good.U), s.area)
+
+    def _paint_point(self, area: Area) -> None:
+        at = self.study.at(self.state["gamma"])
+        paint_here(area, at.U, at.S)
+
+    def _paint_gamma(self, area: Area) -> None:
+        c = self.study.curve
+        paint_gamma(area, c["gamma"], c["U"], c["S"], c["H"], self.study.chosen)
+
+    def _paint_line(self, area: Area) -> None:
+        paint_here(area, self.state["gamma"], xlim=gamma_limits(self.study.curve["gamma"]))
+
+    def page(self) -> _Page:
+        "Numbers, curve, accuracies."
+        s = self.study
+        made = _ROWS[s.rows] + ("" if s.rows == "model" else f", lambda {s.lam:g}")
+        words = f"new rows: {made}; gamma from validation classes {s.chosen:.2f}, H {s.at(s.chosen).H:.1%}"
+        return [[_told(52, self.told, words)], [self.painter("curve"), self.painter("gamma")]]
+
 # %% ../../nbs/08_widgets/08_balance.ipynb #652338a2
-class BalanceExplorer(Explorer):
+class BalanceExplorer(_BalancePictures):
     "Gamma, new rows and layer against the seen-unseen curve, AUSUC and H."
 
     title = "The balance of seen and unseen"
@@ -120,28 +171,28 @@ class BalanceExplorer(Explorer):
     def build(self) -> None:
         "Controls and panels."
         self._study = lru_cache(64)(_study_balance)
+        log: dict[str, Any] = {"min": -4, "max": 1, "step": 0.25, "readout_format": ".1e"}
+        log |= {"continuous_update": False, "description": "lambda: pull to the mean"}
+        span: dict[str, Any] = {"min": -1, "max": 1, "readout_format": ".2f"}
+        span["description"] = "gamma: off every seen score"
         self.control("rows", _choice("new rows", [(v, k) for k, v in _ROWS.items()]))
-        pull = widgets.FloatLogSlider(1e-3, min=-4, max=1, step=0.25, description="lambda: pull to the mean", readout_format=".1e", continuous_update=False)
-        self.control("lam", pull)
-        if self.session.network is not None:
-            self.control("layer", _choice("layer", _layers_of(self.session), self.session.layer))
-        self.control("gamma", widgets.FloatSlider(0.0, min=-1, max=1, description="gamma: off every seen score", readout_format=".2f"))
-        self.use = self.button("Gamma from validation", self.use_chosen, "move gamma to where seen classes that played unseen did best")
+        self.control("lam", widgets.FloatLogSlider(1e-3, **log))
+        self.layer_menu()
+        self.control("gamma", widgets.FloatSlider(0.0, **span))
+        why = "move gamma to where seen classes that played unseen did best"
+        self.use = _button("Gamma from validation", self.use_chosen, why)
         self.words("verdict")
         self._range()
         which = lambda: (self.session.layer, self.study.lam, self.state["rows"])  # noqa: E731
         key = lambda: (*which(), self.state["gamma"])  # noqa: E731
-        self.panels["curve"] = _LaidPanel(
-            385, 340, key, self._paint_point, which, self._paint_curve, lambda: self.told
-        )
+        curve, gamma = (which, self._paint_curve), (which, self._paint_gamma)
         told = lambda: "S, U and H against gamma"  # noqa: E731
-        self.panels["gamma"] = _LaidPanel(
-            385, 340, key, self._paint_line, which, self._paint_gamma, told
-        )
+        self.panels["curve"] = _Panel(385, 340, key, self._paint_point, lambda: self.told, curve)
+        self.panels["gamma"] = _Panel(385, 340, key, self._paint_line, told, gamma)
 
     def arrange(self) -> list[widgets.Widget]:
         "Controls, numbers, the curve beside its three accuracies."
-        self.tools.children = [*self.tools.children[:-1], self.use, self.player("gamma", 100, "move gamma"), self.status]
+        self.add_tools(self.use, self.player("gamma", 100, "move gamma"))
         body = _grid(self.panels["curve"].ui, self.panels["gamma"].ui, shares=(1, 1))
         return [_grid(*self.controls.values()), self.tools, self.says["verdict"], body]
 
@@ -149,27 +200,22 @@ class BalanceExplorer(Explorer):
         "A point of a curve is a gamma."
         if name == "curve":
             curve = self.study.curve
-            x = float(curve["gamma"].iloc[int(np.hypot(curve["U"] - x, curve["S"] - y).to_numpy().argmin())])
+            nearest = int(np.hypot(curve["U"] - x, curve["S"] - y).to_numpy().argmin())
+            x = float(curve["gamma"].iloc[nearest])
         self._to(x)
-
-    @property
-    def study(self) -> _BalanceStudy:
-        "Curve, area and chosen gamma."
-        rows = self.state["rows"]
-        return self._study(self.session, rows, *(() if rows == "model" else (self.state["lam"],)))
 
     def _range(self) -> None:
         "Let gamma run over the whole curve."
         slider, (low, high) = self.controls["gamma"], gamma_limits(self.study.curve["gamma"])
         step = 10.0 ** np.floor(np.log10((high - low) / 100))
-        low, high = (round(step * n, 6) for n in (np.floor(low / step), np.ceil(high / step)))  # 0 is a step
+        steps = (np.floor(low / step), np.ceil(high / step))
+        low, high = (round(step * n, 6) for n in steps)  # 0 is a step
         slider.min = min(low, slider.max)
         slider.max, slider.min, slider.step = high, low, step
 
     def follow(self, name: str) -> None:
         "Another curve has another range of gamma."
-        if name == "layer":
-            self.session = _session_at(self.session, self.state["layer"])
+        super().follow(name)
         if name in ("layer", "lam", "rows"):
             self._range()
 
@@ -182,49 +228,16 @@ class BalanceExplorer(Explorer):
         self.act(lambda: self._to(self.study.chosen))
         return self
 
-    @property
-    def told(self) -> str:
-        "The result in a sentence."
-        at = self.study.at(self.state["gamma"])
-        return f"gamma {self.state['gamma']:.2f}: U {at.U:.1%}, S {at.S:.1%}, H {at.H:.1%}; AUSUC {self.study.area:.3f}"
-
     def refresh(self) -> None:
         "Numbers and panels."
         s = self.study
         self.controls["lam"].disabled = s.rows == "model"
         at, good = s.at(self.state["gamma"]), s.at(s.chosen)
-        cards = "".join(
-            f'<div class="niwt-card"><span>{k}</span><b>{v}</b></div>'
-            for k, v in (("U unseen", f"{at.U:.1%}"), ("S seen", f"{at.S:.1%}"), ("H", f"{at.H:.1%}"), ("AUSUC", f"{s.area:.3f}"))
-        )
+        names, values = ("U unseen", "S seen", "H"), (f"{v:.1%}" for v in (at.U, at.S, at.H))
+        numbers = [*zip(names, values, strict=True), ("AUSUC", f"{s.area:.3f}")]
+        card = '<div class="niwt-card"><span>{}</span><b>{}</b></div>'
+        cards = "".join(card.format(*number) for number in numbers)
+        told = f"gamma from validation classes: {s.chosen:.2f}, H {good.H:.1%} (best possible on this curve {s.best.H:.1%})"
         length = f"new weight vectors are {s.length[0] / s.length[1]:.0%} as long as seen ones"
-        self.say(
-            "verdict",
-            f'<div class="niwt-cards">{cards}</div><p>gamma from validation classes: {s.chosen:.2f}, H {good.H:.1%} '
-            f"(best possible on this curve {s.best.H:.1%}); {length}</p>",
-        )
+        self.say("verdict", f'<div class="niwt-cards">{cards}</div><p>{told}; {length}</p>')
         super().refresh()
-
-    def _paint_curve(self) -> Callable[[Area], None]:
-        s = self.study
-        good = s.at(s.chosen)
-        return lambda area: paint_curve(area, s.curve["S"], s.curve["U"], (good.S, good.U), s.area)
-
-    def _paint_point(self) -> Callable[[Area], None]:
-        at = self.study.at(self.state["gamma"])
-        return lambda area: paint_here(area, at.U, at.S)
-
-    def _paint_gamma(self) -> Callable[[Area], None]:
-        c, s = self.study.curve, self.study
-        return lambda area: paint_gamma(area, c["gamma"], c["U"], c["S"], c["H"], s.chosen)
-
-    def _paint_line(self) -> Callable[[Area], None]:
-        at, limits = self.state["gamma"], gamma_limits(self.study.curve["gamma"])
-        return lambda area: paint_here(area, at, xlim=limits)
-
-    def page(self) -> list[list[tuple[Callable[[Area], None], int, int]]]:
-        "Numbers, curve, accuracies."
-        s = self.study
-        made = _ROWS[s.rows] + ("" if s.rows == "model" else f", lambda {s.lam:g}")
-        words = f"new rows: {made}; gamma from validation classes {s.chosen:.2f}, H {s.at(s.chosen).H:.1%}"
-        return [[(lambda area: paint_words(area, self.told, words), 860, 52)], [self.painter("curve"), self.painter("gamma")]]

@@ -33,11 +33,14 @@ class SpeciesDesigner:
         "Open a session and the mode; the other mode is built when it is asked for."
         with _telling("Opening the field guide or your data: fitting the model, some seconds ..."):
             self.session = open_session(data, backbone, **options) if session is None else session
-        can_draw = isinstance(self.session.data.images, FieldGuideImages) and self.session.network is not None
-        modes = {"draw": "invent a species", "edit": "edit an unseen one"} if can_draw else {"edit": "edit an unseen class"}
+        pen = isinstance(self.session.data.images, FieldGuideImages)
+        modes = {"edit": "edit an unseen class"}
+        if pen and self.session.network is not None:
+            modes = {"draw": "invent a species", "edit": "edit an unseen one"}
         check_name(mode or "edit", modes, "mode of SpeciesDesigner here")
         self.parts: dict[str, Explorer] = {}
-        self.mode = widgets.ToggleButtons(options=[(v, k) for k, v in modes.items()], value=mode or next(iter(modes)), description="")
+        choices, first = [(v, k) for k, v in modes.items()], mode or next(iter(modes))
+        self.mode = widgets.ToggleButtons(options=choices, value=first, description="")
         self.mode.add_class("niwt-mode")
         self.mode.observe(lambda change: self.show(), "value")
         self.ui = widgets.VBox()
@@ -58,7 +61,8 @@ class SpeciesDesigner:
     def set(self, **values: Any) -> "SpeciesDesigner":
         "Set `mode`, or controls of the present mode."
         if "mode" in values:
-            self.mode.value = check_name(values.pop("mode"), [k for _, k in self.mode.options], "mode of SpeciesDesigner here")
+            known = [k for _, k in self.mode.options]
+            self.mode.value = check_name(values.pop("mode"), known, "mode of SpeciesDesigner here")
         self.now.set(**values)
         return self
 

@@ -24,16 +24,15 @@ from ..explain.maps import layer_activations, layer_gradient, to_size, weighted_
 from ..explain.names import as_seen
 from ..explain.words import choose_words
 from ..fieldguide.attributes import ATTRIBUTES, ATTRIBUTE_NAMES
-from niwt_nb.fieldguide.language import (
-    parse_description, species_attributes, _read_description,
-)
+from ..fieldguide.language import parse_description, species_attributes, _read_description
 from ..fieldguide.species import species_name
 from ..fieldguide.world import FieldGuideImages, draw_species
 from ..figures.canvas import Area
-from ..figures.charts import paint_bars, paint_words
+from ..figures.charts import paint_bars
 from ..figures.pictures import overlay, paint_beside, paint_mosaic
 from ..network.modes import in_own_modes
-from .explorer import Explorer, _Panel, _choice, _column, _escaped, _grid, _titled
+from .explorer import Explorer, _Page, _Panel, _button, _choice, _column, _escaped
+from .explorer import _grid, _titled, _told
 from .session import Session
 
 # %% ../../nbs/08_widgets/04_drawer.ipynb #d16dec43
@@ -45,16 +44,21 @@ class _SpeciesStudy:
     name: str
     images: list[Image.Image]
     predicted: list[int]  # head row of each picture; `n` stands for the new class
-    others: tuple[float, float]  # accuracy on the other classes' test images without and with the new class
+    others: tuple[float, float]  # accuracy on other classes' images without and with the new class
     nearest: list[tuple[int, list[str]]]  # head rows of known species, and what differs
-    words: list[tuple[str, float, bool]]  # attribute, how strongly it is read, whether it was asked for
+    words: list[tuple[str, float, bool]]  # attribute, strength as read, whether it was asked for
     heat: Tensor  # (H, W) where the new class looks in the first picture
     n: int  # rows of the head without it
 
     @property
+    def right(self) -> int:
+        "How many pictures were recognised, among all classes."
+        return self.predicted.count(self.n)
+
+    @property
     def accuracy(self) -> float:
-        "The share of the pictures that were recognised, among all classes."
-        return sum(p == self.n for p in self.predicted) / len(self.predicted)
+        "The share of the pictures that were recognised."
+        return self.right / len(self.predicted)
 
     @property
     def confusion(self) -> list[tuple[int, int]]:
@@ -63,12 +67,8 @@ class _SpeciesStudy:
 
 # %% ../../nbs/08_widgets/04_drawer.ipynb #3fa348e2
 @in_own_modes
-def _nearest_species(
-    session: Session,  # of the field guide
-    look: Mapping[str, str],  # group -> value; groups may be open
-    n: int = 3,  # species
-) -> list[tuple[int, list[str]]]:  # head row and the groups that differ, nearest first
-    "The known species whose usual look differs in the fewest groups; among equals, those nearest in the shares of their birds."
+def _nearest_species(session: Session, look: Mapping[str, str], n: int = 3) -> list[tuple]:
+    "Head rows of the known species whose usual look differs in the fewest groups of `look`, and these; among equals by the shares of their birds."
     species: Any = session.data.images
     apart, found = (session.rows - species_attributes(look)).abs().sum(1).tolist(), []
     for row, c in enumerate(session.columns.tolist()):
@@ -79,12 +79,8 @@ def _nearest_species(
 
 # %% ../../nbs/08_widgets/04_drawer.ipynb #3410f353
 @in_own_modes
-def _others_right(
-    session: Session,  # any
-    weight: Tensor,  # (D,) of a new class
-    bias: Tensor,  # () of it
-) -> tuple[float, float]:  # accuracy on the test images of all known classes without and with the new class
-    "What a new class costs the others: the images that it takes away from them."
+def _others_right(session: Session, weight: Tensor, bias: Any) -> tuple[float, float]:
+    "Accuracy on the test images of all known classes without and with a new class of this weight (D,) and bias ()."
     best = session.scores.max(1)
     right = session.columns[best.indices] == session.data.labels[session.test]
     stays = session.features @ weight + bias <= best.values
@@ -101,10 +97,11 @@ def _new_class_words(
 ) -> tuple[list[tuple[str, float, bool]], Tensor]:  # (attribute, strength, asked for), strongest first; (h, w) map in the first picture
     "What the inverse map reads from the importances of a class, on its own pictures."
     gradient = layer_gradient(session.explainer.network, activation, weight).mean((2, 3))
-    read = session.explainer.read(gradient.mean(0, keepdim=True))
-    words = choose_words(read, session.explainer.names, top)[0].tolist()
+    read, names = session.explainer.read(gradient.mean(0, keepdim=True)), session.explainer.names
+    chosen = choose_words(read, names, top)[0].tolist()
     said = wanted > 0.5  # what is left open has a share of each value
-    return [(session.explainer.names[a], float(read[0, a]), bool(said[a])) for a in words], weighted_map(activation[:1], gradient[:1])[0].clamp_min(0)
+    words = [(names[a], float(read[0, a]), bool(said[a])) for a in chosen]
+    return words, weighted_map(activation[:1], gradient[:1])[0].clamp_min(0)
 
 # %% ../../nbs/08_widgets/04_drawer.ipynb #30fcaf6b
 @in_own_modes
@@ -115,42 +112,111 @@ def _study_species(
     seed: int = 0,  # which
 ) -> _SpeciesStudy:  # drawings, predictions, what it costs, neighbours, words
     "Design a species and try it on fresh drawings; raises `NiwtError` for a look that cannot be drawn, or without the field guide."
-    if not isinstance(session.data.images, FieldGuideImages) or session.network is None:
-        raise NiwtError(f"only the field guide can draw new species; on {session.data.name!r} edit the attributes of an unseen class instead (mode 'edit')")
+    data, network = session.data, session.network
+    if not isinstance(data.images, FieldGuideImages) or network is None:
+        remedy = f"on {data.name!r} edit the attributes of an unseen class instead (mode 'edit')"
+        raise NiwtError(f"only the field guide can draw new species; {remedy}")
     wanted = species_attributes(look)
-    chosen = dict(_told(wanted))
-    images, _ = draw_species(chosen, n, seed, session.data.images.size)
+    chosen = dict(_groups_said(wanted))
+    images, _ = draw_species(chosen, n, seed, data.images.size)
     weight, bias = session.new_row(wanted)
     x = torch.stack([session.transform(i) for i in images])
-    activation = layer_activations(session.network, x)
+    activation = layer_activations(network, x)
     with torch.no_grad():
-        features = session.network.tail(activation)
-        scores = torch.cat([session.model.scores_of(features), (features @ weight + bias)[:, None]], 1)
+        features = network.tail(activation)
+        new = (features @ weight + bias)[:, None]
+        scores = torch.cat([session.model.scores_of(features), new], 1)
     words, heat = _new_class_words(session, activation, weight, wanted)
-    name = species_name(chosen, session.data.classes) if len(chosen) == len(ATTRIBUTES) else "Your species"
-    costs = _others_right(session, weight, bias)
-    nearest = _nearest_species(session, chosen)
-    return _SpeciesStudy(chosen, name, images, scores.argmax(1).tolist(), costs, nearest, words, to_size(heat[None], x.shape[2:])[0], session.head.out_features)
+    name = species_name(chosen, data.classes) if len(chosen) == len(ATTRIBUTES) else "Your species"
+    costs, near = _others_right(session, weight, bias), _nearest_species(session, chosen)
+    heat, taken = to_size(heat[None], x.shape[2:])[0], scores.argmax(1).tolist()
+    found = (taken, costs, near, words, heat)
+    return _SpeciesStudy(chosen, name, images, *found, session.head.out_features)
 
 # %% ../../nbs/08_widgets/04_drawer.ipynb #bbd13de0
-def _told(
-    wanted: Tensor,  # (A,) from `species_attributes`
-) -> list[tuple[str, str]]:  # group and value of what was said
-    "The groups that a description decides."
-    return [tuple(n.removeprefix("has_").split("::")) for n, v in zip(ATTRIBUTE_NAMES, wanted.tolist(), strict=True) if v == 1]  # type: ignore[misc]
+def _groups_said(wanted: Tensor) -> list[tuple[str, str]]:  # group and value
+    "The groups that a description (A,) from `species_attributes` decides."
+    said = [n for n, v in zip(ATTRIBUTE_NAMES, wanted.tolist(), strict=True) if v == 1]
+    return [tuple(n.removeprefix("has_").split("::")) for n in said]  # type: ignore[misc]
 
 # %% ../../nbs/08_widgets/04_drawer.ipynb #8551a08b
 _FIRST_BIRD = "green spotted wings, a striped yellow belly, a red crown above a black mask, a dagger-like black bill, a pointed tail and blue legs"
 
 # %% ../../nbs/08_widgets/04_drawer.ipynb #59b5e346
-def _look_of(
-    values: Mapping[str, Any],  # group -> value; nothing where any will do
-) -> dict[str, str]:  # only what is decided
-    "The groups that controls decide."
+def _look_of(values: Mapping[str, Any]) -> dict[str, str]:
+    "The groups that controls decide, of `values` by group; where any will do, there is none."
     return {g: v for g, v in values.items() if g in ATTRIBUTES and v}
 
+# %% ../../nbs/08_widgets/04_drawer.ipynb #47937256
+class _SpeciesPictures(Explorer):
+    "What is shown of a designed species."
+
+    _study: Callable[..., _SpeciesStudy]
+
+    @property
+    def study(self) -> _SpeciesStudy:
+        "The species, its drawings and how they fared."
+        look = _look_of(self.state)
+        if not look:
+            why = "a bird that may look like anything is no species"
+            raise NiwtError(f"decide at least one property: {why}")
+        return self._study(tuple(look.items()), self.state["seed"])
+
+    @property
+    def differs(self) -> list[str]:
+        "The nearest known species, each with what differs."
+        words = lambda d: ", ".join(g.replace("_", " ") for g in d) or "nothing"  # noqa: E731
+        return [f"{self.session.label(r)}: {words(d)}" for r, d in self.study.nearest]
+
+    @property
+    def told(self) -> str:
+        "The result in a sentence."
+        s = self.study
+        right = f"{s.right} of {len(s.predicted)} drawings recognised"
+        return f"{s.name}: {right} among {s.n + 1} species"
+
+    @property
+    def costs(self) -> tuple[str, str]:
+        "What the drawings were taken for, the commonest first, and what the new species costs the others."
+        s = self.study
+        taken = [f"{s.name if r == s.n else self.session.label(r)} {c}" for r, c in s.confusion[:4]]
+        rest = sum(c for _, c in s.confusion[4:])
+        taken += [f"others {rest}"] if rest else []
+        others = f"{s.others[0]:.1%} right before, {s.others[1]:.1%} with it."
+        return f"Taken for: {', '.join(taken)}", others
+
+    def _paint_drawings(self, area: Area) -> None:
+        s = self.study
+        marks = ["green" if p == s.n else "vermilion" for p in s.predicted]
+        labels = ["✓" if p == s.n else "✗ " + self.session.label(p) for p in s.predicted]
+        paint_mosaic(area, s.images, labels, 4, marks)
+
+    def _paint_nearest(self, area: Area) -> None:
+        data, classes = self.session.data, [self.session.columns[r] for r, _ in self.study.nearest]
+        pictures = [data.images[int((data.labels == c).nonzero()[0])] for c in classes]
+        paint_mosaic(area, pictures, self.differs, 3, lines=5)
+
+    def _paint_why(self, area: Area) -> None:
+        s, transform = self.study, self.session.transform
+        names = [("✓ " if asked else "✗ ") + readable(a) for a, _, asked in s.words]
+        picture = overlay(as_seen(transform(s.images[0]), transform), s.heat)
+        paint_bars(area.part(width=256), [v for _, v, _ in s.words], names=names, room=172)
+        paint_beside(area.part(262, width=98, height=140), [("where it looks", picture)])
+
+    def page(self) -> _Page:
+        "Name and verdict, drawings, words, neighbours, confusion."
+        s, (taken, others) = self.study, self.costs
+        told = f"{self.told.partition(': ')[2]}; by chance {1 / (s.n + 1):.1%}. The other species: {others}"
+
+        def side(area: Area) -> None:
+            _titled("What its neurons read, ✓ if asked for", self._paint_why)(area.part(height=220))
+            below = area.part(top=228, height=224)
+            _titled("Nearest known species, and what differs", self._paint_nearest)(below)
+
+        return [[_told(76, s.name, told, taken)], [self.painter("drawings"), (side, 360, 460)]]
+
 # %% ../../nbs/08_widgets/04_drawer.ipynb #dd395f3e
-class SpeciesDrawer(Explorer):
+class SpeciesDrawer(_SpeciesPictures):
     "Compose a species from attributes or a sentence and see it recognised."
 
     title = "Design a species"
@@ -163,129 +229,69 @@ class SpeciesDrawer(Explorer):
         "Controls and panels."
         self._surprises = 0
         self._said: tuple[str, dict[str, str]] = ("", {})
-        self._study = lru_cache(24)(lambda look, seed: _study_species(self.session, dict(look), 12, seed))
+        study = lambda look, seed: _study_species(self.session, dict(look), 12, seed)  # noqa: E731
+        self._study = lru_cache(24)(study)
         hint = "such as: a bird with blue wings and a hooked red bill"
-        self.control("sentence", widgets.Text(description="in words, then Enter", continuous_update=False, placeholder=hint))
+        words = {"description": "in words, then Enter", "placeholder": hint}
+        self.control("sentence", widgets.Text(continuous_update=False, **words))
         self.controls["sentence"].tooltip = "describe the bird in plain English and press Enter"
-        for group in sorted(ATTRIBUTES, key=lambda g: ("wing", "belly", "crown", "head", "bill", "tail", "leg").index(g.split("_")[0])):
+        order = ("wing", "belly", "crown", "head", "bill", "tail", "leg")
+        for group in sorted(ATTRIBUTES, key=lambda g: order.index(g.split("_")[0])):
             options = [("any", ""), *((v, v) for v in ATTRIBUTES[group])]
             self.control(group, _choice(group.replace("_", " "), options))
         self.control("seed", widgets.BoundedIntText(0, 0, 9999, description="birds no."))
         self.controls["seed"].tooltip = "which birds of this species are drawn"
-        self.surprise = self.button("Surprise me", lambda: self.soon(self.invent), "a species at random")
+        surprise = lambda: self.soon(self.invent)  # noqa: E731
+        self.surprise = _button("Surprise me", surprise, "a species at random")
         self.words("verdict", "nearest", "why")
         key = lambda: (tuple(_look_of(self.state).items()), self.state["seed"])  # noqa: E731
+        alt = lambda: "what the new classifier looks for"  # noqa: E731
+        near = lambda: "; ".join(self.differs)  # noqa: E731
         self.panels["drawings"] = _Panel(390, 396, key, self._paint_drawings, lambda: self.told)
-        self.panels["why"] = _Panel(360, 190, key, self._paint_why, lambda: "what the new classifier looks for")
-        self.panels["nearest"] = _Panel(360, 198, key, self._paint_nearest, lambda: "; ".join(self.differs))
+        self.panels["why"] = _Panel(360, 190, key, self._paint_why, alt)
+        self.panels["nearest"] = _Panel(360, 198, key, self._paint_nearest, near)
         self.controls["sentence"].value = _FIRST_BIRD
 
     def arrange(self) -> list[widgets.Widget]:
         "Sentence, what became of it, properties, then the birds beside what there is to say about them."
-        self.tools.children = [*self.tools.children[:-1], self.surprise, self.status]
-        words, groups = _grid(self.controls["sentence"]), _grid(*(c for n, c in self.controls.items() if n != "sentence"))
-        words.layout.grid_template_columns, groups.layout.grid_template_columns = "1fr", "repeat(auto-fill, minmax(100px, 1fr))"
+        self.add_tools(self.surprise)
+        sentence, *rest = self.controls.values()
+        words, groups = _grid(sentence), _grid(*rest)
+        words.layout.grid_template_columns = "1fr"
+        groups.layout.grid_template_columns = "repeat(auto-fill, minmax(100px, 1fr))"
         left = _column(self.says["verdict"], self.panels["drawings"].ui)
         right = _column(*(w for n in ("why", "nearest") for w in (self.says[n], self.panels[n].ui)))
         return [words, self.tools, groups, _grid(left, right, shares=(370, 380))]
 
-    @property
-    def study(self) -> _SpeciesStudy:
-        "The species, its drawings and how they fared."
-        look = _look_of(self.state)
-        if not look:
-            raise NiwtError("decide at least one property: a bird that may look like anything is no species")
-        return self._study(tuple(look.items()), self.state["seed"])
-
     def follow(self, name: str) -> None:
         "A sentence sets the properties; what it says and is of no use is told."
-        text = self.state["sentence"]
-        self.note = "" if name == "sentence" else self.note
-        if name == "sentence" and text.strip():
+        if name != "sentence":
+            return
+        text, self.note = self.state["sentence"], ""
+        if text.strip():
             look, unused = parse_description(text), _read_description(text)[2]
             for group in ATTRIBUTES:
                 self.controls[group].value = look.get(group, "")
-            self._said = (text, look)
-            self.note = f"<b>Not used:</b> {_escaped(', '.join(map(repr, unused)))}; the rest was understood." if unused else "All of it was understood."
+            self._said, self.note = (text, look), "All of it was understood."
+            if unused:
+                told = _escaped(", ".join(map(repr, unused)))
+                self.note = f"<b>Not used:</b> {told}; the rest was understood."
 
     def invent(self) -> "SpeciesDrawer":
         "A species at random."
         self._surprises += 1
         rng = np.random.default_rng(self._surprises)
-        return self.set(**{group: str(rng.choice(values)) for group, values in ATTRIBUTES.items()})  # type: ignore[return-value]
-
-    def name(self, row: int) -> str:
-        "The name of a head row, the new one among them."
-        return self.study.name if row == self.study.n else self.session.label(row)
-
-    @property
-    def taken(self) -> list[tuple[str, int]]:
-        "What the drawings were taken for: names and counts, the commonest first, the rest together."
-        every = [(self.name(r), c) for r, c in self.study.confusion]
-        rest = sum(c for _, c in every[4:])
-        return every[:4] + ([("others", rest)] if rest else [])
-
-    @property
-    def differs(self) -> list[str]:
-        "The nearest known species, each with what differs."
-        words = lambda d: ", ".join(g.replace("_", " ") for g in d) or "nothing"  # noqa: E731
-        return [f"{self.session.label(r)}: {words(d)}" for r, d in self.study.nearest]
-
-    @property
-    def told(self) -> str:
-        "The result in a sentence."
-        s = self.study
-        right = sum(p == s.n for p in s.predicted)
-        return f"{s.name}: {right} of {len(s.predicted)} drawings recognised among {s.n + 1} species"
+        return self.set(**{group: str(rng.choice(values)) for group, values in ATTRIBUTES.items()})
 
     def refresh(self) -> None:
         "Sentences and panels."
-        if self.state["sentence"] and (self.state["sentence"], _look_of(self.state)) != self._said:
+        sentence = self.state["sentence"]
+        if sentence and (sentence, _look_of(self.state)) != self._said:
             self.controls["sentence"].value = ""  # a property was changed: it is no longer true
-        s = self.study
-        right, n = sum(p == s.n for p in s.predicted), len(s.predicted)
-        told = f"<big>{_escaped(s.name)}</big><br><b>{right} of {n}</b> recognised ({right / n:.0%}) among {s.n + 1} species; by chance {1 / (s.n + 1):.1%}."
-        told += f" Taken for: {_escaped(', '.join(f'{name} {c}' for name, c in self.taken))}."
-        told += f" The others: {s.others[0]:.1%} right before, {s.others[1]:.1%} with it."
+        s, (taken, others) = self.study, self.costs
+        told = f"<big>{_escaped(s.name)}</big><br><b>{s.right} of {len(s.predicted)}</b> recognised ({s.accuracy:.0%})"
+        told += f" among {s.n + 1} species; by chance {1 / (s.n + 1):.1%}. {_escaped(taken)}. The others: {others}"
         self.say("verdict", told)
-        self.say("nearest", '<div class="niwt-sub">Nearest known species, and what differs</div>')
-        self.say("why", '<div class="niwt-sub">Why: what its neurons read, ✓ if you asked for it</div>')
+        self.head("nearest", "Nearest known species, and what differs")
+        self.head("why", "Why: what its neurons read, ✓ if you asked for it")
         super().refresh()
-
-    def _paint_drawings(self) -> Callable[[Area], None]:
-        s = self.study
-        marks = ["green" if p == s.n else "vermilion" for p in s.predicted]
-        labels = ["✓" if p == s.n else "✗ " + self.session.label(p) for p in s.predicted]
-        return lambda area: paint_mosaic(area, s.images, labels, 4, marks)
-
-    def _paint_nearest(self) -> Callable[[Area], None]:
-        rows = [r for r, _ in self.study.nearest]
-        first = [int((self.session.data.labels == self.session.columns[r]).nonzero()[0]) for r in rows]
-        pictures, words = [self.session.data.images[i] for i in first], self.differs
-        return lambda area: paint_mosaic(area, pictures, words, 3, lines=5)
-
-    def _paint_why(self) -> Callable[[Area], None]:
-        s = self.study
-        names = [("✓ " if asked else "✗ ") + readable(a) for a, _, asked in s.words]
-        picture = overlay(as_seen(self.session.transform(s.images[0]), self.session.transform), s.heat)
-
-        def paint(area: Area) -> None:
-            paint_bars(area.part(width=256), [v for _, v, _ in s.words], names=names, room=172)
-            paint_beside(area.part(262, width=98, height=140), [("where it looks", picture)])
-
-        return paint
-
-    def page(self) -> list[list[tuple[Callable[[Area], None], int, int]]]:
-        "Name and verdict, drawings, words, neighbours, confusion."
-        s = self.study
-        costs = f"The other species: {s.others[0]:.1%} right before, {s.others[1]:.1%} with it."
-
-        def side(area: Area) -> None:
-            _titled("What its neurons read, ✓ if asked for", self.panels["why"].paint())(area.part(height=220))
-            _titled("Nearest known species, and what differs", self.panels["nearest"].paint())(area.part(top=228, height=224))
-
-        taken = "Taken for: " + ", ".join(f"{name} {c}" for name, c in self.taken)
-        return [
-            [(lambda area: paint_words(area, s.name, self.told.partition(": ")[2] + f"; by chance {1 / (s.n + 1):.1%}. " + costs, taken), 860, 76)],
-            [self.painter("drawings"), (side, 360, 460)],
-        ]

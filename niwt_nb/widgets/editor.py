@@ -20,9 +20,10 @@ from torch import Tensor
 from ..core import NiwtError, check_name
 from ..explain.explainer import readable
 from ..figures.canvas import Area
-from ..figures.charts import paint_change, paint_words
+from ..figures.charts import paint_change
 from ..network.modes import in_own_modes
-from .explorer import Explorer, _Panel, _choice, _column, _escaped, _grid
+from .explorer import Explorer, _Page, _Panel, _choice, _column, _escaped, _grid
+from .explorer import _told
 from .session import Session
 
 # %% ../../nbs/08_widgets/05_editor.ipynb #e5fe2d17
@@ -33,22 +34,18 @@ class _EditStudy:
     row: int  # head row of the class
     before: dict[str, float]  # U, S, H and own (accuracy of the class)
     after: dict[str, float]
-    taken: list[tuple[int, int, int]]  # (head row, images of the class that went there before, after), commonest first
-    nearest: list[tuple[int, float]]  # head rows of the classes with the nearest description, and the cosine
+    taken: list[tuple[int, int, int]]  # head row, images of the class there before, after
+    nearest: list[tuple[int, float]]  # head rows with the nearest descriptions, and the cosine
 
 # %% ../../nbs/08_widgets/05_editor.ipynb #5e56a031
 @in_own_modes
-def _known_values(
-    session: Session,  # any
-    row: int,  # head row
-    changes: Mapping[str, float],  # attribute -> new value
-) -> Tensor:  # (A,) the description with the changes
+def _known_values(session: Session, row: int, changes: Mapping[str, float]) -> Tensor:  # (A,)
     "The description of a class with some values changed; raises `NiwtError` for an unknown attribute or a value that is not finite."
-    values = session.rows[row].clone()
+    values, names = session.rows[row].clone(), session.knowledge.names
     for name, value in changes.items():
         if not np.isfinite(value):
             raise NiwtError(f"the value of {name!r} must be a finite number, got {value}")
-        values[session.knowledge.names.index(check_name(name, session.knowledge.names, "attribute"))] = float(value)
+        values[names.index(check_name(name, names, "attribute"))] = float(value)
     return values
 
 # %% ../../nbs/08_widgets/05_editor.ipynb #213ae3ce
@@ -60,44 +57,38 @@ def _study_edit(
     top: int = 5,  # classes that its images go to
 ) -> _EditStudy:  # scores before and after
     "Solve an unseen class anew from an edited description and judge all classes again; raises `NiwtError` for a seen class."
-    seen, data = len(session.data.seen), session.data
-    if not seen <= row < len(session.columns):
-        raise NiwtError(f"edit one of the unseen classes, head rows {seen} to {len(session.columns) - 1}; got row {row}")
-    values, labels = _known_values(session, row, changes), data.labels[session.test]
+    seen, n = len(session.data.seen), len(session.columns)
+    if not seen <= row < n:
+        rows = f"head rows {seen} to {n - 1}"
+        raise NiwtError(f"edit one of the unseen classes, {rows}; got row {row}")
+    labels = session.data.labels[session.test]
+    values, mean = _known_values(session, row, changes), session.rows.mean(0)
     weight, bias = session.new_row(values)
     new = (session.features @ weight + bias)[:, None]
     tables = [session.scores, session.scores.index_copy(1, torch.tensor([row]), new)]
-    mine = labels == session.columns[row]
-    went = [Counter(t[mine].argmax(1).tolist()) for t in tables]
-    taken = sorted(((r, went[0][r], went[1][r]) for r in set(went[0]) | set(went[1])), key=lambda t: (-max(t[1:]), t[0]))[:top]
-    cosine = torch.cosine_similarity(session.rows - session.rows.mean(0), (values - session.rows.mean(0))[None])
+    went = [Counter(t[labels == session.columns[row]].argmax(1).tolist()) for t in tables]
+    taken = [(r, went[0][r], went[1][r]) for r in {*went[0], *went[1]}]
+    taken.sort(key=lambda t: (-max(t[1:]), t[0]))
+    cosine = torch.cosine_similarity(session.rows - mean, (values - mean)[None])
     order = [i for i in cosine.argsort(descending=True).tolist() if i != row][:3]
     before, after = (_rates(session, t, labels, row) for t in tables)
-    return _EditStudy(row, before, after, taken, [(i, float(cosine[i])) for i in order])
+    return _EditStudy(row, before, after, taken[:top], [(i, float(cosine[i])) for i in order])
 
 # %% ../../nbs/08_widgets/05_editor.ipynb #3d449655
 @in_own_modes
-def _rates(
-    session: Session,  # any
-    scores: Tensor,  # (m, n) of every head row
-    labels: Tensor,  # (m,) class ids
-    row: int,  # the class of interest
-) -> dict[str, float]:  # U, S, H, own
-    "Class-averaged accuracies from predictions, without the tables that `gzsl` makes."
-    at = torch.full((len(session.data.classes),), -1)
-    at[session.columns] = torch.arange(len(session.columns))
+def _rates(session: Session, scores: Tensor, labels: Tensor, row: int) -> dict[str, float]:
+    "Class-averaged accuracies U, S and H, and that of a head row (`own`), from scores (m, n) of every head row and class ids (m,)."
+    n, at = len(session.columns), torch.full((len(session.data.classes),), -1)
+    at[session.columns] = torch.arange(n)
     truth = at[labels]
-    n = torch.bincount(truth, minlength=len(session.columns)).double()
-    rate = torch.bincount(truth[scores.argmax(1) == truth], minlength=len(session.columns)).double() / n
-    s, u = float(rate[: len(session.data.seen)].nanmean()), float(rate[len(session.data.seen) :].nanmean())
+    right = torch.bincount(truth[scores.argmax(1) == truth], minlength=n)
+    rate = right.double() / torch.bincount(truth, minlength=n)
+    s, u = (float(part.nanmean()) for part in rate.tensor_split([len(session.data.seen)]))
     return {"U": u, "S": s, "H": 2 * s * u / (s + u) if s + u else 0.0, "own": float(rate[row])}
 
 # %% ../../nbs/08_widgets/05_editor.ipynb #f6ca6c64
-def _attribute_groups(
-    names: Sequence[str],  # A attribute names
-    most: int = 12,  # attributes a group
-) -> dict[str, list[int]]:  # title -> attribute numbers
-    "Attributes that belong together: those before `::`, else neighbours in the list; long groups in parts."
+def _attribute_groups(names: Sequence[str], most: int = 12) -> dict[str, list[int]]:
+    "Numbers of attributes that belong together, by title: those before `::`, else neighbours in the list; groups of more than `most` in parts."
     found: dict[str, list[int]] = {}
     for i, name in enumerate(names):
         group, colons, _ = name.rpartition("::")
@@ -106,48 +97,44 @@ def _attribute_groups(
     for title, members in found.items():
         parts = [members[i : i + most] for i in range(0, len(members), most)]
         for k, part in enumerate(parts):
-            plain = readable(names[part[0]]) + (f" to {readable(names[part[-1]])}" if len(part) > 1 else "")
-            out[(title or plain) if len(parts) == 1 or not title else f"{title} ({k + 1} of {len(parts)})"] = part
+            first, last = readable(names[part[0]]), readable(names[part[-1]])
+            own = title or (f"{first} to {last}" if len(part) > 1 else first)
+            out[f"{own} ({k + 1} of {len(parts)})" if title and len(parts) > 1 else own] = part
     return out
 
-# %% ../../nbs/08_widgets/05_editor.ipynb #1d6e8c97
-class ClassEditor(Explorer):
-    "Edit the attributes of an unseen class and see U and H move."
+# %% ../../nbs/08_widgets/05_editor.ipynb #d1167353
+class _Sliders:
+    "Sliders with names for at most `n` values; `moved(i, value)` hears which one a reader drags."
 
-    title = "Edit an unseen class"
-    about = (
-        "What the network knows of this class is only this description. Change it: "
-        "the classifier is solved anew from the new words and judged again on the test pictures."
-    )
-    kept = ("edits",)
-    most = 12
-
-    def build(self) -> None:
-        "Controls and panels."
-        seen, names = len(self.session.data.seen), self.session.knowledge.names
-        self.groups = _attribute_groups(names, self.most)
-        self.edits: dict[int, dict[str, float]] = {}
-        self._study = lru_cache(24)(lambda row, changes: _study_edit(self.session, row, dict(changes)))
-        self.control("edited", _choice("class", [(self.session.label(i), i) for i in range(seen, len(self.session.columns))]))
-        self.control("group", _choice("attributes", list(self.groups)))
-        look: dict[str, Any] = {"readout_format": ".2f", "continuous_update": False, "style": {"description_width": "90px"}}
-        room = lambda: widgets.Layout(width="100%")  # noqa: E731
-        self.sliders = [widgets.FloatSlider(layout=room(), **look) for _ in range(max(map(len, self.groups.values())))]
+    def __init__(self, n: int, moved: Callable[[int, float], Any]) -> None:
+        look: dict[str, Any] = {"readout_format": ".2f", "continuous_update": False}
+        look |= {"layout": {"width": "100%"}, "style": {"description_width": "90px"}}
+        self.sliders = [widgets.FloatSlider(**look) for _ in range(n)]
+        self._silent = False  # while values are shown, nobody hears of it
         for i, s in enumerate(self.sliders):
-            s.observe(lambda change, i=i: self._moved(i, change["new"]), "value")
-        self.words("verdict", "changes")
-        self._silent = False
-        values = self.session.knowledge.values[self.session.columns]
-        self.low, self.high = values.amin(0).clamp(max=0), values.amax(0)
-        key = lambda: (self.row, tuple(sorted(self.changes.items())))  # noqa: E731
-        self.panels["rates"] = _Panel(420, 160, key, self._paint_rates, lambda: self.told)
-        self.panels["taken"] = _Panel(420, 200, key, self._paint_taken, lambda: "where the pictures of the class go")
+            hear = lambda change, i=i: None if self._silent else moved(i, change["new"])  # noqa: E731
+            s.observe(hear, "value")
 
-    def arrange(self) -> list[widgets.Widget]:
-        "Class and group, sliders beside the results."
-        left = _column(*self.sliders, self.says["changes"])
-        right = _column(self.says["verdict"], self.panels["rates"].ui, self.panels["taken"].ui)
-        return [_grid(*self.controls.values()), self.tools, _grid(left, right, shares=(330, 420))]
+    def show(self, rows: Sequence[tuple[str, float, float, float]]) -> None:
+        "Show values, each with its name and the lowest and highest that can be chosen."
+        self._silent = True
+        try:
+            for s, (name, low, high, value) in zip(self.sliders, rows, strict=False):
+                s.description, s.tooltip = name.rpartition(": ")[2], name
+                s.min = min(low, s.max)
+                s.max, s.min = high, low
+                s.step, s.value = (high - low) / 50 or 0.01, value
+            for i, s in enumerate(self.sliders):
+                s.layout.display = None if i < len(rows) else "none"
+        finally:
+            self._silent = False
+
+# %% ../../nbs/08_widgets/05_editor.ipynb #97bd52d4
+class _EditPictures(Explorer):
+    "What is shown of an unseen class and the changes of its description."
+
+    edits: dict[int, dict[str, float]]  # head row -> attribute -> new value
+    _study: Callable[..., _EditStudy]
 
     @property
     def row(self) -> int:
@@ -159,11 +146,22 @@ class ClassEditor(Explorer):
         "Attribute -> new value, for this class."
         return self.edits.get(self.row, {})
 
+    @property
+    def values(self) -> Tensor:
+        "(A,) the description of the class with its changes."
+        return _known_values(self.session, self.row, self.changes)
+
+    @property
+    def described(self) -> dict[str, float]:
+        "Attribute -> value as the data set has it."
+        values = self.session.rows[self.row].tolist()
+        return dict(zip(self.session.knowledge.names, values, strict=True))
+
     def largest(self, most: int) -> tuple[list[tuple[str, float, float]], int]:
         "Name, old and new value of the largest changes, and how many more there are."
-        own, names = self.session.rows[self.row], self.session.knowledge.names
-        every = sorted(((readable(n), float(own[names.index(n)]), v) for n, v in self.changes.items()), key=lambda t: -abs(t[2] - t[1]))
-        return every[:most], max(0, len(every) - most)
+        own = self.described
+        every = [(readable(n), own[n], v) for n, v in self.changes.items()]
+        return sorted(every, key=lambda t: -abs(t[2] - t[1]))[:most], max(0, len(every) - most)
 
     @property
     def study(self) -> _EditStudy:
@@ -177,6 +175,67 @@ class ClassEditor(Explorer):
         rates = f"U {b['U']:.1%} to {a['U']:.1%}, H {b['H']:.1%} to {a['H']:.1%}"
         return f"{self.session.label(self.row)}: accuracy {b['own']:.0%} before, {a['own']:.0%} now; {rates}"
 
+    def _paint_rates(self, area: Area) -> None:
+        names = ["this class", "unseen classes (U)", "seen classes (S)", "both: harmonic mean (H)"]
+        rates = (self.study.before, self.study.after)
+        before, after = ([r[k] for k in ("own", "U", "S", "H")] for r in rates)
+        title = "Share of test pictures named right"
+        paint_change(area, names, before, after, title, 0, ("as described", "now"))
+
+    def _paint_taken(self, area: Area) -> None:
+        taken, labels = self.study.taken, self.session.data.labels[self.session.test]
+        n = max(1, int((labels == self.session.columns[self.row]).sum()))
+        at = next((i for i, t in enumerate(taken) if t[0] == self.row), None)
+        rows = [(self.session.label(r), b / n, a / n) for r, b, a in taken]
+        rest = [1 - sum(part) for part in list(zip(*rows, strict=True))[1:]]
+        rows += [("others", *rest)] if max(rest) > 1e-6 else []
+        names, before, after = zip(*rows, strict=True)
+        told = (f"What its {n} test pictures are taken for", at, ("as described", "now"))
+        paint_change(area.part(height=52 + 27 * len(rows)), names, before, after, *told)
+
+    def page(self) -> _Page:
+        "Verdict, changes, rates, confusion."
+        largest, more = self.largest(4)
+        changed = [f"{n} {was:.2f} to {new:.2f}" for n, was, new in largest] or ["nothing changed"]
+        changed += [f"and {more} more"] if more else []
+        words = _told(100, self.told, "; ".join(changed))
+        return [[words], [self.painter("rates"), self.painter("taken")]]
+
+# %% ../../nbs/08_widgets/05_editor.ipynb #1d6e8c97
+class ClassEditor(_EditPictures):
+    "Edit the attributes of an unseen class and see U and H move."
+
+    title = "Edit an unseen class"
+    about = (
+        "What the network knows of this class is only this description. Change it: "
+        "the classifier is solved anew from the new words and judged again on the test pictures."
+    )
+    kept = ("edits",)
+
+    def build(self) -> None:
+        "Controls and panels."
+        self.groups = _attribute_groups(self.session.knowledge.names)
+        self.edits: dict[int, dict[str, float]] = {}
+        study = lambda row, changes: _study_edit(self.session, row, dict(changes))  # noqa: E731
+        self._study = lru_cache(24)(study)
+        self.control("edited", _choice("class", self.session.menu[len(self.session.data.seen) :]))
+        self.control("group", _choice("attributes", list(self.groups)))
+        self.rows = _Sliders(max(map(len, self.groups.values())), self._moved)
+        self.sliders = self.rows.sliders
+        self.words("verdict", "changes")
+        values = self.session.knowledge.values[self.session.columns]
+        self.low, self.high = values.amin(0).clamp(max=0), values.amax(0)
+        key = lambda: (self.row, tuple(sorted(self.changes.items())))  # noqa: E731
+        taken = lambda: "where the pictures of the class go"  # noqa: E731
+        self.panels["rates"] = _Panel(420, 160, key, self._paint_rates, lambda: self.told)
+        self.panels["taken"] = _Panel(420, 200, key, self._paint_taken, taken)
+
+    def arrange(self) -> list[widgets.Widget]:
+        "Class and group, sliders beside the results."
+        left = _column(*self.sliders, self.says["changes"])
+        right = _column(self.says["verdict"], self.panels["rates"].ui, self.panels["taken"].ui)
+        return [_grid(*self.controls.values()), self.tools, _grid(left, right, shares=(330, 420))]
+
     def edit(self, **values: float) -> "ClassEditor":
         "Set attributes by name (`::` and `_` as the data set spells them, passed as `**{name: value}`); raises `NiwtError` for unknown ones."
         _known_values(self.session, self.row, values)
@@ -184,71 +243,39 @@ class ClassEditor(Explorer):
         return self
 
     def _change(self, values: Mapping[str, float]) -> None:
-        own, names = self.session.rows[self.row], self.session.knowledge.names
-        new = {**self.changes, **{k: float(v) for k, v in values.items()}}
-        kept = {k: v for k, v in new.items() if abs(v - float(own[names.index(k)])) > 1e-6}
-        self.edits = {**self.edits, self.row: kept}
+        own, new = self.described, {**self.changes, **{k: float(v) for k, v in values.items()}}
+        changed = {k: v for k, v in new.items() if abs(v - own[k]) > 1e-6}
+        self.edits = {**self.edits, self.row: changed}
 
     def _moved(self, i: int, value: float) -> None:
-        name = self.session.knowledge.names[self.groups[self.state["group"]][i]]
-        now = float(_known_values(self.session, self.row, self.changes)[self.session.knowledge.names.index(name)])
-        if not self._silent and abs(value - now) > self.sliders[i].step / 2 + 1e-6:  # less: a page rounds to steps
-            self.act(lambda: self._change({name: value}))
+        at = self.groups[self.state["group"]][i]
+        step = self.sliders[i].step / 2 + 1e-6  # less is no change: a page rounds to steps
+        if abs(value - float(self.values[at])) > step:
+            self.act(lambda: self._change({self.session.knowledge.names[at]: value}))
+
+    def _show_sliders(self) -> None:
+        "A slider for each attribute of the group, over all values that any class has."
+        rows = []
+        for a in self.groups[self.state["group"]]:
+            name, value = readable(self.session.knowledge.names[a]), float(self.values[a])
+            span = (min(float(self.low[a]), value), max(float(self.high[a]), value))
+            rows.append((name, *span, value))
+        self.rows.show(rows)
 
     def refresh(self) -> None:
         "Sliders, sentences, panels."
-        values, self._silent = _known_values(self.session, self.row, self.changes), True
-        try:
-            for s, a in zip(self.sliders, self.groups[self.state["group"]], strict=False):
-                name = self.session.knowledge.names[a]
-                s.description, s.tooltip = readable(name).rpartition(": ")[2], readable(name)
-                low, high = min(float(self.low[a]), float(values[a])), max(float(self.high[a]), float(values[a]))
-                s.min = min(low, s.max)
-                s.max, s.min = high, low
-                s.step, s.value = (high - low) / 50 or 0.01, float(values[a])
-            for i, s in enumerate(self.sliders):
-                s.layout.display = None if i < len(self.groups[self.state["group"]]) else "none"
-        finally:
-            self._silent = False
-        study = self.study
+        self._show_sliders()
+        study, name = self.study, _escaped(self.session.label(self.row))
         near = ", ".join(_escaped(self.session.label(r)) for r, _ in study.nearest)
-        told = f"<big>{_escaped(self.session.label(self.row))}</big> <b>{study.after['own']:.1%}</b> of its pictures are named right"
+        told = f"<big>{name}</big> <b>{study.after['own']:.1%}</b> of its pictures are named right"
         told += f", {study.before['own']:.1%} as described" if self.changes else ""
-        told += "; no picture changed its name" if self.changes and study.before == study.after else ""
+        same = bool(self.changes) and study.before == study.after
+        told += "; no picture changed its name" if same else ""
         self.say("verdict", f"{told}.<p>Nearest descriptions: {near}</p>")
         largest, more = self.largest(8)
-        rows = "".join(f"<tr><td>{_escaped(n)}</td><td>{was:.2f} → <b>{new:.2f}</b></td></tr>" for n, was, new in largest)
-        rows += f"<tr><td>and {more} more</td><td></td></tr>" if more else ""
-        self.say("changes", f'<div class="niwt-sub">Changed</div><table>{rows}</table>' if rows else "<p>Nothing changed yet.</p>")
+        rows = [(_escaped(n), f"{was:.2f} → <b>{new:.2f}</b>") for n, was, new in largest]
+        rows += [(f"and {more} more", "")] if more else []
+        table = "".join(f"<tr><td>{left}</td><td>{right}</td></tr>" for left, right in rows)
+        changed = f'<div class="niwt-sub">Changed</div><table>{table}</table>'
+        self.say("changes", changed if rows else "<p>Nothing changed yet.</p>")
         super().refresh()
-
-    def _paint_rates(self) -> Callable[[Area], None]:
-        b, a = self.study.before, self.study.after
-        keys = ("own", "U", "S", "H")
-        return lambda area: paint_change(
-            area,
-            ["this class", "unseen classes (U)", "seen classes (S)", "both: harmonic mean (H)"],
-            [b[k] for k in keys],
-            [a[k] for k in keys],
-            "Share of test pictures named right",
-            0,
-            ("as described", "now"),
-        )
-
-    def _paint_taken(self) -> Callable[[Area], None]:
-        taken = self.study.taken
-        n = max(1, int((self.session.data.labels[self.session.test] == self.session.columns[self.row]).sum()))
-        at = next((i for i, t in enumerate(taken) if t[0] == self.row), None)
-        rows = [(self.session.label(r), b / n, a / n) for r, b, a in taken]
-        rest = [1 - sum(part) for part in list(zip(*rows, strict=True))[1:]]
-        names, before, after = zip(*rows, *([("others", *rest)] if max(rest) > 1e-6 else []), strict=True)
-        height = 52 + 27 * len(names)
-        title, legend = f"What its {n} test pictures are taken for", ("as described", "now")
-        return lambda area: paint_change(area.part(height=height), names, before, after, title, at, legend)
-
-    def page(self) -> list[list[tuple[Callable[[Area], None], int, int]]]:
-        "Verdict, changes, rates, confusion."
-        largest, more = self.largest(4)
-        changed = "; ".join(f"{n} {was:.2f} to {new:.2f}" for n, was, new in largest) or "nothing changed"
-        changed += f"; and {more} more" if more else ""
-        return [[(lambda area: paint_words(area, self.told, changed), 860, 100)], [self.painter("rates"), self.painter("taken")]]

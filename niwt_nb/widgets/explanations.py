@@ -7,7 +7,6 @@ __all__ = ['ExplanationViewer']
 
 # %% ../../nbs/08_widgets/07_explanations.ipynb #e0ce3204
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -28,7 +27,8 @@ from ..figures.canvas import Area, to_array
 from ..figures.charts import paint_bars, paint_words
 from ..figures.pictures import overlay, paint_beside
 from ..network.modes import in_own_modes
-from .explorer import _Panel, _PictureExplorer, _choice, _column, _escaped, _grid
+from .explorer import _Page, _Panel, _PictureExplorer, _choice, _column, _escaped
+from .explorer import _grid, _told
 from .session import Session, _read_picture
 
 # %% ../../nbs/08_widgets/07_explanations.ipynb #f76e919c
@@ -57,20 +57,25 @@ def _study_explanation(
 ) -> _ExplanationStudy:  # maps, words, sentence, trust
     "Why this class and not that one; raises `NiwtError` if the two are the same."
     if target is not None and target == other:
-        raise NiwtError(f"choose two different classes to tell apart, got {session.label(target)!r} twice")
+        twice = f"got {session.label(target)!r} twice"
+        raise NiwtError(f"choose two different classes to tell apart, {twice}")
     told = explain_batch(session.explainer, x[None], target, other)
-    if int(told.row[0]) == int(told.runner_up[0]):
-        raise NiwtError(f"choose two different classes to tell apart: the picture is taken for {session.label(int(told.row[0]))!r} already")
-    table, row = told.frame(session.explainer, 0), int(told.row[0])
-    words = sentence(table, unseen=row >= len(session.data.seen), asked=other is not None, apart=False)
+    row, rival = int(told.row[0]), int(told.runner_up[0])
+    if row == rival:
+        already = f"the picture is taken for {session.label(row)!r} already"
+        raise NiwtError(f"choose two different classes to tell apart: {already}")
+    table, unseen = told.frame(session.explainer, 0), row >= len(session.data.seen)
+    words = sentence(table, unseen=unseen, asked=other is not None, apart=False)
     if told.probability[0, 0] < 0.1:  # "perhaps" would say too much
-        words = re.sub(r"^This is perhaps (.*? \(\d+%\)), for", r"It does not take this for \1; for it would speak", words)
-        words = words.replace("This is perhaps", "It does not take this for", 1)
+        no, perhaps = "It does not take this for", r"^This is perhaps (.*? \(\d+%\)), for"
+        words = re.sub(perhaps, rf"{no} \1; for it would speak", words)
+        words = words.replace("This is perhaps", no, 1)
     contrast = contrast_of(session.model, session.explainer, x[None], told)
-    difference = contrast_map(session.explainer.network, x[None], row, int(told.runner_up[0]))[0]
+    difference = contrast_map(session.explainer.network, x[None], row, rival)[0]
     probability = (float(told.probability[0, 0]), float(told.probability[0, 1]))
-    return _ExplanationStudy(row, int(told.runner_up[0]), probability, table, told.heat(0), difference, words, faithfulness_sentence(table),
-                             tuple(contrast.sentences()), tuple(contrast.labelled_photos))  # fmt: skip
+    pictures, said = (told.heat(0), difference), (words, faithfulness_sentence(table))
+    proofs, photos = tuple(contrast.sentences()), tuple(contrast.labelled_photos)
+    return _ExplanationStudy(row, rival, probability, table, *pictures, *said, proofs, photos)
 
 # %% ../../nbs/08_widgets/07_explanations.ipynb #9dc80ec3
 class ExplanationViewer(_PictureExplorer):
@@ -86,25 +91,25 @@ class ExplanationViewer(_PictureExplorer):
         "Controls and panels."
         super().build()
         self._study, self._read = lru_cache(24)(_study_explanation), lru_cache(24)(_read_picture)
-        rows = [(self.session.label(i), i) for i in range(len(self.session.columns))]
-        self.control("explain", _choice("explain", [("what it predicts", -1), *rows]))
-        self.control("other", _choice("rather than", [("the runner-up", -1), *rows]))
+        self.control("explain", _choice("explain", [("what it predicts", -1), *self.session.menu]))
+        self.control("other", _choice("rather than", [("the runner-up", -1), *self.session.menu]))
         n = self.session.model.importance_.shape[1]
         self.control("neurons", widgets.IntSlider(n, 1, n, description="neurons in the map"))
         self.controls["neurons"].tooltip = "Grad-CAM as a sum, the neurons that add most first"
         self.words("verdict", "sentence", "bars", "proofs")
         key = lambda: (self.picture_key, self.state["explain"], self.state["other"])  # noqa: E731
-        self.panels["maps"] = _Panel(480, 195, lambda: (*key(), self.state["neurons"]), self._paint_maps, self._alt_maps)
+        map_key = lambda: (*key(), self.state["neurons"])  # noqa: E731
+        self.panels["maps"] = _Panel(480, 195, map_key, self._paint_maps, self._alt_maps)
         self.panels["photos"] = _Panel(300, 110, key, self._paint_photos, self._alt_photos)
         self.panels["bars"] = _Panel(300, 216, key, self._paint_bars, self._alt_bars)
 
     def arrange(self) -> list[widgets.Widget]:
         "Controls, the answer, maps beside words, sentence."
-        play = self.player("neurons", self.controls["neurons"].max - 1, "add up the map")
-        self.tools.children = [*self.tools.children[:-1], play, self.status]
+        self.add_tools(self.player("neurons", self.controls["neurons"].max - 1, "add up the map"))
         left = _column(self.panels["maps"].ui, self.says["sentence"], self.says["proofs"])
         right = _column(self.says["bars"], self.panels["bars"].ui, self.panels["photos"].ui)
-        return [_grid(*self.controls.values()), self.tools, self.says["verdict"], _grid(left, right, shares=(480, 300))]
+        body = _grid(left, right, shares=(480, 300))
+        return [_grid(*self.controls.values()), self.tools, self.says["verdict"], body]
 
     @property
     def study(self) -> _ExplanationStudy:
@@ -119,13 +124,15 @@ class ExplanationViewer(_PictureExplorer):
 
     def refresh(self) -> None:
         "Sentences and panels."
-        s = self.study
-        name = self.session.label(s.row)
-        right = "" if self.mine else (" ✓ right" if name.removesuffix(" ★") == self.truth else f" ✗ it is a {_escaped(self.truth)}")
+        s, name = self.study, self.session.label(self.study.row)
+        wrong = "" if self.mine else f" ✗ it is a {_escaped(self.truth)}"
+        right = " ✓ right" if not self.mine and name.removesuffix(" ★") == self.truth else wrong
         other = f"{self.beside} {_escaped(self.session.label(s.other))} {s.probability[1]:.0%}"
-        self.say("verdict", f"<big>{_escaped(name)}</big> {s.probability[0]:.0%}{right} · {other}.{self.warning}")
+        answer = f"<big>{_escaped(name)}</big> {s.probability[0]:.0%}{right}"
+        self.say("verdict", f"{answer} · {other}.{self.warning}")
         proofs = "".join(f"<li>{_escaped(p)}</li>" for p in s.proofs)
-        self.say("sentence", f'<div class="niwt-text">{_escaped(s.sentence)}</div><p>{_escaped(s.trust)}</p>')
+        told = f'<div class="niwt-text">{_escaped(s.sentence)}</div>'
+        self.say("sentence", f"{told}<p>{_escaped(s.trust)}</p>")
         self.say("proofs", f'<ul class="niwt-proofs">{proofs}</ul>')
         self.say("bars", '<div class="niwt-sub">Words it read: for, against (hatched), open (dotted)</div>')
         super().refresh()
@@ -148,45 +155,47 @@ class ExplanationViewer(_PictureExplorer):
         read = self._read(self.session, self.x, s.row)
         some = torch.zeros_like(read.importance)
         some[read.adds.abs().argsort(descending=True)[:n]] = 1
-        heat = to_size(weighted_map(read.activation, read.importance * some).clamp_min(0), read.size)[0]
+        heat = weighted_map(read.activation, read.importance * some).clamp_min(0)
+        heat = to_size(heat, read.size)[0]
         return heat, min(1.0, float(heat.max() / s.heat.max().clamp_min(1e-12)))
 
-    def _paint_maps(self) -> Callable[[Area], None]:
+    def _paint_maps(self, area: Area) -> None:
         s, picture, (heat, share) = self.study, self.seen_picture, self.heat
-        against = self.session.label(s.other)
-        pictures = [
-            ("the picture", picture),
-            ("where it looked" if share == 1 else f"the sum of {self.state['neurons']}", overlay(picture, heat, strength=0.8 * share)),
-            (f"blue: for it, orange: for {against}", overlay(picture, s.difference, signed=True)),
-        ]
-        return lambda area: paint_beside(area, pictures)
+        looked = "where it looked" if share == 1 else f"the sum of {self.state['neurons']}"
+        both = f"blue: for it, orange: for {self.session.label(s.other)}"
+        where = overlay(picture, heat, strength=0.8 * share)
+        apart = overlay(picture, s.difference, signed=True)
+        paint_beside(area, [("the picture", picture), (looked, where), (both, apart)])
 
-    def _paint_photos(self) -> Callable[[Area], None]:
-        photos = [(label, to_array(photo)) for label, photo in self.study.photos]
-        return lambda area: paint_beside(area, photos) if photos else paint_words(area, "", "no photo of either class to compare with")
+    def _paint_photos(self, area: Area) -> None:
+        if not self.study.photos:
+            return paint_words(area, "", "no photo of either class to compare with")
+        paint_beside(area, [(label, to_array(photo)) for label, photo in self.study.photos])
 
-    def _paint_bars(self) -> Callable[[Area], None]:
+    def _paint_bars(self, area: Area) -> None:
         names, values, unsure = self.bars
-        return lambda area: paint_bars(area, values, unsure, names=names, room=150)
+        paint_bars(area, values, unsure, names=names, room=150)
 
     def _alt_maps(self) -> str:
         one, other = (self.session.label(r) for r in (self.study.row, self.study.other))
         return f"{self.truth}, where the network looked for {one}, and what tells it from {other}"
 
     def _alt_photos(self) -> str:
-        return "photos most like the picture: " + (", ".join(label for label, _ in self.study.photos) or "none")
+        labels = ", ".join(label for label, _ in self.study.photos) or "none"
+        return f"photos most like the picture: {labels}"
 
     def _alt_bars(self) -> str:
-        return "; ".join(f"{n} {'open' if o else 'for' if v > 0 else 'against'}" for n, v, o in zip(*self.bars, strict=True))
+        kind = lambda value, unsure: "open" if unsure else "for" if value > 0 else "against"  # noqa: E731
+        return "; ".join(f"{n} {kind(v, o)}" for n, v, o in zip(*self.bars, strict=True))
 
-    def page(self) -> list[list[tuple[Callable[[Area], None], int, int]]]:
+    def page(self) -> _Page:
         "Answer, maps and words, sentence."
         s = self.study
         one, other = (self.session.label(r) for r in (s.row, s.other))
         answer = f"{one} ({s.probability[0]:.0%}), {self.beside} {other} ({s.probability[1]:.0%}); it is {self.truth}"
         return [
-            [(lambda area: paint_words(area, answer), 870, 24)],
+            [_told(24, answer, width=870)],
             [self.painter("maps"), self.painter("bars")],
-            [(lambda area: paint_words(area, "", s.sentence, " ".join([s.trust, *s.proofs])), 870, 220)],
+            [_told(220, "", s.sentence, " ".join([s.trust, *s.proofs]), width=870)],
             [self.painter("photos")],
         ]

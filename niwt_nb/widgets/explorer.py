@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import ipywidgets as widgets
@@ -34,10 +35,10 @@ from ..data.dataset import ZeroShotData
 from ..data.images import FORMATS, open_image
 from ..explain.explainer import readable
 from ..explain.names import as_seen
-from niwt_nb.figures.canvas import (
-    Area, figure_png, panel_figure, panel_pixels, panel_png, stack_page,
-)
-from .session import Session, open_session
+from ..figures.canvas import Area, figure_png, panel_figure, panel_pixels, panel_png
+from ..figures.canvas import stack_page
+from ..figures.charts import paint_words
+from .session import Session, _layers_of, _session_at, open_session
 
 # %% ../../nbs/08_widgets/01_explorer.ipynb #a0f2615e
 def _under_test() -> bool:  # whether errors must not only be shown but raised
@@ -45,39 +46,28 @@ def _under_test() -> bool:  # whether errors must not only be shown but raised
     return os.environ.get("IN_TEST", "0") not in ("", "0")
 
 # %% ../../nbs/08_widgets/01_explorer.ipynb #58337f33
-def _read_part(
-    kind: str,  # "css" or "js"
-) -> str:  # the file's text
-    "What the page needs beside the controls: colours and places, names and clicks."
+def _read_part(kind: str) -> str:
+    'What the page needs beside the controls, by `kind`: "css", colours and places, or "js", names and clicks.'
     return files("niwt_nb.widgets").joinpath(f"explorer.{kind}").read_text(encoding="utf-8")
 
 # %% ../../nbs/08_widgets/01_explorer.ipynb #ed6a7841
-def _escaped(
-    text: Any,  # anything with a text form
-) -> str:  # safe inside HTML
-    "Text from outside, such as a class or file name, made harmless."
+def _escaped(text: Any) -> str:
+    "Text from outside, such as a class or file name, made harmless inside HTML."
     return html.escape(str(text), quote=True)
 
 # %% ../../nbs/08_widgets/01_explorer.ipynb #0d032412
-def _grid(
-    *children: widgets.Widget,  # in reading order
-    shares: Sequence[int] = (),  # of the width, a column each; none: as many columns as there is room for
-) -> widgets.GridBox:  # as wide as the page
-    "Controls with their labels above them, or columns that share the width."
+def _grid(*children: widgets.Widget, shares: Sequence[int] = ()) -> widgets.GridBox:
+    "Controls in as many columns as there is room for, or a column for each of the `shares` of the page's width."
     columns = " ".join(f"minmax(0,{s}fr)" for s in shares)
-    room = widgets.Layout(
-        grid_template_columns=columns or "repeat(auto-fill, minmax(170px, 1fr))", width="100%"
-    )
+    columns = columns or "repeat(auto-fill, minmax(170px, 1fr))"
+    room = {"grid_template_columns": columns, "width": "100%"}
     box = widgets.GridBox(list(children), layout=room)
-    box.add_class("niwt-body" if shares else "niwt-controls")
-    return box
+    return box.add_class("niwt-body" if shares else "niwt-controls")
 
 # %% ../../nbs/08_widgets/01_explorer.ipynb #118d3032
-def _column(
-    *children: widgets.Widget,  # from top to bottom
-) -> widgets.VBox:  # no wider than the page
-    "Widgets below each other."
-    return widgets.VBox(list(children), layout=widgets.Layout(overflow="visible", max_width="100%"))
+def _column(*children: widgets.Widget) -> widgets.VBox:
+    "Widgets below each other, no wider than the page."
+    return widgets.VBox(list(children), layout={"overflow": "visible", "max_width": "100%"})
 
 # %% ../../nbs/08_widgets/01_explorer.ipynb #96a2b3ec
 def _choice(
@@ -93,27 +83,34 @@ def _choice(
         made.value = value
     return made
 
+# %% ../../nbs/08_widgets/01_explorer.ipynb #b5eaf4f5
+_Painter = Callable[[Area], None]  # draws in an area
+_Page = list[list[tuple[_Painter, int, int]]]  # rows of (painter, width, height in pixels)
+
 # %% ../../nbs/08_widgets/01_explorer.ipynb #b97d5fa1
 class _Panel:
-    "A picture of a widget: `key()` is what it depends on, `paint()` gives a painter, `alt()` says in words what it shows."
+    "A picture of a widget: `key()` is what it depends on, `paint(area)` draws it, `alt()` says in words what it shows."
 
     def __init__(
         self,
         width: int,  # pixels
         height: int,  # pixels
         key: Callable[[], Any],  # hashable; the same key means the same picture
-        paint: Callable[[], Callable[[Area], None]],  # called only for a key that is new
+        paint: _Painter,  # called only for a key that is new
         alt: Callable[[], str] = lambda: "",  # for screen readers
+        ground: tuple[Callable[[], Any], _Painter] | None = None,  # key, painter of what lies below
     ) -> None:
-        "Nothing is drawn yet."
+        "Nothing is drawn yet. The last ground is kept as pixels, and only what lies on it is painted anew."
         self.width, self.height, self.key, self.paint, self.alt = width, height, key, paint, alt
+        self.ground_key: Callable[[], Any] = ground[0] if ground else lambda: None
+        self.ground: _Painter | None = ground[1] if ground else None
         self.shown: Any = object()
         self.picture = lru_cache(24)(lambda key: self.render(key[1]))  # the last ones
-        room = widgets.Layout(width="100%", height="auto")
-        self.image = widgets.Image(format="png", layout=room)
-        self.image.add_class("niwt-panel")
-        self.caption = widgets.HTML()  # the page's script makes it the picture's alternative text
-        self.caption.add_class("niwt-alt")
+        below = lambda dark: panel_pixels(self.figure(self.ground), dark=dark)  # noqa: E731
+        self.grounds = lru_cache(1)(lambda key, dark: below(dark))
+        room = {"width": "100%", "height": "auto"}
+        self.image = widgets.Image(format="png", layout=room).add_class("niwt-panel")
+        self.caption = widgets.HTML().add_class("niwt-alt")  # alternative text: the page's script
         self.ui = _column(self.image, self.caption)
 
     def refresh(self, dark: bool = False) -> bool:
@@ -126,60 +123,30 @@ class _Panel:
         self.shown = key
         return True
 
+    def figure(self, paint: Any) -> Figure:
+        "What a painter draws, as a figure of the panel's size."
+        return panel_figure(paint, self.width, self.height)
+
     def render(self, dark: bool = False) -> bytes:
         "The picture for the present state as a PNG."
-        return panel_png(panel_figure(self.paint(), self.width, self.height), dark=dark)
+        ground = self.grounds(self.ground_key(), dark) if self.ground else None
+        return panel_png(self.figure(self.paint), ground=ground, dark=dark)
 
-    def whole(self) -> Callable[[Area], None]:
-        "A painter of everything that the panel shows."
-        return self.paint()
+    def whole(self, area: Area) -> None:
+        "Paint everything that the panel shows: the ground and what lies on it."
+        if self.ground:
+            self.ground(area)
+        self.paint(area)
 
     def place(self, x: float, y: float) -> tuple[float, float]:
         "Coordinates in the first axes of a place, given as shares of width and height."
-        axes = panel_figure(self.paint(), self.width, self.height).axes[0]
+        axes = self.figure(self.paint).axes[0]
         found = axes.transData.inverted().transform((x * self.width, (1 - y) * self.height))
         return float(found[0]), float(found[1])
 
-# %% ../../nbs/08_widgets/01_explorer.ipynb #6f2a0b01
-class _LaidPanel(_Panel):
-    "A panel on a ground that changes seldom: the pixels of the last ground are kept, and only what lies on it is painted anew."
-
-    def __init__(
-        self,
-        width: int,  # pixels
-        height: int,  # pixels
-        key: Callable[[], Any],  # as for `_Panel`
-        paint: Callable[[], Callable[[Area], None]],  # what lies on the ground
-        ground_key: Callable[[], Any],  # what the ground depends on
-        ground: Callable[[], Callable[[Area], None]],  # called only for a new ground
-        alt: Callable[[], str] = lambda: "",  # for screen readers
-    ) -> None:
-        "Nothing is drawn yet."
-        super().__init__(width, height, key, paint, alt)
-        self.ground_key, self.ground = ground_key, ground
-        figure = lambda paint: panel_figure(paint(), width, height)  # noqa: E731
-        self.grounds = lru_cache(1)(lambda key, dark: panel_pixels(figure(ground), dark=dark))
-
-    def render(self, dark: bool = False) -> bytes:
-        "The picture for the present state as a PNG."
-        ground = self.grounds(self.ground_key(), dark)
-        return panel_png(panel_figure(self.paint(), self.width, self.height), ground=ground, dark=dark)
-
-    def whole(self) -> Callable[[Area], None]:
-        "A painter of the ground and what lies on it."
-        ground, paint = self.ground(), self.paint()
-
-        def both(area: Area) -> None:
-            ground(area)
-            paint(area)
-
-        return both
-
 # %% ../../nbs/08_widgets/01_explorer.ipynb #53c315b3
 @contextlib.contextmanager
-def _telling(
-    words: str,  # what goes on
-) -> Iterator[None]:
+def _telling(words: str) -> Iterator[None]:
     "Words on the page while something is made, in a notebook; gone when it is there."
     here = getattr(get_ipython(), "kernel", None) is not None
     told = display(HTML(f"<i>{_escaped(words)}</i>"), display_id=True) if here else None
@@ -193,40 +160,54 @@ def _telling(
 _STILL = "A picture of this widget. To use it, run its cell."
 
 # %% ../../nbs/08_widgets/01_explorer.ipynb #0aa0bc41
-def _picture_of(
-    made: Any,  # an explorer: `page` and `title`
-) -> bytes:  # PNG of at most 256 colours
-    "What a widget shows, as one picture: for pages on which nothing answers."
+def _picture_of(made: Any) -> bytes:
+    "What an explorer shows (its `page` and `title`), as one PNG of at most 256 colours: for pages on which nothing answers."
     note = lambda area: area.text(_STILL, size=10, style="italic")  # noqa: E731
     page = figure_png(stack_page([[(note, 840, 16)], *made.page()], made.title, 900))
+    out = io.BytesIO()
     with Image.open(io.BytesIO(page)) as picture:
-        out = io.BytesIO()
         picture.convert("RGB").quantize(256, Image.Quantize.FASTOCTREE).save(out, "PNG")
     return out.getvalue()
 
 # %% ../../nbs/08_widgets/01_explorer.ipynb #de9c9bfe
-def _display_with_picture(
-    ui: widgets.Widget,  # what is used
-    made: Any,  # its explorer, see `_picture_of`
-) -> None:
-    "Put a widget on the page, and below it its picture for when nothing answers any more."
+def _display_with_picture(ui: widgets.Widget, made: Any) -> None:
+    "Put a widget on the page, and below it the picture of its explorer for when nothing answers any more."
     display(ui)
     data = {"image/png": base64.b64encode(_picture_of(made)).decode(), "text/plain": _STILL}
     display(data, raw=True, metadata={"needs_background": "light"})
 
 # %% ../../nbs/08_widgets/01_explorer.ipynb #e82b145e
+def _button(words: str, work: Callable[[], Any], tooltip: str) -> widgets.Button:
+    "A button that does `work`."
+    made = widgets.Button(description=words, tooltip=tooltip)
+    made.on_click(lambda _: work())
+    return made
+
+# %% ../../nbs/08_widgets/01_explorer.ipynb #c69b4e65
 class _History:
-    "What was done, step by step, so that it can be taken back."
+    "One door for everything that a reader does, and what was done, step by step, so that it can be taken back."
 
     kept: tuple[str, ...] = ()  # attributes that belong to the state beside the controls
-    controls: dict[str, Any]
-    error: Exception | None
-    act: Callable[..., None]
+
+    def __init__(self) -> None:
+        self.controls: dict[str, Any] = {}
+        self.error: Exception | None = None
+        self.note = ""  # shown when all went well
+        self._depth = 1  # nothing is drawn while controls and panels are made
+        self.status = widgets.HTML().add_class("niwt-status")
+        self.back = _button("Undo", self.undo, "take the last step back")
+        self.ui = widgets.VBox().add_class("niwt")
 
     @property
     def state(self) -> dict[str, Any]:
         "The value of every control."
         return {name: c.value for name, c in self.controls.items()}
+
+    def refresh(self) -> None:
+        "Show the present state."
+
+    def ready(self) -> None:
+        "Offer what the present state allows."
 
     def snapshot(self) -> tuple[dict[str, Any], dict[str, Any]]:
         "All that a reader has chosen."
@@ -235,16 +216,11 @@ class _History:
 
     def restore(self, chosen: tuple[dict[str, Any], dict[str, Any]]) -> None:
         "Go to a snapshot."
-        for name, value in chosen[1].items():
-            setattr(self, name, value)
+        vars(self).update(chosen[1])
         self.ready()
         for name, value in chosen[0].items():
             self.controls[name].value = value
-        for name, value in chosen[1].items():  # a control may have put it away
-            setattr(self, name, value)
-
-    def ready(self) -> None:
-        "Offer what the present state allows."
+        vars(self).update(chosen[1])  # a control may have put it away
 
     def begin(self) -> None:
         "Here the history starts."
@@ -276,75 +252,48 @@ class _History:
         self.act(lambda: self.restore(self._first))
         return self
 
-# %% ../../nbs/08_widgets/01_explorer.ipynb #d34b863f
-class Explorer(_History):
-    "Base of the widgets: controls, panels, one door for actions, and the same content as a figure."
+    def act(self, work: Callable[[], Any], cause: str = "") -> None:
+        "The one door: say that work goes on, do it, draw what changed; an error is shown, and raised under test."
+        self._depth += 1
+        try:
+            work() if self._depth > 1 else self._shown(work, cause)
+        finally:
+            self._depth -= 1
 
-    title, about = "", ""
-    clickable: tuple[str, ...] = ()  # panels in which a click chooses, see `at`
-    dark = False  # the page; its script tells it, and the next widget begins with what the last one heard
+    def _shown(self, work: Callable[[], Any], cause: str) -> None:
+        self.status.value = '<span role="status">working …</span>'
+        self.ui.add_class("niwt-late")
+        try:
+            work()
+            self.refresh()
+            self.error = None
+            self.remember(cause)
+            self.back.disabled = not self._past
+            self.ui.remove_class("niwt-stale")
+            self.status.value = f'<span role="status">{self.note}</span>'
+        except Exception as e:
+            self.error, self.back.disabled = e, False
+            self.ui.add_class("niwt-stale")
+            fault = f"that did not work ({type(e).__name__}: {e}); choose something else"
+            told = _escaped(e if isinstance(e, NiwtError) else fault)
+            self.status.value = f'<div class="niwt-error" role="alert">{told}</div>'
+            if _under_test():
+                raise
+        finally:
+            self.ui.remove_class("niwt-late")
 
-    def __init__(
-        self,
-        data: ZeroShotData | None = None,  # None: the field guide
-        backbone: Any = None,  # a `Backbone` or its name; None: the shipped network, or the data set's features
-        session: Session | None = None,  # open already, instead of the above
-        **options: Any,  # for `open_session`: layer, knowledge, per_class, features
-    ) -> None:
-        "Open a session, build the controls, draw everything once."
-        with _telling(f"{self.title}: fitting the model and drawing, some seconds ..."):
-            self.session = open_session(data, backbone, **options) if session is None else session
-            self.error: Exception | None = None
-            self.note, self.controls = "", {}
-            self._timer: asyncio.TimerHandle | None = None
-            self.panels: dict[str, _Panel] = {}
-            self.says: dict[str, widgets.HTML] = {}
-            self._depth = 1  # nothing is drawn while controls and panels are made
-            self.status = widgets.HTML()
-            self.status.add_class("niwt-status")
-            self.back = self.button("Undo", self.undo, "take the last step back")
-            again = self.button("Start again", self.clear, "everything as it was at first")
-            save = self.button("Save picture", self.save, "all that is shown as a PNG file")
-            self.tools = widgets.HBox([self.back, again, save, self.status])
-            self.tools.add_class("niwt-tools")
-            self.pointer = widgets.Text()  # where the page's script writes clicks
-            self.pointer.add_class("niwt-pointer")
-            self.pointer.tabbable = False
-            self.pointer.observe(lambda change: self._pointed(*change["new"].split()), "value")
-            self.build()
-            for name in self.clickable:
-                self.panels[name].image.add_class(f"niwt-at-{name}")
-            page = f'<style onload="{_escaped(_read_part("js"))}">{_read_part("css")}</style>'
-            page += f"<h3>{_escaped(self.title)}</h3><p>{_escaped(self.about)}</p>"
-            self.ui = widgets.VBox([widgets.HTML(page), *self.arrange(), self.pointer])
-            self.ui.add_class("niwt")
-            self._dress(self.dark)
-            self.begin()
-            self._depth = 0
-            self.act(lambda: None)
+# %% ../../nbs/08_widgets/01_explorer.ipynb #ec9d8181
+class _Controls(_History):
+    "Controls by name, buttons, and places for words."
 
-    def build(self) -> None:
-        "Make controls and panels."
-        raise NotImplementedError
-
-    def arrange(self) -> list[widgets.Widget]:
-        "The widgets below the title, `tools` among them."
-        raise NotImplementedError
-
-    def page(self) -> list[list[tuple[Callable[[Area], None], int, int]]]:
-        "The rows of the static figure."
-        raise NotImplementedError
+    def __init__(self) -> None:
+        super().__init__()
+        self._timer: asyncio.TimerHandle | None = None
+        self.tools = widgets.HBox([self.back, self.status]).add_class("niwt-tools")
+        self.says: dict[str, widgets.HTML] = {}
 
     def follow(self, name: str) -> None:
         "What a change of the control `name` means for the others."
-
-    def at(self, name: str, x: float, y: float) -> None:
-        "What a click means at a place in the axes of the panel `name`."
-
-    def refresh(self) -> None:
-        "Bring sentences and panels up to date."
-        for panel in self.panels.values():
-            panel.refresh(self.dark)
 
     def control(self, name: str, control: Any) -> Any:
         "Register a control: it is watched, can be set by name, and has a label."
@@ -352,11 +301,9 @@ class Explorer(_History):
         control.observe(lambda change: self.act(lambda: self.follow(name), name), "value")
         return control
 
-    def button(self, words: str, work: Callable[[], Any], tooltip: str) -> widgets.Button:
-        "A button that does `work`."
-        made = widgets.Button(description=words, tooltip=tooltip)
-        made.on_click(lambda _: work())
-        return made
+    def add_tools(self, *tools: widgets.Widget) -> None:
+        "Put buttons behind those that are there, in front of the status."
+        self.tools.children = [*self.tools.children[:-1], *tools, self.status]
 
     def player(self, name: str, steps: int, words: str) -> widgets.HBox:
         "Buttons, with `words` before them, that move the slider `name` through its range, when asked."
@@ -378,46 +325,7 @@ class Explorer(_History):
         except RuntimeError:  # no kernel
             work()
 
-    def act(self, work: Callable[[], Any], cause: str = "") -> None:
-        "The one door: show that work goes on, do it, draw what changed; an error is shown, and raised under test."
-        outer, self._depth = self._depth == 0, self._depth + 1
-        try:
-            if outer:
-                self.status.value = '<span role="status">working …</span>'
-                self.ui.add_class("niwt-late")
-            work()
-            if outer:
-                self.refresh()
-                self.error = None
-                self.remember(cause)
-                self.back.disabled = not self._past
-                self.ui.remove_class("niwt-stale")
-                self.status.value = f'<span role="status">{self.note}</span>'
-        except Exception as e:
-            if outer:
-                self.error, self.back.disabled = e, False
-                self.ui.add_class("niwt-stale")
-                what = str(e) if isinstance(e, NiwtError) else f"that did not work ({type(e).__name__}: {e}); choose something else"
-                self.status.value = f'<div class="niwt-error" role="alert">{_escaped(what)}</div>'
-            if _under_test() or not outer:
-                raise
-        finally:
-            self._depth -= 1
-            if outer:
-                self.ui.remove_class("niwt-late")
-
-    def _pointed(self, name: str, *rest: str) -> None:
-        "A click on a panel, at shares of its width and height; or the colour of the page."
-        if name in ("dark", "light"):
-            return self.act(lambda: self._dress(name == "dark"))
-        x, y = map(float, rest[:2])
-        self.act(lambda: self.at(name, *self.panels[name].place(x, y)))
-
-    def _dress(self, dark: bool) -> None:
-        Explorer.dark = dark
-        (self.ui.add_class if dark else self.ui.remove_class)("niwt-dark")
-
-    def set(self, **values: Any) -> "Explorer":
+    def set(self, **values: Any) -> Any:
         "Set controls by name, in the given order, and redraw once; raises `NiwtError` for a name or a value that does not exist."
         self.act(lambda: self._set_all(values))
         if self.error:
@@ -426,18 +334,58 @@ class Explorer(_History):
 
     def _set_all(self, values: Mapping[str, Any]) -> None:
         for name, value in values.items():
-            self.set_one(check_name(name, self.controls, f"control of {type(self).__name__}"), value)
+            kind = f"control of {type(self).__name__}"
+            self.set_one(check_name(name, self.controls, kind), value)
 
     def set_one(self, name: str, value: Any) -> None:
         "Set one control; a choice by its value or by its label."
         control = self.controls[name]
+        bounded = hasattr(control, "min") and not hasattr(control, "base")  # there: exponents
         if isinstance(control, (widgets.Dropdown, widgets.ToggleButtons)):
             by_label = {str(k): v for k, v in control._options_full}
             if value not in by_label.values():
                 value = by_label[check_name(readable(value), by_label, f"choice of {name!r}")]
-        elif isinstance(getattr(control, "max", None), (int, float)) and not hasattr(control, "base") and not control.min <= value <= control.max:
+        elif bounded and not control.min <= value <= control.max:
             raise NiwtError(f"{name!r} goes from {control.min} to {control.max}, got {value}")
         control.value = value
+
+    def words(self, *names: str) -> None:
+        "Places for words."
+        self.says |= {name: widgets.HTML().add_class("niwt-say") for name in names}
+
+    def say(self, name: str, text: str) -> None:
+        "Show HTML in a place for words."
+        self.says[name].value = text
+
+    def head(self, name: str, text: str) -> None:
+        "Show a heading in a place for words."
+        self.say(name, f'<div class="niwt-sub">{_escaped(text)}</div>')
+
+# %% ../../nbs/08_widgets/01_explorer.ipynb #8536614e
+class _Shown(_Controls):
+    "What a widget shows: panels, and the same content as a figure."
+
+    title, about = "", ""
+    dark = False  # the page; its script tells it, and the next widget begins with what the last one heard
+    panels: dict[str, _Panel]
+
+    def page(self) -> _Page:
+        "The rows of the static figure."
+        raise NotImplementedError
+
+    def refresh(self) -> None:
+        "Bring the panels up to date."
+        for panel in self.panels.values():
+            panel.refresh(self.dark)
+
+    @property
+    def drawn(self) -> int:
+        "How many pictures were drawn so far."
+        return sum(p.picture.cache_info().misses for p in self.panels.values())
+
+    def painter(self, name: str) -> tuple[_Painter, int, int]:
+        "A panel for `page`."
+        return self.panels[name].whole, self.panels[name].width, self.panels[name].height
 
     def static(self, width: int = 900, **values: Any) -> Figure:
         "The same content as a figure; `values` set controls for this figure only."
@@ -454,28 +402,10 @@ class Explorer(_History):
         "Hand the page the static figure as a file."
         self.act(lambda: None)
         if self.error is None:
-            name, data = self.title.lower().replace(" ", "-"), base64.b64encode(figure_png(self.static()))
-            file = re.sub(r"[^a-z-]", "", name) + ".png"
-            self.status.value = f'saved: <a download="{file}" href="data:image/png;base64,{data.decode()}">{file}</a>'
-
-    @property
-    def drawn(self) -> int:
-        "How many pictures were drawn so far."
-        return sum(p.picture.cache_info().misses for p in self.panels.values())
-
-    def painter(self, name: str) -> tuple[Callable[[Area], None], int, int]:
-        "A panel for `page`."
-        return self.panels[name].whole(), self.panels[name].width, self.panels[name].height
-
-    def say(self, name: str, text: str) -> None:
-        "Show HTML in a place for words."
-        self.says[name].value = text
-
-    def words(self, *names: str) -> None:
-        "Places for words."
-        for name in names:
-            self.says[name] = widgets.HTML()
-            self.says[name].add_class("niwt-say")
+            data = base64.b64encode(figure_png(self.static())).decode()
+            file = re.sub(r"[^a-z-]", "", self.title.lower().replace(" ", "-")) + ".png"
+            link = f'<a download="{file}" href="data:image/png;base64,{data}">{file}</a>'
+            self.status.value = f"saved: {link}"
 
     def _ipython_display_(self) -> None:
         _display_with_picture(self.ui, self)
@@ -484,18 +414,86 @@ class Explorer(_History):
         "The picture alone, for front ends that know no such widgets."
         return _picture_of(self)
 
+# %% ../../nbs/08_widgets/01_explorer.ipynb #d34b863f
+class Explorer(_Shown):
+    "Base of the widgets: a session, controls, panels, and the same content as a figure."
+
+    clickable: tuple[str, ...] = ()  # panels in which a click chooses, see `at`
+
+    def __init__(
+        self,
+        data: ZeroShotData | None = None,  # None: the field guide
+        backbone: Any = None,  # a `Backbone` or its name; None: the shipped network, or the data set's features
+        session: Session | None = None,  # open already, instead of the above
+        **options: Any,  # for `open_session`: layer, knowledge, per_class, features
+    ) -> None:
+        "Open a session, build the controls, draw everything once."
+        with _telling(f"{self.title}: fitting the model and drawing, some seconds ..."):
+            super().__init__()
+            self.session = open_session(data, backbone, **options) if session is None else session
+            self.panels = {}
+            again = _button("Start again", self.clear, "everything as it was at first")
+            save = _button("Save picture", self.save, "all that is shown as a PNG file")
+            self.add_tools(again, save)
+            self.pointer = widgets.Text(tabbable=False).add_class("niwt-pointer")  # clicks
+            self.pointer.observe(lambda change: self._pointed(*change["new"].split()), "value")
+            self.build()
+            for name in self.clickable:
+                self.panels[name].image.add_class(f"niwt-at-{name}")
+            page = f'<style onload="{_escaped(_read_part("js"))}">{_read_part("css")}</style>'
+            page += f"<h3>{_escaped(self.title)}</h3><p>{_escaped(self.about)}</p>"
+            self.ui.children = [widgets.HTML(page), *self.arrange(), self.pointer]
+            self._dress(self.dark)
+            self.begin()
+            self._depth = 0
+            self.act(lambda: None)
+
+    def build(self) -> None:
+        "Make controls and panels."
+        raise NotImplementedError
+
+    def arrange(self) -> list[widgets.Widget]:
+        "The widgets below the title, `tools` among them."
+        raise NotImplementedError
+
+    def at(self, name: str, x: float, y: float) -> None:
+        "What a click means at a place in the axes of the panel `name`."
+
+    def layer_menu(self) -> None:
+        "A control for the layer at which importance is read; on features there is only one."
+        if self.session.network is not None:
+            self.control("layer", _choice("layer", _layers_of(self.session), self.session.layer))
+
+    def follow(self, name: str) -> None:
+        "What a change of the control `name` means for the others; another layer is another session."
+        if name == "layer":
+            self.session = _session_at(self.session, self.state["layer"])
+
+    def _pointed(self, name: str, *rest: str) -> None:
+        "A click on a panel, at shares of its width and height; or the colour of the page."
+        if name in ("dark", "light"):
+            return self.act(lambda: self._dress(name == "dark"))
+        x, y = map(float, rest[:2])
+        self.act(lambda: self.at(name, *self.panels[name].place(x, y)))
+
+    def _dress(self, dark: bool) -> None:
+        Explorer.dark = dark
+        (self.ui.add_class if dark else self.ui.remove_class)("niwt-dark")
+
 # %% ../../nbs/08_widgets/01_explorer.ipynb #17bceb58
-def _titled(
-    title: str,  # in bold
-    paint: Callable[[Area], None],  # what stands below it
-) -> Callable[[Area], None]:  # a painter of both
-    "A painter with a line above it."
+def _titled(title: str, paint: _Painter) -> _Painter:
+    "A painter with a bold line above it."
 
     def both(area: Area) -> None:
         area.text(title, size=11, fontweight="bold")
         paint(area.part(top=26))
 
     return both
+
+# %% ../../nbs/08_widgets/01_explorer.ipynb #6e7b2630
+def _told(height: int, *words: str, width: int = 860) -> tuple[_Painter, int, int]:
+    "Words for `page`: a heading, a sentence and a remark, see `paint_words`."
+    return lambda area: paint_words(area, *words), width, height
 
 # %% ../../nbs/08_widgets/01_explorer.ipynb #65fae21f
 def _read_upload(
@@ -508,89 +506,38 @@ def _read_upload(
     if not content:
         raise NiwtError(f"{name!r} is empty (0 bytes)")
     if len(content) > max_bytes:
-        raise NiwtError(f"{name!r} has {len(content) / 1e6:.0f} megabytes; at most {max_bytes / 1e6:.0f} can be read here")
+        has, most = (f"{n / 1e6:.0f}" for n in (len(content), max_bytes))
+        raise NiwtError(f"{name!r} has {has} megabytes; at most {most} can be read here")
     with tempfile.TemporaryDirectory() as folder:
-        path = os.path.join(folder, "upload")
-        with open(path, "wb") as f:
-            f.write(content)
+        path = Path(folder) / "upload"
+        path.write_bytes(content)
         try:
             picture = open_image(path, max_pixels)
         except NiwtError as e:
-            kind = "" if "megapixels" in str(e) else "; a picture must be one of " + ", ".join(FORMATS)
-            raise NiwtError(str(e).replace(repr(path), repr(name)) + kind) from None
+            told = str(e).replace(repr(str(path)), repr(name))
+            kinds = ", ".join(FORMATS)
+            told += "" if "megapixels" in told else f"; a picture must be one of {kinds}"
+            raise NiwtError(told) from None
         with Image.open(path, formats=FORMATS) as original:
             mode, size = original.mode, original.size
-    said = {"CMYK": "in print colours (CMYK)", "L": "in grey", "LA": "in grey", "1": "in black and white"}.get(mode, "")
-    smaller = ", decoded smaller" if size[0] * size[1] > max_pixels else ""
-    return picture, f"{name}: {size[0]} x {size[1]} pixels" + (f" {said}, read as RGB" if said else "") + smaller
+    said = {"CMYK": "print colours (CMYK)", "L": "grey", "LA": "grey", "1": "black and white"}
+    told = f"{name}: {size[0]} x {size[1]} pixels"
+    told += f" in {said[mode]}, read as RGB" if mode in said else ""
+    return picture, told + (", decoded smaller" if size[0] * size[1] > max_pixels else "")
 
-# %% ../../nbs/08_widgets/01_explorer.ipynb #ac0b1e49
-class _PictureExplorer(Explorer):
-    "An explorer of one picture: of the data set, or uploaded."
+# %% ../../nbs/08_widgets/01_explorer.ipynb #c9c2872f
+class _Pictures(Explorer):
+    "The picture that an explorer looks at: of the data set, or uploaded."
 
-    kept: tuple[str, ...] = ("own", "note")
-    upload_about = "A picture of your own (JPEG, PNG, ...). It stays on this machine."
-
-    def build(self) -> None:
-        "The controls that choose a picture."
-        data = self.session.data
-        self._x, self._seen = lru_cache(24)(self._load), lru_cache(24)(lambda key: as_seen(self.x, self.session.transform))
-        if self.session.network is None or not data.has_images:
-            raise NiwtError(f"{type(self).__name__} looks at pictures; {data.name!r} was opened with features only")
-        order = sorted(self.session.columns.tolist(), key=lambda c: (c in set(data.unseen.tolist()), readable(data.classes[c])))
-        rows = {int(c): i for i, c in enumerate(self.session.columns)}
-        self.species = [(self.session.label(rows[c]), c) for c in order]
-        self.first = int(data.unseen[0]) if len(data.unseen) else order[0]
-        told = "whose pictures to choose from; a star: never shown to the network"
-        self.control("species", _choice("species", self.species, self.first, told))
-        self.control("picture", widgets.IntSlider(1, 1, len(self._images_of(self.first)), description="picture"))
-        self.upload = widgets.FileUpload(accept="image/*", description="Upload", tooltip=self.upload_about)
-        self.upload.observe(lambda change: self.act(self._take) if change["new"] else None, "value")
-        self.own: tuple[str, Image.Image] | None = None
-        self.remove = self.button("Remove my picture", lambda: self.act(self._own), "back to the pictures of the data set")
-        self.tools.children = [*self.tools.children[:-1], self.upload, self.remove, self.status]
-        self.ready()
+    own: tuple[str, Image.Image] | None = None  # what identifies an uploaded picture, and the picture
+    _x: Callable[[Any], Tensor]
+    _seen: Callable[[Any], Image.Image]
 
     def _images_of(self, c: int) -> Tensor:
         "Test pictures of a class; training pictures where it has none."
         data = self.session.data
-        test = np.concatenate([data.test_seen.numpy(), data.test_unseen.numpy()])
-        own = test[data.labels.numpy()[test] == c]
-        return own if len(own) else data.train.numpy()[data.labels.numpy()[data.train.numpy()] == c]
-
-    def ready(self) -> None:
-        "A picture of one's own stands first in the menu."
-        options = [*([("your picture", -1)] if self.own else []), *self.species]
-        if tuple(self.controls["species"].options) != tuple(options):
-            self.controls["species"].options = options
-        self.remove.layout.display = None if self.own else "none"
-
-    def follow(self, name: str) -> None:
-        "Another species has other pictures."
-        if name == "species":
-            slider = self.controls["picture"]
-            slider.disabled = self.mine
-            slider.max, slider.value = 1 if self.mine else max(1, len(self._images_of(self.state["species"]))), 1
-
-    def _own(self, own: tuple[str, Image.Image] | None = None, note: str = "") -> None:
-        "Keep a picture of one's own, or none."
-        before = self.state["species"]
-        self.own, self.note = own, note
-        self.ready()
-        self.controls["species"].value = -1 if own else self.first if before == -1 else before
-
-    def _take(self) -> None:
-        "Look at what was uploaded."
-        entry = self.upload.value[0]
-        self.upload.value = ()
-        picture, note = _read_upload(entry)
-        self._own((content_hash(bytes(entry["content"])), picture), _escaped(note))
-
-    def take(self, picture: Image.Image, name: str = "your picture") -> "_PictureExplorer":
-        "Look at a picture that is in memory."
-        own = (content_hash(np.asarray(picture.convert("RGB"))), picture.convert("RGB"))
-        self.act(lambda: self._own(own, _escaped(name)))
-        return self
+        test = self.session.test[data.labels[self.session.test] == c]
+        return test if len(test) else data.train[data.labels[data.train] == c]
 
     @property
     def mine(self) -> bool:
@@ -600,15 +547,19 @@ class _PictureExplorer(Explorer):
     @property
     def index(self) -> int | None:
         "The image index in the data set; None for an uploaded picture."
-        return None if self.mine else int(self._images_of(self.state["species"])[self.state["picture"] - 1])
+        if self.mine:
+            return None
+        return int(self._images_of(self.state["species"])[self.state["picture"] - 1])
 
     @property
     def picture_key(self) -> Any:
         "What identifies the picture."
         return self.own[0] if self.own and self.mine else self.index
 
-    def _load(self, key: Any) -> Tensor:
-        return self.session.transform(self.own[1] if self.own and self.mine else self.session.data.images[int(self.index or 0)])
+    @property
+    def _pixels(self) -> Image.Image:
+        own = self.own if self.mine else None
+        return own[1] if own else self.session.data.images[int(self.index or 0)]
 
     @property
     def x(self) -> Tensor:
@@ -623,10 +574,81 @@ class _PictureExplorer(Explorer):
     @property
     def truth(self) -> str:
         "What the picture shows, if that is known."
-        return "a picture of yours" if self.mine else readable(self.session.data.classes[self.state["species"]])
+        if self.mine:
+            return "a picture of yours"
+        return readable(self.session.data.classes[self.state["species"]])
 
     @property
     def warning(self) -> str:
         "What must be known about a picture from elsewhere."
+        if not self.mine:
+            return ""
         told = f" It must pick one of its {len(self.session.columns)} names, whatever the picture shows"
-        return f"{told}: a per cent says which of them fits best, not that one fits." if self.mine else ""
+        return f"{told}: a per cent says which of them fits best, not that one fits."
+
+# %% ../../nbs/08_widgets/01_explorer.ipynb #ac0b1e49
+class _PictureExplorer(_Pictures):
+    "An explorer of one picture: of the data set, or uploaded."
+
+    kept: tuple[str, ...] = ("own", "note")
+
+    def build(self) -> None:
+        "The controls that choose a picture."
+        data = self.session.data
+        if self.session.network is None or not data.has_images:
+            told = f"{data.name!r} was opened with features only"
+            raise NiwtError(f"{type(self).__name__} looks at pictures; {told}")
+        self._x = lru_cache(24)(lambda key: self.session.transform(self._pixels))
+        self._seen = lru_cache(24)(lambda key: as_seen(self.x, self.session.transform))
+        by_name = lambda c: readable(data.classes[c])  # noqa: E731
+        parts = [sorted(c.tolist(), key=by_name) for c in (data.seen, data.unseen)]
+        label = dict(zip(self.session.columns.tolist(), self.session.menu, strict=True))
+        self.species = [(label[c][0], c) for c in [*parts[0], *parts[1]]]
+        self.first = int(data.unseen[0]) if len(data.unseen) else parts[0][0]
+        told = "whose pictures to choose from; a star: never shown to the network"
+        self.control("species", _choice("species", self.species, self.first, told))
+        n = len(self._images_of(self.first))
+        self.control("picture", widgets.IntSlider(1, 1, n, description="picture"))
+        about = "A picture of your own (JPEG, PNG, ...). It stays on this machine."
+        self.upload = widgets.FileUpload(accept="image/*", description="Upload", tooltip=about)
+        self.upload.observe(lambda change: self.act(self._take) if change["new"] else None, "value")
+        back = "back to the pictures of the data set"
+        self.remove = _button("Remove my picture", lambda: self.act(self._own), back)
+        self.add_tools(self.upload, self.remove)
+        self.ready()
+
+    def ready(self) -> None:
+        "A picture of one's own stands first in the menu."
+        options = [*([("your picture", -1)] if self.own else []), *self.species]
+        if tuple(self.controls["species"].options) != tuple(options):
+            self.controls["species"].options = options
+        self.remove.layout.display = None if self.own else "none"
+
+    def follow(self, name: str) -> None:
+        "Another species has other pictures."
+        super().follow(name)
+        if name == "species":
+            slider = self.controls["picture"]
+            n = 1 if self.mine else len(self._images_of(self.state["species"]))
+            slider.disabled, slider.max, slider.value = self.mine, max(1, n), 1
+
+    def _own(self, own: tuple[str, Image.Image] | None = None, note: str = "") -> None:
+        "Keep a picture of one's own, or none."
+        before = self.state["species"]
+        self.own, self.note = own, note
+        self.ready()
+        self.controls["species"].value = -1 if own else self.first if before == -1 else before
+        self.follow("picture")
+
+    def _take(self) -> None:
+        "Look at what was uploaded."
+        entry = self.upload.value[0]
+        self.upload.value = ()
+        picture, note = _read_upload(entry)
+        self._own((content_hash(bytes(entry["content"])), picture), _escaped(note))
+
+    def take(self, picture: Image.Image, name: str = "your picture") -> "_PictureExplorer":
+        "Look at a picture that is in memory."
+        own = (content_hash(np.asarray(picture.convert("RGB"))), picture.convert("RGB"))
+        self.act(lambda: self._own(own, _escaped(name)))
+        return self

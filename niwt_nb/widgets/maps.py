@@ -17,14 +17,13 @@ from sklearn.base import clone
 from ..core import NiwtError
 from ..explain.explainer import readable
 from ..figures.canvas import Area
-from niwt_nb.figures.charts import (
-    map_order, paint_agreement, paint_agreement_focus, paint_bars, paint_map_choice,
-    paint_map_ground, paint_words,
-)
+from ..figures.charts import map_order, paint_agreement, paint_agreement_focus, paint_bars
+from ..figures.charts import paint_map_choice, paint_map_ground, paint_words
 from ..network.modes import in_own_modes
-from .explorer import Explorer, _LaidPanel, _Panel, _choice, _column, _escaped, _grid
+from .explorer import Explorer, _Page, _Panel, _choice, _column, _escaped, _grid
+from .explorer import _titled
 from .neurons import _neuron_label
-from .session import Session, _layers_of, _session_at
+from .session import Session
 
 # %% ../../nbs/08_widgets/03_maps.ipynb #81f3ac88
 @dataclass(frozen=True, eq=False)
@@ -35,33 +34,97 @@ class _HeldOut:
     predicted: np.ndarray  # (K,) in spreads above the mean seen importance
     measured: np.ndarray  # (K,) the same
     centred: float  # cosine of the two
-    shuffled: float  # the same when the map was fitted with each class's words dealt to another class
+    shuffled: float  # the same when the map was fitted with other classes' words
     rank: int  # place of the class among all seen ones by the cosine with the prediction; 1 is best
     of: int  # of so many
 
 # %% ../../nbs/08_widgets/03_maps.ipynb #4d2ec091
 @in_own_modes
-def _study_held_out(
-    session: Session,  # any
-    row: int,  # head row of a seen class
-) -> _HeldOut:  # prediction, measurement, controls
-    "Fit the map without one class and predict its importance; raises `NiwtError` for a class without measured importance."
+def _study_held_out(session: Session, row: int) -> _HeldOut:
+    "Fit the map without the seen class of a head row and predict its importance; raises `NiwtError` for a class without measured importance."
     seen = len(session.data.seen)
     if not 0 <= row < seen:
-        raise NiwtError(f"importance was measured for the {seen} seen classes, rows 0 to {seen - 1}; got row {row}")
-    known, table = (t.double().numpy() for t in (session.model.writer_.seen.knowledge, session.model.importance_))
+        told = f"importance was measured for the {seen} seen classes, rows 0 to {seen - 1}"
+        raise NiwtError(f"{told}; got row {row}")
+    tables = (session.model.writer_.seen.knowledge, session.model.importance_)
+    known, table = (t.double().numpy() for t in tables)
     rest = np.setdiff1d(np.arange(seen), [row])
     deal = np.roll(np.random.default_rng(0).permutation(rest), 1)
     fresh = lambda x: clone(session.model.map_).fit(x, table[rest]).predict(known[[row]])[0]  # noqa: E731
     mean, spread = table[rest].mean(0), np.maximum(table[rest].std(0), 1e-12)
-    predicted, measured, wrong = ((v - mean) / spread for v in (fresh(known[rest]), table[row], fresh(known[deal])))
+    answers = (fresh(known[rest]), table[row], fresh(known[deal]))
+    predicted, measured, wrong = ((v - mean) / spread for v in answers)
     cosine = lambda a, b: float(a @ b / max(np.linalg.norm(a) * np.linalg.norm(b), 1e-12))  # noqa: E731
-    every = (table - mean) / spread
-    rank = int(sum(cosine(predicted, e) > cosine(predicted, measured) for e in every)) + 1
-    return _HeldOut(row, predicted, measured, cosine(predicted, measured), cosine(wrong, measured), rank, seen)
+    near, every = cosine(predicted, measured), (table - mean) / spread
+    rank = int(sum(cosine(predicted, e) > near for e in every)) + 1
+    return _HeldOut(row, predicted, measured, near, cosine(wrong, measured), rank, seen)
+
+# %% ../../nbs/08_widgets/03_maps.ipynb #a3d5987a
+class _MapPictures(Explorer):
+    "What is shown of the map from words to importances."
+
+    order: tuple[np.ndarray, np.ndarray]  # attributes and neurons as the heatmap has them
+    _held: Callable[..., _HeldOut]
+
+    @property
+    def held(self) -> _HeldOut:
+        "The class held out."
+        return self._held(self.session, self.state["held_out"])
+
+    @property
+    def attribute(self) -> str:
+        "The chosen attribute, readable."
+        return readable(self.session.knowledge.names[self.state["attribute"]])
+
+    @property
+    def neuron(self) -> str:
+        "The label of the chosen neuron."
+        return _neuron_label(self.session, self.state["neuron"])
+
+    def _paint_map(self, area: Area) -> None:
+        paint_map_ground(area, self.session.effects, *self.order, self.session.knowledge.names)
+
+    def _paint_choice(self, area: Area) -> None:
+        chosen = (self.state["attribute"], self.state["neuron"])
+        paint_map_choice(area, *self.order, self.session.knowledge.names, *chosen)
+
+    def _bars(self, area: Area, values: np.ndarray, name: Callable[[int], str], n: int = 6) -> None:
+        "The strongest of some values, the largest first."
+        best = np.argsort(-np.abs(values))[:n]
+        best = best[np.argsort(-values[best])]
+        paint_bars(area, values[best], names=[name(int(i)) for i in best], room=140)
+
+    def _paint_row(self, area: Area) -> None:
+        name = lambda k: _neuron_label(self.session, k)  # noqa: E731
+        self._bars(area, self.session.effects[self.state["attribute"]], name)
+
+    def _paint_column(self, area: Area) -> None:
+        name = lambda a: readable(self.session.knowledge.names[a])  # noqa: E731
+        self._bars(area, self.session.effects[:, self.state["neuron"]], name)
+
+    def _paint_test(self, area: Area) -> None:
+        paint_agreement(area, self.held.predicted, self.held.measured)
+
+    def _paint_focus(self, area: Area) -> None:
+        paint_agreement_focus(area, self.held.predicted, self.held.measured, self.state["neuron"])
+
+    def page(self) -> _Page:
+        "Heatmap, then row, column and test."
+        held = self.held
+        title = f"{self.session.label(held.row)}, from its words alone"
+        words = f"cosine {held.centred:.2f}, with shuffled words {held.shuffled:.2f}"
+        words += f"; nearest class: rank {held.rank} of {held.of}"
+
+        def details(area: Area) -> None:
+            _titled(f"{self.attribute}: its neurons", self._paint_row)(area.part(height=156))
+            _titled(f"{self.neuron}: its words", self._paint_column)(area.part(top=170, height=156))
+            paint_words(area.part(top=340), title, words)
+            self.panels["test"].whole(area.part(top=420, height=240))
+
+        return [[self.painter("map"), (details, 340, 670)]]
 
 # %% ../../nbs/08_widgets/03_maps.ipynb #71d5ee11
-class MapExplorer(Explorer):
+class MapExplorer(_MapPictures):
     "The map from domain knowledge to importance: heatmap, one row, one column, and a class held out."
 
     title = "From words to neurons"
@@ -73,128 +136,75 @@ class MapExplorer(Explorer):
 
     def build(self) -> None:
         "Controls and panels."
-        session, self._held = self.session, lru_cache(24)(_study_held_out)
-        if session.network is not None:
-            self.control("layer", _choice("layer", _layers_of(session), session.layer))
-        self.control("attribute", _choice("attribute", [(readable(n), i) for i, n in enumerate(session.knowledge.names)]))
+        data, self._held = self.session.data, lru_cache(24)(_study_held_out)
+        attributes = [(readable(n), i) for i, n in enumerate(self.session.knowledge.names)]
+        val = [self.session.columns.tolist().index(int(c)) for c in data.val_classes]
+        others = [i for i in range(len(data.seen)) if i not in val]
+        rows = [self.session.menu[i] for i in [*val, *others]]
+        self.layer_menu()
+        self.control("attribute", _choice("attribute", attributes))
         self.control("neuron", _choice("neuron", self._neurons()))
-        val = [session.columns.tolist().index(int(c)) for c in session.data.val_classes]
-        others = [i for i in range(len(session.data.seen)) if i not in val]
-        self.control("held_out", _choice("class held out", [(session.label(i), i) for i in [*val, *others]]))
+        self.control("held_out", _choice("class held out", rows))
         self.words("test", "row", "column")
         self._start()
-        picked = lambda: (self.session.layer, self.state["attribute"], self.state["neuron"])  # noqa: E731
-        held = lambda: (self.session.layer, self.state["held_out"])  # noqa: E731
-        self.panels["map"] = _LaidPanel(
-            480,
-            min(max(12 * len(self.order[0]) + 70, 260), 540),
-            picked,
-            self._paint_choice,
-            lambda: self.session.layer,
-            self._paint_map,
-            lambda: f"heatmap of attributes against neurons; framed: {self.attribute}, and {self.neuron_name(self.state['neuron'])}",
+        key = lambda *names: lambda: (self.session.layer, *(self.state[n] for n in names))  # noqa: E731
+        framed = lambda: f"framed: {self.attribute}, and {self.neuron}"  # noqa: E731
+        alts = (
+            lambda: f"heatmap of attributes against neurons; {framed()}",
+            lambda: f"neurons of {self.attribute}",
+            lambda: f"attributes of neuron {self.state['neuron']}",
+            lambda: "predicted against measured importance",
         )
-        self.panels["row"] = _Panel(300, 120, lambda: picked()[:2], self._paint_row, lambda: f"neurons of {self.attribute}")
-        self.panels["column"] = _Panel(
-            300, 120, lambda: (self.session.layer, self.state["neuron"]), self._paint_column, lambda: f"attributes of neuron {self.state['neuron']}"
-        )
-        self.panels["test"] = _LaidPanel(
-            300, 206, lambda: (*held(), self.state["neuron"]), self._paint_focus, held, self._paint_test, lambda: "predicted against measured importance"
-        )
+        picked, held = key("attribute", "neuron"), key("held_out", "neuron")
+        map_ground, test_ground = (key(), self._paint_map), (key("held_out"), self._paint_test)
+        tall = min(max(12 * len(self.order[0]) + 70, 260), 540)
+        self.panels = {
+            "map": _Panel(480, tall, picked, self._paint_choice, alts[0], map_ground),
+            "row": _Panel(300, 120, key("attribute"), self._paint_row, alts[1]),
+            "column": _Panel(300, 120, key("neuron"), self._paint_column, alts[2]),
+            "test": _Panel(300, 206, held, self._paint_focus, alts[3], test_ground),
+        }
 
     def arrange(self) -> list[widgets.Widget]:
         "Controls, then the heatmap beside three panels."
-        details = [w for name in ("row", "column", "test") for w in (self.says[name], self.panels[name].ui)]
-        return [_grid(*self.controls.values()), self.tools, _grid(self.panels["map"].ui, _column(*details), shares=(480, 300))]
+        names = ("row", "column", "test")
+        details = [w for name in names for w in (self.says[name], self.panels[name].ui)]
+        body = _grid(self.panels["map"].ui, _column(*details), shares=(480, 300))
+        return [_grid(*self.controls.values()), self.tools, body]
 
     def _neurons(self) -> list[tuple[str, int]]:
-        return [(self.neuron_name(k), k) for k in range(self.session.model.importance_.shape[1])]
+        n = self.session.model.importance_.shape[1]
+        return [(_neuron_label(self.session, k), k) for k in range(n)]
 
     def at(self, name: str, x: float, y: float) -> None:
         "A cell of the map is an attribute and a neuron; a dot of the test is a neuron."
         if name == "test":
-            held = self._held(self.session, self.state["held_out"])
-            self.set_one("neuron", int(np.hypot(held.predicted - x, held.measured - y).argmin()))
-            return
-        for control, order, place in (("attribute", self.order[0], y), ("neuron", self.order[1], x)):
+            away = np.hypot(self.held.predicted - x, self.held.measured - y)
+            return self.set_one("neuron", int(away.argmin()))
+        for control, order, place in zip(("attribute", "neuron"), self.order, (y, x), strict=True):
             if -0.5 <= place < len(order) - 0.5:
                 self.set_one(control, int(order[round(place)]))
 
     def _start(self) -> None:
         "Look at the strongest entry of the map."
-        self.order = map_order(self.session.effects)
-        a, k = np.unravel_index(np.abs(self.session.effects).argmax(), self.session.effects.shape)
+        effects = self.session.effects
+        self.order = map_order(effects)
+        a, k = np.unravel_index(np.abs(effects).argmax(), effects.shape)
         self.controls["attribute"].value, self.controls["neuron"].value = int(a), int(k)
 
     def follow(self, name: str) -> None:
         "Another layer has another map."
+        super().follow(name)
         if name == "layer":
-            self.session = _session_at(self.session, self.state["layer"])
             self.controls["neuron"].options = self._neurons()
             self._start()
 
-    @property
-    def attribute(self) -> str:
-        "The chosen attribute, readable."
-        return readable(self.session.knowledge.names[self.state["attribute"]])
-
-    def neuron_name(self, k: int) -> str:
-        "Number and name of a neuron, or the number of a feature."
-        return _neuron_label(self.session, k) if self.session.network is not None else f"feature {k}"
-
     def refresh(self) -> None:
         "Sentences and panels."
-        held = self._held(self.session, self.state["held_out"])
+        held, name = self.held, _escaped(self.session.label(self.held.row))
         place = "nearest" if held.rank == 1 else f"number {held.rank} in nearness"
-        self.say(
-            "test",
-            f'<div class="niwt-sub">{_escaped(self.session.label(held.row))} from its words</div><p>cosine <b>{held.centred:.2f}</b>, '
-            f"from other words {held.shuffled:.2f}; {place} of {held.of}</p>",
-        )
-        self.say("row", f'<div class="niwt-sub">{_escaped(self.attribute)}: its neurons</div>')
-        self.say("column", f'<div class="niwt-sub">{_escaped(self.neuron_name(self.state["neuron"]))}: its words</div>')
+        told = f"cosine <b>{held.centred:.2f}</b>, from other words {held.shuffled:.2f}; {place} of {held.of}"
+        self.say("test", f'<div class="niwt-sub">{name} from its words</div><p>{told}</p>')
+        self.head("row", f"{self.attribute}: its neurons")
+        self.head("column", f"{self.neuron}: its words")
         super().refresh()
-
-    def _paint_map(self) -> Callable[[Area], None]:
-        return lambda area: paint_map_ground(area, self.session.effects, *self.order, self.session.knowledge.names)
-
-    def _paint_choice(self) -> Callable[[Area], None]:
-        return lambda area: paint_map_choice(area, *self.order, self.session.knowledge.names, self.state["attribute"], self.state["neuron"])
-
-    def _strongest(self, values: np.ndarray, n: int = 6) -> np.ndarray:
-        best = np.argsort(-np.abs(values))[:n]
-        return best[np.argsort(-values[best])]
-
-    def _paint_row(self) -> Callable[[Area], None]:
-        values = self.session.effects[self.state["attribute"]]
-        best = self._strongest(values)
-        return lambda area: paint_bars(area, values[best], names=[self.neuron_name(int(k)) for k in best], room=140)
-
-    def _paint_column(self) -> Callable[[Area], None]:
-        values = self.session.effects[:, self.state["neuron"]]
-        best = self._strongest(values)
-        return lambda area: paint_bars(area, values[best], names=[readable(self.session.knowledge.names[a]) for a in best], room=140)
-
-    def _paint_test(self) -> Callable[[Area], None]:
-        held = self._held(self.session, self.state["held_out"])
-        return lambda area: paint_agreement(area, held.predicted, held.measured)
-
-    def _paint_focus(self) -> Callable[[Area], None]:
-        held = self._held(self.session, self.state["held_out"])
-        return lambda area: paint_agreement_focus(area, held.predicted, held.measured, self.state["neuron"])
-
-    def page(self) -> list[list[tuple[Callable[[Area], None], int, int]]]:
-        "Heatmap, then row, column and test."
-        held = self._held(self.session, self.state["held_out"])
-        titles = {"row": f"{self.attribute}: its neurons", "column": f"{self.neuron_name(self.state['neuron'])}: its words"}
-
-        def details(area: Area) -> None:
-            for name, top in (("row", 0), ("column", 170)):
-                area.part(top=top).text(titles[name], size=11, fontweight="bold")
-                self.panels[name].paint()(area.part(top=top + 26, height=130))
-            words = f"cosine {held.centred:.2f}, with shuffled words {held.shuffled:.2f}; nearest class: rank {held.rank} of {held.of}"
-            paint_words(area.part(top=340), f"{self.session.label(held.row)}, from its words alone", words)
-            self.panels["test"].whole()(area.part(top=420, height=240))
-
-        map_, width, height = self.painter("map")
-        return [[(map_, width, height), (details, 340, 670)]]

@@ -27,8 +27,9 @@ from ..figures.canvas import Area
 from ..figures.charts import paint_bars, paint_change, paint_words
 from ..figures.pictures import overlay, paint_beside, paint_mosaic
 from ..network.modes import in_own_modes
-from .explorer import _Panel, _PictureExplorer, _choice, _column, _escaped, _grid, _titled
-from .session import _Reading, Session, _layers_of, _read_picture, _session_at
+from .explorer import _Page, _Panel, _PictureExplorer, _button, _choice, _column
+from .explorer import _escaped, _grid, _titled, _told
+from .session import _Reading, Session, _read_picture
 
 # %% ../../nbs/08_widgets/02_neurons.ipynb #0557cc8f
 @dataclass(frozen=True, eq=False)
@@ -61,26 +62,28 @@ def _study_neurons(
     order = order[measure[order].argsort(descending=True)]
     keep = torch.ones(len(measure))
     keep[check_neurons(off, len(measure))] = 0
-    view = session.explainer.network
-    with torch.no_grad():
-        left = view.head(view.tail(reading.activation * keep[:, None, None]))[0] if len(off) else reading.scores
+    view, left = session.explainer.network, reading.scores
+    if len(off):
+        with torch.no_grad():
+            left = view.head(view.tail(reading.activation * keep[:, None, None]))[0]
     before, after = reading.scores.softmax(0), left.softmax(0)
     best = torch.maximum(before, after).argsort(descending=True)[:classes].tolist()
     best = best if reading.row in best else [*best[:-1], reading.row]
     best.sort(key=lambda i: -float(before[i]))
     own = (float(before[reading.row]), float(after[reading.row]))
-    predicted = (int(before.argmax()), int(after.argmax()))
-    return _NeuronStudy(reading.row, order.tolist(), measure[order].numpy(), best, before[best].numpy(), after[best].numpy(), tuple(off), own, predicted)
+    taken = (int(before.argmax()), int(after.argmax()))
+    ranked, shares = (order.tolist(), measure[order].numpy()), (before[best].numpy(), after[best].numpy())
+    return _NeuronStudy(reading.row, *ranked, best, *shares, tuple(off), own, taken)
 
 # %% ../../nbs/08_widgets/02_neurons.ipynb #f8e95024
 @in_own_modes
-def _neuron_label(
-    session: Session,  # with a network
-    neuron: int,  # which
-) -> str:  # such as "17 · blue wings"
-    "Number and name of a neuron; a question mark where the name is no surer than chance."
+def _neuron_label(session: Session, neuron: int) -> str:  # such as "17 · blue wings"
+    "Number and name of a neuron; a question mark where the name is no surer than chance. Without a network: of a feature."
+    if session.network is None:
+        return f"feature {neuron}"
     entry = session.names.iloc[check_neurons([neuron], len(session.names))[0]]
-    return f"{neuron} · {phrase(entry['name']).removeprefix('a ').removeprefix('an ')}{'' if entry['good'] else ' ?'}"
+    name = phrase(entry["name"]).removeprefix("a ").removeprefix("an ")
+    return f"{neuron} · {name}{'' if entry['good'] else ' ?'}"
 
 # %% ../../nbs/08_widgets/02_neurons.ipynb #07d3ba26
 @dataclass(frozen=True, eq=False)
@@ -95,12 +98,8 @@ class _Exciting:
 
 # %% ../../nbs/08_widgets/02_neurons.ipynb #0bf056f1
 @in_own_modes
-def _exciting_pictures(
-    session: Session,  # with a network
-    neuron: int,  # which
-    n: int = 6,  # pictures
-) -> _Exciting:  # among `session.some`
-    "The training pictures whose most active places excite a neuron most."
+def _exciting_pictures(session: Session, neuron: int, n: int = 6) -> _Exciting:
+    "The `n` pictures of `session.some` whose most active places excite a neuron most."
     check_neurons([neuron], session.model.importance_.shape[1])
     best = session.answers[:, neuron].argsort(descending=True)[:n]
     index = session.some[best].tolist()
@@ -120,96 +119,106 @@ class _Trial:
 
 # %% ../../nbs/08_widgets/02_neurons.ipynb #f073b326
 @in_own_modes
-def _try_attribute(
-    session: Session,  # of the field guide
-    attribute: str,  # its name
-    n: int = 20,  # pairs of birds
-) -> _Trial:  # for all neurons
-    "Draw birds that differ in one attribute alone; raises `NiwtError` for an attribute that there is not."
+def _try_attribute(session: Session, attribute: str, n: int = 20) -> _Trial:  # for all neurons
+    "Draw `n` pairs of birds that differ in one attribute alone; raises `NiwtError` for an attribute that there is not."
     known = check_name(attribute, session.explainer.names, "attribute")
     pictures, shown, other = drawn_pairs(session.explainer, known, session.transform, draw_bird, n)
     return _Trial(pictures, shown > other)
 
 # %% ../../nbs/08_widgets/02_neurons.ipynb #ea2a55e8
 @in_own_modes
-def _said_by_formula(
-    session: Session,  # with a network
-    neuron: int,  # which
-) -> str:  # a sentence, or nothing
+def _said_by_formula(session: Session, neuron: int) -> str:  # a sentence, or nothing
     "What up to three attributes tell of a neuron, where they tell more than one on pictures they were not chosen on."
     strong = session.answers[:, check_neurons([neuron], session.answers.shape[1])[0]]
-    if session.data.image_attributes is None or not bool((strong > strong[::2].quantile(0.9))[::2].any()):
+    half = strong[::2]
+    if session.data.image_attributes is None or not bool((half > half.quantile(0.9)).any()):
         return ""
-    made, score, alone = formula_of(strong, image_truth(session.explainer, session.data, session.some))
+    truth = image_truth(session.explainer, session.data, session.some)
+    made, score, alone = formula_of(strong, truth)
+    if score <= alone or len(made.terms) < 2:
+        return ""
     told = f"Neuron {neuron} answers best to: {made.text(session.explainer.names)}"
-    return f"{told} (intersection over union {score:.2f}, the best attribute alone {alone:.2f})." if score > alone and len(made.terms) > 1 else ""
+    return f"{told} (intersection over union {score:.2f}, the best attribute alone {alone:.2f})."
 
-# %% ../../nbs/08_widgets/02_neurons.ipynb #50d4f242
-class NeuronExplorer(_PictureExplorer):
-    "The neurons behind a class in a picture: bars, names, what excites them, and a switch for each."
+# %% ../../nbs/08_widgets/02_neurons.ipynb #fa86cfac
+class _NeuronRows:
+    "A switch and a name for each of `n` neurons; `flip(neuron, off)` and `choose(neuron)` hear what a reader does."
 
-    title = "Choose your neuron"
-    about = (
-        "The neurons that matter most for a class in this picture. Choose one to see what it answers to; switch some off and watch the scores move; "
-        "draw what you think it likes, and see whether it answers. "
-        "★ = never shown to the network; ? = a name no surer than chance."
-    )
-    kept = (*_PictureExplorer.kept, "off")
-    top = 10
-
-    def build(self) -> None:
-        "Controls and panels."
-        super().build()
-        self._read, self._study = lru_cache(24)(_read_picture), lru_cache(24)(_study_neurons)
-        rows = [(self.session.label(i), i) for i in range(len(self.session.columns))]
-        self.control("explain", _choice("class", [("the one it predicts", -1), *rows], tooltip="for which class importance is read"))
-        self.control("layer", _choice("layer", _layers_of(self.session), self.session.layer))
-        self.control("by", _choice("bars show", [("importance: what more of it would add", "importance"), ("what it adds in this picture", "adds")]))
-        self.control("neuron", _choice("neuron", self._all_names(), tooltip="the neuron to look at"))
-        self._tried, self._formula = lru_cache(24)(_try_attribute), lru_cache(24)(_said_by_formula)
-        birds = self.session.explainer.names if isinstance(self.session.data.images, FieldGuideImages) else ()
-        guesses = [("nothing yet", ""), *[(phrase(a), a) for a in birds]]
-        self.control("guess", _choice("draw birds with", guesses, tooltip="what you think the neuron likes"))
-        self.off: tuple[int, ...] = ()
-        self.switches = [widgets.ToggleButton() for _ in range(self.top)]
+    def __init__(self, n: int, flip: Callable[[int, bool], Any], choose: Callable[[int], Any]):
+        self.neurons: list[int] = []
+        self._silent = False  # while neurons are shown, nobody hears of it
+        self.switches = [widgets.ToggleButton() for _ in range(n)]
         for i, switch in enumerate(self.switches):
-            switch.observe(lambda change, i=i: self._flip(i, change["new"]), "value")
-        self.names = widgets.ToggleButtons(options=[" "], description="")
-        self.names.add_class("niwt-names")
-        self.names.observe(lambda change: self._name_chosen(change["new"]), "value")
-        self.restore_all = self.button("All neurons on", self.switch_all_on, "switch all neurons back on")
-        self._silent = False
-        self.words("verdict", "exciting", "trial")
-        key = lambda: (self.picture_key, self.session.layer)  # noqa: E731
-        shows = lambda: (*key(), self.state["explain"], self.state["by"])  # noqa: E731
-        self.panels["picture"] = _Panel(330, 202, lambda: (*key(), self.neuron), self._paint_picture, self._alt_picture)
-        self.panels["bars"] = _Panel(
-            154, 30 * self.top, lambda: (*shows(), self.off, self.neuron), self._paint_bars, lambda: "bars of the ten neurons, in the order of their names"
-        )
-        self.panels["exciting"] = _Panel(
-            420, 130, lambda: (self.session.layer, self.neuron), self._paint_exciting, lambda: f"pictures that excite neuron {self.neuron}"
-        )
-        self.panels["trial"] = _Panel(
-            330, 112, lambda: (self.session.layer, self.state["guess"], self.neuron), self._paint_trial, lambda: self._trial_said() or "no birds are drawn yet"
-        )
-        self.panels["scores"] = _Panel(330, 200, lambda: (*key(), self.state["explain"], self.off), self._paint_scores, self._alt_scores)
-        self._strongest()
+            flipped = lambda change, i=i: flip(self.neurons[i], change["new"])  # noqa: E731
+            switch.observe(self._heard(flipped), "value")
+        self.names = widgets.ToggleButtons(options=[" "], description="").add_class("niwt-names")
+        self.names.observe(self._heard(lambda change: choose(change["new"])), "value")
 
-    def arrange(self) -> list[widgets.Widget]:
-        "Controls, then pictures and scores beside the neurons."
-        rows = widgets.HBox([_column(*self.switches), self.names, self.panels["bars"].ui])
-        rows.add_class("niwt-rows")
-        left = _column(*(self.panels[n].ui for n in ("picture", "scores")), self.says["trial"], self.panels["trial"].ui)
-        right = _column(rows, self.restore_all, self.says["exciting"], self.panels["exciting"].ui)
-        return [_grid(*self.controls.values()), self.tools, self.says["verdict"], _grid(left, right, shares=(280, 470))]
+    def _heard(self, tell: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda change: None if self._silent or change["new"] is None else tell(change)
 
-    def _all_names(self) -> list[tuple[str, int]]:
-        return [(_neuron_label(self.session, k), k) for k in self.session.names["neuron"].tolist()]
+    def show(self, labels: Sequence[tuple[str, int]], focus: int, off: Sequence[int]) -> None:
+        "Show neurons with their labels, which one is looked at, and which are switched off."
+        self.neurons, self._silent = [k for _, k in labels], True
+        try:
+            if tuple(self.names.options) != tuple(labels):
+                self.names.options = labels
+            self.names.value = focus if focus in self.neurons else None
+            for switch, k in zip(self.switches, self.neurons, strict=False):
+                here, there = ("off", "on") if k in off else ("on", "off")
+                switch.value, switch.description = k in off, here
+                switch.tooltip = f"neuron {k} is {here}; press to switch it {there}"
+        finally:
+            self._silent = False
+
+# %% ../../nbs/08_widgets/02_neurons.ipynb #ad0c0f59
+class _NeuronTrials(_PictureExplorer):
+    "Birds that are drawn to try what a neuron likes."
+
+    _tried: Callable[..., _Trial]
 
     @property
     def neuron(self) -> int:
         "The neuron that is looked at."
         return int(self.state["neuron"])
+
+    def trial_told(self) -> str:
+        "How the neuron answers to the birds that were drawn."
+        guess, k = self.state["guess"], self.neuron
+        if not guess:
+            return ""
+        wins = self._tried(self.session, guess).wins[:, k]
+        n, won = len(wins), int(wins.sum())
+        likes, dislikes = won >= 0.8 * n, won <= 0.2 * n
+        told = "It answers to the others" if dislikes else "It does not care"
+        told = "It answers" if likes else told
+        told += f": in {won} of {n} pairs the bird with {phrase(guess)} excites neuron {k} more"
+        told += f" than the same bird without (chance: {n // 2})."
+        own = f" So its name {'holds' if likes else 'does not hold'}."
+        return told + (own if self.session.names["name"][k] == guess else "")
+
+    def _paint_trial(self, area: Area) -> None:
+        if not self.state["guess"]:
+            ask = f"Draw what you think neuron {self.neuron} likes ('draw birds with'), and see whether it answers."
+            return paint_words(area, "", ask)
+        trial = self._tried(self.session, self.state["guess"])
+        n, wins = len(trial.wins), trial.wins[:6, self.neuron].tolist()
+        marks = ["blue" if w else "" for w in wins] + ["" if w else "blue" for w in wins]
+        pictures = [*trial.pictures[:6], *trial.pictures[n : n + 6]]
+        paint_mosaic(area, pictures, columns=6, marks=marks)
+
+# %% ../../nbs/08_widgets/02_neurons.ipynb #50d4f242
+class _NeuronPictures(_NeuronTrials):
+    "What is shown of the neurons behind a class in a picture, and of birds drawn to try what a neuron likes."
+
+    off: tuple[int, ...] = ()  # the neurons that are switched off
+    top = 10
+
+    def build(self) -> None:
+        "The controls that choose a picture, and the last answers."
+        super().build()
+        self._read, self._study = lru_cache(24)(_read_picture), lru_cache(24)(_study_neurons)
+        self._tried, self._formula = lru_cache(24)(_try_attribute), lru_cache(24)(_said_by_formula)
 
     @property
     def reading(self) -> _Reading:
@@ -222,41 +231,150 @@ class NeuronExplorer(_PictureExplorer):
         "The neurons and the scores."
         return self._study(self.session, self.reading, self.off, self.state["by"], self.top)
 
-    @property
-    def bar_values(self) -> np.ndarray:
-        "What the bars show: the change of the score for one unit more everywhere, or what the neuron adds."
-        return self.study.values * (self.reading.activation[0, 0].numel() if self.state["by"] == "importance" else 1)
+    def labels(self, neurons: Sequence[int] | None = None) -> list[tuple[str, int]]:
+        "Neurons with their labels; all of them if none are named."
+        every = self.session.names["neuron"].tolist() if neurons is None else neurons
+        return [(_neuron_label(self.session, k), k) for k in every]
+
+    def _paint_picture(self, area: Area) -> None:
+        heat = neuron_maps(self.session.network, self.x[None], [self.neuron])[0, 0]
+        answers = (f"where neuron {self.neuron} answers", overlay(self.seen_picture, heat))
+        paint_beside(area, [("the picture", self.seen_picture), answers])
+
+    def _alt_picture(self) -> str:
+        return f"{self.truth}, and where neuron {_neuron_label(self.session, self.neuron)} answers in it"
+
+    def _paint_bars(self, area: Area, names: Sequence[str] = (), room: float = 0) -> None:
+        "The change of the score for one unit more everywhere, or what each neuron adds."
+        study, places = self.study, self.reading.activation[0, 0].numel()
+        values = study.values * (places if self.state["by"] == "importance" else 1)
+        focus = study.neurons.index(self.neuron) if self.neuron in study.neurons else None
+        paint_bars(area, values, [k in study.off for k in study.neurons], focus, names, room)
+
+    def _paint_exciting(self, area: Area) -> None:
+        found, transform = _exciting_pictures(self.session, self.neuron, 5), self.session.transform
+        pictures = [as_seen(transform(p), transform) for p in found.images]
+        paint_mosaic(area, pictures, found.labels, 5, outlines=found.regions, lines=3)
+
+    def _paint_scores(self, area: Area) -> None:
+        s = self.study
+        names, bold = [self.session.label(r) for r in s.rows], s.rows.index(s.row)
+        told = ("What it says", bold, ("all neurons on", "now"))
+        paint_change(area, names, s.before, s.after, *told)
+
+    def _alt_scores(self) -> str:
+        rows = zip(self.study.rows, self.study.before, self.study.after, strict=True)
+        return "; ".join(f"{self.session.label(r)} {b:.0%}, now {a:.0%}" for r, b, a in rows)
+
+    def _verdict(self, study: _NeuronStudy) -> str:
+        before, after = (self.session.label(r) for r in study.predicted)
+        right = " ✓" if not self.mine and before.removesuffix(" ★") == self.truth else ""
+        told = f"{'This' if self.mine else 'It'} is {_escaped(self.truth)}."
+        told += f" The network says <b>{_escaped(before)}</b>{right}"
+        if study.off:
+            silent = f"{'s' if len(study.off) > 1 else ''} {', '.join(map(str, study.off))}"
+            told += f"; without neuron{silent}: <b>{_escaped(after)}</b>"
+        return told + self.warning
+
+    def page(self) -> _Page:
+        "Pictures and scores, named bars, what excites the neuron."
+        study, (before, after) = self.study, map(self.session.label, self.study.predicted)
+        names = [label for label, _ in self.labels(study.neurons)]
+        taken = f"It is {self.truth}. The network says {before}"
+        without = f"Without neurons {', '.join(map(str, study.off))}: {after}" if study.off else ""
+        bars = lambda area: self._paint_bars(area, names, 210)  # noqa: E731
+        excites = f"What excites neuron {_neuron_label(self.session, self.neuron)}"
+        trial = [_told(112, "", self.trial_told(), width=400), self.painter("trial")]
+        return [
+            [_told(44, taken, without)],
+            [self.painter("picture"), (bars, 540, 270)],
+            [self.painter("scores"), (_titled(excites, self._paint_exciting), 474, 160)],
+            *([trial] if self.state["guess"] else []),
+        ]
+
+# %% ../../nbs/08_widgets/02_neurons.ipynb #76f304e4
+class NeuronExplorer(_NeuronPictures):
+    "The neurons behind a class in a picture: bars, names, what excites them, and a switch for each."
+
+    title = "Choose your neuron"
+    about = (
+        "The neurons that matter most for a class in this picture. Choose one to see what it answers to; switch some off and watch the scores move; "
+        "draw what you think it likes, and see whether it answers. "
+        "★ = never shown to the network; ? = a name no surer than chance."
+    )
+    kept = (*_PictureExplorer.kept, "off")
+
+    def build(self) -> None:
+        "Controls and panels."
+        super().build()
+        rows = [("the one it predicts", -1), *self.session.menu]
+        bars = {"importance: what more of it would add": "importance"}
+        bars["what it adds in this picture"] = "adds"
+        pen = isinstance(self.session.data.images, FieldGuideImages)
+        birds = self.session.explainer.names if pen else ()
+        guesses = [("nothing yet", ""), *((phrase(a), a) for a in birds)]
+        why, like = "for which class importance is read", "what you think the neuron likes"
+        self.control("explain", _choice("class", rows, tooltip=why))
+        self.layer_menu()
+        self.control("by", _choice("bars show", [*bars.items()]))
+        self.control("neuron", _choice("neuron", self.labels(), tooltip="the neuron to look at"))
+        self.control("guess", _choice("draw birds with", guesses, tooltip=like))
+        self.rows = _NeuronRows(self.top, self.switch, lambda neuron: self.set(neuron=neuron))
+        self.switches, self.names = self.rows.switches, self.rows.names
+        back = "switch all neurons back on"
+        self.restore_all = _button("All neurons on", self.switch_all_on, back)
+        self.words("verdict", "exciting", "trial")
+        self._add_panels()
+        self._strongest()
+
+    def _add_panels(self) -> None:
+        at = lambda: (self.session.layer, self.neuron)  # noqa: E731
+        shown = lambda: (self.picture_key, self.session.layer, self.state["explain"], self.off)  # noqa: E731
+        bar_key = lambda: (*shown(), self.state["by"], self.neuron)  # noqa: E731
+        alts = (
+            lambda: "bars of the ten neurons, in the order of their names",
+            lambda: f"pictures that excite neuron {self.neuron}",
+            lambda: self.trial_told() or "no birds are drawn yet",
+        )
+        seen = lambda: (self.picture_key, *at())  # noqa: E731
+        guess = lambda: (*at(), self.state["guess"])  # noqa: E731
+        self.panels |= {
+            "picture": _Panel(330, 202, seen, self._paint_picture, self._alt_picture),
+            "bars": _Panel(154, 30 * self.top, bar_key, self._paint_bars, alts[0]),
+            "exciting": _Panel(420, 130, at, self._paint_exciting, alts[1]),
+            "trial": _Panel(330, 112, guess, self._paint_trial, alts[2]),
+            "scores": _Panel(330, 200, shown, self._paint_scores, self._alt_scores),
+        }
+
+    def arrange(self) -> list[widgets.Widget]:
+        "Controls, then pictures and scores beside the neurons."
+        ui, say = {name: panel.ui for name, panel in self.panels.items()}, self.says
+        rows = widgets.HBox([_column(*self.switches), self.names, ui["bars"]])
+        rows.add_class("niwt-rows")
+        left = _column(ui["picture"], ui["scores"], say["trial"], ui["trial"])
+        right = _column(rows, self.restore_all, say["exciting"], ui["exciting"])
+        body = _grid(left, right, shares=(280, 470))
+        return [_grid(*self.controls.values()), self.tools, say["verdict"], body]
 
     def follow(self, name: str) -> None:
         "Another layer has other neurons; another question puts its strongest neuron in front."
         super().follow(name)
         if name == "layer":
-            self.session, self.off = _session_at(self.session, self.state["layer"]), ()
-            self.controls["neuron"].options = self._all_names()
+            self.off = ()
+            self.controls["neuron"].options = self.labels()
         if name in ("layer", "explain", "by", "species", "picture"):
             self._strongest()
-
-    def _take(self) -> None:
-        super()._take()
-        self._strongest()
 
     def _strongest(self) -> None:
         "Look at the neuron with the largest value."
         study = self.study
         self.controls["neuron"].value = study.neurons[int(np.abs(study.values).argmax())]
 
-    def _flip(self, i: int, off: bool) -> None:
-        if not self._silent:
-            self.act(lambda: self.switch(self.study.neurons[i], off))
-
-    def _name_chosen(self, neuron: Any) -> None:
-        if not self._silent and neuron is not None:
-            self.controls["neuron"].value = neuron
-
     def switch(self, neuron: int, off: bool = True) -> "NeuronExplorer":
         "Switch a neuron off, or on again; raises `NiwtError` for one that does not exist."
         _neuron_label(self.session, neuron)
-        self.act(lambda: setattr(self, "off", tuple(sorted({*self.off, neuron} if off else {*self.off} - {neuron}))))
+        left = {*self.off, neuron} if off else {*self.off} - {neuron}
+        self.act(lambda: setattr(self, "off", tuple(sorted(left))))
         return self
 
     def switch_all_on(self) -> "NeuronExplorer":
@@ -266,94 +384,11 @@ class NeuronExplorer(_PictureExplorer):
 
     def refresh(self) -> None:
         "Names, switches, sentences, then the panels."
-        study, self._silent = self.study, True
-        try:
-            options = [(_neuron_label(self.session, k), k) for k in study.neurons]
-            if tuple(self.names.options) != tuple(options):
-                self.names.options = options
-            self.names.value = self.neuron if self.neuron in study.neurons else None
-            for switch, k in zip(self.switches, study.neurons, strict=False):
-                off = k in self.off
-                switch.value, switch.description = off, "off" if off else "on"
-                switch.tooltip = f"neuron {k} is {switch.description}; press to switch it {'on' if off else 'off'}"
-        finally:
-            self._silent = False
+        study = self.study
+        self.rows.show(self.labels(study.neurons), self.neuron, self.off)
         self.restore_all.disabled = not self.off
         self.say("verdict", self._verdict(study))
-        self.say("exciting", f'<div class="niwt-sub">What excites neuron {_escaped(_neuron_label(self.session, self.neuron))}</div>')
-        self.say("trial", _escaped(self._trial_said() or self._formula(self.session, self.neuron)))
+        self.head("exciting", f"What excites neuron {_neuron_label(self.session, self.neuron)}")
+        self.say("trial", _escaped(self.trial_told() or self._formula(self.session, self.neuron)))
         self.panels["trial"].ui.layout.display = None if self.state["guess"] else "none"
         super().refresh()
-
-    def _verdict(self, study: _NeuronStudy) -> str:
-        before, after = (_escaped(self.session.label(r)) for r in study.predicted)
-        right = " ✓" if not self.mine and self.session.label(study.predicted[0]).removesuffix(" ★") == self.truth else ""
-        told = f"{'It is' if not self.mine else 'This is'} {_escaped(self.truth)}. The network says <b>{before}</b>{right}"
-        if study.off:
-            silent = ", ".join(str(k) for k in study.off)
-            told += f"; without neuron{'s' if len(study.off) > 1 else ''} {silent}: <b>{after}</b>"
-        return told + self.warning
-
-    def _paint_picture(self) -> Callable[[Area], None]:
-        heat = neuron_maps(self.session.network, self.x[None], [self.neuron])[0, 0]
-        pictures = [("the picture", self.seen_picture), (f"where neuron {self.neuron} answers", overlay(self.seen_picture, heat))]
-        return lambda area: paint_beside(area, pictures)
-
-    def _alt_picture(self) -> str:
-        return f"{self.truth}, and where neuron {_neuron_label(self.session, self.neuron)} answers in it"
-
-    def _paint_bars(self) -> Callable[[Area], None]:
-        study, focus = self.study, self.neuron
-        at = study.neurons.index(focus) if focus in study.neurons else None
-        return lambda area: paint_bars(area, self.bar_values, [k in study.off for k in study.neurons], at)
-
-    def _paint_exciting(self) -> Callable[[Area], None]:
-        found = _exciting_pictures(self.session, self.neuron, 5)
-        pictures = [as_seen(self.session.transform(p), self.session.transform) for p in found.images]
-        return lambda area: paint_mosaic(area, pictures, found.labels, 5, outlines=found.regions, lines=3)
-
-    def _trial_said(self) -> str:
-        "How the neuron answers to what was drawn."
-        guess = self.state["guess"]
-        if not guess:
-            return ""
-        wins = self._tried(self.session, guess).wins[:, self.neuron]
-        n, won, own = len(wins), int(wins.sum()), self.session.names["name"][self.neuron] == guess
-        call = "It answers" if won >= 0.8 * n else "It answers to the others" if won <= 0.2 * n else "It does not care"
-        told = f"{call}: in {won} of {n} pairs the bird with {phrase(guess)} excites neuron {self.neuron} more than the same bird without (chance: {n // 2})."
-        return told + (f" So its name {'holds' if won >= 0.8 * n else 'does not hold'}." if own else "")
-
-    def _paint_trial(self) -> Callable[[Area], None]:
-        guess = self.state["guess"]
-        if not guess:
-            ask = f"Draw what you think neuron {self.neuron} likes ('draw birds with'), and see whether it answers."
-            return lambda area: paint_words(area, "", ask)
-        trial = self._tried(self.session, guess)
-        n, wins = len(trial.wins), trial.wins[:6, self.neuron].tolist()
-        marks = ["blue" if w else "" for w in wins] + ["" if w else "blue" for w in wins]
-        return lambda area: paint_mosaic(area, [*trial.pictures[:6], *trial.pictures[n : n + 6]], columns=6, marks=marks)
-
-    def _paint_scores(self) -> Callable[[Area], None]:
-        study = self.study
-        names = [self.session.label(r) for r in study.rows]
-        return lambda area: paint_change(area, names, study.before, study.after, "What it says", study.rows.index(study.row), ("all neurons on", "now"))
-
-    def _alt_scores(self) -> str:
-        s = self.study
-        return "; ".join(f"{self.session.label(r)} {b:.0%}, now {a:.0%}" for r, b, a in zip(s.rows, s.before, s.after, strict=True))
-
-    def page(self) -> list[list[tuple[Callable[[Area], None], int, int]]]:
-        "Pictures and scores, named bars, what excites the neuron."
-        study, focus = self.study, self.neuron
-        names, silent = [_neuron_label(self.session, k) for k in study.neurons], [k in study.off for k in study.neurons]
-        at = study.neurons.index(focus) if focus in study.neurons else None
-        taken = f"It is {self.truth}. The network says {self.session.label(study.predicted[0])}"
-        without = f"Without neurons {', '.join(map(str, study.off))}: {self.session.label(study.predicted[1])}" if study.off else ""
-        bars = lambda area: paint_bars(area, self.bar_values, silent, at, names, 210)  # noqa: E731
-        excites = f"What excites neuron {_neuron_label(self.session, focus)}"
-        return [
-            [(lambda area: paint_words(area, taken, without), 860, 44)],
-            [self.painter("picture"), (bars, 540, 270)],
-            [self.painter("scores"), (_titled(excites, self.panels["exciting"].paint()), 474, 160)],
-            *([[(lambda area: paint_words(area, "", self._trial_said()), 400, 112), self.painter("trial")]] if self.state["guess"] else []),
-        ]

@@ -22,21 +22,20 @@ from ..explain.maps import check_neurons, layer_activations, layer_gradient
 from ..explain.names import name_neurons
 from ..fieldguide.network import FIELD_GUIDE_WEIGHTS
 from ..fieldguide.world import FieldGuideImages, field_guide
-from ..method.jacobian import PooledJacobian, pooled_jacobian
 from ..method.niwt import NIWT, as_backbone
 from ..network.backbones import Backbone, load_backbone
 from ..network.cut import CutNetwork, layer_names
 from ..network.head import extract_features
 from ..network.modes import in_own_modes
 
-# %% ../../nbs/08_widgets/00_session.ipynb #0938c01e
+# %% ../../nbs/08_widgets/00_session.ipynb #38194eeb
 @dataclass(frozen=True, eq=False)
-class Session:
-    "A data set and a fitted model; made by `open_session`. Head rows: seen classes, then unseen ones."
+class _Opened:
+    "A data set and a fitted model. Head rows: seen classes, then unseen ones."
 
     data: ZeroShotData  # its splits hold the images in use
     model: NIWT  # fitted on it; not changed by any question
-    at_hand: Tensor | None = None  # (N, D) features as the network gives them; None: made when asked for
+    at_hand: Tensor | None = None  # (N, D) features as the network gives them; None: made if asked
     layers: dict[str, "Session"] = field(default_factory=dict)  # the same at other layers
 
     @property
@@ -60,6 +59,11 @@ class Session:
         return self.model.knowledge_
 
     @property
+    def transform(self) -> Any:
+        "PIL image -> (3, H, W) tensor; None: features only."
+        return self.model.preprocess_
+
+    @property
     def columns(self) -> Tensor:
         "(n,) class id of each head row."
         return torch.cat([self.data.seen, self.data.unseen])
@@ -69,11 +73,35 @@ class Session:
         "(n, A) domain knowledge of each head row."
         return self.knowledge.rows(self.columns)
 
+    @property
+    def menu(self) -> list[tuple[str, int]]:
+        "The label of each head row with its number."
+        return [(self.label(i), i) for i in range(len(self.columns))]
+
+    def pictures(self, index: Tensor) -> Tensor:
+        "(n, 3, H, W) images by their numbers, as the network gets them."
+        return torch.stack([self.transform(self.data.images[int(i)]) for i in index])
+
+    def new_row(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        "Weights (D,) and bias of a class with domain knowledge `values` (A,); the model stays as it is."
+        weight, bias = self.model.writer_.rows(self.model.scaler_.transform(values[None]))
+        return weight[0], bias[0]
+
+    def label(self, row: int) -> str:
+        "The name of a head row for people; a star marks what the network was never shown."
+        star = " ★" if row >= len(self.data.seen) else ""
+        return readable(self.data.classes[int(self.columns[row])]) + star
+
+# %% ../../nbs/08_widgets/00_session.ipynb #0938c01e
+@dataclass(frozen=True, eq=False)
+class Session(_Opened):
+    "A data set and a fitted model, with what is measured when it is first asked for; made by `open_session`."
+
     @cached_property
     def given(self) -> Tensor:
         "(N, D) features as the network gives them; zeros for images that are not in use."
-        made = self.at_hand is None
-        return _used_features(self.data, self.model.backbone) if made else self.at_hand  # type: ignore[return-value]
+        own = self.at_hand
+        return _used_features(self.data, self.model.backbone) if own is None else own
 
     @cached_property
     def test(self) -> Tensor:
@@ -104,8 +132,8 @@ class Session:
             what = f"data set {self.data.name!r} was opened with features only"
             raise NiwtError(f"{what}; explanations of pictures need a network")
         each = -(-len(self.some) // len(self.data.seen))
-        return fit_explainer(self.network, self.data, self.transform, self.columns, self.head,
-                             self.knowledge, each)  # fmt: skip
+        known = (self.columns, self.head, self.knowledge)
+        return fit_explainer(self.network, self.data, self.transform, *known, each)
 
     @cached_property
     def names(self) -> pd.DataFrame:
@@ -115,7 +143,7 @@ class Session:
     @cached_property
     def answers(self) -> Tensor:
         "(len(some), K) how strongly each picture's most active place excites each neuron."
-        batches = (torch.stack([self.transform(self.data.images[int(i)]) for i in part]) for part in self.some.split(64))
+        batches = map(self.pictures, self.some.split(64))
         return torch.cat([topk_activation(layer_activations(self.network, x)) for x in batches])
 
     @cached_property
@@ -123,48 +151,18 @@ class Session:
         "(A, K) see `_map_effects`."
         return _map_effects(self)
 
-    @cached_property
-    def jacobian(self) -> PooledJacobian:
-        "G of single images, for the paper's objective."
-        if self.network is None:
-            return self.model.jacobian_
-        fewer = max(2, min(12, int(3e7 // self.model.jacobian_.mean.numel())))
-        index = self.data.train[torch.linspace(0, len(self.data.train) - 1, fewer).long().unique()]
-        return pooled_jacobian(self.network, torch.stack([self.transform(self.data.images[int(i)]) for i in index]))
-
-    @property
-    def transform(self) -> Any:
-        "PIL image -> (3, H, W) tensor; None: features only."
-        return self.model.preprocess_
-
-    def new_row(self, values: Tensor) -> tuple[Tensor, Tensor]:
-        "Weights (D,) and bias of a class with domain knowledge `values` (A,); the model stays as it is."
-        weight, bias = self.model.writer_.rows(self.model.scaler_.transform(values[None]))
-        return weight[0], bias[0]
-
-    def label(self, row: int) -> str:
-        "The name of a head row for people; a star marks what the network was never shown."
-        star = " ★" if row >= len(self.data.seen) else ""
-        return readable(self.data.classes[int(self.columns[row])]) + star
-
 # %% ../../nbs/08_widgets/00_session.ipynb #2c5461d0
 @in_own_modes
-def _some_of_each(
-    data: ZeroShotData,  # with labels
-    indices: Tensor,  # (n,) images to choose from
-    per_class: int | None,  # at most so many of each class; None: all
-) -> Tensor:  # image indices, the first ones of each class
-    "The first images of each class."
-    return indices if per_class is None else first_of_each(data, indices, data.labels[indices].unique(), per_class)
+def _some_of_each(data: ZeroShotData, indices: Tensor, per_class: int | None) -> Tensor:
+    "The first images of each class among `indices` (n,), at most `per_class` of each; None: all."
+    if per_class is None:
+        return indices
+    return first_of_each(data, indices, data.labels[indices].unique(), per_class)
 
 # %% ../../nbs/08_widgets/00_session.ipynb #6d79777c
 @in_own_modes
-def _used_features(
-    data: ZeroShotData,  # with images
-    backbone: Backbone,  # any
-    used: Tensor | None = None,  # (n,) images; None: all that a split holds
-) -> Tensor:  # (N, D), zeros for the other images
-    "Features of images as the network gives them."
+def _used_features(data: ZeroShotData, backbone: Any, used: Tensor | None = None) -> Tensor:
+    "(N, D) features of the images `used` (None: of all that a split holds) as a backbone gives them, zeros for the others."
     example = torch.stack([backbone.preprocess(data.images[int(i)]) for i in data.train[:2]])
     network = backbone.cut(None, example)
     if used is None:
@@ -175,10 +173,8 @@ def _used_features(
 
 # %% ../../nbs/08_widgets/00_session.ipynb #d9bae6e6
 @lru_cache(2)
-def _field_guide_session(
-    knowledge: str | None,  # which domain knowledge
-) -> Session:  # the same for all widgets of a program
-    "The field guide with the shipped network, every image of it; a fitted model comes with the package."
+def _field_guide_session(knowledge: str | None) -> Session:  # the same for all widgets of a program
+    "The field guide, every image of it, with the fitted model that comes with the package, or with other knowledge."
     data = field_guide()
     if knowledge in (None, next(iter(data.knowledge))):
         model = NIWT.load(FIELD_GUIDE_WEIGHTS.parent)
@@ -188,11 +184,8 @@ def _field_guide_session(
 
 # %% ../../nbs/08_widgets/00_session.ipynb #7de97fc0
 @in_own_modes
-def _session_at(
-    session: Session,  # at any layer
-    layer: str | None,  # None: where it is
-) -> Session:  # the same data, features and settings, importance read at `layer`
-    "The session at another layer, fitted once and kept; raises `NiwtError` for a layer that cannot be cut."
+def _session_at(session: Session, layer: str | None) -> Session:
+    "The session with its data and settings at another layer (None: its own), fitted once and kept; raises `NiwtError` for a layer that cannot be cut."
     if layer in (None, session.layer):
         return session
     if session.network is None:
@@ -223,36 +216,38 @@ def open_session(
         if not data.has_images:
             raise NiwtError(f"data set {data.name!r} has neither images nor features")
         if not isinstance(data.images, FieldGuideImages):
-            raise NiwtError(f"data set {data.name!r} needs a network; only the field guide comes with one")
+            only = "only the field guide comes with one"
+            raise NiwtError(f"data set {data.name!r} needs a network; {only}")
         backbone = load_backbone()
-    train, test, new = (
-        _some_of_each(data, i, per_class) for i in (data.train, data.test_seen, data.test_unseen)
-    )
+    parts = (data.train, data.test_seen, data.test_unseen)
+    train, test, new = (_some_of_each(data, i, per_class) for i in parts)
     data = replace(data, train=train, test_seen=test, test_unseen=new)
     network = as_backbone(backbone)
-    given: Any = data.features if network is None else features
-    if network is not None and features is None:
-        given = _used_features(data, network)  # type: ignore[arg-type]
+    given = data.features if network is None else features
+    given = _used_features(data, network) if given is None else given
     return Session(data, NIWT(network, layer, knowledge).fit(data, features=given), given)
 
 # %% ../../nbs/08_widgets/00_session.ipynb #1027307d
 @in_own_modes
-def _layers_of(
-    session: Session,  # with a network
-    most: int = 5,  # the last so many
-) -> list[str]:  # names of layers that a reader would choose from, in the order of the network
-    "Layers with a spatial output and parameters of their own, blocks rather than what is in them; the session's own layer is always there."
+def _layers_of(session: Session, most: int = 5) -> list[str]:  # in the order of the network
+    "The last layers with a spatial output and parameters, blocks rather than what is in them; the session's own is always there."
     if session.network is None:
         return [session.layer]
-    example = torch.stack([session.transform(session.data.images[int(i)]) for i in session.data.train[:2]])
-    shapes = layer_names(session.network.model, example, check=False)["shape"]
-    module = session.network.model.get_submodule
-    spatial = [str(n) for n, s in shapes.items() if len(s) == 3 and s[1] > 1 and any(True for _ in module(str(n)).parameters())]
-    blocks = [n for n in spatial if not any(n.startswith(m + ".") and isinstance(module(m), nn.Sequential) and "." in m for m in spatial)]
+    model, example = session.network.model, session.pictures(session.data.train[:2])
+    shapes = {str(n): s for n, s in layer_names(model, example, check=False)["shape"].items()}
+    module = model.get_submodule
+
+    def inside(name: str, block: str) -> bool:
+        nested = name.startswith(block + ".") and "." in block
+        return nested and isinstance(module(block), nn.Sequential)
+
+    wide = [n for n, s in shapes.items() if len(s) == 3 and s[1] > 1]
+    spatial = [n for n in wide if any(True for _ in module(n).parameters())]
+    blocks = [n for n in spatial if not any(inside(n, block) for block in spatial)]
     depth = min((n.count(".") for n in blocks), default=0)
     found = [n for n in blocks if n.count(".") <= max(depth, session.layer.count("."))]
     kept = found[-most:] if session.layer in found[-most:] else [*found[-most + 1 :], session.layer]
-    return [n for n in [*shapes.index] if n in kept]
+    return [n for n in shapes if n in kept]
 
 # %% ../../nbs/08_widgets/00_session.ipynb #34959004
 @dataclass(frozen=True, eq=False)
@@ -268,29 +263,25 @@ class _Reading:
 
 # %% ../../nbs/08_widgets/00_session.ipynb #0c7819ba
 @in_own_modes
-def _read_picture(
-    session: Session,  # with a network
-    x: Tensor,  # (3, H, W) a picture, preprocessed
-    target: int | None = None,  # head row; None: the predicted class
-) -> _Reading:  # activations, scores and importances
-    "One forward and one backward pass through the tail."
+def _read_picture(session: Session, x: Tensor, target: int | None = None) -> _Reading:
+    "Activations, scores and importances of a preprocessed picture (3, H, W) for a head row; None: the predicted class."
     view = session.explainer.network
     a = layer_activations(view, x[None])
     with torch.no_grad():
         scores = view.head(view.tail(a))[0]
     row = int(scores.argmax()) if target is None else check_neurons([target], len(scores))[0]
-    gradient = layer_gradient(view, a, view.head.weight[[row]])
-    return _Reading(a, scores, row, gradient.mean((2, 3))[0], (gradient.mean((2, 3), keepdim=True) * a).sum((2, 3))[0], (x.shape[1], x.shape[2]))
+    alpha = layer_gradient(view, a, view.head.weight[[row]]).mean((2, 3))[0]
+    adds = (alpha[:, None, None] * a[0]).sum((1, 2))
+    return _Reading(a, scores, row, alpha, adds, (x.shape[1], x.shape[2]))
 
 # %% ../../nbs/08_widgets/00_session.ipynb #4c356fa3
 @in_own_modes
-def _map_effects(
-    session: Session,  # any
-) -> np.ndarray:  # (A, K): change of importance, in spreads, for one spread more of the attribute
-    "What each attribute does to each neuron's importance; `session.effects` keeps it."
+def _map_effects(session: Session) -> np.ndarray:  # (A, K): change of importance, in spreads
+    "What one spread more of each attribute does to each neuron's importance; `session.effects` keeps it."
     known = session.knowledge.rows(session.data.seen).double()
     moved = torch.cat([known[None], known + torch.diag(known.std(0))[:, None]])  # (1 + A, S, A)
     scaled = session.model.scaler_.transform(moved.flatten(0, 1))
-    answers = session.model.map_.predict(scaled).double().reshape(len(moved), len(known), -1).mean(1)
+    answers = session.model.map_.predict(scaled).double()
+    answers = answers.reshape(len(moved), len(known), -1).mean(1)
     usual = session.model.importance_.double().std(0).clamp_min(1e-12)
     return ((answers[1:] - answers[0]) / usual).numpy()

@@ -6,71 +6,22 @@
 __all__ = ['WeightExplorer']
 
 # %% ../../nbs/08_widgets/09_weights.ipynb #w0900003
-from collections.abc import Callable
-
 import ipywidgets as widgets
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..figures.canvas import Area
-from ..figures.charts import paint_agreement, paint_bars, paint_words
-from .explorer import Explorer, _Panel, _choice, _escaped, _column, _grid
+from ..figures.charts import paint_agreement, paint_bars
+from .explorer import Explorer, _Page, _Panel, _choice, _column, _escaped, _grid
+from .explorer import _told
 from .neurons import _neuron_label
 
-# %% ../../nbs/08_widgets/09_weights.ipynb #w0900006
-class WeightExplorer(Explorer):
-    "Importance of the neurons as the weights of a class are changed."
+# %% ../../nbs/08_widgets/09_weights.ipynb #34e507fb
+class _WeightPictures(Explorer):
+    "What is shown of the weights of a class and the importance that follows from them."
 
-    title = "From weights to importance"
-    about = (
-        "The importance of the neurons is a fixed table G times the weights w of a class. Drag one weight, "
-        "and the importance follows along its column of G; make w longer, and only the size changes, not the cosine."
-    )
-    kept = ("moved",)
-
-    def build(self) -> None:
-        "Controls and panels."
-        self.moved: dict[int, float] = {}
-        rows = [(self.session.label(i), i) for i in range(len(self.session.columns))]
-        self.control("row", _choice("class", rows, len(self.session.data.seen)))
-        self.control("feature", _choice("feature", range(self.session.head.in_features)))
-        top = float(self.session.head.weight.abs().max())
-        step = 10.0 ** np.floor(np.log10(top / 30))
-        top = round(np.ceil(3 * top / step) * step, 6)
-        self.control("weight", widgets.FloatSlider(0, min=-top, max=top, step=step, description="its weight"))
-        self.control("length", widgets.FloatSlider(1, min=0.1, max=3, step=0.1, description="length of w, times"))
-        self._strongest()
-        self.words("verdict", "bars")
-        key = lambda: (self.state["row"], tuple(self.moved.items()), self.state["length"])  # noqa: E731
-        self.panels["bars"] = _Panel(385, 300, lambda: (*key(), self.state["feature"]), self._paint_bars, lambda: self.told)
-        self.panels["agreement"] = _Panel(365, 330, key, self._paint_agreement, lambda: "importance of these weights against the one that the words ask for")
-
-    def arrange(self) -> list[widgets.Widget]:
-        "Controls, the numbers, the neurons beside the demand."
-        left = _column(self.says["bars"], self.panels["bars"].ui)
-        body = _grid(left, self.panels["agreement"].ui, shares=(385, 365))
-        return [_grid(*self.controls.values()), self.tools, self.says["verdict"], body]
-
-    def _strongest(self) -> None:
-        "The feature with the largest weight."
-        self.controls["feature"].value = int(self.weights({}).abs().argmax())
-        self.follow("feature")
-
-    def follow(self, name: str) -> None:
-        "Another class has other weights; another feature another one."
-        if name == "row":
-            self.moved = {}
-            self._strongest()
-        elif name == "feature":
-            d = self.state["feature"]
-            at, step = float(self.weights(self.moved)[d]), self.controls["weight"].step
-            self.controls["weight"].value = round(round(at / step) * step, 6)  # on a step, as a page has it
-        elif name == "weight":
-            d, at, step = self.state["feature"], self.state["weight"], self.controls["weight"].step
-            own = float(self.weights({})[d])
-            rest = {k: v for k, v in self.moved.items() if k != d}
-            self.moved = rest if abs(at - own) <= step / 2 + 1e-6 else {**rest, d: at}
+    moved: dict[int, float]  # feature -> new weight
 
     def weights(self, moved: dict[int, float]) -> Tensor:
         "(D,) the weights of the class, some of them moved."
@@ -91,8 +42,8 @@ class WeightExplorer(Explorer):
     @property
     def demand(self) -> Tensor:
         "(K,) the importance that the words of the class ask for."
-        model = self.session.model
-        return model.map_.predict(model.scaler_.transform(self.session.rows[[self.state["row"]]]))[0].float()
+        model, row = self.session.model, self.session.rows[[self.state["row"]]]
+        return model.map_.predict(model.scaler_.transform(row))[0].float()
 
     @property
     def told(self) -> str:
@@ -102,29 +53,82 @@ class WeightExplorer(Explorer):
         words = "cosine with the demand {:.3f}, {:.3f} with its own weights; the importance is {:.2f} times as long"
         return words.format(*met, float(now.norm() / own.norm()))
 
-    def refresh(self) -> None:
-        "Sentences and panels."
-        name = _escaped(self.session.label(self.state["row"]))
-        self.say("verdict", f"<big>{name}</big> {self.told}.")
-        self.say("bars", f'<div class="niwt-sub">Importance of the ten neurons that feature {self.state["feature"]} moves most, times 1000</div>')
-        super().refresh()
-
-    def _paint_bars(self) -> Callable[[Area], None]:
+    def _paint_bars(self, area: Area) -> None:
         column = self.session.model.jacobian_.mean[:, self.state["feature"]]
         best = column.abs().argsort(descending=True)[:10].tolist()
-        named = self.session.network is not None
-        names = [_neuron_label(self.session, k) if named else f"feature {k}" for k in best]
-        values = 1000 * self.now[best]
-        return lambda area: paint_bars(area, values, names=names, room=170)
+        names = [_neuron_label(self.session, k) for k in best]
+        paint_bars(area, 1000 * self.now[best], names=names, room=170)
 
-    def _paint_agreement(self) -> Callable[[Area], None]:
-        unit = self.demand.std()
-        asked, has = (self.demand / unit).numpy(), (self.now / unit).numpy()
-        axes = ("asked for by the words (in spreads)", "of these weights")
-        return lambda area: paint_agreement(area, asked, has, axes=axes)
+    def _paint_agreement(self, area: Area) -> None:
+        unit, axes = self.demand.std(), ("asked for by the words (in spreads)", "of these weights")
+        paint_agreement(area, (self.demand / unit).numpy(), (self.now / unit).numpy(), axes=axes)
 
-    def page(self) -> list[list[tuple[Callable[[Area], None], int, int]]]:
+    def page(self) -> _Page:
         "Numbers, neurons, demand."
-        name, feature = self.session.label(self.state["row"]), self.state["feature"]
-        words = f"below: the ten neurons that feature {feature} moves most (importance times 1000), and all of them against the demand"
-        return [[(lambda area: paint_words(area, name, self.told, words), 860, 70)], [self.painter("bars"), self.painter("agreement")]]
+        words = f"below: the ten neurons that feature {self.state['feature']} moves most (importance times 1000), and all of them against the demand"
+        numbers = _told(70, self.session.label(self.state["row"]), self.told, words)
+        return [[numbers], [self.painter("bars"), self.painter("agreement")]]
+
+# %% ../../nbs/08_widgets/09_weights.ipynb #w0900006
+class WeightExplorer(_WeightPictures):
+    "Importance of the neurons as the weights of a class are changed."
+
+    title = "From weights to importance"
+    about = (
+        "The importance of the neurons is a fixed table G times the weights w of a class. Drag one weight, "
+        "and the importance follows along its column of G; make w longer, and only the size changes, not the cosine."
+    )
+    kept = ("moved",)
+
+    def build(self) -> None:
+        "Controls and panels."
+        self.moved: dict[int, float] = {}
+        top = float(self.session.head.weight.abs().max())
+        step = 10.0 ** np.floor(np.log10(top / 30))
+        top = round(np.ceil(3 * top / step) * step, 6)
+        self.control("row", _choice("class", self.session.menu, len(self.session.data.seen)))
+        self.control("feature", _choice("feature", range(self.session.head.in_features)))
+        span = {"min": -top, "max": top, "step": step, "description": "its weight"}
+        self.control("weight", widgets.FloatSlider(0, **span))
+        span = {"min": 0.1, "max": 3, "step": 0.1, "description": "length of w, times"}
+        self.control("length", widgets.FloatSlider(1, **span))
+        self._strongest()
+        self.words("verdict", "bars")
+        key = lambda: (self.state["row"], tuple(self.moved.items()), self.state["length"])  # noqa: E731
+        bar_key = lambda: (*key(), self.state["feature"])  # noqa: E731
+        alt = lambda: "importance of these weights against the one that the words ask for"  # noqa: E731
+        self.panels["bars"] = _Panel(385, 300, bar_key, self._paint_bars, lambda: self.told)
+        self.panels["agreement"] = _Panel(365, 330, key, self._paint_agreement, alt)
+
+    def arrange(self) -> list[widgets.Widget]:
+        "Controls, the numbers, the neurons beside the demand."
+        left = _column(self.says["bars"], self.panels["bars"].ui)
+        body = _grid(left, self.panels["agreement"].ui, shares=(385, 365))
+        return [_grid(*self.controls.values()), self.tools, self.says["verdict"], body]
+
+    def _strongest(self) -> None:
+        "The feature with the largest weight."
+        self.controls["feature"].value = int(self.weights({}).abs().argmax())
+        self.follow("feature")
+
+    def follow(self, name: str) -> None:
+        "Another class has other weights; another feature another one."
+        d, slider = self.state["feature"], self.controls["weight"]
+        if name == "row":
+            self.moved = {}
+            self._strongest()
+        elif name == "feature":
+            steps = round(float(self.weights(self.moved)[d]) / slider.step)
+            slider.value = round(steps * slider.step, 6)  # on a step, as a page has it
+        elif name == "weight":
+            own, rest = float(self.weights({})[d]), {k: v for k, v in self.moved.items() if k != d}
+            same = abs(slider.value - own) <= slider.step / 2 + 1e-6
+            self.moved = rest if same else {**rest, d: slider.value}
+
+    def refresh(self) -> None:
+        "Sentences and panels."
+        name, feature = _escaped(self.session.label(self.state["row"])), self.state["feature"]
+        self.say("verdict", f"<big>{name}</big> {self.told}.")
+        told = f"Importance of the ten neurons that feature {feature} moves most, times 1000"
+        self.head("bars", told)
+        super().refresh()

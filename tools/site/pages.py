@@ -11,11 +11,12 @@ import re
 import shutil
 import sys
 import warnings
-from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
 from fastcore.docments import docments
+
+from niwt_nb.runs.config import _HELP, RunConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 NBS, OUT = ROOT / "nbs", ROOT / "build" / "site"
@@ -137,8 +138,8 @@ def told_of(thing: Any) -> list[str]:
         said, source = docments(thing), inspect.getsource(thing)
     except (TypeError, OSError, ValueError, SyntaxError):  # made by a call
         return []
-    if is_dataclass(thing):
-        said |= {k: f.metadata["help"] for k, f in thing.__dataclass_fields__.items() if "help" in f.metadata}
+    if thing is RunConfig:
+        said |= _HELP
     decorators, lines = "" if inspect.isclass(thing) else source.partition("def ")[0], []
     for name, about in said.items():
         about = re.sub(r"^type: ignore\S*[\s#]*", "", about or "")
