@@ -31,6 +31,7 @@ from .pictures import overlay
 from ..method.niwt import NIWT, picture_batches, picture_names
 from ..network.cut import eval_mode
 from ..network.modes import in_own_modes
+from ..network.zoom import closer
 
 # %% ../../nbs/07_figures/04_explanation.ipynb #d5cfeb8c
 def _words_for(
@@ -102,6 +103,7 @@ class Explanation:
     difference: Tensor = field(repr=False)  # (H, W): above 0 what spoke for the target, below for the other class
     image: Image.Image = field(repr=False)  # as the network saw it
     contrast: _Contrast = field(repr=False)  # what tells the two apart and what would turn the answer, verified
+    closer: Image.Image | None = field(default=None, repr=False)  # the close-up that the scores rest on, too, see `network.zoom`
 
     def __str__(self) -> str:
         return "\n".join([f"{self.sentence} {self.faithfulness}", *self.proofs])
@@ -113,9 +115,10 @@ class Explanation:
 
     @property
     def pictures(self) -> list[tuple[str, Any]]:
-        "The picture, where the network looked, and what spoke for each of the two, with labels."
+        "The picture, the close-up if there is one, where the network looked, and what spoke for each of the two, with labels."
         seen, both = to_array(self.image), f"blue: for it, orange: for {readable(self.against)}"
-        return [("the picture", seen), ("where it looked", overlay(seen, self.map)), (both, overlay(seen, self.difference, signed=True))]
+        near = [] if self.closer is None else [("the close-up that counts as well", to_array(self.closer))]
+        return [("the picture", seen), *near, ("where it looked", overlay(seen, self.map)), (both, overlay(seen, self.difference, signed=True))]
 
     @property
     def photos(self) -> list[tuple[str, Any]]:
@@ -156,8 +159,9 @@ def _explained(
     table = told.frame(explainer, 0)
     said = sentence(table, unseen=int(explainer.columns[row]) in explainer.unseen, asked=against is not None, apart=False)
     where, difference = fine_map(explainer.network, x, row)[0], contrast_map(explainer.network, x, row, other)[0]
+    near = as_seen(closer(x, model.raw_.activations(x))[0].detach(), model.preprocess_) if model.settings_.zoom else None
     return Explanation(names[row], names[other], float(told.probability[0, 0]), said, faithfulness_sentence(table), table, where.detach(), difference.detach(),
-                       as_seen(x[0], model.preprocess_), contrast_of(model, explainer, x, told))  # fmt: skip
+                       as_seen(x[0], model.preprocess_), contrast_of(model, explainer, x, told), near)  # fmt: skip
 
 # %% ../../nbs/07_figures/04_explanation.ipynb #83a15592
 @in_own_modes

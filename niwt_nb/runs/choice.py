@@ -39,7 +39,7 @@ def _judge_knowledge(
 
     def work(name: str) -> Any:
         if name == "eszsl":
-            return _eszsl_step(folder, replace(ready, data=data), kind)
+            return _eszsl_step(folder, replace(ready, data=data).as_mixed(model.settings_.zoom), kind)
         return folder.step(f"control-{kind}", key, control, f"control: shuffled {kind}, {config.shuffles} times")[1]["rows"]
 
     found = share(["eszsl", *(["control"] if config.shuffles else [])], work, f"what {kind} is compared with")

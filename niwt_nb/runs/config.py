@@ -126,6 +126,8 @@ class RunConfig:
     solver: str = setting("auto", "how new weights are found: closed, lbfgs, reference (the paper's optimiser), auto")
     calibrate: bool = setting(True, "choose the method's settings and the balance of seen and unseen on held-out seen classes; false: neither")
     keep_rows: bool = setting(True, "a network that comes with rows for the seen classes keeps them; one that is trained here may mix them with new ones")
+    zoom: bool = setting(True, "look closer where the network's own map points, if held-out seen classes gain by it: half a pass more for every picture; "
+                         "not with compare = all or train = tail, whose tables are about whole pictures, nor with pictures below 128 pixels")
     compare: str = setting("eszsl", "what stands beside NIWT: eszsl, or all baselines (with train = tail on fine-tuned networks too), in comparison.csv")
     rivals: tuple[str, ...] = setting((), "names of the baselines that compare = all runs, such as [\"ESZSL\", \"ALE\"]; empty: all ten")
     seeds: int = setting(1, "seeds of the comparison, counted from seed on (compare = all)")

@@ -23,7 +23,7 @@ from ..explain.names import name_neurons
 from ..fieldguide.network import FIELD_GUIDE_WEIGHTS
 from ..fieldguide.world import FieldGuideImages, field_guide
 from ..method.jacobian import PooledJacobian, pooled_jacobian
-from ..method.niwt import NIWT, as_backbone
+from ..method.niwt import features_to_score, NIWT, as_backbone
 from ..network.backbones import Backbone, load_backbone
 from ..network.cut import CutNetwork, layer_names
 from ..network.head import extract_features
@@ -88,6 +88,8 @@ class Session:
     @cached_property
     def features(self) -> Tensor:
         "(m, D) of the test images, as the head reads them."
+        if self.model.settings_.zoom:
+            return features_to_score(self.model, self.data)
         made = self.at_hand is not None or "given" in self.__dict__
         given = self.given if made else _used_features(self.data, self.model.backbone, self.test)
         return self.model.scale_(given[self.test].float())
