@@ -357,7 +357,7 @@ def contrast_of(
     "Why one class and not the other, and what would turn the answer; each claim is tried on the network itself."
     names, pair = [str(n) for n in model.classes_], (int(told.row[0]), int(told.runner_up[0]))
     with torch.no_grad():
-        a = views_of(explainer.network, x, model.mirrored_, model.settings_.zoom > 0)[:, 0]
+        a = views_of(model.raw_, x, model.mirrored_, model.settings_.zoom > 0)[:, 0]
         features = model.scale_(_of_views(model, _features_above(model.raw_, a)[:, None]))
     words, scores = telling_words(model, explainer, told, a), model.scores_of(features)[0]
     ahead, behind = pair if scores[pair[0]] >= scores[pair[1]] else pair[::-1]
