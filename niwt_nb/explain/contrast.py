@@ -16,9 +16,7 @@ from torch import Tensor
 
 from ..data.dataset import first_of_each
 from .explainer import Explainer, _group_of, _presence, listing, phrase, readable
-from niwt_nb.explain.maps import (
-    _features_above, layer_activations, layer_gradient,
-)
+from .maps import _features_above, layer_gradient
 from .words import _Explanations
 from ..method.niwt import NIWT
 from ..network.cut import eval_mode, running

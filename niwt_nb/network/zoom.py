@@ -30,17 +30,26 @@ def place_of(
     middle, half = torch.cat(centre, 1), side[:, None] / 2
     return torch.minimum(torch.maximum(middle, half), 1 - half), side
 
+# %% ../../nbs/03_network/07_zoom.ipynb #057faf81
+def cropped(
+    x: Tensor,  # (B, 3, H, W) pictures
+    centre: Tensor,  # (B, 2) x and y, as shares of width and height
+    side: Tensor,  # (B,) of the crop, as a share of both
+) -> Tensor:  # (B, 3, H, W)
+    "Crops, enlarged to the size of the pictures."
+    high, wide = x.shape[-2:]
+    steps = [((torch.arange(n, device=x.device) + 0.5) / n - 0.5) for n in (wide, high)]
+    across, down = (centre[:, i, None] + side[:, None] * s for i, s in enumerate(steps))  # (B, W) and (B, H)
+    at = torch.stack([across[:, None].expand(-1, high, -1), down[:, :, None].expand(-1, -1, wide)], 3)
+    return F.grid_sample(x, (2 * at - 1).to(x.dtype), padding_mode="border", align_corners=False)
+
 # %% ../../nbs/03_network/07_zoom.ipynb #5667f0db
 def closer(
     x: Tensor,  # (B, 3, H, W) preprocessed pictures
     a: Tensor,  # (B, K, h, w) activations of them
 ) -> Tensor:  # (B, 3, H, W)
     "Each picture cropped to where its activations are and enlarged to its old size."
-    (centre, side), (high, wide) = place_of(a.float()), x.shape[-2:]
-    steps = [((torch.arange(n, device=x.device) + 0.5) / n - 0.5) for n in (wide, high)]
-    across, down = (centre[:, i, None] + side[:, None] * s for i, s in enumerate(steps))  # (B, W) and (B, H)
-    at = torch.stack([across[:, None].expand(-1, high, -1), down[:, :, None].expand(-1, -1, wide)], 3)
-    return F.grid_sample(x, (2 * at - 1).to(x.dtype), padding_mode="border", align_corners=False)
+    return cropped(x, *place_of(a.float()))
 
 # %% ../../nbs/03_network/07_zoom.ipynb #bec270a4
 LEAST_CELLS, LEAST_PIXELS = 5, 128  # rows of the layer's map, and of the picture, below which there is no closer look
