@@ -9,7 +9,7 @@ from pathlib import Path
 from benchmarks.timing import BENCHES, bench_table
 from niwt_nb.core import NiwtError, atomic_path, check_name
 
-for module in ("importance", "transfer", "widgets", "explain", "contrast", "names", "words"):
+for module in ("importance", "transfer", "widgets", "explain", "contrast", "names", "words", "zoom"):
     importlib.import_module(f"benchmarks.{module}")  # each puts itself on the list
 
 SHORT: dict[str, dict[str, int]] = {"importance": {"repeats": 2}, "transfer": {"repeats": 2}, "widgets": {"n": 40, "changes": 150}}  # without --full

@@ -16,20 +16,28 @@ from torch import Tensor
 
 from ..data.dataset import first_of_each
 from .explainer import Explainer, _group_of, _presence, listing, phrase, readable
-from niwt_nb.explain.maps import (
-    _features_above, layer_activations, layer_gradient,
-)
+from .maps import _features_above, layer_gradient
 from .words import _Explanations
 from ..method.niwt import NIWT
 from ..network.cut import eval_mode, running
 from ..network.head import widened
 from ..network.modes import in_own_modes
+from ..network.zoom import joined, mixed, views_of
+
+# %% ../../nbs/06_explain/09_contrast.ipynb #db9f711d
+def _of_views(
+    model: NIWT,  # fitted, with a network
+    values: Tensor,  # (V, n, D) of the views of a picture, see `views_of`
+) -> Tensor:  # (n, D)
+    "Mix what the views say as the model mixes their features."
+    zoom = model.settings_.zoom
+    return mixed(joined(values, model.mirrored_, zoom > 0), zoom)
 
 # %% ../../nbs/06_explain/09_contrast.ipynb #67932b31
 @in_own_modes
 def _scores_without(
     model: NIWT,  # fitted, with a network
-    activation: Tensor,  # (V, K, h, w) of the views of one picture
+    activation: Tensor,  # (V, K, h, w) of the views of one picture, see `views_of`
     silent: Tensor,  # (n, K) bool: neurons that are set to zero
 ) -> Tensor:  # (n, C) as `decision_function` would give them
     "Compute the scores of one picture with each choice of neurons silenced."
@@ -38,7 +46,7 @@ def _scores_without(
         for some in silent.split(64):
             kept = activation[None] * ~some[:, None, :, None, None]
             seen = _features_above(model.raw_, kept.flatten(0, 1))
-            found.append(seen.unflatten(0, (len(some), -1)).mean(1))
+            found.append(_of_views(model, seen.unflatten(0, (len(some), -1)).movedim(1, 0)))
     return model.scores_of(model.scale_(torch.cat(found)))
 
 # %% ../../nbs/06_explain/09_contrast.ipynb #58341e40
@@ -103,7 +111,7 @@ def turning_neurons(
     "Find a small set of neurons without which the answer turns, no member of which can be spared."
     k, w = activation.shape[1], widened(model.network_.head.weight.detach())
     gradient = layer_gradient(model.network_, activation, w[ahead] - w[behind])
-    adds = (gradient * activation).sum((2, 3)).mean(0).cpu()
+    adds = _of_views(model, (gradient * activation).sum((2, 3))[:, None])[0].cpu()
     order = adds.argsort(descending=True)[: int((adds > 0).sum())].tolist()
 
     def look(silent: Tensor) -> tuple[Tensor, Tensor]:
@@ -346,10 +354,9 @@ def contrast_of(
 ) -> _Contrast:  # everything verified
     "Why one class and not the other, and what would turn the answer; each claim is tried on the network itself."
     names, pair = [str(n) for n in model.classes_], (int(told.row[0]), int(told.runner_up[0]))
-    views = torch.cat([x, x.flip(3)][: 2 if model.mirrored_ else 1])
-    a = layer_activations(explainer.network, views)
     with torch.no_grad():
-        features = model.scale_(_features_above(model.raw_, a).mean(0, keepdim=True))
+        a = views_of(model.raw_, x, model.mirrored_, model.settings_.zoom > 0)[:, 0]
+        features = model.scale_(_of_views(model, _features_above(model.raw_, a)[:, None]))
     words, scores = telling_words(model, explainer, told, a), model.scores_of(features)[0]
     ahead, behind = pair if scores[pair[0]] >= scores[pair[1]] else pair[::-1]
     words.attrs["behind"] = ahead != pair[0]

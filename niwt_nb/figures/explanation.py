@@ -31,6 +31,7 @@ from .pictures import overlay
 from ..method.niwt import NIWT, picture_batches, picture_names
 from ..network.cut import eval_mode
 from ..network.modes import in_own_modes
+from ..network.zoom import closer
 
 # %% ../../nbs/07_figures/04_explanation.ipynb #d5cfeb8c
 def _words_for(data: ZeroShotData, knowledge: DomainKnowledge) -> DomainKnowledge:
@@ -103,6 +104,7 @@ class Explanation:
     difference: Tensor = field(repr=False)  # (H, W): above 0 what spoke for the target
     image: Image.Image = field(repr=False)  # as the network saw it
     contrast: _Contrast = field(repr=False)  # what tells the two apart and would turn the answer
+    closer: Image.Image | None = field(default=None, repr=False)  # the close-up, see `network.zoom`
 
     def __str__(self) -> str:
         return "\n".join([f"{self.sentence} {self.faithfulness}", *self.proofs])
@@ -114,10 +116,11 @@ class Explanation:
 
     @property
     def pictures(self) -> list[tuple[str, Any]]:
-        "The picture, where the network looked, and what spoke for each of the two, with labels."
+        "The picture, the close-up if there is one, where the network looked, and what spoke for each of the two, with labels."
         seen, both = to_array(self.image), f"blue: for it, orange: for {readable(self.against)}"
         apart = overlay(seen, self.difference, signed=True)
-        return [("the picture", seen), ("where it looked", overlay(seen, self.map)), (both, apart)]
+        near = [] if self.closer is None else [("the close-up that counts as well", to_array(self.closer))]
+        return [("the picture", seen), *near, ("where it looked", overlay(seen, self.map)), (both, apart)]
 
     @property
     def photos(self) -> list[tuple[str, Any]]:
@@ -158,8 +161,10 @@ def _explained(model: NIWT, x: Tensor, target: str | None, against: str | None) 
     difference = contrast_map(explainer.network, x, row, other)[0].detach()
     words = (said, faithfulness_sentence(table), table)
     seen = (as_seen(x[0], model.preprocess_), contrast_of(model, explainer, x, found))
-    certain = float(found.probability[0, 0])
-    return Explanation(names[row], names[other], certain, *words, where, difference, *seen)
+    certain, near = float(found.probability[0, 0]), None
+    if model.settings_.zoom:
+        near = as_seen(closer(x, model.raw_.activations(x))[0].detach(), model.preprocess_)
+    return Explanation(names[row], names[other], certain, *words, where, difference, *seen, near)
 
 # %% ../../nbs/07_figures/04_explanation.ipynb #83a15592
 @in_own_modes

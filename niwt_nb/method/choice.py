@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ..core import NiwtError, check_name, content_hash
 from ..data.dataset import ZeroShotData, first_of_each
+from ..data.images import batches
 from .calibration import _ScoreStatistics, _blend_heads, score_statistics
 from .engine import class_importance
 from .jacobian import PooledJacobian, pooled_jacobian, _tail_hash
@@ -27,9 +28,10 @@ from .ranking import RankingForm, Scaler, scaled_head
 from .solvers import DAMPING, closed_form, transfer_weights
 from .unknown import Doubt, doubt_of
 from ..network.backbones import Backbone
-from ..network.cut import CutNetwork, cut
-from ..network.head import extend, extract_features, fit_head, linear_of, replace_classes, with_head
+from ..network.cut import CutNetwork, cut, eval_mode
+from ..network.head import extend, fit_head, linear_of, replace_classes, with_head
 from ..network.training import class_to_column
+from ..network.zoom import can_zoom, looks, mixed
 
 # %% ../../nbs/04_method/11_choice.ipynb #a536cb13
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Settings:
     own: float = 1.0  # share of the network's own head; the rest is fitted here
     l2: float = 1e-5  # penalty of a fitted head, see `fit_head`
     share: float = 0.5  # of the first kind in the knowledge, where it joins two, see `with_combination`
+    zoom: float = 0.0  # share of the close-up in a picture's features, see `network.zoom`
     offset: float = 0.0  # added to the scores of new classes: the balance of seen and unseen
     keep: bool = True  # the seen classes' rows stay as they are
 
@@ -52,6 +55,7 @@ TRIED: dict[str, dict[str, list[Any]]] = {
     "fitted": {"pull": [0.0, 0.3, 0.5], "ranked": [0.0, 0.4], "keep": [False]},
     "kept": {"ranked": [0.0, 0.4]},
     "mixed": {"own": [0.0, 0.4, 1.0], "ranked": [0.0, 0.4], "pull": [0.3], "l2": [1e-4], "keep": [False]},
+    "zoomed": {"zoom": [0.0, 0.5], "keep": [False]},
     "combined": {"share": [0.2, 0.35, 0.5, 0.65], "keep": [False]},
 }
 _IMAGES_OF_EACH = 16  # training images of a class on which its importance is measured
@@ -343,45 +347,53 @@ class Probe:
         self,
         backbone: Backbone | nn.Linear | None,  # None or a head: `data.features` are the features
         data: ZeroShotData,  # labels and splits
-        layer: str | None = None,  # where importance is read; None: the backbone's own
-        features: Tensor | None = None,  # (N, D) of every image of `data` as the network gives them, if at hand
+        features: Tensor | None = None,  # (N, D), or with close-ups (N, 2, D), of every image of `data` as the network gives them, if at hand
         quiet: bool = True,  # no progress bars
         keep_rows: bool = True,  # an own head stays as it is; False: it may be mixed, on standardised features
+        zoom: float | None = None,  # share of the close-up to begin with; None: there is none
     ) -> None:
         "Look at the training images; raises `NiwtError` for a network or a head that does not take them."
         self.data, self.quiet, self.given = data, quiet, features
-        self.kept: dict[Any, Any] = {}
+        self.looked: dict[str, Tensor] = {}
         self.preprocess: Callable | None = None
         self.network: CutNetwork | None = None
-        self.own: nn.Linear | None = None
+        own: nn.Linear | None = None
         if isinstance(backbone, Backbone):
             self.preprocess = backbone.preprocess
-            self.network = backbone.cut(layer, self.pictures(data.train[:2]))
-            self.own = _own_head(self.network.head, backbone.classes, data)
+            self.network = backbone.cut(None, self.pictures(data.train[:2]))
+            own = _own_head(self.network.head, backbone.classes, data)
         elif features is None and data.features is None:
             raise NiwtError(f"data set {data.name!r} has no features; give a backbone to make them with, such as load_backbone('resnet50', 'DEFAULT')")
         elif backbone is not None:
-            self.own = _own_head(backbone, (), data)
-            if self.own is None:
+            own = _own_head(backbone, (), data)
+            if own is None:
                 raise NiwtError(f"the head has {backbone.out_features} rows for {len(data.seen)} seen classes of {data.name!r}")
-        self.raw, self.scale = self.network, nn.Identity()  # type: Any, Any
-        self.mirrored = self.network is not None and not (keep_rows and self.own is not None)
-        self._scale_features(self.look(data.train), keep_rows)
+        self.raw: Any = self.network
+        free = own is None or not keep_rows
+        self.mirrored = self.network is not None and free
+        self.close = zoom is not None and free and (self.raw is not None if features is None else features.ndim == 3)
+        self.close = self.close and (features is not None or can_zoom(self.raw, self.pictures(data.train[:2])))  # type: ignore[arg-type]
         self.rows = class_to_column(data)[data.labels[data.train]]
+        self._first, self._kept = (own, free), {}  # type: Any, dict[float, dict[Any, Any]]
+        self.zoomed(zoom or 0.0)
 
-    def _scale_features(self, raw: Tensor, keep_rows: bool) -> None:
-        "Set `features`, and put the scale that they need into the network."
+    def zoomed(self, share: float) -> "Probe":
+        "Give the close-up this share of the features, and measure anew all that depends on it."
+        (self.own, free), self.kept, self.zoom = self._first, self._kept.setdefault(share, {}), share
+        self.scale: Any = nn.Identity()
+        raw = self.look(self.data.train)
         if self.own is not None and self.own.in_features != raw.shape[1]:
             raise NiwtError(f"the head reads {self.own.in_features} features, there are {raw.shape[1]}")
-        if self.own is None or not keep_rows:
+        if free:
             scaler = Scaler("standard").fit(raw)
             self.scale = _FeatureScale(scaler.mean_, scaler.scale_, unit=self.own is None)
             self.own = None if self.own is None else scaled_head(self.own, scaler, len(self.data.seen))
         self.features = self.scale(raw)
-        self.measured = self.network
-        if self.raw is not None and isinstance(self.scale, _FeatureScale):
+        self.measured = self.network = self.raw
+        if free and self.raw is not None:
             head = linear_of(raw.new_zeros(len(self.data.seen), raw.shape[1])) if self.own is None else self.own
             self.network, self.measured = scaled_pair(self.raw, self.scale, head, self.pictures(self.data.train[:2]))
+        return self
 
     def pictures(self, index: Tensor) -> Tensor:
         "Preprocessed images (n, 3, H, W)."
@@ -390,14 +402,15 @@ class Probe:
 
     def look(self, index: Tensor) -> Tensor:
         "Features (n, D) of images of `data`, as the head reads them."
-        given = self.data.features if self.given is None and self.network is None else self.given
+        given = self.data.features if self.given is None and self.raw is None else self.given
         if given is not None:
-            return self.scale(given[index].float())
-        look = self.preprocess
-        assert self.raw is not None and look is not None
-        views = [look, lambda image: look(image).flip(2)][: 2 if self.mirrored else 1]
-        found = [extract_features(self.raw, self.data, index, view, quiet=self.quiet) for view in views]
-        return self.scale(torch.stack(found).mean(0))
+            return self.scale(mixed(given[index].float(), self.zoom))
+        key = content_hash(index)
+        if key not in self.looked:
+            with torch.no_grad(), eval_mode(self.raw):
+                seen = batches(self.data, index, self.preprocess, quiet=self.quiet, desc="features")  # type: ignore[arg-type]
+                self.looked[key] = torch.cat([looks(self.raw, x, self.mirrored, self.close).cpu() for x, _, _ in seen])
+        return self.scale(mixed(self.looked[key], self.zoom))
 
     def head(self, settings: Settings) -> nn.Linear:
         "The seen classes' head for some settings: the network's own, one that is fitted here, or a mixture of the two."
@@ -481,6 +494,21 @@ def choose_with(
         return Writer(probe.seen(settings, table[0], model.solver), settings, model.map, model.solver, model.seed)
 
     return _choose(write, part, test, table[1], grid or TRIED[kind], trained_on)
+
+# %% ../../nbs/04_method/11_choice.ipynb #39a1b709
+def choose_zoom(
+    model: Any,  # a `NIWT`, unfitted
+    part: ZeroShotData,  # the validation problem
+    probe: Probe,  # a network on its training images; left with the share that was chosen
+) -> dict[str, Any]:  # {"zoom": one of `TRIED`}; nothing where there is nothing to choose
+    "Choose how much a close-up counts beside the whole picture: the highest AUSUC, the first of equals."
+    if not probe.close:
+        return {}
+    grid, part = TRIED["zoomed"], with_combination(part, model.knowledge)
+    area = {z: choose_with(model, part, probe.zoomed(z), grid={**grid, "zoom": [z]}).table.AUSUC[0] for z in grid["zoom"]}
+    best = max(area, key=area.__getitem__)
+    probe.zoomed(best)
+    return {"zoom": best}
 
 # %% ../../nbs/04_method/11_choice.ipynb #68191e7f
 def choose_share(

@@ -35,8 +35,8 @@ from ..data.images import list_pictures, open_image, picture_suffixes
 from ..data.text import load_reader, reader_state, text_knowledge, with_encoder, with_reader
 from .calibration import _ScoreStatistics
 from niwt_nb.method.choice import (
-    _Choice, _FeatureScale, Probe, _Seen, Settings, Writer, choose_share, choose_with,
-    _own_head, _topped, scaled_pair, with_combination,
+    _Choice, _FeatureScale, Probe, _Seen, Settings, Writer, choose_share, choose_with, choose_zoom,
+    _own_head, scaled_pair, with_combination,
 )
 from .jacobian import PooledJacobian
 from .metrics import GZSL, gzsl
@@ -47,6 +47,7 @@ from ..network.cut import eval_mode, running
 from ..network.export import about_text, as_image_transform, export_model, export_onnx
 from ..network.head import extend, linear_of, rows_of, with_head
 from ..network.modes import in_own_modes
+from ..network.zoom import looks, mixed
 
 # %% ../../nbs/04_method/12_niwt.ipynb #48eaa583
 def _one_picture(
@@ -138,12 +139,14 @@ class _Added:
 # %% ../../nbs/04_method/12_niwt.ipynb #4e5e83e9
 def as_backbone(
     backbone: Any,  # a `Backbone`, a name for `load_backbone`, a head (`nn.Linear`), or None
+    layer: str | None = None,  # where importance is to be read; None: the network's own
 ) -> Backbone | nn.Linear | None:  # None or a head: the features are the data set's own
     "A network with its preprocessing; raises `NiwtError` for a bare module, which does not say how it wants its pictures."
+    backbone = load_backbone(backbone) if isinstance(backbone, str) else backbone
+    if isinstance(backbone, Backbone) and layer:
+        return replace(backbone, layer=layer, twin=as_backbone(backbone.twin, layer))  # type: ignore[arg-type]
     if backbone is None or isinstance(backbone, (Backbone, nn.Linear)):
         return backbone
-    if isinstance(backbone, str):
-        return load_backbone(backbone)
     what = type(backbone).__name__
     raise NiwtError(f"a {what} does not say how it wants its pictures; give Backbone(model, preprocess, layer, name), or a name for load_backbone")
 
@@ -189,13 +192,13 @@ def twin_of(
 def choose_settings(
     model: "NIWT",  # unfitted
     data: ZeroShotData,  # the whole data set
-    features: Tensor | None = None,  # (N, D) of every image of `data`, if at hand
+    features: Tensor | None = None,  # (N, D), or with close-ups (N, 2, D), of every image of `data`, if at hand
     validation: tuple[Any, Tensor | None] | None = None,  # a twin, or its head, and its features of `data.validation(model.seed)`, if at hand
 ) -> _Choice:  # with notes about what could not be done
     "Choose on validation classes, seen by a twin of the network that never saw them where there is one."
     if isinstance(model.calibrate, (_Choice, Settings)):
         return model.calibrate if isinstance(model.calibrate, _Choice) else _Choice(model.calibrate, pd.DataFrame())
-    backbone, val = as_backbone(model.backbone), data.val_classes
+    backbone, val = as_backbone(model.backbone, model.layer), data.val_classes
     if not model.calibrate or not 1 < len(val) < len(data.seen) - 1:
         few = () if not model.calibrate else (f"{len(val)} validation classes of {len(data.seen)} seen ones are too few to choose settings on",)
         return _Choice(Settings(keep=has_own_head(backbone, data) and model.keep_rows), pd.DataFrame(), few)
@@ -205,11 +208,12 @@ def choose_settings(
     rows = None if validation is None else validation[1]
     if validation is None and features is not None and twin is backbone:
         rows = features[rows_of(part, data)]
-    probe = Probe(twin, part, model.layer, rows, model.quiet, model.keep_rows)
+    probe = Probe(twin, part, rows, model.quiet, model.keep_rows, 0.0 if model.zoom else None)
     trained_on = probe.own is not None and twin is backbone
     biased = "the network has seen the validation classes, so the balance of seen and unseen that was chosen on them is uncertain"
+    zoom = choose_zoom(model, part, probe)
     share = choose_share(model, part, probe)
-    part = with_combination(data, model.knowledge, **share).validation(model.seed)
+    part, share = with_combination(data, model.knowledge, **share).validation(model.seed), share | zoom
     found = choose_with(model, part, probe, trained_on)
     notes = (biased,) if trained_on else ()
     return replace(found, settings=replace(found.settings, **share), table=found.table.assign(**share), notes=notes)
@@ -330,9 +334,10 @@ class NIWT(BaseEstimator):
         keep_rows: bool = True,  # a network's own rows for the seen classes stay as they are; else pictures are seen from both sides, too
         quiet: bool = True,  # no progress bars
         encoder: Any = None,  # of sentences, see `SentenceEncoder`: a folder, a name, a loaded model, a function; None: the data set's own rows
+        zoom: bool = True,  # look closer at the place the network's map points to, where rows are not kept and validation classes gain by it
     ) -> None:
         self.backbone, self.layer, self.knowledge, self.map, self.solver = backbone, layer, knowledge, map, solver
-        self.calibrate, self.seed, self.keep_rows, self.quiet, self.encoder = calibrate, seed, keep_rows, quiet, encoder
+        self.calibrate, self.seed, self.keep_rows, self.quiet, self.encoder, self.zoom = calibrate, seed, keep_rows, quiet, encoder, zoom
 
     @classmethod
     def as_published(cls, backbone: Any = None, layer: str | None = None, knowledge: str | None = None, seed: int = 0) -> "NIWT":
@@ -350,8 +355,8 @@ class NIWT(BaseEstimator):
         data = self.data_ = with_combination(data, self.knowledge, self.settings_.share)
         self.knowledge_ = data.get_knowledge(self.knowledge)
         self.scaler_ = Scaler("centre").fit(self.knowledge_.rows(data.seen))  # what seen classes have in common says nothing
-        look = (self.layer, features, self.quiet, self.keep_rows)
-        probe = Probe(as_backbone(self.backbone), data, *look)  # cut the network, look at the training images
+        look = (features, self.quiet, self.keep_rows, self.settings_.zoom or None)
+        probe = Probe(as_backbone(self.backbone, self.layer), data, *look)  # cut the network, look at the training images
         known = [self.scaler_.transform(self.knowledge_.rows(ids)) for ids in (data.seen, data.unseen)]
         seen = probe.seen(self.settings_, known[0], self.solver)
         self.importance_ = seen.importance  # (S, K): which neurons matter to each seen class
@@ -370,6 +375,7 @@ class NIWT(BaseEstimator):
         self.preprocess_: Any = probe.preprocess
         self.network_: Any = probe.network
         self.raw_, self.mirrored_ = probe.raw, probe.mirrored
+        self.settings_ = replace(self.settings_, zoom=self.settings_.zoom * probe.close)
         self.scale_, self.evidence_ = probe.scale, _evidence_of(probe)
         return _renew(self)
 
@@ -476,12 +482,10 @@ def _look_at(
         if x.ndim != 2 or x.shape[1] != wanted:
             raise NiwtError(f"this model has no network: give features (n, {wanted}), got shape {tuple(x.shape)}")
         return model.scale_(x)
-    found = []
+    found, zoom = [], model.settings_.zoom
     for x in picture_batches(images, model.preprocess_, quiet=model.quiet):
-        views = [x, x.flip(3)][: 2 if model.mirrored_ else 1]
         with torch.no_grad(), eval_mode(model.raw_):
-            seen = [model.raw_.features(v.contiguous(memory_format=torch.channels_last)).float() for v in views]
-            found.append(torch.stack(seen).mean(0))
+            found.append(mixed(looks(model.raw_, x, model.mirrored_, zoom > 0), zoom))
     return model.scale_(torch.cat(found))
 
 # %% ../../nbs/04_method/12_niwt.ipynb #87e21d5b
@@ -512,7 +516,7 @@ def _name_pictures(
 def features_to_score(
     model: NIWT,  # fitted
     data: ZeroShotData,  # with test images
-    features: Tensor | None = None,  # (N, D) of every image of `data` as the network gives them, if at hand
+    features: Tensor | None = None,  # (N, D), or with close-ups (N, 2, D), of every image of `data` as the network gives them, if at hand
 ) -> Tensor:  # (m, D) of the m test images, seen classes first, as the head reads them
     "Features of a data set's test images; raises `NiwtError` where nothing gives them."
     test = torch.cat([data.test_seen, data.test_unseen])
@@ -521,7 +525,9 @@ def features_to_score(
     rows = data.features if features is None else features
     if rows is None:
         raise NiwtError(f"this model has no network and {data.name!r} has no features")
-    return model.scale_(rows[test].float())
+    if rows.ndim < 3 and model.settings_.zoom:
+        raise NiwtError(f"this model looks closer: give features (n, 2, D), of whole pictures and of close-ups, got shape {tuple(rows.shape)}")
+    return model.scale_(mixed(rows[test].float(), model.settings_.zoom))
 
 # %% ../../nbs/04_method/12_niwt.ipynb #088620f1
 def score_matrix(
@@ -791,34 +797,24 @@ def _refit(
     model.importance_, model.jacobian_, model.map_, model.calibration_ = seen.importance, jacobian, model.writer_.map, level
     return _renew(model)
 
-# %% ../../nbs/04_method/12_niwt.ipynb #daa14594
-class _PairMean(nn.Module):
-    "Features of pictures and, below them, of their mirror images: the mean of each pair."
-
-    def forward(
-        self,
-        x: Tensor,  # (2 n, D)
-    ) -> Tensor:  # (n, D)
-        "Means of rows i and n + i."
-        return x.unflatten(0, (2, x.shape[0] // 2)).mean(0)
-
 # %% ../../nbs/04_method/12_niwt.ipynb #6c561d1e
-class _BothSides(nn.Module):
-    "A network that looks at a picture and at its mirror image; `_PairMean` stands before its last layer."
+class _AsScored(nn.Module):
+    "All that a model does to preprocessed pictures, as one module: views, scale and head."
 
     def __init__(
         self,
-        model: nn.Module,  # (2 n, 3, H, W) -> (n, C)
+        model: NIWT,  # fitted, with a network
     ) -> None:
         super().__init__()
-        self.model = model
+        self.network, self.scale, self.head = model.raw_, model.scale_, model.head_
+        self.both, self.zoom = model.mirrored_, model.settings_.zoom
 
     def forward(
         self,
         x: Tensor,  # (n, 3, H, W)
     ) -> Tensor:  # (n, C)
         "Scores."
-        return self.model(torch.cat([x, x.flip(3)]))
+        return self.head(self.scale(mixed(looks(self.network, x, self.both, self.zoom > 0), self.zoom)))
 
 # %% ../../nbs/04_method/12_niwt.ipynb #c3a73b6e
 def _export_classifier(
@@ -833,9 +829,7 @@ def _export_classifier(
         raise NiwtError("this model was fitted on features and has no network to ship; its head is model.head_")
     folder, names = Path(folder), [str(n) for n in model.classes_]
     example = torch.stack([model.preprocess_(Image.new("RGB", (256, 256), c)) for c in ("gray", "teal")])
-    shipped = model.network_.model
-    if model.mirrored_:
-        shipped = _BothSides(_topped(model.raw_, nn.Sequential(_PairMean(), model.scale_, model.head_)))
+    shipped = _AsScored(model) if model.mirrored_ else model.network_.model
     if format == "torch":
         return export_model(shipped, folder, names, example, model.preprocess_)
     export_onnx(shipped, folder / "model.onnx", example)

@@ -38,7 +38,7 @@ def _judge_knowledge(folder: _RunFolder, ready: _Ready, kind: str, first: bool =
 
     def work(name: str) -> Any:
         if name == "eszsl":
-            return _eszsl_step(folder, replace(ready, data=data), kind)
+            return _eszsl_step(folder, replace(ready, data=data).as_mixed(model.settings_.zoom), kind)
         told = f"control: shuffled {kind}, {config.shuffles} times"
         return folder.step(f"control-{kind}", key, control, told)[1]["rows"]
 

@@ -155,6 +155,7 @@ class RunConfig:
     solver: str = "auto"
     calibrate: bool = True
     keep_rows: bool = True
+    zoom: bool = True
     compare: str = "eszsl"
     rivals: tuple[str, ...] = ()
     seeds: int = 1

@@ -36,6 +36,7 @@ from ..network.cut import CutNetwork, cut, layer_names, subnetwork
 from ..network.finetuning import FineTuned, fine_tune
 from ..network.head import rows_of, with_head
 from ..network.training import cache_images, train_classifier
+from ..network.zoom import can_zoom, joined, mixed, views_of
 from niwt_nb.runs.comparison import (
     _Encodings, _add_combinations, _encode_all, _frozen_step, _tuned_network, _tuned_step,
 )
@@ -95,7 +96,7 @@ _PART = 256  # images a part
 # %% ../../nbs/09_runs/05_steps.ipynb #0a6003bb
 @dataclass(frozen=True, eq=False)
 class _Photos:
-    "What a network makes of every image of a data set: features (N, D) and the mean activity of each neuron (N, K)."
+    "What a network makes of every image of a data set: features (N, D), or with close-ups (N, 2, D), and the mean activity of each neuron (N, K)."
 
     features: Tensor
     activity: Tensor
@@ -121,16 +122,15 @@ def _photo_pass(
     index: Tensor,  # (n,) which of them
     transform: Callable,  # PIL image -> (3, H, W) tensor
     batch_size: int = 32,  # images at a time
-    both: bool = False,  # features are the mean over a picture and its mirror image
-) -> _Photos:  # features (n, D) and activity (n, K)
+    views: tuple[bool, bool] = (False, False),  # whether mirror images and close-ups are looked at as well
+) -> _Photos:  # of these images
     "Features and mean neuron activity of some images, in one pass."
     features, activity = [], []
     with torch.no_grad():
         for x, _, _ in batches(data, index, transform, batch_size):
-            a = network.activations(x.contiguous(memory_format=torch.channels_last))
-            seen = network.tail(a).float()
-            features.append((seen + network.features(x.flip(3).contiguous(memory_format=torch.channels_last)).float()) / 2 if both else seen)
-            activity.append(pool(a).float())
+            a = views_of(network, x, *views)
+            features.append(joined(network.tail(a.flatten(0, 1)).float().unflatten(0, a.shape[:2]), *views))
+            activity.append(pool(a[0]).float())
     return _Photos(torch.cat(features), torch.cat(activity))
 
 # %% ../../nbs/09_runs/05_steps.ipynb #5a4ad49b
@@ -141,16 +141,18 @@ def _photos_step(
     network: CutNetwork,  # the network
     transform: Callable,  # PIL image -> (3, H, W) tensor
     key: str,  # of the pictures and the network
-    both: bool = False,  # see `_photo_pass`
+    views: tuple[bool, bool] = (False, False),  # see `_photo_pass`; close-ups where `can_zoom` allows
     quiet: bool = True,  # no progress bar
 ) -> _Photos:  # of every image
     "Features and activity of every image, part by part."
-    fast = _faster(network, torch.stack([transform(data.images[int(i)]) for i in data.train[:2]]))
+    example = torch.stack([transform(data.images[int(i)]) for i in data.train[:2]])
+    fast = _faster(network, example)
+    views = views[0], views[1] and can_zoom(fast, example)
     chunks = torch.arange(len(data)).split(_PART)
-    keys = [content_hash(key, network.layer, both, data.source[index]) for index in chunks]
+    keys = [content_hash(key, network.layer, views, data.source[index]) for index in chunks]
 
     def compute(i: int) -> tuple[dict[str, Tensor], dict]:
-        return vars(_photo_pass(fast, data, chunks[i], transform, folder.config.batch_size, both)), {"images": len(chunks[i])}
+        return vars(_photo_pass(fast, data, chunks[i], transform, folder.config.batch_size, views)), {"images": len(chunks[i])}
 
     about = lambda i: f"features of images {int(chunks[i][0]) + 1} to {int(chunks[i][-1]) + 1} of {len(data)}"  # noqa: E731
     parts = [t for t, _ in shards(folder, f"{prefix}photos", keys, compute, about, quiet)]
@@ -179,6 +181,13 @@ def _trains(
 ) -> bool:  # whether the whole network is trained
     "Whether a run trains its network or keeps it frozen."
     return config.train in ("network", "tune") or (config.train == "auto" and config.model == "fieldguide")
+
+# %% ../../nbs/09_runs/05_steps.ipynb #054e6f14
+def _zooms(
+    config: RunConfig,  # `zoom`, `calibrate`
+) -> bool:  # whether close-ups are made to be tried
+    "Whether a run looks closer: without calibration nothing could choose it."
+    return config.zoom and config.calibrate
 
 # %% ../../nbs/09_runs/05_steps.ipynb #e118a319
 def _untrained(
@@ -324,6 +333,12 @@ class _Ready:
     history: list[dict]  # of training; empty if the network was frozen
     keep: bool = False  # the network's own rows for the seen classes stay as they are
 
+    def as_mixed(self, zoom: float) -> "_Ready":
+        "For other methods: the features that NIWT has with this share of the close-up."
+        seen, twin = self.validation
+        photos = replace(self.photos, features=mixed(self.photos.features, zoom))
+        return replace(self, photos=photos, validation=(seen, mixed(twin, zoom)), key=content_hash(self.key, zoom))
+
     @property
     def test(self) -> Tensor:
         "Indices of the test images, seen classes first."
@@ -367,7 +382,7 @@ def _frozen_ready(
     network, transform = _network_of(folder)
     key = content_hash(pictures, model_hash(network.model), network.layer)
     photos = None if shared is None else _cached_photos(folder, shared, network, _frozen_step(shared).features, key)
-    photos = photos or _photos_step(folder, "", data, network, transform, key, True, quiet)
+    photos = photos or _photos_step(folder, "", data, network, transform, key, (True, shared is None and _zooms(config)), quiet)
     backbone, part = _as_trained(config, network, transform, None), data.validation(config.seed)
     return _Ready(config, data, backbone, photos, (backbone, photos.features[rows_of(part, data)]), key, "frozen", [])
 
@@ -384,7 +399,7 @@ def _trained_ready(
     for prefix, part in (("validation/", data.validation(config.seed)), ("", data)):
         network, transform, rows = _network_step(folder, prefix, part, pictures, network, quiet)
         keys.append(content_hash(pictures, model_hash(network.model)))
-        photos = _photos_step(folder, prefix, part, network, transform, keys[-1], True, quiet)
+        photos = _photos_step(folder, prefix, part, network, transform, keys[-1], (True, _zooms(config)), quiet)
         found.append((_as_trained(config, network, transform, part), photos))
         history += rows
     how = ("fine-tuned" if config.train == "tune" else "trained") + " here" + (", with a head of knowledge" if config.guided else "")
@@ -473,7 +488,7 @@ def _shipped_ready(
     for prefix, part, one in (("validation/", data.validation(config.seed), twin), ("", data, backbone)):
         network = one.cut(config.layer or None)
         key = content_hash(pictures, model_hash(network.model), network.layer)
-        found.append(_photos_step(folder, prefix, part, network, backbone.preprocess, key, not config.keep_rows, quiet))
+        found.append(_photos_step(folder, prefix, part, network, backbone.preprocess, key, (not config.keep_rows, False), quiet))
     backbone = replace(backbone, layer=config.layer or backbone.layer)
     return _Ready(config, data, backbone, found[1], (twin, found[0].features), key, "as it comes with the package", [], config.keep_rows)
 
@@ -501,7 +516,7 @@ def _fitted_model(
 ) -> NIWT:  # fitted
     "Choose the settings with the twin, then fit."
     config = ready.config
-    model = NIWT(ready.backbone, None, kind, config.map, config.solver, config.calibrate, config.seed, ready.keep)
+    model = NIWT(ready.backbone, None, kind, config.map, config.solver, config.calibrate, config.seed, ready.keep, zoom=config.zoom)
     choice = choose_settings(model, ready.data, ready.photos.features, ready.validation)
     return model.set_params(calibrate=choice).fit(ready.data, features=ready.photos.features)
 
@@ -529,7 +544,7 @@ def _model_step(
     "Fit and save a model, or read the one that is there; one that is damaged is made again."
     place, data = folder.path if first else folder.path / kind, ready.data
     known = with_combination(data, kind).get_knowledge(kind).values
-    asked = [getattr(folder.config, name) for name in ("map", "solver", "calibrate", "keep_rows", "seed")]
+    asked = [getattr(folder.config, name) for name in ("map", "solver", "calibrate", "keep_rows", "seed", "zoom")]
     key = content_hash(ready.key, _split_key(data), known, asked, repr((Settings(), TRIED)), first)
 
     def compute() -> tuple[dict[str, Tensor], dict]:

@@ -22,7 +22,7 @@ from ..explain.maps import check_neurons, layer_activations, layer_gradient
 from ..explain.names import name_neurons
 from ..fieldguide.network import FIELD_GUIDE_WEIGHTS
 from ..fieldguide.world import FieldGuideImages, field_guide
-from ..method.niwt import NIWT, as_backbone
+from ..method.niwt import NIWT, as_backbone, features_to_score
 from ..network.backbones import Backbone, load_backbone
 from ..network.cut import CutNetwork, layer_names
 from ..network.head import extract_features
@@ -116,6 +116,8 @@ class Session(_Opened):
     @cached_property
     def features(self) -> Tensor:
         "(m, D) of the test images, as the head reads them."
+        if self.model.settings_.zoom:
+            return features_to_score(self.model, self.data)
         made = self.at_hand is not None or "given" in self.__dict__
         given = self.given if made else _used_features(self.data, self.model.backbone, self.test)
         return self.model.scale_(given[self.test].float())
