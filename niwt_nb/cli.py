@@ -471,6 +471,7 @@ def _explanation_page(
     from PIL import Image
 
     from niwt_nb.explain.explainer import readable
+    from niwt_nb.explain.sentences import signed_words
     from niwt_nb.figures.canvas import to_array
     from niwt_nb.runs.report import _PAGES
 
@@ -481,9 +482,8 @@ def _explanation_page(
 
     pictures, photos = ([(label, address(p)) for label, p in some] for some in (why.pictures, why.photos))
     table = why.words
-    strength = table["strength"].where(table["verdict"] != "against", -table["strength"].abs())
     names = table["attribute"].map(readable) + table["verdict"].map({"open": " (open)"}).fillna("")
-    words, page = list(zip(names, strength.astype(float), strict=True)), _PAGES.get_template("explanation.html")
+    words, page = list(zip(names, signed_words(table).astype(float), strict=True)), _PAGES.get_template("explanation.html")
     title, target, against = f"{name}: {readable(why.target)}", readable(why.target), readable(why.against)
     return page.render(title=title, target=target, against=against, why=why, pictures=pictures, photos=photos, words=words)
 
