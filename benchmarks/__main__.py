@@ -14,7 +14,7 @@ from niwt_nb.core import NiwtError, atomic_path, check_name
 for module in ("importance", "transfer", "widgets", "explain", "contrast", "names", "words", "parts", "claims"):
     importlib.import_module(f"benchmarks.{module}")  # each puts itself on the list
 
-SHORT: dict[str, dict[str, int]] = {"importance": {"repeats": 2}, "transfer": {"repeats": 2}, "widgets": {"n": 40, "changes": 150}}  # without --full
+SHORT: dict[str, dict[str, int]] = {"importance": {"repeats": 2}, "transfer": {"repeats": 2}, "widgets": {"n": 40, "changes": 150}, "claims": {"worlds": 3}}  # without --full
 
 
 def main(arguments: list[str] | None = None) -> int:

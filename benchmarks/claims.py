@@ -97,7 +97,7 @@ def claims_of_world(
 @register("claims")
 def claims_bench(
     quiet: bool = False,  # no progress on the screen
-    worlds: int = 3,  # of the field guide
+    worlds: int = 6,  # of the field guide
     folder: str | None = None,  # trained networks are kept here
 ) -> list[dict[str, Any]]:  # rows as `bench_row` makes them
     "Words against, words that tell two classes apart and the neurons that turn the answer: mean and spread over worlds of the field guide."
