@@ -2,17 +2,24 @@
 
 import argparse
 import importlib
+import inspect
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from benchmarks.timing import BENCHES, bench_table
 from niwt_nb.core import NiwtError, atomic_path, check_name
 
-for module in ("importance", "transfer", "widgets", "explain", "contrast", "names", "words", "zoom"):
+for module in ("importance", "transfer", "widgets", "explain", "contrast", "names", "words", "parts", "claims", "zoom"):
     importlib.import_module(f"benchmarks.{module}")  # each puts itself on the list
 
-SHORT: dict[str, dict[str, int]] = {"importance": {"repeats": 2}, "transfer": {"repeats": 2}, "widgets": {"n": 40, "changes": 150}}  # without --full
+SHORT: dict[str, dict[str, int]] = {  # without --full
+    "importance": {"repeats": 2},
+    "transfer": {"repeats": 2},
+    "widgets": {"n": 40, "changes": 150},
+    "claims": {"worlds": 3},
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -21,6 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("name", nargs="?", help="which measurement; without it, the list of them")
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
     parser.add_argument("--full", action="store_true", help="as long as the recorded tables took")
+    parser.add_argument("--keep", metavar="FOLDER", help="keep trained networks and activations here, and take those that are there")
     parser.add_argument("--quiet", "-q", action="store_true", help="no progress")
     told = parser.parse_args(arguments)
     if told.name is None:
@@ -32,7 +40,14 @@ def main(arguments: list[str] | None = None) -> int:
     except NiwtError as e:
         print(e, file=sys.stderr)
         return 2
-    rows = function(told.quiet, **({} if told.full else SHORT.get(told.name, {})))
+    options: dict[str, Any] = {} if told.full else dict(SHORT.get(told.name, {}))
+    if told.keep is not None:
+        if "folder" not in inspect.signature(function).parameters:
+            print(f"{told.name!r} has nothing to keep", file=sys.stderr)
+            return 2
+        Path(told.keep).mkdir(parents=True, exist_ok=True)
+        options["folder"] = told.keep
+    rows = function(told.quiet, **options)
     if told.json is not None:
         with atomic_path(told.json) as tmp:
             tmp.write_text(json.dumps(rows, indent=1), encoding="utf-8")

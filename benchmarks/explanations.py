@@ -342,7 +342,7 @@ def score_explanations(
     blanks = {name: e for name, e in controls.items() if name.startswith("untrained")}
     lost = {name: explain_images(e, data, test, transform, draws=1) for name, e in blanks.items()}
     shuffled = {name: e for name, e in controls.items() if name not in blanks}
-    said = {name: e.read(told.importance) for name, e in shuffled.items()} | {name: t.strength for name, t in lost.items()}
+    said = {name: e.shown(told.features) for name, e in shuffled.items()} | {name: t.shown for name, t in lost.items()}
     group = ["unseen" if u else "seen" for u in torch.isin(data.labels[test], data.unseen)]
     few = torch.linspace(0, len(test) - 1, min(some, len(test))).round().long()
     first, truth = next(iter(blanks)), image_truth(explainer, data, test)

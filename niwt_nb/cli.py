@@ -479,6 +479,7 @@ def _explanation_page(why: Any, name: str) -> str:  # HTML, complete in one file
     from PIL import Image
 
     from niwt_nb.explain.explainer import readable
+    from niwt_nb.explain.sentences import signed_words
     from niwt_nb.figures.canvas import to_array
     from niwt_nb.runs.report import _PAGES
 
@@ -490,9 +491,8 @@ def _explanation_page(why: Any, name: str) -> str:  # HTML, complete in one file
     groups = (why.pictures, why.photos)
     pictures, photos = ([(label, address(p)) for label, p in some] for some in groups)
     table = why.words
-    strength = table["strength"].where(table["verdict"] != "against", -table["strength"].abs())
     names = table["attribute"].map(readable) + table["verdict"].map({"open": " (open)"}).fillna("")
-    words, page = list(zip(names, strength.astype(float), strict=True)), _PAGES.get_template("explanation.html")
+    words, page = list(zip(names, signed_words(table).astype(float), strict=True)), _PAGES.get_template("explanation.html")
     target, against = readable(why.target), readable(why.against)
     told = {"title": f"{name}: {target}", "target": target, "against": against, "why": why}
     return page.render(**told, pictures=pictures, photos=photos, words=words)

@@ -190,7 +190,7 @@ ENTRIES: dict[str, Callable[[Any], Any]] = {  # name -> what is called, given a 
     "head_scores_of": lambda w: N.head_scores_of(w.network, w.features).detach(),
     "grad_cam": lambda w: N.grad_cam(w.network, w.x, 1),
     "layer_gradient": lambda w: N.layer_gradient(w.network, w.acts, w.model.head.weight[0]),
-    "class_difference_map": lambda w: N.class_difference_map(w.network, w.x, 0, 1),
+    "contrast_map": lambda w: N.contrast_map(w.network, w.x, 0, 1),
     "neuron_maps": lambda w: N.neuron_maps(w.network, w.x, [0, 3]),
     "fine_map": lambda w: N.fine_map(w.network, w.x, 1),
     "evidence": lambda w: N.evidence(w.explainer, w.features),

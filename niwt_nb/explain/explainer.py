@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ..core import NiwtError, check_name
 from ..data.dataset import first_of_each
 from ..data.images import batches
-from .maps import NetworkView, _features_above, layer_activations, layer_gradient
+from .maps import NetworkView, _features_above, _head_scores_of, layer_activations, layer_gradient
 from ..method.engine import head_classes
 from ..method.mapping import ImportanceMap, RidgeMap, inverse_map
 from ..network.head import widened
@@ -142,6 +142,7 @@ class Explainer:
     usual: Tensor  # (K,) the usual importance
     unseen: frozenset = frozenset()  # class ids that no image was seen of
     scale: tuple[Tensor, Tensor] | None = None  # slope and middle (A,) that turn an attribute's own score into log-odds
+    readout: tuple[Tensor, Tensor] | None = None  # (D, A) and (A,): attributes read from features, see `_readout`
     lift: Tensor | None = None  # (K, A) how well activation answers to the attribute on seen classes
     floor: float = 0.0  # confidence that names reach by chance, 95th percentile
     rows: Tensor | None = None  # (A, D) weight vectors of the attributes, see `_attribute_rows`
@@ -169,6 +170,15 @@ class Explainer:
         if importance.ndim != 2 or importance.shape[1] != len(self.answers):
             raise NiwtError(f"expected importances (m, {len(self.answers)}), got {tuple(importance.shape)}; was the explainer made at another layer?")
         return (self.inverse.predict(importance.float().cpu()) - self.centre) / self.spread
+
+    @in_own_modes
+    def shown(self, features: Tensor) -> Tensor:
+        "Features (m, D) -> how far pictures show each attribute (m, A), about 0 to 1: read from the features, and believed of their probable classes."
+        if self.readout is None:
+            raise NiwtError("this explainer knows no images to compare with; make it with `fit_explainer`, or give `features`")
+        weight, offset = self.readout
+        belief = _head_scores_of(self.network, features.detach()).detach().softmax(1).cpu() @ _presence(self.knowledge).float()
+        return (features.detach().float().cpu() @ weight + offset + belief) / 2
 
     @in_own_modes
     def parts(self) -> Tensor:
@@ -295,6 +305,22 @@ def _fair_scores(
         scores[mine] = features[mine].float() @ _attribute_rows(head[part != f], values[part != f]).T
     return scores
 
+# %% ../../nbs/06_explain/01_explainer.ipynb #c03af1a1
+@in_own_modes
+def _readout(
+    features: Tensor,  # (m, D) features of images of seen classes
+    shows: Tensor,  # (m, A) bool: what these classes have
+) -> tuple[Tensor, Tensor]:  # (D, A) weights and (A,) offsets: features @ weights + offsets is about 1 where an image shows the attribute, else about 0
+    "Read attributes from features: ridge regression from standardised features, as strong as there are features."
+    x, y = features.detach().double().cpu(), shows.double()
+    mean, spread = x.mean(0), x.std(0).clamp_min(1e-6)
+    x, (m, d) = (x - mean) / spread, x.shape
+    within = x @ x.T if m < d else x.T @ x
+    within.diagonal().add_(d)
+    target = y - y.mean(0)
+    weight = (x.T @ torch.linalg.solve(within, target) if m < d else torch.linalg.solve(within, x.T @ target)) / spread[:, None]
+    return weight.float(), (y.mean(0) - mean @ weight).float()
+
 # %% ../../nbs/06_explain/01_explainer.ipynb #92ae3af2
 @in_own_modes
 def _check_fit(
@@ -367,7 +393,8 @@ def make_explainer(
         raise NiwtError("features of images whose class has no importance or no head row")
     place = (shown[:, None] == rows).int().argmax(1)
     scores = _fair_scores(head_rows, values[rows], features, place)
-    return replace(made, scale=_evidence_scale(scores, _presence(values[shown], values[ids])))
+    scale = _evidence_scale(scores, _presence(values[shown], values[ids]))
+    return replace(made, scale=scale, readout=_readout(features, _presence(values[shown], values[columns])))
 
 # %% ../../nbs/06_explain/01_explainer.ipynb #21f0fad5
 @in_own_modes

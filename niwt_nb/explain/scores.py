@@ -122,15 +122,15 @@ def score_words(
     explainer: Explainer,  # that made the explanations
     explanations: _Explanations,  # of n images, `index` filled in
     data: Any,  # `ZeroShotData`
-    controls: Mapping[str, Tensor] | None = None,  # name -> (n, A) strength from a control, for the same images
+    controls: Mapping[str, Tensor] | None = None,  # name -> (n, A) ranking of a control, for the same images
     k: int = 8,  # how many words
-) -> pd.DataFrame:  # a row a group of predictions and kind of words: precision of the k strongest, average precision (ap) of the whole ranking
+) -> pd.DataFrame:  # a row a group of predictions and kind of words: precision of the first k, average precision (ap) of the whole ranking
     "Precision of the words against what the image shows, for predictions of seen and of unseen classes."
     truth, row = image_truth(explainer, data, explanations.index), explanations.row
     seen = torch.tensor([int(c) not in explainer.unseen for c in explainer.columns])
     has, known = _presence(explainer.knowledge)[seen].float(), explainer.knowledge[seen].float()
     often = has.mean(0) + 1e-6 * known.mean(0)
-    kinds = {"NIWT": explanations.strength, **(controls or {}), "commonest attributes": often.expand(len(row), -1)}
+    kinds = {"NIWT": explanations.shown, "what was used": explanations.strength, **(controls or {}), "commonest attributes": often.expand(len(row), -1)}
     kinds["recital of the class"] = explainer.knowledge[row]
     rows = []
     for group, pick in (("seen", seen[row]), ("unseen", ~seen[row])):

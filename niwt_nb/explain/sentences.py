@@ -20,6 +20,13 @@ from ..data.dataset import DomainKnowledge
 from .explainer import listing, phrase, readable
 from ..network.modes import in_own_modes
 
+# %% ../../nbs/06_explain/03_sentences.ipynb #3e8a5833
+def signed_words(
+    table: pd.DataFrame,  # from `explain_prediction` or `Explanations.frame`
+) -> pd.Series:  # a number a word, for bars
+    "How far each word is shown; of what speaks against the class, how far it is missing, below zero."
+    return table["shown"].where(table["verdict"] != "against", (table["shown"] - 1).clip(upper=0))
+
 # %% ../../nbs/06_explain/03_sentences.ipynb #43989305
 def counter_evidence(
     table: pd.DataFrame,  # from `explain_prediction` or `Explanations.frame`

@@ -46,9 +46,9 @@ def explain_prediction(
     explainer: Explainer,  # from `make_explainer` or `fit_explainer`
     x: Tensor,  # (3, H, W) one image, preprocessed
     target: int | None = None,  # head row to explain; `None`: the predicted class
-    top: int = 8,  # how many attributes, strongest first; up to two more that speak against follow
-) -> pd.DataFrame:  # columns attribute, strength, found, contrast, known, verdict, class; `attrs`: row, probability, runner_up, ...
-    "The attributes behind a prediction, read through the inverse map from the image's own importances."
+    top: int = 8,  # how many attributes, those that are shown best first; up to two more that speak against follow
+) -> pd.DataFrame:  # columns attribute, shown, strength, found, contrast, known, verdict, class; `attrs`: row, probability, runner_up, ...
+    "What a picture shows and what of it the prediction rests on, read through the inverse map from the image's own importances."
     if x.ndim != 3:
         raise NiwtError(f"expected one image (3, H, W), got {tuple(x.shape)}")
     return explain_batch(explainer, x[None], target, top=top).frame(explainer, 0)
@@ -62,12 +62,12 @@ class _Explanations:
     row: Tensor  # (n,) head row that was explained
     runner_up: Tensor  # (n,) the best other head row
     probability: Tensor  # (n, 2) of both
-    strength: Tensor  # (n, A)
+    shown: Tensor  # (n, A) how far the image shows each attribute, see `Explainer.shown`; the strength where the explainer has no features
+    strength: Tensor  # (n, A) how much the class depends on each
     found: Tensor  # (n, A) log-odds; NaN without features in the explainer
     contrast: Tensor  # (n, A)
-    words: Tensor  # (n, top) attributes named, strongest first
+    words: Tensor  # (n, top) attributes named, those that are shown best first
     maps: Tensor  # (n, h, w) signed Grad-CAM at the layer's size
-    difference: Tensor  # (n, h, w) signed, against the runner-up
     neurons: Tensor  # (n, m) the neurons behind the words
     score: Tensor  # (n,) of the class, above the mean of all classes
     drop: Tensor  # (n,) by how much it falls without those neurons
@@ -75,6 +75,7 @@ class _Explanations:
     other_drop: Tensor  # (n,) without those behind as many attributes that it does not name
     best_drop: Tensor  # (n,) and without as many that add most, whatever they are called
     importance: Tensor  # (n, K) of the explained class
+    features: Tensor  # (n, D) of the images
     peak: Tensor  # (n, K) strongest activations, see `topk_activation`
     size: tuple[int, int] = (0, 0)  # height and width of the images
 
@@ -116,15 +117,15 @@ class _Explanations:
 
     @in_own_modes
     def frame(self, explainer: Explainer, i: int) -> pd.DataFrame:
-        "The words of explanation `i` as a table, strongest first, then what else speaks against."
+        "The words of explanation `i` as a table, those that are shown best first, then what else speaks against."
         one, row, other = self[i], int(self.row[i]), int(self.runner_up[i])
         more = one.said(explainer)[0].scatter(0, self.words[i], False).nonzero().flatten()
         sign = one.evidence_sign(explainer)[0]
         w = torch.cat([self.words[i], more[self.found[i, more].argsort()]])
         call = {1: "for", -1: "against", 0: "open"}
         table = pd.DataFrame({
-            "attribute": [explainer.names[a] for a in w], "strength": self.strength[i, w].numpy(), "found": self.found[i, w].numpy(),
-            "contrast": self.contrast[i, w].numpy(), "known": explainer.knowledge[row, w].numpy(),
+            "attribute": [explainer.names[a] for a in w], "shown": self.shown[i, w].numpy(), "strength": self.strength[i, w].numpy(),
+            "found": self.found[i, w].numpy(), "contrast": self.contrast[i, w].numpy(), "known": explainer.knowledge[row, w].numpy(),
             "verdict": [call[v] for v in sign[w].tolist()], "class": explainer.class_name(row),
         })  # fmt: skip
         table.attrs.update(row=row, runner_up=explainer.class_name(other), index=int(self.index[i]))
@@ -186,7 +187,8 @@ def explain_batch(
     mine, theirs = (layer_gradient(net, a, w[r]).mean((2, 3)) for r in (row, other))
     alpha, beta = mine.cpu(), theirs.cpu()
     strength = explainer.read(alpha)
-    words = choose_words(strength, explainer.names, top)
+    shown = strength if explainer.readout is None else explainer.shown(phi)
+    words = choose_words(shown, explainer.names, top)
     unknown = torch.full_like(strength, torch.nan)
     found = unknown if explainer.scale is None else _evidence(explainer, phi.cpu())
     adds = (layer_gradient(net, a, w[row] - w.mean(0)) * a).sum((2, 3)).cpu()
@@ -200,11 +202,10 @@ def explain_batch(
     score, *left = (_score_without_neurons(net, a, k, row).cpu() for k in silent)
     drop, other_drop, best_drop, *random = (score - s for s in left)
     probability = scores.softmax(1).gather(1, torch.stack([row, other], 1))
-    maps = (weighted_map(a, mine).cpu(), weighted_map(a, mine - theirs).cpu())
     return _Explanations(
-        torch.full((len(x),), -1), row, other, probability, strength, found,
-        strength - explainer.read(beta), words, *maps, neurons, score, drop,
-        torch.stack(random).mean(0), other_drop, best_drop, alpha, topk_activation(a).cpu(),
+        torch.full((len(x),), -1), row, other, probability, shown, strength, found,
+        strength - explainer.read(beta), words, weighted_map(a, mine).cpu(), neurons, score, drop,
+        torch.stack(random).mean(0), other_drop, best_drop, alpha, phi.cpu(), topk_activation(a).cpu(),
         (x.shape[2], x.shape[3]),
     )  # fmt: skip
 

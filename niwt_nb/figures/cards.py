@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from ..core import NiwtError
 from ..explain.explainer import readable
+from ..explain.sentences import signed_words
 from .canvas import COLOURS, Area, new_figure, own_style, plain, to_array, _write
 from .charts import signed_bars
 from .pictures import overlay, show_image
@@ -30,7 +31,7 @@ def _show_row(first: Area, pictures: Sequence[tuple[str, Any]]) -> None:
 def explanation_card(
     image: Any,  # the image, as `to_array` takes it
     heat: Any,  # (H, W) Grad-CAM map of the predicted class
-    attributes: pd.DataFrame,  # columns `attribute`, `strength` and perhaps `verdict` ("against" turns a bar to the left, "open" outlines it), strongest first
+    attributes: pd.DataFrame,  # columns `attribute`, `shown` and `verdict` ("against" turns a bar to the left, "open" outlines it), what is shown best first
     sentence: str = "",  # the explanation in words
     title: str = "",  # the prediction
     note: str = "",  # how faithful the sentence is, in words; a line a paragraph
@@ -57,7 +58,7 @@ def explanation_card(
     lines = text.count("\n") + 1 if sentence else 0
     more = small.count("\n") + 1 if note else 0
     top = 45 if title else 10
-    axis = 76 if "open" in set(attributes.get("verdict", ())) else 58
+    axis = 76 if "open" in set(attributes["verdict"]) else 58
     below = top + 45 + (max(tall, bars) if beside else tall + bars + 30) + axis
     end, small_side = below + 22 * lines + 20 * more + 15, min((width - 20) // 6 - 10, 150)
     fig = new_figure(width, end + (small_side + 45 if photos else 0), arrange=False)
@@ -65,12 +66,10 @@ def explanation_card(
     _show_row(Area(fig, 20, top + 40, side, tall), pictures)
     left = 20 + n * (side + 10) + 170 if beside else 200
     ax = Area(fig, left, top + 35 if beside else top + 75 + tall, width - left - 25, bars).axes()
-    call = rows["verdict"] if "verdict" in rows else pd.Series("for", rows.index)
-    against, faint = call.eq("against"), call.eq("open").tolist()
-    values = rows["strength"].where(~against, -rows["strength"].abs())
-    legend = "against   |   for" if against.any() else "for"
+    faint = rows["verdict"].eq("open").tolist()
+    legend = "missing   |   shown" if rows["verdict"].eq("against").any() else "shown"
     legend += "\noutlined: open" if any(faint) else ""  # two lines: the axis is narrow
-    signed_bars(ax, names, values, legend, wrap=wrap, faint=faint)
+    signed_bars(ax, names, signed_words(rows), legend, wrap=wrap, faint=faint)
     title, ink = plain(title, (width - 40) // 11, 1), COLOURS["ink"]
     _write(fig, 20, 12, title, 14, fontweight="bold", color=ink)
     _write(fig, 20, below, text, 12, color=ink, linespacing=1.3)

@@ -99,7 +99,7 @@ class Explanation:
     probability: float  # of the target, by the softmax of all scores
     sentence: str  # in words
     faithfulness: str  # what the score loses without the words' neurons, and without random ones
-    words: pd.DataFrame = field(repr=False)  # attribute, strength, found, contrast, known, verdict
+    words: pd.DataFrame = field(repr=False)  # attribute, shown, strength, found, contrast, known, verdict
     map: Tensor = field(repr=False)  # (H, W), not negative: where it looked
     difference: Tensor = field(repr=False)  # (H, W): above 0 what spoke for the target
     image: Image.Image = field(repr=False)  # as the network saw it

@@ -22,8 +22,9 @@ from ..core import share
 from ..explain.explainer import Explainer, listing, phrase, readable
 from ..explain.maps import grad_cam, neuron_maps
 from ..explain.names import as_seen, name_neurons, outlined, region
-from ..explain.sentences import counter_evidence, distinguishing_attribute
-from ..explain.sentences import faithfulness_sentence
+from niwt_nb.explain.sentences import (
+    counter_evidence, distinguishing_attribute, faithfulness_sentence, signed_words,
+)
 from ..explain.verified import verify_names
 from ..explain.words import explain_prediction
 from ..figures.canvas import COLOURS, new_figure, own_style, panel_pixels, to_array
@@ -103,9 +104,8 @@ def _explain_cases(
         case |= {"truth": data.classes[truth], "predicted": data.classes[named]}
         case |= {"correct": named == truth, "group": "unseen" if unseen[i] else "seen"}
         case |= {"sentence": _because(told), "trust": faithfulness_sentence(told)}
-        strength = told["strength"].where(told["verdict"] != "against", -told["strength"])
         names = told["attribute"].map(readable) + told["verdict"].map({"open": " (open)"}).fillna("")
-        case["attributes"] = [[a, float(v)] for a, v in zip(names, strength, strict=True)]
+        case["attributes"] = [[a, float(v)] for a, v in zip(names, signed_words(told), strict=True)]
         return case
 
     return share(list(enumerate(chosen.tolist())), explain, "explanations")

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import ipywidgets as widgets
-import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
@@ -21,7 +20,7 @@ from ..core import NiwtError
 from ..explain.contrast import contrast_of
 from ..explain.explainer import phrase
 from ..explain.maps import contrast_map, to_size, weighted_map
-from ..explain.sentences import faithfulness_sentence, sentence
+from ..explain.sentences import faithfulness_sentence, sentence, signed_words
 from ..explain.words import explain_batch
 from ..figures.canvas import Area, to_array
 from ..figures.charts import paint_bars, paint_words
@@ -39,7 +38,7 @@ class _ExplanationStudy:
     row: int  # the class explained
     other: int  # the class it is told from
     probability: tuple[float, float]  # of both
-    table: pd.DataFrame  # a row a word: attribute, strength, found, contrast, known, verdict
+    table: pd.DataFrame  # a row a word, see `explain_prediction`
     heat: Tensor  # (H, W) Grad-CAM
     difference: Tensor  # (H, W) signed
     sentence: str
@@ -134,14 +133,14 @@ class ExplanationViewer(_PictureExplorer):
         told = f'<div class="niwt-text">{_escaped(s.sentence)}</div>'
         self.say("sentence", f"{told}<p>{_escaped(s.trust)}</p>")
         self.say("proofs", f'<ul class="niwt-proofs">{proofs}</ul>')
-        self.say("bars", '<div class="niwt-sub">Words it read: for, against (hatched), open (dotted)</div>')
+        self.say("bars", '<div class="niwt-sub">Words the picture shows: for, missing (hatched), open (dotted)</div>')
         super().refresh()
 
     @property
     def bars(self) -> tuple[list[str], list[float], list[bool]]:
-        "Words, signed strengths (what speaks against the class counts as negative) and which of them are left open."
+        "Words, how far each is shown (below zero: missing) and which of them are left open."
         t = self.study.table
-        signed = t["strength"].abs() * np.where(t["verdict"] == "against", -1, 1)
+        signed = signed_words(t)
         place = t["verdict"].map({"for": 0, "open": 1, "against": 2})
         t = t.assign(signed=signed, place=place).sort_values(["place", "signed"], ascending=[True, False], kind="stable")
         return [phrase(a) for a in t["attribute"]], t["signed"].tolist(), (t["verdict"] == "open").tolist()

@@ -141,3 +141,59 @@ check_7_5 = Exercise(
         "Give a list": "green",
     },
 )
+
+
+# %% 7.6
+has_, lacks_ = (
+    torch.tensor([True, True, True, False, False, True]),
+    torch.tensor([False, True, False, True, False, False]),
+)
+odds_ = torch.tensor([2.0, 3.0, -4.0, 5.0, 1.5, 0.5])
+check_7_6 = Exercise(
+    number="7.6",
+    title="A and not B",
+    reference=lambda a, b, f: a & ~b & (f > 1),
+    inputs=[(has_, lacks_, odds_), (lacks_, has_, odds_), (has_, lacks_, odds_ + 1)],
+    mistakes={
+        "Some of these words B has as well. They speak for both: ask also that B lacks them.": lambda a, b, f: (
+            a & (f > 1)
+        ),
+        "Some of these words are not in the picture. The descriptions alone are a recital: ask also that "
+        "`found` is above 1.": lambda a, b, f: a & ~b,
+        "Those words tell B from A. Turn it round.": lambda a, b, f: b & ~a & (f > 1),
+        "You also count words that B has and A lacks. They speak for B.": lambda a, b, f: (a ^ b) & (f > 1),
+        "Above 0 is too little: a word is found above 1, where it is about three times likelier there than "
+        "not.": lambda a, b, f: a & ~b & (f > 0),
+    },
+)
+
+
+# %% 7.7
+yes_ = torch.tensor([[3.0, 0, 1], [2, 0, 9], [1, 0, 4], [2, 5, 0]])
+no_ = torch.tensor([[1.0, 0, 2], [2, 0, 3], [3, 1, 1], [1, 4, 8]])
+check_7_7 = Exercise(
+    number="7.7",
+    title="Draw and see",
+    reference=lambda s, o: ((s > o).float() + 0.5 * (s == o).float()).mean(0),
+    level=2,
+    inputs=[(yes_, no_), (no_, yes_), (yes_[:2], no_[:2])],
+    mistakes={
+        "Equal answers count nothing in your share. They say neither yes nor no: count half a pair.": lambda s, o: (
+            (s > o).float().mean(0)
+        ),
+        "Equal answers count as wins in your share. They say neither yes nor no: count half a pair.": lambda s, o: (
+            (s >= o).float().mean(0)
+        ),
+        "You compared every bird with every other. Only the two drawings of one bird differ in the attribute "
+        "alone: compare row with row.": lambda s, o: (
+            ((s[:, None] > o[None]).float() + 0.5 * (s[:, None] == o[None]).float()).mean((0, 1))
+        ),
+        "That is how often the bird without the attribute wins.": lambda s, o: (
+            ((s < o).float() + 0.5 * (s == o).float()).mean(0)
+        ),
+        "That is a difference of means, which one loud picture can rule. Count pairs.": lambda s, o: (s - o).mean(0),
+        "That is one number for all neurons. Take the mean over pairs alone, `.mean(0)`.": lambda s, o: (
+            ((s > o).float() + 0.5 * (s == o).float()).mean()
+        ),
+    },
+)
