@@ -322,7 +322,7 @@ def process_place() -> tuple[int, int]:  # this process's number, how many; (0, 
 # %% ../nbs/00_core.ipynb #c33af377
 @contextmanager
 def alone() -> Iterator[None]:
-    "Inside the block this process is the only one: for work of its own, in which the others take no part."
+    "Inside the block this process acts as if it were the only one: for work that the others take no part in."
     before = _ALONE.set(True)
     try:
         yield
@@ -529,7 +529,7 @@ class UserCodeError(NiwtError):
 def users_frame(
     error: BaseException,  # raised by somebody's code
 ) -> str:  # "file.py, line 3, in load: return 1 / 0"; "" where no line is the user's
-    "The last line of an error's way that is neither this package's nor a library's; never raises."
+    "The innermost line of an error's traceback that is the user's own code; never raises."
     if isinstance(error, SyntaxError) and error.filename and error.lineno:
         return f"{error.filename}, line {error.lineno}: {(error.text or '').strip()}"
     spec = importlib.util.find_spec("niwt_nb")

@@ -136,7 +136,7 @@ def frozen_copy(
     model: nn.Module,  # any module
     inplace: bool = False,  # let modules that work in place go on doing so
 ) -> nn.Module:  # in evaluation mode; no parameter requires a gradient
-    "A copy of `model` that shares its parameters' memory but none of its switches; buffers are copied."
+    "A copy in evaluation mode that shares the memory of the parameters; modes, hooks and buffers are its own."
     with torch.inference_mode(False):
         memo: dict[int, Any] = {}
         for p in model.parameters():

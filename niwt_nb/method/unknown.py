@@ -56,7 +56,7 @@ def calibration_error(
 def spread_of(
     scores: Tensor,  # (m, C)
 ) -> tuple[Tensor, Tensor]:  # mean and standard deviation (m,) of each image's scores, float64
-    "Where the scores of each image lie, and how far apart."
+    "Mean and standard deviation of each image's scores over the classes."
     scores = scores.double()
     return scores.mean(1), scores.std(1, correction=0).clamp_min(1e-12)
 
@@ -82,7 +82,7 @@ def detection(
 # %% ../../nbs/04_method/09_unknown.ipynb #6968a467
 @dataclass(frozen=True, eq=False)
 class Doubt:
-    "What validation classes say: `temperature`, percentiles (101,) of the certainty of strangers and the known, the least `strength` of a row."
+    "Thresholds learned on validation classes: `temperature`, percentiles (101,) of the certainty of strangers and the known, the least `strength` of a row."
 
     temperature: float
     strangers: Tensor = field(repr=False)
@@ -137,7 +137,7 @@ def doubt_of(
 def known_doubt(
     doubt: Doubt | None,  # of a model
 ) -> Doubt:  # the same
-    "What validation classes said; raises `NiwtError` for a model that was fitted without them."
+    "The thresholds learned on validation classes; raises `NiwtError` for a model that was fitted without them."
     if doubt is None:
         why = "what a stranger or a sure answer looks like is learned from validation classes, and this model was fitted without them"
         raise NiwtError(f"{why}; fit it with calibrate=True on data with at least 2 val_classes")

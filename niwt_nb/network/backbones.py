@@ -61,7 +61,7 @@ field_guide_transform = ImageTransform(64, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25
 def colour_range(
     transform: Callable,  # PIL image -> (3, H, W) float tensor
 ) -> tuple[Tensor, Tensor]:  # (3, 1, 1) what stands for 0, and what stands for 255
-    "What a preprocessing makes of black and of white."
+    "The values that a preprocessing gives to black and to white, channel by channel."
     plain = [transformed(transform, Image.new("RGB", (256, 256), c)) for c in ("black", "white")]
     black, white = (x.amax((1, 2)).view(3, 1, 1) for x in plain)
     return black, white

@@ -255,6 +255,22 @@ def _mixed_loss(
         loss = loss + (1 - share) * nn.functional.cross_entropy(scores, second, **how)
     return loss if part is None else loss / n, int((scores.argmax(1) == own).sum())
 
+# %% ../../nbs/03_network/05_finetuning.ipynb #886c1621
+def _over_processes(loss: Tensor, right: int, world: int) -> tuple[Tensor, int]:
+    "A step's loss and hits summed over all processes; the gradient is of the own loss, as DistributedDataParallel takes their mean."
+    mine = (float(loss.detach()), right)
+    every = share(range(world), lambda _: mine, "the next step of fine-tuning")
+    losses, rights = zip(*every, strict=True)
+    return loss * world + (sum(losses) - loss.detach() * world), sum(rights)
+
+# %% ../../nbs/03_network/05_finetuning.ipynb #11cbca39
+def _check_cache(cache: _Cache, network: CutNetwork, part: str) -> None:
+    "Raise `NiwtError` unless a cache holds what this part of the network reads."
+    if getattr(cache, "layer", None) != (network.layer if part == "tail" else None):
+        given = f"{type(cache).__name__.lstrip('_')} of {getattr(cache, 'layer', 'images')!r}"
+        what = f"part {part!r} of a network cut at {network.layer!r}"
+        raise NiwtError(f"{what} does not fit a {given}")
+
 # %% ../../nbs/03_network/05_finetuning.ipynb #8df37786
 @dataclass(frozen=True, eq=False)
 class FineTuned:
@@ -295,10 +311,7 @@ def fine_tune(
         cache = cache_activations(network, data, data.train, transform, quiet=quiet)
     elif cache is None:
         cache = cache_images(data, data.train, transform, quiet)
-    if getattr(cache, "layer", None) != (network.layer if part == "tail" else None):
-        given = f"{type(cache).__name__.lstrip('_')} of {getattr(cache, 'layer', 'images')!r}"
-        what = f"part {part!r} of a network cut at {network.layer!r}"
-        raise NiwtError(f"{what} does not fit a {given}")
+    _check_cache(cache, network, part)
     body.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     learn, watch = (_rows_of(cache, data.source[i]) for i in _hold_out(data, hold, seed))
     column = class_to_column(data)
@@ -316,12 +329,7 @@ def fine_tune(
         x = cache.batch(learn[rows], augment=True, **windows).to(device)
         y = column[cache.labels[learn[rows]]].to(device)
         loss, right = _mixed_loss(runner, x, y, mix, own)
-        if own is not None:  # the gradient is the mean over processes, what is told the sum
-            mine = (float(loss.detach()), right)
-            every = share(range(world), lambda _: mine, "the next step of fine-tuning")
-            losses, rights = zip(*every, strict=True)
-            loss, right = loss * world + (sum(losses) - loss.detach() * world), sum(rights)
-        return loss, right
+        return (loss, right) if own is None else _over_processes(loss, right, world)
 
     def watched() -> float:
         found = head(_cached_features(body, cache, watch, device, precision)).argmax(1).cpu()
