@@ -268,6 +268,15 @@ def demo(
     if not quiet and _first_process():
         typer.echo(_what_next(out))
 
+# %% ../nbs/11_cli.ipynb #169a41f3
+def _base_of(config: Path | None, preset: str | None) -> Any:  # a `RunConfig`, or None: the defaults
+    "The settings that options on the command line change: of a file, and over it those of a recipe."
+    from niwt_nb.runs.config import read_config
+    from niwt_nb.runs.presets import preset_config
+
+    base = None if config is None else read_config(config)
+    return base if preset is None else preset_config(preset, base)
+
 # %% ../nbs/11_cli.ipynb #36370fdc
 @app.command()
 @_plain_errors
@@ -302,17 +311,12 @@ def run(
 
       niwt run --config cub-run/config.toml --out cub-again
     """
-    from niwt_nb.runs.config import read_config
-    from niwt_nb.runs.presets import preset_config
-
     given: dict[str, Any] = {"data": data, "root": root, "splits": splits, "model": model}
     given |= {"weights": weights, "layer": layer, "seed": seed, **_parse_settings(settings or [])}
     if knowledge is not None and "knowledge" not in given:
         given["knowledge"] = [k.strip() for k in knowledge.split(",") if k.strip()]
-    base = None if config is None else read_config(config)
-    base = base if preset is None else preset_config(preset, base)
     out = out or Path(f"niwt-{preset}" if preset else "niwt-run")
-    _perform(given, base, out, json_file, quiet, replace_run)
+    _perform(given, _base_of(config, preset), out, json_file, quiet, replace_run)
 
 # %% ../nbs/11_cli.ipynb #2cfffd31
 @app.command()
@@ -697,6 +701,18 @@ def _copy(folder: Path, overwrite: bool, teacher: bool, to: str | None, begin: b
     if begin:
         raise typer.Exit(_open_lab(folder / "start.ipynb"))
 
+# %% ../nbs/11_cli.ipynb #e441c3d5
+def _student_folders(folders: list[Path] | None, to: str | None) -> list[Path]:
+    "The folders of `niwt lessons [export] [FOLDER]...`; raises `NiwtError` for an export without a grader."
+    from niwt_nb.core import NiwtError
+
+    folders = folders or [Path("niwt-lessons")]
+    if len(folders) < 2 or folders[0] != Path("export"):
+        return folders
+    if not to:
+        raise NiwtError("say for which grader to export: `--to otter` or `--to nbgrader`")
+    return folders[1:]
+
 # %% ../nbs/11_cli.ipynb #b65639b6
 _STUDENT_HELP = "Your folder; several go with --check."
 _FOLDERS: Any = {"metavar": "[export] [FOLDER]...", "help": _STUDENT_HELP}
@@ -749,11 +765,7 @@ def lessons(
     """
     from niwt_nb.core import NiwtError
 
-    folders = folders or [Path("niwt-lessons")]
-    if len(folders) > 1 and folders[0] == Path("export"):
-        if not to:
-            raise NiwtError("say for which grader to export: `--to otter` or `--to nbgrader`")
-        folders = folders[1:]
+    folders = _student_folders(folders, to)
     if check:
         raise typer.Exit(_check_lessons(folders, timeout, as_json, as_csv))
     if len(folders) > 1 or as_json or as_csv:

@@ -229,7 +229,7 @@ _PARTS = ("color", "facecolor", "edgecolor", "markerfacecolor", "markeredgecolor
 def _dark_colours(
     colours: Any,  # one or several, as matplotlib takes them
 ) -> np.ndarray:  # (n, 4)
-    "The same for a dark page: greys turn round between #212121 and near white, hues are lighter, opacity stays."
+    "Colours for a dark page: greys are inverted, from #212121 to near white, hues become lighter, opacity stays."
     rgba = to_rgba_array(colours)
     rgb = rgba[:, :3]
     grey = np.ptp(rgb, axis=1, keepdims=True) < 0.1
