@@ -133,14 +133,9 @@ def _metrics_table(rows: list[dict[str, Any]]) -> str:
 
 # %% ../nbs/11_cli.ipynb #ea11113a
 def _perform(
-    settings: dict[str, Any],  # given on the command line
-    base: Any,  # a `RunConfig`, or None: the defaults
-    out: Path,  # the run folder
-    json_file: Path | None,  # where the table shall also go
-    quiet: bool,  # nothing but the table and the place of the report
-    replace_run: bool,  # take over a folder with another run
+    settings: dict[str, Any], base: Any, out: Path, json_file: Path | None, quiet: bool, replace_run: bool
 ) -> None:
-    "Run the pipeline for a command, and show what came out."
+    "Run the pipeline for a command, with its settings over those of `base`, and show what came out."
     from niwt_nb.core import atomic_path, plain_os_errors
     from niwt_nb.runs.config import config_from_dict
     from niwt_nb.runs.pipeline import run as run_pipeline
@@ -344,13 +339,12 @@ def _open_model(folder: Path, backbone: str | None = None) -> Any:  # a fitted `
 
 # %% ../nbs/11_cli.ipynb #bc5a1f79
 def _namer(
-    folder: Path,  # of a run, a saved model or an export
-    among: str,  # "all", "seen" or "unseen"
-    top: int,  # answers a picture
-    network: str | None = None,  # see `_Network`
-    unknown: bool | float = False,  # None is an answer as well, see `NIWT.predict`
+    folder: Path, among: str, top: int, network: str | None = None, unknown: bool | float = False
 ) -> Callable[[list], list]:  # pictures -> (class, score) pairs of each
-    "Open a classifier as a function of pictures; raises `NiwtError` if the folder holds none or cannot tell what is asked."
+    """Open the classifier of a run, a saved model or an export as a function of pictures, see `NIWT.predict`.
+
+    Raises `NiwtError` if the folder holds none or cannot tell what is asked.
+    """
     from niwt_nb.core import NiwtError, check_name
     from niwt_nb.method.niwt import FILE
     from niwt_nb.network.export import load_export
@@ -377,12 +371,11 @@ def _namer(
 # %% ../nbs/11_cli.ipynb #8b6fea5b
 _AT_ONCE = 32  # pictures that are open at a time
 
-def _name_each(
-    answers: Callable[[list], list],  # see `_namer`
-    photos: list[Path],  # files and folders
-    say: Callable[[str], None],  # told about pictures that cannot be read
-) -> tuple[list[dict[str, Any]], int]:  # rows picture, rank, class, score; how many could not be read
-    "Find the best classes of every picture; unreadable ones are reported and left out."
+def _name_each(answers: Callable, photos: list[Path], say: Callable) -> tuple[list[dict], int]:
+    """Find the best classes of every picture in files and folders: rows (picture, rank, class, score).
+
+    Unreadable ones are reported by `say`, left out and counted.
+    """
     from niwt_nb.core import NiwtError, progress
     from niwt_nb.data.images import open_image
     from niwt_nb.method.niwt import picture_names

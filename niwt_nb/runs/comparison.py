@@ -207,10 +207,7 @@ def _method_step(
 
 # %% ../../nbs/09_runs/04_comparison.ipynb #30d1c361
 def _networks_of(
-    shared: _Encodings,  # see `_encode_all`
-    knowledge: Sequence[str],  # kinds of knowledge in the table
-    seed: int,  # of training and of the validation images
-    quiet: bool = True,  # no progress bars
+    shared: _Encodings, knowledge: Sequence[str], seed: int, quiet: bool = True
 ) -> list[tuple[str, Encoded, Encoded, list[str]]]:  # name, real network, twin, kinds of knowledge
     "The networks of one seed: frozen, and with `train` = \"tail\" also fine-tuned, plainly and once for each kind of knowledge."
     data, frozen = shared.data, _frozen_step(shared)

@@ -70,13 +70,8 @@ def _column(*children: widgets.Widget) -> widgets.VBox:
     return widgets.VBox(list(children), layout={"overflow": "visible", "max_width": "100%"})
 
 # %% ../../nbs/08_widgets/01_explorer.ipynb #96a2b3ec
-def _choice(
-    description: str,  # the label
-    options: Sequence[Any],  # labels, or (label, value) pairs
-    value: Any = None,  # the first choice; None: the first option
-    tooltip: str = "",  # more words
-) -> widgets.Dropdown:  # with its label above it
-    "A dropdown with a label."
+def _choice(description: str, options: Sequence[Any], value: Any = None, tooltip: str = "") -> Any:
+    "A dropdown with a label above it; options are labels or (label, value) pairs, and the first is chosen if no value is given."
     made = widgets.Dropdown(options=list(options), description=description)
     made.tooltip = tooltip or description
     if value is not None:
