@@ -207,13 +207,12 @@ def _ask_for(room: _Room, exercise: Exercise, answer: str, fault: str) -> _Verdi
 
 # %% ../../nbs/10_course/03_grading.ipynb #9821c3cc
 def _run_student(
-    room: _Room,  # the student's process
-    book: Mapping[str, Any],  # the student's notebook
-    judge: _Judge,  # of its lesson
-    asked: dict[str, _Verdict],  # exercise number -> verdict; new ones are put in
-    untouched: set[str],  # cells as they were shipped
+    room: _Room, book: Mapping[str, Any], judge: _Judge, asked: dict[str, _Verdict], untouched: set[str]
 ) -> tuple[list[str], dict[str, float]]:  # cells that failed; exercise number -> seconds
-    "Run every cell, and judge the answers of those that a student changed."
+    """Run every cell of a student's notebook, and judge the answers of those that are not as they were shipped.
+
+    The verdicts go into `asked`, by exercise number.
+    """
     faults, seconds = [], {}
     for i, cell in enumerate(book["cells"]):
         if cell.get("cell_type") != "code" or not room.alive:

@@ -150,13 +150,12 @@ def _short(name: str, room: float, size: float = 9, bold: bool = False) -> str:
 
 # %% ../../nbs/07_figures/00_canvas.ipynb #bf0965c7
 def _wrapped(
-    text: str,  # any text
-    room: float,  # pixels
-    size: float = 9,  # of the letters, in points
-    lines: int | None = None,  # at most so many; an ellipsis where something is missing
-    bold: bool = False,  # whether they are bold
-) -> str:  # lines, safe for matplotlib
-    "A text broken at spaces, and at hyphens where a word alone is too long, to fit into a number of pixels."
+    text: str, room: float, size: float = 9, lines: int | None = None, bold: bool = False
+) -> str:  # safe for matplotlib
+    """A text broken at spaces, and at hyphens where a word alone is too long, to fit into `room` pixels.
+
+    At most so many `lines`; an ellipsis stands where something is missing.
+    """
     found: list[str] = [""]
     for word in re.split(r"(?<=-)|(?<= )", text):
         if not found[-1] or _text_width((found[-1] + word).rstrip(), size, bold) <= room:
@@ -229,7 +228,7 @@ _PARTS = ("color", "facecolor", "edgecolor", "markerfacecolor", "markeredgecolor
 def _dark_colours(
     colours: Any,  # one or several, as matplotlib takes them
 ) -> np.ndarray:  # (n, 4)
-    "The same for a dark page: greys turn round between #212121 and near white, hues are lighter, opacity stays."
+    "Colours for a dark page: greys are inverted, from #212121 to near white, hues become lighter, opacity stays."
     rgba = to_rgba_array(colours)
     rgb = rgba[:, :3]
     grey = np.ptp(rgb, axis=1, keepdims=True) < 0.1

@@ -507,7 +507,7 @@ def paint_curve(
 def gamma_limits(
     gamma: Any,  # along a curve
 ) -> tuple[float, float]:  # the lowest and the highest, and 0, which is no calibration
-    "From where to where gamma goes."
+    "The range of gamma along a curve; 0, no calibration, is always in it."
     return min(float(np.min(gamma)), 0.0), max(float(np.max(gamma)), 0.01)
 
 # %% ../../nbs/07_figures/02_charts.ipynb #3340832c

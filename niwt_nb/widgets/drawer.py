@@ -144,7 +144,7 @@ _FIRST_BIRD = "green spotted wings, a striped yellow belly, a red crown above a 
 
 # %% ../../nbs/08_widgets/04_drawer.ipynb #59b5e346
 def _look_of(values: Mapping[str, Any]) -> dict[str, str]:
-    "The groups that controls decide, of `values` by group; where any will do, there is none."
+    "The groups of `values` (group -> value) for which a value was chosen."
     return {g: v for g, v in values.items() if g in ATTRIBUTES and v}
 
 # %% ../../nbs/08_widgets/04_drawer.ipynb #47937256

@@ -70,13 +70,8 @@ def _column(*children: widgets.Widget) -> widgets.VBox:
     return widgets.VBox(list(children), layout={"overflow": "visible", "max_width": "100%"})
 
 # %% ../../nbs/08_widgets/01_explorer.ipynb #96a2b3ec
-def _choice(
-    description: str,  # the label
-    options: Sequence[Any],  # labels, or (label, value) pairs
-    value: Any = None,  # the first choice; None: the first option
-    tooltip: str = "",  # more words
-) -> widgets.Dropdown:  # with its label above it
-    "A dropdown with a label."
+def _choice(description: str, options: Sequence[Any], value: Any = None, tooltip: str = "") -> Any:
+    "A dropdown with a label above it; options are labels or (label, value) pairs, and the first is chosen if no value is given."
     made = widgets.Dropdown(options=list(options), description=description)
     made.tooltip = tooltip or description
     if value is not None:
@@ -147,7 +142,7 @@ class _Panel:
 # %% ../../nbs/08_widgets/01_explorer.ipynb #53c315b3
 @contextlib.contextmanager
 def _telling(words: str) -> Iterator[None]:
-    "Words on the page while something is made, in a notebook; gone when it is there."
+    "Show words on the page inside the block, while something is computed; only in a notebook."
     here = getattr(get_ipython(), "kernel", None) is not None
     told = display(HTML(f"<i>{_escaped(words)}</i>"), display_id=True) if here else None
     try:
@@ -185,7 +180,7 @@ def _button(words: str, work: Callable[[], Any], tooltip: str) -> widgets.Button
 
 # %% ../../nbs/08_widgets/01_explorer.ipynb #c69b4e65
 class _History:
-    "One door for everything that a reader does, and what was done, step by step, so that it can be taken back."
+    "Runs every action of a reader, shows errors, and keeps the steps so that they can be taken back."
 
     kept: tuple[str, ...] = ()  # attributes that belong to the state beside the controls
 
@@ -207,7 +202,7 @@ class _History:
         "Show the present state."
 
     def ready(self) -> None:
-        "Offer what the present state allows."
+        "Bring menus and buttons up to what can be done now."
 
     def snapshot(self) -> tuple[dict[str, Any], dict[str, Any]]:
         "All that a reader has chosen."
@@ -215,7 +210,7 @@ class _History:
         return plain, {name: getattr(self, name) for name in self.kept}  # a page rounds numbers
 
     def restore(self, chosen: tuple[dict[str, Any], dict[str, Any]]) -> None:
-        "Go to a snapshot."
+        "Set everything as it was in a snapshot."
         vars(self).update(chosen[1])
         self.ready()
         for name, value in chosen[0].items():
@@ -223,13 +218,13 @@ class _History:
         vars(self).update(chosen[1])  # a control may have put it away
 
     def begin(self) -> None:
-        "Here the history starts."
+        "Start the history here: nothing before it can be taken back."
         self._past: deque[Any] = deque(maxlen=100)
         self._now = self._first = self.snapshot()
         self._last: tuple[str, float] = ("", 0.0)
 
     def remember(self, cause: str) -> None:
-        "One step more, or the same one: a slider that is dragged makes one step."
+        "Add a step to the history if something changed; a slider that is dragged makes one step."
         now = self.snapshot()
         if now != self._now:
             still = cause and cause == self._last[0] and time.monotonic() - self._last[1] < 1
@@ -253,7 +248,7 @@ class _History:
         return self
 
     def act(self, work: Callable[[], Any], cause: str = "") -> None:
-        "The one door: say that work goes on, do it, draw what changed; an error is shown, and raised under test."
+        "Run an action of the reader: say that work goes on, do it, redraw; an error is shown, and raised under test."
         self._depth += 1
         try:
             work() if self._depth > 1 else self._shown(work, cause)
@@ -317,7 +312,7 @@ class _Controls(_History):
         return widgets.HBox([widgets.Label(words), made])
 
     def soon(self, work: Callable[[], Any]) -> None:
-        "Do `work` when nothing newer has come: of many fast clicks the last counts."
+        "Do `work` after a moment without another call, so that of many fast clicks only the last counts."
         if self._timer:
             self._timer.cancel()
         try:
@@ -399,7 +394,7 @@ class _Shown(_Controls):
             self._depth -= 1
 
     def save(self) -> None:
-        "Hand the page the static figure as a file."
+        "Offer the static figure as a file to download."
         self.act(lambda: None)
         if self.error is None:
             data = base64.b64encode(figure_png(self.static())).decode()
@@ -541,7 +536,7 @@ class _Pictures(Explorer):
 
     @property
     def mine(self) -> bool:
-        "Whether a picture of one's own is looked at."
+        "Whether an uploaded picture is looked at."
         return bool(self.state["species"] == -1)
 
     @property
@@ -580,7 +575,7 @@ class _Pictures(Explorer):
 
     @property
     def warning(self) -> str:
-        "What must be known about a picture from elsewhere."
+        "A caution beside an uploaded picture: the network has to choose one of its names."
         if not self.mine:
             return ""
         told = f" It must pick one of its {len(self.session.columns)} names, whatever the picture shows"
@@ -618,7 +613,7 @@ class _PictureExplorer(_Pictures):
         self.ready()
 
     def ready(self) -> None:
-        "A picture of one's own stands first in the menu."
+        "List an uploaded picture first in the menu."
         options = [*([("your picture", -1)] if self.own else []), *self.species]
         if tuple(self.controls["species"].options) != tuple(options):
             self.controls["species"].options = options
@@ -633,7 +628,7 @@ class _PictureExplorer(_Pictures):
             slider.disabled, slider.max, slider.value = self.mine, max(1, n), 1
 
     def _own(self, own: tuple[str, Image.Image] | None = None, note: str = "") -> None:
-        "Keep a picture of one's own, or none."
+        "Look at an uploaded picture, or (None) at those of the data set again."
         before = self.state["species"]
         self.own, self.note = own, note
         self.ready()

@@ -31,7 +31,7 @@ class _HeldOut:
     "Predicted and measured importance of a class that the map was not fitted on, with two controls."
 
     row: int  # head row of the class
-    predicted: np.ndarray  # (K,) in spreads above the mean seen importance
+    predicted: np.ndarray  # (K,) in standard deviations above the mean seen importance
     measured: np.ndarray  # (K,) the same
     centred: float  # cosine of the two
     shuffled: float  # the same when the map was fitted with other classes' words
