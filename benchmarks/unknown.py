@@ -57,13 +57,14 @@ def strangers_table(
     data: ZeroShotData,  # that it was fitted on
     others: Tensor | None = None,  # (k, D) features of pictures of something else, as the head reads them
     draws: int = 10,  # of half of the unseen classes, which lose their names
+    features: Tensor | None = None,  # see `features_to_score`
 ) -> tuple[pd.DataFrame, dict[str, float]]:  # AUROC and FPR95 of each measure, means over the draws; what the threshold does, and errors of probabilities
     "Strangers among the test images, whose classes were not among those that thresholds were chosen on."
     doubt, ids = known_doubt(model.doubt_), torch.cat([data.seen, data.unseen])
-    scores, labels = score_matrix(model, data)
+    scores, labels = score_matrix(model, data, features)
     scores, place = scores[:, ids].double(), torch.full((len(data.classes),), -1)
     place[ids] = torch.arange(len(ids))
-    rows, x, n = place[labels], features_to_score(model, data), len(data.seen)
+    rows, x, n = place[labels], features_to_score(model, data, features), len(data.seen)
     away = torch.zeros(0, x.shape[1]) if others is None else others
     foreign = model.scores_of(away)[:, : len(ids)].double()
     seen = model.writer_.seen

@@ -133,14 +133,9 @@ def _metrics_table(rows: list[dict[str, Any]]) -> str:
 
 # %% ../nbs/11_cli.ipynb #ea11113a
 def _perform(
-    settings: dict[str, Any],  # given on the command line
-    base: Any,  # a `RunConfig`, or None: the defaults
-    out: Path,  # the run folder
-    json_file: Path | None,  # where the table shall also go
-    quiet: bool,  # nothing but the table and the place of the report
-    replace_run: bool,  # take over a folder with another run
+    settings: dict[str, Any], base: Any, out: Path, json_file: Path | None, quiet: bool, replace_run: bool
 ) -> None:
-    "Run the pipeline for a command, and show what came out."
+    "Run the pipeline for a command, with its settings over those of `base`, and show what came out."
     from niwt_nb.core import atomic_path, plain_os_errors
     from niwt_nb.runs.config import config_from_dict
     from niwt_nb.runs.pipeline import run as run_pipeline
@@ -268,6 +263,15 @@ def demo(
     if not quiet and _first_process():
         typer.echo(_what_next(out))
 
+# %% ../nbs/11_cli.ipynb #169a41f3
+def _base_of(config: Path | None, preset: str | None) -> Any:  # a `RunConfig`, or None: the defaults
+    "The settings that options on the command line change: of a file, and over it those of a recipe."
+    from niwt_nb.runs.config import read_config
+    from niwt_nb.runs.presets import preset_config
+
+    base = None if config is None else read_config(config)
+    return base if preset is None else preset_config(preset, base)
+
 # %% ../nbs/11_cli.ipynb #36370fdc
 @app.command()
 @_plain_errors
@@ -302,17 +306,12 @@ def run(
 
       niwt run --config cub-run/config.toml --out cub-again
     """
-    from niwt_nb.runs.config import read_config
-    from niwt_nb.runs.presets import preset_config
-
     given: dict[str, Any] = {"data": data, "root": root, "splits": splits, "model": model}
     given |= {"weights": weights, "layer": layer, "seed": seed, **_parse_settings(settings or [])}
     if knowledge is not None and "knowledge" not in given:
         given["knowledge"] = [k.strip() for k in knowledge.split(",") if k.strip()]
-    base = None if config is None else read_config(config)
-    base = base if preset is None else preset_config(preset, base)
     out = out or Path(f"niwt-{preset}" if preset else "niwt-run")
-    _perform(given, base, out, json_file, quiet, replace_run)
+    _perform(given, _base_of(config, preset), out, json_file, quiet, replace_run)
 
 # %% ../nbs/11_cli.ipynb #2cfffd31
 @app.command()
@@ -340,13 +339,12 @@ def _open_model(folder: Path, backbone: str | None = None) -> Any:  # a fitted `
 
 # %% ../nbs/11_cli.ipynb #bc5a1f79
 def _namer(
-    folder: Path,  # of a run, a saved model or an export
-    among: str,  # "all", "seen" or "unseen"
-    top: int,  # answers a picture
-    network: str | None = None,  # see `_Network`
-    unknown: bool | float = False,  # None is an answer as well, see `NIWT.predict`
+    folder: Path, among: str, top: int, network: str | None = None, unknown: bool | float = False
 ) -> Callable[[list], list]:  # pictures -> (class, score) pairs of each
-    "Open a classifier as a function of pictures; raises `NiwtError` if the folder holds none or cannot tell what is asked."
+    """Open the classifier of a run, a saved model or an export as a function of pictures, see `NIWT.predict`.
+
+    Raises `NiwtError` if the folder holds none or cannot tell what is asked.
+    """
     from niwt_nb.core import NiwtError, check_name
     from niwt_nb.method.niwt import FILE
     from niwt_nb.network.export import load_export
@@ -373,12 +371,11 @@ def _namer(
 # %% ../nbs/11_cli.ipynb #8b6fea5b
 _AT_ONCE = 32  # pictures that are open at a time
 
-def _name_each(
-    answers: Callable[[list], list],  # see `_namer`
-    photos: list[Path],  # files and folders
-    say: Callable[[str], None],  # told about pictures that cannot be read
-) -> tuple[list[dict[str, Any]], int]:  # rows picture, rank, class, score; how many could not be read
-    "Find the best classes of every picture; unreadable ones are reported and left out."
+def _name_each(answers: Callable, photos: list[Path], say: Callable) -> tuple[list[dict], int]:
+    """Find the best classes of every picture in files and folders: rows (picture, rank, class, score).
+
+    Unreadable ones are reported by `say`, left out and counted.
+    """
     from niwt_nb.core import NiwtError, progress
     from niwt_nb.data.images import open_image
     from niwt_nb.method.niwt import picture_names
@@ -697,6 +694,18 @@ def _copy(folder: Path, overwrite: bool, teacher: bool, to: str | None, begin: b
     if begin:
         raise typer.Exit(_open_lab(folder / "start.ipynb"))
 
+# %% ../nbs/11_cli.ipynb #e441c3d5
+def _student_folders(folders: list[Path] | None, to: str | None) -> list[Path]:
+    "The folders of `niwt lessons [export] [FOLDER]...`; raises `NiwtError` for an export without a grader."
+    from niwt_nb.core import NiwtError
+
+    folders = folders or [Path("niwt-lessons")]
+    if len(folders) < 2 or folders[0] != Path("export"):
+        return folders
+    if not to:
+        raise NiwtError("say for which grader to export: `--to otter` or `--to nbgrader`")
+    return folders[1:]
+
 # %% ../nbs/11_cli.ipynb #b65639b6
 _STUDENT_HELP = "Your folder; several go with --check."
 _FOLDERS: Any = {"metavar": "[export] [FOLDER]...", "help": _STUDENT_HELP}
@@ -749,11 +758,7 @@ def lessons(
     """
     from niwt_nb.core import NiwtError
 
-    folders = folders or [Path("niwt-lessons")]
-    if len(folders) > 1 and folders[0] == Path("export"):
-        if not to:
-            raise NiwtError("say for which grader to export: `--to otter` or `--to nbgrader`")
-        folders = folders[1:]
+    folders = _student_folders(folders, to)
     if check:
         raise typer.Exit(_check_lessons(folders, timeout, as_json, as_csv))
     if len(folders) > 1 or as_json or as_csv:

@@ -28,10 +28,12 @@ from ..network.zoom import joined, mixed, views_of
 def _of_views(
     model: NIWT,  # fitted, with a network
     values: Tensor,  # (V, n, D) of the views of a picture, see `views_of`
+    scaled: bool = True,  # they are features, which the head reads on its own scale
 ) -> Tensor:  # (n, D)
-    "Mix what the views say as the model mixes their features."
+    "Mix what the views say as the model does."
     zoom = model.settings_.zoom
-    return mixed(joined(values, model.mirrored_, zoom > 0), zoom)
+    seen = joined(values, model.mirrored_, zoom > 0)
+    return mixed(model.scale_(seen) if scaled else seen, zoom)
 
 # %% ../../nbs/06_explain/09_contrast.ipynb #67932b31
 @in_own_modes
@@ -47,7 +49,7 @@ def _scores_without(
             kept = activation[None] * ~some[:, None, :, None, None]
             seen = _features_above(model.raw_, kept.flatten(0, 1))
             found.append(_of_views(model, seen.unflatten(0, (len(some), -1)).movedim(1, 0)))
-    return model.scores_of(model.scale_(torch.cat(found)))
+    return model.scores_of(torch.cat(found))
 
 # %% ../../nbs/06_explain/09_contrast.ipynb #58341e40
 def _lots(
@@ -111,7 +113,7 @@ def turning_neurons(
     "Find a small set of neurons without which the answer turns, no member of which can be spared."
     k, w = activation.shape[1], widened(model.network_.head.weight.detach())
     gradient = layer_gradient(model.network_, activation, w[ahead] - w[behind])
-    adds = _of_views(model, (gradient * activation).sum((2, 3))[:, None])[0].cpu()
+    adds = _of_views(model, (gradient * activation).sum((2, 3))[:, None], False)[0].cpu()
     order = adds.argsort(descending=True)[: int((adds > 0).sum())].tolist()
 
     def look(silent: Tensor) -> tuple[Tensor, Tensor]:
@@ -356,7 +358,7 @@ def contrast_of(
     names, pair = [str(n) for n in model.classes_], (int(told.row[0]), int(told.runner_up[0]))
     with torch.no_grad():
         a = views_of(model.raw_, x, model.mirrored_, model.settings_.zoom > 0)[:, 0]
-        features = model.scale_(_of_views(model, _features_above(model.raw_, a)[:, None]))
+        features = _of_views(model, _features_above(model.raw_, a)[:, None])
     words, scores = telling_words(model, explainer, told, a), model.scores_of(features)[0]
     ahead, behind = pair if scores[pair[0]] >= scores[pair[1]] else pair[::-1]
     words.attrs["behind"] = ahead != pair[0]

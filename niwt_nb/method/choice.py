@@ -83,11 +83,11 @@ class _FeatureScale(nn.Module):
 
     def forward(
         self,
-        x: Tensor,  # (B, D) features
-    ) -> Tensor:  # (B, D)
+        x: Tensor,  # (..., D) features
+    ) -> Tensor:  # (..., D)
         "Scaled features."
         x = (x - self.mean) / self.scale
-        return nn.functional.normalize(x) * x.shape[1] ** 0.5 if self.unit else x
+        return nn.functional.normalize(x, dim=-1) * x.shape[-1] ** 0.5 if self.unit else x
 
 # %% ../../nbs/04_method/11_choice.ipynb #d644bd64
 @dataclass(frozen=True, eq=False)
@@ -341,7 +341,7 @@ def _own_head(
 
 # %% ../../nbs/04_method/11_choice.ipynb #21aa4c59
 class Probe:
-    "A network on the training images of seen classes: `features` of them, `look` at others, `seen(settings)`."
+    "A network on the training images of seen classes: `trained`, as the head reads them, `look` at others, `seen(settings)`; `features` are what a head is fitted on."
 
     def __init__(
         self,
@@ -373,22 +373,23 @@ class Probe:
         self.mirrored = self.network is not None and free
         self.close = zoom is not None and free and (self.raw is not None if features is None else features.ndim == 3)
         self.close = self.close and (features is not None or can_zoom(self.raw, self.pictures(data.train[:2])))  # type: ignore[arg-type]
-        self.rows = class_to_column(data)[data.labels[data.train]]
         self._first, self._kept = (own, free), {}  # type: Any, dict[float, dict[Any, Any]]
         self.zoomed(zoom or 0.0)
 
     def zoomed(self, share: float) -> "Probe":
         "Give the close-up this share of the features, and measure anew all that depends on it."
         (self.own, free), self.kept, self.zoom = self._first, self._kept.setdefault(share, {}), share
-        self.scale: Any = nn.Identity()
-        raw = self.look(self.data.train)
+        raw = self._raw(self.data.train)
+        raw = raw[:, : 1 + (share > 0)].flatten(0, 1) if raw.ndim == 3 else raw  # whole picture and close-up are two pictures to learn from
+        self.rows = class_to_column(self.data)[self.data.labels[self.data.train]].repeat_interleave(len(raw) // len(self.data.train))
         if self.own is not None and self.own.in_features != raw.shape[1]:
             raise NiwtError(f"the head reads {self.own.in_features} features, there are {raw.shape[1]}")
+        self.scale: Any = nn.Identity()
         if free:
             scaler = Scaler("standard").fit(raw)
             self.scale = _FeatureScale(scaler.mean_, scaler.scale_, unit=self.own is None)
             self.own = None if self.own is None else scaled_head(self.own, scaler, len(self.data.seen))
-        self.features = self.scale(raw)
+        self.features, self.trained = self.scale(raw), self.look(self.data.train)
         self.measured = self.network = self.raw
         if free and self.raw is not None:
             head = linear_of(raw.new_zeros(len(self.data.seen), raw.shape[1])) if self.own is None else self.own
@@ -401,16 +402,20 @@ class Probe:
         return torch.stack([self.preprocess(self.data.images[int(i)]) for i in index])
 
     def look(self, index: Tensor) -> Tensor:
-        "Features (n, D) of images of `data`, as the head reads them."
+        "Features (n, D) of images of `data`, as the head reads them: whole picture and close-up in their shares."
+        return mixed(self.scale(self._raw(index)), self.zoom)
+
+    def _raw(self, index: Tensor) -> Tensor:
+        "Features (n, D) or (n, 2, D) of images of `data`, as the network gives them."
         given = self.data.features if self.given is None and self.raw is None else self.given
         if given is not None:
-            return self.scale(mixed(given[index].float(), self.zoom))
+            return given[index].float()
         key = content_hash(index)
         if key not in self.looked:
             with torch.no_grad(), eval_mode(self.raw):
                 seen = batches(self.data, index, self.preprocess, quiet=self.quiet, desc="features")  # type: ignore[arg-type]
                 self.looked[key] = torch.cat([looks(self.raw, x, self.mirrored, self.close).cpu() for x, _, _ in seen])
-        return self.scale(mixed(self.looked[key], self.zoom))
+        return self.looked[key]
 
     def head(self, settings: Settings) -> nn.Linear:
         "The seen classes' head for some settings: the network's own, one that is fitted here, or a mixture of the two."

@@ -455,7 +455,7 @@ def _evidence_of(
     some = first_of_each(data, data.train, data.seen, per_class)
     place = torch.full((len(data),), -1)
     place[data.train] = torch.arange(len(data.train))
-    return probe.features[place[some]], data.labels[some]
+    return probe.trained[place[some]], data.labels[some]
 
 # %% ../../nbs/04_method/12_niwt.ipynb #63560fba
 def _renew(
@@ -485,8 +485,8 @@ def _look_at(
     found, zoom = [], model.settings_.zoom
     for x in picture_batches(images, model.preprocess_, quiet=model.quiet):
         with torch.no_grad(), eval_mode(model.raw_):
-            found.append(mixed(looks(model.raw_, x, model.mirrored_, zoom > 0), zoom))
-    return model.scale_(torch.cat(found))
+            found.append(mixed(model.scale_(looks(model.raw_, x, model.mirrored_, zoom > 0)), zoom))
+    return torch.cat(found)
 
 # %% ../../nbs/04_method/12_niwt.ipynb #87e21d5b
 def _name_pictures(
@@ -527,7 +527,7 @@ def features_to_score(
         raise NiwtError(f"this model has no network and {data.name!r} has no features")
     if rows.ndim < 3 and model.settings_.zoom:
         raise NiwtError(f"this model looks closer: give features (n, 2, D), of whole pictures and of close-ups, got shape {tuple(rows.shape)}")
-    return model.scale_(mixed(rows[test].float(), model.settings_.zoom))
+    return mixed(model.scale_(rows[test].float()), model.settings_.zoom)
 
 # %% ../../nbs/04_method/12_niwt.ipynb #088620f1
 def score_matrix(
@@ -814,7 +814,7 @@ class _AsScored(nn.Module):
         x: Tensor,  # (n, 3, H, W)
     ) -> Tensor:  # (n, C)
         "Scores."
-        return self.head(self.scale(mixed(looks(self.network, x, self.both, self.zoom > 0), self.zoom)))
+        return self.head(mixed(self.scale(looks(self.network, x, self.both, self.zoom > 0)), self.zoom))
 
 # %% ../../nbs/04_method/12_niwt.ipynb #c3a73b6e
 def _export_classifier(

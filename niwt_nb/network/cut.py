@@ -153,7 +153,7 @@ def eval_mode(
 def running(
     function: _Function,  # its first argument is a network, a part of one, or something with a `network`
 ) -> _Function:  # the same, called in `own_modes` and with the network in evaluation mode
-    "Let a function run a network as it is when it predicts, whatever mode its owner has left it in."
+    "Let a function run its network in evaluation mode, whatever mode the network is in."
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:

@@ -22,7 +22,7 @@ from .modes import in_own_modes
 def widened(
     values: Tensor,  # of any type
 ) -> Tensor:  # float32 at least
-    "Results do not come back in half precision, whatever the network's numbers are."
+    "Values in float32 at least, so that no result is in half precision, whatever the network computes in."
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 # %% ../../nbs/03_network/03_head.ipynb #18a6f537
@@ -166,6 +166,20 @@ def extend(
     bigger = linear_of(torch.cat([old, weight.to(old)]), torch.cat([old_bias, bias.to(old)]))
     return bigger.requires_grad_(head.weight.requires_grad).train(head.training)
 
+# %% ../../nbs/03_network/03_head.ipynb #c4eddb60
+@in_own_modes
+def _check_head_rows(head: nn.Linear, rows: Sequence[int]) -> Tensor:
+    "Row numbers of a head as a tensor; raises `NiwtError` for repeated ones, or ones that it does not have."
+    if not isinstance(head, nn.Linear):
+        raise NiwtError(f"the head must be a torch.nn.Linear, got {type(head).__name__}")
+    index = torch.as_tensor(rows)
+    index = index.long() if not index.numel() else index
+    n = head.out_features
+    whole = index.ndim == 1 and not index.is_floating_point() and index.dtype is not torch.bool
+    if not whole or len(index.unique()) != len(index) or bool(((index < 0) | (index >= n)).any()):
+        raise NiwtError(f"rows must be different numbers from 0 to {n - 1}, got {index.tolist()}")
+    return index
+
 # %% ../../nbs/03_network/03_head.ipynb #f9cbaf2a
 @in_own_modes
 def replace_classes(
@@ -188,20 +202,6 @@ def replace_classes(
         if bias is not None:
             new.bias[index] = bias.to(new.bias)
     return new
-
-# %% ../../nbs/03_network/03_head.ipynb #c4eddb60
-@in_own_modes
-def _check_head_rows(head: nn.Linear, rows: Sequence[int]) -> Tensor:
-    "Row numbers of a head as a tensor; raises `NiwtError` for repeated ones, or ones that it does not have."
-    if not isinstance(head, nn.Linear):
-        raise NiwtError(f"the head must be a torch.nn.Linear, got {type(head).__name__}")
-    index = torch.as_tensor(rows)
-    index = index.long() if not index.numel() else index
-    n = head.out_features
-    whole = index.ndim == 1 and not index.is_floating_point() and index.dtype is not torch.bool
-    if not whole or len(index.unique()) != len(index) or bool(((index < 0) | (index >= n)).any()):
-        raise NiwtError(f"rows must be different numbers from 0 to {n - 1}, got {index.tolist()}")
-    return index
 
 # %% ../../nbs/03_network/03_head.ipynb #5d298c2d
 @in_own_modes

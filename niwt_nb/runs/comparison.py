@@ -53,7 +53,7 @@ def _encode_all(
     key: str,  # of the pictures
     quiet: bool = True,  # no progress bar
 ) -> _Encodings:  # ready to be compared on
-    "Look at every image once, and at its mirror image: activations at the cut are kept in the run folder."
+    "Compute the activations of every image and its mirror image at the cut, and keep them in the run folder."
     precision, every = folder.config.precision, torch.arange(len(data))
     how: dict[str, Any] = {"precision": precision, "folder": folder, "key": key, "quiet": quiet}
     cache = cache_activations(network, data, every, transform, **how)
@@ -94,7 +94,7 @@ def _tuned_step(
     seed: int = 0,  # of the training
     quiet: bool = True,  # no progress bar
 ) -> tuple[Encoded, dict[str, Tensor], list[dict]]:  # features, the network's state, the history
-    "Fine-tune, resumable and perhaps with an early end (`tune_hold`), and look at the images of `part`."
+    "Fine-tune, resumable and perhaps with an early end (`tune_hold`), and compute the features of the images of `part`."
     folder, config = shared.folder, shared.folder.config
     known = None if knowledge is None else part.get_knowledge(knowledge).values
     settings: dict[str, Any] = {"epochs": config.tune_epochs, "lr": config.tune_lr, "average": 0.99}
@@ -189,7 +189,7 @@ def _method_step(
     twin: Encoded,  # the validation part as its twin sees it
     seed: int = 0,  # of the method
 ) -> list[dict[str, Any]]:  # the uncalibrated and the calibrated row
-    "One method, network and kind of knowledge: settings from the twin, figures from the real network. The step keeps the curve."
+    "One method: settings are chosen on the twin, which never saw the validation classes, figures come from the real network."
 
     def compute() -> tuple[dict[str, Tensor], dict]:
         more: Any = {"head": real.head, "validation": twin}
@@ -209,10 +209,7 @@ def _method_step(
 
 # %% ../../nbs/09_runs/04_comparison.ipynb #30d1c361
 def _networks_of(
-    shared: _Encodings,  # see `_encode_all`
-    knowledge: Sequence[str],  # kinds of knowledge in the table
-    seed: int,  # of training and of the validation images
-    quiet: bool = True,  # no progress bars
+    shared: _Encodings, knowledge: Sequence[str], seed: int, quiet: bool = True
 ) -> list[tuple[str, Encoded, Encoded, list[str]]]:  # name, real network, twin, kinds of knowledge
     "The networks of one seed: frozen, and with `train` = \"tail\" also fine-tuned, plainly and once for each kind of knowledge."
     data, frozen = shared.data, _frozen_step(shared)

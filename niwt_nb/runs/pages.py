@@ -53,11 +53,11 @@ def _draw_cases(right: Tensor, unseen: Tensor, n: int, seed: int = 0) -> Tensor:
     return torch.tensor([row for mine in taken for row in mine], dtype=torch.long)
 
 # %% ../../nbs/09_runs/07_pages.ipynb #35a3f448
-def _picture(
-    pixels: Any,  # (H, W, 3) or (3, H, W), 0 to 1
-    side: int = 224,  # of the result; small drawings are enlarged without smoothing
-) -> bytes:  # a JPEG
-    "An image for the report."
+_Write = Callable[[str, bytes], Any]  # keeps a picture under a name
+
+
+def _picture(pixels: Any, side: int = 224) -> bytes:
+    "A JPEG for the report of pixels from 0 to 1, `side` pixels wide or high; small drawings are enlarged without smoothing."
     image = Image.fromarray((to_array(pixels) * 255).round().astype(np.uint8))
     scale = side / max(image.size)
     size = (round(image.width * scale), round(image.height * scale))
@@ -79,13 +79,8 @@ def _because(told: pd.DataFrame) -> str:  # up to three sentences
     return text + counter_evidence(told) + most
 
 # %% ../../nbs/09_runs/07_pages.ipynb #f5c51102
-def _explain_cases(
-    ready: _Ready,  # data and features
-    explainer: Explainer,  # of its extended network
-    scores: Tensor,  # (n, C) scores of the test images, calibrated
-    write: Callable[[str, bytes], Any],  # keeps a picture under a name
-) -> list[dict[str, Any]]:  # cases as the report takes them
-    "Photo, Grad-CAM and attributes of some predictions, drawn by lot."
+def _explain_cases(ready: _Ready, explainer: Explainer, scores: Tensor, write: _Write) -> list[dict]:
+    "Photo, Grad-CAM and attributes of some predictions by calibrated scores (n, C), drawn by lot, as the report takes them."
     data, config, labels = ready.data, ready.config, ready.data.labels[ready.test]
     guess, unseen = predict(scores, ready.columns), torch.isin(labels, data.unseen)
     chosen = _draw_cases(guess == labels, unseen, config.cases, config.seed)
@@ -112,13 +107,9 @@ def _explain_cases(
 
 # %% ../../nbs/09_runs/07_pages.ipynb #e2eb16ee
 def _neuron_dictionary(
-    ready: _Ready,  # data and features
-    explainer: Explainer,  # of its extended network
-    write: Callable[[str, bytes], Any],  # keeps a picture under a name
-    n: int = 12,  # neurons
-    each: int = 6,  # pictures of each
-) -> list[dict[str, Any]]:  # rows as the report takes them, the surest name first
-    "List the neurons with the most confident names, tested on test images, with those that activate them most, the place outlined."
+    ready: _Ready, explainer: Explainer, write: _Write, n: int = 12, each: int = 6
+) -> list[dict]:  # the surest name first
+    "List the `n` neurons with the most confident names, tested on test images, with those that activate them most, the place outlined."
     test = ready.test
     surest = name_neurons(explainer).nlargest(n, "confidence")["neuron"].tolist()
     some = test[torch.linspace(0, len(test) - 1, min(len(test), 200)).long()]
@@ -147,7 +138,7 @@ _TOO_WIDE = ("confusion",)  # charts that a phone scrolls instead of getting a s
 _Chart = tuple[str, Callable[[int], Figure]]  # caption, and a function of the width in pixels
 
 # %% ../../nbs/09_runs/07_pages.ipynb #46a7e0b2
-def _draw_charts(charts: dict[str, _Chart], write: Callable[[str, bytes], Any]) -> list[dict]:
+def _draw_charts(charts: dict[str, _Chart], write: _Write) -> list[dict]:
     "Draw charts, by the file's name, for wide and for narrow screens and `write` them; as the report takes them."
     made = []
     for name, (caption, draw) in charts.items():
@@ -186,11 +177,8 @@ def _frequent_confusions(ready: _Ready, scores: Tensor, n: int = 12) -> list[dic
 
 # %% ../../nbs/09_runs/07_pages.ipynb #33b9504c
 @own_style()
-def _reliability_figure(
-    tables: dict[str, pd.DataFrame],  # name -> as `reliability` gives it
-    width: int = 760,  # pixels
-) -> Figure:  # a line for each table; the diagonal is what probabilities should do
-    "How often names are right, by the probability that they were given."
+def _reliability_figure(tables: dict[str, pd.DataFrame], width: int = 760) -> Figure:
+    "How often names are right, by the probability that they were given: a line for each table of `reliability`; the diagonal is ideal."
     fig = new_figure(width, 330)
     ax = fig.add_subplot()
     ax.plot([0, 1], [0, 1], color=COLOURS["grey"], lw=1, ls=":")

@@ -150,7 +150,7 @@ class Session(_Opened):
 
     @cached_property
     def effects(self) -> np.ndarray:
-        "(A, K) see `_map_effects`."
+        "(A, K) change of importance when an attribute rises, see `_map_effects`."
         return _map_effects(self)
 
 # %% ../../nbs/08_widgets/00_session.ipynb #2c5461d0
@@ -279,7 +279,7 @@ def _read_picture(session: Session, x: Tensor, target: int | None = None) -> _Re
 # %% ../../nbs/08_widgets/00_session.ipynb #4c356fa3
 @in_own_modes
 def _map_effects(session: Session) -> np.ndarray:  # (A, K): change of importance, in spreads
-    "What one spread more of each attribute does to each neuron's importance; `session.effects` keeps it."
+    "Change of each neuron's importance when one attribute rises, both in standard deviations over the seen classes."
     known = session.knowledge.rows(session.data.seen).double()
     moved = torch.cat([known[None], known + torch.diag(known.std(0))[:, None]])  # (1 + A, S, A)
     scaled = session.model.scaler_.transform(moved.flatten(0, 1))
