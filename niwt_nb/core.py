@@ -425,6 +425,19 @@ def share(
     dist.all_gather_object(found, mine)
     return [found[i % world][i // world] for i in range(len(items))]
 
+# %% ../nbs/00_core.ipynb #36f058b5
+def gpu_group() -> Any:  # for `DistributedDataParallel`; None: the ordinary group
+    "The processes as a group that exchanges by NCCL, if each has a GPU of its own; to be called by all of them alike."
+    world = process_place()[1]
+    if world > 1 and "gpus" not in _MEETING:
+        ready = torch.cuda.is_available() and dist.is_nccl_available()
+        mine = (platform.node(), torch.cuda.current_device()) if ready else None
+        every = share(range(world), lambda _: mine, "a look for GPUs")
+        own_each = None not in every and len(set(every)) == world
+        _MEETING["gpus"] = dist.new_group(backend="nccl", timeout=_MEETING.get("timeout")) if own_each else None
+    return _MEETING.get("gpus")
+
+
 # %% ../nbs/00_core.ipynb #c532bf13
 @dataclass
 class Steps:
@@ -587,6 +600,34 @@ def import_object(
     if not hasattr(module, name):
         check_name(name, [n for n in vars(module) if not n.startswith("_")], f"name in {where!r}")
     return getattr(module, name)
+
+# %% ../nbs/00_core.ipynb #930a280f
+def device_of(
+    wanted: Any = None,  # "cpu", "cuda", "cuda:1", a `torch.device`; None or "auto": where `module` is, if that is a GPU, else a GPU if there is one
+    module: nn.Module | None = None,  # a network
+) -> torch.device:  # with its number, if it is a GPU
+    "The device to compute on; raises `NiwtError` for one that is not here."
+    if wanted is None or str(wanted) == "auto":
+        own = next((p.device for p in module.parameters()), torch.device("cpu")) if module is not None else torch.device("cpu")
+        if own.type != "cpu" or not torch.cuda.is_available():
+            return own
+        wanted = "cuda"
+    there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    remedy = "leave it out, or write 'auto', for a GPU where there is one"
+    try:
+        device = torch.device(wanted)
+    except (RuntimeError, TypeError):
+        raise NiwtError(f"device is {wanted!r}, expected one of {', '.join(there)}; {remedy}") from None
+    if device.type == "cpu":
+        return torch.device("cpu")
+    kind: Any = getattr(torch, device.type, None)  # torch.cuda, torch.xpu, ...
+    count = kind.device_count() if hasattr(kind, "device_count") and kind.is_available() else 0
+    number = device.index if device.index is not None else kind.current_device() if count else 0
+    if number >= count:
+        build = "; this PyTorch is built without CUDA (pytorch.org/get-started has one with it)" if device.type == "cuda" and torch.version.cuda is None else ""
+        raise NiwtError(f"device is {str(wanted)!r}, which is not here: PyTorch sees {', '.join(there)}{build}; {remedy}")
+    return torch.device(device.type, number)
+
 
 # %% ../nbs/00_core.ipynb #71dc8c2c
 def import_torchvision() -> ModuleType:  # the torchvision package

@@ -6,6 +6,7 @@
 __all__ = ['Settings', 'Probe']
 
 # %% ../../nbs/04_method/11_choice.ipynb #87f6b0a7
+import copy
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -179,7 +180,7 @@ class Writer:
             remedy = "fit again with solver='closed' (--set solver=closed)"
             raise NiwtError(f"the reference solver runs on training images, which a saved model does not hold; {remedy}")
         network = self.seen.network or feature_network(self.seen.head)
-        return transfer_weights(network, demand, where, self.solver, seed=self.seed).weight
+        return transfer_weights(network, demand, where, self.solver, seed=self.seed).weight.to(demand.device)
 
     def _levelled(self, knowledge: Tensor) -> tuple[Tensor, Tensor]:
         "Rows and biases with the seen scores' mean and spread; the paper's solver leaves them as solved, with bias 0."
@@ -327,8 +328,10 @@ def scaled_pair(
     example: Tensor,  # (2, 3, H, W) preprocessed images
 ) -> tuple[CutNetwork, CutNetwork]:  # as the head reads it, and as importance is measured: before features are brought to one length
     "A network with a scale in front of its head, for scores and for importance."
-    plain = _FeatureScale(scale.mean, scale.scale, unit=False)
-    return _scaled_network(network, scale, head, example), _scaled_network(network, plain, head, example)
+    there = network.head.weight.device
+    own, plain = (_FeatureScale(scale.mean.to(there), scale.scale.to(there), unit) for unit in (scale.unit, False))
+    head = head if head.weight.device == there else copy.deepcopy(head).to(there)
+    return _scaled_network(network, own, head, example), _scaled_network(network, plain, head, example)
 
 # %% ../../nbs/04_method/11_choice.ipynb #33f436b7
 def _own_head(
@@ -428,7 +431,7 @@ class Probe:
                 tail = _tail_hash(feature_network(linear_of(eye[:1])))
                 self.kept["jacobian"] = PooledJacobian(eye[None], eye, 1, "identity", "features", tail)
             else:
-                self.kept["jacobian"] = pooled_jacobian(self.measured, self.some_pictures(), each=False, quiet=self.quiet)
+                self.kept["jacobian"] = pooled_jacobian(self.measured, self.some_pictures(), each=False, quiet=self.quiet).to("cpu")
         return self.kept["jacobian"]
 
     def some_pictures(self) -> Tensor:
@@ -456,7 +459,7 @@ class Probe:
         network = None if self.measured is None else with_head(self.measured, head)
         jacobian = self.jacobian()
         if solver == "lbfgs" and not len(jacobian.each):
-            jacobian = self.kept["jacobian"] = pooled_jacobian(network, self.some_pictures(), quiet=self.quiet)
+            jacobian = self.kept["jacobian"] = pooled_jacobian(network, self.some_pictures(), quiet=self.quiet).to("cpu")
         scaled = isinstance(self.scale, _FeatureScale)
         return _Seen(self.features, self.rows, knowledge, head, self.kept[key], jacobian, network, images, scaled)
 

@@ -8,7 +8,7 @@ __all__ = ['noise_images', 'importance_of_weights', 'PooledJacobian', 'pooled_ja
 # %% ../../nbs/04_method/05_jacobian.ipynb #c29e697a
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import SimpleNamespace
 from typing import Any
@@ -270,6 +270,10 @@ class PooledJacobian:
         "Thin singular value decomposition of the mean in float64, made once: every setting that is tried inverts the same matrix."
         return torch.linalg.svd(self.mean.double(), full_matrices=False)
 
+    def to(self, device: torch.device | str) -> "PooledJacobian":
+        "The same on a device."
+        return replace(self, each=self.each.to(device), mean=self.mean.to(device), fresh=self.fresh.to(device))
+
     @in_own_modes
     def importance(self, weight: Tensor) -> Tensor:
         "Importance (n, M, K) of weights (n, D) on every image (M = 1 where G is the same for all images)."
@@ -374,7 +378,7 @@ def pooled_jacobian(
             raise NiwtError(f"the Jacobian behind layer {network.layer!r} is not finite: a root or a logarithm of zero in the tail?")
         if each and how != "affine" and gib * g.shape[1] > limit:
             raise NiwtError(f"one matrix per image takes {gib * g.shape[1]:.1f} GiB (limit {limit}); use fewer images or each=False")
-        return g.double().sum(0), g if each or not part[1] else g[:0]
+        return g.double().sum(0).cpu(), (g if each or not part[1] else g[:0]).cpu()
 
     with torch.no_grad():
         how, build = _jacobian_way(network.tail, _activations_of(network, images[:2]), how, chunk)
@@ -386,4 +390,4 @@ def pooled_jacobian(
     total = torch.stack([found[i][0] for i in used]).sum(0)
     mean = (total / (1 if how == "affine" else len(images))).to(found[0][1].dtype)
     rows = {fitted: torch.cat([g for (_, of), (_, g) in zip(parts, found, strict=True) if of == fitted] or [mean[None][:0]]) for fitted in (True, False)}
-    return PooledJacobian(rows[True], mean, len(images), how, network.layer, _tail_hash(network), rows[False])
+    return PooledJacobian(rows[True], mean, len(images), how, network.layer, _tail_hash(network), rows[False]).to(network.head.weight.device)

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from .. import __version__
 from niwt_nb.core import (
-    NiwtError, atomic_path, check_name, content_hash, import_object, load_tensors, names_of,
+    NiwtError, atomic_path, check_name, content_hash, device_of, import_object, load_tensors, names_of,
     progress, save_tensors,
 )
 from ..data.dataset import DomainKnowledge, ZeroShotData, first_of_each
@@ -43,7 +43,7 @@ from .metrics import GZSL, gzsl
 from .ranking import Scaler
 from .unknown import Doubt, known_doubt
 from ..network.backbones import Backbone, ImageTransform, load_backbone
-from ..network.cut import eval_mode, running
+from ..network.cut import copy_module, eval_mode, running
 from ..network.export import about_text, as_image_transform, export_model, export_onnx
 from ..network.head import extend, rows_of, with_head
 from ..network.modes import in_own_modes
@@ -147,6 +147,21 @@ def as_backbone(
     what = type(backbone).__name__
     raise NiwtError(f"a {what} does not say how it wants its pictures; give Backbone(model, preprocess, layer, name), or a name for load_backbone")
 
+# %% ../../nbs/04_method/12_niwt.ipynb #0ad36c88
+def _on_device(
+    backbone: Backbone | nn.Linear | None,  # a network, a head or neither
+    device: Any = None,  # see `device_of`
+) -> Backbone | nn.Linear | None:  # the same where it is there already or is no network
+    "A network, and its twin, on a device: a copy, for the caller's own stays where it lies; raises `NiwtError` for a device that is not here."
+    if not isinstance(backbone, Backbone):
+        return backbone
+    there = device_of(device, backbone.model)
+    if all(p.device == there for p in backbone.model.parameters()):
+        return backbone
+    twin: Any = _on_device(backbone.twin, there)
+    return replace(backbone, model=copy_module(backbone.model).to(there), twin=twin)
+
+
 # %% ../../nbs/04_method/12_niwt.ipynb #7b2666f4
 def _check_data(
     data: ZeroShotData,  # what a model is to be fitted on
@@ -195,7 +210,7 @@ def choose_settings(
     "Choose on validation classes, seen by a twin of the network that never saw them where there is one."
     if isinstance(model.calibrate, (_Choice, Settings)):
         return model.calibrate if isinstance(model.calibrate, _Choice) else _Choice(model.calibrate, pd.DataFrame())
-    backbone, val = as_backbone(model.backbone), data.val_classes
+    backbone, val = _on_device(as_backbone(model.backbone), model.device), data.val_classes
     if not model.calibrate or not 1 < len(val) < len(data.seen) - 1:
         few = () if not model.calibrate else (f"{len(val)} validation classes of {len(data.seen)} seen ones are too few to choose settings on",)
         return _Choice(Settings(keep=has_own_head(backbone, data) and model.keep_rows), pd.DataFrame(), few)
@@ -330,9 +345,10 @@ class NIWT(BaseEstimator):
         keep_rows: bool = True,  # a network's own rows for the seen classes stay as they are; else pictures are seen from both sides, too
         quiet: bool = True,  # no progress bars
         encoder: Any = None,  # of sentences, see `SentenceEncoder`: a folder, a name, a loaded model, a function; None: the data set's own rows
+        device: Any = None,  # where the network runs, see `device_of`: "cpu", "cuda"; None: a GPU where there is one. A network that lies elsewhere is copied
     ) -> None:
         self.backbone, self.layer, self.knowledge, self.map, self.solver = backbone, layer, knowledge, map, solver
-        self.calibrate, self.seed, self.keep_rows, self.quiet, self.encoder = calibrate, seed, keep_rows, quiet, encoder
+        self.calibrate, self.seed, self.keep_rows, self.quiet, self.encoder, self.device = calibrate, seed, keep_rows, quiet, encoder, device
 
     @classmethod
     def as_published(cls, backbone: Any = None, layer: str | None = None, knowledge: str | None = None, seed: int = 0) -> "NIWT":
@@ -351,7 +367,7 @@ class NIWT(BaseEstimator):
         self.knowledge_ = data.get_knowledge(self.knowledge)
         self.scaler_ = Scaler("centre").fit(self.knowledge_.rows(data.seen))  # what seen classes have in common says nothing
         look = (self.layer, features, self.quiet, self.keep_rows)
-        probe = Probe(as_backbone(self.backbone), data, *look)  # cut the network, look at the training images
+        probe = Probe(_on_device(as_backbone(self.backbone), self.device), data, *look)  # cut the network, look at the training images
         known = [self.scaler_.transform(self.knowledge_.rows(ids)) for ids in (data.seen, data.unseen)]
         seen = probe.seen(self.settings_, known[0], self.solver)
         self.importance_ = seen.importance  # (S, K): which neurons matter to each seen class
@@ -430,9 +446,9 @@ class NIWT(BaseEstimator):
 
     @classmethod
     @in_own_modes
-    def load(cls, folder: str | os.PathLike, backbone: Any = None, encoder: Any = None) -> "NIWT":
+    def load(cls, folder: str | os.PathLike, backbone: Any = None, encoder: Any = None, device: Any = None) -> "NIWT":
         "Read what `save` wrote; `backbone` and `encoder` are needed where they were objects of the program's own, or have moved."
-        return _load_model(cls, folder, backbone, encoder)
+        return _load_model(cls, folder, backbone, encoder, device)
 
     @in_own_modes
     def export(self, folder: str | os.PathLike, format: str = "torch") -> Path:
@@ -481,7 +497,7 @@ def _look_at(
         views = [x, x.flip(3)][: 2 if model.mirrored_ else 1]
         with torch.no_grad(), eval_mode(model.raw_):
             seen = [model.raw_.features(v.contiguous(memory_format=torch.channels_last)).float() for v in views]
-            found.append(torch.stack(seen).mean(0))
+            found.append(torch.stack(seen).mean(0).cpu())
     return model.scale_(torch.cat(found))
 
 # %% ../../nbs/04_method/12_niwt.ipynb #87e21d5b
@@ -678,7 +694,7 @@ def _save_model(
     jacobian = {k: getattr(writer.seen.jacobian, k) for k in ("images", "how", "layer", "tail")}
     manifest = {
         "kind": "niwt model", "format": _FORMAT, "niwt_nb": __version__, "backbone": record, "settings": asdict(model.settings_),
-        "params": {k: v for k, v in model.get_params(deep=False).items() if k not in ("backbone", "calibrate", "encoder")},
+        "params": {k: v for k, v in model.get_params(deep=False).items() if k not in ("backbone", "calibrate", "encoder", "device")},
         "classes": model.table_classes_, "seen": model.seen_, "unseen": model.unseen_, "added": list(model.added_),
         "blocks": [list(b.names) for b in model.blocks_], "jacobian": jacobian, "level": [writer.level.level, writer.level.spread],
         "knowledge": {"name": known.name, "names": list(known.names), "reader": reader_state(known.reader)},
@@ -733,6 +749,7 @@ def _load_model(
     folder: str | os.PathLike,  # written by `_save_model`
     backbone: Any = None,  # see `_restore_backbone`
     encoder: Any = None,  # see `load_reader`
+    device: Any = None,  # where the network shall run, see `device_of`
 ) -> NIWT:  # fitted
     "Read a saved model; raises `NiwtError` for a folder that is none, is damaged, or does not fit the network."
     path = Path(folder) / FILE
@@ -744,8 +761,9 @@ def _load_model(
         made = f"{os.fspath(folder)!r} was written by niwt_nb {m['niwt_nb']}"
         raise NiwtError(f"{made}, whose format this version does not know; install that version or a later one")
     network = _restore_backbone(m["backbone"], tensors, backbone)
+    network = network and _on_device(network, device)  # type: ignore[assignment]
     reader = load_reader(m["knowledge"]["reader"], encoder)
-    model = cls(network, calibrate=Settings(**m["settings"]), encoder=getattr(reader, "encoder", None) or None, **m["params"])
+    model = cls(network, calibrate=Settings(**m["settings"]), encoder=getattr(reader, "encoder", None) or None, device=device, **m["params"])
     about = m.get("doubt")
     model.doubt_ = None if about is None else Doubt(about[0], tensors["doubt.strangers"], tensors["doubt.known"], about[1])
     model.settings_, model.choice_ = Settings(**m["settings"]), _Choice(Settings(**m["settings"]), pd.DataFrame(), tuple(m["notes"]), model.doubt_)
@@ -836,6 +854,7 @@ def _export_classifier(
     shipped = model.network_.model
     if model.mirrored_:
         shipped = _BothSides(_topped(model.raw_, nn.Sequential(_PairMean(), model.scale_, model.head_)))
+    shipped = shipped if model.head_.weight.device == model.raw_.head.weight.device else copy.deepcopy(shipped).cpu()
     if format == "torch":
         return export_model(shipped, folder, names, example, model.preprocess_)
     export_onnx(shipped, folder / "model.onnx", example)

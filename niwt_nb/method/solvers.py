@@ -378,6 +378,7 @@ def transfer_weights(
     target = _check_targets(network, importance, lam, names).to(widened(network.head.weight.detach()))
     if isinstance(images, PooledJacobian):
         images.check(network)
+        images = images.to(target.device)
         if solver == "reference":
             raise NiwtError("the reference solver differentiates through the network: give it images, not a Jacobian")
     started = time.process_time()

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ..core import NiwtError, Steps, check_name, content_hash, model_hash, process_place, progress, share, shards
+from ..core import NiwtError, Steps, check_name, content_hash, gpu_group, model_hash, process_place, progress, share, shards
 from ..data.dataset import ZeroShotData
 from ..data.images import batches
 from .backbones import ImageTransform
@@ -293,7 +293,7 @@ def fine_tune(
         head = _first_head(first, column[cache.labels[learn]].to(device), known, len(data.seen)).to(device)
     module = _Tuned(body, head, 0.2, precision).requires_grad_(True)
     rank, world = process_place()
-    runner: Any = DistributedDataParallel(module) if world > 1 else module
+    runner: Any = DistributedDataParallel(module, process_group=gpu_group() if device.type == "cuda" else None) if world > 1 else module
     own = slice(rank, None, world) if world > 1 else None
     windows: dict[str, Any] = {"window": window} if part == "tail" else {}
 

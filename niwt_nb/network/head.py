@@ -6,6 +6,7 @@
 __all__ = ['extract_features', 'fit_head', 'with_head', 'extend']
 
 # %% ../../nbs/03_network/03_head.ipynb #89378ff9
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -126,7 +127,8 @@ def with_head(
     if head.in_features != network.head.in_features:
         given = network.head.in_features
         raise NiwtError(f"the head reads {head.in_features} features, the network gives {given}")
-    model = _with_submodule(network.model, network.head_name, head)
+    there = network.head.weight.device
+    model = _with_submodule(network.model, network.head_name, head if head.weight.device == there else copy.deepcopy(head).to(there))
     parts = (network.layer, network.lower, network.tail, network.head_name)
     return CutNetwork(model, *parts, network.how, network.channels_last)
 
