@@ -36,9 +36,9 @@ def _scores_without(
     found = []
     with torch.no_grad(), eval_mode(model.raw_):
         for some in silent.split(64):
-            kept = activation[None] * ~some[:, None, :, None, None]
+            kept = activation[None] * ~some[:, None, :, None, None].to(activation.device)
             seen = _features_above(model.raw_, kept.flatten(0, 1))
-            found.append(seen.unflatten(0, (len(some), -1)).mean(1))
+            found.append(seen.unflatten(0, (len(some), -1)).mean(1).cpu())
     return model.scores_of(model.scale_(torch.cat(found)))
 
 # %% ../../nbs/06_explain/09_contrast.ipynb #58341e40
@@ -349,7 +349,7 @@ def contrast_of(
     views = torch.cat([x, x.flip(3)][: 2 if model.mirrored_ else 1])
     a = layer_activations(explainer.network, views)
     with torch.no_grad():
-        features = model.scale_(_features_above(model.raw_, a).mean(0, keepdim=True))
+        features = model.scale_(_features_above(model.raw_, a).mean(0, keepdim=True).cpu())
     words, scores = telling_words(model, explainer, told, a), model.scores_of(features)[0]
     ahead, behind = pair if scores[pair[0]] >= scores[pair[1]] else pair[::-1]
     words.attrs["behind"] = ahead != pair[0]

@@ -155,8 +155,8 @@ def _explained(
     told = explain_batch(explainer, x, row, other)
     table = told.frame(explainer, 0)
     said = sentence(table, unseen=int(explainer.columns[row]) in explainer.unseen, asked=against is not None, apart=False)
-    where, difference = fine_map(explainer.network, x, row)[0], contrast_map(explainer.network, x, row, other)[0]
-    return Explanation(names[row], names[other], float(told.probability[0, 0]), said, faithfulness_sentence(table), table, where.detach(), difference.detach(),
+    where, difference = (m[0].detach().cpu() for m in (fine_map(explainer.network, x, row), contrast_map(explainer.network, x, row, other)))
+    return Explanation(names[row], names[other], float(told.probability[0, 0]), said, faithfulness_sentence(table), table, where, difference,
                        as_seen(x[0], model.preprocess_), contrast_of(model, explainer, x, told))  # fmt: skip
 
 # %% ../../nbs/07_figures/04_explanation.ipynb #83a15592

@@ -50,7 +50,7 @@ def _arithmetic(
     check_name(precision, ("float32", "bfloat16"), "precision")
     if precision == "bfloat16" and device.type == "cpu" and not _bfloat16_works():
         raise NiwtError("this processor cannot compute in bfloat16; use precision 'float32'")
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+    return torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else contextlib.nullcontext()
 
 # %% ../../nbs/03_network/05_finetuning.ipynb #c1110e75
 @dataclass(frozen=True, eq=False)

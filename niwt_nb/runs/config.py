@@ -134,6 +134,7 @@ class RunConfig:
     follow_links: bool = setting(False, "read pictures that are links out of the data folder, as in caches and DVC folders")
     skip_broken: bool = setting(False, "leave out images that cannot be read instead of stopping at the first")
     batch_size: int = setting(32, "images at a time")
+    device: str = setting("auto", "where networks run: cpu, cuda, cuda:1; auto: a GPU where there is one")
     workers: int = setting(-1, "processes beside each one that decode photos; 0: none; -1: from the cores")
     timeout: float = setting(7200.0, "seconds that processes started by torchrun wait for one another before the run ends with an error")
     preset: str = setting("", "the recipe that these settings came from; its figures are shown beside the result")

@@ -77,7 +77,7 @@ class _RunFolder(Steps):
 # %% ../../nbs/09_runs/01_folder.ipynb #6d7c9ea3
 _REPLACE = "choose another folder, or replace that run (replace_run=True, --replace on the command line)"
 
-_FREE = ("workers", "timeout")  # settings that change no result: a run may go on with others
+_FREE = ("device", "workers", "timeout")  # settings that change no more of a result than its last digits: a run may go on with others
 
 
 def _check_folder(

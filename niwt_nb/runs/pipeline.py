@@ -18,7 +18,7 @@ import pandas as pd
 
 from .. import __version__
 from niwt_nb.core import (
-    NiwtError, content_hash, process_place, seeded, several_processes, share, wait_for_all,
+    NiwtError, content_hash, device_of, process_place, seeded, several_processes, share, wait_for_all,
 )
 from ..data.dataset import ZeroShotData
 from ..data.images import reading
@@ -179,7 +179,7 @@ def _check_alike(
     data: ZeroShotData,  # as it sees it
 ) -> None:
     "Raise `NiwtError` unless all processes have the same settings and see the same pictures, labels and splits."
-    same = replace(config, root="", splits="", workers=0, model=Path(config.model).name, weights=Path(config.weights).name)
+    same = replace(config, root="", splits="", workers=0, device="", model=Path(config.model).name, weights=Path(config.weights).name)
     own = content_hash(config_text(same), _versions()["torch"]), _photos_key(data), _split_key(data)
     found = share(range(process_place()[1]), lambda _: own, "a look at settings and data")
     for rank, (mine, other) in enumerate((own, other) for other in found):
@@ -196,6 +196,7 @@ def run(
     notify: Callable[[str], None] = lambda text: None,  # told about every step in one line
 ) -> list[dict[str, Any]]:  # the table: method, knowledge, calibrated, U, S, H, T1, AUSUC, gamma, seed
     "All steps of NIWT, from the images to the report; raises `NiwtError` for settings, data or folders that cannot be used."
+    device_of(config.device)
     departures(config)  # an unknown recipe is refused before anything is written
     with ExitStack() as stack:
         rank, _ = stack.enter_context(several_processes(config.timeout))

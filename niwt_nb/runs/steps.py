@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ..core import NiwtError, content_hash, model_hash, process_place, seeded, share, shards
+from ..core import NiwtError, content_hash, device_of, model_hash, process_place, seeded, share, shards
 from ..data.check import check_testable, read_root
 from ..data.dataset import ZeroShotData, subset
 from ..data.images import ImageFiles, batches, readable as leave_out_unreadable
@@ -30,7 +30,7 @@ from ..fieldguide.network import SmallCNN
 from ..fieldguide.world import field_guide
 from ..method.choice import TRIED, Settings, with_combination
 from ..method.importance import fold_batchnorm, frozen_copy, pool
-from ..method.niwt import NIWT, as_fitted, choose_settings, has_own_head, score_matrix, trial_of, twin_of
+from ..method.niwt import NIWT, _on_device, as_fitted, choose_settings, has_own_head, score_matrix, trial_of, twin_of
 from ..network.backbones import Backbone, at_size, field_guide_transform, load_backbone
 from ..network.cut import CutNetwork, cut, layer_names, subnetwork
 from ..network.finetuning import FineTuned, fine_tune
@@ -127,10 +127,11 @@ def _photo_pass(
     features, activity = [], []
     with torch.no_grad():
         for x, _, _ in batches(data, index, transform, batch_size):
-            a = network.activations(x.contiguous(memory_format=torch.channels_last))
+            x = x.to(network.head.weight.device, memory_format=torch.channels_last, non_blocking=True)
+            a = network.activations(x)
             seen = network.tail(a).float()
-            features.append((seen + network.features(x.flip(3).contiguous(memory_format=torch.channels_last)).float()) / 2 if both else seen)
-            activity.append(pool(a).float())
+            features.append(((seen + network.features(x.flip(3).contiguous(memory_format=torch.channels_last)).float()) / 2 if both else seen).cpu())
+            activity.append(pool(a).float().cpu())
     return _Photos(torch.cat(features), torch.cat(activity))
 
 # %% ../../nbs/09_runs/05_steps.ipynb #5a4ad49b
@@ -188,7 +189,7 @@ def _untrained(
     "The network that training starts from: a fresh small CNN for the field guide, else the backbone with a fresh head."
     with seeded(config.seed):
         if config.model == "fieldguide":
-            model = SmallCNN(n_classes)
+            model = SmallCNN(n_classes).to(device_of(config.device))
             return cut(model, config.layer or SmallCNN.default_layer), replace(field_guide_transform, size=config.image_size)
         network, transform = _load_network(config)
         return with_head(network, nn.Linear(network.head.in_features, n_classes)), transform
@@ -199,6 +200,8 @@ def _load_network(
 ) -> tuple[CutNetwork, Callable]:  # the network, cut at its layer, and its preprocessing
     "The backbone that the settings name, cut and ready; raises `NiwtError` where it does not take pictures of `pixels`."
     backbone = load_backbone(config.model, config.weights or None, config.seed, config.head or None)
+    there = device_of(config.device)
+    backbone.model.to(there)
     look = lambda how: torch.stack([how(Image.new("RGB", (256, 256), c)) for c in ("teal", "tan")])  # noqa: E731
     transform, side = backbone.preprocess, config.pixels
     if config.train == "tail" and config.model != "fieldguide" and not side:
@@ -207,7 +210,7 @@ def _load_network(
         try:
             transform = at_size(backbone.preprocess, side)
             with torch.no_grad():
-                backbone.model(look(transform))
+                backbone.model(look(transform).to(there))
         except (NiwtError, RuntimeError, ValueError, AssertionError) as e:
             if config.pixels:
                 raise NiwtError(f"{config.model!r} does not take pictures of {side} pixels ({e}); leave `pixels` out") from None
@@ -301,7 +304,7 @@ def _cached_photos(
     def compute() -> tuple[dict[str, Tensor], dict]:
         def work(rows: Tensor) -> Tensor:
             with torch.no_grad():
-                return pool(upper.activations(shared.cache.batch(rows))).float()
+                return pool(upper.activations(shared.cache.batch(rows))).float().cpu()
 
         return {"activity": torch.cat(share(torch.arange(len(shared.cache)).split(64), work, about))}, {}
 
@@ -467,7 +470,7 @@ def _shipped_ready(
 ) -> _Ready:  # the package's own network and its twin
     "Features of every image by the network that comes with the package; its rows are kept."
     config, found = folder.config, []
-    backbone = load_backbone()
+    backbone: Any = _on_device(load_backbone(), config.device)
     twin = backbone.twin
     assert twin is not None
     for prefix, part, one in (("validation/", data.validation(config.seed), twin), ("", data, backbone)):
@@ -501,7 +504,7 @@ def _fitted_model(
 ) -> NIWT:  # fitted
     "Choose the settings with the twin, then fit."
     config = ready.config
-    model = NIWT(ready.backbone, None, kind, config.map, config.solver, config.calibrate, config.seed, ready.keep)
+    model = NIWT(ready.backbone, None, kind, config.map, config.solver, config.calibrate, config.seed, ready.keep, device=config.device)
     choice = choose_settings(model, ready.data, ready.photos.features, ready.validation)
     return model.set_params(calibrate=choice).fit(ready.data, features=ready.photos.features)
 
@@ -544,11 +547,11 @@ def _model_step(
     step = functools.partial(folder.step, f"model-{kind}", key, compute, f"classifiers from {kind}", together=True)
     tensors, facts = step()
     try:
-        model = NIWT.load(place, ready.backbone)
+        model = NIWT.load(place, ready.backbone, device=folder.config.device)
     except NiwtError:
         folder.file(f"model-{kind}").unlink(missing_ok=True)
         tensors, facts = step()
-        model = NIWT.load(place, ready.backbone)
+        model = NIWT.load(place, ready.backbone, device=folder.config.device)
     return as_fitted(model), tensors["scores"], facts  # a run is about its own classes; the folder keeps what came and went later
 
 # %% ../../nbs/09_runs/05_steps.ipynb #b2ace7c2

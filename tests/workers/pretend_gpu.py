@@ -24,6 +24,9 @@ class Away(torch.Tensor):
         made.here = here
         return made
 
+    def __repr__(self):
+        return f"Away({self.here})"
+
     def tolist(self) -> list:
         return self.here.tolist()
 
@@ -53,6 +56,11 @@ def compute(func, args: tuple, kwargs: dict):
 class _Mode(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         return compute(func, args, kwargs or {})
+
+
+_KERNELS = torch.library.Library("aten", "IMPL")  # for what PyTorch does below the dispatch to Python: lists as indices, `torch.tensor`
+_KERNELS.impl("empty_strided", lambda size, stride, dtype=None, **other: Away(torch.empty_strided(size, stride, dtype=dtype)), "PrivateUse1")
+_KERNELS.impl("copy_", lambda to, source, blocking=False: (to.here.copy_(source), to)[1], "PrivateUse1")
 
 
 @contextmanager
