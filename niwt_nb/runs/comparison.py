@@ -79,7 +79,7 @@ def _tuned_network(
     head = nn.utils.skip_init(nn.Linear, state["head.weight"].shape[1], len(state["head.weight"]))
     network = with_head(copy.deepcopy(shared.network), head)
     network.tail.load_state_dict({k.removeprefix("tail."): v for k, v in state.items() if k.startswith("tail.")})
-    head.load_state_dict({k.removeprefix("head."): v for k, v in state.items() if k.startswith("head.")})
+    network.head.load_state_dict({k.removeprefix("head."): v for k, v in state.items() if k.startswith("head.")})
     network.model.requires_grad_(False)
     return network.eval()
 
