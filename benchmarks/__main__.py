@@ -5,14 +5,18 @@ import importlib
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from benchmarks.timing import BENCHES, bench_table
 from niwt_nb.core import NiwtError, atomic_path, check_name
 
-for module in ("importance", "transfer", "widgets", "explain", "contrast", "names", "words"):
+for module in ("importance", "transfer", "widgets", "explain", "contrast", "names", "scale", "words"):
     importlib.import_module(f"benchmarks.{module}")  # each puts itself on the list
 
-SHORT: dict[str, dict[str, int]] = {"importance": {"repeats": 2}, "transfer": {"repeats": 2}, "widgets": {"n": 40, "changes": 150}}  # without --full
+SHORT: dict[str, dict[str, Any]] = {
+    "importance": {"repeats": 2}, "transfer": {"repeats": 2}, "widgets": {"n": 40, "changes": 150},
+    "scale": {"sizes": ((1000, 20), (10_000, 20), (10_000, 500))},
+}  # fmt: skip  # without --full
 
 
 def main(arguments: list[str] | None = None) -> int:

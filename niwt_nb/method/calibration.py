@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from ..core import NiwtError
+from ..core import _BLOCK, NiwtError, blocks_of
 from ..network.head import widened
 from ..network.modes import in_own_modes
 
@@ -56,6 +56,20 @@ class _ScoreLevel:
             weight = self.prior + (weight - self.prior) * factor[:, None]
         return weight, self.level + offset - weight @ self.mean
 
+# %% ../../nbs/04_method/07_calibration.ipynb #f1d8805c
+def _covariance(
+    x: Tensor,  # (m, D)
+) -> Tensor:  # (D, D)
+    "The covariance of columns; of many rows block by block, summed in double precision."
+    blocks = list(range(0, len(x), _BLOCK))
+    if len(blocks) == 1:
+        return torch.cov(x.T)
+    mean, total = x.mean(0), torch.zeros(x.shape[1], x.shape[1], dtype=torch.float64, device=x.device)
+    for rows in blocks_of(x):
+        total += ((rows - mean).T @ (rows - mean)).double()
+    return (total / (len(x) - 1)).to(x.dtype)
+
+
 # %% ../../nbs/04_method/07_calibration.ipynb #dd119659
 @in_own_modes
 def score_level(
@@ -66,9 +80,9 @@ def score_level(
     if features.ndim != 2 or features.shape[1] != head.in_features or len(features) < 2:
         raise NiwtError(f"features must be (images, {head.in_features}) of at least two images, got {tuple(features.shape)}")
     weight = widened(head.weight.detach())
-    features = features.detach().to(weight)
+    features = features.detach().to(weight)  # not copied where it is of that kind already
     bias = torch.zeros(len(weight)).to(weight) if head.bias is None else widened(head.bias.detach())
-    prior, mean, covariance = weight.mean(0), features.mean(0), torch.cov(features.T)
+    prior, mean, covariance = weight.mean(0), features.mean(0), _covariance(features)
     plain = _ScoreLevel(mean, covariance, prior, float((weight @ mean + bias).mean()), 0.0)
     return _ScoreLevel(mean, covariance, prior, plain.level, float(plain.spreads(weight).mean()))
 

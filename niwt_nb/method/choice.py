@@ -17,7 +17,7 @@ import torch
 from sklearn.model_selection import ParameterGrid
 from torch import Tensor, nn
 
-from ..core import NiwtError, check_name, content_hash
+from ..core import NiwtError, by_rows, check_name, content_hash
 from ..data.dataset import ZeroShotData, first_of_each
 from .calibration import _ScoreLevel, _blend_heads, score_level
 from .engine import class_importance
@@ -153,7 +153,7 @@ class Writer:
         if self.seen.scaled:
             mean, spread = torch.zeros_like(mean), torch.ones_like(spread)
         form = RankingForm("ale", epochs=16, features="none", knowledge="none")
-        form.fit(nn.functional.normalize((x - mean) / spread), self.seen.rows, k)
+        form.fit(by_rows(x, None, lambda rows: nn.functional.normalize((rows - mean) / spread)), self.seen.rows, k)
         middle, matrix = k.mean(0), form.form_ / spread[:, None]
         size = self.level.spreads(self.level.prior + (k - middle) @ matrix.T).mean()
         return middle, matrix * self.level.spread / size
@@ -391,7 +391,7 @@ class Probe:
             scaler = Scaler("standard").fit(raw)
             self.scale = _FeatureScale(scaler.mean_, scaler.scale_, unit=self.own is None)
             self.own = None if self.own is None else scaled_head(self.own, scaler, len(self.data.seen))
-        self.features = self.scale(raw)
+        self.features = by_rows(raw, None, self.scale)
         self.measured = self.network
         if self.raw is not None and isinstance(self.scale, _FeatureScale):
             head = linear_of(raw.new_zeros(len(self.data.seen), raw.shape[1])) if self.own is None else self.own
@@ -406,7 +406,7 @@ class Probe:
         "Features (n, D) of images of `data`, as the head reads them."
         given = self.data.features if self.given is None and self.network is None else self.given
         if given is not None:
-            return self.scale(given[index].float())
+            return by_rows(given, index, lambda rows: self.scale(rows.float()))
         look = self.preprocess
         assert self.raw is not None and look is not None
         views = [look, lambda image: look(image).flip(2)][: 2 if self.mirrored else 1]

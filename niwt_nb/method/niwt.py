@@ -27,8 +27,7 @@ from torch import Tensor, nn
 
 from .. import __version__
 from niwt_nb.core import (
-    NiwtError, atomic_path, check_name, content_hash, device_of, import_object, load_tensors, names_of,
-    progress, save_tensors,
+    NiwtError, atomic_path, by_rows, check_name, content_hash, device_of, import_object, load_tensors, names_of, progress, save_tensors,
 )
 from ..data.dataset import DomainKnowledge, ZeroShotData, first_of_each
 from ..data.images import list_pictures, open_image, picture_suffixes
@@ -537,7 +536,7 @@ def features_to_score(
     rows = data.features if features is None else features
     if rows is None:
         raise NiwtError(f"this model has no network and {data.name!r} has no features")
-    return model.scale_(rows[test].float())
+    return by_rows(rows, test, lambda some: model.scale_(some.float()))
 
 # %% ../../nbs/04_method/12_niwt.ipynb #088620f1
 def score_matrix(

@@ -13,7 +13,7 @@ import torch
 from sklearn.base import BaseEstimator
 from torch import Tensor, nn
 
-from ..core import NiwtError, check_name
+from ..core import NiwtError, by_rows, check_name, release
 from ..network.modes import in_own_modes, seeded_in_turn
 
 # %% ../../nbs/04_method/10_ranking.ipynb #f831e1d2
@@ -85,7 +85,7 @@ class Baseline(BaseEstimator):
             raise NiwtError(f"{len(features)} rows of features for {len(labels)} labels")
         self.scale_features_, self.scale_knowledge_ = Scaler(self.features).fit(features), Scaler(self.knowledge).fit(rows)
         with seeded_in_turn(getattr(self, "seed", 0)):
-            self._fit(self.scale_features_.transform(features), self.scale_knowledge_.transform(rows), targets)
+            self._fit(by_rows(features, None, self.scale_features_.transform), self.scale_knowledge_.transform(rows), targets)
         return self
 
     @in_own_modes
@@ -97,7 +97,7 @@ class Baseline(BaseEstimator):
         "Score every image for every class."
         known = knowledge.isfinite().all(1)
         with torch.no_grad():
-            out = self._scores(self.scale_features_.transform(features), self.scale_knowledge_.transform(knowledge.nan_to_num()))
+            out = self._scores(by_rows(features, None, self.scale_features_.transform), self.scale_knowledge_.transform(knowledge.nan_to_num()))
         return out.masked_fill(~known, -math.inf)
 
     def _fit(self, x: Tensor, k: Tensor, targets: Tensor) -> None:
@@ -193,7 +193,9 @@ class RankingForm(Baseline):
         form, k = nn.Parameter(torch.zeros(x.shape[1], len(basis))), k @ basis.T
 
         def step(i: Tensor) -> Tensor:
-            return of(_violations(self.scale * x[i] @ (form @ k.T), targets[i], self.margin))
+            rows = self.scale * x[i]
+            release(x)
+            return of(_violations(rows @ (form @ k.T), targets[i], self.margin))
 
         self.loss_ = minimise(step, [form], len(x), self.epochs, self.lr, self.batch_size, self.weight_decay)
         self.form_ = form.detach() @ basis

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..core import NiwtError
+from ..core import NiwtError, blocks_of, by_rows
 from ..data.dataset import ZeroShotData
 from ..data.images import batches
 from .cut import CutNetwork, eval_mode
@@ -61,7 +61,7 @@ def _check_head_input(features: Tensor, labels: Tensor, n_classes: int | None, l
     if X.ndim != 2 or y.shape != X.shape[:1] or not len(X):
         got = f"{tuple(X.shape)} and {tuple(y.shape)}"
         raise NiwtError(f"expected features (n, D) and labels (n,) with n > 0, got {got}")
-    if not X.isfinite().all():
+    if not all(bool(rows.isfinite().all()) for rows in blocks_of(X)):
         raise NiwtError(f"features of row {_odd_row(X)} are not finite")
     C = int(y.max()) + 1 if n_classes is None else n_classes
     if y.min() < 0 or y.max() >= C:
@@ -87,8 +87,8 @@ def fit_head(
     """
     X, y, C = _check_head_input(features, labels, n_classes, l2)
     mean = X.mean(0)
-    scale = float((X - mean).square().sum(1).mean().sqrt().clamp(min=1e-12))
-    X = (X - mean) / scale
+    scale = float(by_rows(X, None, lambda rows: (rows - mean).square().sum(1)).mean().sqrt().clamp(min=1e-12))
+    X = by_rows(X, None, lambda rows: (rows - mean) / scale)
     head = nn.utils.skip_init(nn.Linear, X.shape[1], C, device=X.device, dtype=X.dtype)  # draws no random numbers
     nn.init.zeros_(head.weight)
     nn.init.zeros_(head.bias)
@@ -98,9 +98,12 @@ def fit_head(
 
     def loss() -> Tensor:
         optimiser.zero_grad()
-        value = nn.functional.cross_entropy(head(X), y) + l2 / 2 * head.weight.square().sum()
-        value.backward()
-        return value
+        penalty, total = l2 / 2 * head.weight.square().sum(), torch.zeros(())
+        for part, own in zip(blocks_of(X), blocks_of(y), strict=True):
+            value = nn.functional.cross_entropy(head(part), own) * (len(own) / len(y)) + penalty
+            value.backward()
+            total, penalty = total.to(value) + value.detach(), torch.zeros(()).to(value)
+        return total
 
     optimiser.step(loss)
     with torch.no_grad():

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from niwt_nb.core import (
-    NiwtError, content_hash, load_tensors, model_hash, process_place, progress,
+    NiwtError, advance, content_hash, load_tensors, model_hash, process_place, progress,
     save_tensors, share,
 )
 from ..data.dataset import ZeroShotData, as_ids, transformed, _held_out
@@ -178,6 +178,7 @@ def _epoch(
             loss.backward()
             optimiser.step()
             after(epoch * per_epoch + k)
+            advance("learn", len(chosen) / process_place()[1])
             total, right, rows = total + loss.item() * len(chosen), right + correct, rows + len(chosen)
     return {"loss": total / rows, "accuracy": right / rows}
 
@@ -217,6 +218,7 @@ def _train_loop(
     if checkpoint is not None and share([checkpoint], os.path.exists, "the checkpoint")[0]:
         tensors, manifest = load_tensors(checkpoint, expect=json.loads(json.dumps(settings)))
         (best, mean), history = _unpack_training(tensors, module, optimiser), manifest["history"]
+        advance("learn", len(history) * n / process_place()[1])
     for epoch in progress(range(len(history), min(stop or epochs, epochs)), desc, quiet=quiet):
         if patience is not None and history and _since_best(history) >= patience:
             break

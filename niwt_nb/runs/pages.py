@@ -96,7 +96,7 @@ def _explain_cases(
         x, row = ready.backbone.preprocess(data.images[int(ready.test[i])]), int(ready.rows[guess[i]])
         pixels = np.asarray(as_seen(x, ready.backbone.preprocess)) / 255
         write(f"case-{number:02d}.jpg", _picture(pixels))
-        write(f"case-{number:02d}-cam.jpg", _picture(overlay(pixels, grad_cam(explainer.network, x[None], row)[0])))
+        write(f"case-{number:02d}-cam.jpg", _picture(overlay(pixels, grad_cam(explainer.network, x[None], row)[0].cpu())))
         told = explain_prediction(explainer, x, row, top=5)
         truth, named = int(labels[i]), int(guess[i])
         case: dict[str, Any] = {"image": f"case-{number:02d}.jpg", "heat": f"case-{number:02d}-cam.jpg"}
@@ -128,7 +128,7 @@ def _neuron_dictionary(
         k = int(entry["neuron"])
         top = test[ready.photos.activity[test, k].argsort(descending=True)[:each]]
         x = torch.stack([ready.backbone.preprocess(ready.data.images[int(i)]) for i in top])
-        where = region(neuron_maps(explainer.network, x, [k])[:, 0])
+        where = region(neuron_maps(explainer.network, x, [k])[:, 0].cpu())
         seen = [as_seen(one, ready.backbone.preprocess) for one in x]
         images = [to_array(outlined(one, at, 128)) for one, at in zip(seen, where, strict=True)]
         gap = ((0, 0), (0, 4), (0, 0))

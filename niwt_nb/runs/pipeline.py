@@ -18,7 +18,7 @@ import pandas as pd
 
 from .. import __version__
 from niwt_nb.core import (
-    NiwtError, content_hash, device_of, process_place, seeded, several_processes, share, wait_for_all,
+    SCRATCH, NiwtError, content_hash, device_of, overall, process_place, seeded, several_processes, share, wait_for_all,
 )
 from ..data.dataset import ZeroShotData
 from ..data.images import reading
@@ -37,7 +37,7 @@ from niwt_nb.runs.pages import (
 from .presets import beside_paper, departures, _get_preset
 from .report import write_report
 from niwt_nb.runs.steps import (
-    _Ready, _encodings_of, load_data, _photos_key, _prepare, _readable_step, _split_key,
+    _Ready, _cost_of, _encodings_of, load_data, _photos_key, _prepare, _readable_step, _split_key,
     _transform_of,
 )
 
@@ -204,10 +204,14 @@ def run(
         stack.enter_context(reading(config.workers))
         notify = notify if rank == 0 else lambda text: None
         folder = stack.enter_context(_open_run(out, config, replace_run, notify))
+        stack.callback(SCRATCH.reset, SCRATCH.set(str(folder.path)))
         data, shared = load_data(config), None
         _check_alike(config, data)
         for note in data.notes:
             notify(f"note: {note}")
+        cost = _cost_of(folder, _readable_step(folder, data, quiet))
+        notify(str(cost))
+        stack.enter_context(overall({"look": cost.look, "learn": cost.learn}, cost.seconds, quiet or rank > 0))
         names = config.knowledge or (next(iter(data.knowledge)),)
         if config.compare == "all" or config.train == "tail":
             pictures = _photos_key(data, _transform_of(folder))

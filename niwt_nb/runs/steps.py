@@ -10,6 +10,7 @@ import copy
 import functools
 import json
 import os
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,7 +21,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ..core import NiwtError, content_hash, device_of, model_hash, process_place, seeded, share, shards
+from niwt_nb.core import (
+    NiwtError, by_rows, content_hash, device_of, model_hash, process_place, seeded, shards, share, stacked,
+)
 from ..data.check import check_testable, read_root
 from ..data.dataset import ZeroShotData, subset
 from ..data.images import ImageFiles, batches, readable as leave_out_unreadable
@@ -32,7 +35,7 @@ from ..method.choice import TRIED, Settings, with_combination
 from ..method.importance import fold_batchnorm, frozen_copy, pool
 from ..method.niwt import NIWT, _on_device, as_fitted, choose_settings, has_own_head, score_matrix, trial_of, twin_of
 from ..network.backbones import Backbone, at_size, field_guide_transform, load_backbone
-from ..network.cut import CutNetwork, cut, layer_names, subnetwork
+from ..network.cut import CutNetwork, cut, eval_mode, layer_names, subnetwork
 from ..network.finetuning import FineTuned, fine_tune
 from ..network.head import rows_of, with_head
 from ..network.training import cache_images, train_classifier
@@ -154,8 +157,9 @@ def _photos_step(
         return vars(_photo_pass(fast, data, chunks[i], transform, folder.config.batch_size, both)), {"images": len(chunks[i])}
 
     about = lambda i: f"features of images {int(chunks[i][0]) + 1} to {int(chunks[i][-1]) + 1} of {len(data)}"  # noqa: E731
-    parts = [t for t, _ in shards(folder, f"{prefix}photos", keys, compute, about, quiet)]
-    return _Photos(*(torch.cat([p[name] for p in parts]) for name in ("features", "activity")))
+    shards(folder, f"{prefix}photos", keys, compute, about, quiet)
+    kept = lambda name: (folder.load(f"{prefix}photos/{i:05d}", key, trust=True)[0][name] for i, key in enumerate(keys))  # noqa: E731
+    return _Photos(*(stacked(kept(name), len(data)) for name in ("features", "activity")))
 
 # %% ../../nbs/09_runs/05_steps.ipynb #4e68fe8b
 def _readable_step(
@@ -372,7 +376,7 @@ def _frozen_ready(
     photos = None if shared is None else _cached_photos(folder, shared, network, _frozen_step(shared).features, key)
     photos = photos or _photos_step(folder, "", data, network, transform, key, True, quiet)
     backbone, part = _as_trained(config, network, transform, None), data.validation(config.seed)
-    return _Ready(config, data, backbone, photos, (backbone, photos.features[rows_of(part, data)]), key, "frozen", [])
+    return _Ready(config, data, backbone, photos, (backbone, by_rows(photos.features, rows_of(part, data))), key, "frozen", [])
 
 # %% ../../nbs/09_runs/05_steps.ipynb #6565a1de
 def _trained_ready(
@@ -496,6 +500,58 @@ def _prepare(
     if config.train == "tail":
         return _tuned_ready(folder, shared or _encodings_of(folder, data, pictures, quiet), pictures, quiet)
     return _trained_ready(folder, data, pictures, quiet) if _trains(config) else _frozen_ready(folder, data, pictures, quiet, shared)
+
+# %% ../../nbs/09_runs/05_steps.ipynb #37c36f3d
+@dataclass(frozen=True)
+class _Cost:
+    "What a run will take: `looks` at photos and images `learned` from, seconds for one of each, `bytes` on disk, `processes`."
+
+    looks: int
+    learned: int
+    look: float
+    learn: float
+    bytes: int
+    processes: int
+
+    @property
+    def seconds(self) -> float:
+        "All together, shared out."
+        return (self.looks * self.look + self.learned * self.learn) / self.processes
+
+    def __str__(self) -> str:
+        learned = f" and {self.learned:,} to learn from at {self.learn:.3g} s" if self.learned else ""
+        disk, shared = f"{self.bytes / 1e6:,.0f} MB on disk", f" with {self.processes} processes" if self.processes > 1 else ""
+        return f"it will look at {self.looks:,} images at {self.look:.3g} s each{learned}: about {self.seconds / 3600:.2g} hours{shared}, {disk}"
+
+
+# %% ../../nbs/09_runs/05_steps.ipynb #97143ef2
+def _cost_of(
+    folder: _RunFolder,  # settings and network
+    data: ZeroShotData,  # the whole data set
+    n: int = 8,  # images that are tried
+) -> _Cost:  # an estimate
+    "Try the first images, and count how often the settings have every image looked at or learned from."
+    config, part = folder.config, data.validation(folder.config.seed) if len(data.val_classes) else data
+    tail, whole = config.train == "tail" or config.compare == "all", _trains(config)
+    network, look = _untrained(config, len(data.seen)) if whole and config.model == "fieldguide" else _network_of(folder)
+    start = time.perf_counter()
+    x = next(iter(batches(data, data.train[:n], look, n, threads=0)))[0].to(network.head.weight.device)
+    read, spent = time.perf_counter() - start, []
+    with torch.no_grad(), eval_mode(network):
+        for _ in range(2):  # the first time warms up
+            start = time.perf_counter()
+            a = network.activations(x)
+            lower = time.perf_counter() - start
+            row = network.tail(a)[0].cpu()  # a GPU has finished when its numbers are here
+            spent = [lower / len(x), (time.perf_counter() - start) / len(x)]
+    train, twin = len(data.train), len(part.train)
+    tunings = 1 if config.compare != "all" else config.seeds * (1 + len(config.knowledge))
+    learned = (config.train == "tail") * config.tune_epochs * (train + twin) * tunings + whole * (config.more_epochs * train + config.epochs * twin)
+    looks = len(data) + (len(part) if whole or (config.train == "auto" and config.model == "fieldguide" and not whole) else 0)
+    upper = spent[1] - spent[0] if tail else spent[1]
+    size = 4 * (len(row) + a.shape[1]) * looks + (tail and 2 * 2 * a[0].numel() * len(data))
+    return _Cost(looks, int(learned), read / len(x) + 2 * spent[1], 3 * upper, int(size), process_place()[1])
+
 
 # %% ../../nbs/09_runs/05_steps.ipynb #a414182a
 def _fitted_model(
