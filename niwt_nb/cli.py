@@ -138,6 +138,8 @@ def _perform(
     replace_run: bool,  # take over a folder with another run
 ) -> None:
     "Run the pipeline for a command, and show what came out."
+    from tqdm import tqdm
+
     from niwt_nb.core import atomic_path, plain_os_errors
     from niwt_nb.runs.config import config_from_dict
     from niwt_nb.runs.pipeline import run as run_pipeline
@@ -145,7 +147,7 @@ def _perform(
 
     config = config_from_dict({name: _absolute(name, value) for name, value in settings.items() if value is not None}, base)
     first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started
-    say = (lambda line: None) if quiet or not first else lambda line: typer.echo(f"  {line}", err=True)
+    say = (lambda line: None) if quiet or not first else lambda line: tqdm.write(f"  {line}", file=sys.stderr)  # above the bar
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *rest, **more: say(f"note: {message}")  # type: ignore[assignment]
         rows = run_pipeline(config, out, quiet=quiet or not sys.stderr.isatty(), replace_run=replace_run, notify=say)
