@@ -11,14 +11,15 @@ from typing import Any
 from benchmarks.timing import BENCHES, bench_table
 from niwt_nb.core import NiwtError, atomic_path, check_name
 
-for module in ("importance", "transfer", "widgets", "explain", "contrast", "names", "words", "parts", "claims", "zoom"):
+for module in ("importance", "transfer", "widgets", "explain", "contrast", "names", "words", "parts", "claims", "scale", "zoom"):
     importlib.import_module(f"benchmarks.{module}")  # each puts itself on the list
 
-SHORT: dict[str, dict[str, int]] = {  # without --full
+SHORT: dict[str, dict[str, Any]] = {  # without --full
     "importance": {"repeats": 2},
     "transfer": {"repeats": 2},
     "widgets": {"n": 40, "changes": 150},
     "claims": {"worlds": 3},
+    "scale": {"sizes": ((1000, 20), (10_000, 20), (10_000, 500))},
 }
 
 

@@ -136,6 +136,8 @@ def _perform(
     settings: dict[str, Any], base: Any, out: Path, json_file: Path | None, quiet: bool, replace_run: bool
 ) -> None:
     "Run the pipeline for a command, with its settings over those of `base`, and show what came out."
+    from tqdm import tqdm
+
     from niwt_nb.core import atomic_path, plain_os_errors
     from niwt_nb.runs.config import config_from_dict
     from niwt_nb.runs.pipeline import run as run_pipeline
@@ -146,7 +148,7 @@ def _perform(
 
     def say(line: str) -> None:
         if first and not quiet:
-            typer.echo(f"  {line}", err=True)
+            tqdm.write(f"  {line}", file=sys.stderr)  # above the bar
 
     how: dict[str, Any] = {"quiet": quiet or not sys.stderr.isatty(), "replace_run": replace_run}
     with warnings.catch_warnings():

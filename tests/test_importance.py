@@ -296,12 +296,3 @@ def test_memory_stays_flat_while_images_stream(world):
         marks.append((seen, process.memory_info().rss / 2**20))
     early = max(rss for n, rss in marks if n <= 600)
     assert marks[-1][0] > 3000 and marks[-1][1] - early < 30, marks[-1]
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device; where there is one: python -m pytest tests/test_importance.py")
-def test_the_same_on_a_gpu():
-    with seeded(0):
-        model, x = SmallCNN(5).eval(), torch.rand(4, 3, 32, 32)
-    expected = neuron_importance(cut(model, "stage2"), x, "all")
-    found = neuron_importance(cut(model.cuda(), "stage2"), x, "all")
-    assert found.is_cuda and cmp("gpu", found.cpu(), expected, tol=1e-4).close

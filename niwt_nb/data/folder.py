@@ -139,7 +139,8 @@ def read_folder(
         which = f"classes that have no images and are not unseen left out, such as {idle[0]!r}"
         said.append(f"{len(idle)} rows of {which}")
     classes += [c for c in extra if c in left]
-    labels = torch.tensor([classes.index(c) for c in owners])
+    place = {c: i for i, c in enumerate(classes)}
+    labels = torch.tensor([place[c] for c in owners])
     split = _propose_split(classes, labels, _match_names(left, classes), test, seed)
     if any(parts):
         side = torch.isin(labels, split["seen"])

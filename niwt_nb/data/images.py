@@ -25,7 +25,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ..core import NiwtError, UserCodeError, check_name, file_kind, names_of, progress
+from ..core import NiwtError, UserCodeError, advance, check_name, file_kind, names_of, progress
 from .dataset import ZeroShotData, as_ids, transformed
 
 # %% ../../nbs/01_data/01_images.ipynb #d43721a1
@@ -152,6 +152,7 @@ class _Batches:
 
     def _pack(self, xs: list[Tensor], kept: list[int]) -> tuple[Tensor, Tensor, Tensor]:
         "One batch."
+        advance("look", len(kept))
         x, index = torch.stack(xs), torch.tensor(kept)
         return x.pin_memory() if torch.cuda.is_available() else x, self.data.labels[index], index
 

@@ -18,7 +18,7 @@ from sklearn.base import clone
 from sklearn.model_selection import ParameterGrid
 from torch import Tensor, nn
 
-from ..core import NiwtError, check_name, progress
+from ..core import NiwtError, by_rows, check_name, progress
 from ..data.dataset import ZeroShotData
 from .baselines import DEM, ESZSL, _SAE, _ClassNorm
 from .heads import _ICIS, _PublishedNIWT, WeightRegression
@@ -111,9 +111,9 @@ def _fit_scores(
     known = data.get_knowledge(knowledge).values
     if head is not None and "head" in estimator.get_params():
         estimator.set_params(head=_head_by_id(head, data))
-    estimator.fit(features[data.train], data.labels[data.train], known)
+    estimator.fit(by_rows(features, data.train), data.labels[data.train], known)
     test = torch.cat([data.test_seen, data.test_unseen])
-    return estimator.scores(features[test], known), data.labels[test]
+    return estimator.scores(by_rows(features, test), known), data.labels[test]
 
 # %% ../../nbs/05_evaluate/02_selection.ipynb #a4c78233
 @in_own_modes
@@ -181,7 +181,7 @@ def measure(
     start = time.perf_counter()
     if validation is None:
         val = data.validation(seed=seed)
-        validation = Encoded(features[rows_of(val, data)], val)
+        validation = Encoded(by_rows(features, rows_of(val, data)), val)
     if "seed" in estimator.get_params():
         estimator = clone(estimator).set_params(seed=seed)
     own = (validation.features, validation.data, knowledge, criterion, validation.head)

@@ -46,9 +46,9 @@ def _scores_without(
     found = []
     with torch.no_grad(), eval_mode(model.raw_):
         for some in silent.split(64):
-            kept = activation[None] * ~some[:, None, :, None, None]
+            kept = activation[None] * ~some[:, None, :, None, None].to(activation.device)
             seen = _features_above(model.raw_, kept.flatten(0, 1))
-            found.append(_of_views(model, seen.unflatten(0, (len(some), -1)).movedim(1, 0)))
+            found.append(_of_views(model, seen.unflatten(0, (len(some), -1)).movedim(1, 0).cpu()))
     return model.scores_of(torch.cat(found))
 
 # %% ../../nbs/06_explain/09_contrast.ipynb #58341e40
@@ -358,7 +358,7 @@ def contrast_of(
     names, pair = [str(n) for n in model.classes_], (int(told.row[0]), int(told.runner_up[0]))
     with torch.no_grad():
         a = views_of(model.raw_, x, model.mirrored_, model.settings_.zoom > 0)[:, 0]
-        features = _of_views(model, _features_above(model.raw_, a)[:, None])
+        features = _of_views(model, _features_above(model.raw_, a)[:, None].cpu())
     words, scores = telling_words(model, explainer, told, a), model.scores_of(features)[0]
     ahead, behind = pair if scores[pair[0]] >= scores[pair[1]] else pair[::-1]
     words.attrs["behind"] = ahead != pair[0]

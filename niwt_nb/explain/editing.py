@@ -88,7 +88,7 @@ def background_evidence(
     for x, y, at in batches(data, indices, transform, batch_size):
         a, rows = layer_activations(net, x), torch.tensor([row_of[int(c)] for c in y])
         mask = object_masks(data, at, transform).float()
-        inside = F.interpolate(mask[:, None], a.shape[-2:], mode="area")
+        inside = F.interpolate(mask[:, None], a.shape[-2:], mode="area").to(a)
         w = widened(net.head.weight.detach())
         adds = layer_gradient(net, a, w[rows] - w.mean(0)) * a
         for i, part in enumerate((adds * (1 - inside), adds * inside)):

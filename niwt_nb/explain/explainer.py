@@ -425,8 +425,8 @@ def _measure_seen(
     for x, y, _ in batches(data, pick, transform, 64):
         a = layer_activations(network, x)
         rows = torch.tensor([row_of[int(c)] for c in y])
-        importance.append(layer_gradient(network, a, network.head.weight[rows]).mean((2, 3)))
-        peak.append(topk_activation(a))
+        importance.append(layer_gradient(network, a, network.head.weight[rows]).mean((2, 3)).cpu())
+        peak.append(topk_activation(a).cpu())
         with torch.no_grad():
             features.append(_features_above(network, a).cpu())
         ids.append(y)

@@ -6,6 +6,7 @@
 __all__ = ['NetworkView', 'layer_activations', 'to_size', 'grad_cam', 'layer_gradient', 'neuron_maps', 'fine_map', 'contrast_map']
 
 # %% ../../nbs/06_explain/00_maps.ipynb #4c050725
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,7 +31,8 @@ class NetworkView(nn.Module):
         edit: nn.Module | None = None,  # what to do to the activations (B, K, H, W) before the tail
     ) -> None:
         super().__init__()
-        self.lower, self.layer, self.head = network.lower, network.layer, network.head if head is None else head
+        there, own = network.head.weight.device, network.head if head is None else head
+        self.lower, self.layer, self.head = network.lower, network.layer, own if own.weight.device == there else copy.deepcopy(own).to(there)
         self.tail = network.tail if edit is None else nn.Sequential(edit, network.tail)
         self.channels_last = getattr(network, "channels_last", False)
         self.size: tuple[int, int] | None = getattr(network, "size", None)  # height and width of the images, where an explainer has set it
@@ -40,7 +42,7 @@ class NetworkView(nn.Module):
     def features(self, x: Tensor) -> Tensor:
         "Images (B, 3, H, W) -> features (B, D), after the edit."
         with eval_mode(self):
-            return self.tail(self.lower(x))
+            return self.tail(self.lower(x.to(self.head.weight.device)))
 
     def forward(self, x: Tensor) -> Tensor:
         "Images (B, 3, H, W) -> scores (B, C) of the view's own head."
@@ -98,7 +100,7 @@ def layer_activations(
     _check_images(x, getattr(network, "size", None))
     try:
         with torch.no_grad():
-            a = widened(network.lower(x.contiguous(memory_format=torch.channels_last)).detach())  # convolutions are twice as fast
+            a = widened(network.lower(x.to(network.head.weight.device, memory_format=torch.channels_last)).detach())  # convolutions are twice as fast
     except RuntimeError as e:
         raise NiwtError(f"the network cannot take images of shape {tuple(x.shape[1:])}: {str(e).splitlines()[0]}") from e
     if a.ndim != 4:
@@ -113,7 +115,7 @@ def _features_above(
 ) -> Tensor:  # (B, D)
     "Compute features from activations; raises `NiwtError` if their shape does not fit the tail."
     try:
-        return widened(network.tail(activation))
+        return widened(network.tail(activation.to(network.head.weight.device)))
     except RuntimeError as e:
         raise NiwtError(f"above layer {network.layer!r} the network cannot go on with {tuple(activation.shape[1:])} an image: {str(e).splitlines()[0]}") from e
 
@@ -148,7 +150,7 @@ def grad_cam(
     rows = _check_rows(network, target, len(x))
     with torch.no_grad():
         _features_above(network, layer_activations(network, x[:1]))  # says what does not fit
-    small = LayerGradCam(network, network.lower).attribute(x.clone(memory_format=torch.channels_last), target=rows, relu_attributions=relu)
+    small = LayerGradCam(network, network.lower).attribute(x.to(rows.device, copy=True, memory_format=torch.channels_last), target=rows, relu_attributions=relu)
     return to_size(widened(small.detach())[:, 0], x.shape[-2:])
 
 # %% ../../nbs/06_explain/00_maps.ipynb #98447af7
@@ -160,7 +162,7 @@ def layer_gradient(
 ) -> Tensor:  # (B, K, H, W) gradient of that score
     "Compute the gradient of a score with respect to the activations; parameters get no gradient."
     with torch.enable_grad():
-        a = activation.detach().requires_grad_()
+        a = activation.detach().to(network.head.weight.device).requires_grad_()
         score = (_features_above(network, a) * widened(weight.detach())).sum()
         return torch.autograd.grad(score, a)[0]
 
@@ -219,6 +221,7 @@ def fine_map(
 ) -> Tensor:  # (B, H, W), not negative
     "Grad-CAM times the smoothed strength of gradient x image at the pixels; finer than the layer, for the same class."
     _check_images(x)
+    x = x.to(network.head.weight.device)
     rows = _check_rows(network, target, len(x))
     blur = 2 * (x.shape[2] // 40) + 1 if blur is None else blur
     if blur < 1 or blur % 2 == 0 or blur // 2 >= min(x.shape[-2:]):
@@ -243,6 +246,7 @@ def contrast_map(
 ) -> Tensor:  # (B, H, W) signed: above 0 what speaks for the target, below for the other
     "Where two views of the score difference agree, inside the network and at the pixels."
     _check_images(x)
+    x = x.to(network.head.weight.device)
     rows, others = _check_rows(network, target, len(x)), _check_rows(network, other, len(x))
     w, (high, wide), cells = widened(network.head.weight.detach()), x.shape[-2:], layer_activations(network, x[:1]).shape[2]
     places: list[Tensor] = []

@@ -142,10 +142,10 @@ def _score_without_neurons(
     row: Tensor,  # (B,) head row
 ) -> Tensor:  # (B,) score of the row above the mean of all rows
     "Compute the score with some neurons set to zero."
-    keep = torch.ones(activation.shape[:2]).scatter(1, neurons, 0).to(activation)
+    keep = torch.ones(activation.shape[:2]).scatter(1, neurons.cpu(), 0).to(activation)
     with torch.no_grad():
-        scores = _head_scores_of(network, _features_above(network, activation * keep[:, :, None, None]))
-    return scores.gather(1, row[:, None])[:, 0] - scores.mean(1)
+        scores = _head_scores_of(network, _features_above(network, activation * keep[:, :, None, None])).cpu()
+    return scores.gather(1, row.cpu()[:, None])[:, 0] - scores.mean(1)
 
 # %% ../../nbs/06_explain/02_words.ipynb #7f17e24e
 @in_own_modes
@@ -199,7 +199,7 @@ def explain_batch(
     m = neurons.shape[1]
     lots = [torch.rand(adds.shape, generator=generator).topk(m, 1).indices for _ in range(draws)]
     silent = (neurons[:, :0], neurons, elsewhere, adds.topk(m, 1).indices, *lots)
-    score, *left = (_score_without_neurons(net, a, k, row).cpu() for k in silent)
+    score, *left = (_score_without_neurons(net, a, k, row) for k in silent)
     drop, other_drop, best_drop, *random = (score - s for s in left)
     probability = scores.softmax(1).gather(1, torch.stack([row, other], 1))
     return _Explanations(

@@ -157,8 +157,8 @@ def _explained(model: NIWT, x: Tensor, target: str | None, against: str | None) 
     found = explain_batch(explainer, x, row, other)
     table, unseen = found.frame(explainer, 0), int(explainer.columns[row]) in explainer.unseen
     said = sentence(table, unseen=unseen, asked=against is not None, apart=False)
-    where = fine_map(explainer.network, x, row)[0].detach()
-    difference = contrast_map(explainer.network, x, row, other)[0].detach()
+    where = fine_map(explainer.network, x, row)[0].detach().cpu()
+    difference = contrast_map(explainer.network, x, row, other)[0].detach().cpu()
     words = (said, faithfulness_sentence(table), table)
     seen = (as_seen(x[0], model.preprocess_), contrast_of(model, explainer, x, found))
     certain, near = float(found.probability[0, 0]), None

@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from ..core import NiwtError
+from ..core import _BLOCK, NiwtError, blocks_of
 from ..network.head import linear_of, widened
 from ..network.modes import in_own_modes
 
@@ -65,6 +65,20 @@ class _ScoreStatistics:
             weight = self.prior + (weight - self.prior) * factor[:, None]
         return weight, self.score_mean + bias - weight @ self.mean
 
+# %% ../../nbs/04_method/07_calibration.ipynb #f1d8805c
+def _covariance(
+    x: Tensor,  # (m, D)
+) -> Tensor:  # (D, D)
+    "The covariance of columns; of many rows block by block, summed in double precision."
+    blocks = list(range(0, len(x), _BLOCK))
+    if len(blocks) == 1:
+        return torch.cov(x.T)
+    mean, total = x.mean(0), torch.zeros(x.shape[1], x.shape[1], dtype=torch.float64, device=x.device)
+    for rows in blocks_of(x):
+        total += ((rows - mean).T @ (rows - mean)).double()
+    return (total / (len(x) - 1)).to(x.dtype)
+
+
 # %% ../../nbs/04_method/07_calibration.ipynb #dd119659
 @in_own_modes
 def score_statistics(
@@ -76,9 +90,9 @@ def score_statistics(
         wanted = f"(images, {head.in_features}) of at least two images"
         raise NiwtError(f"features must be {wanted}, got {tuple(features.shape)}")
     weight, bias = _rows_and_biases(head)
-    features = features.detach().to(weight)
+    features = features.detach().to(weight)  # not copied where it is of that kind already
     mean, score_mean = features.mean(0), float((weight @ features.mean(0) + bias).mean())
-    plain = _ScoreStatistics(mean, torch.cov(features.T), weight.mean(0), score_mean, 0.0)
+    plain = _ScoreStatistics(mean, _covariance(features), weight.mean(0), score_mean, 0.0)
     return replace(plain, score_std=float(plain.stds(weight).mean()))
 
 # %% ../../nbs/04_method/07_calibration.ipynb #04936bf1

@@ -6,6 +6,7 @@
 __all__ = ['Settings', 'Probe']
 
 # %% ../../nbs/04_method/11_choice.ipynb #87f6b0a7
+import copy
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,7 +17,7 @@ import torch
 from sklearn.model_selection import ParameterGrid
 from torch import Tensor, nn
 
-from ..core import NiwtError, check_name, content_hash
+from ..core import NiwtError, by_rows, check_name, content_hash, stacked
 from ..data.dataset import ZeroShotData, first_of_each
 from ..data.images import batches
 from .calibration import _ScoreStatistics, _blend_heads, score_statistics
@@ -156,7 +157,7 @@ class Writer:
         if self.seen.scaled:
             mean, spread = torch.zeros_like(mean), torch.ones_like(spread)
         form = RankingForm("ale", epochs=16, features="none", knowledge="none")
-        form.fit(nn.functional.normalize((x - mean) / spread), self.seen.rows, k)
+        form.fit(by_rows(x, None, lambda rows: nn.functional.normalize((rows - mean) / spread)), self.seen.rows, k)
         middle, matrix = k.mean(0), form.form_ / spread[:, None]
         size = self.level.stds(self.level.prior + (k - middle) @ matrix.T).mean()
         return middle, matrix * self.level.score_std / size
@@ -183,7 +184,7 @@ class Writer:
             remedy = "fit again with solver='closed' (--set solver=closed)"
             raise NiwtError(f"the reference solver runs on training images, which a saved model does not hold; {remedy}")
         network = self.seen.network or feature_network(self.seen.head)
-        return transfer_weights(network, demand, where, self.solver, seed=self.seed).weight
+        return transfer_weights(network, demand, where, self.solver, seed=self.seed).weight.to(demand.device)
 
     def _levelled(self, knowledge: Tensor) -> tuple[Tensor, Tensor]:
         "Rows and biases with the seen scores' mean and spread; the paper's solver leaves them as solved, with bias 0."
@@ -320,8 +321,10 @@ def scaled_pair(
     example: Tensor,  # (2, 3, H, W) preprocessed images
 ) -> tuple[CutNetwork, CutNetwork]:  # as the head reads it, and as importance is measured: before features are brought to one length
     "A network with a scale in front of its head, for scores and for importance."
-    plain = _FeatureScale(scale.mean, scale.scale, unit=False)
-    return _scaled_network(network, scale, head, example), _scaled_network(network, plain, head, example)
+    there = network.head.weight.device
+    own, plain = (_FeatureScale(scale.mean.to(there), scale.scale.to(there), unit) for unit in (scale.unit, False))
+    head = head if head.weight.device == there else copy.deepcopy(head).to(there)
+    return _scaled_network(network, own, head, example), _scaled_network(network, plain, head, example)
 
 # %% ../../nbs/04_method/11_choice.ipynb #33f436b7
 def _own_head(
@@ -341,7 +344,10 @@ def _own_head(
 
 # %% ../../nbs/04_method/11_choice.ipynb #21aa4c59
 class Probe:
-    "A network on the training images of seen classes: `trained`, as the head reads them, `look` at others, `seen(settings)`; `features` are what a head is fitted on."
+    """A network on the training images of seen classes: `trained`, as the head reads them, `look` at others, `seen(settings)`.
+
+    `features` and `rows` are what a head is fitted on: the same, or with close-ups two of each image.
+    """
 
     def __init__(
         self,
@@ -389,7 +395,8 @@ class Probe:
             scaler = Scaler("standard").fit(raw)
             self.scale = _FeatureScale(scaler.mean_, scaler.scale_, unit=self.own is None)
             self.own = None if self.own is None else scaled_head(self.own, scaler, len(self.data.seen))
-        self.features, self.trained = self.scale(raw), self.look(self.data.train)
+        self.features = by_rows(raw, None, self.scale)
+        self.trained = self.look(self.data.train) if share else self.features
         self.measured = self.network = self.raw
         if free and self.raw is not None:
             head = linear_of(raw.new_zeros(len(self.data.seen), raw.shape[1])) if self.own is None else self.own
@@ -403,18 +410,19 @@ class Probe:
 
     def look(self, index: Tensor) -> Tensor:
         "Features (n, D) of images of `data`, as the head reads them: whole picture and close-up in their shares."
-        return mixed(self.scale(self._raw(index)), self.zoom)
+        return by_rows(self._raw(index), None, lambda rows: mixed(self.scale(rows), self.zoom))
 
     def _raw(self, index: Tensor) -> Tensor:
         "Features (n, D) or (n, 2, D) of images of `data`, as the network gives them."
         given = self.data.features if self.given is None and self.raw is None else self.given
         if given is not None:
-            return given[index].float()
+            return by_rows(given, index, Tensor.float)
         key = content_hash(index)
         if key not in self.looked:
             with torch.no_grad(), eval_mode(self.raw):
                 seen = batches(self.data, index, self.preprocess, quiet=self.quiet, desc="features")  # type: ignore[arg-type]
-                self.looked[key] = torch.cat([looks(self.raw, x, self.mirrored, self.close).cpu() for x, _, _ in seen])
+                made = (looks(self.raw, x, self.mirrored, self.close).cpu() for x, _, _ in seen)
+                self.looked[key] = stacked(made, len(index))
         return self.looked[key]
 
     def head(self, settings: Settings) -> nn.Linear:
@@ -435,7 +443,7 @@ class Probe:
                 tail = _tail_hash(feature_network(linear_of(eye[:1])))
                 self.kept["jacobian"] = PooledJacobian(eye[None], eye, 1, "identity", "features", tail)
             else:
-                self.kept["jacobian"] = pooled_jacobian(self.measured, self.some_pictures(), each=False, quiet=self.quiet)
+                self.kept["jacobian"] = pooled_jacobian(self.measured, self.some_pictures(), each=False, quiet=self.quiet).to("cpu")
         return self.kept["jacobian"]
 
     def some_pictures(self) -> Tensor:
@@ -463,7 +471,7 @@ class Probe:
         network = None if self.measured is None else with_head(self.measured, head)
         jacobian = self.jacobian()
         if solver == "lbfgs" and not len(jacobian.each):
-            jacobian = self.kept["jacobian"] = pooled_jacobian(network, self.some_pictures(), quiet=self.quiet)
+            jacobian = self.kept["jacobian"] = pooled_jacobian(network, self.some_pictures(), quiet=self.quiet).to("cpu")
         scaled = isinstance(self.scale, _FeatureScale)
         return _Seen(self.features, self.rows, knowledge, head, self.kept[key], jacobian, network, images, scaled)
 

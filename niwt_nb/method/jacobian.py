@@ -9,7 +9,7 @@ __all__ = ['noise_images', 'importance_of_weights', 'PooledJacobian', 'pooled_ja
 import contextlib
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import SimpleNamespace
 from typing import Any
@@ -241,6 +241,10 @@ class PooledJacobian:
         "Thin singular value decomposition of the mean in float64, made once: every setting that is tried inverts the same matrix."
         return torch.linalg.svd(self.mean.double(), full_matrices=False)
 
+    def to(self, device: torch.device | str) -> "PooledJacobian":
+        "The same on a device."
+        return replace(self, each=self.each.to(device), mean=self.mean.to(device), fresh=self.fresh.to(device))
+
     @in_own_modes
     def importance(self, weight: Tensor) -> Tensor:
         "Importance (n, M, K) of weights (n, D) on every image (M = 1 where G is the same for all images)."
@@ -345,7 +349,7 @@ def pooled_jacobian(
         if each and how != "affine" and gib * g.shape[1] > limit:
             size = f"{gib * g.shape[1]:.1f} GiB (limit {limit})"
             raise NiwtError(f"one matrix per image takes {size}; use fewer images or each=False")
-        return g.double().sum(0), g if each or not part[1] else g[:0]
+        return g.double().sum(0).cpu(), (g if each or not part[1] else g[:0]).cpu()
 
     with torch.no_grad():
         how, build = _jacobian_way(network.tail, _activations_of(network, images[:2]), how, chunk)
@@ -359,4 +363,5 @@ def pooled_jacobian(
     mean = mean.to(kept[0].dtype)
     new = torch.cat([mean[None][:0], *kept[len(used) :]])
     about = (len(images), how, network.layer, _tail_hash(network))
-    return PooledJacobian(torch.cat(kept[: len(used)]), mean, *about, new)
+    found = PooledJacobian(torch.cat(kept[: len(used)]), mean, *about, new)
+    return found.to(network.head.weight.device)

@@ -27,8 +27,7 @@ from torch import Tensor, nn
 
 from .. import __version__
 from niwt_nb.core import (
-    NiwtError, atomic_path, check_name, content_hash, import_object, load_tensors, names_of,
-    progress, save_tensors,
+    NiwtError, atomic_path, by_rows, check_name, content_hash, device_of, import_object, load_tensors, names_of, progress, save_tensors,
 )
 from ..data.dataset import DomainKnowledge, ZeroShotData, first_of_each
 from ..data.images import list_pictures, open_image, picture_suffixes
@@ -43,7 +42,7 @@ from .metrics import GZSL, gzsl
 from .ranking import Scaler
 from .unknown import Doubt, known_doubt
 from ..network.backbones import Backbone, ImageTransform, load_backbone
-from ..network.cut import eval_mode, running
+from ..network.cut import copy_module, eval_mode, running
 from ..network.export import about_text, as_image_transform, export_model, export_onnx
 from ..network.head import extend, linear_of, rows_of, with_head
 from ..network.modes import in_own_modes
@@ -150,6 +149,21 @@ def as_backbone(
     what = type(backbone).__name__
     raise NiwtError(f"a {what} does not say how it wants its pictures; give Backbone(model, preprocess, layer, name), or a name for load_backbone")
 
+# %% ../../nbs/04_method/12_niwt.ipynb #0ad36c88
+def _on_device(
+    backbone: Backbone | nn.Linear | None,  # a network, a head or neither
+    device: Any = None,  # see `device_of`
+) -> Backbone | nn.Linear | None:  # the same where it is there already or is no network
+    "A network, and its twin, on a device: a copy, for the caller's own stays where it lies; raises `NiwtError` for a device that is not here."
+    if not isinstance(backbone, Backbone):
+        return backbone
+    there = device_of(device, backbone.model)
+    if all(p.device == there for p in backbone.model.parameters()):
+        return backbone
+    twin: Any = _on_device(backbone.twin, there)
+    return replace(backbone, model=copy_module(backbone.model).to(there), twin=twin)
+
+
 # %% ../../nbs/04_method/12_niwt.ipynb #7b2666f4
 def _check_data(
     data: ZeroShotData,  # what a model is to be fitted on
@@ -198,7 +212,7 @@ def choose_settings(
     "Choose on validation classes, seen by a twin of the network that never saw them where there is one."
     if isinstance(model.calibrate, (_Choice, Settings)):
         return model.calibrate if isinstance(model.calibrate, _Choice) else _Choice(model.calibrate, pd.DataFrame())
-    backbone, val = as_backbone(model.backbone, model.layer), data.val_classes
+    backbone, val = _on_device(as_backbone(model.backbone, model.layer), model.device), data.val_classes
     if not model.calibrate or not 1 < len(val) < len(data.seen) - 1:
         few = () if not model.calibrate else (f"{len(val)} validation classes of {len(data.seen)} seen ones are too few to choose settings on",)
         return _Choice(Settings(keep=has_own_head(backbone, data) and model.keep_rows), pd.DataFrame(), few)
@@ -335,9 +349,11 @@ class NIWT(BaseEstimator):
         quiet: bool = True,  # no progress bars
         encoder: Any = None,  # of sentences, see `SentenceEncoder`: a folder, a name, a loaded model, a function; None: the data set's own rows
         zoom: bool = True,  # look closer at the place the network's map points to, where rows are not kept and validation classes gain by it
+        device: Any = None,  # where the network runs, see `device_of`: "cpu", "cuda"; None: a GPU where there is one. A network that lies elsewhere is copied
     ) -> None:
         self.backbone, self.layer, self.knowledge, self.map, self.solver = backbone, layer, knowledge, map, solver
-        self.calibrate, self.seed, self.keep_rows, self.quiet, self.encoder, self.zoom = calibrate, seed, keep_rows, quiet, encoder, zoom
+        self.calibrate, self.seed, self.keep_rows, self.quiet = calibrate, seed, keep_rows, quiet
+        self.encoder, self.zoom, self.device = encoder, zoom, device
 
     @classmethod
     def as_published(cls, backbone: Any = None, layer: str | None = None, knowledge: str | None = None, seed: int = 0) -> "NIWT":
@@ -356,7 +372,7 @@ class NIWT(BaseEstimator):
         self.knowledge_ = data.get_knowledge(self.knowledge)
         self.scaler_ = Scaler("centre").fit(self.knowledge_.rows(data.seen))  # what seen classes have in common says nothing
         look = (features, self.quiet, self.keep_rows, self.settings_.zoom or None)
-        probe = Probe(as_backbone(self.backbone, self.layer), data, *look)  # cut the network, look at the training images
+        probe = Probe(_on_device(as_backbone(self.backbone, self.layer), self.device), data, *look)  # cut the network, look at the training images
         known = [self.scaler_.transform(self.knowledge_.rows(ids)) for ids in (data.seen, data.unseen)]
         seen = probe.seen(self.settings_, known[0], self.solver)
         self.importance_ = seen.importance  # (S, K): which neurons matter to each seen class
@@ -436,9 +452,9 @@ class NIWT(BaseEstimator):
 
     @classmethod
     @in_own_modes
-    def load(cls, folder: str | os.PathLike, backbone: Any = None, encoder: Any = None) -> "NIWT":
+    def load(cls, folder: str | os.PathLike, backbone: Any = None, encoder: Any = None, device: Any = None) -> "NIWT":
         "Read what `save` wrote; `backbone` and `encoder` are needed where they were objects of the program's own, or have moved."
-        return _load_model(cls, folder, backbone, encoder)
+        return _load_model(cls, folder, backbone, encoder, device)
 
     @in_own_modes
     def export(self, folder: str | os.PathLike, format: str = "torch") -> Path:
@@ -485,7 +501,7 @@ def _look_at(
     found, zoom = [], model.settings_.zoom
     for x in picture_batches(images, model.preprocess_, quiet=model.quiet):
         with torch.no_grad(), eval_mode(model.raw_):
-            found.append(mixed(model.scale_(looks(model.raw_, x, model.mirrored_, zoom > 0)), zoom))
+            found.append(mixed(model.scale_(looks(model.raw_, x, model.mirrored_, zoom > 0).cpu()), zoom))
     return torch.cat(found)
 
 # %% ../../nbs/04_method/12_niwt.ipynb #87e21d5b
@@ -527,7 +543,7 @@ def features_to_score(
         raise NiwtError(f"this model has no network and {data.name!r} has no features")
     if rows.ndim < 3 and model.settings_.zoom:
         raise NiwtError(f"this model looks closer: give features (n, 2, D), of whole pictures and of close-ups, got shape {tuple(rows.shape)}")
-    return mixed(model.scale_(rows[test].float()), model.settings_.zoom)
+    return by_rows(rows, test, lambda some: mixed(model.scale_(some.float()), model.settings_.zoom))
 
 # %% ../../nbs/04_method/12_niwt.ipynb #088620f1
 def score_matrix(
@@ -684,7 +700,7 @@ def _save_model(
     jacobian = {k: getattr(writer.seen.jacobian, k) for k in ("images", "how", "layer", "tail")}
     manifest = {
         "kind": "niwt model", "format": _FORMAT, "niwt_nb": __version__, "backbone": record, "settings": asdict(model.settings_),
-        "params": {k: v for k, v in model.get_params(deep=False).items() if k not in ("backbone", "calibrate", "encoder")},
+        "params": {k: v for k, v in model.get_params(deep=False).items() if k not in ("backbone", "calibrate", "encoder", "device")},
         "classes": model.table_classes_, "seen": model.seen_, "unseen": model.unseen_, "added": list(model.added_),
         "blocks": [list(b.names) for b in model.blocks_], "jacobian": jacobian, "level": [writer.level.score_mean, writer.level.score_std],
         "knowledge": {"name": known.name, "names": list(known.names), "reader": reader_state(known.reader)},
@@ -739,6 +755,7 @@ def _load_model(
     folder: str | os.PathLike,  # written by `_save_model`
     backbone: Any = None,  # see `_restore_backbone`
     encoder: Any = None,  # see `load_reader`
+    device: Any = None,  # where the network shall run, see `device_of`
 ) -> NIWT:  # fitted
     "Read a saved model; raises `NiwtError` for a folder that is none, is damaged, or does not fit the network."
     path = Path(folder) / FILE
@@ -750,8 +767,9 @@ def _load_model(
         made = f"{os.fspath(folder)!r} was written by niwt_nb {m['niwt_nb']}"
         raise NiwtError(f"{made}, whose format this version does not know; install that version or a later one")
     network = _restore_backbone(m["backbone"], tensors, backbone)
+    network = network and _on_device(network, device)  # type: ignore[assignment]
     reader = load_reader(m["knowledge"]["reader"], encoder)
-    model = cls(network, calibrate=Settings(**m["settings"]), encoder=getattr(reader, "encoder", None) or None, **m["params"])
+    model = cls(network, calibrate=Settings(**m["settings"]), encoder=getattr(reader, "encoder", None) or None, device=device, **m["params"])
     about = m.get("doubt")
     model.doubt_ = None if about is None else Doubt(about[0], tensors["doubt.strangers"], tensors["doubt.known"], about[1])
     model.settings_, model.choice_ = Settings(**m["settings"]), _Choice(Settings(**m["settings"]), pd.DataFrame(), tuple(m["notes"]), model.doubt_)
@@ -830,6 +848,8 @@ def _export_classifier(
     folder, names = Path(folder), [str(n) for n in model.classes_]
     example = torch.stack([model.preprocess_(Image.new("RGB", (256, 256), c)) for c in ("gray", "teal")])
     shipped = _AsScored(model) if model.mirrored_ else model.network_.model
+    if model.head_.weight.device != model.raw_.head.weight.device:
+        shipped = copy.deepcopy(shipped).cpu()
     if format == "torch":
         return export_model(shipped, folder, names, example, model.preprocess_)
     export_onnx(shipped, folder / "model.onnx", example)

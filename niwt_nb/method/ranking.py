@@ -14,7 +14,7 @@ import torch
 from sklearn.base import BaseEstimator
 from torch import Tensor, nn
 
-from ..core import NiwtError, check_name
+from ..core import NiwtError, by_rows, check_name, release
 from ..network.head import linear_of
 from ..network.modes import in_own_modes, seeded_in_turn
 
@@ -75,7 +75,8 @@ class Baseline(BaseEstimator):
             raise NiwtError(f"{len(features)} rows of features for {len(labels)} labels")
         self.scale_features_ = Scaler(self.features).fit(features)
         self.scale_knowledge_ = Scaler(self.knowledge).fit(rows)
-        x, k = self.scale_features_.transform(features), self.scale_knowledge_.transform(rows)
+        x = by_rows(features, None, self.scale_features_.transform)
+        k = self.scale_knowledge_.transform(rows)
         with seeded_in_turn(getattr(self, "seed", 0)):
             self._fit(x, k, targets)
         return self
@@ -83,7 +84,7 @@ class Baseline(BaseEstimator):
     @in_own_modes
     def scores(self, features: Tensor, knowledge: Tensor) -> Tensor:
         "Scores (N, C) of features (N, D) of any images, minus infinity where nothing is known of a class."
-        x = self.scale_features_.transform(features)
+        x = by_rows(features, None, self.scale_features_.transform)
         k = self.scale_knowledge_.transform(knowledge.nan_to_num())
         with torch.no_grad():
             return self._scores(x, k).masked_fill(~knowledge.isfinite().all(1), -math.inf)
@@ -164,7 +165,9 @@ class RankingForm(Baseline):
         form, k = nn.Parameter(torch.zeros(x.shape[1], len(basis))), k @ basis.T
 
         def step(i: Tensor) -> Tensor:
-            return of(_violations(self.scale * x[i] @ (form @ k.T), targets[i], self.margin))
+            rows = self.scale * x[i]
+            release(x)
+            return of(_violations(rows @ (form @ k.T), targets[i], self.margin))
 
         how = (self.epochs, self.lr, self.batch_size, self.weight_decay)
         self.loss_ = minimise(step, [form], len(x), *how)

@@ -389,6 +389,7 @@ def transfer_weights(
     target = target.to(widened(network.head.weight.detach()))
     if isinstance(images, PooledJacobian):
         images.check(network)
+        images = images.to(target.device)
         if solver == "reference":
             told = "the reference solver differentiates through the network"
             raise NiwtError(f"{told}: give it images, not a Jacobian")

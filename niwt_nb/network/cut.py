@@ -48,11 +48,11 @@ class CutNetwork(nn.Module):
 
     def activations(self, x: Tensor) -> Tensor:
         "Images (B, 3, H, W) -> activations of the layer (B, K, H', W')."
-        return self.lower(x)
+        return self.lower(x.to(self.head.weight.device))
 
     def features(self, x: Tensor) -> Tensor:
         "Images (B, 3, H, W) -> penultimate features (B, D)."
-        return self.tail(self.lower(x))
+        return self.tail(self.activations(x))
 
     def forward(self, x: Tensor) -> Tensor:
         "Images (B, 3, H, W) -> scores (B, C), the same as the model's."
@@ -554,6 +554,7 @@ def cut(
     if isinstance(model, CutNetwork):
         model, head = model.model, head or str(model.head_name)
     model = _usable(model)
+    example = None if example is None else example.to(next((p.device for p in model.parameters()), example.device))
     named: Any = vars(model).get("default_head") or getattr(type(model), "default_head", None)
     if head is None and isinstance(named, str):
         head = named

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ..core import NiwtError, Steps, check_name, content_hash, model_hash, process_place, progress, share, shards
+from ..core import NiwtError, Steps, check_name, content_hash, gpu_group, model_hash, process_place, progress, share, shards
 from ..data.dataset import ZeroShotData
 from ..data.images import batches
 from .backbones import ImageTransform
@@ -47,7 +47,7 @@ def _arithmetic(precision: str, device: torch.device) -> contextlib.AbstractCont
     check_name(precision, ("float32", "bfloat16"), "precision")
     if precision == "bfloat16" and device.type == "cpu" and not _bfloat16_works():
         raise NiwtError("this processor cannot compute in bfloat16; use precision 'float32'")
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+    return torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else contextlib.nullcontext()
 
 # %% ../../nbs/03_network/05_finetuning.ipynb #c1110e75
 @dataclass(frozen=True, eq=False)
@@ -321,7 +321,7 @@ def fine_tune(
         head = _first_head(first, column[cache.labels[learn]].to(device), known, len(data.seen)).to(device)
     module = _Tuned(body, head, 0.2, precision).requires_grad_(True)
     rank, world = process_place()
-    runner: Any = DistributedDataParallel(module) if world > 1 else module
+    runner: Any = DistributedDataParallel(module, process_group=gpu_group() if device.type == "cuda" else None) if world > 1 else module
     own = slice(rank, None, world) if world > 1 else None
     windows: dict[str, Any] = {"window": window} if part == "tail" else {}
 

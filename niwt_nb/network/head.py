@@ -6,13 +6,14 @@
 __all__ = ['extract_features', 'fit_head', 'with_head', 'extend']
 
 # %% ../../nbs/03_network/03_head.ipynb #89378ff9
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..core import NiwtError
+from ..core import NiwtError, blocks_of, by_rows
 from ..data.dataset import ZeroShotData
 from ..data.images import batches
 from .cut import CutNetwork, eval_mode
@@ -72,7 +73,7 @@ def _check_head_input(
     if X.ndim != 2 or y.shape != X.shape[:1] or not len(X):
         got = f"{tuple(X.shape)} and {tuple(y.shape)}"
         raise NiwtError(f"expected features (n, D) and labels (n,) with n > 0, got {got}")
-    if not X.isfinite().all():
+    if not all(bool(rows.isfinite().all()) for rows in blocks_of(X)):
         raise NiwtError(f"features of row {_odd_row(X)} are not finite")
     C = int(y.max()) + 1 if n_classes is None else n_classes
     if y.min() < 0 or y.max() >= C:
@@ -98,8 +99,9 @@ def fit_head(
     """
     X, y, C = _check_head_input(features, labels, n_classes, l2)
     mean = X.mean(0)
-    scale = float((X - mean).square().sum(1).mean().sqrt().clamp(min=1e-12))
-    X = (X - mean) / scale
+    apart = by_rows(X, None, lambda rows: (rows - mean).square().sum(1))
+    scale = float(apart.mean().sqrt().clamp(min=1e-12))
+    X = by_rows(X, None, lambda rows: (rows - mean) / scale)
     head = linear_of(X.new_zeros(C, X.shape[1])).requires_grad_(True)
     limits: dict[str, Any] = {"max_iter": max_iter, "max_eval": 2 * max_iter}
     limits |= {"tolerance_grad": tol, "tolerance_change": 0}
@@ -107,9 +109,12 @@ def fit_head(
 
     def loss() -> Tensor:
         optimiser.zero_grad()
-        value = nn.functional.cross_entropy(head(X), y) + l2 / 2 * head.weight.square().sum()
-        value.backward()
-        return value
+        penalty, total = l2 / 2 * head.weight.square().sum(), torch.zeros(())
+        for part, own in zip(blocks_of(X), blocks_of(y), strict=True):
+            value = nn.functional.cross_entropy(head(part), own) * (len(own) / len(y)) + penalty
+            value.backward()
+            total, penalty = total.to(value) + value.detach(), torch.zeros(()).to(value)
+        return total
 
     optimiser.step(loss)
     with torch.no_grad():
@@ -136,7 +141,8 @@ def with_head(
     if head.in_features != network.head.in_features:
         given = network.head.in_features
         raise NiwtError(f"the head reads {head.in_features} features, the network gives {given}")
-    model = _with_submodule(network.model, network.head_name, head)
+    there = network.head.weight.device
+    model = _with_submodule(network.model, network.head_name, head if head.weight.device == there else copy.deepcopy(head).to(there))
     parts = (network.layer, network.lower, network.tail, network.head_name)
     return CutNetwork(model, *parts, network.how, network.channels_last)
 

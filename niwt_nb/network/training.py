@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from niwt_nb.core import (
-    NiwtError, content_hash, load_tensors, model_hash, process_place, progress,
+    NiwtError, advance, content_hash, load_tensors, model_hash, process_place, progress,
     save_tensors, share,
 )
 from ..data.dataset import ZeroShotData, as_ids, transformed, _held_out
@@ -185,6 +185,7 @@ def _epoch(
             optimiser.step()
             if after is not None:
                 after(epoch * per_epoch + k)
+            advance("learn", len(chosen) / process_place()[1])
             total += loss.item() * len(chosen)
             right, rows = right + correct, rows + len(chosen)
     return {"loss": total / rows, "accuracy": right / rows}
@@ -225,6 +226,7 @@ def _train_loop(
     if checkpoint is not None and share([checkpoint], os.path.exists, "the checkpoint")[0]:
         tensors, manifest = load_tensors(checkpoint, expect=json.loads(json.dumps(settings)))
         (best, mean), history = _unpack_training(tensors, module, optimiser), manifest["history"]
+        advance("learn", len(history) * n / process_place()[1])
     for epoch in progress(range(len(history), min(stop or epochs, epochs)), desc, quiet=quiet):
         if patience is not None and history and _since_best(history) >= patience:
             break

@@ -164,6 +164,7 @@ class RunConfig:
     follow_links: bool = False
     skip_broken: bool = False
     batch_size: int = 32
+    device: str = "auto"
     workers: int = -1
     timeout: float = 7200.0
     preset: str = ""

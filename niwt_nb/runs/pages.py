@@ -90,7 +90,7 @@ def _explain_cases(ready: _Ready, explainer: Explainer, scores: Tensor, write: _
         name, look = f"case-{number:02d}", ready.backbone.preprocess
         x, row = look(data.images[int(ready.test[i])]), int(ready.rows[guess[i]])
         pixels = np.asarray(as_seen(x, look)) / 255
-        heat = grad_cam(explainer.network, x[None], row)[0]
+        heat = grad_cam(explainer.network, x[None], row)[0].cpu()
         write(f"{name}.jpg", _picture(pixels))
         write(f"{name}-cam.jpg", _picture(overlay(pixels, heat)))
         told = explain_prediction(explainer, x, row, top=5)
@@ -119,7 +119,7 @@ def _neuron_dictionary(
         k = int(entry["neuron"])
         top = test[ready.photos.activity[test, k].argsort(descending=True)[:each]]
         x = torch.stack([ready.backbone.preprocess(ready.data.images[int(i)]) for i in top])
-        where = region(neuron_maps(explainer.network, x, [k])[:, 0])
+        where = region(neuron_maps(explainer.network, x, [k])[:, 0].cpu())
         seen = [as_seen(one, ready.backbone.preprocess) for one in x]
         images = [to_array(outlined(one, at, 128)) for one, at in zip(seen, where, strict=True)]
         gap = ((0, 0), (0, 4), (0, 0))

@@ -18,7 +18,7 @@ import pandas as pd
 
 from .. import __version__
 from niwt_nb.core import (
-    NiwtError, content_hash, process_place, seeded, several_processes, share, wait_for_all,
+    SCRATCH, NiwtError, content_hash, device_of, overall, process_place, seeded, several_processes, share, wait_for_all,
 )
 from ..data.dataset import ZeroShotData
 from ..data.images import reading
@@ -37,7 +37,7 @@ from niwt_nb.runs.pages import (
 from .presets import beside_paper, departures, _get_preset
 from .report import write_report
 from niwt_nb.runs.steps import (
-    _Ready, _encodings_of, load_data, _photos_key, _prepare, _readable_step, _split_key,
+    _Ready, _cost_of, _encodings_of, load_data, _photos_key, _prepare, _readable_step, _split_key,
     _transform_of,
 )
 
@@ -179,7 +179,7 @@ def _check_alike(
     data: ZeroShotData,  # as it sees it
 ) -> None:
     "Raise `NiwtError` unless all processes have the same settings and see the same pictures, labels and splits."
-    same = replace(config, root="", splits="", workers=0, model=Path(config.model).name, weights=Path(config.weights).name)
+    same = replace(config, root="", splits="", workers=0, device="", model=Path(config.model).name, weights=Path(config.weights).name)
     own = content_hash(config_text(same), _versions()["torch"]), _photos_key(data), _split_key(data)
     found = share(range(process_place()[1]), lambda _: own, "a look at settings and data")
     for rank, (mine, other) in enumerate((own, other) for other in found):
@@ -196,6 +196,7 @@ def run(
     notify: Callable[[str], None] = lambda text: None,  # told about every step in one line
 ) -> list[dict[str, Any]]:  # the table: method, knowledge, calibrated, U, S, H, T1, AUSUC, gamma, seed
     "All steps of NIWT, from the images to the report; raises `NiwtError` for settings, data or folders that cannot be used."
+    device_of(config.device)
     departures(config)  # an unknown recipe is refused before anything is written
     with ExitStack() as stack:
         rank, _ = stack.enter_context(several_processes(config.timeout))
@@ -203,10 +204,14 @@ def run(
         stack.enter_context(reading(config.workers))
         notify = notify if rank == 0 else lambda text: None
         folder = stack.enter_context(_open_run(out, config, replace_run, notify))
+        stack.callback(SCRATCH.reset, SCRATCH.set(str(folder.path)))
         data, shared = load_data(config), None
         _check_alike(config, data)
         for note in data.notes:
             notify(f"note: {note}")
+        cost = _cost_of(folder, _readable_step(folder, data, quiet))
+        notify(str(cost))
+        stack.enter_context(overall({"look": cost.look, "learn": cost.learn}, cost.seconds, quiet or rank > 0))
         names = config.knowledge or (next(iter(data.knowledge)),)
         if config.compare == "all" or config.train == "tail":
             pictures = _photos_key(data, _transform_of(folder))

@@ -10,6 +10,7 @@ import copy
 import functools
 import json
 import os
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,7 +21,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ..core import NiwtError, content_hash, model_hash, process_place, seeded, share, shards
+from niwt_nb.core import (
+    NiwtError, by_rows, content_hash, device_of, model_hash, process_place, seeded, shards, share, stacked,
+)
 from ..data.check import check_testable, read_root
 from ..data.dataset import ZeroShotData, subset
 from ..data.images import ImageFiles, batches, readable as leave_out_unreadable
@@ -30,9 +33,9 @@ from ..fieldguide.network import SmallCNN
 from ..fieldguide.world import field_guide
 from ..method.choice import TRIED, Settings, with_combination
 from ..method.importance import fold_batchnorm, frozen_copy, pool
-from ..method.niwt import NIWT, as_fitted, choose_settings, has_own_head, score_matrix, trial_of, twin_of
+from ..method.niwt import NIWT, _on_device, as_fitted, choose_settings, has_own_head, score_matrix, trial_of, twin_of
 from ..network.backbones import Backbone, at_size, field_guide_transform, load_backbone
-from ..network.cut import CutNetwork, cut, layer_names, subnetwork
+from ..network.cut import CutNetwork, cut, eval_mode, layer_names, subnetwork
 from ..network.finetuning import FineTuned, fine_tune
 from ..network.head import rows_of, with_head
 from ..network.training import cache_images, train_classifier
@@ -129,8 +132,8 @@ def _photo_pass(
     with torch.no_grad():
         for x, _, _ in batches(data, index, transform, batch_size):
             a = views_of(network, x, *views)
-            features.append(joined(network.tail(a.flatten(0, 1)).float().unflatten(0, a.shape[:2]), *views))
-            activity.append(pool(a[0]).float())
+            features.append(joined(network.tail(a.flatten(0, 1)).float().unflatten(0, a.shape[:2]), *views).cpu())
+            activity.append(pool(a[0]).float().cpu())
     return _Photos(torch.cat(features), torch.cat(activity))
 
 # %% ../../nbs/09_runs/05_steps.ipynb #5a4ad49b
@@ -155,8 +158,9 @@ def _photos_step(
         return vars(_photo_pass(fast, data, chunks[i], transform, folder.config.batch_size, views)), {"images": len(chunks[i])}
 
     about = lambda i: f"features of images {int(chunks[i][0]) + 1} to {int(chunks[i][-1]) + 1} of {len(data)}"  # noqa: E731
-    parts = [t for t, _ in shards(folder, f"{prefix}photos", keys, compute, about, quiet)]
-    return _Photos(*(torch.cat([p[name] for p in parts]) for name in ("features", "activity")))
+    shards(folder, f"{prefix}photos", keys, compute, about, quiet)
+    kept = lambda name: (folder.load(f"{prefix}photos/{i:05d}", key, trust=True)[0][name] for i, key in enumerate(keys))  # noqa: E731
+    return _Photos(*(stacked(kept(name), len(data)) for name in ("features", "activity")))
 
 # %% ../../nbs/09_runs/05_steps.ipynb #4e68fe8b
 def _readable_step(
@@ -197,7 +201,7 @@ def _untrained(
     "The network that training starts from: a fresh small CNN for the field guide, else the backbone with a fresh head."
     with seeded(config.seed):
         if config.model == "fieldguide":
-            model = SmallCNN(n_classes)
+            model = SmallCNN(n_classes).to(device_of(config.device))
             return cut(model, config.layer or SmallCNN.default_layer), replace(field_guide_transform, size=config.image_size)
         network, transform = _load_network(config)
         return with_head(network, nn.Linear(network.head.in_features, n_classes)), transform
@@ -208,6 +212,8 @@ def _load_network(
 ) -> tuple[CutNetwork, Callable]:  # the network, cut at its layer, and its preprocessing
     "The backbone that the settings name, cut and ready; raises `NiwtError` where it does not take pictures of `pixels`."
     backbone = load_backbone(config.model, config.weights or None, config.seed, config.head or None)
+    there = device_of(config.device)
+    backbone.model.to(there)
     look = lambda how: torch.stack([how(Image.new("RGB", (256, 256), c)) for c in ("teal", "tan")])  # noqa: E731
     transform, side = backbone.preprocess, config.pixels
     if config.train == "tail" and config.model != "fieldguide" and not side:
@@ -216,7 +222,7 @@ def _load_network(
         try:
             transform = at_size(backbone.preprocess, side)
             with torch.no_grad():
-                backbone.model(look(transform))
+                backbone.model(look(transform).to(there))
         except (NiwtError, RuntimeError, ValueError, AssertionError) as e:
             if config.pixels:
                 raise NiwtError(f"{config.model!r} does not take pictures of {side} pixels ({e}); leave `pixels` out") from None
@@ -310,7 +316,7 @@ def _cached_photos(
     def compute() -> tuple[dict[str, Tensor], dict]:
         def work(rows: Tensor) -> Tensor:
             with torch.no_grad():
-                return pool(upper.activations(shared.cache.batch(rows))).float()
+                return pool(upper.activations(shared.cache.batch(rows))).float().cpu()
 
         return {"activity": torch.cat(share(torch.arange(len(shared.cache)).split(64), work, about))}, {}
 
@@ -384,7 +390,7 @@ def _frozen_ready(
     photos = None if shared is None else _cached_photos(folder, shared, network, _frozen_step(shared).features, key)
     photos = photos or _photos_step(folder, "", data, network, transform, key, (True, shared is None and _zooms(config)), quiet)
     backbone, part = _as_trained(config, network, transform, None), data.validation(config.seed)
-    return _Ready(config, data, backbone, photos, (backbone, photos.features[rows_of(part, data)]), key, "frozen", [])
+    return _Ready(config, data, backbone, photos, (backbone, by_rows(photos.features, rows_of(part, data))), key, "frozen", [])
 
 # %% ../../nbs/09_runs/05_steps.ipynb #6565a1de
 def _trained_ready(
@@ -482,7 +488,7 @@ def _shipped_ready(
 ) -> _Ready:  # the package's own network and its twin
     "Features of every image by the network that comes with the package; its rows are kept."
     config, found = folder.config, []
-    backbone = load_backbone()
+    backbone: Any = _on_device(load_backbone(), config.device)
     twin = backbone.twin
     assert twin is not None
     for prefix, part, one in (("validation/", data.validation(config.seed), twin), ("", data, backbone)):
@@ -509,6 +515,58 @@ def _prepare(
         return _tuned_ready(folder, shared or _encodings_of(folder, data, pictures, quiet), pictures, quiet)
     return _trained_ready(folder, data, pictures, quiet) if _trains(config) else _frozen_ready(folder, data, pictures, quiet, shared)
 
+# %% ../../nbs/09_runs/05_steps.ipynb #37c36f3d
+@dataclass(frozen=True)
+class _Cost:
+    "What a run will take: `looks` at photos and images `learned` from, seconds for one of each, `bytes` on disk, `processes`."
+
+    looks: int
+    learned: int
+    look: float
+    learn: float
+    bytes: int
+    processes: int
+
+    @property
+    def seconds(self) -> float:
+        "All together, shared out."
+        return (self.looks * self.look + self.learned * self.learn) / self.processes
+
+    def __str__(self) -> str:
+        learned = f" and {self.learned:,} to learn from at {self.learn:.3g} s" if self.learned else ""
+        disk, shared = f"{self.bytes / 1e6:,.0f} MB on disk", f" with {self.processes} processes" if self.processes > 1 else ""
+        return f"it will look at {self.looks:,} images at {self.look:.3g} s each{learned}: about {self.seconds / 3600:.2g} hours{shared}, {disk}"
+
+
+# %% ../../nbs/09_runs/05_steps.ipynb #97143ef2
+def _cost_of(
+    folder: _RunFolder,  # settings and network
+    data: ZeroShotData,  # the whole data set
+    n: int = 8,  # images that are tried
+) -> _Cost:  # an estimate
+    "Try the first images, and count how often the settings have every image looked at or learned from."
+    config, part = folder.config, data.validation(folder.config.seed) if len(data.val_classes) else data
+    tail, whole = config.train == "tail" or config.compare == "all", _trains(config)
+    network, look = _untrained(config, len(data.seen)) if whole and config.model == "fieldguide" else _network_of(folder)
+    start = time.perf_counter()
+    x = next(iter(batches(data, data.train[:n], look, n, threads=0)))[0].to(network.head.weight.device)
+    read, spent = time.perf_counter() - start, []
+    with torch.no_grad(), eval_mode(network):
+        for _ in range(2):  # the first time warms up
+            start = time.perf_counter()
+            a = network.activations(x)
+            lower = time.perf_counter() - start
+            row = network.tail(a)[0].cpu()  # a GPU has finished when its numbers are here
+            spent = [lower / len(x), (time.perf_counter() - start) / len(x)]
+    train, twin = len(data.train), len(part.train)
+    tunings = 1 if config.compare != "all" else config.seeds * (1 + len(config.knowledge))
+    learned = (config.train == "tail") * config.tune_epochs * (train + twin) * tunings + whole * (config.more_epochs * train + config.epochs * twin)
+    looks = len(data) + (len(part) if whole or (config.train == "auto" and config.model == "fieldguide" and not whole) else 0)
+    upper = spent[1] - spent[0] if tail else spent[1]
+    size = 4 * (len(row) + a.shape[1]) * looks + (tail and 2 * 2 * a[0].numel() * len(data))
+    return _Cost(looks, int(learned), read / len(x) + 2 * spent[1], 3 * upper, int(size), process_place()[1])
+
+
 # %% ../../nbs/09_runs/05_steps.ipynb #a414182a
 def _fitted_model(
     ready: _Ready,  # network and features
@@ -516,7 +574,7 @@ def _fitted_model(
 ) -> NIWT:  # fitted
     "Choose the settings with the twin, then fit."
     config = ready.config
-    model = NIWT(ready.backbone, None, kind, config.map, config.solver, config.calibrate, config.seed, ready.keep, zoom=config.zoom)
+    model = NIWT(ready.backbone, None, kind, config.map, config.solver, config.calibrate, config.seed, ready.keep, zoom=config.zoom, device=config.device)
     choice = choose_settings(model, ready.data, ready.photos.features, ready.validation)
     return model.set_params(calibrate=choice).fit(ready.data, features=ready.photos.features)
 
@@ -559,11 +617,11 @@ def _model_step(
     step = functools.partial(folder.step, f"model-{kind}", key, compute, f"classifiers from {kind}", together=True)
     tensors, facts = step()
     try:
-        model = NIWT.load(place, ready.backbone)
+        model = NIWT.load(place, ready.backbone, device=folder.config.device)
     except NiwtError:
         folder.file(f"model-{kind}").unlink(missing_ok=True)
         tensors, facts = step()
-        model = NIWT.load(place, ready.backbone)
+        model = NIWT.load(place, ready.backbone, device=folder.config.device)
     return as_fitted(model), tensors["scores"], facts  # a run is about its own classes; the folder keeps what came and went later
 
 # %% ../../nbs/09_runs/05_steps.ipynb #b2ace7c2

@@ -5,6 +5,7 @@ Each is a fork of this process, joined as torchrun joins processes.
 python several_worker.py FOLDER
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -17,13 +18,14 @@ from pathlib import Path
 
 import torch
 
+from niwt_nb.cli import app
 from niwt_nb.core import NiwtError, process_place, save_tensors, several_processes
 from niwt_nb.method.engine import class_importance
 from niwt_nb.method.store import write_importance
 from niwt_nb.network.backbones import load_backbone
 from niwt_nb.network.head import with_head
 from niwt_nb.runs import pipeline, steps
-from niwt_nb.runs.config import RunConfig
+from niwt_nb.runs.config import RunConfig, config_text
 from niwt_nb.runs.pipeline import run
 
 NETWORK = """
@@ -61,6 +63,12 @@ def measure(folder: Path, config: RunConfig) -> None:
         for name, part in (("all", some), ("few", some[:10])):
             means = class_importance(network, data, part, backbone.preprocess, batch_size=8)
             save_tensors(folder / f"{name}{rank}.safetensors", {"mean": means.mean.nan_to_num(-1), "count": means.count}, {})
+
+
+def command(folder: Path) -> None:
+    "`niwt run` with the settings, its output in a file of each process."
+    with open(folder / f"said{os.environ['RANK']}.txt", "w") as f, contextlib.redirect_stdout(f):
+        app(["run", "--config", str(folder / "settings.toml"), "--out", str(folder / "frozen")], standalone_mode=False)
 
 
 def both(folder: Path, config: RunConfig) -> None:
@@ -117,13 +125,16 @@ def main(folder: Path) -> dict:
     config, told = settings(folder), {}
     for name in ("one", "two", "dead", "hung"):
         (folder / name).mkdir()
-    told["two"] = forked(folder / "two", 2, lambda: both(folder / "two", config))
+    run(config, folder / "one" / "frozen")  # first: what is imported here, the others have
+    finish, _ = pipeline._finish, both(folder / "one", config)
+    pipeline._finish = finish
+    (folder / "two/settings.toml").write_text(config_text(config))
+    told["two"] = forked(folder / "two", 2, lambda: (command(folder / "two"), both(folder / "two", config)))
     told["dead"] = forked(folder / "dead", 3, lambda: broken(folder / "dead", config, lambda: os.kill(os.getpid(), signal.SIGKILL)))
     told["kept"] = len(list((folder / "dead/frozen/photos").glob("*")))
     slow = replace(config, timeout=5)
     told["hung"] = forked(folder / "hung", 2, lambda: broken(folder / "hung", slow, lambda: (time.sleep(9), os._exit(3))))
-    run(config, folder / "one" / "frozen")
-    both(folder / "one", config)
+    pipeline._finish = lambda *given: None
     run(config, folder / "dead" / "frozen")
     assert process_place() == (0, 1)
     return told
