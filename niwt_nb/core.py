@@ -430,6 +430,7 @@ def share(
 
 # %% ../nbs/00_core.ipynb #c532bf13
 _Found = tuple[dict[str, Tensor], dict]  # tensors and facts of a step
+_Compute = Callable[[], _Found]
 
 
 @dataclass
@@ -477,7 +478,7 @@ class Steps:
             save_tensors(self.file(name), tensors, {**self.belongs, **manifest})
 
     def step(
-        self, name: str, key: str, compute: Callable[[], _Found], about: str = "", together: bool = False
+        self, name: str, key: str, compute: _Compute, about: str = "", together: bool = False
     ) -> _Found:
         "Tensors and facts of a step: from its file if that fits `key`, else from `compute()` in process 0, or in all of them `together`."
         first, about = process_place()[0] == 0, about or name
