@@ -62,7 +62,7 @@ def _awa_standard(
 # %% ../../nbs/01_data/08_awa2.ipynb #6b093e4a
 def read_awa2(
     root: str | os.PathLike,  # the Animals_with_Attributes2 folder
-    splits: str | os.PathLike | None = None,  # att_splits.mat or its folder; None: in `root`, else none
+    splits: str | os.PathLike | None = None,  # att_splits.mat or its folder; None: in `root`
     seed: int = 0,  # for the drawn split, where no published one is given
     **kwargs: Any,  # for `ImageFiles`
 ) -> ZeroShotData:  # 50 classes, knowledge "attributes" and perhaps "attributes_binary"

@@ -136,7 +136,7 @@ def _cub_knowledge(
 # %% ../../nbs/01_data/07_cub.ipynb #2df82307
 def read_cub(
     root: str | os.PathLike,  # the CUB_200_2011 folder
-    splits: str | os.PathLike | None = None,  # att_splits.mat or its folder; None: in `root`, else drawn
+    splits: str | os.PathLike | None = None,  # att_splits.mat or its folder; None: in `root`
     captions: str | os.PathLike | None = None,  # folder of sentences; None: text_c10 or captions
     image_attributes: bool = True,  # read the per-image attributes if they are there (a few seconds)
     seed: int = 0,  # for the drawn split, where no published one is given

@@ -106,7 +106,7 @@ class DomainKnowledge:
     name: str  # "attributes", "captions", ...
     values: Tensor  # (C, A) float32
     names: tuple[str, ...] = ()  # A column names; left out: those of the DataFrame
-    classes: tuple[str, ...] | None = None  # (C,) what the rows are about; None: the data set's classes
+    classes: tuple[str, ...] | None = None  # (C,) what the rows are about; None: the data set's
     reader: Any = None  # has `names` and `read(sentences)`, see the room `text`; None: reads none
     texts: tuple[tuple[str, ...], ...] = ()  # (C,) sentences that the rows were made of; (): none
 

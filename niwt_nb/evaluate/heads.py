@@ -38,7 +38,7 @@ class _HeadBaseline(Baseline):
     "Base of methods that predict head rows from knowledge: seen classes keep their trained rows. Subclasses write `_fit_rows(k, rows)` and `_rows(k)`."
 
     l2: float = 1e-5
-    head: nn.Linear | None = None  # the network's own, a row for each seen class by id; None: fitted
+    head: nn.Linear | None = None  # the network's own, seen classes in order of ids; None: fitted
 
     def _fit(self, x: Tensor, k: Tensor, targets: Tensor) -> None:
         if self.head is None:
@@ -100,8 +100,9 @@ class _ICIS(_HeadBaseline):
 
         def step(i: Tensor) -> Tensor:
             codes = (encode_k(k[i]), encode_w(w[i]))
-            back = [(decode(code), t) for code in codes for decode, t in ((decode_k, k[i]), (decode_w, w[i]))]
-            return torch.stack([1 - nn.functional.cosine_similarity(*b).mean() for b in back]).mean()
+            like, sides = nn.functional.cosine_similarity, ((decode_k, k[i]), (decode_w, w[i]))
+            near = [like(decode(code), t).mean() for code in codes for decode, t in sides]
+            return torch.stack([1 - cosine for cosine in near]).mean()
 
         every = nn.ModuleList([encode_k, encode_w, decode_k, decode_w])
         self.loss_ = minimise(step, every.parameters(), len(k), self.epochs, self.lr, 32)

@@ -407,7 +407,8 @@ def _part_masks(
     label: np.ndarray,  # (H, W) part numbers: places in `_LABELS`
 ) -> dict[str, np.ndarray]:  # name of `_MASKS` -> (H, W) bool
     "Split part numbers into masks; `head` holds crown, face, mask, eye and bill, `bird` everything but the background."
-    return {name: np.isin(label, [_LABELS.index(p) for p in members]) for name, members in _MASKS.items()}
+    numbers = {name: [_LABELS.index(p) for p in parts] for name, parts in _MASKS.items()}
+    return {name: np.isin(label, own) for name, own in numbers.items()}
 
 # %% ../../nbs/02_fieldguide/01_drawing.ipynb #fe9c1b79
 def draw_bird(

@@ -243,8 +243,8 @@ def _phrases(part: str, value: str, kind: str = "") -> tuple[str, ...]:
     words = _VALUE_WORDS[value][:2]
     colors = (words[0], *words)  # the plain word is the commonest
     if part in ("wing", "belly"):
-        nouns = {"wing": ("{} wings",), "belly": ("a {} belly", "a {} breast", "{} underparts")}[part]
-        marks = {"solid": (), "spotted": ("spots", "speckles"), "striped": ("stripes", "bars")}[kind]
+        nouns = ("{} wings",) if part == "wing" else ("a {} belly", "a {} breast", "{} underparts")
+        marks = {"spotted": ("spots", "speckles"), "striped": ("stripes", "bars")}.get(kind, ())
         before = ("", "plain ") if kind == "solid" else tuple(f"{w} " for w in _VALUE_WORDS[kind][:3])
         found = [n.format(w + c) for n in nouns for w in before for c in colors]
         fields = [n.format(c) for n in nouns for c in colors]

@@ -146,7 +146,7 @@ def _world_images(*asked: Any) -> tuple[FieldGuideImages, dict[str, Tensor], lis
 def field_guide(
     n_seen: int = 50,  # species to learn from
     n_unseen: int = 10,  # species known only from their entry in the guide
-    images_per_class: tuple[int, int] = (40, 10),  # to train and to test; of unseen species all test
+    images_per_class: tuple[int, int] = (40, 10),  # to train and to test; unseen: all to test
     size: int = 64,  # side of an image in pixels
     seed: int = 0,  # which world
     spurious: float = 0.0,  # share of training images of some species with berries behind, 0: none

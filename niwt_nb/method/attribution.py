@@ -156,7 +156,7 @@ class _MethodOptions:
 
 # %% ../../nbs/04_method/01_attribution.ipynb #c4d9a903
 def _ablation(
-    scores: _Scores, layer: str, x: Tensor, A: Tensor, column: Tensor, pooling: str | None, at_once: int
+    scores: _Scores, layer: str, x: Tensor, A: Tensor, column: Tensor, pooling: Any, at_once: int
 ) -> Tensor:
     "The score that each channel's silence costs, shared evenly by its positions."
     axis = _POOLINGS[pooling or "space"] if A.ndim > 2 else 1

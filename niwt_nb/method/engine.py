@@ -237,7 +237,7 @@ def measure(
     data: ZeroShotData,  # images and labels
     indices: Tensor,  # (n,) image indices
     transform: Callable,  # PIL image -> (3, H, W)
-    target: int | str | Tensor | list = "true",  # "true": the image's own class; else see `_targets_of`
+    target: int | str | Tensor | list = "true",  # "true": its own class; else see `_targets_of`
     columns: Tensor | None = None,  # the class id of each head column, see `head_classes`
     batch_size: int = 32,  # images read at a time
     on_error: str = "raise",  # what to do about an unreadable image, see `batches`

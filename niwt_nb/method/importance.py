@@ -58,7 +58,8 @@ def cmp(
     return _Agreement(name, torch.equal(a, b), bool(relative <= tol), diff, relative, tol)
 
 # %% ../../nbs/04_method/00_importance.ipynb #5c8873bc
-_POOLINGS = {"space": 1, "tokens": -1, "patches": -1, "class": -1, "last": -1}  # name -> channel axis
+# name -> channel axis
+_POOLINGS = {"space": 1, "tokens": -1, "patches": -1, "class": -1, "last": -1}
 
 # %% ../../nbs/04_method/00_importance.ipynb #85d8f4eb
 def pool(

@@ -45,7 +45,7 @@ def _data_hash(data: ZeroShotData, indices: Tensor, transform: Callable, probes:
         try:
             pixels.append(transform(data.images[i]))
         except (NiwtError, OSError) as e:
-            pixels.append(type(e).__name__)  # unreadable: the run itself decides what to do about it
+            pixels.append(type(e).__name__)  # unreadable: the run decides what to do about it
     return content_hash(list(data.classes), data.labels[indices], indices, pixels)
 
 # %% ../../nbs/04_method/03_store.ipynb #1edaeffe
@@ -60,7 +60,7 @@ def _describe_run(
 ) -> dict:
     "The manifest: all that decides what the numbers are, not how fast they came (chunks, memory layout, folding). Only JSON types."
     rows = _image_targets(target, len(indices))
-    asked = target if isinstance(target, (str, int)) or rows is not None else torch.as_tensor(target).tolist()
+    plain = target if isinstance(target, (str, int)) else torch.as_tensor(target).tolist()
     options = vars(engine.options)
     options = {k: content_hash(v) if isinstance(v, Tensor) else v for k, v in options.items()}
     return {
@@ -70,7 +70,7 @@ def _describe_run(
         "method": engine.method,
         "options": {} if engine.method == "gradient" else options,
         "pooling": engine.pooling,
-        "target": asked if rows is None else content_hash(rows),
+        "target": plain if rows is None else content_hash(rows),
         "data": _data_hash(data, indices, transform),
         "name": data.name,
         "images": len(indices),
@@ -197,7 +197,7 @@ def write_importance(
     folder: str | Path,  # where the shards go; an unfinished run in it is finished
     target: int | str | Tensor | list = "true",  # as in `class_importance`
     columns: Tensor | None = None,  # the class id of each head column, see `head_classes`
-    keep: tuple[str, ...] = ("alpha",),  # of each image: "alpha", "features", "logits"; (): sums only
+    keep: tuple[str, ...] = ("alpha",),  # also "features", "logits" of each image; (): sums only
     dtype: str = "float16",  # of the rows; "float32" for all digits
     shard: int = 512,  # images a shard
     batch_size: int = 32,  # images read at a time

@@ -99,7 +99,7 @@ class Backbone:
     layer: str  # the default layer
     name: str  # what was loaded
     classes: tuple[str, ...] = ()  # names of the classes that the head scores, where they are known
-    twin: "Backbone | None" = None  # trained without the validation classes, to choose settings with
+    twin: "Backbone | None" = None  # trained without validation classes, to choose settings with
 
     def cut(self, layer: str | None = None, example: Tensor | None = None) -> CutNetwork:
         "`cut` at the default layer, or at another."
@@ -267,7 +267,7 @@ def _load_function(spec: str, weights: Any, head: str | None = None) -> Backbone
 # %% ../../nbs/03_network/02_backbones.ipynb #17efd2b5
 def load_backbone(
     spec: str = "fieldguide",  # "fieldguide" (comes with the package), a torchvision name, "module:function" or "path/to/file.py:function"
-    weights: str | os.PathLike | None = None,  # a file, or torchvision's "DEFAULT"; None: random, or the function's
+    weights: str | os.PathLike | None = None,  # a file, or "DEFAULT"; None: random, or the function's
     seed: int = 0,  # of random weights
     head: str | None = None,  # the nn.Linear of the scores, see `cut`
 ) -> Backbone:  # the model in evaluation mode, its preprocessing and the layer to read
