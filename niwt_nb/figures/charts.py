@@ -427,11 +427,13 @@ def _agreement_axes(area: Area, predicted: np.ndarray, measured: np.ndarray) -> 
     return ax
 
 # %% ../../nbs/07_figures/02_charts.ipynb #4b52ce2f
+_TITLES = ("predicted from words (in spreads)", "measured on pictures")
+
 def paint_agreement(
     area: Area,  # where
     predicted: np.ndarray,  # (K,) in spreads
     measured: np.ndarray,  # (K,) in spreads
-    axes: tuple[str, str] = ("predicted from words (in spreads)", "measured on pictures"),
+    axes: tuple[str, str] = _TITLES,  # what is across and what is up
 ) -> None:
     "Predicted against measured importance, a dot a neuron; on the line the two agree."
     ax = _agreement_axes(area, predicted, measured)
