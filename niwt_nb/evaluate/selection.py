@@ -18,7 +18,7 @@ from sklearn.base import clone
 from sklearn.model_selection import ParameterGrid
 from torch import Tensor, nn
 
-from ..core import NiwtError, by_rows, check_name, progress
+from ..core import NiwtError, check_name, progress
 from ..data.dataset import ZeroShotData
 from .baselines import DEM, ESZSL, _SAE, _ClassNorm
 from .heads import _ICIS, _PublishedNIWT, WeightRegression
@@ -30,6 +30,8 @@ from ..method.niwt import NIWT, features_to_score
 from ..method.ranking import Baseline, RankingForm, Scaler
 from ..network.head import extend, rows_of
 from ..network.modes import in_own_modes
+from ..data.memory import by_rows
+
 
 # %% ../../nbs/05_evaluate/02_selection.ipynb #87031fab
 def table_rows(

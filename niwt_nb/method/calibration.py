@@ -15,9 +15,11 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from ..core import _BLOCK, NiwtError, blocks_of
+from ..core import NiwtError
 from ..network.head import widened
 from ..network.modes import in_own_modes
+from ..data.memory import _BLOCK, blocks_of
+
 
 # %% ../../nbs/04_method/07_calibration.ipynb #25d5f1e4
 @in_own_modes

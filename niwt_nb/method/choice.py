@@ -17,7 +17,7 @@ import torch
 from sklearn.model_selection import ParameterGrid
 from torch import Tensor, nn
 
-from ..core import NiwtError, by_rows, check_name, content_hash
+from ..core import NiwtError, check_name, content_hash
 from ..data.dataset import ZeroShotData, first_of_each
 from .calibration import _ScoreLevel, _blend_heads, score_level
 from .engine import class_importance
@@ -31,6 +31,8 @@ from ..network.backbones import Backbone
 from ..network.cut import CutNetwork, cut
 from ..network.head import extend, extract_features, fit_head, replace_classes, with_head
 from ..network.training import class_to_column
+from ..data.memory import by_rows
+
 
 # %% ../../nbs/04_method/11_choice.ipynb #a536cb13
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from .. import __version__
 from niwt_nb.core import (
-    NiwtError, atomic_path, by_rows, check_name, content_hash, device_of, import_object, load_tensors, names_of, progress, save_tensors,
+    NiwtError, atomic_path, check_name, content_hash, import_object, load_tensors, names_of, progress, save_tensors,
 )
 from ..data.dataset import DomainKnowledge, ZeroShotData, first_of_each
 from ..data.images import list_pictures, open_image, picture_suffixes
@@ -45,7 +45,9 @@ from ..network.backbones import Backbone, ImageTransform, load_backbone
 from ..network.cut import copy_module, eval_mode, running
 from ..network.export import about_text, as_image_transform, export_model, export_onnx
 from ..network.head import extend, rows_of, with_head
-from ..network.modes import in_own_modes
+from ..network.modes import device_of, in_own_modes
+from ..data.memory import by_rows
+
 
 # %% ../../nbs/04_method/12_niwt.ipynb #48eaa583
 def _one_picture(

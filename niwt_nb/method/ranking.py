@@ -13,8 +13,10 @@ import torch
 from sklearn.base import BaseEstimator
 from torch import Tensor, nn
 
-from ..core import NiwtError, by_rows, check_name, release
+from ..core import NiwtError, check_name
 from ..network.modes import in_own_modes, seeded_in_turn
+from ..data.memory import by_rows, release
+
 
 # %% ../../nbs/04_method/10_ranking.ipynb #f831e1d2
 class Scaler(BaseEstimator):
