@@ -12,10 +12,7 @@ import difflib
 import errno
 import hashlib
 import importlib.util
-import itertools
 import json
-import math
-import mmap
 import os
 import platform
 import random
@@ -26,7 +23,6 @@ import tempfile
 import time
 import traceback
 import unicodedata
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -466,21 +462,9 @@ def share(
     dist.all_gather_object(found, mine)
     return [found[i % world][i // world] for i in range(len(items))]
 
-# %% ../nbs/00_core.ipynb #36f058b5
-def gpu_group() -> Any:  # for `DistributedDataParallel`; None: the ordinary group
-    "The processes as a group that exchanges by NCCL, if each has a GPU of its own; to be called by all of them alike."
-    world = process_place()[1]
-    if world > 1 and "gpus" not in _MEETING:
-        ready = torch.cuda.is_available() and dist.is_nccl_available()
-        mine = (platform.node(), torch.cuda.current_device()) if ready else None
-        every = share(range(world), lambda _: mine, "a look for GPUs")
-        own_each = None not in every and len(set(every)) == world
-        _MEETING["gpus"] = dist.new_group(backend="nccl", timeout=_MEETING.get("timeout")) if own_each else None
-    return _MEETING.get("gpus")
-
-
 # %% ../nbs/00_core.ipynb #c532bf13
 _Found = tuple[dict[str, Tensor], dict]  # tensors and facts of a step
+_Compute = Callable[[], _Found]
 
 
 @dataclass
@@ -528,7 +512,7 @@ class Steps:
             save_tensors(self.file(name), tensors, {**self.belongs, **manifest})
 
     def step(
-        self, name: str, key: str, compute: Callable[[], _Found], about: str = "", together: bool = False
+        self, name: str, key: str, compute: _Compute, about: str = "", together: bool = False
     ) -> _Found:
         "Tensors and facts of a step: from its file if that fits `key`, else from `compute()` in process 0, or in all of them `together`."
         first, about = process_place()[0] == 0, about or name
@@ -652,107 +636,6 @@ def import_object(
     if not hasattr(module, name):
         check_name(name, [n for n in vars(module) if not n.startswith("_")], f"name in {where!r}")
     return getattr(module, name)
-
-# %% ../nbs/00_core.ipynb #013fe5d4
-_ROOMY = 16 * 2**20  # bytes that a tensor may take in memory before it is laid into a file
-_BLOCK = 8192  # rows at a time
-SCRATCH = contextvars.ContextVar("scratch", default="")  # folder for such files; "": the system's for temporary ones
-_MAPS: weakref.WeakValueDictionary[int, mmap.mmap] = weakref.WeakValueDictionary()  # where a storage begins -> its file
-
-
-def release(
-    x: Tensor,  # any tensor
-) -> Tensor:  # the same
-    "Let the pages of a tensor that lies in a file go from memory; they come back when they are read."
-    file = _MAPS.get(x.untyped_storage().data_ptr()) if _MAPS else None
-    if file is not None and hasattr(mmap, "MADV_DONTNEED"):
-        file.madvise(mmap.MADV_DONTNEED)
-    return x
-
-
-def _in_file(
-    shape: tuple[int, ...],  # of the tensor
-    dtype: torch.dtype,  # of its numbers
-) -> Tensor:  # zeros
-    "A tensor in a nameless file; raises `NiwtError` where the disk is full."
-    size = math.prod(shape) * dtype.itemsize
-    with plain_os_errors(SCRATCH.get() or tempfile.gettempdir()), tempfile.TemporaryFile(dir=SCRATCH.get() or None, prefix=".", suffix=".tmp") as f:
-        f.truncate(size)
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(f.fileno(), 0, size)  # a full disk is an error here, not a crash later
-        file = mmap.mmap(f.fileno(), size)
-    x = torch.frombuffer(file, dtype=dtype).view(shape)
-    _MAPS[x.data_ptr()] = file
-    return x
-
-
-# %% ../nbs/00_core.ipynb #a3767e7b
-def stacked(
-    blocks: Iterable[Tensor],  # of (any number, ...) each
-    rows: int,  # how many in all
-) -> Tensor:  # (rows, ...)
-    "Blocks one below the other, in memory or, where that takes much, in a file."
-    blocks = iter(blocks)
-    first = next(blocks)
-    if rows * first[:1].numel() * first.element_size() <= _ROOMY:
-        return torch.cat([first, *blocks])
-    out, at = _in_file((rows, *first.shape[1:]), first.dtype), 0
-    for block in itertools.chain([first], blocks):
-        out[at : at + len(block)] = block
-        at += len(block)
-        release(out)
-    return out
-
-
-def by_rows(
-    x: Tensor,  # (n, ...)
-    index: Tensor | None = None,  # (m,) which rows; None: all
-    work: Callable[[Tensor], Tensor] = lambda rows: rows,  # of some rows, which does not mix them
-) -> Tensor:  # (m, ...)
-    "`work(x[index])`, block by block where there are many rows."
-    n = len(x) if index is None else len(index)
-    if n <= _BLOCK:
-        return work(x if index is None else x[index])
-    return stacked((work(rows) for rows in blocks_of(x, index)), n)
-
-
-def blocks_of(
-    x: Tensor,  # (n, ...)
-    index: Tensor | None = None,  # (m,) which rows; None: all
-) -> Iterator[Tensor]:  # (at most 8192, ...)
-    "Rows block by block; what was read leaves memory again, if it lies in a file."
-    for at in range(0, len(x) if index is None else len(index), _BLOCK):
-        yield x[at : at + _BLOCK] if index is None else x[index[at : at + _BLOCK]]
-        release(x)
-
-
-# %% ../nbs/00_core.ipynb #930a280f
-def device_of(
-    wanted: Any = None,  # "cpu", "cuda", "cuda:1", a `torch.device`; None or "auto": where `module` is, if that is a GPU, else a GPU if there is one
-    module: nn.Module | None = None,  # a network
-) -> torch.device:  # with its number, if it is a GPU
-    "The device to compute on; raises `NiwtError` for one that is not here."
-    if wanted is None or str(wanted) == "auto":
-        own = next((p.device for p in module.parameters()), torch.device("cpu")) if module is not None else torch.device("cpu")
-        if own.type != "cpu" or not torch.cuda.is_available():
-            return own
-        wanted = "cuda"
-    there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
-    remedy = "leave it out, or write 'auto', for a GPU where there is one"
-    try:
-        device = torch.device(wanted)
-    except (RuntimeError, TypeError):
-        raise NiwtError(f"device is {wanted!r}, expected one of {', '.join(there)}; {remedy}") from None
-    if device.type == "cpu":
-        return torch.device("cpu")
-    kind: Any = getattr(torch, device.type, None)  # torch.cuda, torch.xpu, ...
-    count = kind.device_count() if hasattr(kind, "device_count") and kind.is_available() else 0
-    number = device.index if device.index is not None else kind.current_device() if count else 0
-    if number >= count:
-        build = "; this PyTorch is built without CUDA (pytorch.org/get-started has one with it)" if device.type == "cuda" and torch.version.cuda is None else ""
-        raise NiwtError(f"device is {str(wanted)!r}, which is not here: PyTorch sees {', '.join(there)}{build}; {remedy}")
-    return torch.device(device.type, number)
-
 
 # %% ../nbs/00_core.ipynb #71dc8c2c
 def import_torchvision() -> ModuleType:  # the torchvision package

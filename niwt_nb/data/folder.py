@@ -115,7 +115,7 @@ def _folder_tables(
 def read_folder(
     root: str | os.PathLike,  # the data folder
     attributes: str | None = None,  # the table in it; None: attributes and sentences, .csv or .json
-    unseen: str | Sequence[str] | int | None = None,  # names, or how many to draw; None: by unseen.txt
+    unseen: str | Sequence[str] | int | None = None,  # names, or how many; None: by unseen.txt
     val_classes: str | Sequence[str] | None = None,  # to choose settings on; None: proposed
     test: float = 0.25,  # share of each seen class's images to test with, where images.csv does not say
     seed: int = 0,  # for everything that is drawn

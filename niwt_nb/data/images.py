@@ -309,7 +309,8 @@ def list_pictures(
     for d in _list_folder(folder, hidden=True):
         suffix = os.path.splitext(d.name)[1].lower()
         if os.path.isdir(d.path):
-            inside, where = _count_pictures(d.path, suffixes), f"pictures in the sub-folder {d.name!r}"
+            inside = _count_pictures(d.path, suffixes)
+            where = f"pictures in the sub-folder {d.name!r}"
             left[where if inside else "sub-folder without pictures"] += inside or 1
         elif d.name.startswith("."):
             left[f"hidden {suffix or 'file'}"] += 1
@@ -383,7 +384,7 @@ class ImageFiles(Sequence):
 def readable(
     data: ZeroShotData,  # with images
     quiet: bool = True,  # no progress bar
-) -> tuple[ZeroShotData, list[tuple[int, str]]]:  # the readable images; the others' (index, message)
+) -> tuple[ZeroShotData, list[tuple[int, str]]]:  # the readable ones; (index, message) of others
     "Decode every image once and leave out those that cannot be read; raises `NiwtError` if a class loses all of its images."
 
     def fault(i: int) -> str | None:

@@ -18,7 +18,7 @@ from sklearn.base import clone
 from sklearn.model_selection import ParameterGrid
 from torch import Tensor, nn
 
-from ..core import NiwtError, by_rows, check_name, progress
+from ..core import NiwtError, check_name, progress
 from ..data.dataset import ZeroShotData
 from .baselines import DEM, ESZSL, _SAE, _ClassNorm
 from .heads import _ICIS, _PublishedNIWT, WeightRegression
@@ -29,6 +29,7 @@ from niwt_nb.method.metrics import (
 from ..method.niwt import NIWT, features_to_score
 from ..method.ranking import Baseline, RankingForm, Scaler
 from ..network.head import extend, linear_of, rows_of, widened
+from ..data.memory import by_rows
 from ..network.modes import in_own_modes
 
 # %% ../../nbs/05_evaluate/02_selection.ipynb #87031fab
@@ -37,7 +38,7 @@ def table_rows(
     scores: Tensor,  # (m, C) calibrated scores of test images
     labels: Tensor,  # (m,) class ids
     data: ZeroShotData,  # with its seen and unseen classes
-    about: tuple[str, float, int],  # kind of knowledge, bias of the new classes within the scores, seed
+    about: tuple[str, float, int],  # kind of knowledge, bias of new classes in the scores, seed
 ) -> list[dict[str, Any]]:  # the uncalibrated and the calibrated row, see `metric_row`
     "Make the two rows of the results table; the uncalibrated one takes the bias off again."
     kind, bias, seed = about
@@ -85,7 +86,7 @@ class _Selection:
 
     estimator: Baseline  # not fitted, with the chosen settings
     gamma: float  # the calibration chosen with them
-    curve: pd.DataFrame = field(repr=False)  # a row a combination: settings, H, S, U, T1, AUSUC, gamma
+    curve: pd.DataFrame = field(repr=False)  # a row a combination: settings, H, T1, gamma, ...
 
 # %% ../../nbs/05_evaluate/02_selection.ipynb #8b2c85b4
 @in_own_modes
@@ -211,10 +212,11 @@ def _shuffled_control(
     return _mean_rows(runs, ("U", "S", "H", "T1", "AUSUC", "gamma"))
 
 # %% ../../nbs/05_evaluate/02_selection.ipynb #ea478e64
-def baselines() -> dict[str, tuple[Baseline, dict[str, list]]]:  # name -> (estimator, grid of settings)
+def baselines() -> dict[str, tuple[Baseline, dict[str, list]]]:  # name -> (estimator, grid)
     "Every baseline with the settings that are tried on validation classes; the grids are small on purpose, so that each method gets the same few tries."
     ranking: dict[str, list] = {"epochs": [8, 16, 32], "weight_decay": [1e-3, 1e-2]}
-    ridges: dict[str, list] = {"ridge_features": [0.5, 1.0, 2.0], "ridge_knowledge": [1.0, 3.0, 10.0]}
+    ridges: dict[str, list] = {"ridge_features": [0.5, 1.0, 2.0]}
+    ridges["ridge_knowledge"] = [1.0, 3.0, 10.0]
     sides = ["to features", "to knowledge"]
     norm = _ClassNorm(features="centre")
     return {

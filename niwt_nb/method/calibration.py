@@ -15,7 +15,8 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from ..core import _BLOCK, NiwtError, blocks_of
+from ..core import NiwtError
+from ..data.memory import _BLOCK, blocks_of
 from ..network.head import linear_of, widened
 from ..network.modes import in_own_modes
 
@@ -96,7 +97,7 @@ def score_statistics(
     return replace(plain, score_std=float(plain.stds(weight).mean()))
 
 # %% ../../nbs/04_method/07_calibration.ipynb #04936bf1
-_Solver = Callable[[Tensor, Tensor], Tensor]  # rows to fit on, rows to predict -> weights (h, D) of the latter
+_Solver = Callable[[Tensor, Tensor], Tensor]  # rows to fit on, rows to predict -> weights (h, D)
 _SCALES = (0.7, 0.85, 1.0, 1.2, None)
 
 
@@ -104,7 +105,7 @@ _SCALES = (0.7, 0.85, 1.0, 1.2, None)
 class _Calibration:
     "What did best on classes left out."
 
-    scale: float | None  # of the new scores' standard deviation, the seen one is 1; None: keep the length
+    scale: float | None  # standard deviation of new scores, the seen one is 1; None: as is
     bias: float  # added to the new scores
     H: float  # the harmonic mean reached on classes left out
     curve: pd.DataFrame  # columns scale, bias, U, S, H
@@ -117,7 +118,7 @@ def left_out_rates(
     labels: Tensor,  # (m,) head rows
     held: Tensor,  # (h,) the rows that play unseen
     biases: Tensor,  # (o,) amounts added to the held columns
-) -> tuple[Tensor, Tensor, float]:  # accuracy of held classes (o,), of the others (o,), among held classes
+) -> tuple[Tensor, Tensor, float]:  # accuracy of held (o,), of others (o,), among held classes
     "Class-averaged accuracies when some seen classes play unseen, for many biases at once."
     is_held = torch.isin(torch.arange(scores.shape[1], device=scores.device), held)
     seen_best, seen_at = scores.masked_fill(is_held, -torch.inf).max(1)
@@ -133,10 +134,11 @@ def left_out_rates(
 # %% ../../nbs/04_method/07_calibration.ipynb #563cfb1a
 @in_own_modes
 def _left_out_curve(
-    solve: _Solver, head: nn.Linear, features: Tensor, labels: Tensor, folds: Sequence[Tensor], scales: Sequence
+    solve: _Solver, head: nn.Linear, features: Tensor, labels: Tensor, folds: Sequence, scales: Any
 ) -> pd.DataFrame:
     "Accuracies on classes left out, means over the folds, for every scale and bias: scale (NaN: length kept), bias, U, S, H."
-    (weight, bias), labels, rows = _rows_and_biases(head), labels.cpu(), torch.arange(len(head.weight))
+    weight, bias = _rows_and_biases(head)
+    labels, rows = labels.cpu(), torch.arange(len(weight))
     feats = features.detach().to(weight)
     base, found = feats @ weight.T + bias, []
     biases = torch.linspace(-4, 4, 81) * float(base.std())
@@ -158,12 +160,12 @@ def _left_out_curve(
 # %% ../../nbs/04_method/07_calibration.ipynb #56c88928
 @in_own_modes
 def calibrate(
-    solve: _Solver | Mapping[Any, _Solver],  # (rows to fit on, to predict) -> weights (h, D); or several
+    solve: _Solver | Mapping[Any, _Solver],  # (rows to fit, to predict) -> weights; or several
     head: nn.Linear,  # the seen classes' head
     features: Tensor,  # (m, D) features of seen images; best of images that the head was not fitted on
     labels: Tensor,  # (m,) head row of each
     folds: int | Sequence[Tensor] = 5,  # number of parts, or the sets of rows that play unseen
-    scales: Sequence[float | None] = _SCALES,  # standard deviations to try, the seen one is 1; None: as is
+    scales: Sequence[float | None] = _SCALES,  # standard deviations to try, seen: 1; None: as is
     seed: int = 0,  # of the parts
 ) -> _Calibration:  # what did best on classes left out
     "Choose scale, bias and, among several, the solver (`settings` is its key) by leaving seen classes out; sees nothing but seen classes."

@@ -17,9 +17,10 @@ import torch
 from sklearn.model_selection import ParameterGrid
 from torch import Tensor, nn
 
-from ..core import NiwtError, by_rows, check_name, content_hash, stacked
+from ..core import NiwtError, check_name, content_hash
 from ..data.dataset import ZeroShotData, first_of_each
 from ..data.images import batches
+from ..data.memory import by_rows, stacked
 from .calibration import _ScoreStatistics, _blend_heads, score_statistics
 from .engine import class_importance
 from .jacobian import PooledJacobian, pooled_jacobian, _tail_hash

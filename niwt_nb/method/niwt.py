@@ -27,9 +27,10 @@ from torch import Tensor, nn
 
 from .. import __version__
 from niwt_nb.core import (
-    NiwtError, atomic_path, by_rows, check_name, content_hash, device_of, import_object, load_tensors, names_of, progress, save_tensors,
+    NiwtError, atomic_path, check_name, content_hash, import_object, load_tensors, names_of, progress, save_tensors,
 )
 from ..data.dataset import DomainKnowledge, ZeroShotData, first_of_each
+from ..data.memory import by_rows
 from ..data.images import list_pictures, open_image, picture_suffixes
 from ..data.text import load_reader, reader_state, text_knowledge, with_encoder, with_reader
 from .calibration import _ScoreStatistics
@@ -45,7 +46,7 @@ from ..network.backbones import Backbone, ImageTransform, load_backbone
 from ..network.cut import copy_module, eval_mode, running
 from ..network.export import about_text, as_image_transform, export_model, export_onnx
 from ..network.head import extend, linear_of, rows_of, with_head
-from ..network.modes import in_own_modes
+from ..network.modes import device_of, in_own_modes
 from ..network.zoom import looks, mixed
 
 # %% ../../nbs/04_method/12_niwt.ipynb #48eaa583

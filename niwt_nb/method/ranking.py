@@ -14,7 +14,8 @@ import torch
 from sklearn.base import BaseEstimator
 from torch import Tensor, nn
 
-from ..core import NiwtError, by_rows, check_name, release
+from ..core import NiwtError, check_name
+from ..data.memory import by_rows, release
 from ..network.head import linear_of
 from ..network.modes import in_own_modes, seeded_in_turn
 

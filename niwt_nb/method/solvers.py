@@ -375,11 +375,11 @@ def transfer_weights(
     solver: str = "closed",  # "reference", "lbfgs" or "closed"
     lam: float = 1e-3,  # weight of the pull towards the mean seen weight (in the objective; "closed" has `ridge` instead)
     seed: int = 0,  # of everything random
-    fresh: Tensor | PooledJacobian | None = None,  # others for the certificate; None: the Jacobian's, or noise
+    fresh: Tensor | PooledJacobian | None = None,  # others for the certificate; None: its, or noise
     names: Sequence[str] | None = None,  # names of the new classes, one per row
-    features: Tensor | _ScoreStatistics | None = None,  # (m, D) of seen images, to match scores' mean and spread
-    scale: float | None = 1.0,  # with `features`: standard deviation of new scores, the seen one is 1; None: as is
-    bias: float = 0.0,  # with `features`: added to new scores; what `calibrate` or validation classes say
+    features: Tensor | _ScoreStatistics | None = None,  # (m, D) of seen images, to match scores
+    scale: float | None = 1.0,  # with `features`: standard deviation of scores, seen: 1; None: as is
+    bias: float = 0.0,  # with `features`: added to the scores; what `calibrate` says
     quiet: bool = True,  # no progress bar
     **options: Any,  # passed to the solver
 ) -> _Transfer:  # weights, biases and how they came about

@@ -638,7 +638,7 @@ def choose_layer(
 def subnetwork(
     network: CutNetwork,  # any cut network
     start: str,  # a layer at or below the one that it is cut at
-) -> CutNetwork:  # activations of `start` -> scores, cut at the same layer, with the same parameters
+) -> CutNetwork:  # activations of `start` -> scores, cut at the same layer, sharing parameters
     "The part of a network above a layer as a network whose images are activations; raises `NiwtError` where it cannot be taken out."
     try:
         graph, head = _trace(network.model, start, network.layer, head=network.head_name)

@@ -21,13 +21,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ..core import NiwtError, Steps, check_name, content_hash, gpu_group, model_hash, process_place, progress, share, shards
+from niwt_nb.core import (
+    NiwtError, Steps, check_name, content_hash, model_hash, process_place, progress, share, shards,
+)
 from ..data.dataset import ZeroShotData
 from ..data.images import batches
 from .backbones import ImageTransform
 from .cut import CutNetwork, copy_module, eval_mode
 from .head import fit_head, with_head
-from .modes import in_own_modes, seeded_in_turn
+from .modes import gpu_group, in_own_modes, seeded_in_turn
 from niwt_nb.network.training import (
     _KnowledgeHead, _PixelCache, cache_images, class_to_column, _hold_out, _train_loop,
 )

@@ -13,11 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..core import NiwtError, blocks_of, by_rows
+from ..core import NiwtError
 from ..data.dataset import ZeroShotData
 from ..data.images import batches
 from .cut import CutNetwork, eval_mode
 from .modes import in_own_modes
+from ..data.memory import blocks_of, by_rows
+
 
 # %% ../../nbs/03_network/03_head.ipynb #7a49094a
 def widened(

@@ -9,15 +9,17 @@ __all__ = ['own_modes', 'in_own_modes']
 import contextlib
 import functools
 import inspect
+import platform
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from ..core import seeded
+from ..core import _MEETING, NiwtError, process_place, seeded, share
 
 # %% ../../nbs/03_network/00_modes.ipynb #401a45b7
 class PowerMean(nn.Module):
@@ -135,3 +137,44 @@ def _in_its_numbers(module: nn.Module, args: tuple) -> tuple | None:
     if own is None or not floats or args[0].dtype == own:
         return None
     return (args[0].to(own), *args[1:])
+
+# %% ../../nbs/03_network/00_modes.ipynb #fb46de28
+def device_of(
+    wanted: Any = None,  # "cpu", "cuda", "cuda:1", a `torch.device`; None or "auto": where `module` is, if that is a GPU, else a GPU if there is one
+    module: nn.Module | None = None,  # a network
+) -> torch.device:  # with its number, if it is a GPU
+    "The device to compute on; raises `NiwtError` for one that is not here."
+    if wanted is None or str(wanted) == "auto":
+        own = next((p.device for p in module.parameters()), torch.device("cpu")) if module is not None else torch.device("cpu")
+        if own.type != "cpu" or not torch.cuda.is_available():
+            return own
+        wanted = "cuda"
+    there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    remedy = "leave it out, or write 'auto', for a GPU where there is one"
+    try:
+        device = torch.device(wanted)
+    except (RuntimeError, TypeError):
+        raise NiwtError(f"device is {wanted!r}, expected one of {', '.join(there)}; {remedy}") from None
+    if device.type == "cpu":
+        return torch.device("cpu")
+    kind: Any = getattr(torch, device.type, None)  # torch.cuda, torch.xpu, ...
+    count = kind.device_count() if hasattr(kind, "device_count") and kind.is_available() else 0
+    number = device.index if device.index is not None else kind.current_device() if count else 0
+    if number >= count:
+        build = "; this PyTorch is built without CUDA (pytorch.org/get-started has one with it)" if device.type == "cuda" and torch.version.cuda is None else ""
+        raise NiwtError(f"device is {str(wanted)!r}, which is not here: PyTorch sees {', '.join(there)}{build}; {remedy}")
+    return torch.device(device.type, number)
+
+
+# %% ../../nbs/03_network/00_modes.ipynb #f913746f
+def gpu_group() -> Any:  # for `DistributedDataParallel`; None: the ordinary group
+    "The processes as a group that exchanges by NCCL, if each has a GPU of its own; to be called by all of them alike."
+    world = process_place()[1]
+    if world > 1 and "gpus" not in _MEETING:
+        ready = torch.cuda.is_available() and dist.is_nccl_available()
+        mine = (platform.node(), torch.cuda.current_device()) if ready else None
+        every = share(range(world), lambda _: mine, "a look for GPUs")
+        own_each = None not in every and len(set(every)) == world
+        _MEETING["gpus"] = dist.new_group(backend="nccl", timeout=_MEETING.get("timeout")) if own_each else None
+    return _MEETING.get("gpus")
+

@@ -18,7 +18,7 @@ import pandas as pd
 
 from .. import __version__
 from niwt_nb.core import (
-    SCRATCH, NiwtError, content_hash, device_of, overall, process_place, seeded, several_processes, share, wait_for_all,
+    NiwtError, content_hash, overall, process_place, seeded, several_processes, share, wait_for_all,
 )
 from ..data.dataset import ZeroShotData
 from ..data.images import reading
@@ -40,6 +40,9 @@ from niwt_nb.runs.steps import (
     _Ready, _cost_of, _encodings_of, load_data, _photos_key, _prepare, _readable_step, _split_key,
     _transform_of,
 )
+from ..data.memory import SCRATCH
+from ..network.modes import device_of
+
 
 # %% ../../nbs/09_runs/08_pipeline.ipynb #a61f3016
 _ABOUT = {

@@ -21,9 +21,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from niwt_nb.core import (
-    NiwtError, by_rows, content_hash, device_of, model_hash, process_place, seeded, shards, share, stacked,
-)
+from ..core import NiwtError, content_hash, model_hash, process_place, seeded, shards, share
 from ..data.check import check_testable, read_root
 from ..data.dataset import ZeroShotData, subset
 from ..data.images import ImageFiles, batches, readable as leave_out_unreadable
@@ -45,6 +43,9 @@ from niwt_nb.runs.comparison import (
 )
 from .config import RunConfig
 from .folder import _RunFolder
+from ..data.memory import by_rows, stacked
+from ..network.modes import device_of
+
 
 # %% ../../nbs/09_runs/05_steps.ipynb #f90091fb
 def load_data(
