@@ -11,10 +11,12 @@ from typing import Any
 from benchmarks.timing import BENCHES, bench_table
 from niwt_nb.core import NiwtError, atomic_path, check_name
 
-for module in ("importance", "transfer", "widgets", "explain", "contrast", "names", "words", "parts", "claims"):
+for module in ("importance", "transfer", "widgets", "explain", "contrast", "names", "words", "parts", "claims", "scores"):
     importlib.import_module(f"benchmarks.{module}")  # each puts itself on the list
 
-SHORT: dict[str, dict[str, int]] = {"importance": {"repeats": 2}, "transfer": {"repeats": 2}, "widgets": {"n": 40, "changes": 150}, "claims": {"worlds": 3}}  # without --full
+SHORT: dict[str, dict[str, int]] = {  # without --full
+    "importance": {"repeats": 2}, "transfer": {"repeats": 2}, "widgets": {"n": 40, "changes": 150}, "claims": {"worlds": 3},
+}  # fmt: skip
 
 
 def main(arguments: list[str] | None = None) -> int:
