@@ -11,7 +11,7 @@ from typing import Any
 from benchmarks.timing import BENCHES, bench_table
 from niwt_nb.core import NiwtError, atomic_path, check_name
 
-for module in ("importance", "transfer", "widgets", "explain", "contrast", "names", "words", "parts", "claims", "scale", "zoom"):
+for module in ("importance", "transfer", "widgets", "explain", "contrast", "names", "words", "parts", "claims", "scale", "scores", "zoom"):
     importlib.import_module(f"benchmarks.{module}")  # each puts itself on the list
 
 SHORT: dict[str, dict[str, Any]] = {  # without --full

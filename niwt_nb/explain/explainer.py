@@ -142,7 +142,7 @@ class Explainer:
     usual: Tensor  # (K,) the usual importance
     unseen: frozenset = frozenset()  # class ids that no image was seen of
     scale: tuple[Tensor, Tensor] | None = None  # slope and middle (A,) that turn an attribute's own score into log-odds
-    readout: tuple[Tensor, Tensor] | None = None  # (D, A) and (A,): attributes read from features, see `_readout`
+    readout: tuple[Tensor, Tensor] | None = None  # attributes from features, see `_readout`
     lift: Tensor | None = None  # (K, A) how well activation answers to the attribute on seen classes
     floor: float = 0.0  # confidence that names reach by chance, 95th percentile
     rows: Tensor | None = None  # (A, D) weight vectors of the attributes, see `_attribute_rows`
@@ -176,8 +176,8 @@ class Explainer:
         "Features (m, D) -> how far pictures show each attribute (m, A), about 0 to 1: read from the features, and believed of their probable classes."
         if self.readout is None:
             raise NiwtError("this explainer knows no images to compare with; make it with `fit_explainer`, or give `features`")
-        weight, offset = self.readout
-        belief = _head_scores_of(self.network, features.detach()).detach().softmax(1).cpu() @ _presence(self.knowledge).float()
+        (weight, offset), has = self.readout, _presence(self.knowledge).float()
+        belief = _head_scores_of(self.network, features).detach().softmax(1).cpu() @ has
         return (features.detach().float().cpu() @ weight + offset + belief) / 2
 
     @in_own_modes
@@ -310,15 +310,15 @@ def _fair_scores(
 def _readout(
     features: Tensor,  # (m, D) features of images of seen classes
     shows: Tensor,  # (m, A) bool: what these classes have
-) -> tuple[Tensor, Tensor]:  # (D, A) weights and (A,) offsets: features @ weights + offsets is about 1 where an image shows the attribute, else about 0
+) -> tuple[Tensor, Tensor]:  # (D, A) weights and (A,) offsets; read is about 0 to 1
     "Read attributes from features: ridge regression from standardised features, as strong as there are features."
     x, y = features.detach().double().cpu(), shows.double()
     mean, spread = x.mean(0), x.std(0).clamp_min(1e-6)
     x, (m, d) = (x - mean) / spread, x.shape
-    within = x @ x.T if m < d else x.T @ x
-    within.diagonal().add_(d)
-    target = y - y.mean(0)
-    weight = (x.T @ torch.linalg.solve(within, target) if m < d else torch.linalg.solve(within, x.T @ target)) / spread[:, None]
+    left = x @ x.T if m < d else x.T @ x  # whichever is smaller
+    right = y - y.mean(0) if m < d else x.T @ (y - y.mean(0))
+    solved = torch.linalg.solve(left + d * torch.eye(len(left), dtype=left.dtype), right)
+    weight = (x.T @ solved if m < d else solved) / spread[:, None]
     return weight.float(), (y.mean(0) - mean @ weight).float()
 
 # %% ../../nbs/06_explain/01_explainer.ipynb #92ae3af2
@@ -394,7 +394,8 @@ def make_explainer(
     place = (shown[:, None] == rows).int().argmax(1)
     scores = _fair_scores(head_rows, values[rows], features, place)
     scale = _evidence_scale(scores, _presence(values[shown], values[ids]))
-    return replace(made, scale=scale, readout=_readout(features, _presence(values[shown], values[columns])))
+    readout = _readout(features, _presence(values[shown], values[columns]))
+    return replace(made, scale=scale, readout=readout)
 
 # %% ../../nbs/06_explain/01_explainer.ipynb #21f0fad5
 @in_own_modes
