@@ -352,7 +352,7 @@ def _own_head(
 
 # %% ../../nbs/04_method/11_choice.ipynb #21aa4c59
 class Probe:
-    "A network on the training images of seen classes: `trained`, as the head reads them, `look` at others, `seen(settings)`; `features` are what a head is fitted on."
+    "A network on the training images of seen classes, `trained` as the head reads them; `look` at others, `seen(settings)`; heads are fitted on `features`."
 
     def __init__(
         self,
@@ -383,7 +383,7 @@ class Probe:
         free = own is None or not keep_rows
         self.mirrored = self.network is not None and free
         self.close = zoom is not None and free and (self.raw is not None if features is None else features.ndim == 3)
-        self.close = self.close and (features is not None or can_zoom(self.raw, self.pictures(data.train[:2])))
+        self.close = self.close and (features is not None or can_zoom(self.raw, self.pictures(data.train[:2])))  # type: ignore[arg-type]
         self._first, self._kept = (own, free), {}  # type: Any, dict[float, dict[Any, Any]]
         self.zoomed(zoom or 0.0)
 
