@@ -345,10 +345,7 @@ def _own_head(
 
 # %% ../../nbs/04_method/11_choice.ipynb #21aa4c59
 class Probe:
-    """A network on the training images of seen classes: `trained`, as the head reads them, `look` at others, `seen(settings)`.
-
-    `features` and `rows` are what a head is fitted on: the same, or with close-ups two of each image.
-    """
+    "A network on the training images of seen classes, `trained` as the head reads them; `look` at others, `seen(settings)`; heads are fitted on `features`."
 
     def __init__(
         self,
