@@ -22,13 +22,12 @@ CHAPTERS = ("core", "data", "network", "fieldguide", "method", "evaluate", "expl
 FREE_OF_THE_DRAWN_WORLD = ("core", "data", "network", "method", "evaluate", "explain", "figures")
 CODE_COLUMNS, LESSON_COLUMNS = 100, 88
 CEILINGS = {  # what is still over its limit may only get smaller: lower a number here whenever that is possible
-    "lines of the package": 29_500,
+    "lines of the package": 27_970,
     "lines of the largest class": 212,
-    "lines of the largest function": 69,
-    "functions of more than six parameters": 47,
-    "code lines beyond": 4_650,
+    "lines of the largest function": 66,
+    "functions of more than six parameters": 44,
+    "code lines beyond": 4_180,
     "code lines of lessons": 222,
-    "definitions without a check": 4,
     "seconds of": 60,  # the time of a machine is no verdict
 }
 
