@@ -28,7 +28,7 @@ from niwt_nb.method.metrics import (
 )
 from ..method.niwt import NIWT, features_to_score
 from ..method.ranking import Baseline, RankingForm, Scaler
-from ..network.head import extend, linear_of, rows_of
+from ..network.head import extend, linear_of, rows_of, widened
 from ..network.modes import in_own_modes
 
 # %% ../../nbs/05_evaluate/02_selection.ipynb #87031fab
@@ -95,7 +95,7 @@ def _head_by_id(head: nn.Linear, data: ZeroShotData) -> nn.Linear:
         wanted = f"{len(data.seen)} seen classes of {data.name!r}"
         raise NiwtError(f"the head has {head.out_features} rows for {wanted}")
     order = data.seen.argsort()
-    return linear_of(head.weight[order], None if head.bias is None else head.bias[order])
+    return linear_of(widened(head.weight[order]), None if head.bias is None else head.bias[order])
 
 # %% ../../nbs/05_evaluate/02_selection.ipynb #523098b6
 @in_own_modes

@@ -25,16 +25,16 @@ def widened(
     "Values in float32 at least, so that no result is in half precision, whatever the network computes in."
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
-# %% ../../nbs/03_network/03_head.ipynb #e394ec4c
+# %% ../../nbs/03_network/03_head.ipynb #18a6f537
 def linear_of(
     weight: Tensor,  # (n, D)
     bias: Tensor | None = None,  # (n,); None: zeros
-) -> nn.Linear:  # frozen; no random number is drawn
-    "A linear layer with these rows, where and in the type that they are."
-    kind: dict[str, Any] = {"device": weight.device, "dtype": weight.dtype}
-    head = nn.utils.skip_init(nn.Linear, weight.shape[1], len(weight), **kind).requires_grad_(False)
-    head.weight.copy_(weight.detach())
-    head.bias.copy_(weight.new_zeros(len(weight)) if bias is None else bias.detach())
+) -> nn.Linear:  # frozen, on the device and in the type of `weight`
+    "A linear layer with these rows; no random number is drawn."
+    head = nn.Linear(weight.shape[1], len(weight), device="meta")  # as `skip_init` does, without what that imports
+    bias = torch.zeros(len(weight)) if bias is None else bias
+    for name, rows in (("weight", weight), ("bias", bias.to(weight))):
+        setattr(head, name, nn.Parameter(rows.detach().clone(memory_format=torch.contiguous_format), requires_grad=False))
     return head
 
 # %% ../../nbs/03_network/03_head.ipynb #4e71a75d
