@@ -1,4 +1,4 @@
-"""Does a close-up pay? CUB, frozen network, validation species: whole picture, a crop at a random place, a crop where the network's own map points."""
+"""Does a close-up pay? CUB, frozen network, validation species: whole picture, crops at a random place and in the middle, a crop where the network's own map points."""
 
 import os
 from pathlib import Path
@@ -21,6 +21,7 @@ from niwt_nb.network.zoom import cropped, looks, place_of
 ROWS = {  # what is looked at, which views of `kept_views` are mixed, and the share of the second
     "whole picture and mirror image": ((0, 0), 0.0),
     "+ random crop": ((0, 2), 0.5),
+    "+ crop in the middle": ((0, 3), 0.5),
     "+ close-up, 0.3": ((0, 1), 0.3),
     "+ close-up, 0.5": ((0, 1), 0.5),
     "+ close-up, 0.7": ((0, 1), 0.7),
@@ -35,7 +36,7 @@ def kept_views(
     ids: Tensor,  # (n,) photos
     path: str | os.PathLike | None = None,  # kept here; `None`: not kept
     quiet: bool = False,  # no progress
-) -> Tensor:  # (n, 3, D) features of the whole picture with its mirror image, of the close-up, and of a crop as large at a random place
+) -> Tensor:  # (n, 4, D) features of the whole picture with its mirror image, of the close-up, and of crops as large at a random place and in the middle
     "One pass over the photos, or what is kept of it."
     if path is not None and Path(path).exists():
         kept = torch.load(path)
@@ -48,8 +49,8 @@ def kept_views(
         with torch.no_grad():
             side = place_of(network.activations(x))[1]
             far = side[:, None] / 2 + (1 - side[:, None]) * torch.rand(len(x), 2, generator=dice)
-            lot = looks(network, cropped(x, far, side))
-            found.append(torch.cat([looks(network, x, True, True), lot[:, None]], 1))
+            others = [looks(network, cropped(x, place, side)) for place in (far, torch.full_like(far, 0.5))]
+            found.append(torch.cat([looks(network, x, True, True), torch.stack(others, 1)], 1))
     features = torch.cat(found)
     if path is not None:
         with atomic_path(path) as tmp:
@@ -60,7 +61,7 @@ def kept_views(
 def zoom_table(
     data: ZeroShotData,  # CUB
     ids: Tensor,  # (n,) training photos
-    features: Tensor,  # (n, 3, D) of them, see `kept_views`
+    features: Tensor,  # (n, 4, D) of them, see `kept_views`
     kind: str,  # of knowledge
     seeds: int = 3,  # draws of the validation photos
     quiet: bool = False,  # no progress

@@ -136,3 +136,34 @@ check_9_5 = Exercise(
         "Give a list of column numbers": "bill",
     },
 )
+
+
+# %% 9.6
+def centre_(heat, share=1.5):
+    heat = (heat - share * heat.mean()).clamp_min(0)
+    x, y = ((torch.arange(n) + 0.5) / n for n in (heat.shape[1], heat.shape[0]))
+    return torch.stack([(heat.sum(0) * x).sum(), (heat.sum(1) * y).sum()]) / heat.sum()
+
+
+def _raw_centre(heat):
+    x, y = ((torch.arange(n) + 0.5) / n for n in (heat.shape[1], heat.shape[0]))
+    return torch.stack([(heat.sum(0) * x).sum(), (heat.sum(1) * y).sum()]) / heat.sum()
+
+
+H_ = torch.tensor([[0.0, 1, 1, 0, 6], [0, 2, 0, 0, 9], [1, 0, 0, 1, 4], [0, 0, 1, 0, 0]])
+check_9_6 = Exercise(
+    number="9.6",
+    title="Where to look closer",
+    reference=centre_,
+    level=2,
+    inputs=[(H_,), (H_.T.contiguous(),), (H_.roll(2, 1) + 1,)],
+    mistakes={
+        "x and y are mixed up: x counts columns, the second index.": lambda h: centre_(h).flip(0),
+        "The background pulls the centre to the middle. Take away 1.5 times the mean first.": lambda h: centre_(h, 0.0),
+        "What is below 0 after the subtraction must not count.": lambda h: _raw_centre(h - 1.5 * h.mean()),
+        "That is the place of the largest value, not the centre of what stands out.": lambda h: (
+            torch.tensor([int(h.argmax()) % h.shape[1] + 0.5, int(h.argmax()) // h.shape[1] + 0.5])
+            / torch.tensor([h.shape[1], h.shape[0]])
+        ),
+    },
+)
