@@ -1,4 +1,4 @@
-"""Does a close-up pay? CUB, frozen network, validation species: whole picture, crops at a random place and in the middle, a crop where the network's own map points."""
+"""Does a close-up pay? CUB, frozen network, validation species: whole picture, crops by lot, in the middle, and where the network's own map points."""
 
 import os
 from pathlib import Path
