@@ -1,4 +1,4 @@
-"""Does a close-up pay? CUB, frozen network, validation species: whole picture, crops by lot, in the middle, and where the network's own map points."""
+"""Does a close-up pay? CUB, frozen network, validation species: whole picture, crops by lot and in the middle, close-ups."""
 
 import os
 from pathlib import Path
