@@ -628,7 +628,8 @@ def import_object(
             raise NiwtError(f"{what}: there is no such file")
         module = _module_of(path, what)
     else:
-        known = importlib.util.find_spec(where.split(".")[0])
+        package = where.split(".")[0]  # one that is loaded may have no spec
+        known = package in sys.modules or importlib.util.find_spec(package)
         if path.with_name(path.name + ".py").is_file() and not known:
             raise NiwtError(f"{what}: it is a file here, so write {where + '.py:' + name!r}")
         with user_code(what):
