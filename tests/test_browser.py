@@ -39,6 +39,8 @@ return [...all('img, select, button').filter(x => box(x).width && box(x).right >
 ...all('.noUi-target').filter(x => box(x).width && box(x).width < 60), ...all('select').filter(x => box(x).width && x.selectedIndex < 0),
 ...all('.niwt-rows img').filter(x => box(x).height < 290)].map(x => x.outerHTML.slice(0, 90)) }"""
 NOW = "() => window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel"  # of the notebook in front
+DROP = """(e, [name, text]) => { const dataTransfer = new DataTransfer(); dataTransfer.items.add(new File([text], name));
+['dragover', 'drop'].forEach(kind => e.dispatchEvent(new DragEvent(kind, {bubbles: true, cancelable: true, dataTransfer}))) }"""
 THEME = "theme => window.jupyterapp.commands.execute('apputils:change-theme', {theme})"
 CHANGE = "id => window.jupyterapp.shell.currentWidget.sessionContext.changeKernel({id})"
 
@@ -327,8 +329,9 @@ def test_species_designer_by_sentence_and_dropdown(show):
 
 def test_explanation_viewer_survives_a_bad_file(show):
     w = show("ExplanationViewer")
-    w.upload("notes.txt", "text/plain", b"no picture " * 9)
+    w.part.locator("h3").evaluate(DROP, ["notes.txt", "no picture"])
     w.part.locator("[role=alert]").get_by_text("notes.txt").wait_for()
+    assert not w.page.locator(".niwt-drop").count()
     w.select("rather than", w.lab.ask("ExplanationViewer", "w.session.label(3)"))
     w.wait("w.study.other", 3)
     w.part.locator("[role=alert]").wait_for(state="detached")

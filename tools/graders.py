@@ -1,15 +1,18 @@
-"""A right and a wrong student graded by Otter and by nbgrader: `python tools/graders.py [otter | nbgrader]` (two minutes of CPU).
+"""A right and a wrong student graded by Otter and by nbgrader: `python tools/graders.py [otter | nbgrader]` (a minute of CPU).
 
-The graders are installed into build/graders, an environment of their own that sees the packages of this one.
+The graders are installed into build/graders, an environment of their own that sees the packages of this one. The lesson that they get holds all
+its exercises, but of its other code only what these need: that the rest runs is shown by the lessons' tests.
 """
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import sysconfig
 import venv
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from niwt_nb.course.copies import _exercises_in, _solutions, book_text, lesson_files, read_book
@@ -18,6 +21,7 @@ from niwt_nb.course.formats import export_lessons
 ROOT = Path(__file__).resolve().parent.parent
 PLACE = ROOT / "build" / "graders"
 LESSON = "02_importance"
+LAST = "precise = copy.deepcopy(network)"  # of the last cell that its exercises need
 STUB = "    return NotImplemented  # your code here"
 WRONG = "    return gradient.sum((2, 3))"  # of exercise 2.1; the others are not attempted
 HINT = "That is the sum over the places. Importance is the mean."
@@ -27,11 +31,11 @@ def environment() -> Path:
     "Where the graders' programs are; installed at the first call."
     made = PLACE / "venv"
     if not (made / "bin" / "nbgrader").exists():
-        venv.create(made, with_pip=True)
+        venv.create(made)
         (seen,) = made.glob("lib/python*/site-packages")
         (seen / "niwt.pth").write_text(f"{sysconfig.get_path('purelib')}\n{ROOT}\n")
-        pip = [made / "bin" / "pip", "install", "-q", "otter-grader>=6", "nbgrader>=0.9", "-c", ROOT / "constraints.txt"]
-        subprocess.run(list(map(str, pip)), check=True)
+        pip = [sys.executable, "-m", "pip", "--python", made / "bin" / "python", "install", "-q", "-c", ROOT / "constraints.txt"]
+        subprocess.run([*map(str, pip), "otter-grader>=6", "nbgrader>=0.9"], check=True)
     return made / "bin"
 
 
@@ -43,6 +47,17 @@ def call(folder: Path, program: str, *given: str) -> None:
     done = subprocess.run([str(bin / program), *given], cwd=folder, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     if done.returncode:
         raise SystemExit(f"{program} {' '.join(given)}:\n{done.stdout[-3000:]}")
+
+
+def export(place: Path, to: str) -> None:
+    "The lessons as the grader takes them; the lesson that is graded without the code that its exercises do not need."
+    export_lessons(place, to)
+    (path,) = place.rglob(f"{LESSON}.ipynb")
+    book = read_book(path)
+    (needed,) = [i for i, c in enumerate(book["cells"]) if c["source"].startswith(LAST)]
+    asked = lambda cell: cell["cell_type"] != "code" or re.search(r"check_\d|checkers\(|BEGIN", cell["source"])  # noqa: E731
+    book["cells"] = [c for i, c in enumerate(book["cells"]) if i <= needed or asked(c)]
+    path.write_text(book_text(book), encoding="utf-8")
 
 
 def answered(released: Path, name: str) -> str:
@@ -62,7 +77,7 @@ def answered(released: Path, name: str) -> str:
 def by_otter() -> dict[str, tuple[float, float, bool]]:
     "Points, the most there are, and whether the hint is told: of each student."
     place, found = PLACE / "otter", {}
-    export_lessons(place, "otter")
+    export(place, "otter")
     call(place, "otter", "assign", f"{LESSON}.ipynb", "dist")  # runs the tests on the solutions, too
     (grader,) = place.glob("dist/autograder/*.zip")
     for name in ("right", "wrong"):
@@ -78,7 +93,7 @@ def by_otter() -> dict[str, tuple[float, float, bool]]:
 def by_nbgrader() -> dict[str, tuple[float, float, bool]]:
     "The same."
     place, found = PLACE / "nbgrader", {}
-    export_lessons(place, "nbgrader")
+    export(place, "nbgrader")
     call(place, "nbgrader", "generate_assignment", LESSON)
     for name in ("right", "wrong"):
         mine = place / "submitted" / name / LESSON
@@ -98,14 +113,16 @@ def by_nbgrader() -> dict[str, tuple[float, float, bool]]:
 def main() -> int:
     "Grade, and say whether all is as it should be."
     most = sum(e["level"] for e in _exercises_in(read_book(lesson_files()[f"{LESSON}.ipynb"])))
-    wrong = 0
-    for grader in [g for g in (by_otter, by_nbgrader) if sys.argv[1:] in ([], [g.__name__[3:]])]:
+    graders = [g for g in (by_otter, by_nbgrader) if sys.argv[1:] in ([], [g.__name__[3:]])]
+    for grader in graders:
         shutil.rmtree(PLACE / grader.__name__[3:], ignore_errors=True)
-        found = grader()
-        right = found == {"right": (most, most, False), "wrong": (0, most, True)}
-        wrong += not right
-        print(f"{grader.__name__[3:]:9} {'ok' if right else 'WRONG'} (points, of, told the hint): {found}")
-    return wrong
+    environment()
+    with ThreadPoolExecutor() as pool:
+        results = list(pool.map(lambda grader: grader(), graders))
+    right = [found == {"right": (most, most, False), "wrong": (0, most, True)} for found in results]
+    for grader, found, fine in zip(graders, results, right, strict=True):
+        print(f"{grader.__name__[3:]:9} {'ok' if fine else 'WRONG'} (points, of, told the hint): {found}")
+    return right.count(False)
 
 
 if __name__ == "__main__":

@@ -32,5 +32,19 @@
     const box = picture.getBoundingClientRect(), share = (at, from, of) => ((at - from) / of).toFixed(4);
     tell(name.slice(8), share(event.clientX, box.left, box.width), share(event.clientY, box.top, box.height));
   });
+  const page = card.closest('.niwt-app') ? document : card;  // on a page of its own a picture may be dropped anywhere
+  const files = event => card.isConnected && card.querySelector('.widget-upload') && event.dataTransfer?.types.includes('Files');
+  const over = event => {
+    if (!files(event)) return;
+    event.preventDefault();
+    card.classList.toggle('niwt-drop', event.type === 'dragover');
+    if (event.type !== 'drop') return;
+    event.stopPropagation();
+    const one = new DataTransfer(), click = HTMLInputElement.prototype.click;
+    if (event.dataTransfer.files.length) one.items.add(event.dataTransfer.files[0]);
+    HTMLInputElement.prototype.click = function () { this.files = one.files; this.dispatchEvent(new Event('change')); };  // in place of asking for a file
+    try { if (one.files.length) card.querySelector('.widget-upload').click(); } finally { HTMLInputElement.prototype.click = click; }
+  };
+  ['dragover', 'dragleave', 'drop'].forEach(kind => page.addEventListener(kind, over));
   tidy();
 })(this.closest('.niwt'));
