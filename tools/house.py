@@ -22,12 +22,11 @@ CHAPTERS = ("core", "data", "network", "fieldguide", "method", "evaluate", "expl
 FREE_OF_THE_DRAWN_WORLD = ("core", "data", "network", "method", "evaluate", "explain", "figures")
 CODE_COLUMNS, LESSON_COLUMNS = 100, 88
 CEILINGS = {  # what is still over its limit may only get smaller: lower a number here whenever that is possible
-    "lines of the package": 27_970,
-    "lines of the largest class": 212,
+    "lines of the package": 26_950,
+    "lines of the largest class": 179,
     "lines of the largest function": 66,
-    "functions of more than six parameters": 44,
-    "code lines beyond": 4_180,
-    "code lines of lessons": 222,
+    "functions of more than six parameters": 42,
+    "code lines beyond": 3_900,
     "seconds of": 60,  # the time of a machine is no verdict
 }
 

@@ -54,6 +54,7 @@ class _App:
         self.place, self.made = widgets.VBox([self.said]), dict[int, Any]()
         title = widgets.HTML("<h2>A species from words alone</h2>")
         self.ui = widgets.VBox([title, self.note, self.parts, self.place], layout={"max_width": "1000px", "margin": "0 auto"})
+        self.ui.add_class("niwt-app")  # a photo may be dropped anywhere on it
         self.parts.observe(lambda change: self.show(), "value")
 
     def open(self) -> None:
