@@ -100,7 +100,7 @@ def layer_activations(
     _check_images(x, getattr(network, "size", None))
     try:
         with torch.no_grad():
-            a = widened(network.lower(x.to(network.head.weight.device, memory_format=torch.channels_last)).detach())  # convolutions are twice as fast
+            a = widened(network.lower(x.to(network.head.weight.device).contiguous(memory_format=torch.channels_last)).detach())  # convolutions are twice as fast
     except RuntimeError as e:
         raise NiwtError(f"the network cannot take images of shape {tuple(x.shape[1:])}: {str(e).splitlines()[0]}") from e
     if a.ndim != 4:
