@@ -131,7 +131,9 @@ def _faster(network: CutNetwork, example: Tensor) -> CutNetwork:
     return cut(twin.to(memory_format=torch.channels_last), network.layer, example)  # type: ignore[call-overload]
 
 # %% ../../nbs/09_runs/05_steps.ipynb #db1e4082
-def _photo_pass(look: _Look, data: ZeroShotData, index: Tensor, size: int = 32, views: _Views = (False, False)) -> _Photos:
+def _photo_pass(
+    look: _Look, data: ZeroShotData, index: Tensor, size: int = 32, views: _Views = (False, False)
+) -> _Photos:
     "Features and mean neuron activity of the images `index` (n,), `size` at a time, in one pass."
     (network, transform), features, activity = look, [], []
     with torch.no_grad():
@@ -143,7 +145,14 @@ def _photo_pass(look: _Look, data: ZeroShotData, index: Tensor, size: int = 32, 
     return _Photos(torch.cat(features), torch.cat(activity))
 
 # %% ../../nbs/09_runs/05_steps.ipynb #5a4ad49b
-def _photos_step(folder: _RunFolder, part: _Part, look: _Look, key: str, views: _Views = (False, False), quiet: bool = True) -> _Photos:
+def _photos_step(
+    folder: _RunFolder,
+    part: _Part,
+    look: _Look,
+    key: str,
+    views: _Views = (False, False),
+    quiet: bool = True,
+) -> _Photos:
     """Features and activity of every image, part by part; close-ups where `can_zoom` allows them.
 
     `part`: a prefix of the steps' names and the data set; `key`: of the pictures and the network.
@@ -252,7 +261,9 @@ def _transform_of(folder: _RunFolder) -> Callable:
     return _network_of(folder)[1]
 
 # %% ../../nbs/09_runs/05_steps.ipynb #d7e38ac0
-def _tune(config: RunConfig, look: _Look, data: ZeroShotData, knowledge: Tensor | None, **how: Any) -> FineTuned:
+def _tune(
+    config: RunConfig, look: _Look, data: ZeroShotData, knowledge: Tensor | None, **how: Any
+) -> FineTuned:
     """Fine-tune a copy of the whole network on the seen classes of `data`.
 
     `knowledge` (C, A) by class id: for a head that is made of it; `how`: see `fine_tune`.
@@ -264,7 +275,9 @@ def _tune(config: RunConfig, look: _Look, data: ZeroShotData, knowledge: Tensor 
     return fine_tune(network, data, transform, cache, "all", knowledge, **how)
 
 # %% ../../nbs/09_runs/05_steps.ipynb #2a671a49
-def _network_step(folder: _RunFolder, part: _Part, key: str, start: CutNetwork | None = None, quiet: bool = True) -> tuple[CutNetwork, Callable, list[dict]]:
+def _network_step(
+    folder: _RunFolder, part: _Part, key: str, start: CutNetwork | None = None, quiet: bool = True
+) -> tuple[CutNetwork, Callable, list[dict]]:
     """Train a network on the seen classes of a data set, from `start` or anew; an interrupted training goes on.
 
     `part`: a prefix of the step's name and the data set; `key`: of the pictures. Also gives preprocessing and history.
@@ -301,7 +314,9 @@ def _network_step(folder: _RunFolder, part: _Part, key: str, start: CutNetwork |
     return network.eval(), transform, facts["history"]
 
 # %% ../../nbs/09_runs/05_steps.ipynb #301a8251
-def _cached_photos(folder: _RunFolder, shared: _Encodings, network: CutNetwork, features: Tensor, key: str) -> _Photos | None:
+def _cached_photos(
+    folder: _RunFolder, shared: _Encodings, network: CutNetwork, features: Tensor, key: str
+) -> _Photos | None:
     """Features (N, D) that are at hand, with the activity of each neuron from the activations at the cut.
 
     `key`: of the pictures and the network. None: the network's layer lies below the cut.
@@ -373,7 +388,13 @@ def _as_trained(config: RunConfig, look: _Look, data: ZeroShotData | None) -> Ba
     return Backbone(network.model, transform, network.layer, config.model, names)
 
 # %% ../../nbs/09_runs/05_steps.ipynb #95165657
-def _frozen_ready(folder: _RunFolder, data: ZeroShotData, pictures: str, quiet: bool = True, shared: _Encodings | None = None) -> _Ready:
+def _frozen_ready(
+    folder: _RunFolder,
+    data: ZeroShotData,
+    pictures: str,
+    quiet: bool = True,
+    shared: _Encodings | None = None,
+) -> _Ready:
     """Features of every image by a frozen network, which only gets new heads.
 
     `pictures`: key of the pictures; `shared`: spares the network the photos, see `_cached_photos`.
@@ -391,7 +412,9 @@ def _frozen_ready(folder: _RunFolder, data: ZeroShotData, pictures: str, quiet: 
     return _Ready(config, data, backbone, photos, validation, key, "frozen")
 
 # %% ../../nbs/09_runs/05_steps.ipynb #6565a1de
-def _trained_ready(folder: _RunFolder, data: ZeroShotData, pictures: str, quiet: bool = True) -> _Ready:
+def _trained_ready(
+    folder: _RunFolder, data: ZeroShotData, pictures: str, quiet: bool = True
+) -> _Ready:
     """A network that is trained here, first without the classes that play unseen, then on all.
 
     The images are looked at both times; half-way the network is the twin. `pictures`: key of the pictures.
@@ -424,7 +447,9 @@ def _default_cut(network: CutNetwork, example: Tensor) -> str:
     return blocks[min(2 * len(blocks) // 3, blocks.index(network.layer))]
 
 # %% ../../nbs/09_runs/05_steps.ipynb #fd62468f
-def _encodings_of(folder: _RunFolder, data: ZeroShotData, pictures: str, quiet: bool = True) -> _Encodings:
+def _encodings_of(
+    folder: _RunFolder, data: ZeroShotData, pictures: str, quiet: bool = True
+) -> _Encodings:
     "Activations of all images where fine-tuning begins, with all combinations of knowledge in the settings."
     config = folder.config
     network, transform = _network_of(folder)
@@ -440,7 +465,9 @@ def _encodings_of(folder: _RunFolder, data: ZeroShotData, pictures: str, quiet: 
     return _add_combinations(encoded, config.knowledge)
 
 # %% ../../nbs/09_runs/05_steps.ipynb #bfbe9f96
-def _tuned_ready(folder: _RunFolder, shared: _Encodings, pictures: str, quiet: bool = True) -> _Ready:
+def _tuned_ready(
+    folder: _RunFolder, shared: _Encodings, pictures: str, quiet: bool = True
+) -> _Ready:
     "A network whose upper part is fine-tuned here, and a twin that is, without the classes that play unseen."
     config, data, found = folder.config, shared.data, []
     kind = next(iter([*config.knowledge, *data.knowledge])) if config.guided else None
@@ -476,7 +503,9 @@ def _knows(config: RunConfig, data: ZeroShotData) -> bool:
     return has_own_head(backbone, data) and twin_of(backbone, part) is backbone.twin
 
 # %% ../../nbs/09_runs/05_steps.ipynb #8f2fac40
-def _shipped_ready(folder: _RunFolder, data: ZeroShotData, pictures: str, quiet: bool = True) -> _Ready:
+def _shipped_ready(
+    folder: _RunFolder, data: ZeroShotData, pictures: str, quiet: bool = True
+) -> _Ready:
     "Features of every image by the network that comes with the package, and its twin; its rows are kept."
     config, found = folder.config, []
     backbone: Any = _on_device(load_backbone(), config.device)
@@ -491,7 +520,9 @@ def _shipped_ready(folder: _RunFolder, data: ZeroShotData, pictures: str, quiet:
     return _Ready(config, data, backbone, found[1], seen, key, how, keep=config.keep_rows)
 
 # %% ../../nbs/09_runs/05_steps.ipynb #3f98d483
-def _prepare(folder: _RunFolder, data: ZeroShotData, quiet: bool = True, shared: _Encodings | None = None) -> _Ready:
+def _prepare(
+    folder: _RunFolder, data: ZeroShotData, quiet: bool = True, shared: _Encodings | None = None
+) -> _Ready:
     "Everything up to the features of every image; `shared`: see `_encodings_of`, made here where it is needed."
     config = folder.config
     pictures = _photos_key(data, _transform_of(folder))
@@ -584,7 +615,9 @@ def _certificate_of(model: NIWT, data: ZeroShotData) -> dict[str, Any]:
     return {"solver": solver, "objective": 1 - cosine, "cosine": cosine, "fresh": fresh}
 
 # %% ../../nbs/09_runs/05_steps.ipynb #de27c735
-def _model_step(folder: _RunFolder, ready: _Ready, kind: str, first: bool = True, fit: _Fit | None = None) -> _Fitted:
+def _model_step(
+    folder: _RunFolder, ready: _Ready, kind: str, first: bool = True, fit: _Fit | None = None
+) -> _Fitted:
     """Fit and save a model of a `kind` of knowledge, or read it; one that is damaged is made again.
 
     `first`: it lies in the run folder itself; `fit`: what fits it, else `_fitted_model`. Gives the model,
