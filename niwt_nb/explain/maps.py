@@ -265,9 +265,9 @@ def contrast_map(
     w, places = widened(network.head.weight.detach()), []  # type: Tensor, list[Tensor]
 
     def keep(module: nn.Module, given: Any, out: Any) -> None:
-        if isinstance(out, Tensor) and out.ndim == 4 and 2 * cells <= out.shape[2] < high:
-            if out.shape[2] * wide == out.shape[3] * high:
-                places[:] = [out]
+        h, w = out.shape[2:] if isinstance(out, Tensor) and out.ndim == 4 else (0, 0)
+        if 2 * cells <= h < high and h * wide == w * high:
+            places[:] = [out]
 
     hooks = [m.register_forward_hook(keep) for m in network.lower.modules()]
     try:
