@@ -24,7 +24,7 @@ from ..core import plain_os_errors
 # %% ../../nbs/01_data/11_memory.ipynb #9edad4c6
 _ROOMY = 16 * 2**20  # bytes that a tensor may take in memory before it is laid into a file
 _BLOCK = 8192  # rows at a time
-SCRATCH = contextvars.ContextVar("scratch", default="")  # folder for such files; "": the system's for temporary ones
+SCRATCH = contextvars.ContextVar("scratch", default="")  # folder for such files; "": the usual one
 _MAPS: weakref.WeakValueDictionary[int, mmap.mmap] = weakref.WeakValueDictionary()  # where a storage begins -> its file
 
 
@@ -38,21 +38,17 @@ def release(
     return x
 
 
-def _in_file(
-    shape: tuple[int, ...],  # of the tensor
-    dtype: torch.dtype,  # of its numbers
-) -> Tensor:  # zeros
-    "A tensor in a nameless file; raises `NiwtError` where the disk is full."
-    size = math.prod(shape) * dtype.itemsize
-    with plain_os_errors(SCRATCH.get() or tempfile.gettempdir()), tempfile.TemporaryFile(dir=SCRATCH.get() or None, prefix=".", suffix=".tmp") as f:
+def _in_file(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    "A tensor of zeros in a nameless file; raises `NiwtError` where the disk is full."
+    size, folder = math.prod(shape) * dtype.itemsize, SCRATCH.get() or tempfile.gettempdir()
+    with plain_os_errors(folder), tempfile.TemporaryFile(dir=folder, prefix=".", suffix=".tmp") as f:
         f.truncate(size)
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(f.fileno(), 0, size)  # a full disk is an error here, not a crash later
+        if hasattr(os, "posix_fallocate"):  # a full disk is an error here, not a crash later
+            os.posix_fallocate(f.fileno(), 0, size)
         file = mmap.mmap(f.fileno(), size)
     x = torch.frombuffer(file, dtype=dtype).view(shape)
     _MAPS[x.data_ptr()] = file
     return x
-
 
 # %% ../../nbs/01_data/11_memory.ipynb #855c22b3
 def blocks_of(

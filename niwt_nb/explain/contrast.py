@@ -25,24 +25,22 @@ from ..network.modes import in_own_modes
 from ..network.zoom import joined, mixed, views_of
 
 # %% ../../nbs/06_explain/09_contrast.ipynb #db9f711d
-def _of_views(
-    model: NIWT,  # fitted, with a network
-    values: Tensor,  # (V, n, D) of the views of a picture, see `views_of`
-    scaled: bool = True,  # they are features, which the head reads on its own scale
-) -> Tensor:  # (n, D)
-    "Mix what the views say as the model does."
+def _of_views(model: NIWT, values: Tensor, scaled: bool = True) -> Tensor:
+    """What the views of pictures say, (V, n, D) -> (n, D), mixed as the model does, see `views_of`.
+
+    `scaled`: they are features, which the head reads on its own scale.
+    """
     zoom = model.settings_.zoom
     seen = joined(values, model.mirrored_, zoom > 0)
     return mixed(model.scale_(seen) if scaled else seen, zoom)
 
 # %% ../../nbs/06_explain/09_contrast.ipynb #67932b31
 @in_own_modes
-def _scores_without(
-    model: NIWT,  # fitted, with a network
-    activation: Tensor,  # (V, K, h, w) of the views of one picture, see `views_of`
-    silent: Tensor,  # (n, K) bool: neurons that are set to zero
-) -> Tensor:  # (n, C) as `decision_function` would give them
-    "Compute the scores of one picture with each choice of neurons silenced."
+def _scores_without(model: NIWT, activation: Tensor, silent: Tensor) -> Tensor:
+    """Scores (n, C) of one picture, as `decision_function` gives them, with each choice of neurons silenced.
+
+    `activation` (V, K, h, w) of the picture's views, see `views_of`; `silent` (n, K), bool.
+    """
     found = []
     with torch.no_grad(), eval_mode(model.raw_):
         for some in silent.split(64):
@@ -52,12 +50,8 @@ def _scores_without(
     return model.scores_of(torch.cat(found))
 
 # %% ../../nbs/06_explain/09_contrast.ipynb #58341e40
-def _lots(
-    n: int,  # neurons of the layer
-    k: int,  # how many are drawn
-    draws: int = 20,  # how often
-) -> Tensor:  # (draws, n) bool
-    "Choices of neurons by lot, the control of every silencing here."
+def _lots(n: int, k: int, draws: int = 20) -> Tensor:
+    "Choices (draws, n), bool, of `k` of `n` neurons by lot: the control of every silencing here."
     dice = torch.rand(draws, n, generator=torch.Generator().manual_seed(0))
     return torch.zeros(draws, n, dtype=torch.bool).scatter(1, dice.topk(k, 1).indices, True)
 
@@ -69,7 +63,7 @@ def telling_words(
     told: _Explanations,  # of one picture, the other class as its runner-up
     activation: Tensor,  # (V, K, h, w) of the picture's views
     n: int = 10,  # neurons of a word, at most an eighth of the layer
-) -> pd.DataFrame:  # attribute, found, lead, without, usual, least, used; what costs the lead most first
+) -> pd.DataFrame:  # attribute, found, lead, without, usual, least, used; what costs most first
     "Words that one class has, the other lacks and the picture shows, with the lead after silencing their neurons."
     has, row, other = _presence(explainer.knowledge), int(told.row[0]), int(told.runner_up[0])
     asked = (told.evidence_sign(explainer)[0] > 0) & ~has[other] & (told.contrast[0] > 0)
@@ -83,11 +77,11 @@ def telling_words(
     scores = _scores_without(model, activation, silent)
     lead = (scores[:, row] - scores[:, other]).double()
     without, lots = lead[1 : 1 + len(words)], lead[1 + len(words) :]
-    table = pd.DataFrame({
-        "attribute": [explainer.names[i] for i in words.tolist()], "found": told.found[0, words].numpy(), "lead": float(lead[0]),
-        "without": without.numpy(), "usual": float(lots.mean()), "least": float(lots.min()), "used": (without < lots.min()).numpy(),
-    })  # fmt: skip
-    return table.sort_values("without", ignore_index=True)
+    names = [explainer.names[i] for i in words.tolist()]
+    columns: dict[str, Any] = {"attribute": names, "found": told.found[0, words].numpy()}
+    columns |= {"lead": float(lead[0]), "without": without.numpy(), "usual": float(lots.mean())}
+    columns |= {"least": float(lots.min()), "used": (without < lots.min()).numpy()}
+    return pd.DataFrame(columns).sort_values("without", ignore_index=True)
 
 # %% ../../nbs/06_explain/09_contrast.ipynb #b191bcc0
 @dataclass(frozen=True, eq=False)
@@ -95,8 +89,8 @@ class _Change:
     "A change after which the class that was behind comes before the other; `parts` is empty where none was found."
 
     parts: tuple[Any, ...]  # neurons that are silenced, or phrases that the description takes over
-    before: tuple[float, float]  # scores of the class that led and of the one behind
-    after: tuple[float, float]  # the same after the change
+    before: tuple[float, ...]  # scores of the class that led and of the one behind
+    after: tuple[float, ...]  # the same after the change
     edited: str = ""  # the class whose description is changed
     values: Tensor | None = None  # (A,) the description after the change
     chance: int = 0  # of 20 choices of as many neurons by lot, how many turn the answer, too
@@ -116,66 +110,71 @@ def turning_neurons(
     adds = _of_views(model, (gradient * activation).sum((2, 3))[:, None], False)[0].cpu()
     order = adds.argsort(descending=True)[: int((adds > 0).sum())].tolist()
 
-    def look(silent: Tensor) -> tuple[Tensor, Tensor]:
-        scores = _scores_without(model, activation, silent)[:, [ahead, behind]]
-        return scores, scores[:, 1] > scores[:, 0]
+    def scores(silent: Tensor) -> Tensor:
+        return _scores_without(model, activation, silent)[:, [ahead, behind]]
 
-    start = look(torch.zeros(1, k, dtype=torch.bool))[0][0].tolist()
-    silent, low, high = torch.zeros(k, dtype=torch.bool), 0, len(order)
-    first = lambda n: silent.scatter(0, torch.tensor(order[:n], dtype=torch.long), True)  # noqa: E731
-    if not bool(look(first(high)[None])[1][0]):
-        return _Change((), (start[0], start[1]), (start[0], start[1]), least=False)
+    def turns(silent: Tensor) -> bool:
+        mine, theirs = scores(silent[None])[0]
+        return bool(theirs > mine)
+
+    def first(n: int) -> Tensor:
+        return none.scatter(0, torch.tensor(order[:n], dtype=torch.long), True)
+
+    none, low, high = torch.zeros(k, dtype=torch.bool), 0, len(order)
+    start = tuple(scores(none[None])[0].tolist())
+    if not turns(first(high)):
+        return _Change((), start, start, least=False)
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if bool(look(first(middle)[None])[1][0]) else (middle, high)
+        low, high = (low, middle) if turns(first(middle)) else (middle, high)
     silent = first(high)
     for i in reversed(order[:high]):  # the least first
-        silent[i] = not bool(look(silent.index_fill(0, torch.tensor([i]), False)[None])[1][0])
-    end = look(silent[None])[0][0].tolist()
-    chance = int(look(_lots(k, int(silent.sum())))[1].sum())
+        silent[i] = not turns(silent.index_fill(0, torch.tensor([i]), False))
+    by_lot = scores(_lots(k, int(silent.sum())))
+    chance = int((by_lot[:, 1] > by_lot[:, 0]).sum())
     parts = tuple(i for i in order if silent[i])
-    return _Change(parts, (start[0], start[1]), (end[0], end[1]), chance=chance, least=len(parts) == 1)
+    end = tuple(scores(silent[None])[0].tolist())
+    return _Change(parts, start, end, chance=chance, least=len(parts) == 1)
 
 # %% ../../nbs/06_explain/09_contrast.ipynb #87ca4261
-def _groups_that_differ(
-    names: tuple[str, ...],  # A attribute names
-    differs: Tensor,  # (A,) bool
-) -> list[Tensor]:  # places of the attributes of each group in which something differs
-    "Groups of attributes: `has_wing_color::red` and `has_wing_color::blue` change together."
+def _groups_that_differ(names: tuple[str, ...], differs: Tensor) -> list[Tensor]:
+    """Places of the attributes of each group in which something `differs` (A,), bool.
+
+    `has_wing_color::red` and `has_wing_color::blue` change together.
+    """
     groups: dict[str, list[int]] = {}
     for i, name in enumerate(names):
         groups.setdefault(_group_of(name), []).append(i)
     return [torch.tensor(g) for g in groups.values() if bool(differs[g].any())]
 
 # %% ../../nbs/06_explain/09_contrast.ipynb #f9a53c7d
-def _change_of(
-    names: tuple[str, ...],  # A attribute names
-    old: Tensor,  # (A,) description
-    new: Tensor,  # (A,) after the change
-    columns: Tensor,  # of one group
-) -> str:  # a phrase
-    "What a description says now in place of what it said: `blue wings instead of red wings`."
+def _change_of(names: tuple[str, ...], old: Tensor, new: Tensor, columns: Tensor) -> str:
+    """What a description says now in place of what it said: `blue wings instead of red wings`.
+
+    `old` and `new` (A,): the description before and after; `columns`: of one group.
+    """
     step = (new - old)[columns]
     more, less = (phrase(names[int(columns[int(s.argmax())])]) for s in (step, -step))
     if step.max() <= 0:
-        return f"less of {less}" if float(new[columns].max()) > 0 else f"no {less.removeprefix('a ').removeprefix('an ')}"
+        bare = less.removeprefix("a ").removeprefix("an ")
+        return f"less of {less}" if float(new[columns].max()) > 0 else f"no {bare}"
     return more if step.min() >= 0 else f"{more} instead of {less}"
 
 # %% ../../nbs/06_explain/09_contrast.ipynb #2cd3dc2a
-def _description_of(
-    model: NIWT,  # fitted
-    name: str,  # of a class
-) -> Tensor:  # (A,)
-    "What is known of a class: what it was added with, else its row of the table."
-    return model.added_[name] if name in model.added_ else model.knowledge_.values[model.table_classes_.index(name)]
+def _description_of(model: NIWT, name: str) -> Tensor:
+    "What is known of a class (A,): what it was added with, else its row of the table."
+    if name in model.added_:
+        return model.added_[name]
+    return model.knowledge_.values[model.table_classes_.index(name)]
 
 # %% ../../nbs/06_explain/09_contrast.ipynb #3a452ab8
-def _smallest_choice(
-    gain: Any,  # choices of groups, each a tuple of numbers -> (n,) by how much the class comes before the other
-    n: int,  # groups
-    limit: int = 4000,  # choices of one size that are tried
-) -> tuple[tuple[int, ...] | None, bool]:  # a choice with a gain above 0, None where there is none; whether all smaller ones were tried
-    "The smallest choice of groups that turns the answer, of several the one that turns it furthest."
+def _smallest_choice(gain: Any, n: int, limit: int = 4000) -> tuple[tuple[int, ...] | None, bool]:
+    """The smallest choice of `n` groups with a gain above 0, of several the one with the highest.
+
+    `gain`: choices, each a tuple of numbers -> (m,) by how much the class comes before the other. Up to three groups,
+    at most `limit` choices of a size, all are tried; above that one is added at a time, and what can be spared is
+    taken out again. Gives None where there is none, and whether all smaller ones were tried.
+    """
     best: tuple[int, ...] = ()
     for size in range(n + 1):
         choices = list(itertools.combinations(range(n), size)) if size < 4 else []
@@ -241,7 +240,7 @@ def reference_photos(
     features: Tensor,  # (1, D) of the picture, as the head reads them
     name: str,  # of a class
     n: int = 3,  # photos at most
-) -> list[Any]:  # PIL images, the nearest first; none for a class without photos, or where the data set is not at hand
+) -> list[Any]:  # PIL images, the nearest first; none where there are none at hand
     "The training photos of a class whose features are most like the picture's."
     data, (known, labels) = getattr(model, "data_", None), model.evidence_
     if data is None or name not in model.seen_ or name in model.added_:
@@ -279,72 +278,68 @@ class _Contrast:
         return [_said_words(self), *_said_description(self), _said_neurons(self), *_said_photos(self)]
 
 # %% ../../nbs/06_explain/09_contrast.ipynb #5695ba59
-def _said_words(
-    contrast: _Contrast,  # of one picture
-) -> str:  # one sentence
-    "The verified words with the lead before and after their neurons are silenced."
+def _said_words(contrast: _Contrast) -> str:
+    "The verified words with the lead before and after their neurons are silenced, in one sentence."
     good, other = contrast.words[contrast.words["used"]].head(3), readable(contrast.against)
     if not len(good):
         return f"No word that tells it from {other} was both found in the picture and shown to be used."
     lead, left = good["lead"].iloc[0], listing([f"{v:.2f}" for v in good["without"]])
     words = listing([phrase(a) for a in good["attribute"]])
-    lots = f"without as many others by lot to {good['usual'].iloc[0]:.2f}, never below {good['least'].iloc[0]:.2f}"
+    usual, least = good["usual"].iloc[0], good["least"].iloc[0]
+    lots = f"without as many others by lot to {usual:.2f}, never below {least:.2f}"
     which = "this word" if len(good) == 1 else "each word"
-    return f"What tells it from {other}: {words}. Without the neurons of {which} its lead of {lead:.2f} falls to {left}; {lots}."
+    falls = f"Without the neurons of {which} its lead of {lead:.2f} falls to {left}; {lots}."
+    return f"What tells it from {other}: {words}. {falls}"
 
 # %% ../../nbs/06_explain/09_contrast.ipynb #3f12497e
-def _leader(
-    contrast: _Contrast,  # of one picture
-) -> tuple[str, str]:  # the class that leads and the one behind
-    "Which of the two has the higher score, as people read it."
+def _leader(contrast: _Contrast) -> tuple[str, str]:
+    "The class that leads and the one behind, as people read them."
     pair = (readable(contrast.target), readable(contrast.against))
-    return pair if contrast.neurons.before[0] >= contrast.neurons.before[1] and not contrast.words.attrs.get("behind") else pair[::-1]
+    first, second = contrast.neurons.before
+    return pair if first >= second and not contrast.words.attrs.get("behind") else pair[::-1]
 
 # %% ../../nbs/06_explain/09_contrast.ipynb #e4c378cc
-def _said_description(
-    contrast: _Contrast,  # of one picture
-) -> list[str]:  # one sentence, or none
-    "The smallest change of a description that turns the answer, with both scores."
+def _said_description(contrast: _Contrast) -> list[str]:
+    "The smallest change of a description that turns the answer, with both scores, in one sentence if any."
     turn = contrast.description
     if turn is None:
         return []
     ahead, behind = _leader(contrast)
     mine, rest = readable(turn.edited), f"{turn.after[1]:.2f} against {turn.after[0]:.2f}"
-    new = turn.edited not in contrast.unseen
     if turn.after[1] <= turn.after[0]:
-        return [f"No change of the description of {mine} towards the other's brings {behind} before {ahead}."]
+        told = f"No change of the description of {mine} towards the other's"
+        return [f"{told} brings {behind} before {ahead}."]
     if not turn.parts:
         return [f"Written from its description alone, {mine} would come before {ahead}: {rest}."]
     what = f"{listing(turn.parts)}{'' if turn.least else ' (no part of it is enough)'}"
-    if new:
-        return [f"A new class described like {mine}, but with {what}, would come before {ahead}: {rest} (described as it is, {turn.before[1]:.2f})."]
+    if turn.edited not in contrast.unseen:
+        told = f"A new class described like {mine}, but with {what}, would come before {ahead}"
+        return [f"{told}: {rest} (described as it is, {turn.before[1]:.2f})."]
     moves = f"come before {ahead}" if mine == behind else f"fall behind {behind}"
     now = f"(now {turn.before[1]:.2f} against {turn.before[0]:.2f})"
     return [f"Described with {what}, {mine} would {moves}: {behind} {rest} {now}."]
 
 # %% ../../nbs/06_explain/09_contrast.ipynb #92e3db3b
-def _said_neurons(
-    contrast: _Contrast,  # of one picture
-) -> str:  # one sentence
-    "The neurons without which the answer turns, with both scores and the draws by lot."
+def _said_neurons(contrast: _Contrast) -> str:
+    "The neurons without which the answer turns, with both scores and the draws by lot, in one sentence."
     turn, (ahead, behind) = contrast.neurons, _leader(contrast)
     n, numbers = len(turn.parts), ", ".join(map(str, turn.parts[:8]))
     if not n:
-        return f"Silencing every neuron that speaks for {ahead} is not enough to bring {behind} before it."
+        told = f"Silencing every neuron that speaks for {ahead}"
+        return f"{told} is not enough to bring {behind} before it."
     which = f"neuron {numbers}" if n == 1 else f"{n} neurons ({numbers}{', ...' if n > 8 else ''})"
     spared = "" if n == 1 else ", none of which can be spared,"
+    scores = f"{turn.after[1]:.2f} against {turn.after[0]:.2f}"
     lots = f"as many by lot do that in {turn.chance} of 20 draws"
-    return f"Without {which}{spared} {behind} comes before {ahead}: {turn.after[1]:.2f} against {turn.after[0]:.2f}; {lots}."
+    return f"Without {which}{spared} {behind} comes before {ahead}: {scores}; {lots}."
 
 # %% ../../nbs/06_explain/09_contrast.ipynb #0d00adaa
-def _said_photos(
-    contrast: _Contrast,  # of one picture
-) -> list[str]:  # one sentence, or none
-    "Which class has no photo to compare with, and why."
+def _said_photos(contrast: _Contrast) -> list[str]:
+    "Which class has no photo to compare with, and why, in one sentence if any."
     names = [readable(n) for n in contrast.unseen]
     who = "it" if len(names) == 1 else "them"
-    said = f"There is no photo of {listing(names)} to compare with: the network knows {who} from words alone."
-    return [said] if names else []
+    told = f"There is no photo of {listing(names)} to compare with"
+    return [f"{told}: the network knows {who} from words alone."] if names else []
 
 # %% ../../nbs/06_explain/09_contrast.ipynb #c72c5ea6
 @running
@@ -362,11 +357,11 @@ def contrast_of(
     words, scores = telling_words(model, explainer, told, a), model.scores_of(features)[0]
     ahead, behind = pair if scores[pair[0]] >= scores[pair[1]] else pair[::-1]
     words.attrs["behind"] = ahead != pair[0]
-    said = explainer.names == model.knowledge_.names
-    target, against = (names[r] for r in pair)
-    return _Contrast(
-        target, against, words, turning_neurons(model, a, ahead, behind),
-        turning_words(model, features, names[ahead], names[behind]) if said else None,
-        {n: reference_photos(model, features, n) for n in (target, against)},
-        tuple(n for n in (target, against) if n in model.unseen_ or n in model.added_),
-    )  # fmt: skip
+    target, against = both = tuple(names[r] for r in pair)
+    description = None
+    if explainer.names == model.knowledge_.names:
+        description = turning_words(model, features, names[ahead], names[behind])
+    neurons = turning_neurons(model, a, ahead, behind)
+    photos = {n: reference_photos(model, features, n) for n in both}
+    unseen = tuple(n for n in both if n in model.unseen_ or n in model.added_)
+    return _Contrast(target, against, words, neurons, description, photos, unseen)

@@ -31,11 +31,8 @@ class _NeuronEdit(nn.Module):
     order: Tensor
     factor: Tensor
 
-    def __init__(
-        self,
-        order: Tensor,  # (K,) which channel each place takes its values from
-        factor: Tensor,  # (K,) what they are multiplied with
-    ) -> None:
+    def __init__(self, order: Tensor, factor: Tensor) -> None:
+        "`order` (K,): which channel each place takes its values from; `factor` (K,): what they are multiplied with."
         super().__init__()
         self.register_buffer("order", order)
         self.register_buffer("factor", factor)
@@ -43,7 +40,8 @@ class _NeuronEdit(nn.Module):
     def forward(self, a: Tensor) -> Tensor:
         "The edited activations; raises `NiwtError` for another layer's."
         if a.shape[1] != len(self.order):
-            raise NiwtError(f"the edit is for {len(self.order)} neurons, the layer has {a.shape[1]}")
+            told = f"the edit is for {len(self.order)} neurons"
+            raise NiwtError(f"{told}, the layer has {a.shape[1]}")
         return a[:, self.order] * self.factor.to(a.dtype).view(1, -1, *[1] * (a.ndim - 2))
 
 # %% ../../nbs/06_explain/06_editing.ipynb #dc90b5a1

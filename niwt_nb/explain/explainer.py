@@ -6,6 +6,7 @@
 __all__ = ['readable', 'Explainer', 'make_explainer', 'topk_activation', 'fit_explainer']
 
 # %% ../../nbs/06_explain/01_explainer.ipynb #ca7f3ceb
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -36,13 +37,17 @@ def readable(
     return f"{group.removeprefix('has_')}: {value}".replace("_", " ").strip()
 
 # %% ../../nbs/06_explain/01_explainer.ipynb #6c9766a3
-def _group_of(
-    name: str,  # an attribute's name as the data set spells it
-) -> str:  # its group; the name itself where there is none
-    "`has_wing_color::blue` belongs to `has_wing_color`."
+def _group_of(name: str) -> str:
+    "`has_wing_color::blue` belongs to `has_wing_color`; a name without a group is its own."
     return str(name).rpartition("::")[0] or str(name)
 
 # %% ../../nbs/06_explain/01_explainer.ipynb #87b712df
+def _article(text: str) -> str:
+    "A noun phrase with its article."
+    vowel = text[0] in "aeiou" and not text.startswith("uni")
+    return f"{'an' if vowel else 'a'} {text}"
+
+
 def phrase(
     name: str,  # an attribute's name as the data set spells it
 ) -> str:  # a noun phrase with its article
@@ -58,12 +63,13 @@ def phrase(
         return f"an overall {value} look"
     plural = words[-1] in ("wing", "leg", "eye")
     part = " ".join(words).removeprefix("primary ") + "s" * plural
-    value = value.removesuffix(part).rstrip(" -") or value  # `tail_shape::forked_tail`, `wing_shape::long-wings`
-    article = lambda text: f"{'an' if text[0] in 'aeiou' and not text.startswith('uni') else 'a'} {text}"  # noqa: E731
+    bare = value.removesuffix(part).rstrip(" -")  # `tail_shape::forked_tail`
+    value = bare or value
     if value in ("eyebrow", "eyering", "eyeline", "malar", "unique pattern"):
-        return f"{article(part)} with {article('malar stripe' if value == 'malar' else value)}"
-    text = f"{part} {value}" if value.startswith(("shorter", "longer", "about")) else f"{value} {part}"
-    return text if plural or part.endswith("parts") else article(text)
+        return f"{_article(part)} with {_article('malar stripe' if value == 'malar' else value)}"
+    after = value.startswith(("shorter", "longer", "about"))
+    text = f"{part} {value}" if after else f"{value} {part}"
+    return text if plural or part.endswith("parts") else _article(text)
 
 # %% ../../nbs/06_explain/01_explainer.ipynb #11fad232
 def listing(
@@ -75,22 +81,22 @@ def listing(
 
 # %% ../../nbs/06_explain/01_explainer.ipynb #5dfb2033
 @in_own_modes
-def _presence(
-    values: Tensor,  # (n, A) domain knowledge or image attributes
-    like: Tensor | None = None,  # (m, A) where the range is taken from; `None`: `values`
-) -> Tensor:  # (n, A) bool
-    "Whether each value is above the middle of its column's range; in a column without range nothing is present."
+def _presence(values: Tensor, like: Tensor | None = None) -> Tensor:
+    """Whether each value (n, A) is above the middle of its column's range, which may be that of `like` (m, A).
+
+    In a column without range nothing is present.
+    """
     ref = values if like is None else like
     low, high = ref.amin(0), ref.amax(0)
     return (values > (low + high) / 2) & (high > low)
 
 # %% ../../nbs/06_explain/01_explainer.ipynb #4bc048ae
 @in_own_modes
-def _average_precision(
-    scores: Tensor,  # (n, K) one ranking a column
-    truth: Tensor,  # (n, A) bool
-) -> Tensor:  # (K, A), NaN where an attribute is never present
-    "Average precision of every ranking for every attribute; equal scores count in the given order."
+def _average_precision(scores: Tensor, truth: Tensor) -> Tensor:
+    """Average precision (K, A) of every ranking (n, K) for every attribute (n, A), bool.
+
+    NaN where an attribute is never present; equal scores count in the given order.
+    """
     place = torch.arange(1, len(scores) + 1, dtype=torch.float32)[:, None]
     t, rows = truth.float(), []
     for order in scores.argsort(dim=0, descending=True, stable=True).T:
@@ -100,11 +106,8 @@ def _average_precision(
 
 # %% ../../nbs/06_explain/01_explainer.ipynb #27faba2f
 @in_own_modes
-def _pearson(
-    a: Tensor,  # (n, K)
-    b: Tensor,  # (n, A)
-) -> Tensor:  # (K, A), 0 where a column is constant
-    "Pearson's r of every column of `a` with every column of `b`."
+def _pearson(a: Tensor, b: Tensor) -> Tensor:
+    "Pearson's r (K, A) of every column of `a` (n, K) with every column of `b` (n, A); 0 where one is constant."
     both = torch.cat([a.double(), b.double()], 1).T
     return both.corrcoef().nan_to_num().float()[: a.shape[1], a.shape[1] :]
 
@@ -123,9 +126,14 @@ class _InvertedMap(ImportanceMap):
         forward = RidgeMap(alpha=self.alpha).fit(y / spread, x).coef_  # (K, A)
         gram = forward.T @ forward
         damped = gram + (self.damping * np.trace(gram) / len(gram) + 1e-30) * np.eye(len(gram))
-        self.coef_ = np.where(np.isfinite(spread), spread, 0)[:, None] * np.linalg.solve(damped, forward.T)
+        size = np.where(np.isfinite(spread), spread, 0)
+        self.coef_ = size[:, None] * np.linalg.solve(damped, forward.T)
 
 # %% ../../nbs/06_explain/01_explainer.ipynb #bb4ab797
+_NO_IMAGES = "this explainer knows no images to compare with"
+_NO_IMAGES += "; make it with `fit_explainer`, or give `features`"
+
+
 @dataclass(frozen=True, eq=False)
 class Explainer:
     "The inverse map and the statistics that explanations need; from `make_explainer` or `fit_explainer`."
@@ -141,9 +149,9 @@ class Explainer:
     answers: Tensor  # (K, A) what the inverse map says to one neuron alone
     usual: Tensor  # (K,) the usual importance
     unseen: frozenset = frozenset()  # class ids that no image was seen of
-    scale: tuple[Tensor, Tensor] | None = None  # slope and middle (A,) that turn an attribute's own score into log-odds
+    scale: tuple[Tensor, Tensor] | None = None  # slope and middle (A,), see `_evidence_scale`
     readout: tuple[Tensor, Tensor] | None = None  # attributes from features, see `_readout`
-    lift: Tensor | None = None  # (K, A) how well activation answers to the attribute on seen classes
+    lift: Tensor | None = None  # (K, A) how well activation answers to it
     floor: float = 0.0  # confidence that names reach by chance, 95th percentile
     rows: Tensor | None = None  # (A, D) weight vectors of the attributes, see `_attribute_rows`
     size: tuple[int, int] | None = None  # height and width of the images that it was fitted on
@@ -151,12 +159,14 @@ class Explainer:
     def __repr__(self) -> str:
         "One line."
         known, new = len(self.columns) - len(self.unseen), len(self.unseen)
-        return f"Explainer(layer {self.network.layer!r}: {len(self.answers)} neurons, {len(self.names)} attributes, {known} seen + {new} unseen classes)"
+        read = f"{len(self.answers)} neurons, {len(self.names)} attributes"
+        return f"Explainer(layer {self.network.layer!r}: {read}, {known} seen + {new} unseen classes)"
 
     def class_name(self, row: int) -> str:
         "The name of head row `row`; raises `NiwtError` for a row that the head does not have."
         if not 0 <= row < len(self.columns):
-            raise NiwtError(f"class row {row} is not in the head, which has {len(self.columns)} rows; was it extended?")
+            told = f"class row {row} is not in the head, which has {len(self.columns)} rows"
+            raise NiwtError(f"{told}; was it extended?")
         return self.classes[int(self.columns[row])]
 
     def row(self, name: str) -> int:
@@ -168,14 +178,15 @@ class Explainer:
     def read(self, importance: Tensor) -> Tensor:
         "Importances (m, K) -> how far each attribute is above what is usual (m, A), in standard deviations; raises `NiwtError` for another layer's."
         if importance.ndim != 2 or importance.shape[1] != len(self.answers):
-            raise NiwtError(f"expected importances (m, {len(self.answers)}), got {tuple(importance.shape)}; was the explainer made at another layer?")
+            told = f"expected importances (m, {len(self.answers)}), got {tuple(importance.shape)}"
+            raise NiwtError(f"{told}; was the explainer made at another layer?")
         return (self.inverse.predict(importance.float().cpu()) - self.centre) / self.spread
 
     @in_own_modes
     def shown(self, features: Tensor) -> Tensor:
         "Features (m, D) -> how far pictures show each attribute (m, A), about 0 to 1: read from the features, and believed of their probable classes."
         if self.readout is None:
-            raise NiwtError("this explainer knows no images to compare with; make it with `fit_explainer`, or give `features`")
+            raise NiwtError(_NO_IMAGES)
         (weight, offset), has = self.readout, _presence(self.knowledge).float()
         belief = _head_scores_of(self.network, features).detach().softmax(1).cpu() @ has
         return (features.detach().float().cpu() @ weight + offset + belief) / 2
@@ -183,17 +194,18 @@ class Explainer:
     @in_own_modes
     def parts(self) -> Tensor:
         "(A, K) the neurons behind each attribute: positive answers, times positive lift where known; each row sums to 1, or is zero."
-        share = self.answers.clamp_min(0) if self.lift is None else self.answers.clamp_min(0) * self.lift.clamp_min(0)
+        share = self.answers.clamp_min(0)
+        share = share if self.lift is None else share * self.lift.clamp_min(0)
         return (share / share.sum(0).clamp_min(1e-12)).T
 
 # %% ../../nbs/06_explain/01_explainer.ipynb #2aa3edac
 @in_own_modes
-def _neuron_answers(
-    importance: Tensor,  # (m, K) importances of seen classes
-    values: Tensor,  # (m, A) their domain knowledge
-    alpha: float = 1.0,  # strength of the ridge
-) -> Tensor:  # (K, A)
-    "Compute the inverse map's answer to each neuron alone, in the limit of strong damping: the standardised coefficients of the forward map."
+def _neuron_answers(importance: Tensor, values: Tensor, alpha: float = 1.0) -> Tensor:
+    """The inverse map's answer (K, A) to each neuron alone, in the limit of strong damping.
+
+    That is the standardised coefficients of the forward map: a ridge of strength `alpha` from domain
+    knowledge (m, A) to importances (m, K) of seen classes.
+    """
     scale = importance.std(0).clamp_min(1e-12)
     unit = (importance - importance.mean(0)) / scale
     tidy = (values - values.mean(0)) / values.std(0).clamp_min(1e-12)
@@ -201,11 +213,12 @@ def _neuron_answers(
 
 # %% ../../nbs/06_explain/01_explainer.ipynb #7f6b09a6
 @in_own_modes
-def _name_evidence(
-    activation: Tensor,  # (m, K) activations of seen-class images
-    values: Tensor,  # (m, A) domain knowledge of each image's class
-) -> Tensor:  # (K, A) 1 at best, 0 for chance
-    "Average Pearson's r and the lift (average precision above chance, as a share of what is possible) of each neuron and attribute."
+def _name_evidence(activation: Tensor, values: Tensor) -> Tensor:
+    """How well each neuron answers to each attribute (K, A): 1 at best, 0 for chance.
+
+    The mean of Pearson's r and of the lift, average precision above chance as a share of what is possible.
+    `activation` (m, K) of seen-class images, `values` (m, A): knowledge of each image's class.
+    """
     present = _presence(values)
     base = present.float().mean(0)
     lift = (_average_precision(activation, present) - base) / (1 - base).clamp_min(1e-6)
@@ -215,28 +228,31 @@ def _name_evidence(
 # %% ../../nbs/06_explain/01_explainer.ipynb #bdeebb8f
 @in_own_modes
 def _choose_names(
-    answers: Tensor,  # (K, A) from `_neuron_answers`
-    lift: Tensor | None,  # (K, A) from `_name_evidence`, if there is one
-    shortlist: int = 12,  # names that the map proposes for a neuron; activation chooses among them
-) -> tuple[Tensor, Tensor]:  # confidence (K, 2) and attribute (K, 2) of the best and the second name
-    "Choose two names a neuron: the map proposes a shortlist, the activations decide; without them the confidence is the attribute's share of the answer."
+    answers: Tensor, lift: Tensor | None, shortlist: int = 12
+) -> tuple[Tensor, Tensor]:
+    """Two names a neuron: confidence (K, 2) and attribute (K, 2) of the best and the second.
+
+    The map proposes a shortlist by `answers` (K, A), see `_neuron_answers`; the activations decide by
+    `lift` (K, A), see `_name_evidence`; without it the confidence is the attribute's share of the answer.
+    """
     if lift is None:
-        share = answers.clamp_min(0) / answers.clamp_min(0).norm(dim=1, keepdim=True).clamp_min(1e-12)
-        best = share.topk(min(2, share.shape[1]), 1)
+        positive = answers.clamp_min(0)
+        ranked = positive / positive.norm(dim=1, keepdim=True).clamp_min(1e-12)
     else:
-        listed = torch.full_like(lift, -torch.inf).scatter(1, answers.topk(min(shortlist, answers.shape[1]), 1).indices, 0)
-        best = (lift + listed).topk(min(2, lift.shape[1]), 1)
+        listed = answers.topk(min(shortlist, answers.shape[1]), 1).indices
+        ranked = lift + torch.full_like(lift, -torch.inf).scatter(1, listed, 0)
+    best = ranked.topk(min(2, ranked.shape[1]), 1)
     return best.values[:, [0, -1]], best.indices[:, [0, -1]]
 
 # %% ../../nbs/06_explain/01_explainer.ipynb #4d74dd5b
 @in_own_modes
 def _name_floor(
-    importance: Tensor,  # (m, K)
-    values: Tensor,  # (m, A) domain knowledge of each row
-    classes: Tensor,  # (m,) class of each row
-    activation: Tensor | None = None,  # (m, K)
-) -> float:  # a confidence
-    "The confidence that 95 % of names stay below when classes are given the knowledge of others; 5 shuffles, 150 neurons each."
+    importance: Tensor, values: Tensor, classes: Tensor, activation: Tensor | None = None
+) -> float:
+    """The confidence that 95 % of names stay below when classes are given the knowledge of others.
+
+    `importance` and `activation` (m, K), `values` (m, A) and `classes` (m,) by row; 5 shuffles, 150 neurons each.
+    """
     ids, inverse = classes.unique(return_inverse=True)
     rows = torch.stack([values[inverse == i][0] for i in range(len(ids))])
     generator, best = torch.Generator().manual_seed(0), []
@@ -249,69 +265,69 @@ def _name_floor(
 
 # %% ../../nbs/06_explain/01_explainer.ipynb #e9773b4b
 @in_own_modes
-def _evidence_scale(
-    score: Tensor,  # (m, A) the attributes' own scores of seen-class images
-    present: Tensor,  # (m, A) bool: the image's class has the attribute
-) -> tuple[Tensor, Tensor]:  # slope (A,) and middle (A,): slope * (score - middle) is the log-odds
-    "Fit a linear discriminant to each score with equal priors; slope 0 if all or no classes have the attribute, or it does not vary."
+def _evidence_scale(score: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+    """Slope (A,) and middle (A,) such that slope * (score - middle) is the log-odds of an attribute.
+
+    A linear discriminant with equal priors for each score (m, A) of seen-class images whose class has the
+    attribute where `present` (m, A); slope 0 if all or no classes have it, or it does not vary.
+    """
     has = present.float()
     n = torch.stack([has.sum(0), (1 - has).sum(0)])
     mean = torch.stack([(score * has).sum(0), (score * (1 - has)).sum(0)]) / n.clamp_min(1)
-    pooled = (((score - mean[0]) ** 2 * has).sum(0) + ((score - mean[1]) ** 2 * (1 - has)).sum(0)) / len(score)
-    gap = mean[0] - mean[1]
-    slope = gap / pooled.clamp_min(gap**2 / 36).clamp_min(1e-12)  # a few images cannot show bells more than six widths apart
-    return torch.where((n > 0).all(0), slope, 0.0), mean.mean(0)
+    apart = ((score - mean[0]) ** 2 * has).sum(0) + ((score - mean[1]) ** 2 * (1 - has)).sum(0)
+    pooled, gap = apart / len(score), mean[0] - mean[1]
+    least = (gap**2 / 36).clamp_min(1e-12)  # few images cannot show bells more than six widths apart
+    return torch.where((n > 0).all(0), gap / pooled.maximum(least), 0.0), mean.mean(0)
 
 # %% ../../nbs/06_explain/01_explainer.ipynb #a73cc895
 @in_own_modes
-def _evidence(
-    explainer: Explainer,  # with `rows` and `scale`
-    features: Tensor,  # (m, D) features of the images
-) -> Tensor:  # (m, A) log-odds: positive where the image seems to show the attribute, negative where not
-    "Compute the log-odds that an image shows each attribute, from the attribute's own score and the seen classes."
+def _evidence(explainer: Explainer, features: Tensor) -> Tensor:
+    "Log-odds (m, A) that images with `features` (m, D) show each attribute, by its own score and the seen classes."
     if explainer.scale is None or explainer.rows is None:
-        raise NiwtError("this explainer knows no images to compare with; make it with `fit_explainer`, or give `features`")
+        raise NiwtError(_NO_IMAGES)
     slope, middle = explainer.scale
     return slope * (features.float() @ explainer.rows.T - middle)
 
 # %% ../../nbs/06_explain/01_explainer.ipynb #2e5255f5
 @in_own_modes
-def _attribute_rows(
-    head: Tensor,  # (S, D) head rows of the seen classes
-    values: Tensor,  # (S, A) their domain knowledge
-) -> Tensor:  # (A, D), zero for an attribute that does not vary
-    "Weight vectors of the attributes: what one standard deviation more of an attribute adds to a class's weights."
+def _attribute_rows(head: Tensor, values: Tensor) -> Tensor:
+    """Weight vectors (A, D): what one standard deviation more of an attribute adds to a class's weights.
+
+    `head` (S, D) and `values` (S, A): head rows and knowledge of the seen classes. Zero for what does not vary.
+    """
     spread = values.std(0)
     tidy = (values - values.mean(0)) / torch.where(spread > 1e-6, spread, torch.inf)
-    return torch.as_tensor(RidgeMap(alpha=0.1).fit(tidy.numpy(), widened(head).cpu().numpy()).coef_.T).float()
+    ridge = RidgeMap(alpha=0.1).fit(tidy.numpy(), widened(head).cpu().numpy())
+    return torch.as_tensor(ridge.coef_.T).float()
 
 # %% ../../nbs/06_explain/01_explainer.ipynb #4d7f5427
 @in_own_modes
 def _fair_scores(
-    head: Tensor,  # (S, D) head rows of the seen classes
-    values: Tensor,  # (S, A) their domain knowledge
-    features: Tensor,  # (m, D) features of images of these classes
-    place: Tensor,  # (m,) the row of each image's class
-    folds: int = 5,  # parts of the classes; with fewer than two classes a part nothing is left out
-) -> Tensor:  # (m, A)
-    "Score images by attribute vectors that were fitted without the images' own class (cross-validation over classes)."
+    head: Tensor, values: Tensor, features: Tensor, place: Tensor, folds: int = 5
+) -> Tensor:
+    """Scores (m, A) of images by attribute vectors that were fitted without the images' own class.
+
+    `head` (S, D) and `values` (S, A) of the seen classes; `features` (m, D) and `place` (m,), the row of each
+    image's class. With fewer than two classes a fold nothing is left out.
+    """
     n = len(head)
     if n < 2 * folds:
         return features.float() @ _attribute_rows(head, values).T
     part = (torch.arange(n) % folds)[torch.randperm(n, generator=torch.Generator().manual_seed(0))]
     scores = torch.empty(len(features), values.shape[1])
     for f in range(folds):
-        mine = part[place] == f
-        scores[mine] = features[mine].float() @ _attribute_rows(head[part != f], values[part != f]).T
+        mine, rest = part[place] == f, part != f
+        scores[mine] = features[mine].float() @ _attribute_rows(head[rest], values[rest]).T
     return scores
 
 # %% ../../nbs/06_explain/01_explainer.ipynb #c03af1a1
 @in_own_modes
-def _readout(
-    features: Tensor,  # (m, D) features of images of seen classes
-    shows: Tensor,  # (m, A) bool: what these classes have
-) -> tuple[Tensor, Tensor]:  # (D, A) weights and (A,) offsets; read is about 0 to 1
-    "Read attributes from features: ridge regression from standardised features, as strong as there are features."
+def _readout(features: Tensor, shows: Tensor) -> tuple[Tensor, Tensor]:
+    """Weights (D, A) and offsets (A,) that read attributes, about 0 to 1, from features.
+
+    Ridge regression from standardised `features` (m, D) of seen-class images, as strong as there are features;
+    `shows` (m, A), bool: what their classes have.
+    """
     x, y = features.detach().double().cpu(), shows.double()
     mean, spread = x.mean(0), x.std(0).clamp_min(1e-6)
     x, (m, d) = (x - mean) / spread, x.shape
@@ -324,31 +340,58 @@ def _readout(
 # %% ../../nbs/06_explain/01_explainer.ipynb #92ae3af2
 @in_own_modes
 def _check_fit(
-    classes: Sequence[str],  # names by class id
-    knowledge: Any,  # `DomainKnowledge`: `values` (C, A) by class id, `names`
-    importance: Tensor,  # (m, K) importances of seen classes
-    ids: Tensor,  # (m,) class id of each
-    columns: Tensor,  # (n,) class id of each head row
-    peak: Tensor | None = None,  # (m, K)
+    classes: Sequence[str],
+    knowledge: Any,
+    importance: Tensor,
+    ids: Tensor,
+    columns: Tensor,
+    peak: Tensor | None = None,
 ) -> None:
-    "Raise `NiwtError` if shapes or class ids of knowledge, importances and head do not match."
+    "Raise `NiwtError` if shapes or class ids of knowledge, importances and head, as `make_explainer` takes them, do not match."
     values, c, a = knowledge.values, len(classes), len(knowledge.names)
     if tuple(values.shape) != (c, a):
-        raise NiwtError(f"knowledge has shape {tuple(values.shape)}; expected {(c, a)}: a row a class, a column a name")
+        told = f"knowledge has shape {tuple(values.shape)}; expected {(c, a)}"
+        raise NiwtError(f"{told}: a row a class, a column a name")
+    shape = tuple(importance.shape)
     if importance.ndim != 2 or len(ids) != len(importance) or not importance.numel():
-        raise NiwtError(f"{len(importance)} importances but {len(ids)} class ids; expected importances (m, K) and an id each, got {tuple(importance.shape)}")
+        told = f"{len(importance)} importances but {len(ids)} class ids"
+        raise NiwtError(f"{told}; expected importances (m, K) and an id each, got {shape}")
     for what, some in (("importance", ids), ("head row", columns)):
-        if len(some) and not 0 <= int(some.min()) <= int(some.max()) < c:
-            raise NiwtError(f"{what} of class {int(some.max() if some.max() >= c else some.min())}, but there are {c} classes, numbered from 0")
+        strange = some[(some < 0) | (some >= c)]
+        if len(strange):
+            told = f"{what} of class {int(strange.max() if strange.max() >= c else strange.min())}"
+            raise NiwtError(f"{told}, but there are {c} classes, numbered from 0")
     if len(ids.unique()) < 2:
-        raise NiwtError("importances of one class only; words are what tells classes apart, so at least two are needed")
-    for what, table in (("importances", importance), ("knowledge of the seen classes", values[ids])):
-        if not bool(table.isfinite().all()):
-            raise NiwtError(f"{what}: row {int((~table.isfinite().all(1)).nonzero()[0])} has values that are not finite")
+        why = "words are what tells classes apart, so at least two are needed"
+        raise NiwtError(f"importances of one class only; {why}")
+    tables = {"importances": importance, "knowledge of the seen classes": values[ids]}
+    for what, table in tables.items():
+        bad = (~table.isfinite().all(1)).nonzero()
+        if len(bad):
+            raise NiwtError(f"{what}: row {int(bad[0])} has values that are not finite")
     if peak is not None and peak.shape != importance.shape:
-        raise NiwtError(f"activations {tuple(peak.shape)} beside importances {tuple(importance.shape)}; they must be of the same images and neurons")
+        told = f"activations {tuple(peak.shape)} beside importances {shape}"
+        raise NiwtError(f"{told}; they must be of the same images and neurons")
 
 # %% ../../nbs/06_explain/01_explainer.ipynb #17976a6b
+def _with_images(
+    made: Explainer, features: Tensor, shown: Tensor, known: Tensor, like: Tensor
+) -> Explainer:
+    """An explainer that also says what is found in an image, by `features` (f, D) of classes `shown` (f,).
+
+    `known` (n,), bool: head rows of seen classes; `like`: their knowledge, for the range of each attribute.
+    """
+    rows, values = made.columns[known], made.knowledge[known]
+    if len(shown) != len(features):
+        raise NiwtError(f"features of {len(features)} images but {len(shown)} class ids")
+    if not bool(torch.isin(shown, rows).all()):
+        raise NiwtError("features of images whose class has no importance or no head row")
+    place = (shown[:, None] == rows).int().argmax(1)
+    head = made.network.head.weight.detach()[known]
+    scale = _evidence_scale(_fair_scores(head, values, features, place), _presence(values[place], like))
+    return replace(made, scale=scale, readout=_readout(features, _presence(values[place], made.knowledge)))
+
+
 @in_own_modes
 def make_explainer(
     network: Any,  # a cut network
@@ -360,42 +403,32 @@ def make_explainer(
     head: nn.Linear | None = None,  # the head with a row a class; `None`: the network's own
     estimator: Any = None,  # an unfitted map (see `mapping`); `None`: the forward map, inverted
     peak: Tensor | None = None,  # (m, K) strongest activation in the same images, for names
-    features: Tensor | None = None,  # (f, D) features of seen-class images, to say what is found in an image
+    features: Tensor | None = None,  # (f, D) of seen-class images, to say what is found in one
     feature_classes: Tensor | None = None,  # (f,) class id of each; `None`: `importance_classes`
-    size: tuple[int, int] | None = None,  # height and width of the images, where known: others are refused
+    size: tuple[int, int] | None = None,  # height and width of the images: others are refused
 ) -> Explainer:  # ready to explain
     "Fit the inverse map on seen classes and put everything together; raises `NiwtError` where the parts do not fit."
     view = NetworkView(network, head)
     view.size = size
-    columns, ids = torch.as_tensor(columns).long().cpu(), torch.as_tensor(importance_classes).long().cpu()
+    columns, ids = (torch.as_tensor(c).long().cpu() for c in (columns, importance_classes))
     if len(columns) != view.head.out_features:
         raise NiwtError(f"{len(columns)} class ids for a head of {view.head.out_features} rows")
     _check_fit(classes, knowledge, importance, ids, columns, peak)
     table, values = importance.detach().cpu().float(), knowledge.values.float()
     inverse = inverse_map(estimator or _InvertedMap(), values[ids], table)
-    read = inverse.predict(table)
+    read, answers = inverse.predict(table), _neuron_answers(table, values[ids])
     known = torch.isin(columns, ids)
-    head_rows, rows = view.head.weight.detach()[known], columns[known]
-    made = Explainer(
-        view, columns, tuple(classes), values[columns], tuple(knowledge.names), inverse,
-        read.mean(0), read.std(0).clamp_min(1e-6), _neuron_answers(table, values[ids]),
-        table.mean(0), frozenset(columns.tolist()) - frozenset(ids.tolist()),
-        lift=None if peak is None else _name_evidence(peak, values[ids]),
-        floor=_name_floor(table, values[ids], ids, peak),
-        rows=_attribute_rows(head_rows, values[rows]), size=size,
-    )  # fmt: skip
+    usual = (read.mean(0), read.std(0).clamp_min(1e-6), answers, table.mean(0))
+    named = (view, columns, tuple(classes), values[columns], tuple(knowledge.names), inverse)
+    unseen = frozenset(columns.tolist()) - frozenset(ids.tolist())
+    more: dict[str, Any] = {"lift": None if peak is None else _name_evidence(peak, values[ids])}
+    more["floor"] = _name_floor(table, values[ids], ids, peak)
+    more["rows"] = _attribute_rows(view.head.weight.detach()[known], values[columns[known]])
+    made = Explainer(*named, *usual, unseen, size=size, **more)
     if features is None:
         return made
     shown = ids if feature_classes is None else torch.as_tensor(feature_classes).long().cpu()
-    if len(shown) != len(features):
-        raise NiwtError(f"features of {len(features)} images but {len(shown)} class ids")
-    if not bool(torch.isin(shown, rows).all()):
-        raise NiwtError("features of images whose class has no importance or no head row")
-    place = (shown[:, None] == rows).int().argmax(1)
-    scores = _fair_scores(head_rows, values[rows], features, place)
-    scale = _evidence_scale(scores, _presence(values[shown], values[ids]))
-    readout = _readout(features, _presence(values[shown], values[columns]))
-    return replace(made, scale=scale, readout=readout)
+    return _with_images(made, features, shown, known, values[ids])
 
 # %% ../../nbs/06_explain/01_explainer.ipynb #21f0fad5
 @in_own_modes
@@ -410,29 +443,29 @@ def topk_activation(
 # %% ../../nbs/06_explain/01_explainer.ipynb #fbafb56a
 @in_own_modes
 def _measure_seen(
-    network: Any,  # a cut network whose head has a row a class
-    data: Any,  # `ZeroShotData`
-    transform: Callable,  # PIL image -> (3, H, W) tensor
-    columns: Tensor | None = None,  # (n,) class id of each head row, see `head_classes`
-    per_class: int = 20,  # training images of each seen class
-) -> dict[str, Any]:  # `columns`, `importance`, `importance_classes`, `peak`, `features`, `size` as `make_explainer` takes them
-    "Measure importances, activations and features on equally many training images of each seen class."
+    network: Any, data: Any, transform: Callable, columns: Tensor | None = None, per_class: int = 20
+) -> dict[str, Any]:
+    """Importances, activations and features of equally many training images of each seen class.
+
+    Of a cut network whose head has a row a class, see `head_classes` for `columns` (n,). Gives `columns`,
+    `importance`, `importance_classes`, `peak`, `features` and `size` as `make_explainer` takes them.
+    """
     columns = head_classes(data, network.head, columns)
     row_of = {int(c): i for i, c in enumerate(columns)}
     pick = first_of_each(data, data.train, data.seen, per_class)
     if not len(pick):
         raise NiwtError(f"no training images to measure: per_class is {per_class}")
-    importance, peak, features, ids = [], [], [], []
+    found: dict[str, list[Tensor]] = defaultdict(list)
     for x, y, _ in batches(data, pick, transform, 64):
         a = layer_activations(network, x)
         rows = torch.tensor([row_of[int(c)] for c in y])
-        importance.append(layer_gradient(network, a, network.head.weight[rows]).mean((2, 3)).cpu())
-        peak.append(topk_activation(a).cpu())
+        alpha = layer_gradient(network, a, network.head.weight[rows]).mean((2, 3))
+        found["importance"].append(alpha.cpu())
+        found["peak"].append(topk_activation(a).cpu())
         with torch.no_grad():
-            features.append(_features_above(network, a).cpu())
-        ids.append(y)
-    lists = {"importance": importance, "importance_classes": ids, "peak": peak, "features": features}
-    tables: dict[str, Any] = {name: torch.cat(parts) for name, parts in lists.items()}
+            found["features"].append(_features_above(network, a).cpu())
+        found["importance_classes"].append(y)
+    tables: dict[str, Any] = {name: torch.cat(parts) for name, parts in found.items()}
     return tables | {"columns": columns, "size": (int(x.shape[2]), int(x.shape[3]))}
 
 # %% ../../nbs/06_explain/01_explainer.ipynb #4ff8ccf6
@@ -445,14 +478,15 @@ def fit_explainer(
     head: nn.Linear | None = None,  # the head with a row a class; `None`: the network's own
     knowledge: Any = "attributes",  # name of the domain knowledge, or the knowledge itself
     per_class: int = 20,  # training images of each seen class
-    measured: Mapping[str, Any] | None = None,  # from `_measure_seen` with these `columns`, to measure once for several kinds of knowledge
+    measured: Mapping[str, Any] | None = None,  # from `_measure_seen` with these `columns`
     **options: Any,  # for `make_explainer`
 ) -> Explainer:  # ready to explain
     "Measure importances and activations on training images of the seen classes and make an explainer of them."
-    known = data.knowledge[check_name(knowledge, data.knowledge, "knowledge")] if isinstance(knowledge, str) else knowledge
+    if isinstance(knowledge, str):
+        knowledge = data.knowledge[check_name(knowledge, data.knowledge, "knowledge")]
     view = NetworkView(network, head)
     if measured is None:
         measured = _measure_seen(view, data, transform, columns, per_class)
     if missing := sorted({"columns", "importance", "importance_classes"} - set(measured)):
         raise NiwtError(f"what was measured lacks {listing(missing)}; make it with `_measure_seen`")
-    return make_explainer(view, data.classes, known, **measured, **options)
+    return make_explainer(view, data.classes, knowledge, **measured, **options)

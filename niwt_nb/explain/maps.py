@@ -32,12 +32,14 @@ class NetworkView(nn.Module):
     ) -> None:
         super().__init__()
         there, own = network.head.weight.device, network.head if head is None else head
-        self.lower, self.layer, self.head = network.lower, network.layer, own if own.weight.device == there else copy.deepcopy(own).to(there)
+        self.head = own if own.weight.device == there else copy.deepcopy(own).to(there)
+        self.lower, self.layer = network.lower, network.layer
         self.tail = network.tail if edit is None else nn.Sequential(edit, network.tail)
         self.channels_last = getattr(network, "channels_last", False)
-        self.size: tuple[int, int] | None = getattr(network, "size", None)  # height and width of the images, where an explainer has set it
-        if self.head.in_features != network.head.in_features:
-            raise NiwtError(f"the head takes {self.head.in_features} features, the network gives {network.head.in_features}")
+        self.size: tuple[int, int] | None = getattr(network, "size", None)  # of the images, if set
+        takes, gives = self.head.in_features, network.head.in_features
+        if takes != gives:
+            raise NiwtError(f"the head takes {takes} features, the network gives {gives}")
 
     def features(self, x: Tensor) -> Tensor:
         "Images (B, 3, H, W) -> features (B, D), after the edit."
@@ -51,44 +53,45 @@ class NetworkView(nn.Module):
 
 # %% ../../nbs/06_explain/00_maps.ipynb #4c94feef
 @in_own_modes
-def _check_rows(
-    network: Any,  # a cut network
-    target: int | Tensor | Sequence[int],  # head row, one for all or one an image
-    n: int,  # number of images
-) -> Tensor:  # (n,) head rows
-    "Expand `target` to one head row an image; raises `NiwtError` for a wrong number or an unknown row."
+def _check_rows(network: Any, target: int | Tensor | Sequence[int], n: int) -> Tensor:
+    "One head row for each of `n` images (n,), from one or as many; raises `NiwtError` for another number or an unknown row."
     try:
         rows = torch.as_tensor(target).detach().reshape(-1)
     except (TypeError, ValueError, RuntimeError):
-        raise NiwtError(f"a class is asked for by its head row, a whole number, got {target!r}; `Explainer.row` finds the row of a name") from None
+        told = f"a class is asked for by its head row, a whole number, got {target!r}"
+        raise NiwtError(f"{told}; `Explainer.row` finds the row of a name") from None
     if len(rows) == 1:
         rows = rows.expand(n)
     if len(rows) != n:
         raise NiwtError(f"{len(rows)} targets for {n} images; give one for all or one an image")
     if rows.is_floating_point() or rows.dtype == torch.bool:
         raise NiwtError(f"head rows are whole numbers, got {rows.dtype} such as {rows[:1].tolist()}")
-    rows = rows.long()
-    bad = rows[(rows < 0) | (rows >= network.head.out_features)]
+    rows, there = rows.long(), network.head.out_features
+    bad = rows[(rows < 0) | (rows >= there)]
     if len(bad):
-        raise NiwtError(f"class row {int(bad[0])} is not in the head, which has {network.head.out_features} rows; was it extended?")
+        told = f"class row {int(bad[0])} is not in the head, which has {there} rows"
+        raise NiwtError(f"{told}; was it extended?")
     return rows.to(network.head.weight.device)
 
 # %% ../../nbs/06_explain/00_maps.ipynb #85fff4f5
 @in_own_modes
-def _check_images(
-    x: Any,  # should be a batch of images (B, 3, H, W)
-    size: Sequence[int] | None = None,  # height and width that they must have; `None`: any
-) -> None:
-    "Raise `NiwtError` if `x` is not a finite, non-empty (B, 3, H, W) batch of the size the explainer was fitted on."
+def _check_images(x: Any, size: Sequence[int] | None = None) -> None:
+    """Raise `NiwtError` unless `x` is a finite, non-empty batch of images (B, 3, H, W).
+
+    `size`: height and width that they must have, those that an explainer was fitted on.
+    """
     if not isinstance(x, Tensor) or x.ndim != 4:
-        raise NiwtError(f"expected images (B, 3, H, W), got {tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__}")
+        got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
+        raise NiwtError(f"expected images (B, 3, H, W), got {got}")
     if not x.numel():
         raise NiwtError(f"no images to explain: the batch has shape {tuple(x.shape)}")
     if x.is_floating_point() and not bool(x.isfinite().all()):
-        raise NiwtError(f"image {int((~x.isfinite().flatten(1).all(1)).nonzero()[0])} of the batch has pixels that are not finite")
+        bad = int((~x.isfinite().flatten(1).all(1)).nonzero()[0])
+        raise NiwtError(f"image {bad} of the batch has pixels that are not finite")
     if size is not None and tuple(x.shape[2:]) != tuple(size):
         given, wanted = (" x ".join(map(str, s)) for s in (x.shape[2:], size))
-        raise NiwtError(f"images of {given} pixels, but the explainer was fitted on {wanted}; use the same preprocessing")
+        told = f"images of {given} pixels, but the explainer was fitted on {wanted}"
+        raise NiwtError(f"{told}; use the same preprocessing")
 
 # %% ../../nbs/06_explain/00_maps.ipynb #71d634f8
 @running
@@ -100,32 +103,32 @@ def layer_activations(
     _check_images(x, getattr(network, "size", None))
     try:
         with torch.no_grad():
-            a = widened(network.lower(x.to(network.head.weight.device).contiguous(memory_format=torch.channels_last)).detach())  # convolutions are twice as fast
+            fast = torch.channels_last  # convolutions are twice as fast
+            there = x.to(network.head.weight.device).contiguous(memory_format=fast)
+            a = widened(network.lower(there).detach())
     except RuntimeError as e:
-        raise NiwtError(f"the network cannot take images of shape {tuple(x.shape[1:])}: {str(e).splitlines()[0]}") from e
+        told = f"the network cannot take images of shape {tuple(x.shape[1:])}"
+        raise NiwtError(f"{told}: {str(e).splitlines()[0]}") from e
     if a.ndim != 4:
-        raise NiwtError(f"layer {network.layer!r} gives {tuple(a.shape[1:])} an image; maps need (neurons, height, width)")
+        told = f"layer {network.layer!r} gives {tuple(a.shape[1:])} an image"
+        raise NiwtError(f"{told}; maps need (neurons, height, width)")
     return a
 
 # %% ../../nbs/06_explain/00_maps.ipynb #6c0d4678
 @running
-def _features_above(
-    network: Any,  # a cut network
-    activation: Tensor,  # (B, K, h, w) activations of its layer
-) -> Tensor:  # (B, D)
-    "Compute features from activations; raises `NiwtError` if their shape does not fit the tail."
+def _features_above(network: Any, activation: Tensor) -> Tensor:
+    "Features (B, D) from activations (B, K, h, w) of a cut network; raises `NiwtError` if their shape does not fit."
     try:
         return widened(network.tail(activation.to(network.head.weight.device)))
     except RuntimeError as e:
-        raise NiwtError(f"above layer {network.layer!r} the network cannot go on with {tuple(activation.shape[1:])} an image: {str(e).splitlines()[0]}") from e
+        told = f"above layer {network.layer!r} the network cannot go on with"
+        told += f" {tuple(activation.shape[1:])} an image"
+        raise NiwtError(f"{told}: {str(e).splitlines()[0]}") from e
 
 # %% ../../nbs/06_explain/00_maps.ipynb #8ba06902
 @running
-def _head_scores_of(
-    network: Any,  # a cut network
-    features: Tensor,  # (B, D) of its tail
-) -> Tensor:  # (B, C)
-    "Compute class scores from features, in the head's own dtype."
+def _head_scores_of(network: Any, features: Tensor) -> Tensor:
+    "Class scores (B, C) from features (B, D), in the head's own dtype."
     return widened(network.head(features.to(network.head.weight.dtype)))
 
 # %% ../../nbs/06_explain/00_maps.ipynb #7813b40e
@@ -150,7 +153,9 @@ def grad_cam(
     rows = _check_rows(network, target, len(x))
     with torch.no_grad():
         _features_above(network, layer_activations(network, x[:1]))  # says what does not fit
-    small = LayerGradCam(network, network.lower).attribute(x.to(rows.device, copy=True, memory_format=torch.channels_last), target=rows, relu_attributions=relu)
+    own = x.to(rows.device, copy=True, memory_format=torch.channels_last)
+    captum = LayerGradCam(network, network.lower)
+    small = captum.attribute(own, target=rows, relu_attributions=relu)
     return to_size(widened(small.detach())[:, 0], x.shape[-2:])
 
 # %% ../../nbs/06_explain/00_maps.ipynb #98447af7
@@ -204,11 +209,21 @@ def neuron_maps(
     return to_size(a[:, picked].flatten(0, 1), x.shape[-2:]).unflatten(0, (len(x), len(picked)))
 
 # %% ../../nbs/06_explain/00_maps.ipynb #7c9f7db9
-def _smoothed(
-    maps: Tensor,  # (B, 1, H, W)
-    blur: int,  # side of the square in pixels, odd
-) -> Tensor:  # (B, H, W)
-    "The mean over a square around each pixel, mirrored at the edges."
+def _score_gradients(
+    network: Any, x: Tensor, weight: Tensor, inside: Sequence[Tensor] = ()
+) -> tuple[Tensor, ...]:
+    """Gradients of the scores `weight . features` with respect to the pixels of images (B, 3, H, W).
+
+    And with respect to what `inside` holds when the network has run; `weight` (B, D).
+    """
+    with torch.enable_grad():
+        pixels = x.detach().contiguous(memory_format=torch.channels_last).requires_grad_()
+        score = (widened(network.tail(network.lower(pixels))) * weight).sum()
+        return torch.autograd.grad(score, [pixels, *inside])
+
+
+def _smoothed(maps: Tensor, blur: int) -> Tensor:
+    "Maps (B, 1, H, W) -> (B, H, W), the mean over a square of `blur` pixels around each, mirrored at the edges."
     return F.avg_pool2d(F.pad(maps, [blur // 2] * 4, mode="reflect"), blur, 1)[:, 0]
 
 # %% ../../nbs/06_explain/00_maps.ipynb #7fadd709
@@ -217,7 +232,7 @@ def fine_map(
     network: Any,  # a cut network
     x: Tensor,  # (B, 3, H, W) images
     target: int | Tensor | Sequence[int],  # head row, one for all or one an image
-    blur: int | None = None,  # pixels that the fine part is smoothed over, odd; `None`: about 1/20 of the height
+    blur: int | None = None,  # pixels to smooth over, odd; `None`: about 1/20 of the height
 ) -> Tensor:  # (B, H, W), not negative
     "Grad-CAM times the smoothed strength of gradient x image at the pixels; finer than the layer, for the same class."
     _check_images(x)
@@ -225,13 +240,11 @@ def fine_map(
     rows = _check_rows(network, target, len(x))
     blur = 2 * (x.shape[2] // 40) + 1 if blur is None else blur
     if blur < 1 or blur % 2 == 0 or blur // 2 >= min(x.shape[-2:]):
-        raise NiwtError(f"blur must be a positive odd number of pixels, less than twice the image's side, got {blur}")
+        wanted = "a positive odd number of pixels, less than twice the image's side"
+        raise NiwtError(f"blur must be {wanted}, got {blur}")
     a = layer_activations(network, x)
     alpha = layer_gradient(network, a, network.head.weight[rows]).mean((2, 3))
-    with torch.enable_grad():
-        pixels = x.detach().contiguous(memory_format=torch.channels_last).requires_grad_()
-        score = (widened(network.tail(network.lower(pixels))) * widened(network.head.weight[rows].detach())).sum()
-        gradient = torch.autograd.grad(score, pixels)[0]
+    gradient = _score_gradients(network, x, widened(network.head.weight[rows].detach()))[0]
     detail = (gradient * (x - x.mean((2, 3), keepdim=True))).sum(1, keepdim=True).abs()
     smooth = _smoothed(detail, blur)
     return to_size(weighted_map(a, alpha).clamp_min(0), x.shape[-2:]) * smooth
@@ -247,27 +260,25 @@ def contrast_map(
     "Where two views of the score difference agree, inside the network and at the pixels."
     _check_images(x)
     x = x.to(network.head.weight.device)
-    rows, others = _check_rows(network, target, len(x)), _check_rows(network, other, len(x))
-    w, (high, wide), cells = widened(network.head.weight.detach()), x.shape[-2:], layer_activations(network, x[:1]).shape[2]
-    places: list[Tensor] = []
+    rows, others = (_check_rows(network, r, len(x)) for r in (target, other))
+    (high, wide), cells = x.shape[-2:], layer_activations(network, x[:1]).shape[2]
+    w, places = widened(network.head.weight.detach()), []  # type: Tensor, list[Tensor]
 
     def keep(module: nn.Module, given: Any, out: Any) -> None:
-        if isinstance(out, Tensor) and out.ndim == 4 and 2 * cells <= out.shape[2] < high and out.shape[2] * wide == out.shape[3] * high:
+        h, w = out.shape[2:] if isinstance(out, Tensor) and out.ndim == 4 else (0, 0)
+        if 2 * cells <= h < high and h * wide == w * high:
             places[:] = [out]
 
     hooks = [m.register_forward_hook(keep) for m in network.lower.modules()]
     try:
-        with torch.enable_grad():
-            pixels = x.detach().contiguous(memory_format=torch.channels_last).requires_grad_()
-            score = (widened(network.tail(network.lower(pixels))) * (w[rows] - w[others])).sum()
-            slopes = torch.autograd.grad(score, [pixels, *places])
+        slopes = _score_gradients(network, x, w[rows] - w[others], places)
     finally:
         for hook in hooks:
             hook.remove()
-    blur = 2 * (high // 40) + 1
     detail = (slopes[0] * (x - x.mean((2, 3), keepdim=True))).sum(1, keepdim=True)
-    maps = [_smoothed(detail, blur)]
-    maps += [to_size((g * a.detach()).sum(1), (high, wide)) for g, a in zip(slopes[1:], places, strict=True)]
+    maps = [_smoothed(detail, 2 * (high // 40) + 1)]
+    for g, a in zip(slopes[1:], places, strict=True):
+        maps.append(to_size((g * a.detach()).sum(1), (high, wide)))
     even = torch.stack([m / m.abs().mean((1, 2), keepdim=True).clamp_min(1e-12) for m in maps])
     agree = (even.sign() == even[:1].sign()).all(0)
     return torch.where(agree, even[0].sign() * even.abs().prod(0), 0.0) + 1e-3 * even.mean(0)

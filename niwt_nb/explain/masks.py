@@ -20,16 +20,14 @@ from ..network.modes import in_own_modes
 
 # %% ../../nbs/06_explain/04_masks.ipynb #afcf7599
 @in_own_modes
-def _source_pixels(
-    transform: Callable,  # PIL image -> (3, H, W) tensor
-    size: tuple[int, int],  # width and height of the photo
-) -> Tensor:  # (2, H, W) x and y in the photo, in pixels
-    "Where each pixel of the network's input comes from in a photo of that size."
+def _source_pixels(transform: Callable, size: tuple[int, int]) -> Tensor:
+    "Where each pixel of the network's input comes from in a photo of that width and height: (2, H, W), x and y."
     w, h = size
     picture = np.zeros((h, w, 3), np.uint8)
     picture[..., 0] = np.round(np.linspace(0, 255, w))
     picture[..., 1] = np.round(np.linspace(0, 255, h))[:, None]
-    low, high, value = (transform(Image.fromarray(p)).float() for p in (np.zeros_like(picture), np.full_like(picture, 255), picture))
+    tried = (np.zeros_like(picture), np.full_like(picture, 255), picture)
+    low, high, value = (transform(Image.fromarray(p)).float() for p in tried)
     share = ((value - low) / (high - low))[:2].clamp(0, 1)
     return share * torch.tensor([w - 1.0, h - 1.0])[:, None, None]
 

@@ -37,30 +37,22 @@ def energy_inside(
     return torch.where((total > 0) & masks.flatten(1).any(1), inside / total, torch.nan)
 
 # %% ../../nbs/06_explain/07_scores.ipynb #44f427ce
-def _pointing_game(
-    maps: Tensor,  # (n, H, W)
-    masks: Tensor,  # (n, H, W) bool
-) -> Tensor:  # (n,) 1 where the strongest place lies in the mask, else 0
-    "Whether a map's strongest place hits the mask (Zhang et al., ECCV 2016), without their margin of 15 pixels."
+def _pointing_game(maps: Tensor, masks: Tensor) -> Tensor:
+    """Whether the strongest place of each map (n, H, W) lies in its mask (n, H, W), bool: (n,) 1 or 0.
+
+    Zhang et al., ECCV 2016, without their margin of 15 pixels.
+    """
     return masks.flatten(1).gather(1, maps.flatten(1).argmax(1, keepdim=True))[:, 0].float()
 
 # %% ../../nbs/06_explain/07_scores.ipynb #21129866
-def _random_maps(
-    n: int,  # how many
-    cells: tuple[int, int],  # size of the layer
-    size: tuple[int, int],  # of the images
-    seed: int = 0,  # of the noise
-) -> Tensor:  # (n, H, W)
-    "Make the random control for maps: noise at the layer's size, upsampled in the same way."
+def _random_maps(n: int, cells: tuple[int, int], size: Sequence[int], seed: int = 0) -> Tensor:
+    "The random control for maps (n, H, W): noise at the layer's size in `cells`, upsampled in the same way."
     noise = torch.randn(n, *cells, generator=torch.Generator().manual_seed(seed))
     return to_size(noise.clamp_min(0), size)
 
 # %% ../../nbs/06_explain/07_scores.ipynb #6d15b169
-def _mean_row(
-    rows: Sequence[dict[str, Any]],  # of repetitions
-    *columns: str,  # numbers to average
-) -> dict[str, Any]:  # the first row with the means
-    "One row for several repetitions."
+def _mean_row(rows: Sequence[dict[str, Any]], *columns: str) -> dict[str, Any]:
+    "One row for several repetitions: the first with the means of some columns."
     return rows[0] | {c: float(np.mean([r[c] for r in rows])) for c in columns}
 
 # %% ../../nbs/06_explain/07_scores.ipynb #5ba035d0
@@ -122,15 +114,16 @@ def score_words(
     explainer: Explainer,  # that made the explanations
     explanations: _Explanations,  # of n images, `index` filled in
     data: Any,  # `ZeroShotData`
-    controls: Mapping[str, Tensor] | None = None,  # name -> (n, A) ranking of a control, for the same images
+    controls: Mapping[str, Tensor] | None = None,  # name -> (n, A) ranking of a control
     k: int = 8,  # how many words
-) -> pd.DataFrame:  # a row a group of predictions and kind of words: precision of the first k, average precision (ap) of the whole ranking
+) -> pd.DataFrame:  # a row a group and kind of words: precision of the first k, ap of all
     "Precision of the words against what the image shows, for predictions of seen and of unseen classes."
     truth, row = image_truth(explainer, data, explanations.index), explanations.row
     seen = torch.tensor([int(c) not in explainer.unseen for c in explainer.columns])
     has, known = _presence(explainer.knowledge)[seen].float(), explainer.knowledge[seen].float()
     often = has.mean(0) + 1e-6 * known.mean(0)
-    kinds = {"NIWT": explanations.shown, "what was used": explanations.strength, **(controls or {}), "commonest attributes": often.expand(len(row), -1)}
+    kinds = {"NIWT": explanations.shown, "what was used": explanations.strength, **(controls or {})}
+    kinds["commonest attributes"] = often.expand(len(row), -1)
     kinds["recital of the class"] = explainer.knowledge[row]
     rows = []
     for group, pick in (("seen", seen[row]), ("unseen", ~seen[row])):
@@ -146,50 +139,53 @@ def score_words(
     return pd.DataFrame(rows)
 
 # %% ../../nbs/06_explain/07_scores.ipynb #dbefea2e
+def _named(explainer: Explainer) -> tuple[Tensor, Tensor]:
+    "The attribute (K,) that names each neuron, and whether the name is surer than chance."
+    confidence, names = _choose_names(explainer.answers, explainer.lift)
+    return names[:, 0], confidence[:, 0] > explainer.floor
+
+
 @in_own_modes
 def score_names(
     explainer: Explainer,  # whose names are judged
     activation: Tensor,  # (n, K) activations on images that it was not fitted on
     truth: Tensor,  # (n, A) bool, what these images show
-    controls: Mapping[str, Explainer] | None = None,  # explainers of shuffled knowledge or untrained networks
+    controls: Mapping[str, Explainer] | None = None,  # of shuffled knowledge, untrained networks
     seeds: Sequence[int] = (0, 1, 2),  # of the random names
-    strangers: Mapping[str, tuple[Explainer, Tensor]] | None = None,  # untrained networks' explainers with their own activations (n, K)
-) -> pd.DataFrame:  # a row a kind of name: auprc, pearson, above (share of names better than the controls' mean AUPRC), n, distinct
-    "How well a neuron's activation on new images ranks those that show its named attribute; controls: random, shuffled and constant names."
+    strangers: Mapping[str, tuple[Explainer, Tensor]] | None = None,  # with own activations (n, K)
+) -> pd.DataFrame:  # a row a kind of name: auprc, pearson, above, n, distinct
+    """How well a neuron's activation on new images ranks those that show its named attribute.
+
+    Beside it random, shuffled and constant names; above: share of names better than the controls' mean AUPRC.
+    """
     table, r = _average_precision(activation, truth), _pearson(activation, truth)
     usable = ~table.isnan().any(0)
     k = torch.arange(len(table))
+    others = {title: _named(e)[0] for title, e in (controls or {}).items()}
+    theirs = [table[k, n][usable[n]] for n in others.values()] or [table[:, usable].flatten()]
+    level = torch.cat(theirs).mean()
 
     def row(kind: str, name: Tensor, pick: Tensor | None = None) -> dict[str, Any]:
         keep = usable[name] if pick is None else usable[name] & pick
         at = (k[keep], name[keep])
         above = float((table[at] > level).float().mean())
         scores = {"auprc": float(table[at].mean()), "pearson": float(r[at].mean()), "above": above}
-        return {"names": kind, **scores, "n": int(keep.sum()), "distinct": len(set(name[keep].tolist()))}
+        return {"names": kind, **scores, "n": int(keep.sum()), "distinct": len(set(at[1].tolist()))}
 
-    def named(e: Explainer) -> tuple[Tensor, Tensor]:
-        confidence, names = _choose_names(e.answers, e.lift)
-        return names[:, 0], confidence[:, 0] > e.floor
-
-    others = {title: named(e)[0] for title, e in (controls or {}).items()}
-    theirs = [table[k, n][usable[n]] for n in others.values()] or [table[:, usable].flatten()]
-    level = torch.cat(theirs).mean()
-    name, good = named(explainer)
+    (name, good), commonest = _named(explainer), torch.where(usable, truth.float().mean(0), -1)
     dice = (torch.Generator().manual_seed(s) for s in seeds)
     lots = [row("random", torch.randint(len(usable), (len(k),), generator=g)) for g in dice]
-    commonest = torch.full_like(name, int(torch.where(usable, truth.float().mean(0), -1).argmax()))
-    best = torch.where(usable, table, -1).argmax(1)
     rows = [row("NIWT, all neurons", name), row("NIWT, good names only", name, good)]
     rows += [row(title, n) for title, n in others.items()]
     for title, (e, own) in (strangers or {}).items():
-        own_name = named(e)[0]
-        fine = usable[own_name]
-        at = (torch.arange(len(fine))[fine], own_name[fine])
-        tables = {"auprc": _average_precision(own, truth), "pearson": _pearson(own, truth)}
-        scores = {c: float(t[at].mean()) for c, t in tables.items()}
-        rows.append({"names": title, **scores, "n": len(at[0])})
+        scores = _average_precision(own, truth), _pearson(own, truth)
+        fine = usable[_named(e)[0]].nonzero().flatten()
+        ap, pearson = (float(t[fine, _named(e)[0][fine]].mean()) for t in scores)
+        rows.append({"names": title, "auprc": ap, "pearson": pearson, "n": len(fine)})
     rows.append(_mean_row(lots, "auprc", "pearson"))
-    return pd.DataFrame([*rows, row("one name for all", commonest), row("the best attribute (bound)", best)])
+    rows.append(row("one name for all", torch.full_like(name, int(commonest.argmax()))))
+    best = torch.where(usable, table, -1).argmax(1)
+    return pd.DataFrame([*rows, row("the best attribute (bound)", best)])
 
 # %% ../../nbs/06_explain/07_scores.ipynb #0d479a4b
 def score_faithfulness(
@@ -241,16 +237,14 @@ def control_explainers(
 ) -> dict[str, Explainer]:  # "shuffled knowledge 0", "untrained network 0", ...
     "Fit control explainers that should fail: shuffled knowledge, and an untrained network."
     known = data.knowledge[check_name(knowledge, data.knowledge, "knowledge")]
+    fit = lambda *what, **how: fit_explainer(*what, **how, **options)  # noqa: E731
     made = {}
     for s in seeds:
-        wrong = known.shuffled(s)
-        made[f"shuffled knowledge {s}"] = fit_explainer(
-            network, data, transform, columns, head, wrong, measured=measured, **options
-        )
-    rows = network.head.out_features if head is None else head.out_features
-    blank = untrained(network)
+        what = (network, data, transform, columns, head, known.shuffled(s))
+        made[f"shuffled knowledge {s}"] = fit(*what, measured=measured)
+    rows, blank = (network.head if head is None else head).out_features, untrained(network)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         fresh = nn.Linear(blank.head.in_features, rows)
-    made["untrained network 0"] = fit_explainer(blank, data, transform, columns, fresh, known, **options)
+    made["untrained network 0"] = fit(blank, data, transform, columns, fresh, known)
     return made

@@ -32,39 +32,46 @@ def counter_evidence(
     table: pd.DataFrame,  # from `explain_prediction` or `Explanations.frame`
 ) -> str:  # one sentence with a space before it, or nothing
     "Name at most two attributes that speak against the class, the least found first."
-    words = table[table["verdict"] == "against"].sort_values("found", kind="stable")["attribute"].head(2)
-    return f" Against it: the network looked for {listing([phrase(a) for a in words])}, which the picture does not seem to show." if len(words) else ""
+    words = table[table["verdict"] == "against"].sort_values("found", kind="stable")["attribute"]
+    said = listing([phrase(a) for a in words.head(2)])
+    told = f" Against it: the network looked for {said}, which the picture does not seem to show."
+    return told if said else ""
 
 # %% ../../nbs/06_explain/03_sentences.ipynb #f2d398f7
 def distinguishing_attribute(
     table: pd.DataFrame,  # from `explain_prediction` or `Explanations.frame`
 ) -> str:  # a phrase, or nothing
     "Name the supporting attribute with the largest contrast to the runner-up."
-    good = table[(table["verdict"] == "for") & (table["contrast"] > 0)].sort_values("contrast", ascending=False)
-    return "".join(phrase(a) for a in good["attribute"].head(1))
+    good = table[(table["verdict"] == "for") & (table["contrast"] > 0)]
+    best = good.sort_values("contrast", ascending=False)["attribute"].head(1)
+    return "".join(phrase(a) for a in best)
 
 # %% ../../nbs/06_explain/03_sentences.ipynb #13a95406
 def sentence(
     table: pd.DataFrame,  # from `explain_prediction` or `Explanations.frame`
     unseen: bool = False,  # the class was never shown to the network
     asked: bool = False,  # a reader chose the other class; it need not come next
-    apart: bool = True,  # also say the word that distinguishes it; False where verified ones follow, see `contrast`
+    apart: bool = True,  # also say the word that distinguishes it; False where verified ones follow
 ) -> str:  # two or three sentences
     "Name the evidence for and against the prediction, and what distinguishes the runner-up."
-    good = table[table["verdict"] == "for"]
+    words = table.loc[table["verdict"] == "for", "attribute"].head(3)
     name, p = readable(table["class"].iloc[0]), table.attrs["probability"]
     sure = "certainly" if p >= 0.95 else "probably" if p >= 0.6 else "perhaps"
     text = f"This is {sure} {'an' if name[:1].lower() in 'aeiou' else 'a'} {name} ({p:.0%})"
-    text += f", for {listing([phrase(a) for a in good['attribute'].head(3)])}." if len(good) else ", though nothing that has a name speaks for it."
+    nothing = ", though nothing that has a name speaks for it."
+    text += f", for {listing([phrase(a) for a in words])}." if len(words) else nothing
     text += counter_evidence(table)
     word, rival = distinguishing_attribute(table), readable(table.attrs["runner_up"])
-    if not apart:
-        text += "" if asked else f" Next comes {rival}."
-    elif asked:
-        text += f" What tells it most from {rival}: {word}." if word else f" None of these words tells it from {rival}."
-    else:
-        text += f" Next comes {rival}; what tells them apart most is {word}." if word else f" Next comes {rival}."
-    return text + (" The network was never shown one; it knows the species from its description." if unseen else "")
+    if asked and apart and word:
+        text += f" What tells it most from {rival}: {word}."
+    elif asked and apart:
+        text += f" None of these words tells it from {rival}."
+    elif not asked:
+        told = f"; what tells them apart most is {word}" if apart and word else ""
+        text += f" Next comes {rival}{told}."
+    if unseen:
+        text += " The network was never shown one; it knows the species from its description."
+    return text
 
 # %% ../../nbs/06_explain/03_sentences.ipynb #a84fb24f
 def faithfulness_sentence(
@@ -73,56 +80,63 @@ def faithfulness_sentence(
     "State how much the score falls without the neurons behind the words, and without random ones."
     n = table.attrs["neurons"]
     drop, lot, score = (table.attrs[k] for k in ("drop", "random_drop", "score"))
+    behind, random = f"Without the {n} neurons behind these words", f"without {n} random ones"
     if score <= 0:
-        return f"Without the {n} neurons behind these words the score falls by {drop:.2f}, without {n} random ones by {lot:.2f}."
-    return f"Without the {n} neurons behind these words the class loses {drop / score:.0%} of its lead, without {n} random ones {lot / score:.0%}."
+        return f"{behind} the score falls by {drop:.2f}, {random} by {lot:.2f}."
+    return f"{behind} the class loses {drop / score:.0%} of its lead, {random} {lot / score:.0%}."
 
 # %% ../../nbs/06_explain/03_sentences.ipynb #c9ebba9e
-_OPENING = re.compile(r"^.*?\b(?:has|have|had|with|shows?|by|for|notes?|is|are)\b\s+")  # "This bird has ", "Look for "
+_OPENING = re.compile(r"^.*?\b(?:has|have|had|with|shows?|by|for|notes?|is|are)\b\s+")
 
 # %% ../../nbs/06_explain/03_sentences.ipynb #8ce21010
-def _phrases_in(
-    sentence: str,  # a caption
-) -> list[str]:  # of two words or more
-    "The phrases of a caption: what stands between commas and *and*, without the opening."
+def _phrases_in(sentence: str) -> list[str]:
+    "The phrases of a caption of two words or more: what stands between commas and *and*, without the opening."
     text = _OPENING.sub("", sentence.lower().strip().rstrip("."), count=1)
     parts = (p.strip() for p in re.split(r"[,;.]|\band\b", text))
     return [p for p in parts if len(p.split()) > 1]
 
 # %% ../../nbs/06_explain/03_sentences.ipynb #22c48cc2
 @in_own_modes
-def _phrase_uses(
-    data: Any,  # `ZeroShotData` with captions
-    min_classes: int = 3,  # phrases that fewer seen classes use are left out
-) -> tuple[list[str], Tensor]:  # P phrases, the 400 commonest, most frequent first, and (P, C) share of each class's training images whose captions use them
-    "What the captions of training images say; raises `NiwtError` for a data set without captions or with fewer than two common phrases."
+def _phrase_uses(data: Any, min_classes: int = 3) -> tuple[list[str], Tensor]:
+    """What the captions of training images say: the 400 commonest phrases, most frequent first, and their use.
+
+    Use (P, C): share of each class's training images whose captions say it. Phrases that fewer seen classes use
+    than `min_classes` are left out; raises `NiwtError` without captions or with fewer than two phrases.
+    """
     if data.captions is None:
         raise NiwtError(f"data set {data.name!r} has no captions of its images")
     used: dict[str, Counter] = defaultdict(Counter)
     for i in data.train.tolist():
         for p in {p for sentence in data.captions[i] for p in _phrases_in(sentence)}:
             used[p][int(data.labels[i])] += 1
-    common = sorted((p for p, classes in used.items() if len(classes) >= min_classes), key=lambda p: (-sum(used[p].values()), p))[:400]
+    shared = [p for p, classes in used.items() if len(classes) >= min_classes]
+    common = sorted(shared, key=lambda p: (-sum(used[p].values()), p))[:400]
     if len(common) < 2:
-        raise NiwtError(f"the captions of {data.name!r} share {len(common)} phrases among {min_classes} classes or more; at least 2 are needed")
-    count = torch.tensor([[used[p][c] for c in range(len(data.classes))] for p in common]).float()
-    return common, count / torch.bincount(data.labels[data.train], minlength=len(data.classes)).clamp_min(1)
+        told = f"the captions of {data.name!r} share {len(common)} phrases"
+        raise NiwtError(f"{told} among {min_classes} classes or more; at least 2 are needed")
+    n = len(data.classes)
+    count = torch.tensor([[used[p][c] for c in range(n)] for p in common]).float()
+    images = torch.bincount(data.labels[data.train], minlength=n)
+    return common, count / images.clamp_min(1)
 
 # %% ../../nbs/06_explain/03_sentences.ipynb #28c57a91
 @in_own_modes
 def phrase_knowledge(
     data: Any,  # `ZeroShotData` with captions of training images
     knowledge: Any = "captions",  # name of the embedding, or the knowledge itself
-    merge: float = 0.7,  # phrases whose directions have at least this cosine share a column, named by the commonest
+    merge: float = 0.7,  # phrases with at least this cosine share a column, named by the commonest
     min_classes: int = 3,  # see `_phrase_uses`
-) -> DomainKnowledge:  # (C, P) cosine of each class with each phrase, both from the mean of the seen classes
+) -> DomainKnowledge:  # (C, P) cosine of class and phrase, both from the mean of the seen classes
     "Text knowledge as a table of phrases, to be explained with; learned from captions of training images, no encoder needed."
-    known = data.knowledge[check_name(knowledge, data.knowledge, "knowledge")] if isinstance(knowledge, str) else knowledge
+    if isinstance(knowledge, str):
+        knowledge = data.knowledge[check_name(knowledge, data.knowledge, "knowledge")]
     phrases, use = _phrase_uses(data, min_classes)
-    place = known.values.float() - known.values[data.seen].float().mean(0)
-    direction = F.normalize((use[:, data.seen] - use[:, data.seen].mean(1, keepdim=True)) @ place[data.seen])
+    place = knowledge.values.float() - knowledge.values[data.seen].float().mean(0)
+    use = use[:, data.seen]
+    direction = F.normalize((use - use.mean(1, keepdim=True)) @ place[data.seen])
     kept: list[int] = []
     for i, d in enumerate(direction):
         if bool(d.any()) and not (kept and float((direction[kept] @ d).max()) >= merge):
             kept.append(i)
-    return DomainKnowledge(f"phrases of {known.name}", F.normalize(place) @ direction[kept].T, tuple(phrases[i] for i in kept))
+    values, names = F.normalize(place) @ direction[kept].T, tuple(phrases[i] for i in kept)
+    return DomainKnowledge(f"phrases of {knowledge.name}", values, names)

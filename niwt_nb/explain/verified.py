@@ -37,11 +37,13 @@ def drawn_pairs(
     transform: Callable,  # PIL image -> (3, H, W) tensor
     draw: Callable,  # (attribute names, seed) -> (PIL image, anything), see `draw_bird`
     n: int = _PAIRS,  # pairs
-) -> tuple[list[Any], Tensor, Tensor]:  # n pictures with the attribute and n without, (n, K) activations of the former, of the latter
+) -> tuple[list[Any], Tensor, Tensor]:  # 2 n pictures, the first n with it; activations (n, K) of both
     "Draw pictures that differ in one attribute alone; raises `NiwtError` for one without another value."
-    others = [a for a in explainer.names if a != attribute and _group_of(a) == _group_of(attribute)]
+    group = _group_of(attribute)
+    others = [a for a in explainer.names if a != attribute and _group_of(a) == group]
     if not others:
-        raise NiwtError(f"attribute {attribute!r} has no other value to be exchanged for; test it on photos, without `draw`")
+        told = f"attribute {attribute!r} has no other value to be exchanged for"
+        raise NiwtError(f"{told}; test it on photos, without `draw`")
     asked = [attribute] * n + [others[i % len(others)] for i in range(n)]
     pictures = [draw([name], seed=7_000_000 + i % n)[0] for i, name in enumerate(asked)]
     x = torch.stack([transform(p) for p in pictures])
@@ -50,12 +52,12 @@ def drawn_pairs(
 
 # %% ../../nbs/06_explain/08_verified.ipynb #a28654ae
 @in_own_modes
-def _answer_share(
-    shown: Tensor,  # (n, K) activations on pictures with the attribute
-    other: Tensor,  # (m, K) on pictures without; picture i belongs to picture i of `shown` where `paired`
-    paired: bool = True,  # compare only what belongs together
-) -> Tensor:  # (K,) 0.5 by chance; NaN without pictures
-    "The share of comparisons in which the attribute excites each neuron more, ties by half."
+def _answer_share(shown: Tensor, other: Tensor, paired: bool = True) -> Tensor:
+    """The share of comparisons (K,) in which an attribute excites each neuron more, ties by half.
+
+    Activations on pictures with it (n, K) and without (m, K); `paired`: compare only what belongs together.
+    0.5 by chance; NaN without pictures.
+    """
     a, b = (shown, other) if paired else (shown[:, None], other[None])
     wins = (a > b).float() + 0.5 * (a == b).float()
     return wins.flatten(0, -2).mean(0)
@@ -63,21 +65,21 @@ def _answer_share(
 # %% ../../nbs/06_explain/08_verified.ipynb #e35220f2
 @in_own_modes
 def _pool_losses(
-    explainer: Explainer,  # of the network
-    pool: Sequence[int],  # neurons to silence
-    activation: Tensor,  # (m, K, h, w) of pictures of classes that own the attribute
-    row: Tensor,  # (m,) head row of each picture's class
-    draws: int = 5,  # random choices of as many other neurons
-) -> tuple[float, float]:  # without the pool, without as many others; NaN without pictures
-    "By how much the scores of the pictures' own classes fall, above the mean of all classes."
+    explainer: Explainer, pool: Sequence[int], activation: Tensor, row: Tensor, draws: int = 5
+) -> tuple[float, float]:
+    """By how much the scores of pictures' own classes fall, above the mean of all, without a pool of neurons.
+
+    And without as many others, drawn `draws` times. `activation` (m, K, h, w), `row` (m,): head row of each
+    picture's class, which owns the attribute. NaN without pictures.
+    """
     if not len(row):
         return float("nan"), float("nan")
     k, generator = activation.shape[1], torch.Generator().manual_seed(0)
     rest = torch.tensor([i for i in range(k) if i not in set(pool)])
     lots = [rest[torch.randperm(len(rest), generator=generator)[: len(pool)]] for _ in range(draws)]
     silent = [torch.tensor([], dtype=torch.long), torch.as_tensor(list(pool)), *lots]
-    net = explainer.network
-    left = [float(_score_without_neurons(net, activation, s.expand(len(row), -1), row).mean()) for s in silent]
+    without = lambda s: _score_without_neurons(explainer.network, activation, s.expand(len(row), -1), row)  # noqa: E731
+    left = [float(without(s).mean()) for s in silent]
     return left[0] - left[1], left[0] - float(np.mean(left[2:]))
 
 # %% ../../nbs/06_explain/08_verified.ipynb #bc652e16
@@ -86,19 +88,18 @@ _ENOUGH = 0.8  # of the comparisons must come out for a name
 
 @in_own_modes
 def _held_out(
-    explainer: Explainer,  # of the network
-    data: Any,  # `ZeroShotData`
-    indices: Tensor,  # (m,) images
-    transform: Callable,  # PIL image -> (3, H, W) tensor
-) -> tuple[Tensor, Tensor]:  # (m, K, h, w) activations, (m,) head row of each image's class
-    "Activations and classes of images; raises `NiwtError` without images, or for a class without a head row."
-    row_of = {int(c): i for i, c in enumerate(explainer.columns)}
-    rows = [row_of.get(int(c)) for c in data.labels[torch.as_tensor(indices)]]
-    if not rows or None in rows:
-        lost = f"class {data.classes[int(data.labels[indices[rows.index(None)]])]!r} has no head row" if rows else "no images"
+    explainer: Explainer, data: Any, indices: Tensor, transform: Callable
+) -> tuple[Tensor, Tensor]:
+    "Activations (m, K, h, w) of images and head rows (m,) of their classes; raises `NiwtError` where there are none."
+    row_of, pick = {int(c): i for i, c in enumerate(explainer.columns)}, torch.as_tensor(indices)
+    labels = data.labels[pick].tolist()
+    strange = [c for c in labels if c not in row_of]
+    if strange or not labels:
+        lost = f"class {data.classes[strange[0]]!r} has no head row" if strange else "no images"
         raise NiwtError(f"names are tested on images of classes in the head: {lost}")
-    seen = [layer_activations(explainer.network, x).cpu() for x, _, _ in batches(data, torch.as_tensor(indices), transform, 64)]
-    return torch.cat(seen), torch.tensor(rows)
+    every = batches(data, pick, transform, 64)
+    seen = [layer_activations(explainer.network, x).cpu() for x, _, _ in every]
+    return torch.cat(seen), torch.tensor([row_of[c] for c in labels])
 
 # %% ../../nbs/06_explain/08_verified.ipynb #4672ca59
 @in_own_modes
@@ -119,9 +120,12 @@ def verify_names(
     told: dict[int, dict[str, float]] = {}
     for name, rows in names.loc[picked].groupby("name"):
         a, mine = explainer.names.index(str(name)), rows["neuron"].tolist()
-        pair = (peak[truth[:, a]], peak[~truth[:, a]]) if draw is None else drawn_pairs(explainer, str(name), transform, draw)[1:]
+        pair = (peak[truth[:, a]], peak[~truth[:, a]])
+        if draw is not None:
+            pair = drawn_pairs(explainer, str(name), transform, draw)[1:]
         shown, other = (p[:, mine] for p in pair)
-        answers, rate = _answer_share(shown, other, draw is not None), (shown > high[mine]).float().mean(0)
+        answers = _answer_share(shown, other, draw is not None)
+        rate = (shown > high[mine]).float().mean(0)
         same = names.loc[(names["name"] == name) & names["good"], "neuron"].tolist() or mine
         few = owns[:, a].nonzero().flatten()
         few = few[torch.linspace(0, len(few) - 1, min(len(few), _PAIRS)).long()]
@@ -133,11 +137,8 @@ def verify_names(
     return table.reset_index(drop=True)
 
 # %% ../../nbs/06_explain/08_verified.ipynb #9573a7f6
-def _bare(
-    said: str,  # a noun phrase
-    bare: bool = True,  # whether to do it at all
-) -> str:  # without its article
-    "`a hooked bill` as `hooked bill`."
+def _bare(said: str, bare: bool = True) -> str:
+    "`a hooked bill` as `hooked bill`, without its article, if that is asked for."
     return said.removeprefix("a ").removeprefix("an ") if bare else said
 
 # %% ../../nbs/06_explain/08_verified.ipynb #44d7820a
@@ -160,20 +161,26 @@ class _Formula:
 
     def text(self, names: Sequence[str]) -> str:
         "The formula in words, brackets where they matter."
-        said = ["no " * no + _bare(phrase(names[t]), no) for t, no in zip(self.terms, self.denied, strict=True)]
+        terms = zip(self.terms, self.denied, strict=True)
+        said = ["no " * no + _bare(phrase(names[t]), no) for t, no in terms]
         if len(set(self.joined)) == 2:
             return f"({said[0]} {self.joined[0]} {said[1]}) {self.joined[1]} {said[2]}"
         return f" {self.joined[0] if self.joined else ''} ".join(said)
 
 # %% ../../nbs/06_explain/08_verified.ipynb #ef5d07b3
 def _best_third(
-    pairs: tuple[np.ndarray, np.ndarray],  # (P, bytes) packed pictures in which each pair holds, (2, P) how many others and exciting ones
-    single: tuple[np.ndarray, np.ndarray],  # the same of the L single terms
-    active: np.ndarray,  # (bytes,) packed exciting pictures
-    total: int,  # how many these are
-    best: float,  # to be exceeded
-) -> tuple[float, tuple[int, int, str] | None]:  # the best score, and pair, term and word that reach it
-    "Join a third term, what promises most first, until nothing promises more than the best."
+    pairs: tuple[np.ndarray, np.ndarray],
+    single: tuple[np.ndarray, np.ndarray],
+    active: np.ndarray,
+    total: int,
+    best: float,
+) -> tuple[float, tuple[int, int, str] | None]:
+    """Join a third term, what promises most first, until nothing promises more than the best.
+
+    `pairs`: packed pictures (P, bytes) in which each pair holds, and (2, P) how many others and exciting ones
+    these are; `single`: the same of the single terms; `active` (bytes,): the exciting ones, `total` of them.
+    Gives the best score, and pair, term and word that reach it, if it is above `best`.
+    """
     (held, (out, hit)), (bits, (out1, hit1)), found = pairs, single, None
     for word in ("and", "or"):
         reach = hit / total if word == "and" else total / (total + out)
@@ -199,10 +206,12 @@ def _best_third(
 
 # %% ../../nbs/06_explain/08_verified.ipynb #e0f04d57
 def _all_pairs(
-    terms: np.ndarray,  # (L, n) bool
-    b: np.ndarray,  # (n,) bool: the exciting pictures
-) -> tuple[np.ndarray, np.ndarray, list[str], np.ndarray]:  # (P,) two terms and the word of each, and (2, P) others and exciting pictures in which it holds
-    "Every two terms joined by *and*, then by *or*."
+    terms: np.ndarray, b: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, list[str], np.ndarray]:
+    """Every two `terms` (L, n), bool, joined by *and*, then by *or*; `b` (n,), bool: the exciting pictures.
+
+    Gives two terms (P,) and the word of each pair, and (2, P) others and exciting pictures in which it holds.
+    """
     x, y = np.triu_indices(len(terms), 1)
     sums = [terms[:, side].astype(float) for side in (~b, b)]
     both = np.stack([(s @ s.T)[x, y] for s in sums])
@@ -220,14 +229,17 @@ def best_formula(
     "The formula of attributes with the highest intersection over union, found exactly; raises `NiwtError` without exciting pictures."
     b, shows = active.bool().cpu().numpy(), truth.bool().cpu().numpy()
     if not b.any() or b.all() or shows.shape[:1] != b.shape or length not in (1, 2, 3):
+        told = "a formula needs pictures that excite a neuron and others, what each shows, and 1 to 3 terms"
         got = f"{int(b.sum())} of {len(b)}, truth {shows.shape}, length {length}"
-        raise NiwtError(f"a formula needs pictures that excite a neuron and others, what each shows, and 1 to 3 terms; got {got}")
+        raise NiwtError(f"{told}; got {got}")
     terms = np.concatenate([shows, ~shows], 1).T
     use = np.flatnonzero(terms.any(1) & ~terms.all(1))
     if not len(use):
-        raise NiwtError(f"all {len(b)} pictures show the same attributes; a formula needs pictures that differ")
+        told = f"all {len(b)} pictures show the same attributes"
+        raise NiwtError(f"{told}; a formula needs pictures that differ")
     terms, total = terms[use], int(b.sum())
-    single, (x, y, words, double) = np.stack([terms[:, ~b].sum(1), terms[:, b].sum(1)]), _all_pairs(terms, b)
+    single = np.stack([terms[:, ~b].sum(1), terms[:, b].sum(1)])
+    x, y, words, double = _all_pairs(terms, b)
     one, two = (counts[1] / (total + counts[0]) for counts in (single, double))
     best, chosen = float(one.max()), ((int(one.argmax()),), ())  # type: float, tuple[tuple[int, ...], tuple[str, ...]]
     if length > 1 and two.max() > best + 1e-12:
@@ -241,16 +253,17 @@ def best_formula(
             i, t, word = third
             chosen = (x[i], y[i], t), (words[i], word)
     at = [int(use[i]) for i in chosen[0]]
-    return _Formula(tuple(i % shows.shape[1] for i in at), tuple(i >= shows.shape[1] for i in at), chosen[1], best)
+    numbers, denied = tuple(i % shows.shape[1] for i in at), tuple(i >= shows.shape[1] for i in at)
+    return _Formula(numbers, denied, chosen[1], best)
 
 # %% ../../nbs/06_explain/08_verified.ipynb #a0f6f83f
 @in_own_modes
 def formula_of(
     activation: Tensor,  # (n,) how strongly pictures excite a neuron
     truth: Tensor,  # (n, A) bool: what they show
-    share: float = 0.1,  # of the pictures, the most exciting ones, are what the formula shall tell
+    share: float = 0.1,  # of the pictures, the most exciting ones, that it shall tell
     length: int = 3,  # at most so many terms
-) -> tuple[_Formula, float, float]:  # the formula, its intersection over union on the other half, and that of the best single attribute
+) -> tuple[_Formula, float, float]:  # its intersection over union, and of the best attribute
     "Choose a formula on every second picture and judge it on the others."
     active = activation > activation[::2].quantile(1 - share)
 

@@ -46,8 +46,8 @@ def explain_prediction(
     explainer: Explainer,  # from `make_explainer` or `fit_explainer`
     x: Tensor,  # (3, H, W) one image, preprocessed
     target: int | None = None,  # head row to explain; `None`: the predicted class
-    top: int = 8,  # how many attributes, those that are shown best first; up to two more that speak against follow
-) -> pd.DataFrame:  # columns attribute, shown, strength, found, contrast, known, verdict, class; `attrs`: row, probability, runner_up, ...
+    top: int = 8,  # how many attributes, shown best first; up to two against follow
+) -> pd.DataFrame:  # attribute, shown, strength, found, contrast, known, verdict, class; `attrs`
     "What a picture shows and what of it the prediction rests on, read through the inverse map from the image's own importances."
     if x.ndim != 3:
         raise NiwtError(f"expected one image (3, H, W), got {tuple(x.shape)}")
@@ -62,7 +62,7 @@ class _Explanations:
     row: Tensor  # (n,) head row that was explained
     runner_up: Tensor  # (n,) the best other head row
     probability: Tensor  # (n, 2) of both
-    shown: Tensor  # (n, A) how far the image shows each attribute, see `Explainer.shown`; the strength where the explainer has no features
+    shown: Tensor  # (n, A) how far the image shows each, see `Explainer.shown`; else the strength
     strength: Tensor  # (n, A) how much the class depends on each
     found: Tensor  # (n, A) log-odds; NaN without features in the explainer
     contrast: Tensor  # (n, A)
@@ -123,11 +123,12 @@ class _Explanations:
         sign = one.evidence_sign(explainer)[0]
         w = torch.cat([self.words[i], more[self.found[i, more].argsort()]])
         call = {1: "for", -1: "against", 0: "open"}
-        table = pd.DataFrame({
-            "attribute": [explainer.names[a] for a in w], "shown": self.shown[i, w].numpy(), "strength": self.strength[i, w].numpy(),
-            "found": self.found[i, w].numpy(), "contrast": self.contrast[i, w].numpy(), "known": explainer.knowledge[row, w].numpy(),
-            "verdict": [call[v] for v in sign[w].tolist()], "class": explainer.class_name(row),
-        })  # fmt: skip
+        numbers = {k: getattr(self, k)[i, w] for k in ("shown", "strength", "found", "contrast")}
+        numbers["known"] = explainer.knowledge[row, w]
+        columns: dict[str, Any] = {"attribute": [explainer.names[a] for a in w]}
+        columns |= {k: v.numpy() for k, v in numbers.items()}
+        columns |= {"verdict": [call[v] for v in sign[w].tolist()], "class": explainer.class_name(row)}
+        table = pd.DataFrame(columns)
         table.attrs.update(row=row, runner_up=explainer.class_name(other), index=int(self.index[i]))
         table.attrs.update({k: float(getattr(self, k)[i]) for k in ("drop", "random_drop", "score")})
         table.attrs.update(probability=float(self.probability[i, 0]), neurons=self.neurons.shape[1])
@@ -136,37 +137,66 @@ class _Explanations:
 # %% ../../nbs/06_explain/02_words.ipynb #baca49ac
 @running
 def _score_without_neurons(
-    network: Any,  # a cut network
-    activation: Tensor,  # (B, K, h, w)
-    neurons: Tensor,  # (B, m) channels of each image that are set to zero
-    row: Tensor,  # (B,) head row
-) -> Tensor:  # (B,) score of the row above the mean of all rows
-    "Compute the score with some neurons set to zero."
+    network: Any, activation: Tensor, neurons: Tensor, row: Tensor
+) -> Tensor:
+    """Scores (B,) of head rows (B,), above the mean of all rows, with some neurons set to zero.
+
+    `activation` (B, K, h, w) of a cut network's layer; `neurons` (B, m): which of each image.
+    """
     keep = torch.ones(activation.shape[:2]).scatter(1, neurons.cpu(), 0).to(activation)
     with torch.no_grad():
-        scores = _head_scores_of(network, _features_above(network, activation * keep[:, :, None, None])).cpu()
+        features = _features_above(network, activation * keep[:, :, None, None])
+        scores = _head_scores_of(network, features).cpu()
     return scores.gather(1, row.cpu()[:, None])[:, 0] - scores.mean(1)
 
 # %% ../../nbs/06_explain/02_words.ipynb #7f17e24e
 @in_own_modes
-def _neurons_behind(
-    explainer: Explainer,  # from `make_explainer`
-    words: Tensor,  # (B, top) attributes named
-    adds: Tensor,  # (B, K) what each neuron adds to the explained class in the image
-    n: int = 10,  # neurons an image
-) -> Tensor:  # (B, n)
-    "The neurons that carry the named attributes in an image: what each adds to the class, times what it answers to these attributes taken together."
+def _neurons_behind(explainer: Explainer, words: Tensor, adds: Tensor, n: int = 10) -> Tensor:
+    """The `n` neurons (B, n) that carry the named attributes (B, top) in each image.
+
+    By what each adds to the explained class, `adds` (B, K), times what it answers to these attributes together.
+    """
     named = explainer.answers.T[words].sum(1)
-    order = torch.where((adds > 0) & (named > 0), adds * named, torch.where(adds > 0, adds * 1e-6, adds - adds.abs().max()))
+    others = torch.where(adds > 0, adds * 1e-6, adds - adds.abs().max())
+    order = torch.where((adds > 0) & (named > 0), adds * named, others)
     return order.topk(min(n, order.shape[1]), 1).indices
 
 # %% ../../nbs/06_explain/02_words.ipynb #c6d2dce0
+def _silenced(
+    explainer: Explainer, words: Tensor, adds: Tensor, n: int, draws: int
+) -> list[Tensor]:
+    """Choices of neurons (B, m) to silence: behind the words, behind as many others, those that add most, by lot.
+
+    `words` (B, top) and `adds` (B, K) as for `_neurons_behind`; `draws`: choices by lot.
+    """
+    dice, attributes = torch.Generator().manual_seed(0), len(explainer.names)
+    lots = torch.rand(len(words), attributes, generator=dice).scatter(1, words, -1.0)
+    unnamed = lots.topk(min(words.shape[1], attributes - 1), 1).indices
+    behind = [_neurons_behind(explainer, named, adds, n) for named in (words, unnamed)]
+    m = behind[0].shape[1]
+    chosen = [adds, *(torch.rand(adds.shape, generator=dice) for _ in range(draws))]
+    return behind + [order.topk(m, 1).indices for order in chosen]
+
+
+def _drops(
+    network: Any, activation: Tensor, row: Tensor, silent: Sequence[Tensor], draws: int
+) -> tuple[Tensor, ...]:
+    """Scores (B,) of head rows, then by how much they fall without each choice of neurons (B, m) in `silent`.
+
+    The last `draws` choices are by lot: one mean for them all.
+    """
+    none = silent[0][:, :0]
+    score, *left = (_score_without_neurons(network, activation, k, row) for k in (none, *silent))
+    falls = [score - s for s in left]
+    return score, *falls[:-draws], torch.stack(falls[-draws:]).mean(0)
+
+
 @running
 def explain_batch(
     explainer: Explainer,  # from `make_explainer` or `fit_explainer`
     x: Tensor,  # (B, 3, H, W) images, preprocessed
-    target: int | Tensor | Sequence[int] | None = None,  # head row, one for all or one an image; `None`: the predicted classes
-    runner_up: int | Tensor | Sequence[int] | None = None,  # the class to contrast with; `None`: the best other one
+    target: int | Tensor | Sequence[int] | None = None,  # head row; `None`: the predicted classes
+    runner_up: int | Tensor | Sequence[int] | None = None,  # to contrast with; `None`: the next best
     top: int = 8,  # words an image
     n_neurons: int = 10,  # neurons behind them
     draws: int = 5,  # random choices of as many neurons
@@ -174,47 +204,36 @@ def explain_batch(
     "Map, words, contrast and faithfulness of a batch of predictions, three backward passes through the tail in all."
     _check_images(x, explainer.size)
     if min(top, n_neurons, draws) < 1:
-        raise NiwtError(f"top, n_neurons and draws must be at least 1, got {top}, {n_neurons} and {draws}")
-    net = explainer.network
+        got = f"{top}, {n_neurons} and {draws}"
+        raise NiwtError(f"top, n_neurons and draws must be at least 1, got {got}")
+    net, n = explainer.network, len(x)
     a = layer_activations(net, x)
     with torch.no_grad():
         phi = _features_above(net, a)
         scores = _head_scores_of(net, phi).cpu()
-    row = _check_rows(net, scores.argmax(1) if target is None else target, len(x)).cpu()
+    row = _check_rows(net, scores.argmax(1) if target is None else target, n).cpu()
     others = scores.scatter(1, row[:, None], -torch.inf)
-    other = _check_rows(net, others.argmax(1) if runner_up is None else runner_up, len(x)).cpu()
+    other = _check_rows(net, others.argmax(1) if runner_up is None else runner_up, n).cpu()
     w = widened(net.head.weight.detach())
     mine, theirs = (layer_gradient(net, a, w[r]).mean((2, 3)) for r in (row, other))
-    alpha, beta = mine.cpu(), theirs.cpu()
-    strength = explainer.read(alpha)
+    strength, less = explainer.read(mine.cpu()), explainer.read(theirs.cpu())
     shown = strength if explainer.readout is None else explainer.shown(phi)
     words = choose_words(shown, explainer.names, top)
-    unknown = torch.full_like(strength, torch.nan)
-    found = unknown if explainer.scale is None else _evidence(explainer, phi.cpu())
+    found = torch.full_like(strength, torch.nan)
+    found = found if explainer.scale is None else _evidence(explainer, phi.cpu())
     adds = (layer_gradient(net, a, w[row] - w.mean(0)) * a).sum((2, 3)).cpu()
-    generator = torch.Generator().manual_seed(0)
-    dice = torch.rand(strength.shape, generator=generator).scatter(1, words, -1.0)
-    others_named = dice.topk(min(words.shape[1], strength.shape[1] - 1), 1).indices
-    neurons, elsewhere = (_neurons_behind(explainer, n, adds, n_neurons) for n in (words, others_named))
-    m = neurons.shape[1]
-    lots = [torch.rand(adds.shape, generator=generator).topk(m, 1).indices for _ in range(draws)]
-    silent = (neurons[:, :0], neurons, elsewhere, adds.topk(m, 1).indices, *lots)
-    score, *left = (_score_without_neurons(net, a, k, row) for k in silent)
-    drop, other_drop, best_drop, *random = (score - s for s in left)
-    probability = scores.softmax(1).gather(1, torch.stack([row, other], 1))
-    return _Explanations(
-        torch.full((len(x),), -1), row, other, probability, shown, strength, found,
-        strength - explainer.read(beta), words, weighted_map(a, mine).cpu(), neurons, score, drop,
-        torch.stack(random).mean(0), other_drop, best_drop, alpha, phi.cpu(), topk_activation(a).cpu(),
-        (x.shape[2], x.shape[3]),
-    )  # fmt: skip
+    silent = _silenced(explainer, words, adds, n_neurons, draws)
+    score, drop, other_drop, best_drop, lots = _drops(net, a, row, silent, draws)
+    sure = scores.softmax(1).gather(1, torch.stack([row, other], 1))
+    read = (row, other, sure, shown, strength, found, strength - less, words)
+    tried = (weighted_map(a, mine).cpu(), silent[0], score, drop, lots, other_drop, best_drop)
+    kept = (mine.cpu(), phi.cpu(), topk_activation(a).cpu(), (x.shape[2], x.shape[3]))
+    return _Explanations(torch.full((n,), -1), *read, *tried, *kept)
 
 # %% ../../nbs/06_explain/02_words.ipynb #48e052f5
 @in_own_modes
-def _join(
-    parts: Sequence[_Explanations],  # of one explainer
-) -> _Explanations:  # all of them
-    "Explanations of several batches as one; raises `NiwtError` without parts."
+def _join(parts: Sequence[_Explanations]) -> _Explanations:
+    "Explanations of several batches by one explainer as one; raises `NiwtError` without parts."
     if not parts:
         raise NiwtError("no explanations to join")
     names = [f.name for f in fields(_Explanations) if f.name != "size"]

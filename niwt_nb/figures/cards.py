@@ -27,11 +27,28 @@ def _show_row(first: Area, pictures: Sequence[tuple[str, Any]]) -> None:
         show_image(place.axes(), picture, label, wrap=int(first.width) // 8)
 
 # %% ../../nbs/07_figures/03_cards.ipynb #49927827
+def _card_pictures(image: Any, heat: Any, difference: Any, runner_up: str) -> list[tuple[str, Any]]:
+    "The image and its map, and the signed map against the runner-up where there is one, with labels."
+    pictures = [("the image", to_array(image)), ("where it looked", overlay(image, heat))]
+    if difference is not None:
+        both = f"blue: for it, orange: for {runner_up}"
+        pictures.append((both, overlay(image, difference, signed=True)))
+    return pictures
+
+
+def _word_bars(ax: Any, rows: pd.DataFrame, names: list[str], wrap: int) -> None:
+    'Bars of words: "against" turns one to the left, "open" outlines it.'
+    faint = rows["verdict"].eq("open").tolist()
+    legend = "missing   |   shown" if rows["verdict"].eq("against").any() else "shown"
+    legend += "\noutlined: open" if any(faint) else ""  # two lines: the axis is narrow
+    signed_bars(ax, names, signed_words(rows), legend, wrap=wrap, faint=faint)
+
+
 @own_style()
 def explanation_card(
     image: Any,  # the image, as `to_array` takes it
     heat: Any,  # (H, W) Grad-CAM map of the predicted class
-    attributes: pd.DataFrame,  # columns `attribute`, `shown` and `verdict` ("against" turns a bar to the left, "open" outlines it), what is shown best first
+    attributes: pd.DataFrame,  # columns `attribute`, `shown`, `verdict`; what is shown best first
     sentence: str = "",  # the explanation in words
     title: str = "",  # the prediction
     note: str = "",  # how faithful the sentence is, in words; a line a paragraph
@@ -42,10 +59,7 @@ def explanation_card(
 ) -> Figure:  # image, maps, attribute bars and sentence
     "One prediction explained: image, Grad-CAM, attributes for and against, sentence and its faithfulness."
     rows = attributes.head(10)
-    pictures = [("the image", to_array(image)), ("where it looked", overlay(image, heat))]
-    if difference is not None:
-        both = f"blue: for it, orange: for {runner_up}"
-        pictures.append((both, overlay(image, difference, signed=True)))
+    pictures = _card_pictures(image, heat, difference, runner_up)
     n = len(pictures)
     beside = n == 2 or width >= 1000  # the bars stand beside the pictures, else below
     side = int((width - 20 - (200 + width * 0.2 if beside else 0)) / n) - 10
@@ -57,8 +71,7 @@ def explanation_card(
     small = "\n".join(plain(part, (width - 40) // 8) for part in note.split("\n"))
     lines = text.count("\n") + 1 if sentence else 0
     more = small.count("\n") + 1 if note else 0
-    top = 45 if title else 10
-    axis = 76 if "open" in set(attributes["verdict"]) else 58
+    top, axis = 45 if title else 10, 76 if "open" in set(attributes["verdict"]) else 58
     below = top + 45 + (max(tall, bars) if beside else tall + bars + 30) + axis
     end, small_side = below + 22 * lines + 20 * more + 15, min((width - 20) // 6 - 10, 150)
     fig = new_figure(width, end + (small_side + 45 if photos else 0), arrange=False)
@@ -66,10 +79,7 @@ def explanation_card(
     _show_row(Area(fig, 20, top + 40, side, tall), pictures)
     left = 20 + n * (side + 10) + 170 if beside else 200
     ax = Area(fig, left, top + 35 if beside else top + 75 + tall, width - left - 25, bars).axes()
-    faint = rows["verdict"].eq("open").tolist()
-    legend = "missing   |   shown" if rows["verdict"].eq("against").any() else "shown"
-    legend += "\noutlined: open" if any(faint) else ""  # two lines: the axis is narrow
-    signed_bars(ax, names, signed_words(rows), legend, wrap=wrap, faint=faint)
+    _word_bars(ax, rows, names, wrap)
     title, ink = plain(title, (width - 40) // 11, 1), COLOURS["ink"]
     _write(fig, 20, 12, title, 14, fontweight="bold", color=ink)
     _write(fig, 20, below, text, 12, color=ink, linespacing=1.3)
@@ -80,7 +90,7 @@ def explanation_card(
 @own_style()
 def neuron_page(
     names: pd.DataFrame,  # a row a neuron: `neuron`, `name`, `confidence`, `second`
-    images: Sequence[Sequence[Any]],  # the most exciting images of each neuron, as `to_array` takes them
+    images: Sequence[Sequence[Any]],  # the most exciting of each, as `to_array` takes them
     regions: Sequence[Sequence[Any]] | None = None,  # (H, W) bool regions to outline, as many
     title: str = "",  # above everything
     width: int = 800,  # pixels

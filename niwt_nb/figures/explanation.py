@@ -99,7 +99,7 @@ class Explanation:
     probability: float  # of the target, by the softmax of all scores
     sentence: str  # in words
     faithfulness: str  # what the score loses without the words' neurons, and without random ones
-    words: pd.DataFrame = field(repr=False)  # attribute, shown, strength, found, contrast, known, verdict
+    words: pd.DataFrame = field(repr=False)  # see `explain_prediction`
     map: Tensor = field(repr=False)  # (H, W), not negative: where it looked
     difference: Tensor = field(repr=False)  # (H, W): above 0 what spoke for the target
     image: Image.Image = field(repr=False)  # as the network saw it
@@ -118,9 +118,11 @@ class Explanation:
     def pictures(self) -> list[tuple[str, Any]]:
         "The picture, the close-up if there is one, where the network looked, and what spoke for each of the two, with labels."
         seen, both = to_array(self.image), f"blue: for it, orange: for {readable(self.against)}"
-        apart = overlay(seen, self.difference, signed=True)
-        near = [] if self.closer is None else [("the close-up that counts as well", to_array(self.closer))]
-        return [("the picture", seen), *near, ("where it looked", overlay(seen, self.map)), (both, apart)]
+        found = [("the picture", seen)]
+        if self.closer is not None:
+            found.append(("the close-up that counts as well", to_array(self.closer)))
+        found.append(("where it looked", overlay(seen, self.map)))
+        return [*found, (both, overlay(seen, self.difference, signed=True))]
 
     @property
     def photos(self) -> list[tuple[str, Any]]:

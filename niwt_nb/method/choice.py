@@ -40,25 +40,26 @@ from ..network.zoom import can_zoom, looks, mixed
 class Settings:
     "Numbers of the method; those that `fit` chooses on validation classes are in `TRIED`."
 
-    alpha: float = KernelRidgeMap().alpha  # damping of the map from knowledge to importance, see `KernelRidgeMap`
+    alpha: float = KernelRidgeMap().alpha  # damping of the map to importance
     width: float = KernelRidgeMap().width  # of its Gaussian kernel
     damping: float = DAMPING  # of the closed form, see `closed_form`
-    ranked: float = 0.0  # share of rows that are trained to rank the seen classes' images, see `RankingForm`
+    ranked: float = 0.0  # share of rows that rank the seen classes' images, see `RankingForm`
     pull: float = 0.0  # how far seen rows are pulled towards what the map predicts for them
     own: float = 1.0  # share of the network's own head; the rest is fitted here
     l2: float = 1e-5  # penalty of a fitted head, see `fit_head`
-    share: float = 0.5  # of the first kind in the knowledge, where it joins two, see `with_combination`
+    share: float = 0.5  # of the first of two kinds of knowledge, see `with_combination`
     zoom: float = 0.0  # share of the close-up in a picture's features, see `network.zoom`
     offset: float = 0.0  # added to the scores of new classes: the balance of seen and unseen
     keep: bool = True  # the seen classes' rows stay as they are
 
 # %% ../../nbs/04_method/11_choice.ipynb #8d8b29e0
+_FREE: dict[str, list[Any]] = {"keep": [False]}  # rows of the seen classes may change
 TRIED: dict[str, dict[str, list[Any]]] = {
-    "fitted": {"pull": [0.0, 0.3, 0.5], "ranked": [0.0, 0.4], "keep": [False]},
+    "fitted": {"pull": [0.0, 0.3, 0.5], "ranked": [0.0, 0.4], **_FREE},
     "kept": {"ranked": [0.0, 0.4]},
-    "mixed": {"own": [0.0, 0.4, 1.0], "ranked": [0.0, 0.4], "pull": [0.3], "l2": [1e-4], "keep": [False]},
-    "zoomed": {"zoom": [0.0, 0.5], "keep": [False]},
-    "combined": {"share": [0.2, 0.35, 0.5, 0.65], "keep": [False]},
+    "mixed": {"own": [0.0, 0.4, 1.0], "ranked": [0.0, 0.4], "pull": [0.3], "l2": [1e-4], **_FREE},
+    "zoomed": {"zoom": [0.0, 0.5], **_FREE},
+    "combined": {"share": [0.2, 0.35, 0.5, 0.65], **_FREE},
 }
 _IMAGES_OF_EACH = 16  # training images of a class on which its importance is measured
 _JACOBIAN_IMAGES = 32  # training images whose Jacobians are averaged
@@ -72,22 +73,15 @@ class _FeatureScale(nn.Module):
     mean: Tensor
     scale: Tensor
 
-    def __init__(
-        self,
-        mean: Tensor,  # (D,) of the training images
-        scale: Tensor,  # (D,) their spread
-        unit: bool = True,  # one length for all
-    ) -> None:
+    def __init__(self, mean: Tensor, scale: Tensor, unit: bool = True) -> None:
+        "`mean` and `scale` (D,) of the training images; `unit`: one length for all."
         super().__init__()
         self.register_buffer("mean", mean)
         self.register_buffer("scale", scale)
         self.unit = unit
 
-    def forward(
-        self,
-        x: Tensor,  # (..., D) features
-    ) -> Tensor:  # (..., D)
-        "Scaled features."
+    def forward(self, x: Tensor) -> Tensor:
+        "Features (..., D), scaled."
         x = (x - self.mean) / self.scale
         return nn.functional.normalize(x, dim=-1) * x.shape[-1] ** 0.5 if self.unit else x
 
@@ -107,12 +101,11 @@ class _Seen:
     scaled: bool = False  # the features are standardised already
 
 # %% ../../nbs/04_method/11_choice.ipynb #e0b4869a
-def _make_map(
-    kind: str,  # "auto" or "kernel": kernel ridge; "ridge"; "cosine": the paper's
-    settings: Settings = Settings(),  # strength and width
-    seed: int = 0,  # of the cosine map
-) -> ImportanceMap:  # unfitted
-    "The map from domain knowledge to importance by name; raises `NiwtError` for an unknown one."
+def _make_map(kind: str, settings: Settings = Settings(), seed: int = 0) -> ImportanceMap:
+    """The map from knowledge to importance, unfitted; raises `NiwtError` for an unknown kind.
+
+    "auto" or "kernel": kernel ridge; "ridge"; "cosine": the paper's, which alone needs the seed.
+    """
     check_name(kind, KNOWN_MAPS, "map")
     if kind == "cosine":
         return CosineLinearMap(300, 1e-2, 32, init="normal", seed=seed)
@@ -129,6 +122,9 @@ def feature_network(
     return CutNetwork(model, "features", nn.Identity(), nn.Identity(), "head", "features")
 
 # %% ../../nbs/04_method/11_choice.ipynb #9b0ddb42
+_Kept = tuple[_ScoreStatistics, tuple[Tensor, Tensor] | None]  # `level` and `ranking`
+
+
 class Writer:
     "Rows for classes that only have a description: `rows(knowledge)`; `head` is the seen head that goes with them."
 
@@ -139,7 +135,7 @@ class Writer:
         kind: str = "auto",  # of the map
         solver: str = "auto",  # "auto" or "closed", "lbfgs", "reference"
         seed: int = 0,  # of the cosine map and the reference solver
-        kept: tuple[_ScoreStatistics, tuple[Tensor, Tensor] | None] | None = None,  # `level` and `ranking` of a writer that was saved
+        kept: _Kept | None = None,  # of a writer that was saved
     ) -> None:
         "Fit the maps on seen classes; raises `NiwtError` for an unknown map or solver."
         self.seen, self.settings, self.seed = seen, settings, seed
@@ -158,7 +154,8 @@ class Writer:
         if self.seen.scaled:
             mean, spread = torch.zeros_like(mean), torch.ones_like(spread)
         form = RankingForm("ale", epochs=16, features="none", knowledge="none")
-        form.fit(by_rows(x, None, lambda rows: nn.functional.normalize((rows - mean) / spread)), self.seen.rows, k)
+        unit = lambda rows: nn.functional.normalize((rows - mean) / spread)  # noqa: E731
+        form.fit(by_rows(x, None, unit), self.seen.rows, k)
         middle, matrix = k.mean(0), form.form_ / spread[:, None]
         size = self.level.stds(self.level.prior + (k - middle) @ matrix.T).mean()
         return middle, matrix * self.level.score_std / size
@@ -168,11 +165,11 @@ class Writer:
         demand, start = self.map.predict(knowledge).float(), self.row_map.predict(knowledge).float()
         return start + (demand - start @ self.seen.jacobian.mean.T) @ self.form.inverse.T
 
-    def strength(
-        self,
-        knowledge: Tensor,  # (n, A) scaled domain knowledge
-    ) -> Tensor:  # (n,) 1: as the seen rows; near 0: the description says nothing that the network can tell
-        "How far the scores of new rows spread over seen images before they are given the seen spread, as a share of it."
+    def strength(self, knowledge: Tensor) -> Tensor:
+        """How far the scores of new rows spread over seen images before they are given the seen spread, as a share of it.
+
+        `knowledge` (n, A), scaled. Gives (n,), 1: as the seen rows; near 0: the network can tell nothing of it.
+        """
         return self.level.stds(self._closed(knowledge)) / self.level.score_std
 
     def _solved(self, knowledge: Tensor) -> Tensor:
@@ -182,15 +179,18 @@ class Writer:
         demand = self.map.predict(knowledge).float()
         where: Any = self.seen.images if self.solver == "reference" else self.seen.jacobian
         if where is None:
-            remedy = "fit again with solver='closed' (--set solver=closed)"
-            raise NiwtError(f"the reference solver runs on training images, which a saved model does not hold; {remedy}")
+            told = "the reference solver runs on training images, which a saved model does not hold"
+            raise NiwtError(f"{told}; fit again with solver='closed' (--set solver=closed)")
         network = self.seen.network or feature_network(self.seen.head)
-        return transfer_weights(network, demand, where, self.solver, seed=self.seed).weight.to(demand.device)
+        rows = transfer_weights(network, demand, where, self.solver, seed=self.seed).weight
+        return rows.to(demand.device)
 
     def _levelled(self, knowledge: Tensor) -> tuple[Tensor, Tensor]:
         "Rows and biases with the seen scores' mean and spread; the paper's solver leaves them as solved, with bias 0."
         weight = self._solved(knowledge)
-        return (weight, torch.zeros(len(weight))) if self.solver == "reference" else self.level.apply(weight)
+        if self.solver == "reference":
+            return weight, torch.zeros(len(weight))
+        return self.level.apply(weight)
 
     def _mixed(self, knowledge: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
         "Rows and biases of classes with `knowledge`, mixed with the ranking map's."
@@ -211,30 +211,28 @@ class Writer:
         weight, bias = self._mixed(known, weight, bias)
         return replace_classes(old, range(len(weight)), weight, bias)
 
-    def rows(
-        self,
-        knowledge: Tensor,  # (n, A) scaled domain knowledge
-    ) -> tuple[Tensor, Tensor]:  # weight (n, D), bias (n,)
-        "Weights and biases of classes with `knowledge`, offset included."
+    def rows(self, knowledge: Tensor) -> tuple[Tensor, Tensor]:
+        "Weights (n, D) and biases (n,) of classes with scaled `knowledge` (n, A), offset included."
         weight, bias = self._mixed(knowledge, *self._levelled(knowledge))
         return weight, bias + self.settings.offset
 
 # %% ../../nbs/04_method/11_choice.ipynb #25ffde22
 def _best_offset(
-    scores: Tensor,  # (m, C) scores of the validation images
-    labels: Tensor,  # (m,) class ids
-    seen: Tensor,  # ids of classes that were learned
-    unseen: Tensor,  # ids of classes that play unseen
-    trained_on: bool = False,  # the network was trained on all of them
-) -> tuple[float, float]:  # offset and the H that it reaches
-    "The offset with the highest H; within one standard error of it, the largest, if the network knows the classes."
+    scores: Tensor, labels: Tensor, seen: Tensor, unseen: Tensor, trained_on: bool = False
+) -> tuple[float, float]:
+    """The offset with the highest H, and that H; `scores` (m, C) and class ids (m,) of validation images.
+
+    `trained_on`, the network knows all classes: within one standard error of it, the largest.
+    """
     curve = seen_unseen_curve(scores, labels, seen, unseen)
     best = curve.loc[curve.H.idxmax()]
     if not trained_on:
         return float(best.gamma), float(best.H)
     table = gzsl(scores, labels, seen, unseen, float(best.gamma)).per_class
     accuracy = table.accuracy[table.group == "unseen"].dropna()
-    near = curve[curve.H.ge(best.H - accuracy.sem())] if len(accuracy) > 1 else curve.loc[[curve.H.idxmax()]]
+    near = curve.loc[[curve.H.idxmax()]]
+    if len(accuracy) > 1:
+        near = curve[curve.H.ge(best.H - accuracy.sem())]
     chosen = near.loc[near.gamma.idxmax()]
     return float(chosen.gamma), float(chosen.H)
 
@@ -244,19 +242,18 @@ class _Choice:
     "Settings chosen on validation classes, and what every combination reached there."
 
     settings: Settings
-    table: pd.DataFrame = field(repr=False)  # one row a combination: its settings, H, T1, AUSUC, offset
+    table: pd.DataFrame = field(repr=False)  # a row a combination: settings, H, T1, AUSUC, offset
     notes: tuple[str, ...] = ()
-    doubt: Doubt | None = field(default=None, repr=False)  # of the chosen settings; None: nothing was tried
+    doubt: Doubt | None = field(default=None, repr=False)  # of the chosen settings
 
 # %% ../../nbs/04_method/11_choice.ipynb #803a2c0a
 def _doubt_from(
-    scores: Tensor,  # (m, C) of the validation images, before the offset
-    offset: float,  # of the new classes
-    labels: Tensor,  # (m,) class ids
-    data: ZeroShotData,  # the validation problem
-    strength: float,  # the least of a new row
-) -> Doubt | None:  # None: a single class cannot play both a new one and a stranger
-    "What a validation problem says about scores, see `doubt_of`."
+    scores: Tensor, offset: float, labels: Tensor, data: ZeroShotData, strength: float
+) -> Doubt | None:
+    """What a validation problem says about scores (m, C), before the `offset` of new classes; see `doubt_of`.
+
+    `strength`: the least of a new row. None: a single class cannot play both a new one and a stranger.
+    """
     if len(data.unseen) < 2:
         return None
     columns, n = torch.cat([data.seen, data.unseen]), len(data.seen)
@@ -265,17 +262,24 @@ def _doubt_from(
     place[columns] = torch.arange(len(columns))
     return replace(doubt_of(moved, place[labels], n), strength=strength)
 
-
 # %% ../../nbs/04_method/11_choice.ipynb #52289afa
+_Grid = Mapping[str, Sequence[Any]]  # setting -> values to try
+_Write = Callable[[Settings], Writer]
+
+
 def _choose(
-    write: Callable[[Settings], Writer],  # what makes rows with some settings, of the classes that were learned
-    data: ZeroShotData,  # `data.validation()`: classes that were held out play unseen
-    features: Tensor,  # (m, D) of its test images, as the head reads them
-    knowledge: Tensor,  # (U, A) scaled, of its unseen classes
-    grid: Mapping[str, Sequence[Any]],  # setting -> values to try
-    trained_on: bool = False,  # see `_best_offset`
-) -> _Choice:  # the best combination with its offset
-    "Try settings on validation classes; the highest H wins, the first of equals."
+    write: _Write,
+    data: ZeroShotData,
+    features: Tensor,
+    knowledge: Tensor,
+    grid: _Grid,
+    trained_on: bool = False,
+) -> _Choice:
+    """Try settings on validation classes; the highest H wins, the first of equals.
+
+    `write` makes rows of the classes that were learned, `data` is `data.validation()`; `features` (m, D) of its
+    test images, `knowledge` (U, A), scaled, of the classes that play unseen; `grid`: setting -> values.
+    """
     labels = data.labels[torch.cat([data.test_seen, data.test_unseen])]
     columns, tried, rows = torch.cat([data.seen, data.unseen]), [], []
     best: tuple[float, Doubt | None] = (-1.0, None)
@@ -284,35 +288,36 @@ def _choose(
         writer = write(settings)
         head = extend(writer.head, *writer.rows(knowledge))
         scores = head_scores(features, head, columns, len(data.classes))
-        offset, h = _best_offset(scores, labels, data.seen, data.unseen, trained_on)
-        t1, area = gzsl(scores, labels, data.seen, data.unseen).T1, ausuc(scores, labels, data.seen, data.unseen)
+        what = (scores, labels, data.seen, data.unseen)
+        offset, h = _best_offset(*what, trained_on)
         tried.append(replace(settings, offset=offset))
-        rows.append({**params, "H": h, "T1": t1, "AUSUC": area, "offset": offset})
+        told = {"H": h, "T1": gzsl(*what).T1, "AUSUC": ausuc(*what), "offset": offset}
+        rows.append({**params, **told})
         if h > best[0]:
-            best = h, _doubt_from(scores, offset, labels, data, float(writer.strength(knowledge).min()))
+            least = float(writer.strength(knowledge).min())
+            best = (h, _doubt_from(scores, offset, labels, data, least))
     table = pd.DataFrame(rows)
     return _Choice(tried[int(table.H.idxmax())], table, doubt=best[1])
 
 # %% ../../nbs/04_method/11_choice.ipynb #fa7d1c2c
-def _topped(
-    network: CutNetwork,  # not changed
-    top: nn.Module,  # features -> scores
-) -> nn.Module:  # the model, all but the last layer shared with `network`
-    "A network with any module in place of its last layer."
-    model = with_head(network, linear_of(torch.zeros(1, network.head.in_features))).model  # new on the path to the head
+def _topped(network: CutNetwork, top: nn.Module) -> nn.Module:
+    "A network's model with any module, features -> scores, in place of its last layer; all else is shared."
+    plain = linear_of(torch.zeros(1, network.head.in_features))
+    model = with_head(network, plain).model  # new on the path to the head
     above, _, name = network.head_name.rpartition(".")
     model.get_submodule(above)._modules[name] = top
     return model
 
 # %% ../../nbs/04_method/11_choice.ipynb #185c206e
 def _scaled_network(
-    network: CutNetwork,  # not changed
-    scale: nn.Module,  # features -> features
-    head: nn.Linear,  # reads the scaled features
-    example: Tensor,  # (2, 3, H, W) preprocessed images
-) -> CutNetwork:  # cut at the same layer; its tail ends with `scale`
-    "Put a module between features and head; everything but the last layer is shared with `network`."
-    return cut(_topped(network, nn.Sequential(scale, head)), network.layer, example, f"{network.head_name}.1")
+    network: CutNetwork, scale: nn.Module, head: nn.Linear, example: Tensor
+) -> CutNetwork:
+    """Put a module between features and head, so that the tail ends with it; all else is shared.
+
+    `example` (2, 3, H, W): preprocessed images, to find the same layer.
+    """
+    model = _topped(network, nn.Sequential(scale, head))
+    return cut(model, network.layer, example, f"{network.head_name}.1")
 
 # %% ../../nbs/04_method/11_choice.ipynb #89759a60
 def scaled_pair(
@@ -320,20 +325,21 @@ def scaled_pair(
     scale: _FeatureScale,  # features -> features
     head: nn.Linear,  # reads the scaled features
     example: Tensor,  # (2, 3, H, W) preprocessed images
-) -> tuple[CutNetwork, CutNetwork]:  # as the head reads it, and as importance is measured: before features are brought to one length
+) -> tuple[CutNetwork, CutNetwork]:  # for scores; for importance: not brought to one length
     "A network with a scale in front of its head, for scores and for importance."
     there = network.head.weight.device
-    own, plain = (_FeatureScale(scale.mean.to(there), scale.scale.to(there), unit) for unit in (scale.unit, False))
+    mean, spread = scale.mean.to(there), scale.scale.to(there)
     head = head if head.weight.device == there else copy.deepcopy(head).to(there)
-    return _scaled_network(network, own, head, example), _scaled_network(network, plain, head, example)
+    own, plain = (_FeatureScale(mean, spread, unit) for unit in (scale.unit, False))
+    scores = _scaled_network(network, own, head, example)
+    return scores, _scaled_network(network, plain, head, example)
 
 # %% ../../nbs/04_method/11_choice.ipynb #33f436b7
-def _own_head(
-    head: nn.Linear,  # of a network
-    classes: Sequence[str],  # names of the head's classes, where known
-    data: ZeroShotData,  # with its seen classes
-) -> nn.Linear | None:  # a row a seen class, in the order of `data.seen`; None: the head is of other classes
-    "A network's own rows for the seen classes of `data`, if it has them all."
+def _own_head(head: nn.Linear, classes: Sequence[str], data: ZeroShotData) -> nn.Linear | None:
+    """A network's own rows for the seen classes of `data`, in their order, if it has them all.
+
+    `classes`: names of the head's classes, where known. None: the head is of other classes.
+    """
     wanted = [data.classes[int(c)] for c in data.seen]
     if not classes and head.out_features != len(wanted):
         return None
@@ -341,87 +347,127 @@ def _own_head(
     if len(names) != head.out_features or not set(wanted) <= set(names):
         return None
     order = torch.tensor([names.index(n) for n in wanted])
-    return linear_of(head.weight.detach()[order], None if head.bias is None else head.bias.detach()[order])
+    bias = None if head.bias is None else head.bias.detach()[order]
+    return linear_of(head.weight.detach()[order], bias)
 
 # %% ../../nbs/04_method/11_choice.ipynb #21aa4c59
-class Probe:
-    "A network on the training images of seen classes, `trained` as the head reads them; `look` at others, `seen(settings)`; heads are fitted on `features`."
+def _head_for(
+    backbone: Backbone | nn.Linear | None, raw: Any, data: ZeroShotData
+) -> nn.Linear | None:
+    """The rows for the seen classes that a network, cut as `raw`, or a head brings, if any.
+
+    Raises `NiwtError` for a head of another number of classes.
+    """
+    if isinstance(backbone, Backbone):
+        return _own_head(raw.head, backbone.classes, data)
+    own = None if backbone is None else _own_head(backbone, (), data)
+    if backbone is not None and own is None:
+        told = f"the head has {backbone.out_features} rows for {len(data.seen)} seen classes"
+        raise NiwtError(f"{told} of {data.name!r}")
+    return own
+
+
+class _Looks:
+    "Images of a data set and what a network makes of them; each is looked at once."
 
     def __init__(
         self,
-        backbone: Backbone | nn.Linear | None,  # None or a head: `data.features` are the features
-        data: ZeroShotData,  # labels and splits
-        features: Tensor | None = None,  # (N, D), or with close-ups (N, 2, D), of every image of `data` as the network gives them, if at hand
-        quiet: bool = True,  # no progress bars
-        keep_rows: bool = True,  # an own head stays as it is; False: it may be mixed, on standardised features
-        zoom: float | None = None,  # share of the close-up to begin with; None: there is none
+        backbone: Backbone | nn.Linear | None,
+        data: ZeroShotData,
+        features: Tensor | None,
+        quiet: bool,
     ) -> None:
-        "Look at the training images; raises `NiwtError` for a network or a head that does not take them."
+        "Cut the network; raises `NiwtError` where there are neither pictures to look at nor features."
         self.data, self.quiet, self.given = data, quiet, features
         self.looked: dict[str, Tensor] = {}
         self.preprocess: Callable | None = None
-        self.network: CutNetwork | None = None
-        own: nn.Linear | None = None
+        self.raw: Any = None
+        self.mirrored = self.close = False
         if isinstance(backbone, Backbone):
             self.preprocess = backbone.preprocess
-            self.network = backbone.cut(None, self.pictures(data.train[:2]))
-            own = _own_head(self.network.head, backbone.classes, data)
+            self.raw = backbone.cut(None, self.pictures(data.train[:2]))
         elif features is None and data.features is None:
-            raise NiwtError(f"data set {data.name!r} has no features; give a backbone to make them with, such as load_backbone('resnet50', 'DEFAULT')")
-        elif backbone is not None:
-            own = _own_head(backbone, (), data)
-            if own is None:
-                raise NiwtError(f"the head has {backbone.out_features} rows for {len(data.seen)} seen classes of {data.name!r}")
-        self.raw: Any = self.network
-        free = own is None or not keep_rows
-        self.mirrored = self.network is not None and free
-        self.close = zoom is not None and free and (self.raw is not None if features is None else features.ndim == 3)
-        self.close = self.close and (features is not None or can_zoom(self.raw, self.pictures(data.train[:2])))  # type: ignore[arg-type]
-        self._first, self._kept = (own, free), {}  # type: Any, dict[float, dict[Any, Any]]
-        self.zoomed(zoom or 0.0)
-
-    def zoomed(self, share: float) -> "Probe":
-        "Give the close-up this share of the features, and measure anew all that depends on it."
-        (self.own, free), self.kept, self.zoom = self._first, self._kept.setdefault(share, {}), share
-        raw = self._raw(self.data.train)
-        raw = raw[:, : 1 + (share > 0)].flatten(0, 1) if raw.ndim == 3 else raw  # whole picture and close-up are two pictures to learn from
-        self.rows = class_to_column(self.data)[self.data.labels[self.data.train]].repeat_interleave(len(raw) // len(self.data.train))
-        if self.own is not None and self.own.in_features != raw.shape[1]:
-            raise NiwtError(f"the head reads {self.own.in_features} features, there are {raw.shape[1]}")
-        self.scale: Any = nn.Identity()
-        if free:
-            scaler = Scaler("standard").fit(raw)
-            self.scale = _FeatureScale(scaler.mean_, scaler.scale_, unit=self.own is None)
-            self.own = None if self.own is None else scaled_head(self.own, scaler, len(self.data.seen))
-        self.features = by_rows(raw, None, self.scale)
-        self.trained = self.look(self.data.train) if share else self.features
-        self.measured = self.network = self.raw
-        if free and self.raw is not None:
-            head = linear_of(raw.new_zeros(len(self.data.seen), raw.shape[1])) if self.own is None else self.own
-            self.network, self.measured = scaled_pair(self.raw, self.scale, head, self.pictures(self.data.train[:2]))
-        return self
+            remedy = "give a backbone to make them with, such as load_backbone('resnet50', 'DEFAULT')"
+            raise NiwtError(f"data set {data.name!r} has no features; {remedy}")
 
     def pictures(self, index: Tensor) -> Tensor:
         "Preprocessed images (n, 3, H, W)."
         assert self.preprocess is not None
         return torch.stack([self.preprocess(self.data.images[int(i)]) for i in index])
 
-    def look(self, index: Tensor) -> Tensor:
-        "Features (n, D) of images of `data`, as the head reads them: whole picture and close-up in their shares."
-        return by_rows(self._raw(index), None, lambda rows: mixed(self.scale(rows), self.zoom))
+    def some_pictures(self) -> Tensor:
+        "Preprocessed training images from all over the data set."
+        n = len(self.data.train)
+        places = torch.linspace(0, n - 1, min(_JACOBIAN_IMAGES, n)).long()
+        return self.pictures(self.data.train[places])
 
     def _raw(self, index: Tensor) -> Tensor:
         "Features (n, D) or (n, 2, D) of images of `data`, as the network gives them."
         given = self.data.features if self.given is None and self.raw is None else self.given
         if given is not None:
             return by_rows(given, index, Tensor.float)
-        key = content_hash(index)
+        key, how = content_hash(index), {"quiet": self.quiet, "desc": "features"}
         if key not in self.looked:
             with torch.no_grad(), eval_mode(self.raw):
-                seen = batches(self.data, index, self.preprocess, quiet=self.quiet, desc="features")  # type: ignore[arg-type]
+                seen = batches(self.data, index, self.preprocess, **how)  # type: ignore[arg-type]
                 made = (looks(self.raw, x, self.mirrored, self.close).cpu() for x, _, _ in seen)
                 self.looked[key] = stacked(made, len(index))
         return self.looked[key]
+
+
+class Probe(_Looks):
+    "A network on the training images of seen classes, `trained` as the head reads them; `look` at others, `seen(settings)`; heads are fitted on `features`."
+
+    def __init__(
+        self,
+        backbone: Backbone | nn.Linear | None,  # None or a head: `data.features` are the features
+        data: ZeroShotData,  # labels and splits
+        features: Tensor | None = None,  # (N, D), or (N, 2, D) with close-ups, of all images, if at hand
+        quiet: bool = True,  # no progress bars
+        keep_rows: bool = True,  # an own head stays as it is; False: it may be mixed
+        zoom: float | None = None,  # share of the close-up to begin with; None: there is none
+    ) -> None:
+        "Look at the training images; raises `NiwtError` for a network or a head that does not take them."
+        super().__init__(backbone, data, features, quiet)
+        own = _head_for(backbone, self.raw, data)
+        free = own is None or not keep_rows
+        self.mirrored = self.raw is not None and free
+        two = self.raw is not None if features is None else features.ndim == 3
+        self.close = zoom is not None and free and two
+        if self.close and features is None:
+            self.close = can_zoom(self.raw, self.pictures(data.train[:2]))
+        self._first, self._kept = (own, free), {}  # type: Any, dict[float, dict[Any, Any]]
+        self.zoomed(zoom or 0.0)
+
+    def zoomed(self, share: float) -> "Probe":
+        "Give the close-up this share of the features, and measure anew all that depends on it."
+        self.kept, self.zoom = self._kept.setdefault(share, {}), share
+        (own, free), train, n = self._first, self.data.train, len(self.data.seen)
+        raw = self._raw(train)
+        if raw.ndim == 3:  # whole picture and close-up are two pictures to learn from
+            raw = raw[:, : 1 + (share > 0)].flatten(0, 1)
+        rows = class_to_column(self.data)[self.data.labels[train]]
+        self.rows = rows.repeat_interleave(len(raw) // len(train))
+        if own is not None and own.in_features != raw.shape[1]:
+            raise NiwtError(f"the head reads {own.in_features} features, there are {raw.shape[1]}")
+        self.scale: Any = nn.Identity()
+        self.own: nn.Linear | None = own
+        if free:
+            scaler = Scaler("standard").fit(raw)
+            self.scale = _FeatureScale(scaler.mean_, scaler.scale_, unit=own is None)
+            self.own = None if own is None else scaled_head(own, scaler, n)
+        self.features = by_rows(raw, None, self.scale)
+        self.trained = self.look(train) if share else self.features
+        self.measured = self.network = self.raw
+        if free and self.raw is not None:
+            head = self.own or linear_of(raw.new_zeros(n, raw.shape[1]))
+            pair = scaled_pair(self.raw, self.scale, head, self.pictures(train[:2]))
+            self.network, self.measured = pair
+        return self
+
+    def look(self, index: Tensor) -> Tensor:
+        "Features (n, D) of images of `data`, as the head reads them: whole picture and close-up in their shares."
+        return by_rows(self._raw(index), None, lambda rows: mixed(self.scale(rows), self.zoom))
 
     def head(self, settings: Settings) -> nn.Linear:
         "The seen classes' head for some settings: the network's own, one that is fitted here, or a mixture of the two."
@@ -430,24 +476,22 @@ class Probe:
         key = ("head", settings.l2)
         if key not in self.kept:
             self.kept[key] = fit_head(self.features, self.rows, len(self.data.seen), l2=settings.l2)
-        fitted = self.kept[key]
-        return fitted if self.own is None else _blend_heads(self.own, fitted, self.features, settings.own)
+        if self.own is None:
+            return self.kept[key]
+        return _blend_heads(self.own, self.kept[key], self.features, settings.own)
 
-    def jacobian(self) -> PooledJacobian:
+    def jacobian(self, each: bool = False) -> PooledJacobian:
         "G on some training images, drawn evenly from all classes; the identity where there is no network."
-        if "jacobian" not in self.kept:
-            if self.measured is None:
-                eye = torch.eye(self.features.shape[1])
-                tail = _tail_hash(feature_network(linear_of(eye[:1])))
-                self.kept["jacobian"] = PooledJacobian(eye[None], eye, 1, "identity", "features", tail)
-            else:
-                self.kept["jacobian"] = pooled_jacobian(self.measured, self.some_pictures(), each=False, quiet=self.quiet).to("cpu")
-        return self.kept["jacobian"]
-
-    def some_pictures(self) -> Tensor:
-        "Preprocessed training images from all over the data set."
-        train = self.data.train
-        return self.pictures(train[torch.linspace(0, len(train) - 1, min(_JACOBIAN_IMAGES, len(train))).long()])
+        made = self.kept.get("jacobian")
+        if made is None and self.measured is None:
+            eye = torch.eye(self.features.shape[1])
+            tail = _tail_hash(feature_network(linear_of(eye[:1])))
+            made = PooledJacobian(eye[None], eye, 1, "identity", "features", tail)
+        elif made is None or (each and not len(made.each)):
+            how = {"each": each, "quiet": self.quiet}
+            made = pooled_jacobian(self.measured, self.some_pictures(), **how).to("cpu")
+        self.kept["jacobian"] = made
+        return made
 
     def importance(self, head: nn.Linear) -> Tensor:
         "Mean importance (S, K) of each seen class under `head`."
@@ -456,27 +500,25 @@ class Probe:
             return head.weight.detach() @ jacobian.mean.T
         assert self.measured is not None and self.preprocess is not None
         some = first_of_each(self.data, self.data.train, self.data.seen, _IMAGES_OF_EACH)
-        network = with_head(self.measured, head)
-        return class_importance(network, self.data, some, self.preprocess, columns=self.data.seen, quiet=self.quiet).mean
+        what = (with_head(self.measured, head), self.data, some, self.preprocess)
+        return class_importance(*what, columns=self.data.seen, quiet=self.quiet).mean
 
     def seen(self, settings: Settings, knowledge: Tensor, solver: str = "auto") -> _Seen:
         "Everything that a `Writer` needs."
-        head = self.head(settings)
+        head, scaled = self.head(settings), isinstance(self.scale, _FeatureScale)
         key = ("importance", content_hash(head.weight))
         if key not in self.kept:
             self.kept[key] = self.importance(head)
-        images = self.some_pictures() if solver == "reference" and self.network is not None else None
+        asked = solver == "reference" and self.network is not None
+        images = self.some_pictures() if asked else None
         network = None if self.measured is None else with_head(self.measured, head)
-        jacobian = self.jacobian()
-        if solver == "lbfgs" and not len(jacobian.each):
-            jacobian = self.kept["jacobian"] = pooled_jacobian(network, self.some_pictures(), quiet=self.quiet).to("cpu")
-        scaled = isinstance(self.scale, _FeatureScale)
-        return _Seen(self.features, self.rows, knowledge, head, self.kept[key], jacobian, network, images, scaled)
+        told = (self.kept[key], self.jacobian(solver == "lbfgs"), network, images, scaled)
+        return _Seen(self.features, self.rows, knowledge, head, *told)
 
 # %% ../../nbs/04_method/11_choice.ipynb #970d3602
 def with_combination(
     data: ZeroShotData,  # with the kinds that are to be joined
-    kind: str | None,  # "attributes+captions"; of another name, or if there is such a kind: nothing is added
+    kind: str | None,  # "attributes+captions"; nothing is added for one that there is
     share: float = Settings.share,  # of the first of two kinds; three or more count alike
 ) -> ZeroShotData:  # with that knowledge as well
     "Join kinds of knowledge; raises `NiwtError` for a kind that there is not."
@@ -492,7 +534,7 @@ def choose_with(
     part: ZeroShotData,  # the validation problem
     probe: Probe,  # a network on its training images
     trained_on: bool = False,  # the network knows the classes that play unseen
-    grid: Mapping[str, Sequence[Any]] | None = None,  # settings to try; None: those of `TRIED` that fit
+    grid: _Grid | None = None,  # settings to try; None: those of `TRIED` that fit
 ) -> _Choice:  # see `_choose`
     "Choose settings on a validation problem that a network has looked at."
     known = part.get_knowledge(model.knowledge)
@@ -502,7 +544,8 @@ def choose_with(
     test = probe.look(torch.cat([part.test_seen, part.test_unseen]))
 
     def write(settings: Settings) -> Writer:
-        return Writer(probe.seen(settings, table[0], model.solver), settings, model.map, model.solver, model.seed)
+        seen = probe.seen(settings, table[0], model.solver)
+        return Writer(seen, settings, model.map, model.solver, model.seed)
 
     return _choose(write, part, test, table[1], grid or TRIED[kind], trained_on)
 
@@ -516,7 +559,8 @@ def choose_zoom(
     if not probe.close:
         return {}
     grid, part = TRIED["zoomed"], with_combination(part, model.knowledge)
-    area = {z: choose_with(model, part, probe.zoomed(z), grid={**grid, "zoom": [z]}).table.AUSUC[0] for z in grid["zoom"]}
+    tried = lambda z: choose_with(model, part, probe.zoomed(z), grid={**grid, "zoom": [z]})  # noqa: E731
+    area = {z: tried(z).table.AUSUC[0] for z in grid["zoom"]}
     best = max(area, key=area.__getitem__)
     probe.zoomed(best)
     return {"zoom": best}
@@ -531,6 +575,10 @@ def choose_share(
     kind, grid = model.knowledge, TRIED["combined"]
     if kind is None or kind in part.knowledge or kind.count("+") != 1:
         return {}
-    tried = lambda s: choose_with(model, with_combination(part, kind, s), probe, grid={**grid, "share": [s]})  # noqa: E731
+
+    def tried(share: float) -> _Choice:
+        both = with_combination(part, kind, share)
+        return choose_with(model, both, probe, grid={**grid, "share": [share]})
+
     area = {s: tried(s).table.AUSUC[0] for s in grid["share"]}
     return {"share": max(area, key=area.__getitem__)}

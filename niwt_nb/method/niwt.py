@@ -50,16 +50,17 @@ from ..network.modes import device_of, in_own_modes
 from ..network.zoom import looks, mixed
 
 # %% ../../nbs/04_method/12_niwt.ipynb #48eaa583
-def _one_picture(
-    image: Any,  # an entry of a list: a PIL image, a file, a (3, H, W) tensor, or a tuple that begins with one
-    name: str,  # for messages
-) -> tuple[str, Any]:  # a name, and a PIL image, a path or a tensor
-    "An entry of a list of pictures; data sets that give (image, label) give the image."
+def _one_picture(image: Any, name: str) -> tuple[str, Any]:
+    """An entry of a list, called `name`, as a name and a PIL image, a path or a tensor (3, H, W).
+
+    Of a tuple, such as (image, label), the first counts; raises `NiwtError` for what is no picture.
+    """
     image = image[0] if isinstance(image, tuple) and image else image
     if isinstance(image, (str, os.PathLike)):
         return os.fspath(image), Path(image)
     if not isinstance(image, (Image.Image, Tensor)):
-        raise NiwtError(f"{name} is a {type(image).__name__}; expected a PIL image, a file or a preprocessed tensor (3, H, W)")
+        wanted = "a PIL image, a file or a preprocessed tensor (3, H, W)"
+        raise NiwtError(f"{name} is a {type(image).__name__}; expected {wanted}")
     return name, image
 
 # %% ../../nbs/04_method/12_niwt.ipynb #adcd074b
@@ -74,16 +75,18 @@ def picture_names(
         folders = [Path(images), *sorted(p for p in Path(images).rglob("*") if p.is_dir())]
         found = [(str(d / n), d / n) for d in folders for n in list_pictures(d)[0]]
         if not found:
-            some = ", ".join(s for s in (".jpg", ".png", ".webp", ".tif") if s in picture_suffixes())
-            raise NiwtError(f"the folder {os.fspath(images)!r} holds no picture; expected files such as {some}")
+            usual = [s for s in (".jpg", ".png", ".webp", ".tif") if s in picture_suffixes()]
+            told = f"the folder {os.fspath(images)!r} holds no picture"
+            raise NiwtError(f"{told}; expected files such as {', '.join(usual)}")
     elif isinstance(images, (str, os.PathLike)):
         found = [(os.fspath(images), Path(images))]
     elif isinstance(images, Image.Image):
         found = [("the image", images)]
-    elif isinstance(images, Sequence) or hasattr(images, "__len__") and hasattr(images, "__getitem__"):
+    elif hasattr(images, "__len__") and hasattr(images, "__getitem__"):
         found = [_one_picture(images[i], f"image {i}") for i in range(len(images))]
     else:
-        raise NiwtError(f"expected a picture, a file, a folder, a list of them or a tensor, got {type(images).__name__}")
+        wanted = "a picture, a file, a folder, a list of them or a tensor"
+        raise NiwtError(f"expected {wanted}, got {type(images).__name__}")
     if not found:
         raise NiwtError("there is no picture in what was given")
     return found
@@ -97,7 +100,8 @@ def picture_batches(
 ) -> Iterator[Tensor]:  # (B, 3, H, W)
     "Preprocessed batches; raises `NiwtError` naming the picture that cannot be read."
     pairs = picture_names(images)
-    for start in progress(range(0, len(pairs), batch_size), "pictures", quiet=quiet or len(pairs) <= batch_size):
+    starts, quiet = range(0, len(pairs), batch_size), quiet or len(pairs) <= batch_size
+    for start in progress(starts, "pictures", quiet=quiet):
         made = []
         for name, image in pairs[start : start + batch_size]:
             image = open_image(image) if isinstance(image, Path) else image
@@ -127,14 +131,17 @@ class _Added:
     "A class that was added: what to expect of it."
 
     name: str
-    expected: float | None  # share of pictures of a new class among new ones that were named rightly on validation classes (T1)
+    expected: float | None  # T1 on validation classes; None: nothing was tried
     nearest: tuple[str, ...]  # the seen classes whose descriptions are most like it
     taught: float  # share of the description, 0 to 1, that lies in what seen classes taught
     strength: float  # how much its row tells by itself, 1 as the seen ones', see `Writer.strength`
 
     def __str__(self) -> str:
-        sure = "" if self.expected is None else f" Classes that were held out were told apart in {self.expected:.0%} of their pictures."
-        return f"{self.name!r} added; most like {', '.join(self.nearest)}.{sure}"
+        told = f"{self.name!r} added; most like {', '.join(self.nearest)}."
+        if self.expected is None:
+            return told
+        right = f"{self.expected:.0%} of their pictures"
+        return f"{told} Classes that were held out were told apart in {right}."
 
 # %% ../../nbs/04_method/12_niwt.ipynb #4e5e83e9
 def as_backbone(
@@ -147,15 +154,16 @@ def as_backbone(
         return replace(backbone, layer=layer, twin=as_backbone(backbone.twin, layer))  # type: ignore[arg-type]
     if backbone is None or isinstance(backbone, (Backbone, nn.Linear)):
         return backbone
-    what = type(backbone).__name__
-    raise NiwtError(f"a {what} does not say how it wants its pictures; give Backbone(model, preprocess, layer, name), or a name for load_backbone")
+    told = f"a {type(backbone).__name__} does not say how it wants its pictures"
+    remedy = "give Backbone(model, preprocess, layer, name), or a name for load_backbone"
+    raise NiwtError(f"{told}; {remedy}")
 
 # %% ../../nbs/04_method/12_niwt.ipynb #0ad36c88
-def _on_device(
-    backbone: Backbone | nn.Linear | None,  # a network, a head or neither
-    device: Any = None,  # see `device_of`
-) -> Backbone | nn.Linear | None:  # the same where it is there already or is no network
-    "A network, and its twin, on a device: a copy, for the caller's own stays where it lies; raises `NiwtError` for a device that is not here."
+def _on_device(backbone: Backbone | nn.Linear | None, device: Any = None) -> Backbone | nn.Linear | None:
+    """A network, and its twin, on a device: a copy, for the caller's own stays where it lies.
+
+    What is there already, or no network, is given back. `device`: see `device_of`; raises `NiwtError` if it is not here.
+    """
     if not isinstance(backbone, Backbone):
         return backbone
     there = device_of(device, backbone.model)
@@ -164,16 +172,13 @@ def _on_device(
     twin: Any = _on_device(backbone.twin, there)
     return replace(backbone, model=copy_module(backbone.model).to(there), twin=twin)
 
-
 # %% ../../nbs/04_method/12_niwt.ipynb #7b2666f4
-def _check_data(
-    data: ZeroShotData,  # what a model is to be fitted on
-    kind: str | None,  # of knowledge
-) -> DomainKnowledge:  # of that kind
-    "The knowledge to learn from; raises `NiwtError` for fewer than two seen classes or a table with gaps."
-    known = with_combination(data, kind).get_knowledge(kind)
-    if len(data.seen) < 2:
-        raise NiwtError(f"NIWT needs at least 2 seen classes to learn from, {data.name!r} has {len(data.seen)}")
+def _check_data(data: ZeroShotData, kind: str | None) -> DomainKnowledge:
+    "The `kind` of knowledge to learn from; raises `NiwtError` for fewer than two seen classes or gaps."
+    known, n = with_combination(data, kind).get_knowledge(kind), len(data.seen)
+    if n < 2:
+        told = f"NIWT needs at least 2 seen classes to learn from, {data.name!r} has"
+        raise NiwtError(f"{told} {n}")
     known.check(data.classes, torch.cat([data.seen, data.unseen]), constant=False)
     return known
 
@@ -194,33 +199,40 @@ def has_own_head(
 def twin_of(
     backbone: Backbone | nn.Linear | None,  # perhaps with a twin
     part: ZeroShotData,  # the validation problem
-) -> Backbone | nn.Linear | None:  # the twin if it was trained on exactly the classes that `part` learns from, else the network itself
+) -> Backbone | nn.Linear | None:  # the twin, if it learned exactly the classes of `part`
     "The network that settings are chosen with; a head that was learned on more classes has no place there."
     if isinstance(backbone, nn.Linear):
-        told = "give calibrate=choose_settings(model, data, features, (twin, its features)), or calibrate=False"
-        raise NiwtError(f"settings for a head of all seen classes are chosen with a twin that did not learn the validation classes; {told}")
+        told = "settings for a head of all seen classes are chosen with a twin that did not learn the validation classes"
+        remedy = "give calibrate=choose_settings(model, data, features, (twin, its features)), or calibrate=False"
+        raise NiwtError(f"{told}; {remedy}")
     if backbone is None or backbone.twin is None:
         return backbone
-    return backbone.twin if set(backbone.twin.classes) == {part.classes[int(c)] for c in part.seen} else backbone
+    taught = {part.classes[int(c)] for c in part.seen}
+    return backbone.twin if set(backbone.twin.classes) == taught else backbone
 
 # %% ../../nbs/04_method/12_niwt.ipynb #7e144981
 def choose_settings(
     model: "NIWT",  # unfitted
     data: ZeroShotData,  # the whole data set
-    features: Tensor | None = None,  # (N, D), or with close-ups (N, 2, D), of every image of `data`, if at hand
-    validation: tuple[Any, Tensor | None] | None = None,  # a twin, or its head, and its features of `data.validation(model.seed)`, if at hand
+    features: Tensor | None = None,  # (N, D), or (N, 2, D) with close-ups, of all images, if at hand
+    validation: tuple[Any, Tensor | None] | None = None,  # a twin, or its head, and its features
 ) -> _Choice:  # with notes about what could not be done
-    "Choose on validation classes, seen by a twin of the network that never saw them where there is one."
-    if isinstance(model.calibrate, (_Choice, Settings)):
-        return model.calibrate if isinstance(model.calibrate, _Choice) else _Choice(model.calibrate, pd.DataFrame())
-    backbone, val = _on_device(as_backbone(model.backbone, model.layer), model.device), data.val_classes
-    if not model.calibrate or not 1 < len(val) < len(data.seen) - 1:
-        few = () if not model.calibrate else (f"{len(val)} validation classes of {len(data.seen)} seen ones are too few to choose settings on",)
-        return _Choice(Settings(keep=has_own_head(backbone, data) and model.keep_rows), pd.DataFrame(), few)
+    """Choose on validation classes, seen by a twin of the network that never saw them where there is one.
+
+    `validation`: of `data.validation(model.seed)`, if they are at hand.
+    """
+    given, val = model.calibrate, data.val_classes
+    if isinstance(given, (_Choice, Settings)):
+        return given if isinstance(given, _Choice) else _Choice(given, pd.DataFrame())
+    backbone = _on_device(as_backbone(model.backbone, model.layer), model.device)
+    if not given or not 1 < len(val) < len(data.seen) - 1:
+        few = f"{len(val)} validation classes of {len(data.seen)} seen ones are too few"
+        usual = Settings(keep=has_own_head(backbone, data) and model.keep_rows)
+        notes = (f"{few} to choose settings on",) if given else ()
+        return _Choice(usual, pd.DataFrame(), notes)
     data = with_encoder(data, model.encoder, model.knowledge)
     part = data.validation(model.seed)
-    twin = twin_of(backbone, part) if validation is None else validation[0]
-    rows = None if validation is None else validation[1]
+    twin, rows = validation or (twin_of(backbone, part), None)
     if validation is None and features is not None and twin is backbone:
         rows = features[rows_of(part, data)]
     probe = Probe(twin, part, rows, model.quiet, model.keep_rows, 0.0 if model.zoom else None)
@@ -228,37 +240,44 @@ def choose_settings(
     biased = "the network has seen the validation classes, so the balance of seen and unseen that was chosen on them is uncertain"
     zoom = choose_zoom(model, part, probe)
     share = choose_share(model, part, probe)
-    part, share = with_combination(data, model.knowledge, **share).validation(model.seed), share | zoom
-    found = choose_with(model, part, probe, trained_on)
+    part = with_combination(data, model.knowledge, **share).validation(model.seed)
+    found, chosen = choose_with(model, part, probe, trained_on), share | zoom
+    settings, table = replace(found.settings, **chosen), found.table.assign(**chosen)
     notes = (biased,) if trained_on else ()
-    return replace(found, settings=replace(found.settings, **share), table=found.table.assign(**share), notes=notes)
+    return replace(found, settings=settings, table=table, notes=notes)
 
 # %% ../../nbs/04_method/12_niwt.ipynb #b5cddb1f
-def _class_names(
-    knowledge: Any,  # see `_as_data`
-    classes: Sequence[str] | None = None,  # as the caller names them
-) -> list[str]:  # C names
-    "The names of all classes; raises `NiwtError` where neither labels nor knowledge say them."
+def _class_names(knowledge: Any, classes: Sequence[str] | None = None) -> list[str]:
+    "The names of all classes, see `_as_data`; raises `NiwtError` where neither labels nor knowledge say them."
     if isinstance(knowledge, pd.DataFrame):
         knowledge = DomainKnowledge("attributes", knowledge)
-    named = knowledge.classes if isinstance(knowledge, DomainKnowledge) else knowledge if isinstance(knowledge, Mapping) else None
-    if classes is None and named is None:
-        raise NiwtError("knowledge does not say which classes its rows are about; give classes=, or a table whose index names them")
-    return list(names_of(classes if classes is not None else list(named)))  # type: ignore[arg-type]
+    named = list(knowledge) if isinstance(knowledge, Mapping) else getattr(knowledge, "classes", None)
+    classes = named if classes is None else classes
+    if classes is None:
+        remedy = "give classes=, or a table whose index names them"
+        raise NiwtError(f"knowledge does not say which classes its rows are about; {remedy}")
+    return list(names_of(classes))
 
 # %% ../../nbs/04_method/12_niwt.ipynb #6631e241
-def _as_data(
-    data: Any,  # a `ZeroShotData`, or images: a list of PIL images or files, or a torch `Dataset` of (image, label)
-    labels: Sequence[Any] | None = None,  # a class name, or a number of `classes`, for each image; None: a `Dataset` says them
-    knowledge: Any = None,  # class name -> {attribute: value}, row or sentences; a `DataFrame` with a row a class; or a `DomainKnowledge`
-    classes: Sequence[str] | None = None,  # names in the order of label numbers, and of a `DomainKnowledge`
-    encoder: Any = None,  # of sentences, see `text_knowledge`
-) -> ZeroShotData:  # one type for everything
-    "Images, labels and knowledge as a data set; raises `NiwtError` for what does not fit together."
+def _blank_pictures(preprocess: Callable) -> Tensor:
+    "Two plain pictures as a network takes them, to run it on."
+    plain = [Image.new("RGB", (256, 256), c) for c in ("gray", "teal")]
+    return torch.stack([preprocess(picture) for picture in plain])
+
+
+def _as_data(data: Any, labels: Sequence[Any] | None = None, knowledge: Any = None, classes: Sequence[str] | None = None, encoder: Any = None) -> ZeroShotData:
+    """Images, labels and knowledge as a data set; raises `NiwtError` for what does not fit together.
+
+    `data`: a `ZeroShotData`, or images: PIL images or files, or a torch `Dataset` of (image, label).
+    `labels`: a class name, or a number of `classes`, for each image; None: a `Dataset` says them.
+    `knowledge`: class -> {attribute: value}, row or sentences; a `DataFrame` with a row a class; a `DomainKnowledge`.
+    `classes`: names in the order of label numbers, and of a `DomainKnowledge`; `encoder`: see `text_knowledge`.
+    """
     if isinstance(data, ZeroShotData):
         return data
     if knowledge is None:
-        raise NiwtError("fit(images, labels, knowledge) needs to know something of every class; give knowledge={class: {attribute: value}} or sentences")
+        told = "fit(images, labels, knowledge) needs to know something of every class"
+        raise NiwtError(f"{told}; give knowledge={{class: {{attribute: value}}}} or sentences")
     if labels is None:
         labels = [data[i][1] for i in range(len(data))]
         classes = getattr(data, "classes", None) if classes is None else classes
@@ -266,142 +285,112 @@ def _as_data(
     if len(images) != len(labels):
         raise NiwtError(f"{len(images)} images but {len(labels)} labels")
     names = _class_names(knowledge, classes)
-    ids = [names.index(check_name(str(y), names, "class")) if isinstance(y, str) else int(y) for y in labels]
+    place = lambda name: names.index(check_name(name, names, "class"))  # noqa: E731
+    ids = [place(str(y)) if isinstance(y, str) else int(y) for y in labels]
     seen = sorted(set(ids))
     if seen and not 0 <= seen[0] <= seen[-1] < len(names):
-        raise NiwtError(f"labels are numbers from {seen[0]} to {seen[-1]}, but there are {len(names)} classes")
-    unseen = [i for i in range(len(names)) if i not in set(seen)]
+        told = f"labels are numbers from {seen[0]} to {seen[-1]}"
+        raise NiwtError(f"{told}, but there are {len(names)} classes")
     known = _as_knowledge(knowledge, names, seen, encoder)
-    every = torch.arange(len(images))
-    parts: dict[str, Any] = {"train": every, "test_seen": every[:0], "test_unseen": every[:0], "need_test": False}
-    return ZeroShotData("your data", tuple(names), images, torch.tensor(ids), torch.tensor(seen), torch.tensor(unseen, dtype=torch.long),
-                        knowledge={known.name: known}, **parts)  # fmt: skip
+    unseen = torch.tensor([i for i in range(len(names)) if i not in set(seen)], dtype=torch.long)
+    every, parts = torch.arange(len(images)), {"knowledge": {known.name: known}}  # type: Tensor, dict[str, Any]
+    parts |= {"train": every, "test_seen": every[:0], "test_unseen": every[:0], "need_test": False}
+    told = (torch.tensor(ids), torch.tensor(seen), unseen)
+    return ZeroShotData("your data", tuple(names), images, *told, **parts)
 
 # %% ../../nbs/04_method/12_niwt.ipynb #3eab5fb4
-def _as_knowledge(
-    knowledge: Any,  # see `_as_data`
-    classes: Sequence[str],  # names in the order of the rows
-    seen: Sequence[int],  # rows of seen classes, whose words make the vocabulary
-    encoder: Any = None,  # of sentences, see `text_knowledge`
-) -> DomainKnowledge:  # a row a class
-    "A table of what is known of every class; raises `NiwtError` naming the class or attribute that is missing."
+def _as_knowledge(knowledge: Any, classes: Sequence[str], seen: Sequence[int], encoder: Any = None) -> DomainKnowledge:
+    """A row of knowledge for each of `classes`; raises `NiwtError` naming the class or attribute that is missing.
+
+    `knowledge`: see `_as_data`; `seen`: rows whose words make the vocabulary of sentences.
+    """
     if isinstance(knowledge, DomainKnowledge):
         return knowledge
     if isinstance(knowledge, pd.DataFrame):
         return with_reader(DomainKnowledge("attributes", knowledge))
     rows = [knowledge[check_name(c, knowledge, "class")] for c in classes]
-    if all(isinstance(r, str) or isinstance(r, (list, tuple)) and r and isinstance(r[0], str) for r in rows):
-        return text_knowledge([[r] if isinstance(r, str) else list(r) for r in rows], seen, encoder, "sentences").drop_constant()
+    said = [[r] if isinstance(r, str) else r for r in rows]
+    if all(isinstance(r, (list, tuple)) and r and isinstance(r[0], str) for r in said):
+        return text_knowledge([list(r) for r in said], seen, encoder, "sentences").drop_constant()
     if all(isinstance(r, Mapping) for r in rows):
         names = list(dict.fromkeys(a for r in rows for a in r))
         gaps = [(c, a) for c, r in zip(classes, rows, strict=True) for a in names if a not in r]
         if gaps:
-            raise NiwtError(f"class {gaps[0][0]!r} has no value for {gaps[0][1]!r}; every class needs the same attributes")
-        return with_reader(DomainKnowledge("attributes", torch.tensor([[float(r[a]) for a in names] for r in rows]), tuple(names)))
-    return DomainKnowledge("attributes", torch.tensor([list(map(float, r)) for r in rows]), tuple(f"attribute {i}" for i in range(len(rows[0]))))
+            told = f"class {gaps[0][0]!r} has no value for {gaps[0][1]!r}"
+            raise NiwtError(f"{told}; every class needs the same attributes")
+        values = torch.tensor([[float(r[a]) for a in names] for r in rows])
+        return with_reader(DomainKnowledge("attributes", values, tuple(names)))
+    values = torch.tensor([list(map(float, r)) for r in rows])
+    numbered = tuple(f"attribute {i}" for i in range(len(rows[0])))
+    return DomainKnowledge("attributes", values, numbered)
 
 # %% ../../nbs/04_method/12_niwt.ipynb #99220a39
 class _PictureList(Sequence):
-    "Pictures in any form as a sequence of PIL images in RGB, opened when asked for."
+    "Pictures in any form, see `picture_names`, as a sequence of PIL images in RGB, opened when asked for."
 
-    def __init__(
-        self,
-        images: Any,  # see `picture_names`
-    ) -> None:
+    def __init__(self, images: Any) -> None:
         self._pairs = picture_names(images)
 
     def __len__(self) -> int:
         return len(self._pairs)
 
-    def __getitem__(
-        self,
-        i: Any,  # which one
-    ) -> Any:  # a PIL image
+    def __getitem__(self, i: Any) -> Any:
         "Picture `i`; raises `NiwtError` naming a file that cannot be read."
         name, image = self._pairs[i]
         if isinstance(image, Tensor):
-            raise NiwtError(f"{name} is a tensor; to fit on pictures give PIL images or files, so that the network's own preprocessing applies")
+            remedy = "to fit on pictures give PIL images or files, so that the network's own preprocessing applies"
+            raise NiwtError(f"{name} is a tensor; {remedy}")
         return open_image(image) if isinstance(image, Path) else image.convert("RGB")
 
 # %% ../../nbs/04_method/12_niwt.ipynb #fe4164d6
-def _expected_share(
-    choice: _Choice,  # perhaps with a table
-) -> float | None:  # T1 of the chosen settings; None: nothing was tried
-    "How well classes that were held out were told apart."
+def _expected_share(choice: _Choice) -> float | None:
+    "How well classes that were held out were told apart, T1 of the chosen settings; None: nothing was tried."
     return float(choice.table.T1[choice.table.H.idxmax()]) if len(choice.table) else None
 
 # %% ../../nbs/04_method/12_niwt.ipynb #3e53841a
+_Folder = str | os.PathLike
+
+
 class NIWT(BaseEstimator):
     """Neuron Importance-Aware Weight Transfer (Selvaraju et al., ECCV 2018): classifiers for classes known from words alone.
 
-    `fit` sets `classes_`, `head_`, `importance_` (S, K), `map_`, `jacobian_`, `calibration_`, `settings_`, `choice_`, `network_`, `knowledge_`.
-    """
+    `fit` sets `classes_`, `head_`, `importance_` (S, K), `map_`, `jacobian_`, `calibration_`, `settings_`, `choice_`, `network_`, `knowledge_`."""
 
     def __init__(
         self,
-        backbone: Any = None,  # `Backbone`, or a name for `load_backbone`; None or a head (`nn.Linear`): the features are the data set's own
+        backbone: Any = None,  # `Backbone`, or a name for one; None or an `nn.Linear`: for features
         layer: str | None = None,  # whose channels are the neurons; None: the backbone's own
-        knowledge: str | None = None,  # kind of domain knowledge, or several: "attributes+captions"; None: the first
+        knowledge: str | None = None,  # a kind, or several: "attributes+captions"; None: the first
         map: str = "auto",  # from knowledge to importance: "auto", "kernel", "ridge" or "cosine"
         solver: str = "auto",  # "auto" or "closed", "lbfgs", or "reference", the paper's
-        calibrate: bool | Settings | _Choice = True,  # choose settings on validation classes; False: defaults; or what was chosen before
+        calibrate: Any = True,  # choose settings on validation classes; False: defaults; or `Settings`
         seed: int = 0,  # of everything random
-        keep_rows: bool = True,  # a network's own rows for the seen classes stay as they are; else pictures are seen from both sides, too
+        keep_rows: bool = True,  # a network's own rows for seen classes stay as they are
         quiet: bool = True,  # no progress bars
-        encoder: Any = None,  # of sentences, see `SentenceEncoder`: a folder, a name, a loaded model, a function; None: the data set's own rows
-        zoom: bool = True,  # look closer at the place the network's map points to, where rows are not kept and validation classes gain by it
-        device: Any = None,  # where the network runs, see `device_of`: "cpu", "cuda"; None: a GPU where there is one. A network that lies elsewhere is copied
+        encoder: Any = None,  # of sentences, see `SentenceEncoder`; None: the data set's own rows
+        zoom: bool = True,  # look closer where rows are not kept and validation classes gain by it
+        device: Any = None,  # where the network, or a copy of it, runs, see `device_of`
     ) -> None:
-        self.backbone, self.layer, self.knowledge, self.map, self.solver = backbone, layer, knowledge, map, solver
-        self.calibrate, self.seed, self.keep_rows, self.quiet = calibrate, seed, keep_rows, quiet
-        self.encoder, self.zoom, self.device = encoder, zoom, device
+        self.backbone, self.layer, self.knowledge = backbone, layer, knowledge
+        self.map, self.solver, self.calibrate, self.seed = map, solver, calibrate, seed
+        self.keep_rows, self.quiet, self.encoder = keep_rows, quiet, encoder
+        self.zoom, self.device = zoom, device
 
     @classmethod
     def as_published(cls, backbone: Any = None, layer: str | None = None, knowledge: str | None = None, seed: int = 0) -> "NIWT":
         "The paper's own procedure: cosine map, Adam on the importance of single images, nothing calibrated."
-        return cls(backbone, layer, knowledge, map="cosine", solver="reference", calibrate=False, seed=seed)
+        return cls(backbone, layer, knowledge, "cosine", "reference", False, seed)
 
     @running  # one thread at a time: a network that is being traced must not be met by another thread's
     def fit(self, data: Any, labels: Any = None, knowledge: Any = None, *, classes: Sequence[str] | None = None, features: Tensor | None = None) -> "NIWT":
         "Learn from the seen classes of `data`, a `ZeroShotData`, or from images, labels and knowledge, see `_as_data`."
-        data = _as_data(data, labels, knowledge, classes, self.encoder)
-        data = with_encoder(data, self.encoder, self.knowledge)
-        _check_data(data, self.knowledge)
-        self.choice_ = choose_settings(self, data, features)  # on validation classes, nothing else
-        self.settings_, self.doubt_ = self.choice_.settings, self.choice_.doubt
-        data = self.data_ = with_combination(data, self.knowledge, self.settings_.share)
-        self.knowledge_ = data.get_knowledge(self.knowledge)
-        self.scaler_ = Scaler("centre").fit(self.knowledge_.rows(data.seen))  # what seen classes have in common says nothing
-        look = (features, self.quiet, self.keep_rows, self.settings_.zoom or None)
-        probe = Probe(_on_device(as_backbone(self.backbone, self.layer), self.device), data, *look)  # cut the network, look at the training images
-        known = [self.scaler_.transform(self.knowledge_.rows(ids)) for ids in (data.seen, data.unseen)]
-        seen = probe.seen(self.settings_, known[0], self.solver)
-        self.importance_ = seen.importance  # (S, K): which neurons matter to each seen class
-        self.jacobian_ = seen.jacobian  # importance = G @ weights
-        self.writer_ = Writer(seen, self.settings_, self.map, self.solver, self.seed)
-        self.map_ = self.writer_.map  # from words to importances
-        self.calibration_ = self.writer_.level  # mean and spread that new scores are given
-        rows = self.writer_.rows(known[1])  # words -> importances -> weights
-        self.table_classes_ = list(data.classes)
-        self.words_: DomainKnowledge | None = None
-        self.added_: dict[str, Tensor] = {}
-        self.expected_ = _expected_share(self.choice_)
-        self.seen_, self.unseen_ = ([data.classes[int(c)] for c in ids] for ids in (data.seen, data.unseen))
-        head = extend(self.writer_.head, *rows)
-        self.blocks_ = [_Block((*self.seen_, *self.unseen_), head.weight.detach(), head.bias.detach())]
-        self.preprocess_: Any = probe.preprocess
-        self.network_: Any = probe.network
-        self.raw_, self.mirrored_ = probe.raw, probe.mirrored
-        self.settings_ = replace(self.settings_, zoom=self.settings_.zoom * probe.close)
-        self.scale_, self.evidence_ = probe.scale, _evidence_of(probe)
-        return _renew(self)
+        return _learn(self, _as_data(data, labels, knowledge, classes, self.encoder), features)
 
     @in_own_modes
     def predict(self, images: Any, among: str = "all", top: int | None = None, unknown: bool | float = False) -> list[Any]:
         """Names of pictures; with `top`, lists of so many (name, score). `among`: "all", "seen" or "unseen" classes.
 
-        `unknown`: None ("none of these") competes as well, with the score that refuses this share of strangers; True: the share that pays most.
-        """
+        `unknown`: None ("none of these") competes as well, with the score that refuses this share of strangers; True: the share that pays most."""
         check_is_fitted(self, "blocks_")
         features = _look_at(self, images)
         with eval_mode(None):  # no class comes or goes between scores and names
@@ -422,9 +411,9 @@ class NIWT(BaseEstimator):
     @in_own_modes
     def scores_of(self, features: Tensor) -> Tensor:
         "Calibrated scores (n, C) of features (n, D) as the head reads them, block by block."
+        rows = lambda b: nn.functional.linear(features, b.weight, b.bias)[:, b.alive]  # noqa: E731
         with torch.no_grad():
-            found = [nn.functional.linear(features, b.weight, b.bias)[:, b.alive] for b in self.blocks_]
-        return torch.cat(found, 1)
+            return torch.cat([rows(b) for b in self.blocks_], 1)
 
     @in_own_modes
     def score(self, data: ZeroShotData, features: Tensor | None = None) -> GZSL:  # type: ignore[override]
@@ -444,30 +433,60 @@ class NIWT(BaseEstimator):
     @in_own_modes
     def explain(self, image: Any, target: str | None = None, against: str | None = None) -> Any:
         "Where the network looked, which words it used and how far to trust them, see `explanation.explain_picture`."
-        return import_object("niwt_nb.figures.explanation:explain_picture")(self, image, target, against)
+        explain = import_object("niwt_nb.figures.explanation:explain_picture")
+        return explain(self, image, target, against)
 
     @in_own_modes
-    def save(self, folder: str | os.PathLike) -> Path:
+    def save(self, folder: _Folder) -> Path:
         "Write tensors and JSON into a folder that `NIWT.load` reads, see `_save_model`."
         return _save_model(self, folder)
 
     @classmethod
     @in_own_modes
-    def load(cls, folder: str | os.PathLike, backbone: Any = None, encoder: Any = None, device: Any = None) -> "NIWT":
+    def load(cls, folder: _Folder, backbone: Any = None, encoder: Any = None, device: Any = None) -> "NIWT":
         "Read what `save` wrote; `backbone` and `encoder` are needed where they were objects of the program's own, or have moved."
         return _load_model(cls, folder, backbone, encoder, device)
 
     @in_own_modes
-    def export(self, folder: str | os.PathLike, format: str = "torch") -> Path:
+    def export(self, folder: _Folder, format: str = "torch") -> Path:
         "Ship the classifier as plain PyTorch (\"torch\") or ONNX (\"onnx\"), with its preprocessing; neither needs niwt_nb."
         return _export_classifier(self, folder, format)
 
 # %% ../../nbs/04_method/12_niwt.ipynb #1f8e1fd7
-def _evidence_of(
-    probe: Probe,  # after `fit`
-    per_class: int = 8,  # images of each seen class
-) -> tuple[Tensor, Tensor]:  # features (m, D) and class ids (m,)
-    "Features of some training images: what explanations compare a picture with."
+def _learn(model: NIWT, data: ZeroShotData, features: Tensor | None = None) -> NIWT:
+    "Learn from the seen classes of `data`; `features` as in `choose_settings`."
+    data = with_encoder(data, model.encoder, model.knowledge)
+    _check_data(data, model.knowledge)
+    model.choice_ = choice = choose_settings(model, data, features)
+    settings, model.doubt_ = choice.settings, choice.doubt
+    data = model.data_ = with_combination(data, model.knowledge, settings.share)
+    known = model.knowledge_ = data.get_knowledge(model.knowledge)
+    model.scaler_ = Scaler("centre").fit(known.rows(data.seen))  # what all have says nothing
+    scaled = [model.scaler_.transform(known.rows(ids)) for ids in (data.seen, data.unseen)]
+    backbone = _on_device(as_backbone(model.backbone, model.layer), model.device)
+    look = (features, model.quiet, model.keep_rows, settings.zoom or None)
+    probe = Probe(backbone, data, *look)  # cut the network, look at the training images
+    seen = probe.seen(settings, scaled[0], model.solver)
+    model.importance_, model.jacobian_ = seen.importance, seen.jacobian
+    model.writer_ = Writer(seen, settings, model.map, model.solver, model.seed)
+    model.map_, model.calibration_ = model.writer_.map, model.writer_.level
+    rows = model.writer_.rows(scaled[1])  # words -> importances -> weights
+    head = extend(model.writer_.head, *rows)
+    model.table_classes_, model.words_, model.added_ = list(data.classes), None, {}
+    model.expected_ = _expected_share(choice)
+    model.seen_ = [data.classes[int(c)] for c in data.seen]
+    model.unseen_ = [data.classes[int(c)] for c in data.unseen]
+    names = (*model.seen_, *model.unseen_)
+    model.blocks_ = [_Block(names, head.weight.detach(), head.bias.detach())]
+    model.preprocess_, model.network_ = probe.preprocess, probe.network
+    model.raw_, model.mirrored_ = probe.raw, probe.mirrored
+    model.settings_ = replace(settings, zoom=settings.zoom * probe.close)
+    model.scale_, model.evidence_ = probe.scale, _evidence_of(probe)
+    return _renew(model)
+
+
+def _evidence_of(probe: Probe, per_class: int = 8) -> tuple[Tensor, Tensor]:
+    "Features (m, D) and class ids (m,) of `per_class` training images: what explanations compare with."
     data = probe.data
     some = first_of_each(data, data.train, data.seen, per_class)
     place = torch.full((len(data),), -1)
@@ -475,12 +494,12 @@ def _evidence_of(
     return probe.trained[place[some]], data.labels[some]
 
 # %% ../../nbs/04_method/12_niwt.ipynb #63560fba
-def _renew(
-    model: NIWT,  # whose `blocks_` have changed
-) -> NIWT:  # the same
-    "Make `classes_`, `head_` and `network_` agree with the rows that there are."
-    model.classes_ = np.array([b.names[i] for b in model.blocks_ for i in b.alive.tolist()])
-    weight, bias = (torch.cat([getattr(b, k)[b.alive] for b in model.blocks_]) for k in ("weight", "bias"))
+def _renew(model: NIWT) -> NIWT:
+    "Make `classes_`, `head_` and `network_` agree with `blocks_`, which have changed."
+    blocks = model.blocks_
+    model.classes_ = np.array([b.names[i] for b in blocks for i in b.alive.tolist()])
+    weight = torch.cat([b.weight[b.alive] for b in blocks])
+    bias = torch.cat([b.bias[b.alive] for b in blocks])
     model.head_ = linear_of(weight, bias)
     if model.network_ is not None:
         model.network_ = with_head(model.network_, model.head_)
@@ -488,52 +507,55 @@ def _renew(
     return model
 
 # %% ../../nbs/04_method/12_niwt.ipynb #80bd6263
-def _look_at(
-    model: NIWT,  # fitted
-    images: Any,  # see `picture_names`; for a model without a network features (n, D)
-) -> Tensor:  # (n, D) features as the head reads them
-    "What the network makes of pictures; raises `NiwtError` for what is none."
+def _look_at(model: NIWT, images: Any) -> Tensor:
+    """Features (n, D) of pictures, see `picture_names`, as the head reads them.
+
+    A model without a network takes features (n, D) instead; raises `NiwtError` for what is neither.
+    """
     if model.network_ is None:
         x = torch.as_tensor(images).float()
         wanted = model.blocks_[0].weight.shape[1]
         if x.ndim != 2 or x.shape[1] != wanted:
-            raise NiwtError(f"this model has no network: give features (n, {wanted}), got shape {tuple(x.shape)}")
+            told = f"this model has no network: give features (n, {wanted})"
+            raise NiwtError(f"{told}, got shape {tuple(x.shape)}")
         return model.scale_(x)
     found, zoom = [], model.settings_.zoom
     for x in picture_batches(images, model.preprocess_, quiet=model.quiet):
         with torch.no_grad(), eval_mode(model.raw_):
-            found.append(mixed(model.scale_(looks(model.raw_, x, model.mirrored_, zoom > 0).cpu()), zoom))
+            seen = looks(model.raw_, x, model.mirrored_, zoom > 0).cpu()
+            found.append(mixed(model.scale_(seen), zoom))
     return torch.cat(found)
 
 # %% ../../nbs/04_method/12_niwt.ipynb #87e21d5b
-def _name_pictures(
-    model: NIWT,  # fitted
-    scores: Tensor,  # (n, C) as `decision_function` gives them
-    among: str = "all",  # "all", "seen" or "unseen" classes
-    top: int | None = None,  # how many of the best
-    unknown: bool | float = False,  # None is an answer as well, see `Doubt.share`
-) -> list[Any]:  # n names or None; with `top`, n lists of (name or None, score), best first
-    "The best-scored class of every picture; raises `NiwtError` for an unknown group or a `top` below 1."
+def _name_pictures(model: NIWT, scores: Tensor, among: str = "all", top: int | None = None, unknown: bool | float = False) -> list[Any]:
+    """The best-scored class of every picture, by scores (n, C); see `NIWT.predict` for the options.
+
+    Raises `NiwtError` for an unknown group of classes or a `top` below 1.
+    """
     check_name(among, ("all", "seen", "unseen"), "group of classes")
     if top is not None and top < 1:
         raise NiwtError(f"top is {top}, expected at least 1")
     is_seen = np.isin(model.classes_, model.seen_)
-    allowed = torch.as_tensor(np.flatnonzero({"all": is_seen | True, "seen": is_seen, "unseen": ~is_seen}[among]))
+    group = {"all": is_seen | True, "seen": is_seen, "unseen": ~is_seen}[among]
+    allowed = torch.as_tensor(np.flatnonzero(group))
     if not len(allowed):
         raise NiwtError(f"there is no {among} class among the {len(model.classes_)} classes")
     choices: list[str | None] = [str(n) for n in model.classes_[allowed]]
     shown = scores[:, allowed]
     if unknown is not False:
-        choices, shown = [*choices, None], torch.cat([shown, known_doubt(model.doubt_).needed(scores, unknown)], 1)
+        choices.append(None)
+        shown = torch.cat([shown, known_doubt(model.doubt_).needed(scores, unknown)], 1)
     best = shown.topk(min(top or 1, len(choices)), dim=1)
-    pairs = [[(choices[i], s) for i, s in zip(*row, strict=True)] for row in zip(best.indices.tolist(), best.values.tolist(), strict=True)]
+    pairs = []
+    for places, values in zip(best.indices.tolist(), best.values.tolist(), strict=True):
+        pairs.append([(choices[i], s) for i, s in zip(places, values, strict=True)])
     return pairs if top is not None else [row[0][0] for row in pairs]
 
 # %% ../../nbs/04_method/12_niwt.ipynb #5d2e778b
 def features_to_score(
     model: NIWT,  # fitted
     data: ZeroShotData,  # with test images
-    features: Tensor | None = None,  # (N, D), or with close-ups (N, 2, D), of every image of `data` as the network gives them, if at hand
+    features: Tensor | None = None,  # (N, D), or (N, 2, D) with close-ups, of all images, if at hand
 ) -> Tensor:  # (m, D) of the m test images, seen classes first, as the head reads them
     "Features of a data set's test images; raises `NiwtError` where nothing gives them."
     test = torch.cat([data.test_seen, data.test_unseen])
@@ -543,18 +565,20 @@ def features_to_score(
     if rows is None:
         raise NiwtError(f"this model has no network and {data.name!r} has no features")
     if rows.ndim < 3 and model.settings_.zoom:
-        raise NiwtError(f"this model looks closer: give features (n, 2, D), of whole pictures and of close-ups, got shape {tuple(rows.shape)}")
-    return by_rows(rows, test, lambda some: mixed(model.scale_(some.float()), model.settings_.zoom))
+        told = "this model looks closer: give features (n, 2, D), of whole pictures and of close-ups"
+        raise NiwtError(f"{told}, got shape {tuple(rows.shape)}")
+    look = lambda some: mixed(model.scale_(some.float()), model.settings_.zoom)  # noqa: E731
+    return by_rows(rows, test, look)
 
 # %% ../../nbs/04_method/12_niwt.ipynb #088620f1
 def score_matrix(
     model: NIWT,  # fitted
     data: ZeroShotData,  # whose classes the model knows
     features: Tensor | None = None,  # see `features_to_score`
-) -> tuple[Tensor, Tensor]:  # calibrated scores (m, C) of the m test images, seen ones first, column c for class id c; labels (m,)
-    "Scores of a data set's test images; raises `NiwtError` for a class that the model does not know."
-    test, known = torch.cat([data.test_seen, data.test_unseen]), {str(n): i for i, n in enumerate(model.classes_)}
-    ids = torch.cat([data.seen, data.unseen])
+) -> tuple[Tensor, Tensor]:  # scores (m, C), column c for class id c; labels (m,)
+    "Calibrated scores of the m test images, seen ones first; raises `NiwtError` for a class that the model does not know."
+    known = {str(n): i for i, n in enumerate(model.classes_)}
+    test, ids = torch.cat([data.test_seen, data.test_unseen]), torch.cat([data.seen, data.unseen])
     place = [known[check_name(data.classes[int(c)], known, "class of this model")] for c in ids]
     out = torch.full((len(test), len(data.classes)), -math.inf)
     out[:, ids] = model.scores_of(features_to_score(model, data, features))[:, place]
@@ -571,22 +595,21 @@ def score_data(
     return gzsl(scores, labels, data.seen, data.unseen, names=data.classes)
 
 # %% ../../nbs/04_method/12_niwt.ipynb #7855a0c9
-def _taught_share(
-    known: Tensor,  # (S, A) scaled knowledge of the seen classes
-    row: Tensor,  # (A,) scaled knowledge of another class
-) -> float:  # 0 to 1
-    "Share of a description's squared length that lies in the span of the seen classes' descriptions."
+def _taught_share(known: Tensor, row: Tensor) -> float:
+    """Share of a description's squared length that lies in the span of the seen classes' descriptions.
+
+    `known` (S, A) and `row` (A,): scaled knowledge of the seen classes and of another one.
+    """
     _, size, basis = torch.linalg.svd(known.double(), full_matrices=False)
     inside = basis[size > 1e-6 * size.max()] @ row.double()
     return float(inside.square().sum() / row.double().square().sum().clamp_min(1e-12))
 
 # %% ../../nbs/04_method/12_niwt.ipynb #fa844956
-def _add_class(
-    model: NIWT,  # fitted; changed in place
-    name: str,  # of the class
-    knowledge: Any,  # a sentence, several, {attribute: value} or a row, see `DomainKnowledge.describe`
-) -> _Added:  # what to expect
-    "Write the row of one more class; raises `NiwtError` for a name that is taken or a description that cannot be read."
+def _add_class(model: NIWT, name: str, knowledge: Any) -> _Added:
+    """Write the row of one more class into `model`; `knowledge`: see `DomainKnowledge.describe`.
+
+    Raises `NiwtError` for a name that is taken or a description that cannot be read; warns of a weak one.
+    """
     check_is_fitted(model, "blocks_")
     if not isinstance(name, str) or not name.strip():
         raise NiwtError(f"a class needs a name, got {name!r}")
@@ -594,11 +617,13 @@ def _add_class(
         raise NiwtError(f"there is a class {name!r} already; remove_class({name!r}) takes it out")
     row = model.knowledge_.describe(knowledge)
     scaled, known = model.scaler_.transform(row[None]), model.writer_.seen.knowledge
-    taught = _taught_share(known, scaled[0])
-    strength, least = float(model.writer_.strength(scaled)), 0.0 if model.doubt_ is None else model.doubt_.strength
-    weak = [f"{1 - taught:.0%} of the description is nothing that a seen class taught"] if taught < 0.1 else []
+    taught, strength = _taught_share(known, scaled[0]), float(model.writer_.strength(scaled))
+    least, weak = 0.0 if model.doubt_ is None else model.doubt_.strength, []
+    if taught < 0.1:
+        weak.append(f"{1 - taught:.0%} of the description is nothing that a seen class taught")
     if strength < least:
-        weak.append(f"it says {strength:.0%} of what a seen class says (held-out classes: at least {least:.0%})")
+        usual = f"(held-out classes: at least {least:.0%})"
+        weak.append(f"it says {strength:.0%} of what a seen class says {usual}")
     if weak:
         told = f"what you describe as {name!r} looks like nothing the network can tell"
         warnings.warn(f"{told}: {', and '.join(weak)}; its classifier may be a guess", stacklevel=4)
@@ -608,20 +633,19 @@ def _add_class(
         model.added_ = {**model.added_, name: row}
         _renew(model)
     near = nn.functional.cosine_similarity(known, scaled).topk(min(3, len(known))).indices
-    return _Added(name, model.expected_, tuple(model.seen_[i] for i in near.tolist()), taught, strength)
+    nearest = tuple(model.seen_[i] for i in near.tolist())
+    return _Added(name, model.expected_, nearest, taught, strength)
 
 # %% ../../nbs/04_method/12_niwt.ipynb #ebf95519
-def _remove_class(
-    model: NIWT,  # fitted; changed in place
-    name: str,  # of a class
-) -> NIWT:  # the same
+def _remove_class(model: NIWT, name: str) -> NIWT:
     "Take a class out of the head; raises `NiwtError` for an unknown name, or the last class."
     check_is_fitted(model, "blocks_")
     check_name(name, [str(n) for n in model.classes_], "class")
     if len(model.classes_) == 1:
         raise NiwtError(f"{name!r} is the last class; a classifier needs at least one")
+    left = lambda names: tuple("" if n == name else n for n in names)  # noqa: E731
     with eval_mode(None):
-        model.blocks_ = [replace(b, names=tuple("" if n == name else n for n in b.names)) for b in model.blocks_]
+        model.blocks_ = [replace(b, names=left(b.names)) for b in model.blocks_]
         model.added_ = {k: v for k, v in model.added_.items() if k != name}
         return _renew(model)
 
@@ -650,22 +674,20 @@ def trial_of(
     return preprocess(_trial_picture()).float()[:, ::8, ::8].contiguous()
 
 # %% ../../nbs/04_method/12_niwt.ipynb #73918f9a
-def _body_state(
-    model: nn.Module,  # a network
-    head_name: str,  # its last linear layer, which a saved classifier brings itself
-) -> dict[str, Tensor]:  # all other parameters and buffers
-    "A network's state without its head."
+def _body_state(model: nn.Module, head_name: str) -> dict[str, Tensor]:
+    "A network's parameters and buffers without its head, which a saved classifier brings itself."
     return {k: v for k, v in model.state_dict().items() if not k.startswith(f"{head_name}.")}
 
 # %% ../../nbs/04_method/12_niwt.ipynb #3378ef75
-def _backbone_record(
-    model: NIWT,  # fitted
-) -> tuple[dict[str, Any], dict[str, Tensor]]:  # for the manifest, and tensors to keep
-    "How to make the network again: by name where that gives the same parameters, else from stored ones."
+def _backbone_record(model: NIWT) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """How to make the network again, for the manifest, and tensors to keep.
+
+    By name where that gives the same parameters, else from stored ones.
+    """
     backbone = as_backbone(model.backbone)
     if not isinstance(backbone, Backbone) or model.network_ is None:
         return {"name": None}, {}
-    layer, name = model.raw_.layer, model.raw_.head_name
+    layer, name, look = model.raw_.layer, model.raw_.head_name, backbone.preprocess
     own = _body_state(backbone.model, name)
     record = {"name": backbone.name, "layer": layer, "head": name, "hash": content_hash(own)}
     try:
@@ -674,186 +696,207 @@ def _backbone_record(
     except NiwtError:
         same = False
     kept = {} if same else {f"network.{k}": v for k, v in own.items()}
-    colours = asdict(backbone.preprocess) if isinstance(backbone.preprocess, ImageTransform) else None
-    return {**record, "stored": not same, "preprocess": colours}, {**kept, "trial": trial_of(backbone.preprocess)}
+    record |= {"stored": not same}
+    record |= {"preprocess": asdict(look) if isinstance(look, ImageTransform) else None}
+    return record, {**kept, "trial": trial_of(look)}
 
 # %% ../../nbs/04_method/12_niwt.ipynb #81a49361
-def _save_model(
-    model: NIWT,  # fitted
-    folder: str | os.PathLike,  # made if absent
-) -> Path:  # the folder
-    "Write everything that a fitted model needs to predict, explain and learn further classes."
+def _tensors_of(model: NIWT) -> dict[str, Tensor]:
+    "The tensors of a fitted model, by the names that `_load_model` knows."
+    writer, seen, blocks, doubt = model.writer_, model.writer_.seen, model.blocks_, model.doubt_
+    kept = {"jacobian": seen.jacobian.mean, "knowledge": model.knowledge_.values}
+    kept |= {"evidence": model.evidence_[0].half(), "evidence_labels": model.evidence_[1]}
+    kept |= {"seen.knowledge": seen.knowledge, "seen.importance": seen.importance}
+    kept |= {f"seen.{k}": getattr(seen.head, k) for k in ("weight", "bias")}
+    kept |= {f"level.{k}": getattr(writer.level, k) for k in ("mean", "covariance", "prior")}
+    kept |= {f"block.{i}.weight": b.weight for i, b in enumerate(blocks)}
+    kept |= {f"block.{i}.bias": b.bias for i, b in enumerate(blocks)}
+    kept |= {f"scale.{k}": v for k, v in model.scale_.state_dict().items()}
+    kept |= {f"ranking.{i}": v for i, v in enumerate(writer.ranking or ())}
+    kept |= {f"added.{i}": v for i, v in enumerate(model.added_.values())}
+    kept |= {} if model.words_ is None else {"words": model.words_.values}
+    told = () if doubt is None else ("strangers", "known")
+    return kept | {f"doubt.{k}": getattr(doubt, k) for k in told}
+
+
+def _save_model(model: NIWT, folder: _Folder) -> Path:
+    "Write everything that a fitted model needs to predict, explain and learn classes into `folder`."
     check_is_fitted(model, "blocks_")
-    if model.network_ is not None:  # while captions are at hand: what is saved explains in the same words
+    if model.network_ is not None:  # while captions are at hand: it shall explain in the same words
         import_object("niwt_nb.figures.explanation:words_of")(model)
-    writer, known, folder = model.writer_, model.knowledge_, Path(folder)
-    record, tensors = _backbone_record(model)
-    tensors |= {f"seen.{k}": v for k, v in (("knowledge", writer.seen.knowledge), ("importance", writer.seen.importance),
-                                            ("weight", writer.seen.head.weight), ("bias", writer.seen.head.bias))}  # fmt: skip
-    tensors |= {f"level.{k}": getattr(writer.level, k) for k in ("mean", "covariance", "prior")}
-    tensors |= {"jacobian": writer.seen.jacobian.mean, "knowledge": known.values, "evidence": model.evidence_[0].half(), "evidence_labels": model.evidence_[1]}
-    tensors |= {f"block.{i}.{k}": getattr(b, k) for i, b in enumerate(model.blocks_) for k in ("weight", "bias")}
-    tensors |= {f"scale.{k}": v for k, v in model.scale_.state_dict().items()}
-    tensors |= {f"ranking.{i}": v for i, v in enumerate(writer.ranking or ())}
-    tensors |= {f"added.{i}": v for i, v in enumerate(model.added_.values())}
-    tensors |= {} if model.words_ is None else {"words": model.words_.values}
-    tensors |= {} if model.doubt_ is None else {f"doubt.{k}": getattr(model.doubt_, k) for k in ("strangers", "known")}
-    jacobian = {k: getattr(writer.seen.jacobian, k) for k in ("images", "how", "layer", "tail")}
-    manifest = {
-        "kind": "niwt model", "format": _FORMAT, "niwt_nb": __version__, "backbone": record, "settings": asdict(model.settings_),
-        "params": {k: v for k, v in model.get_params(deep=False).items() if k not in ("backbone", "calibrate", "encoder", "device")},
-        "classes": model.table_classes_, "seen": model.seen_, "unseen": model.unseen_, "added": list(model.added_),
-        "blocks": [list(b.names) for b in model.blocks_], "jacobian": jacobian, "level": [writer.level.score_mean, writer.level.score_std],
-        "knowledge": {"name": known.name, "names": list(known.names), "reader": reader_state(known.reader)},
-        "words": None if model.words_ is None else [model.words_.name, *model.words_.names],
-        "mirrored": model.mirrored_, "unit": getattr(model.scale_, "unit", True), "expected": model.expected_, "notes": list(model.choice_.notes),
-        "doubt": None if model.doubt_ is None else [model.doubt_.temperature, model.doubt_.strength],
-    }  # fmt: skip
-    save_tensors(folder / FILE, tensors, manifest)
+    level, known, folder = model.writer_.level, model.knowledge_, Path(folder)
+    record, kept = _backbone_record(model)
+    told, words, doubt = model.writer_.seen.jacobian, model.words_, model.doubt_
+    objects = ("backbone", "calibrate", "encoder", "device")
+    params = {k: v for k, v in model.get_params(deep=False).items() if k not in objects}
+    manifest = {"kind": "niwt model", "format": _FORMAT, "niwt_nb": __version__}
+    manifest |= {"backbone": record, "settings": asdict(model.settings_), "params": params}
+    manifest |= {"classes": model.table_classes_, "seen": model.seen_, "unseen": model.unseen_}
+    manifest |= {"added": list(model.added_), "blocks": [list(b.names) for b in model.blocks_]}
+    manifest["jacobian"] = {k: getattr(told, k) for k in ("images", "how", "layer", "tail")}
+    manifest["level"] = [level.score_mean, level.score_std]
+    manifest["knowledge"] = {"name": known.name, "names": list(known.names), "reader": reader_state(known.reader)}
+    manifest["words"] = None if words is None else [words.name, *words.names]
+    manifest |= {"mirrored": model.mirrored_, "unit": getattr(model.scale_, "unit", True)}
+    manifest |= {"expected": model.expected_, "notes": list(model.choice_.notes)}
+    manifest["doubt"] = None if doubt is None else [doubt.temperature, doubt.strength]
+    save_tensors(folder / FILE, kept | _tensors_of(model), manifest)
     with atomic_path(folder / _ABOUT_FILE) as tmp:
         tmp.write_text(json.dumps(manifest, indent=1, ensure_ascii=False), encoding="utf-8")
     return folder
 
 # %% ../../nbs/04_method/12_niwt.ipynb #21943315
-def _restore_backbone(
-    record: Mapping[str, Any],  # of the manifest
-    tensors: Mapping[str, Tensor],  # of the file
-    given: Any = None,  # a `Backbone`, for a network that no name makes
-) -> Backbone | None:  # None: the model has no network
-    "The network of a saved model; raises `NiwtError` naming the difference where it is not what it was."
-    if record["name"] is None:
+def _check_trial(preprocess: Callable, was: Tensor, name: str) -> None:
+    "Raise `NiwtError` unless `preprocess` makes of the trial picture what it `was` for the network `name`."
+    trial = trial_of(preprocess)
+    if trial.shape == was.shape and torch.allclose(trial, was, atol=1e-2):
+        return
+    off = "another size"
+    if trial.shape == was.shape:
+        off = f"values that differ by up to {float((trial - was).abs().max()):.3g}"
+    told = f"the preprocessing of {name!r} is not the one this model was fitted with"
+    raise NiwtError(f"{told}: a trial picture comes out with {off}")
+
+
+def _restore_backbone(record: Mapping[str, Any], tensors: Mapping[str, Tensor], given: Any = None) -> Backbone | None:
+    """The network of a saved model; raises `NiwtError` naming the difference where it is not what it was.
+
+    `record`: of the manifest; `given`: a `Backbone`, for a network that no name makes. None: the model has none.
+    """
+    name = record["name"]
+    if name is None:
         return None
     if given is None:
         try:
-            given = load_backbone(record["name"], head=record["head"])
+            given = load_backbone(name, head=record["head"])
         except NiwtError as e:
-            remedy = "give it: NIWT.load(folder, backbone=Backbone(...)), or --model on the command line"
-            raise NiwtError(f"the network {record['name']!r} cannot be made again ({e}); {remedy}") from None
+            remedy = "give it: NIWT.load(folder, backbone=Backbone(...))"
+            remedy += ", or --model on the command line"
+            raise NiwtError(f"the network {name!r} cannot be made again ({e}); {remedy}") from None
     backbone: Any = as_backbone(given)
     if record["preprocess"] is not None:
-        colours: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in record["preprocess"].items()}
+        lists = record["preprocess"].items()
+        colours: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in lists}
         backbone = replace(backbone, preprocess=ImageTransform(**colours))
-    trial = trial_of(backbone.preprocess)
-    if trial.shape != tensors["trial"].shape or not torch.allclose(trial, tensors["trial"], atol=1e-2):
-        off = "another size" if trial.shape != tensors["trial"].shape else f"values that differ by up to {float((trial - tensors['trial']).abs().max()):.3g}"
-        raise NiwtError(f"the preprocessing of {record['name']!r} is not the one this model was fitted with: a trial picture comes out with {off}")
+    _check_trial(backbone.preprocess, tensors["trial"], name)
     own = _body_state(backbone.model, record["head"])
+    if not record["stored"]:
+        if content_hash(own) != record["hash"]:
+            told = f"the network {name!r} has other parameters than when this model was saved"
+            raise NiwtError(f"{told} (hash {content_hash(own)}, was {record['hash']})")
+        return backbone
     stored = {k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")}
-    if record["stored"]:
-        wrong = [k for k in own if k in stored and own[k].shape != stored[k].shape] + sorted(set(own) ^ set(stored))
-        if wrong:
-            raise NiwtError(f"the network {record['name']!r} is built differently from the saved one: {len(wrong)} tensors differ, such as {wrong[0]!r}")
-        model = copy.deepcopy(backbone.model)
-        model.load_state_dict({**model.state_dict(), **stored})
-        return replace(backbone, model=model.eval(), twin=None)
-    if content_hash(own) != record["hash"]:
-        raise NiwtError(f"the network {record['name']!r} has other parameters than when this model was saved (hash {content_hash(own)}, was {record['hash']})")
-    return backbone
+    wrong = [k for k in own if k in stored and own[k].shape != stored[k].shape]
+    wrong += sorted(set(own) ^ set(stored))
+    if wrong:
+        told = f"the network {name!r} is built differently from the saved one"
+        raise NiwtError(f"{told}: {len(wrong)} tensors differ, such as {wrong[0]!r}")
+    model = copy.deepcopy(backbone.model)
+    model.load_state_dict({**model.state_dict(), **stored})
+    return replace(backbone, model=model.eval(), twin=None)
 
 # %% ../../nbs/04_method/12_niwt.ipynb #8ab00679
-def _load_model(
-    cls: type[NIWT],  # `NIWT`
-    folder: str | os.PathLike,  # written by `_save_model`
-    backbone: Any = None,  # see `_restore_backbone`
-    encoder: Any = None,  # see `load_reader`
-    device: Any = None,  # where the network shall run, see `device_of`
-) -> NIWT:  # fitted
-    "Read a saved model; raises `NiwtError` for a folder that is none, is damaged, or does not fit the network."
+def _load_model(cls: type[NIWT], folder: _Folder, backbone: Any = None, encoder: Any = None, device: Any = None) -> NIWT:
+    """Read a saved model; raises `NiwtError` for a folder that is none, is damaged, or does not fit the network.
+
+    For `backbone` see `_restore_backbone`, for `encoder` `load_reader`, for `device` `device_of`.
+    """
     path = Path(folder) / FILE
     if not path.is_file():
-        raise NiwtError(f"{os.fspath(folder)!r} holds no saved model (no {FILE}); a run that did not finish has none either: repeat its command")
+        told = f"{os.fspath(folder)!r} holds no saved model (no {FILE})"
+        raise NiwtError(f"{told}; a run that did not finish has none either: repeat its command")
     tensors, m = load_tensors(path, {"kind": "niwt model"})
-    tensors = {k: v.clone() for k, v in tensors.items()}  # where memory begins decides how products round
+    tensors = {k: v.clone() for k, v in tensors.items()}  # where memory begins, products round
     if m["format"] > _FORMAT:
-        made = f"{os.fspath(folder)!r} was written by niwt_nb {m['niwt_nb']}"
-        raise NiwtError(f"{made}, whose format this version does not know; install that version or a later one")
-    network = _restore_backbone(m["backbone"], tensors, backbone)
-    network = network and _on_device(network, device)  # type: ignore[assignment]
-    reader = load_reader(m["knowledge"]["reader"], encoder)
-    model = cls(network, calibrate=Settings(**m["settings"]), encoder=getattr(reader, "encoder", None) or None, device=device, **m["params"])
-    about = m.get("doubt")
-    model.doubt_ = None if about is None else Doubt(about[0], tensors["doubt.strangers"], tensors["doubt.known"], about[1])
-    model.settings_, model.choice_ = Settings(**m["settings"]), _Choice(Settings(**m["settings"]), pd.DataFrame(), tuple(m["notes"]), model.doubt_)
-    model.expected_, model.table_classes_, model.seen_, model.unseen_ = m["expected"], m["classes"], m["seen"], m["unseen"]
-    about = m["knowledge"]
-    model.knowledge_ = DomainKnowledge(about["name"], tensors["knowledge"], tuple(about["names"]), reader=reader)
-    words = m["words"]
+        told = f"{os.fspath(folder)!r} was written by niwt_nb {m['niwt_nb']}"
+        raise NiwtError(f"{told}, whose format this version does not know; install that version or a later one")
+    network: Any = _restore_backbone(m["backbone"], tensors, backbone)
+    network = network and _on_device(network, device)
+    settings, about, words, doubt = (m.get(k) for k in ("settings", "knowledge", "words", "doubt"))
+    reader, settings = load_reader(about["reader"], encoder), Settings(**settings)
+    how = {"encoder": getattr(reader, "encoder", None) or None, "device": device}
+    model = cls(network, calibrate=settings, **how, **m["params"])
+    model.doubt_ = None
+    if doubt is not None:
+        model.doubt_ = Doubt(doubt[0], tensors["doubt.strangers"], tensors["doubt.known"], doubt[1])
+    model.settings_ = settings
+    model.choice_ = _Choice(settings, pd.DataFrame(), tuple(m["notes"]), model.doubt_)
+    model.expected_, model.table_classes_ = m["expected"], m["classes"]
+    model.seen_, model.unseen_ = m["seen"], m["unseen"]
+    named = (about["name"], tensors["knowledge"], tuple(about["names"]))
+    model.knowledge_ = DomainKnowledge(*named, reader=reader)
     model.words_ = DomainKnowledge(words[0], tensors["words"], tuple(words[1:])) if words else None
     model.added_ = {name: tensors[f"added.{i}"] for i, name in enumerate(m["added"])}
     ids = torch.tensor([m["classes"].index(c) for c in m["seen"]])
     model.scaler_ = Scaler("centre").fit(model.knowledge_.rows(ids))
     model.evidence_ = tensors["evidence"].float(), tensors["evidence_labels"]
-    model.blocks_ = [_Block(tuple(names), tensors[f"block.{i}.weight"], tensors[f"block.{i}.bias"]) for i, names in enumerate(m["blocks"])]
+    rows = [(tensors[f"block.{i}.weight"], tensors[f"block.{i}.bias"]) for i in range(len(m["blocks"]))]
+    model.blocks_ = [_Block(tuple(n), *r) for n, r in zip(m["blocks"], rows, strict=True)]
     return _refit(model, network, tensors, m)
 
 # %% ../../nbs/04_method/12_niwt.ipynb #68cd4e60
-def _refit(
-    model: NIWT,  # with all but network and writer
-    backbone: Backbone | None,  # its network
-    tensors: Mapping[str, Tensor],  # of the file
-    m: Mapping[str, Any],  # the manifest
-) -> NIWT:  # ready
-    "Put network and writer of a saved model together."
-    scaled = "scale.mean" in tensors
-    model.scale_ = _FeatureScale(tensors["scale.mean"], tensors["scale.scale"], m["unit"]) if scaled else nn.Identity()
-    model.preprocess_ = None if backbone is None else backbone.preprocess
-    model.network_ = model.raw_ = network = None
-    model.mirrored_ = m["mirrored"]
+def _refit(model: NIWT, backbone: Backbone | None, tensors: Mapping[str, Tensor], m: Mapping[str, Any]) -> NIWT:
+    "Put network and writer of a saved model together, from the tensors of its file and its manifest `m`."
+    model.scale_, scaled = nn.Identity(), "scale.mean" in tensors
+    if scaled:
+        model.scale_ = _FeatureScale(tensors["scale.mean"], tensors["scale.scale"], m["unit"])
+    model.mirrored_, model.preprocess_ = m["mirrored"], None
+    model.network_ = model.raw_ = measured = None
     head = linear_of(tensors["seen.weight"], tensors["seen.bias"])
     if backbone is not None:
-        example = torch.stack([backbone.preprocess(Image.new("RGB", (256, 256), c)) for c in ("gray", "teal")])
-        network = backbone.cut(m["backbone"]["layer"], example)
-        model.raw_ = network
-        model.network_, measured = scaled_pair(network, model.scale_, head, example) if scaled else (network, network)
-    about = m["jacobian"]
-    mean = tensors["jacobian"]
-    jacobian = PooledJacobian(mean[None], mean, about["images"], about["how"], about["layer"], about["tail"])
-    seen = _Seen(tensors["evidence"][:0], tensors["evidence_labels"][:0], tensors["seen.knowledge"], head, tensors["seen.importance"], jacobian,
-                None if network is None else with_head(measured, head))  # fmt: skip
-    level = _ScoreStatistics(tensors["level.mean"], tensors["level.covariance"], tensors["level.prior"], *m["level"])
+        model.preprocess_ = backbone.preprocess
+        example = _blank_pictures(backbone.preprocess)
+        model.raw_ = model.network_ = measured = backbone.cut(m["backbone"]["layer"], example)
+        if scaled:
+            model.network_, measured = scaled_pair(model.raw_, model.scale_, head, example)
+        measured = with_head(measured, head)
+    mean, told = tensors["jacobian"], (m["jacobian"][k] for k in ("images", "how", "layer", "tail"))
+    jacobian, importance = PooledJacobian(mean[None], mean, *told), tensors["seen.importance"]
+    evidence = (tensors["evidence"][:0], tensors["evidence_labels"][:0], tensors["seen.knowledge"])
+    seen = _Seen(*evidence, head, importance, jacobian, measured)
+    spread = (tensors[f"level.{k}"] for k in ("mean", "covariance", "prior"))
+    level = _ScoreStatistics(*spread, *m["level"])
     ranking = (tensors["ranking.0"], tensors["ranking.1"]) if "ranking.0" in tensors else None
-    model.writer_ = Writer(seen, model.settings_, model.map, model.solver, model.seed, (level, ranking))
-    model.importance_, model.jacobian_, model.map_, model.calibration_ = seen.importance, jacobian, model.writer_.map, level
+    how = (model.settings_, model.map, model.solver, model.seed, (level, ranking))
+    model.writer_ = Writer(seen, *how)
+    model.importance_, model.jacobian_ = importance, jacobian
+    model.map_, model.calibration_ = model.writer_.map, level
     return _renew(model)
 
 # %% ../../nbs/04_method/12_niwt.ipynb #6c561d1e
 class _AsScored(nn.Module):
     "All that a model does to preprocessed pictures, as one module: views, scale and head."
 
-    def __init__(
-        self,
-        model: NIWT,  # fitted, with a network
-    ) -> None:
+    def __init__(self, model: NIWT) -> None:
         super().__init__()
         self.network, self.scale, self.head = model.raw_, model.scale_, model.head_
         self.both, self.zoom = model.mirrored_, model.settings_.zoom
 
-    def forward(
-        self,
-        x: Tensor,  # (n, 3, H, W)
-    ) -> Tensor:  # (n, C)
-        "Scores."
-        return self.head(mixed(self.scale(looks(self.network, x, self.both, self.zoom > 0)), self.zoom))
+    def forward(self, x: Tensor) -> Tensor:
+        "Pictures (n, 3, H, W) -> scores (n, C)."
+        seen = looks(self.network, x, self.both, self.zoom > 0)
+        return self.head(mixed(self.scale(seen), self.zoom))
 
 # %% ../../nbs/04_method/12_niwt.ipynb #c3a73b6e
-def _export_classifier(
-    model: NIWT,  # fitted, with a network
-    folder: str | os.PathLike,  # made if absent
-    format: str = "torch",  # "torch": `model.py` and weights; "onnx": `model.onnx`
-) -> Path:  # the folder
-    "Ship network, head and class names; raises `NiwtError` for a model without a network or an unknown format."
+def _export_classifier(model: NIWT, folder: _Folder, format: str = "torch") -> Path:
+    """Ship network, head and class names: "torch": `model.py` and weights; "onnx": `model.onnx`.
+
+    Raises `NiwtError` for a model without a network or an unknown format.
+    """
     check_name(format, ("torch", "onnx"), "format")
     check_is_fitted(model, "blocks_")
     if model.network_ is None:
-        raise NiwtError("this model was fitted on features and has no network to ship; its head is model.head_")
-    folder, names = Path(folder), [str(n) for n in model.classes_]
-    example = torch.stack([model.preprocess_(Image.new("RGB", (256, 256), c)) for c in ("gray", "teal")])
+        told = "this model was fitted on features and has no network to ship"
+        raise NiwtError(f"{told}; its head is model.head_")
+    folder, names, look = Path(folder), [str(n) for n in model.classes_], model.preprocess_
+    example = _blank_pictures(look)
     shipped = _AsScored(model) if model.mirrored_ else model.network_.model
     if model.head_.weight.device != model.raw_.head.weight.device:
         shipped = copy.deepcopy(shipped).cpu()
     if format == "torch":
-        return export_model(shipped, folder, names, example, model.preprocess_)
+        return export_model(shipped, folder, names, example, look)
     export_onnx(shipped, folder / "model.onnx", example)
+    about = about_text(names, example.shape[1:], as_image_transform(look))
     with atomic_path(folder / "classes.json") as tmp:
-        tmp.write_text(about_text(names, example.shape[1:], as_image_transform(model.preprocess_)), encoding="utf-8")
+        tmp.write_text(about, encoding="utf-8")
     return folder

@@ -15,17 +15,19 @@ from .cut import CutNetwork, eval_mode
 # %% ../../nbs/03_network/07_zoom.ipynb #00cdd184
 def place_of(
     a: Tensor,  # (B, K, h, w) activations
-) -> tuple[Tensor, Tensor]:  # centre (B, 2), x and y, and side (B,) of a square, as shares of the picture's width and height
-    "Where the activations are, and how far they spread."
+) -> tuple[Tensor, Tensor]:  # centre (B, 2), x and y, and side (B,), as shares of the picture
+    "Where the activations are, and how far they spread: a square."
     seen = a.clamp_min(0).sum(1)
-    seen = (seen - 1.5 * seen.mean((1, 2), keepdim=True)).clamp_min(0) + 1e-6  # nothing stands out: the middle
+    rest = (seen - 1.5 * seen.mean((1, 2), keepdim=True)).clamp_min(0)
+    seen = rest + 1e-6  # nothing stands out: the middle
     seen = seen / seen.sum((1, 2), keepdim=True)
     centre, spread = [], []
     for sums, n in ((seen.sum(1), a.shape[3]), (seen.sum(2), a.shape[2])):
         at = (torch.arange(n, device=a.device) + 0.5) / n
         middle = (sums * at).sum(1, keepdim=True)
+        cell = 1 / (12 * n * n)  # a cell is as wide as it is
         centre.append(middle)
-        spread.append((sums * (at - middle).square()).sum(1) + 1 / (12 * n * n))  # a cell is as wide as it is
+        spread.append((sums * (at - middle).square()).sum(1) + cell)
     side = (4 * torch.maximum(*spread).sqrt()).clamp(0.3, 1.0)
     middle, half = torch.cat(centre, 1), side[:, None] / 2
     return torch.minimum(torch.maximum(middle, half), 1 - half), side
@@ -39,9 +41,10 @@ def cropped(
     "Crops, enlarged to the size of the pictures."
     high, wide = x.shape[-2:]
     steps = [((torch.arange(n, device=x.device) + 0.5) / n - 0.5) for n in (wide, high)]
-    across, down = (centre[:, i, None] + side[:, None] * s for i, s in enumerate(steps))  # (B, W) and (B, H)
-    at = torch.stack([across[:, None].expand(-1, high, -1), down[:, :, None].expand(-1, -1, wide)], 3)
-    return F.grid_sample(x, (2 * at - 1).to(x.dtype), padding_mode="border", align_corners=False)
+    across, down = (centre[:, i, None] + side[:, None] * s for i, s in enumerate(steps))
+    grid = (across[:, None].expand(-1, high, -1), down[:, :, None].expand(-1, -1, wide))
+    at = (2 * torch.stack(grid, 3) - 1).to(x.dtype)
+    return F.grid_sample(x, at, padding_mode="border", align_corners=False)
 
 # %% ../../nbs/03_network/07_zoom.ipynb #5667f0db
 def closer(
@@ -52,7 +55,8 @@ def closer(
     return cropped(x, *place_of(a.float()))
 
 # %% ../../nbs/03_network/07_zoom.ipynb #bec270a4
-LEAST_CELLS, LEAST_PIXELS = 5, 128  # rows of the layer's map, and of the picture, below which there is no closer look
+LEAST_CELLS = 5  # rows of the layer's map below which there is no closer look
+LEAST_PIXELS = 128  # and of the picture
 
 def can_zoom(
     network: CutNetwork,  # cut where importance is read
@@ -71,11 +75,16 @@ def views_of(
     x: Tensor,  # (B, 3, H, W) preprocessed pictures
     both: bool = False,  # the mirror image, too
     close: bool = False,  # the close-up, too
-) -> Tensor:  # (V, B, K, h, w) activations: of the pictures, their mirror images and their close-ups
+) -> Tensor:  # (V, B, K, h, w) of the pictures, their mirror images and their close-ups
     "Activations of all views of some pictures."
-    look = lambda v: network.activations(v.to(network.head.weight.device, memory_format=torch.channels_last))  # noqa: E731
-    a = look(x)
-    return torch.stack([a, *([look(x.flip(3))] if both else []), *([look(closer(x, a.to(x.device)))] if close else [])])
+    how = (network.head.weight.device, torch.channels_last)
+    look = lambda v: network.activations(v.to(how[0], memory_format=how[1]))  # noqa: E731
+    views = [look(x)]
+    if both:
+        views.append(look(x.flip(3)))
+    if close:
+        views.append(look(closer(x, views[0].to(x.device))))
+    return torch.stack(views)
 
 # %% ../../nbs/03_network/07_zoom.ipynb #7dfbf688
 def joined(

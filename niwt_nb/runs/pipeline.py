@@ -37,7 +37,7 @@ from niwt_nb.runs.pages import (
 from .presets import beside_paper, departures, _get_preset
 from .report import write_report
 from niwt_nb.runs.steps import (
-    _Ready, _cost_of, _encodings_of, load_data, _photos_key, _prepare, _readable_step, _split_key,
+    _Cost, _Ready, _cost_of, _encodings_of, load_data, _photos_key, _prepare, _readable_step, _split_key,
     _transform_of,
 )
 from ..data.memory import SCRATCH
@@ -62,54 +62,65 @@ _ABOUT = {
 }
 
 # %% ../../nbs/09_runs/08_pipeline.ipynb #c1fb5a88
-def _describe(
-    ready: _Ready,  # data and features
-    judged: dict[str, dict[str, Any]],  # knowledge -> what `_judge_knowledge` gives
-    rows: list[dict[str, Any]],  # of the table
-) -> dict[str, Any]:  # title, summary, headline, data, choices and the texts of the report
-    "The words and headline numbers of the report."
+_Judged = dict[str, dict[str, Any]]  # knowledge -> what `_judge_knowledge` gives
+
+
+def _choices_of(name: str, part: dict[str, Any]) -> list[list[str]]:
+    "Rows of the report: what was tried and chosen with a kind of knowledge, see `_judge_knowledge`."
+    facts, gamma, told = part["facts"], part["gamma"], part["facts"]["certificate"]
+    table, best = facts["table"], facts["settings"]
+    rows = []
+    for k in table[0] if table else ():
+        if k in best and k not in ("offset", "keep"):
+            values = ", ".join(map(str, dict.fromkeys(row[k] for row in table)))
+            rows.append([f"{k}, {name}", f"{best[k]}" + (f" of {values}" if "," in values else "")])
+    rows.append([f"gamma, {name}", f"{gamma['NIWT']:.3f} (NIWT), {gamma['ESZSL']:.3f} (ESZSL)"])
+    rows.append([f"solver, {name}", told["solver"]])
+    reached = f"{told['cosine']:.3f} on the images used, {told['fresh']:.3f} on other ones"
+    rows.append([f"cosine of demanded and reached importance, {name}", reached])
+    return rows + [[f"note, {name}", text] for text in facts["notes"]]
+
+
+def _describe(ready: _Ready, judged: _Judged, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    "Title, summary, headline, data, choices and the texts of the report; `rows`: of the table."
     data, config = ready.data, ready.config
-    best = max((r for r in rows if r["method"] == "NIWT" and r["calibrated"]), key=lambda r: r["H"])
-    guess = next(r for r in rows if r["method"] == "chance" and r["calibrated"])
-    tile = lambda label, key, note: {"label": label, "value": best[key], "note": f"{note}; chance {guess[key]:.3f}"}  # noqa: E731
+    rows = [r for r in rows if r["calibrated"]]
+    best = max((r for r in rows if r["method"] == "NIWT"), key=lambda r: r["H"])
+    guess = next(r for r in rows if r["method"] == "chance")
     counts = f"{len(data.seen)} seen and {len(data.unseen)} unseen classes, {len(data)} images"
-    choices = []
-    for name, part in judged.items():
-        facts, best_of = part["facts"], part["facts"]["settings"]
-        tried = [k for k in (facts["table"][0] if facts["table"] else ()) if k in best_of and k not in ("offset", "keep")]
-        values = {k: ", ".join(map(str, dict.fromkeys(row[k] for row in facts["table"]))) for k in tried}
-        choices += [[f"{k}, {name}", f"{best_of[k]}" + (f" of {values[k]}" if "," in values[k] else "")] for k in tried]
-        choices.append([f"gamma, {name}", f"{part['gamma']['NIWT']:.3f} (NIWT), {part['gamma']['ESZSL']:.3f} (ESZSL)"])
-        told = facts["certificate"]
-        choices.append([f"solver, {name}", told["solver"]])
-        choices.append([f"cosine of demanded and reached importance, {name}", f"{told['cosine']:.3f} on the images used, {told['fresh']:.3f} on other ones"])
-        choices += [[f"note, {name}", text] for text in facts["notes"]]
     model = next(iter(judged.values()))["model"]
-    left = "; ".join(model.raw_.how.split("; ")[1:])  # what follows the head
-    network = f"{config.model}, layer {ready.backbone.layer}, {model.importance_.shape[1]} neurons, {ready.how}" + (f"; {left}" if left else "")
-    return {
-        "title": f"Zero-shot learning on {data.name}",
-        "summary": f"{counts}. The network learned the seen classes; for the unseen ones it got classifiers "
-        f"made from {best['knowledge']} alone, without one image of them.",
-        "headline": [
-            tile("unseen classes among themselves (T1)", "T1", "right"),
-            tile("unseen classes among all (U)", "U", "right"),
-            tile("seen classes among all (S)", "S", "right"),
-            tile("harmonic mean of the two (H)", "H", f"with {best['knowledge']}"),
-        ],
-        **_ABOUT,
-        "data": [["data set", f"{data.name}: {counts}"], ["network", network], *[["note", n] for n in data.notes]],
-        "choices": choices,
-    }  # fmt: skip
+    network = f"{config.model}, layer {ready.backbone.layer}"
+    network += f", {model.importance_.shape[1]} neurons, {ready.how}"
+    network = "; ".join([network, *model.raw_.how.split("; ")[1:]])  # what follows the head
+
+    def tile(label: str, key: str, note: str = "right") -> dict[str, Any]:
+        note = f"{note}; chance {guess[key]:.3f}"
+        return {"label": label, "value": best[key], "note": note}
+
+    told: dict[str, Any] = {"title": f"Zero-shot learning on {data.name}"}
+    told["summary"] = f"{counts}. The network learned the seen classes; for the unseen ones it got"
+    told["summary"] += f" classifiers made from {best['knowledge']} alone, without one image of them."
+    told["headline"] = [
+        tile("unseen classes among themselves (T1)", "T1"),
+        tile("unseen classes among all (U)", "U"),
+        tile("seen classes among all (S)", "S"),
+        tile("harmonic mean of the two (H)", "H", f"with {best['knowledge']}"),
+    ]
+    told |= _ABOUT
+    told["data"] = [["data set", f"{data.name}: {counts}"], ["network", network]]
+    told["data"] += [["note", n] for n in data.notes]
+    choices = [_choices_of(name, part) for name, part in judged.items()]
+    return told | {"choices": [row for some in choices for row in some]}
 
 # %% ../../nbs/09_runs/08_pipeline.ipynb #758d69db
 _STEP_NAMES = {"readable": "unreadable images", "network": "training", "photos": "features of all images"}
 
 # %% ../../nbs/09_runs/08_pipeline.ipynb #2dc38668
-def _step_times(
-    timings: list[dict[str, Any]],  # step, seconds, images
-) -> list[list[str]]:  # what and how long, parts added up, in the order in which they were first met
-    "The times of a run for people."
+def _step_times(timings: list[dict[str, Any]]) -> list[list[str]]:
+    """The times of a run for people: what and how long, parts added up, as they were first met.
+
+    `timings`: rows with step, seconds and images.
+    """
     total: dict[str, float] = {}
     for row in timings:
         name = row["step"].removeprefix("validation/")
@@ -121,42 +132,62 @@ def _step_times(
     return [[title, f"{seconds:.1f} s"] for title, seconds in total.items()]
 
 # %% ../../nbs/09_runs/08_pipeline.ipynb #18c5f398
+def _records(table: pd.DataFrame, **how: Any) -> list[dict[str, Any]]:
+    "The rows of a table as JSON has them."
+    return json.loads(table.to_json(orient="records", **how))
+
+
+def _side_parts(compared: pd.DataFrame, write: Callable) -> dict[str, Any]:
+    "Rows and chart of all methods side by side, from what `_comparison_step` gives."
+    caption = "All methods, H calibrated; a bar through a mark is one standard deviation over seeds to each side."
+    chart = (caption, lambda width: _comparison_figure(compared, width=width))
+    rows = _records(_side_by_side(compared), double_precision=15)
+    return {"compared": rows, "compared_charts": _draw_charts({"compared": chart}, write)}
+
+
+def _about_run(folder: _RunFolder) -> dict[str, Any]:
+    "How long a run took, and with which versions and settings."
+    timings = [
+        {"step": name, "seconds": seconds, "images": folder.images[name]}
+        for name, seconds in folder.seconds.items()
+    ]
+    told: dict[str, Any] = {"timings": timings, "steps": _step_times(timings)}
+    told |= {"versions": list(_versions().items()), "config": config_text(folder.config)}
+    return told | {"made": f"Made by niwt_nb {__version__}."}
+
+
 def _finish(
-    folder: _RunFolder,  # where everything goes
-    ready: _Ready,  # data and features
-    judged: dict[str, dict[str, Any]],  # knowledge -> what `_judge_knowledge` gives
-    rows: list[dict[str, Any]],  # of the table
-    compared: pd.DataFrame | None = None,  # what `_comparison_step` gives, if there was one
-) -> Path:  # the report
-    "Explanations, charts, tables and the report of a finished run."
+    folder: _RunFolder,
+    ready: _Ready,
+    judged: _Judged,
+    rows: list[dict[str, Any]],
+    compared: pd.DataFrame | None = None,
+) -> Path:
+    "Explanations, charts, tables and the report of a finished run; `compared`: of `_comparison_step`. Gives the report."
     data, labels, first = ready.data, ready.data.labels[ready.test], next(iter(judged))
-    part = judged[first]
-    gamma = part["gamma"]["NIWT"]
-    scores = stack(part["scores"]["NIWT"], data.seen, gamma)
+    part, config = judged[first], folder.config
+    gamma, told = part["gamma"]["NIWT"], part["scores"]["NIWT"]
+    scores = stack(told, data.seen, gamma)
     write = lambda name, raw: folder.write(f"pictures/{name}", raw)  # noqa: E731
     explainer = explainer_of(part["model"])
-    table = gzsl(part["scores"]["NIWT"], labels, data.seen, data.unseen, gamma, data.classes).per_class
-    results = {"format": _FORMAT, **_describe(ready, judged, rows), "metrics": rows, "paper": beside_paper(folder.config, rows)}
-    results["departures"] = [[text] for text in (*departures(folder.config), *_get_preset(folder.config.preset).differs)] if results["paper"] else []
+    table = gzsl(told, labels, data.seen, data.unseen, gamma, data.classes).per_class
+    results = {"format": _FORMAT, **_describe(ready, judged, rows), "metrics": rows}
+    results["paper"] = beside_paper(config, rows)
+    differs = (*departures(config), *_get_preset(config.preset).differs) if results["paper"] else ()
+    results["departures"] = [[text] for text in differs]
     results["cases"] = _explain_cases(ready, explainer, scores, write)
     results["neurons"] = _neuron_dictionary(ready, explainer, write)
-    for steps, images in share(range(process_place()[1]), lambda _: (folder.seconds, folder.images), "the report"):
+    own = lambda _: (folder.seconds, folder.images)  # noqa: E731
+    for steps, images in share(range(process_place()[1]), own, "the report"):
         folder.seconds, folder.images = {**steps, **folder.seconds}, {**images, **folder.images}
     if process_place()[0]:
         return folder.path / "report.html"  # one process writes it
     results["charts"] = _draw_charts(_charts_of(ready, judged), write)
-    if compared is not None:
-        caption = "All methods, H calibrated; a bar through a mark is one standard deviation over seeds to each side."
-        results["compared"] = json.loads(_side_by_side(compared).to_json(orient="records", double_precision=15))
-        results["compared_charts"] = _draw_charts({"compared": (caption, lambda width: _comparison_figure(compared, width=width))}, write)
-    results["per_class"] = json.loads(table.to_json(orient="records"))
+    results |= {} if compared is None else _side_parts(compared, write)
+    results["per_class"] = _records(table)
     results["confusions"] = _frequent_confusions(ready, scores)
-    results["certificates"] = {name: part["facts"]["certificate"] for name, part in judged.items()}
-    results["timings"] = [{"step": name, "seconds": seconds, "images": folder.images[name]} for name, seconds in folder.seconds.items()]
-    results["steps"] = _step_times(results["timings"])
-    results["versions"] = list(_versions().items())
-    results["config"] = config_text(folder.config)
-    results["made"] = f"Made by niwt_nb {__version__}."
+    results["certificates"] = {name: p["facts"]["certificate"] for name, p in judged.items()}
+    results |= _about_run(folder)
     folder.write("per_class.csv", table.to_csv(index=False))
     folder.write("neurons.csv", pd.DataFrame(results["neurons"]).to_csv(index=False))
     folder.write("results.json", json.dumps(results, indent=1))
@@ -164,40 +195,58 @@ def _finish(
 
 # %% ../../nbs/09_runs/08_pipeline.ipynb #6c92e619
 def _comparison_step(
-    folder: _RunFolder,  # where the tables go
-    shared: _Encodings,  # see `_encodings_of`
-    knowledge: Iterable[str],  # kinds of knowledge
-    quiet: bool = True,  # no progress bars
-) -> pd.DataFrame:  # see `_comparison`
-    "All methods side by side: `_comparison.csv`, `comparison_summary.csv` and a picture; the report shows them as well."
+    folder: _RunFolder, shared: _Encodings, knowledge: Iterable[str], quiet: bool = True
+) -> pd.DataFrame:
+    """All methods side by side, for some kinds of knowledge, see `_comparison`; the report shows them as well.
+
+    Writes `comparison.csv`, `comparison_summary.csv` and a picture.
+    """
     table = _comparison(shared, list(knowledge), quiet=quiet)
     folder.write("comparison.csv", table.to_csv(index=False))
     folder.write("comparison_summary.csv", _summary(table).to_csv(index=False))
-    folder.write("pictures/comparison.png", figure_png(_comparison_figure(table, title=f"H of all methods on {shared.data.name}")))
+    chart = _comparison_figure(table, title=f"H of all methods on {shared.data.name}")
+    folder.write("pictures/comparison.png", figure_png(chart))
     return table
 
 # %% ../../nbs/09_runs/08_pipeline.ipynb #189e6f49
-def _check_alike(
-    config: RunConfig,  # of this process
-    data: ZeroShotData,  # as it sees it
-) -> None:
+def _check_alike(config: RunConfig, data: ZeroShotData) -> None:
     "Raise `NiwtError` unless all processes have the same settings and see the same pictures, labels and splits."
-    same = replace(config, root="", splits="", workers=0, device="", model=Path(config.model).name, weights=Path(config.weights).name)
+    names = {"model": Path(config.model).name, "weights": Path(config.weights).name}
+    same = replace(config, root="", splits="", workers=0, device="", **names)
     own = content_hash(config_text(same), _versions()["torch"]), _photos_key(data), _split_key(data)
     found = share(range(process_place()[1]), lambda _: own, "a look at settings and data")
-    for rank, (mine, other) in enumerate((own, other) for other in found):
-        if mine != other:
-            what = next(w for w, a, b in zip(("settings or torch", "pictures", "labels or splits"), mine, other, strict=True) if a != b)
-            raise NiwtError(f"process {rank} has other {what} than process {process_place()[0]}; start all with the same command, on one shared folder of data")
+    kinds = ("settings or torch", "pictures", "labels or splits")
+    for rank, other in enumerate(found):
+        differ = [what for what, a, b in zip(kinds, own, other, strict=True) if a != b]
+        if differ:
+            told = f"process {rank} has other {differ[0]} than process {process_place()[0]}"
+            raise NiwtError(f"{told}; start all with the same command, on one shared folder of data")
 
 # %% ../../nbs/09_runs/08_pipeline.ipynb #ad55e110
+def _announce(folder: _RunFolder, data: ZeroShotData, quiet: bool) -> _Cost:
+    "Tell what there is to know before the first step, and what the run will take."
+    for note in data.notes:
+        folder.notify(f"note: {note}")
+    cost = _cost_of(folder, _readable_step(folder, data, quiet))
+    folder.notify(str(cost))
+    return cost
+
+
+def _all_rows(data: ZeroShotData, judged: _Judged, seed: int) -> list[dict[str, Any]]:
+    "The rows of the table, chance included, in one order of columns, also of rows that were kept."
+    n = len(data.seen), len(data.unseen)
+    rows = [row for part in judged.values() for row in part["rows"]]
+    rows += [chance(*n, calibrated=c, seed=seed) for c in (False, True)]
+    return [{key: row[key] for key in rows[0]} for row in rows]
+
+
 def run(
     config: RunConfig,  # all settings
-    out: str | os.PathLike = "niwt-run",  # the run folder; a run in it that was interrupted is finished
+    out: str | os.PathLike = "niwt-run",  # the run folder; an interrupted run in it is finished
     quiet: bool = True,  # no progress bars
     replace_run: bool = False,  # a run of other settings in that folder may be overwritten
     notify: Callable[[str], None] = lambda text: None,  # told about every step in one line
-) -> list[dict[str, Any]]:  # the table: method, knowledge, calibrated, U, S, H, T1, AUSUC, gamma, seed
+) -> list[dict[str, Any]]:  # method, knowledge, calibrated, U, S, H, T1, AUSUC, gamma, seed
     "All steps of NIWT, from the images to the report; raises `NiwtError` for settings, data or folders that cannot be used."
     device_of(config.device)
     departures(config)  # an unknown recipe is refused before anything is written
@@ -210,22 +259,20 @@ def run(
         stack.callback(SCRATCH.reset, SCRATCH.set(str(folder.path)))
         data, shared = load_data(config), None
         _check_alike(config, data)
-        for note in data.notes:
-            notify(f"note: {note}")
-        cost = _cost_of(folder, _readable_step(folder, data, quiet))
-        notify(str(cost))
-        stack.enter_context(overall({"look": cost.look, "learn": cost.learn}, cost.seconds, quiet or rank > 0))
+        cost = _announce(folder, data, quiet)
+        parts = {"look": cost.look, "learn": cost.learn}
+        stack.enter_context(overall(parts, cost.seconds, quiet or rank > 0))
         names = config.knowledge or (next(iter(data.knowledge)),)
+        compared = None
         if config.compare == "all" or config.train == "tail":
             pictures = _photos_key(data, _transform_of(folder))
             shared = _encodings_of(folder, _readable_step(folder, data, quiet), pictures, quiet)
             data = shared.data
-        compared = _comparison_step(folder, shared, names, quiet) if shared is not None and config.compare == "all" else None
+            if config.compare == "all":
+                compared = _comparison_step(folder, shared, names, quiet)
         ready = _prepare(folder, data, quiet, shared)
         judged = {name: _judge_knowledge(folder, ready, name, name == names[0]) for name in names}
-        n = len(data.seen), len(data.unseen)
-        rows = [row for part in judged.values() for row in part["rows"]] + [chance(*n, calibrated=c, seed=config.seed) for c in (False, True)]
-        rows = [{key: row[key] for key in rows[0]} for row in rows]  # one order, also of rows that a finished step kept
+        rows = _all_rows(data, judged, config.seed)
         folder.write("metrics.json", json.dumps(rows, indent=1))
         folder.write("metrics.csv", pd.DataFrame(rows).to_csv(index=False))
         _finish(folder, ready, judged, rows, compared)

@@ -7,13 +7,11 @@ __all__ = ['load_data']
 
 # %% ../../nbs/09_runs/05_steps.ipynb #008590ed
 import copy
-import functools
 import json
 import os
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -54,18 +52,22 @@ def load_data(
     "The data set that the settings name, or a subset of it; raises `NiwtError` if it cannot be read or lacks the knowledge that is asked for."
     encoder = config.encoder or None
     if config.data == "fieldguide":
-        data = field_guide(config.n_seen, config.n_unseen, config.images_per_class, config.image_size, config.seed)
+        sizes = (config.n_seen, config.n_unseen, config.images_per_class, config.image_size)
+        data = field_guide(*sizes, config.seed)
     elif not config.root:
         raise NiwtError(f"data = {config.data!r} needs root, the folder of the data set")
     else:
-        own = {"encoder": encoder} | ({"unseen": list(config.unseen)} if config.unseen else {}) if config.data == "folder" else {}
-        data = read_root(config.root, config.splits or None, config.data, seed=config.seed, follow_links=config.follow_links, **own)
+        own: dict[str, Any] = {"seed": config.seed, "follow_links": config.follow_links}
+        if config.data == "folder":
+            own |= {"encoder": encoder} | ({"unseen": [*config.unseen]} if config.unseen else {})
+        data = read_root(config.root, config.splits or None, config.data, **own)
     if config.subset:
         seen, others, each = config.subset
         data = subset(data, seen, others, each, config.seed)
     kinds = [kind for name in config.knowledge for kind in name.split("+")]
     if "names" in kinds and "names" not in data.knowledge:
-        data = replace(data, knowledge={**data.knowledge, "names": name_knowledge(data.classes, data.seen, encoder)})
+        named = name_knowledge(data.classes, data.seen, encoder)
+        data = replace(data, knowledge={**data.knowledge, "names": named})
     for kind in kinds:
         data.get_knowledge(kind)
     first = kinds or [next(iter(data.knowledge))]
@@ -74,11 +76,11 @@ def load_data(
     return check_testable(data)
 
 # %% ../../nbs/09_runs/05_steps.ipynb #02b12a9d
-def _photos_key(
-    data: ZeroShotData,  # any data set
-    preprocess: Callable | None = None,  # how a network wants its pictures
-) -> str:  # 16 hexadecimal digits
-    "A key of the pictures: names, sizes and times of change of files, the pixels of 16 of them where there are none; and of what `preprocess` does."
+def _photos_key(data: ZeroShotData, preprocess: Callable | None = None) -> str:
+    """A key of the pictures: names, sizes and times of files, or pixels of 16 images where there are none.
+
+    With `preprocess`, a key of what it does as well. 16 hexadecimal digits.
+    """
     images, asked = data.images, [] if preprocess is None else [trial_of(preprocess)]
     if isinstance(images, ImageFiles):
         stats = [os.stat(images.path(i)) for i in range(len(images))]
@@ -87,15 +89,24 @@ def _photos_key(
     return content_hash(len(images), [np.asarray(images[int(i)]) for i in some], *asked)
 
 # %% ../../nbs/09_runs/05_steps.ipynb #6bf88422
-def _split_key(
-    data: ZeroShotData,  # any data set
-) -> str:  # 16 hexadecimal digits
-    "A key of labels, classes and splits."
-    parts = [getattr(data, name) for name in ("labels", "seen", "unseen", "val_classes", "train", "test_seen", "test_unseen")]
-    return content_hash(data.name, data.classes, parts)
+def _split_key(data: ZeroShotData) -> str:
+    "A key of labels, classes and splits: 16 hexadecimal digits."
+    names = ("labels", "seen", "unseen", "val_classes", "train", "test_seen", "test_unseen")
+    return content_hash(data.name, data.classes, [getattr(data, name) for name in names])
 
 # %% ../../nbs/09_runs/05_steps.ipynb #80313e76
 _PART = 256  # images a part
+_Look = tuple[CutNetwork, Callable]  # a network, and its preprocessing: PIL image -> (3, H, W) tensor
+_Views = tuple[bool, bool]  # whether mirror images and close-ups are looked at as well
+_Part = tuple[str, ZeroShotData]  # a prefix of the steps' names, and what they work on
+_Found = tuple[dict[str, Tensor], dict]  # tensors and facts of a step
+_Fit = Callable[[], NIWT]
+_Fitted = tuple[NIWT, Tensor, dict[str, Any]]  # model, scores (n, C) of the test images, facts
+
+
+def _two_pictures(data: ZeroShotData, transform: Callable) -> Tensor:
+    "Two preprocessed images (2, 3, H, W), to run a network on."
+    return torch.stack([transform(data.images[int(i)]) for i in data.train[:2]])
 
 # %% ../../nbs/09_runs/05_steps.ipynb #0a6003bb
 @dataclass(frozen=True, eq=False)
@@ -110,115 +121,119 @@ class _Photos:
         return _Photos(self.features[index], self.activity[index])
 
 # %% ../../nbs/09_runs/05_steps.ipynb #829fdefa
-def _faster(
-    network: CutNetwork,  # any cut network
-    example: Tensor,  # (2, 3, H, W) preprocessed images, for networks that can only be cut by running them
-) -> CutNetwork:  # the same function on a copy: frozen, batch norms folded, channels last
-    "A copy of `network` for inference, cut at the same layer; its outputs differ by rounding only."
+def _faster(network: CutNetwork, example: Tensor) -> CutNetwork:
+    """A frozen copy for inference: batch norms folded, channels last; outputs differ by rounding only.
+
+    `example` (2, 3, H, W): preprocessed images, for networks that are run to be cut.
+    """
     twin = frozen_copy(network.model)
     fold_batchnorm(twin, [network.layer])
     return cut(twin.to(memory_format=torch.channels_last), network.layer, example)  # type: ignore[call-overload]
 
 # %% ../../nbs/09_runs/05_steps.ipynb #db1e4082
 def _photo_pass(
-    network: CutNetwork,  # see `_faster`
-    data: ZeroShotData,  # where the images are
-    index: Tensor,  # (n,) which of them
-    transform: Callable,  # PIL image -> (3, H, W) tensor
-    batch_size: int = 32,  # images at a time
-    views: tuple[bool, bool] = (False, False),  # whether mirror images and close-ups are looked at as well
-) -> _Photos:  # of these images
-    "Features and mean neuron activity of some images, in one pass."
-    features, activity = [], []
+    look: _Look, data: ZeroShotData, index: Tensor, size: int = 32, views: _Views = (False, False)
+) -> _Photos:
+    "Features and mean neuron activity of the images `index` (n,), `size` at a time, in one pass."
+    (network, transform), features, activity = look, [], []
     with torch.no_grad():
-        for x, _, _ in batches(data, index, transform, batch_size):
+        for x, _, _ in batches(data, index, transform, size):
             a = views_of(network, x, *views)
-            features.append(joined(network.tail(a.flatten(0, 1)).float().unflatten(0, a.shape[:2]), *views).cpu())
+            read = network.tail(a.flatten(0, 1)).float().unflatten(0, a.shape[:2])
+            features.append(joined(read, *views).cpu())
             activity.append(pool(a[0]).float().cpu())
     return _Photos(torch.cat(features), torch.cat(activity))
 
 # %% ../../nbs/09_runs/05_steps.ipynb #5a4ad49b
 def _photos_step(
-    folder: _RunFolder,  # keeps the parts
-    prefix: str,  # of the steps' names
-    data: ZeroShotData,  # all its images are looked at
-    network: CutNetwork,  # the network
-    transform: Callable,  # PIL image -> (3, H, W) tensor
-    key: str,  # of the pictures and the network
-    views: tuple[bool, bool] = (False, False),  # see `_photo_pass`; close-ups where `can_zoom` allows
-    quiet: bool = True,  # no progress bar
-) -> _Photos:  # of every image
-    "Features and activity of every image, part by part."
-    example = torch.stack([transform(data.images[int(i)]) for i in data.train[:2]])
+    folder: _RunFolder,
+    part: _Part,
+    look: _Look,
+    key: str,
+    views: _Views = (False, False),
+    quiet: bool = True,
+) -> _Photos:
+    """Features and activity of every image, part by part; close-ups where `can_zoom` allows them.
+
+    `part`: a prefix of the steps' names and the data set; `key`: of the pictures and the network.
+    """
+    (prefix, data), (network, transform) = part, look
+    example = _two_pictures(data, transform)
     fast = _faster(network, example)
     views = views[0], views[1] and can_zoom(fast, example)
     chunks = torch.arange(len(data)).split(_PART)
     keys = [content_hash(key, network.layer, views, data.source[index]) for index in chunks]
 
-    def compute(i: int) -> tuple[dict[str, Tensor], dict]:
-        return vars(_photo_pass(fast, data, chunks[i], transform, folder.config.batch_size, views)), {"images": len(chunks[i])}
+    def compute(i: int) -> _Found:
+        size = folder.config.batch_size
+        found = _photo_pass((fast, transform), data, chunks[i], size, views)
+        return vars(found), {"images": len(chunks[i])}
 
-    about = lambda i: f"features of images {int(chunks[i][0]) + 1} to {int(chunks[i][-1]) + 1} of {len(data)}"  # noqa: E731
+    def about(i: int) -> str:
+        first, last = int(chunks[i][0]) + 1, int(chunks[i][-1]) + 1
+        return f"features of images {first} to {last} of {len(data)}"
+
+    def kept(name: str) -> Iterator[Tensor]:
+        for i, key in enumerate(keys):
+            yield folder.load(f"{prefix}photos/{i:05d}", key, trust=True)[0][name]
+
     shards(folder, f"{prefix}photos", keys, compute, about, quiet)
-    kept = lambda name: (folder.load(f"{prefix}photos/{i:05d}", key, trust=True)[0][name] for i, key in enumerate(keys))  # noqa: E731
     return _Photos(*(stacked(kept(name), len(data)) for name in ("features", "activity")))
 
 # %% ../../nbs/09_runs/05_steps.ipynb #4e68fe8b
-def _readable_step(
-    folder: _RunFolder,  # keeps the list
-    data: ZeroShotData,  # whose images may be damaged
-    quiet: bool = True,  # no progress bar
-) -> ZeroShotData:  # the data set without the images that cannot be read
-    "Leave out unreadable images, if `skip_broken` is set."
+def _readable_step(folder: _RunFolder, data: ZeroShotData, quiet: bool = True) -> ZeroShotData:
+    "The data set without images that cannot be read, if `skip_broken` is set."
     if not folder.config.skip_broken:
         return data
     key = content_hash(_photos_key(data), _split_key(data))
-    _, facts = folder.step("readable", key, lambda: ({}, {"bad": leave_out_unreadable(data, quiet)[1]}), "looking for unreadable images")
+    compute = lambda: ({}, {"bad": leave_out_unreadable(data, quiet)[1]})  # noqa: E731
+    _, facts = folder.step("readable", key, compute, "looking for unreadable images")
     bad = torch.tensor([i for i, _ in facts["bad"]])
     if not len(bad):
         return data
-    keep = torch.arange(len(data))[~torch.isin(torch.arange(len(data)), bad)]
-    return data.take(keep, notes=(*data.notes, f"{len(bad)} images left out, the first: {facts['bad'][0][1]}"))
+    every = torch.arange(len(data))
+    note = f"{len(bad)} images left out, the first: {facts['bad'][0][1]}"
+    return data.take(every[~torch.isin(every, bad)], notes=(*data.notes, note))
 
 # %% ../../nbs/09_runs/05_steps.ipynb #28c65bba
-def _trains(
-    config: RunConfig,  # `train` and `model`
-) -> bool:  # whether the whole network is trained
-    "Whether a run trains its network or keeps it frozen."
-    return config.train in ("network", "tune") or (config.train == "auto" and config.model == "fieldguide")
+def _trains(config: RunConfig) -> bool:
+    "Whether a run trains its whole network or keeps it frozen."
+    small = config.train == "auto" and config.model == "fieldguide"
+    return small or config.train in ("network", "tune")
 
 # %% ../../nbs/09_runs/05_steps.ipynb #054e6f14
-def _zooms(
-    config: RunConfig,  # `zoom`, `calibrate`
-) -> bool:  # whether close-ups are made to be tried
+def _guidance(config: RunConfig) -> str:
+    "What the report says of a head that is made of knowledge."
+    return ", with a head of knowledge" if config.guided else ""
+
+
+def _zooms(config: RunConfig) -> bool:
     "Whether a run looks closer: without calibration nothing could choose it."
     return config.zoom and config.calibrate
 
 # %% ../../nbs/09_runs/05_steps.ipynb #e118a319
-def _untrained(
-    config: RunConfig,  # `model`, `weights`, `layer`, `seed`
-    n_classes: int,  # rows of the head
-) -> tuple[CutNetwork, Callable]:  # the network, cut at its layer, and its preprocessing
-    "The network that training starts from: a fresh small CNN for the field guide, else the backbone with a fresh head."
+def _untrained(config: RunConfig, n_classes: int) -> _Look:
+    "Where training starts: a fresh small CNN for the field guide, else the backbone with a fresh head."
     with seeded(config.seed):
         if config.model == "fieldguide":
             model = SmallCNN(n_classes).to(device_of(config.device))
-            return cut(model, config.layer or SmallCNN.default_layer), replace(field_guide_transform, size=config.image_size)
+            look = replace(field_guide_transform, size=config.image_size)
+            return cut(model, config.layer or SmallCNN.default_layer), look
         network, transform = _load_network(config)
         return with_head(network, nn.Linear(network.head.in_features, n_classes)), transform
 
 # %% ../../nbs/09_runs/05_steps.ipynb #e7a6c9f8
-def _load_network(
-    config: RunConfig,  # `model`, `weights`, `layer`, `head`, `pixels`, `train`, `seed`
-) -> tuple[CutNetwork, Callable]:  # the network, cut at its layer, and its preprocessing
-    "The backbone that the settings name, cut and ready; raises `NiwtError` where it does not take pictures of `pixels`."
+def _load_network(config: RunConfig) -> _Look:
+    "The backbone that the settings name, cut; raises `NiwtError` where it does not take pictures of `pixels`."
     backbone = load_backbone(config.model, config.weights or None, config.seed, config.head or None)
     there = device_of(config.device)
     backbone.model.to(there)
-    look = lambda how: torch.stack([how(Image.new("RGB", (256, 256), c)) for c in ("teal", "tan")])  # noqa: E731
+    blank = [Image.new("RGB", (256, 256), c) for c in ("teal", "tan")]
+    look = lambda how: torch.stack([how(picture) for picture in blank])  # noqa: E731
     transform, side = backbone.preprocess, config.pixels
     if config.train == "tail" and config.model != "fieldguide" and not side:
-        side = round(look(transform).shape[-1] * 9 / 7 / 32) * 32  # a finer grid of places: nine by nine for seven by seven
+        usual = look(transform).shape[-1]
+        side = round(usual * 9 / 7 / 32) * 32  # a finer grid: nine by nine places for seven by seven
     if side:
         try:
             transform = at_size(backbone.preprocess, side)
@@ -226,22 +241,19 @@ def _load_network(
                 backbone.model(look(transform).to(there))
         except (NiwtError, RuntimeError, ValueError, AssertionError) as e:
             if config.pixels:
-                raise NiwtError(f"{config.model!r} does not take pictures of {side} pixels ({e}); leave `pixels` out") from None
+                told = f"{config.model!r} does not take pictures of {side} pixels ({e})"
+                raise NiwtError(f"{told}; leave `pixels` out") from None
             transform = backbone.preprocess
     return backbone.cut(config.layer or None, look(transform)), transform
 
 # %% ../../nbs/09_runs/05_steps.ipynb #873c894e
-def _network_of(
-    folder: _RunFolder,  # whose settings name a network; it keeps what was loaded
-) -> tuple[CutNetwork, Callable]:  # see `_load_network`; not to be trained
-    "The network of a run, loaded once."
+def _network_of(folder: _RunFolder) -> _Look:
+    "The network that the settings name, loaded once and kept by the folder; not to be trained."
     folder.network = folder.network or _load_network(folder.config)
     return folder.network
 
 # %% ../../nbs/09_runs/05_steps.ipynb #81397440
-def _transform_of(
-    folder: _RunFolder,  # `model`, `image_size`, `pixels`
-) -> Callable:  # PIL image -> (3, H, W) tensor
+def _transform_of(folder: _RunFolder) -> Callable:
     "The preprocessing that a run gives its network's pictures."
     config = folder.config
     if _trains(config) and config.model == "fieldguide":
@@ -250,79 +262,81 @@ def _transform_of(
 
 # %% ../../nbs/09_runs/05_steps.ipynb #d7e38ac0
 def _tune(
-    config: RunConfig,  # `lr`, `batch_size`, `seed`
-    network: CutNetwork,  # where it starts; not changed
-    data: ZeroShotData,  # what it learns from
-    transform: Callable,  # PIL image -> (3, H, W) tensor
-    knowledge: Tensor | None,  # (C, A) by class id for a head that is made of it; None: an ordinary head
-    epochs: int,  # times that each image is seen
-    checkpoint: Path,  # to go on from
-    quiet: bool = True,  # no progress bar
-) -> FineTuned:  # the trained copy, and how it went
-    "Fine-tune the whole network on the seen classes of `data`."
-    cache = replace(cache_images(data, data.train, transform, quiet), index=data.source[data.train])
-    settings: dict[str, Any] = {"epochs": epochs, "lr": config.lr, "batch_size": config.batch_size, "seed": config.seed, **config.early_end}
-    return fine_tune(network, data, transform, cache, "all", knowledge, checkpoint=checkpoint, quiet=quiet, **settings)
+    config: RunConfig, look: _Look, data: ZeroShotData, knowledge: Tensor | None, **how: Any
+) -> FineTuned:
+    """Fine-tune a copy of the whole network on the seen classes of `data`.
+
+    `knowledge` (C, A) by class id: for a head that is made of it; `how`: see `fine_tune`.
+    """
+    network, transform = look
+    cache = cache_images(data, data.train, transform, how.get("quiet", True))
+    cache = replace(cache, index=data.source[data.train])
+    how |= {"batch_size": config.batch_size, **config.early_end}
+    return fine_tune(network, data, transform, cache, "all", knowledge, **how)
 
 # %% ../../nbs/09_runs/05_steps.ipynb #2a671a49
 def _network_step(
-    folder: _RunFolder,  # keeps the trained parameters
-    prefix: str,  # of the step's name
-    data: ZeroShotData,  # what it learns from
-    key: str,  # of the pictures
-    start: CutNetwork | None = None,  # where to go on from; None: from the beginning
-    quiet: bool = True,  # no progress bar
-) -> tuple[CutNetwork, Callable, list[dict]]:  # the trained network, its preprocessing and the training history
-    "Train a network on the seen classes of `data`; an interrupted training goes on from its last epoch."
-    config, checkpoint = folder.config, folder.path / f"{prefix}training.safetensors"
+    folder: _RunFolder, part: _Part, key: str, start: CutNetwork | None = None, quiet: bool = True
+) -> tuple[CutNetwork, Callable, list[dict]]:
+    """Train a network on the seen classes of a data set, from `start` or anew; an interrupted training goes on.
+
+    `part`: a prefix of the step's name and the data set; `key`: of the pictures. Also gives preprocessing and history.
+    """
+    (prefix, data), config = part, folder.config
+    checkpoint = folder.path / f"{prefix}training.safetensors"
     network, transform = _untrained(config, len(data.seen))
     if start is not None:
         network = with_head(copy.deepcopy(start), network.head)
     kind = config.knowledge[0] if config.knowledge else None
     knowledge = with_combination(data, kind).get_knowledge(kind).values if config.guided else None
     known = None if knowledge is None else knowledge[data.seen]
-    epochs = config.epochs if start is None else config.more_epochs
-    way: list[Any] = ["tune", config.batch_size, *([config.tune_hold] if config.tune_hold else [])] if config.train == "tune" else []
-    key = content_hash(key, _split_key(data), model_hash(network.model), epochs, config.lr, config.seed, known, *way)
+    epochs, tunes = config.epochs if start is None else config.more_epochs, config.train == "tune"
+    way: list[Any] = ["tune", config.batch_size] if tunes else []
+    way += [config.tune_hold] if tunes and config.tune_hold else []
+    asked = (model_hash(network.model), epochs, config.lr, config.seed, known)
+    how: dict[str, Any] = {"epochs": epochs, "lr": config.lr, "seed": config.seed}
+    how |= {"checkpoint": checkpoint, "quiet": quiet}
 
-    def compute() -> tuple[dict[str, Tensor], dict]:
-        if way:
-            tuned = _tune(config, network, data, transform, knowledge, epochs, checkpoint, quiet)
+    def compute() -> _Found:
+        if tunes:
+            tuned = _tune(config, (network, transform), data, knowledge, **how)
             state, history = tuned.network.model.state_dict(), tuned.history
         else:
-            settings: dict[str, Any] = {"epochs": epochs, "lr": config.lr, "seed": config.seed}
-            history = train_classifier(network.model, data, transform, knowledge, checkpoint=checkpoint, quiet=quiet, **settings)
+            history = train_classifier(network.model, data, transform, knowledge, **how)
             state = network.model.state_dict()
-        return dict(state), {"history": history.reset_index().to_dict("records"), "images": epochs * len(data.train)}
+        rows = history.reset_index().to_dict("records")
+        return dict(state), {"history": rows, "images": epochs * len(data.train)}
 
-    state, facts = folder.step(f"{prefix}network", key, compute, f"training on {len(data.seen)} classes", together=bool(way))
+    step = (f"{prefix}network", content_hash(key, _split_key(data), *asked, *way), compute)
+    state, facts = folder.step(*step, f"training on {len(data.seen)} classes", together=tunes)
     checkpoint.unlink(missing_ok=True)
     network.model.load_state_dict(state)
     return network.eval(), transform, facts["history"]
 
 # %% ../../nbs/09_runs/05_steps.ipynb #301a8251
 def _cached_photos(
-    folder: _RunFolder,  # keeps the activity
-    shared: _Encodings,  # activations of all images at a cut
-    network: CutNetwork,  # with the same lower part, cut at its layer
-    features: Tensor,  # (N, D) by this network
-    key: str,  # of the pictures and the network
-) -> _Photos | None:  # of every image; None: the layer lies below the cut
-    "Features that are at hand, and the activity of each neuron from the activations at the cut."
+    folder: _RunFolder, shared: _Encodings, network: CutNetwork, features: Tensor, key: str
+) -> _Photos | None:
+    """Features (N, D) that are at hand, with the activity of each neuron from the activations at the cut.
+
+    `key`: of the pictures and the network. None: the network's layer lies below the cut.
+    """
     try:
         upper = subnetwork(network, shared.network.layer)
     except NiwtError:
         return None
-
-    def compute() -> tuple[dict[str, Tensor], dict]:
-        def work(rows: Tensor) -> Tensor:
-            with torch.no_grad():
-                return pool(upper.activations(shared.cache.batch(rows))).float().cpu()
-
-        return {"activity": torch.cat(share(torch.arange(len(shared.cache)).split(64), work, about))}, {}
-
     about = "activity of the neurons"
-    found, _ = folder.step("photos/activity", content_hash(key, network.layer, shared.key), compute, about, together=True)
+
+    def work(rows: Tensor) -> Tensor:
+        with torch.no_grad():
+            return pool(upper.activations(shared.cache.batch(rows))).float().cpu()
+
+    def compute() -> _Found:
+        parts = torch.arange(len(shared.cache)).split(64)
+        return {"activity": torch.cat(share(parts, work, about))}, {}
+
+    key = content_hash(key, network.layer, shared.key)
+    found, _ = folder.step("photos/activity", key, compute, about, together=True)
     return _Photos(features, found["activity"])
 
 # %% ../../nbs/09_runs/05_steps.ipynb #0f9cf70a
@@ -334,17 +348,18 @@ class _Ready:
     data: ZeroShotData
     backbone: Backbone  # cut at the run's layer; its head counts where it was trained here
     photos: _Photos
-    validation: tuple[Backbone, Tensor]  # the network that did not learn the classes held out, and its features of `data.validation(seed)`
+    validation: tuple[Backbone, Tensor]  # the twin, and its features of `data.validation(seed)`
     key: str  # of all that
     how: str  # the network was frozen, trained, fine-tuned, for people
-    history: list[dict]  # of training; empty if the network was frozen
+    history: list[dict] = field(default_factory=list)  # of training; empty if it was frozen
     keep: bool = False  # the network's own rows for the seen classes stay as they are
 
     def as_mixed(self, zoom: float) -> "_Ready":
         "For other methods: the features that NIWT has with this share of the close-up."
-        seen, twin = self.validation
         photos = replace(self.photos, features=mixed(self.photos.features, zoom))
-        return replace(self, photos=photos, validation=(seen, mixed(twin, zoom)), key=content_hash(self.key, zoom))
+        validation = (self.validation[0], mixed(self.validation[1], zoom))
+        key = content_hash(self.key, zoom)
+        return replace(self, photos=photos, validation=validation, key=key)
 
     @property
     def test(self) -> Tensor:
@@ -364,13 +379,9 @@ class _Ready:
         return rows
 
 # %% ../../nbs/09_runs/05_steps.ipynb #ff29c594
-def _as_trained(
-    config: RunConfig,  # `model`
-    network: CutNetwork,  # trained on the seen classes of `data`
-    transform: Callable,  # PIL image -> (3, H, W) tensor
-    data: ZeroShotData | None,  # what it was trained on; None: its head does not count
-) -> Backbone:  # for `NIWT`
-    "A network with its preprocessing, layer and the classes of its head."
+def _as_trained(config: RunConfig, look: _Look, data: ZeroShotData | None) -> Backbone:
+    "A network for `NIWT`, trained on the seen classes of `data`; None: its head does not count."
+    network, transform = look
     if data is None:
         network = with_head(network, nn.Linear(network.head.in_features, 1))
     names = () if data is None else tuple(data.classes[int(c)] for c in data.seen)
@@ -378,103 +389,114 @@ def _as_trained(
 
 # %% ../../nbs/09_runs/05_steps.ipynb #95165657
 def _frozen_ready(
-    folder: _RunFolder,  # keeps all steps
-    data: ZeroShotData,  # the whole data set
-    pictures: str,  # key of the pictures
-    quiet: bool = True,  # no progress bars
-    shared: _Encodings | None = None,  # see `_cached_photos`
-) -> _Ready:  # a pretrained network that only gets new heads
-    "Features of every image by a frozen network."
-    config = folder.config
-    network, transform = _network_of(folder)
+    folder: _RunFolder,
+    data: ZeroShotData,
+    pictures: str,
+    quiet: bool = True,
+    shared: _Encodings | None = None,
+) -> _Ready:
+    """Features of every image by a frozen network, which only gets new heads.
+
+    `pictures`: key of the pictures; `shared`: spares the network the photos, see `_cached_photos`.
+    """
+    config, look = folder.config, _network_of(folder)
+    network, part = look[0], data.validation(config.seed)
     key = content_hash(pictures, model_hash(network.model), network.layer)
-    photos = None if shared is None else _cached_photos(folder, shared, network, _frozen_step(shared).features, key)
-    photos = photos or _photos_step(folder, "", data, network, transform, key, (True, shared is None and _zooms(config)), quiet)
-    backbone, part = _as_trained(config, network, transform, None), data.validation(config.seed)
-    return _Ready(config, data, backbone, photos, (backbone, by_rows(photos.features, rows_of(part, data))), key, "frozen", [])
+    views = (True, shared is None and _zooms(config))
+    photos: _Photos | None = None
+    if shared is not None:
+        photos = _cached_photos(folder, shared, network, _frozen_step(shared).features, key)
+    photos = photos or _photos_step(folder, ("", data), look, key, views, quiet)
+    backbone = _as_trained(config, look, None)
+    validation = (backbone, by_rows(photos.features, rows_of(part, data)))
+    return _Ready(config, data, backbone, photos, validation, key, "frozen")
 
 # %% ../../nbs/09_runs/05_steps.ipynb #6565a1de
 def _trained_ready(
-    folder: _RunFolder,  # keeps all steps
-    data: ZeroShotData,  # the whole data set
-    pictures: str,  # key of the pictures
-    quiet: bool = True,  # no progress bars
-) -> _Ready:  # a network that was trained here; half-way it was the twin
-    "Train a network, first without the classes that play the unseen ones, then on all, and look at the images both times."
+    folder: _RunFolder, data: ZeroShotData, pictures: str, quiet: bool = True
+) -> _Ready:
+    """A network that is trained here, first without the classes that play unseen, then on all.
+
+    The images are looked at both times; half-way the network is the twin. `pictures`: key of the pictures.
+    """
     config, found, history = folder.config, [], []
     network, keys = None, []
-    for prefix, part in (("validation/", data.validation(config.seed)), ("", data)):
-        network, transform, rows = _network_step(folder, prefix, part, pictures, network, quiet)
+    for part in (("validation/", data.validation(config.seed)), ("", data)):
+        network, transform, rows = _network_step(folder, part, pictures, network, quiet)
+        look, views = (network, transform), (True, _zooms(config))
         keys.append(content_hash(pictures, model_hash(network.model)))
-        photos = _photos_step(folder, prefix, part, network, transform, keys[-1], (True, _zooms(config)), quiet)
-        found.append((_as_trained(config, network, transform, part), photos))
+        photos = _photos_step(folder, part, look, keys[-1], views, quiet)
+        found.append((_as_trained(config, look, part[1]), photos))
         history += rows
-    how = ("fine-tuned" if config.train == "tune" else "trained") + " here" + (", with a head of knowledge" if config.guided else "")
+    how = f"{'fine-tuned' if config.train == 'tune' else 'trained'} here{_guidance(config)}"
     history = [{**row, "epoch": number + 1} for number, row in enumerate(history)]
-    (twin, seen_by_twin), (backbone, photos) = found
-    return _Ready(config, data, backbone, photos, (twin, seen_by_twin.features), content_hash(keys), how, history)
+    (twin, by_twin), (backbone, photos) = found
+    validation = (twin, by_twin.features)
+    return _Ready(config, data, backbone, photos, validation, content_hash(keys), how, history)
 
 # %% ../../nbs/09_runs/05_steps.ipynb #f8a45296
-def _default_cut(
-    network: CutNetwork,  # cut at the layer where importance is read
-    example: Tensor,  # (2, 3, H, W) preprocessed images
-) -> str:  # a layer
-    "The layer above which a network is fine-tuned when nothing is said: two thirds of the way through the blocks beside its own layer, and not above that."
+def _default_cut(network: CutNetwork, example: Tensor) -> str:
+    """The layer above which a network is fine-tuned when nothing is said.
+
+    Two thirds of the way through the blocks beside its own layer, and not above that.
+    `example` (2, 3, H, W): preprocessed images.
+    """
     table, depth = layer_names(network.model, example), network.layer.count(".")
-    maps = [str(name) for name, row in table.iterrows() if row["cuttable"] and len(row["shape"]) == 3]
+    maps = [str(n) for n, row in table.iterrows() if row["cuttable"] and len(row["shape"]) == 3]
     blocks = [name for name in maps if name.count(".") == depth]
     return blocks[min(2 * len(blocks) // 3, blocks.index(network.layer))]
 
 # %% ../../nbs/09_runs/05_steps.ipynb #fd62468f
 def _encodings_of(
-    folder: _RunFolder,  # keeps the activations
-    data: ZeroShotData,  # the whole data set
-    pictures: str,  # key of the pictures
-    quiet: bool = True,  # no progress bar
-) -> _Encodings:  # with all combinations of knowledge that the settings name
-    "Activations of all images where fine-tuning begins."
+    folder: _RunFolder, data: ZeroShotData, pictures: str, quiet: bool = True
+) -> _Encodings:
+    "Activations of all images where fine-tuning begins, with all combinations of knowledge in the settings."
     config = folder.config
     network, transform = _network_of(folder)
-    example = torch.stack([transform(data.images[int(i)]) for i in data.train[:2]])
+    example = _two_pictures(data, transform)
     if config.tune_from:
         network = cut(network.model, config.tune_from, example)
     elif config.train == "tail":
         network = cut(network.model, _default_cut(network, example), example)
         side = " x ".join(map(str, example.shape[2:]))
-        folder.notify(f"fine-tuning above {network.layer} (two thirds of the layers), on pictures of {side}; tune_from and pixels say otherwise")
-    return _add_combinations(_encode_all(folder, data, network, transform, pictures, quiet), config.knowledge)
+        where = f"fine-tuning above {network.layer} (two thirds of the layers)"
+        folder.notify(f"{where}, on pictures of {side}; tune_from and pixels say otherwise")
+    encoded = _encode_all(folder, data, network, transform, pictures, quiet)
+    return _add_combinations(encoded, config.knowledge)
 
 # %% ../../nbs/09_runs/05_steps.ipynb #bfbe9f96
 def _tuned_ready(
-    folder: _RunFolder,  # keeps all steps
-    shared: _Encodings,  # see `_encodings_of`
-    pictures: str,  # key of the pictures
-    quiet: bool = True,  # no progress bars
-) -> _Ready:  # a network whose upper part was fine-tuned here, and a twin
-    "Fine-tune the upper part twice, without and with the classes that play the unseen ones."
+    folder: _RunFolder, shared: _Encodings, pictures: str, quiet: bool = True
+) -> _Ready:
+    "A network whose upper part is fine-tuned here, and a twin that is, without the classes that play unseen."
     config, data, found = folder.config, shared.data, []
-    kind = (config.knowledge[0] if config.knowledge else next(iter(data.knowledge))) if config.guided else None
+    kind = next(iter([*config.knowledge, *data.knowledge])) if config.guided else None
     transform, layer = shared.transform, config.layer or _network_of(folder)[0].layer
     for part, side in ((data.validation(config.seed), "twin"), (data, "real")):
         where = f"compare/network-{kind or 'plain'}-{config.seed}-{side}"
         encoded, state, history = _tuned_step(shared, part, where, kind, config.seed, quiet)
         network = _tuned_network(shared, state)
         if layer != network.layer:
-            network = cut(network.model, layer, torch.stack([transform(data.images[int(i)]) for i in data.train[:2]]))
-        found.append((_as_trained(config, network, transform, part), encoded.features))
+            network = cut(network.model, layer, _two_pictures(data, transform))
+        found.append((_as_trained(config, (network, transform), part), encoded.features))
     key = content_hash(pictures, model_hash(network.model))
-    photos = _cached_photos(folder, shared, network, found[1][1], key)
-    photos = photos or replace(_photos_step(folder, "", data, network, transform, key, quiet=quiet), features=found[1][1])
-    how = f"fine-tuned above {shared.network.layer}" + (", with a head of knowledge" if config.guided else "")
-    return _Ready(config, data, found[1][0], photos, found[0], content_hash(key, found[0][1], network.layer), how, history)
+    twin, (backbone, features) = found
+    photos = _cached_photos(folder, shared, network, features, key)
+    if photos is None:
+        photos = _photos_step(folder, ("", data), (network, transform), key, quiet=quiet)
+        photos = replace(photos, features=features)
+    key = content_hash(key, twin[1], network.layer)
+    how = f"fine-tuned above {shared.network.layer}{_guidance(config)}"
+    return _Ready(config, data, backbone, photos, twin, key, how, history)
 
 # %% ../../nbs/09_runs/05_steps.ipynb #a3b3b27c
-def _knows(
-    config: RunConfig,  # `model`, `weights`, `image_size`, `layer`
-    data: ZeroShotData,  # the whole data set
-) -> bool:  # whether the package's own network was trained on these seen classes, and its twin without the validation classes
-    "The field guide's default world needs no training: its network and its twin come with the package."
-    if config.model != "fieldguide" or config.weights or config.image_size != field_guide_transform.size:
+def _knows(config: RunConfig, data: ZeroShotData) -> bool:
+    """Whether the package's own network was trained on these seen classes, and its twin without some.
+
+    So it is for the field guide's default world, which needs no training.
+    """
+    size = config.image_size
+    if config.model != "fieldguide" or config.weights or size != field_guide_transform.size:
         return False
     backbone = load_backbone()
     part = data.validation(config.seed) if len(data.val_classes) else data
@@ -482,39 +504,37 @@ def _knows(
 
 # %% ../../nbs/09_runs/05_steps.ipynb #8f2fac40
 def _shipped_ready(
-    folder: _RunFolder,  # keeps all steps
-    data: ZeroShotData,  # the field guide's default world
-    pictures: str,  # key of the pictures
-    quiet: bool = True,  # no progress bars
-) -> _Ready:  # the package's own network and its twin
-    "Features of every image by the network that comes with the package; its rows are kept."
+    folder: _RunFolder, data: ZeroShotData, pictures: str, quiet: bool = True
+) -> _Ready:
+    "Features of every image by the network that comes with the package, and its twin; its rows are kept."
     config, found = folder.config, []
     backbone: Any = _on_device(load_backbone(), config.device)
-    twin = backbone.twin
-    assert twin is not None
-    for prefix, part, one in (("validation/", data.validation(config.seed), twin), ("", data, backbone)):
-        network = one.cut(config.layer or None)
-        key = content_hash(pictures, model_hash(network.model), network.layer)
-        found.append(_photos_step(folder, prefix, part, network, backbone.preprocess, key, (not config.keep_rows, False), quiet))
+    twin, views = backbone.twin, (not config.keep_rows, False)
+    parts = (("validation/", data.validation(config.seed)), ("", data))
+    for part, one in zip(parts, (twin, backbone), strict=True):
+        look = one.cut(config.layer or None), backbone.preprocess
+        key = content_hash(pictures, model_hash(look[0].model), look[0].layer)
+        found.append(_photos_step(folder, part, look, key, views, quiet))
     backbone = replace(backbone, layer=config.layer or backbone.layer)
-    return _Ready(config, data, backbone, found[1], (twin, found[0].features), key, "as it comes with the package", [], config.keep_rows)
+    seen, how = (twin, found[0].features), "as it comes with the package"
+    return _Ready(config, data, backbone, found[1], seen, key, how, keep=config.keep_rows)
 
 # %% ../../nbs/09_runs/05_steps.ipynb #3f98d483
 def _prepare(
-    folder: _RunFolder,  # keeps all steps
-    data: ZeroShotData,  # the whole data set
-    quiet: bool = True,  # no progress bars
-    shared: _Encodings | None = None,  # see `_encodings_of`; made here if it is needed and not given; its activations spare a frozen network the photos
-) -> _Ready:  # all that is expensive
-    "Everything up to the features of every image."
+    folder: _RunFolder, data: ZeroShotData, quiet: bool = True, shared: _Encodings | None = None
+) -> _Ready:
+    "Everything up to the features of every image; `shared`: see `_encodings_of`, made here where it is needed."
     config = folder.config
     pictures = _photos_key(data, _transform_of(folder))
     data = _readable_step(folder, data, quiet)
     if config.train == "auto" and _knows(config, data):
         return _shipped_ready(folder, data, pictures, quiet)
     if config.train == "tail":
-        return _tuned_ready(folder, shared or _encodings_of(folder, data, pictures, quiet), pictures, quiet)
-    return _trained_ready(folder, data, pictures, quiet) if _trains(config) else _frozen_ready(folder, data, pictures, quiet, shared)
+        shared = shared or _encodings_of(folder, data, pictures, quiet)
+        return _tuned_ready(folder, shared, pictures, quiet)
+    if _trains(config):
+        return _trained_ready(folder, data, pictures, quiet)
+    return _frozen_ready(folder, data, pictures, quiet, shared)
 
 # %% ../../nbs/09_runs/05_steps.ipynb #37c36f3d
 @dataclass(frozen=True)
@@ -535,22 +555,22 @@ class _Cost:
 
     def __str__(self) -> str:
         learned = f" and {self.learned:,} to learn from at {self.learn:.3g} s" if self.learned else ""
-        disk, shared = f"{self.bytes / 1e6:,.0f} MB on disk", f" with {self.processes} processes" if self.processes > 1 else ""
-        return f"it will look at {self.looks:,} images at {self.look:.3g} s each{learned}: about {self.seconds / 3600:.2g} hours{shared}, {disk}"
-
+        shared = f" with {self.processes} processes" if self.processes > 1 else ""
+        told = f"it will look at {self.looks:,} images at {self.look:.3g} s each{learned}"
+        disk = f"{self.bytes / 1e6:,.0f} MB on disk"
+        return f"{told}: about {self.seconds / 3600:.2g} hours{shared}, {disk}"
 
 # %% ../../nbs/09_runs/05_steps.ipynb #97143ef2
-def _cost_of(
-    folder: _RunFolder,  # settings and network
-    data: ZeroShotData,  # the whole data set
-    n: int = 8,  # images that are tried
-) -> _Cost:  # an estimate
-    "Try the first images, and count how often the settings have every image looked at or learned from."
-    config, part = folder.config, data.validation(folder.config.seed) if len(data.val_classes) else data
-    tail, whole = config.train == "tail" or config.compare == "all", _trains(config)
-    network, look = _untrained(config, len(data.seen)) if whole and config.model == "fieldguide" else _network_of(folder)
+def _cost_of(folder: _RunFolder, data: ZeroShotData, n: int = 8) -> _Cost:
+    "Try the first `n` images, and count how often every image is looked at or learned from."
+    config = folder.config
+    part = data.validation(config.seed) if len(data.val_classes) else data
+    small, whole = config.model == "fieldguide", _trains(config)
+    tail = config.train == "tail" or config.compare == "all"
+    network, look = _untrained(config, len(data.seen)) if whole and small else _network_of(folder)
     start = time.perf_counter()
-    x = next(iter(batches(data, data.train[:n], look, n, threads=0)))[0].to(network.head.weight.device)
+    x = next(iter(batches(data, data.train[:n], look, n, threads=0)))[0]
+    x = x.to(network.head.weight.device)
     read, spent = time.perf_counter() - start, []
     with torch.no_grad(), eval_mode(network):
         for _ in range(2):  # the first time warms up
@@ -561,52 +581,55 @@ def _cost_of(
             spent = [lower / len(x), (time.perf_counter() - start) / len(x)]
     train, twin = len(data.train), len(part.train)
     tunings = 1 if config.compare != "all" else config.seeds * (1 + len(config.knowledge))
-    learned = (config.train == "tail") * config.tune_epochs * (train + twin) * tunings + whole * (config.more_epochs * train + config.epochs * twin)
-    looks = len(data) + (len(part) if whole or (config.train == "auto" and config.model == "fieldguide" and not whole) else 0)
+    learned = whole * (config.more_epochs * train + config.epochs * twin)
+    learned += (config.train == "tail") * config.tune_epochs * (train + twin) * tunings
+    looks = len(data) + (len(part) if whole else 0)
     upper = spent[1] - spent[0] if tail else spent[1]
     size = 4 * (len(row) + a.shape[1]) * looks + (tail and 2 * 2 * a[0].numel() * len(data))
-    return _Cost(looks, int(learned), read / len(x) + 2 * spent[1], 3 * upper, int(size), process_place()[1])
-
+    each = (read / len(x) + 2 * spent[1], 3 * upper)
+    return _Cost(looks, int(learned), *each, int(size), process_place()[1])
 
 # %% ../../nbs/09_runs/05_steps.ipynb #a414182a
-def _fitted_model(
-    ready: _Ready,  # network and features
-    kind: str,  # of knowledge
-) -> NIWT:  # fitted
-    "Choose the settings with the twin, then fit."
-    config = ready.config
-    model = NIWT(ready.backbone, None, kind, config.map, config.solver, config.calibrate, config.seed, ready.keep, zoom=config.zoom, device=config.device)
-    choice = choose_settings(model, ready.data, ready.photos.features, ready.validation)
-    return model.set_params(calibrate=choice).fit(ready.data, features=ready.photos.features)
+def _fitted_model(ready: _Ready, kind: str) -> NIWT:
+    "Choose the settings with the twin, then fit with this `kind` of knowledge."
+    config, features = ready.config, ready.photos.features
+    asked: Any = {k: getattr(config, k) for k in ("map", "solver", "calibrate", "seed")}
+    asked |= {"keep_rows": ready.keep, "zoom": config.zoom, "device": config.device}
+    model = NIWT(ready.backbone, knowledge=kind, **asked)
+    choice = choose_settings(model, ready.data, features, ready.validation)
+    return model.set_params(calibrate=choice).fit(ready.data, features=features)
 
 # %% ../../nbs/09_runs/05_steps.ipynb #79277f49
-def _certificate_of(
-    model: NIWT,  # fitted here, not loaded
-    data: ZeroShotData,  # with its unseen classes
-) -> dict[str, Any]:  # solver, objective (1 - cosine), cosine on the images used, fresh: on other ones
-    "How well the new rows have the importance that the map asked for."
+def _certificate_of(model: NIWT, data: ZeroShotData) -> dict[str, Any]:
+    """How well the new rows have the importance that the map asked for; the model was fitted here.
+
+    Gives solver, objective (1 - cosine), cosine on the images used, and fresh: on other ones.
+    """
     known = model.scaler_.transform(model.knowledge_.rows(data.unseen))
-    asked, rows, g = model.map_.predict(known).float(), model.head_.weight[len(data.seen) :], model.jacobian_
+    asked, g = model.map_.predict(known).float(), model.jacobian_
+    rows = model.head_.weight[len(data.seen) :]
     reached = lambda matrix: float(torch.cosine_similarity(rows @ matrix.T, asked).mean())  # noqa: E731
     cosine = reached(g.mean)
     fresh = float(np.mean([reached(m) for m in g.fresh])) if len(g.fresh) else cosine
-    return {"solver": "closed" if model.solver == "auto" else model.solver, "objective": 1 - cosine, "cosine": cosine, "fresh": fresh}
+    solver = "closed" if model.solver == "auto" else model.solver
+    return {"solver": solver, "objective": 1 - cosine, "cosine": cosine, "fresh": fresh}
 
 # %% ../../nbs/09_runs/05_steps.ipynb #de27c735
 def _model_step(
-    folder: _RunFolder,  # the model lies in it
-    ready: _Ready,  # network and features
-    kind: str,  # of knowledge
-    first: bool = True,  # the run folder itself is this model's
-    fit: Callable[[], NIWT] | None = None,  # what fits it; None: `_fitted_model`
-) -> tuple[NIWT, Tensor, dict[str, Any]]:  # the model, read from the folder; calibrated scores (n, C) of the test images; choice, certificate and notes
-    "Fit and save a model, or read the one that is there; one that is damaged is made again."
+    folder: _RunFolder, ready: _Ready, kind: str, first: bool = True, fit: _Fit | None = None
+) -> _Fitted:
+    """Fit and save a model of a `kind` of knowledge, or read it; one that is damaged is made again.
+
+    `first`: it lies in the run folder itself; `fit`: what fits it, else `_fitted_model`. Gives the model,
+    calibrated scores (n, C) of the test images, and a dictionary of choice, certificate and notes.
+    """
     place, data = folder.path if first else folder.path / kind, ready.data
     known = with_combination(data, kind).get_knowledge(kind).values
-    asked = [getattr(folder.config, name) for name in ("map", "solver", "calibrate", "keep_rows", "seed", "zoom")]
+    names = ("map", "solver", "calibrate", "keep_rows", "seed", "zoom")
+    asked = [getattr(folder.config, name) for name in names]
     key = content_hash(ready.key, _split_key(data), known, asked, repr((Settings(), TRIED)), first)
 
-    def compute() -> tuple[dict[str, Tensor], dict]:
+    def compute() -> _Found:
         model = fit() if fit else _fitted_model(ready, kind)
         if process_place()[0] == 0:
             model.save(place)
@@ -615,31 +638,33 @@ def _model_step(
         facts = {"settings": asdict(model.settings_), "table": tried, "notes": model.choice_.notes}
         return {"scores": scores}, {**facts, "certificate": _certificate_of(model, data)}
 
-    step = functools.partial(folder.step, f"model-{kind}", key, compute, f"classifiers from {kind}", together=True)
-    tensors, facts = step()
+    step = (f"model-{kind}", key, compute, f"classifiers from {kind}")
+    load = lambda: as_fitted(NIWT.load(place, ready.backbone, device=folder.config.device))  # noqa: E731
+    tensors, facts = folder.step(*step, together=True)
     try:
-        model = NIWT.load(place, ready.backbone, device=folder.config.device)
+        model = load()  # with the run's own classes: the folder keeps what came and went later
     except NiwtError:
         folder.file(f"model-{kind}").unlink(missing_ok=True)
-        tensors, facts = step()
-        model = NIWT.load(place, ready.backbone, device=folder.config.device)
-    return as_fitted(model), tensors["scores"], facts  # a run is about its own classes; the folder keeps what came and went later
+        tensors, facts = folder.step(*step, together=True)
+        model = load()
+    return model, tensors["scores"], facts
 
 # %% ../../nbs/09_runs/05_steps.ipynb #b2ace7c2
-def _eszsl_step(
-    folder: _RunFolder,  # keeps it
-    ready: _Ready,  # features
-    kind: str,  # of knowledge
-) -> tuple[Tensor, dict[str, Any]]:  # scores (n, C) of the test images; rows of the table, best settings and gamma
-    "The baseline, with settings from the validation classes."
-    data, (_, seen_by_twin) = ready.data, ready.validation
-    part = data.validation(ready.config.seed)
+def _eszsl_step(folder: _RunFolder, ready: _Ready, kind: str) -> tuple[Tensor, dict[str, Any]]:
+    """The baseline, with settings from the validation classes.
 
-    def compute() -> tuple[dict[str, Tensor], dict]:
-        method = baselines()["ESZSL"]
-        got: Measured = measure("ESZSL", *method, ready.photos.features, data, kind, ready.config.seed, validation=Encoded(seen_by_twin, part))
-        best = {name: got.selection.estimator.get_params()[name] for name in method[1]}
-        return {"scores": got.scores}, {"rows": got.rows, "best": best, "gamma": got.selection.gamma}
+    Gives scores (n, C) of the test images, and a dictionary of rows of the table, best settings and gamma.
+    """
+    data, features, config = ready.data, ready.photos.features, ready.config
+    held_out = Encoded(ready.validation[1], data.validation(config.seed))
+
+    def compute() -> _Found:
+        estimator, grid = baselines()["ESZSL"]
+        what = (estimator, grid, features, data, kind, config.seed)
+        got: Measured = measure("ESZSL", *what, validation=held_out)
+        best = {name: got.selection.estimator.get_params()[name] for name in grid}
+        facts = {"rows": got.rows, "best": best, "gamma": got.selection.gamma}
+        return {"scores": got.scores}, facts
 
     key = content_hash(ready.key, _split_key(data), data.get_knowledge(kind).values)
     tensors, facts = folder.step(f"eszsl-{kind}", key, compute, f"ESZSL from {kind}")

@@ -76,39 +76,14 @@ def _study_explanation(
     proofs, photos = tuple(contrast.sentences()), tuple(contrast.labelled_photos)
     return _ExplanationStudy(row, rival, probability, table, *pictures, *said, proofs, photos)
 
-# %% ../../nbs/08_widgets/07_explanations.ipynb #9dc80ec3
-class ExplanationViewer(_PictureExplorer):
-    "One prediction explained: maps, words for and against, sentence, trust, runner-up."
-
-    title = "Why this bird, and not that one?"
-    about = (
-        "Where the network looked, which words speak for and against its answer, and what tells it from another. "
-        "★ = never shown to the network"
-    )
+# %% ../../nbs/08_widgets/07_explanations.ipynb #265f25f8
+class _ExplanationPictures(_PictureExplorer):
+    "What an explanation shows: maps, bars of words, photos."
 
     def build(self) -> None:
-        "Controls and panels."
+        "Results are kept."
         super().build()
         self._study, self._read = lru_cache(24)(_study_explanation), lru_cache(24)(_read_picture)
-        self.control("explain", _choice("explain", [("what it predicts", -1), *self.session.menu]))
-        self.control("other", _choice("rather than", [("the runner-up", -1), *self.session.menu]))
-        n = self.session.model.importance_.shape[1]
-        self.control("neurons", widgets.IntSlider(n, 1, n, description="neurons in the map"))
-        self.controls["neurons"].tooltip = "Grad-CAM as a sum, the neurons that add most first"
-        self.words("verdict", "sentence", "bars", "proofs")
-        key = lambda: (self.picture_key, self.state["explain"], self.state["other"])  # noqa: E731
-        map_key = lambda: (*key(), self.state["neurons"])  # noqa: E731
-        self.panels["maps"] = _Panel(480, 195, map_key, self._paint_maps, self._alt_maps)
-        self.panels["photos"] = _Panel(300, 110, key, self._paint_photos, self._alt_photos)
-        self.panels["bars"] = _Panel(300, 216, key, self._paint_bars, self._alt_bars)
-
-    def arrange(self) -> list[widgets.Widget]:
-        "Controls, the answer, maps beside words, sentence."
-        self.add_tools(self.player("neurons", self.controls["neurons"].max - 1, "add up the map"))
-        left = _column(self.panels["maps"].ui, self.says["sentence"], self.says["proofs"])
-        right = _column(self.says["bars"], self.panels["bars"].ui, self.panels["photos"].ui)
-        body = _grid(left, right, shares=(480, 300))
-        return [_grid(*self.controls.values()), self.tools, self.says["verdict"], body]
 
     @property
     def study(self) -> _ExplanationStudy:
@@ -121,29 +96,16 @@ class ExplanationViewer(_PictureExplorer):
         "How the other class is named: it comes next, or was asked for."
         return "then" if self.state["other"] < 0 else "beside"
 
-    def refresh(self) -> None:
-        "Sentences and panels."
-        s, name = self.study, self.session.label(self.study.row)
-        wrong = "" if self.mine else f" ✗ it is a {_escaped(self.truth)}"
-        right = " ✓ right" if not self.mine and name.removesuffix(" ★") == self.truth else wrong
-        other = f"{self.beside} {_escaped(self.session.label(s.other))} {s.probability[1]:.0%}"
-        answer = f"<big>{_escaped(name)}</big> {s.probability[0]:.0%}{right}"
-        self.say("verdict", f"{answer} · {other}.{self.warning}")
-        proofs = "".join(f"<li>{_escaped(p)}</li>" for p in s.proofs)
-        told = f'<div class="niwt-text">{_escaped(s.sentence)}</div>'
-        self.say("sentence", f"{told}<p>{_escaped(s.trust)}</p>")
-        self.say("proofs", f'<ul class="niwt-proofs">{proofs}</ul>')
-        self.say("bars", '<div class="niwt-sub">Words the picture shows: for, missing (hatched), open (dotted)</div>')
-        super().refresh()
-
     @property
     def bars(self) -> tuple[list[str], list[float], list[bool]]:
         "Words, how far each is shown (below zero: missing) and which of them are left open."
         t = self.study.table
         signed = signed_words(t)
         place = t["verdict"].map({"for": 0, "open": 1, "against": 2})
-        t = t.assign(signed=signed, place=place).sort_values(["place", "signed"], ascending=[True, False], kind="stable")
-        return [phrase(a) for a in t["attribute"]], t["signed"].tolist(), (t["verdict"] == "open").tolist()
+        t, by = t.assign(signed=signed, place=place), ["place", "signed"]
+        t = t.sort_values(by, ascending=[True, False], kind="stable")
+        unsure = (t["verdict"] == "open").tolist()
+        return [phrase(a) for a in t["attribute"]], t["signed"].tolist(), unsure
 
     @property
     def heat(self) -> tuple[Tensor, float]:
@@ -187,11 +149,61 @@ class ExplanationViewer(_PictureExplorer):
         kind = lambda value, unsure: "open" if unsure else "for" if value > 0 else "against"  # noqa: E731
         return "; ".join(f"{n} {kind(v, o)}" for n, v, o in zip(*self.bars, strict=True))
 
+# %% ../../nbs/08_widgets/07_explanations.ipynb #9dc80ec3
+class ExplanationViewer(_ExplanationPictures):
+    "One prediction explained: maps, words for and against, sentence, trust, runner-up."
+
+    title = "Why this bird, and not that one?"
+    about = (
+        "Where the network looked, which words speak for and against its answer, and what tells it from another. "
+        "★ = never shown to the network"
+    )
+
+    def build(self) -> None:
+        "Controls and panels."
+        super().build()
+        self.control("explain", _choice("explain", [("what it predicts", -1), *self.session.menu]))
+        self.control("other", _choice("rather than", [("the runner-up", -1), *self.session.menu]))
+        n = self.session.model.importance_.shape[1]
+        self.control("neurons", widgets.IntSlider(n, 1, n, description="neurons in the map"))
+        self.controls["neurons"].tooltip = "Grad-CAM as a sum, the neurons that add most first"
+        self.words("verdict", "sentence", "bars", "proofs")
+        key = lambda: (self.picture_key, self.state["explain"], self.state["other"])  # noqa: E731
+        map_key = lambda: (*key(), self.state["neurons"])  # noqa: E731
+        self.panels["maps"] = _Panel(480, 195, map_key, self._paint_maps, self._alt_maps)
+        self.panels["photos"] = _Panel(300, 110, key, self._paint_photos, self._alt_photos)
+        self.panels["bars"] = _Panel(300, 216, key, self._paint_bars, self._alt_bars)
+
+    def arrange(self) -> list[widgets.Widget]:
+        "Controls, the answer, maps beside words, sentence."
+        self.add_tools(self.player("neurons", self.controls["neurons"].max - 1, "add up the map"))
+        left = _column(self.panels["maps"].ui, self.says["sentence"], self.says["proofs"])
+        right = _column(self.says["bars"], self.panels["bars"].ui, self.panels["photos"].ui)
+        body = _grid(left, right, shares=(480, 300))
+        return [_grid(*self.controls.values()), self.tools, self.says["verdict"], body]
+
+    def refresh(self) -> None:
+        "Sentences and panels."
+        s, name = self.study, self.session.label(self.study.row)
+        wrong = "" if self.mine else f" ✗ it is a {_escaped(self.truth)}"
+        right = " ✓ right" if not self.mine and name.removesuffix(" ★") == self.truth else wrong
+        other = f"{self.beside} {_escaped(self.session.label(s.other))} {s.probability[1]:.0%}"
+        answer = f"<big>{_escaped(name)}</big> {s.probability[0]:.0%}{right}"
+        self.say("verdict", f"{answer} · {other}.{self.warning}")
+        proofs = "".join(f"<li>{_escaped(p)}</li>" for p in s.proofs)
+        told = f'<div class="niwt-text">{_escaped(s.sentence)}</div>'
+        self.say("sentence", f"{told}<p>{_escaped(s.trust)}</p>")
+        self.say("proofs", f'<ul class="niwt-proofs">{proofs}</ul>')
+        legend = "Words the picture shows: for, missing (hatched), open (dotted)"
+        self.say("bars", f'<div class="niwt-sub">{legend}</div>')
+        super().refresh()
+
     def page(self) -> _Page:
         "Answer, maps and words, sentence."
         s = self.study
         one, other = (self.session.label(r) for r in (s.row, s.other))
-        answer = f"{one} ({s.probability[0]:.0%}), {self.beside} {other} ({s.probability[1]:.0%}); it is {self.truth}"
+        sure, less = (f"({p:.0%})" for p in s.probability)
+        answer = f"{one} {sure}, {self.beside} {other} {less}; it is {self.truth}"
         return [
             [_told(24, answer, width=870)],
             [self.painter("maps"), self.painter("bars")],
