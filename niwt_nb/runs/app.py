@@ -100,6 +100,19 @@ def _notebook(run: str | os.PathLike | None) -> str:  # a notebook's text
     meta = {"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}, "title": "niwt"}
     return nbformat.writes(nbformat.v4.new_notebook(cells=[cell], metadata=meta))
 
+# %% ../../nbs/09_runs/09_app.ipynb #d692876c
+_OFFLINE = """{%- extends 'voila/templates/lab/index.html.j2' -%}
+{%- block notebook_css -%}{{ super() | replace('rel="stylesheet" href="https:', 'data-left-out="') }}{%- endblock -%}"""
+
+
+def _template(box: Path) -> str:  # a folder for JUPYTER_PATH
+    "Write Voila's page `niwt`: its own, but that nothing is asked from the network (it has the icons itself)."
+    place = box / "voila" / "templates" / "niwt"
+    place.mkdir(parents=True)
+    (place / "conf.json").write_text('{"base_template": "lab"}', encoding="utf-8")
+    (place / "index.html.j2").write_text(_OFFLINE, encoding="utf-8")
+    return str(box)
+
 # %% ../../nbs/09_runs/09_app.ipynb #e6e03962
 def serve(
     run: str | os.PathLike | None = None,  # a finished run; None: the field guide
@@ -114,6 +127,7 @@ def serve(
     with tempfile.TemporaryDirectory() as box:
         path = Path(box) / "niwt.ipynb"
         path.write_text(_notebook(run), encoding="utf-8")
+        places = os.pathsep.join([_template(Path(box)), *filter(None, [os.environ.get("JUPYTER_PATH")])])
         ready = ["--preheat_kernel=True", "--pool_size=1"]  # the model is being opened before anybody looks
         shown = [f"--port={port}", *([] if browser else ["--no-browser"])]
-        return subprocess.call([sys.executable, "-m", "voila", str(path), *ready, *shown])
+        return subprocess.call([sys.executable, "-m", "voila", str(path), "--template=niwt", *ready, *shown], env={**os.environ, "JUPYTER_PATH": places})

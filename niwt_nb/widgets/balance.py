@@ -174,7 +174,7 @@ class BalanceExplorer(_BalancePictures):
         log: dict[str, Any] = {"min": -4, "max": 1, "step": 0.25, "readout_format": ".1e"}
         log |= {"continuous_update": False, "description": "lambda: pull to the mean"}
         span: dict[str, Any] = {"min": -1, "max": 1, "readout_format": ".2f"}
-        span["description"] = "gamma: off every seen score"
+        span["description"] = "gamma: off seen scores"
         self.control("rows", _choice("new rows", [(v, k) for k, v in _ROWS.items()]))
         self.control("lam", widgets.FloatLogSlider(1e-3, **log))
         self.layer_menu()

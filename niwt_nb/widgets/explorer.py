@@ -153,6 +153,10 @@ def _telling(words: str) -> Iterator[None]:
 
 # %% ../../nbs/08_widgets/01_explorer.ipynb #0f08f389
 _STILL = "A picture of this widget. To use it, run its cell."
+_ALONE = """<style class="niwt-still">
+.jp-OutputArea:has(.niwt-still) .jp-OutputArea-child:has(>.lm-Panel:not(:has(*))),
+.jp-OutputArea-child:has(.niwt-still){display:none}
+</style>"""  # a widget that is not found says so in a line of its own: the picture stands alone
 
 # %% ../../nbs/08_widgets/01_explorer.ipynb #0aa0bc41
 def _picture_of(made: Any) -> bytes:
@@ -167,7 +171,8 @@ def _picture_of(made: Any) -> bytes:
 # %% ../../nbs/08_widgets/01_explorer.ipynb #de9c9bfe
 def _display_with_picture(ui: widgets.Widget, made: Any) -> None:
     "Put a widget on the page, and below it the picture of its explorer for when nothing answers any more."
-    display(ui)
+    display({"application/vnd.jupyter.widget-view+json": ui.get_view_spec()}, raw=True)
+    display({"text/html": _ALONE}, raw=True)
     data = {"image/png": base64.b64encode(_picture_of(made)).decode(), "text/plain": _STILL}
     display(data, raw=True, metadata={"needs_background": "light"})
 

@@ -274,7 +274,7 @@ class _NeuronPictures(_NeuronTrials):
         if study.off:
             silent = f"{'s' if len(study.off) > 1 else ''} {', '.join(map(str, study.off))}"
             told += f"; without neuron{silent}: <b>{_escaped(after)}</b>"
-        return told + self.warning
+        return told + (f".{self.warning}" if self.mine else "")
 
     def page(self) -> _Page:
         "Pictures and scores, named bars, what excites the neuron."

@@ -76,7 +76,8 @@ class WeightExplorer(_WeightPictures):
     title = "From weights to importance"
     about = (
         "The importance of the neurons is a fixed table G times the weights w of a class. Drag one weight, "
-        "and the importance follows along its column of G; make w longer, and only the size changes, not the cosine."
+        "and the importance follows along its column of G; make w longer, and only the size changes, not the cosine. "
+        "An orange cross: a neuron whose sign differs from the demand."
     )
     kept = ("moved",)
 
