@@ -22,7 +22,8 @@ from niwt_nb.method.metrics import ausuc
 from niwt_nb.method.niwt import NIWT, score_matrix
 from niwt_nb.network.backbones import Backbone, at_size, load_backbone
 from niwt_nb.network.modes import in_own_modes
-from niwt_nb.network.zoom import cropped, looks, place_of
+from niwt_nb.network.zoom import cropped, place_of, views_of
+from niwt_nb.runs.steps import _faster
 
 ROWS = {  # what is looked at, which views of `kept_views` are mixed, and the share of the second
     "whole picture and mirror image": ((0, 0), 0.0),
@@ -46,7 +47,7 @@ def kept_views(
 ) -> Tensor:  # (n, 2, D) features of whole pictures with their mirror images and of close-ups; (n, 4, D): also of crops at a random place and in the middle
     "One pass over the photos, or what is kept of it."
     two = torch.stack([backbone.preprocess(data.images[int(i)]) for i in ids[:2]])
-    network, found = backbone.cut(None, two), []
+    network, found = _faster(backbone.cut(None, two), two), []
     for part in progress(ids.split(256), "views", quiet=quiet):
         key = content_hash(part, backbone.name, two.shape[-1], crops)
         path = None if folder is None else Path(folder) / f"views_{key}.pt"
@@ -56,12 +57,14 @@ def kept_views(
         rows, dice = [], torch.Generator().manual_seed(int(part[0]))
         for x, _, _ in batches(data, part, backbone.preprocess):
             with torch.no_grad():
-                rows.append(looks(network, x, True, True))
+                a = views_of(network, x, True, True)
                 if crops:
-                    side = place_of(network.activations(x))[1]
+                    side = place_of(a[0])[1]
                     far = side[:, None] / 2 + (1 - side[:, None]) * torch.rand(len(x), 2, generator=dice)
-                    others = [looks(network, cropped(x, place, side)) for place in (far, torch.full_like(far, 0.5))]
-                    rows[-1] = torch.cat([rows[-1], torch.stack(others, 1)], 1)
+                    controls = (cropped(x, place, side) for place in (far, torch.full_like(far, 0.5)))
+                    a = torch.cat([a, torch.stack([views_of(network, v)[0] for v in controls])])
+                f = network.tail(a.flatten(0, 1)).unflatten(0, a.shape[:2])
+                rows.append(torch.stack([f[:2].mean(0), *f[2:]], 1))
         found.append(torch.cat(rows))
         if path is not None:
             with atomic_path(path) as tmp:
@@ -126,7 +129,7 @@ def zoom_test(
     kind: str,  # of knowledge
     zoom: bool,  # the close-up may be chosen
     seed: int = 0,  # of the validation photos
-) -> tuple[dict[str, Any], pd.DataFrame, dict[str, float]]:  # scores, cost and validation H; and `strangers_table`
+) -> tuple[dict[str, Any], NIWT]:  # scores, cost and validation H; the fitted model
     "`NIWT` as it comes on the test species; everything was chosen on validation species."
     start = time.process_time()
     model = NIWT(None, knowledge=kind, seed=seed, zoom=zoom).fit(data, features=features)
@@ -134,7 +137,7 @@ def zoom_test(
     scores, labels = score_matrix(model, data, features)
     row = {name: float(getattr(got, name)) for name in ("T1", "U", "S", "H")}
     row |= {"AUSUC": ausuc(scores, labels, data.seen, data.unseen), "H, validation": float(model.choice_.table.H.max())}
-    return row | {"CPU minutes": took / 60, "share": model.settings_.zoom}, *strangers_table(model, data, features=features)
+    return row | {"CPU minutes": took / 60, "share": model.settings_.zoom}, model
 
 
 @register("zoom")
@@ -169,10 +172,16 @@ def bench_zoom_test(
     data, features = cub_views(per_class, folder=folder, quiet=quiet)
     rows: list[dict[str, Any]] = []
     for kind in progress(kinds, "zoom-test", quiet=quiet):
-        near, far = ([zoom_test(data, features, kind, zoom, seed) for seed in range(seeds)] for zoom in (True, False))
-        a, b = (pd.DataFrame([row for row, _, _ in side]).mean() for side in (near, far))
+        found: dict[bool, list[dict[str, Any]]] = {True: [], False: []}
+        tables = []
+        for seed in range(seeds):
+            for zoom, side in found.items():
+                row, model = zoom_test(data, features, kind, zoom, seed)
+                side.append(row)
+                tables += [strangers_table(model, data, features=features)[0]] if zoom else []
+        a, b = (pd.DataFrame(side).mean() for side in found.values())
         rows += [bench_row(kind, name, "", a[name], "whole picture", b[name], seeds) for name in a.index]
-        strange = pd.concat([table for _, table, _ in near]).groupby(level=0, sort=False).mean()
+        strange = pd.concat(tables).groupby(level=0, sort=False).mean()
         for column in strange:
             peer = strange[column].drop("stands out")
             best = peer.idxmin() if column.startswith("FPR") else peer.idxmax()
