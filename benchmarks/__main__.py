@@ -11,7 +11,7 @@ from typing import Any
 from benchmarks.timing import BENCHES, bench_table
 from niwt_nb.core import NiwtError, atomic_path, check_name
 
-for module in ("importance", "transfer", "widgets", "explain", "contrast", "names", "words", "parts", "claims", "scale", "scores", "zoom"):
+for module in ("importance", "transfer", "widgets", "explain", "contrast", "names", "words", "parts", "claims", "scale", "scores", "zoom", "imagefree"):
     importlib.import_module(f"benchmarks.{module}")  # each puts itself on the list
 
 SHORT: dict[str, dict[str, Any]] = {  # without --full
@@ -19,6 +19,9 @@ SHORT: dict[str, dict[str, Any]] = {  # without --full
     "transfer": {"repeats": 2},
     "widgets": {"n": 40, "changes": 150},
     "claims": {"worlds": 3},
+    "zoom": {"per_class": 3, "seeds": 1},
+    "zoom-test": {"per_class": 6, "seeds": 1, "kinds": ("attributes",)},
+    "image-free": {"per_class": 6},
     "scale": {"sizes": ((1000, 20), (10_000, 20), (10_000, 500))},
 }
 

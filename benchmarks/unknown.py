@@ -74,14 +74,15 @@ def strangers_table(
     for seed in range(draws):
         lost = n + torch.randperm(len(data.unseen), generator=torch.Generator().manual_seed(seed))[: len(data.unseen) // 2]
         keep, strange = ~torch.isin(torch.arange(len(ids)), lost), torch.isin(rows, lost)
-        values = {name: (f(scores[:, keep]), f(foreign[:, keep])) for name, f in MEASURES.items()} | {"Mahalanobis": (near, off)}
+        astray = {name: f(foreign[:, keep]) if len(away) else off for name, f in MEASURES.items()}
+        values = {name: (f(scores[:, keep]), astray[name]) for name, f in MEASURES.items()} | {"Mahalanobis": (near, off)}
         for name, (here, there) in values.items():
             pairs = {"strangers": here[strange]} | ({"others": there} if len(away) else {})
             areas = {k: detection(here[~strange], v) for k, v in pairs.items()}
             found.append({"measure": name} | {f"{what}, {k}": a[i] for k, a in areas.items() for i, what in enumerate(("AUROC", "FPR95"))})
-        sure, astray = values["stands out"]
+        sure, gone = values["stands out"]
         told.append({"strangers refused": (sure[strange] < level).double().mean(), "known refused": (sure[~strange] < level).double().mean()})
-        told[-1] |= {"others refused": (astray < level).double().mean()} if len(away) else {}
+        told[-1] |= {"others refused": (gone < level).double().mean()} if len(away) else {}
     about = {k: float(v) for k, v in pd.DataFrame(told).astype(float).mean().items()} | {"share asked": doubt.share()}
     for name, t in (("error before", 1.0), ("error after", doubt.temperature)):
         about[name] = calibration_error(reliability((scores / t).softmax(1), rows))
