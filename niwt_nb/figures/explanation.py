@@ -131,10 +131,11 @@ class Explanation:
 
     @cached_property
     def figure(self) -> Figure:
-        "Picture, maps, words, what was verified, and photos to compare with, on one card."
+        "Picture, maps, words, what was verified, the close-up if there is one and photos to compare with, on one card."
+        near = self.pictures[1:2] if self.closer else []
         note = "\n".join([self.faithfulness, *self.proofs])
         more: dict[str, Any] = {"title": readable(self.target), "runner_up": readable(self.against)}
-        more |= {"note": note, "difference": self.difference, "photos": self.photos, "width": 1000}
+        more |= {"note": note, "difference": self.difference, "photos": [*near, *self.photos], "width": 1000}
         return explanation_card(self.image, self.map, self.words, self.sentence, **more)
 
     def _repr_png_(self) -> bytes:
