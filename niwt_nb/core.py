@@ -204,7 +204,7 @@ def overall(
         finally:
             _BAR.reset(before)
 
-
+# %% ../nbs/00_core.ipynb #3379a3f0
 def advance(
     kind: str,  # of work, one of the costs that `overall` was given
     n: float,  # how many of them are done

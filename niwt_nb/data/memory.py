@@ -37,7 +37,7 @@ def release(
         file.madvise(mmap.MADV_DONTNEED)
     return x
 
-
+# %% ../../nbs/01_data/11_memory.ipynb #01eb4f9b
 def _in_file(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     "A tensor of zeros in a nameless file; raises `NiwtError` where the disk is full."
     size, folder = math.prod(shape) * dtype.itemsize, SCRATCH.get() or tempfile.gettempdir()

@@ -188,8 +188,8 @@ class Explainer:
         if self.readout is None:
             raise NiwtError(_NO_IMAGES)
         (weight, offset), has = self.readout, _presence(self.knowledge).float()
-        belief = _head_scores_of(self.network, features).detach().softmax(1).cpu() @ has
-        return (features.detach().float().cpu() @ weight + offset + belief) / 2
+        belief = _head_scores_of(self.network, features).detach().softmax(1).cpu().to(has) @ has
+        return (features.detach().cpu().to(weight) @ weight + offset + belief) / 2
 
     @in_own_modes
     def parts(self) -> Tensor:

@@ -347,8 +347,8 @@ def _own_head(head: nn.Linear, classes: Sequence[str], data: ZeroShotData) -> nn
     if len(names) != head.out_features or not set(wanted) <= set(names):
         return None
     order = torch.tensor([names.index(n) for n in wanted])
-    bias = None if head.bias is None else head.bias.detach()[order]
-    return linear_of(head.weight.detach()[order], bias)
+    bias = None if head.bias is None else head.bias.detach().cpu()[order]
+    return linear_of(head.weight.detach().cpu()[order], bias)  # heads are fitted on the CPU
 
 # %% ../../nbs/04_method/11_choice.ipynb #21aa4c59
 def _head_for(

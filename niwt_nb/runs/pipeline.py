@@ -228,7 +228,8 @@ def _announce(folder: _RunFolder, data: ZeroShotData, quiet: bool) -> _Cost:
     for note in data.notes:
         folder.notify(f"note: {note}")
     cost = _cost_of(folder, _readable_step(folder, data, quiet))
-    folder.notify(str(cost))
+    if cost.looks:
+        folder.notify(str(cost))
     return cost
 
 

@@ -562,8 +562,8 @@ class _Cost:
 
 # %% ../../nbs/09_runs/05_steps.ipynb #97143ef2
 def _cost_of(folder: _RunFolder, data: ZeroShotData, n: int = 8) -> _Cost:
-    "Try the first `n` images, and count how often every image is looked at or learned from."
-    config = folder.config
+    "Try the first `n` images, and count how often every image is still to be looked at or learned from."
+    config, kept = folder.config, len(list(folder.path.rglob("*photos/*.safetensors")))
     part = data.validation(config.seed) if len(data.val_classes) else data
     small, whole = config.model == "fieldguide", _trains(config)
     tail = config.train == "tail" or config.compare == "all"
@@ -583,7 +583,8 @@ def _cost_of(folder: _RunFolder, data: ZeroShotData, n: int = 8) -> _Cost:
     tunings = 1 if config.compare != "all" else config.seeds * (1 + len(config.knowledge))
     learned = whole * (config.more_epochs * train + config.epochs * twin)
     learned += (config.train == "tail") * config.tune_epochs * (train + twin) * tunings
-    looks = len(data) + (len(part) if whole else 0)
+    looks = max(len(data) + (len(part) if whole else 0) - kept * _PART, 0)
+    learned = 0 if kept else learned  # features come after training
     upper = spent[1] - spent[0] if tail else spent[1]
     size = 4 * (len(row) + a.shape[1]) * looks + (tail and 2 * 2 * a[0].numel() * len(data))
     each = (read / len(x) + 2 * spent[1], 3 * upper)

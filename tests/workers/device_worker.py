@@ -103,7 +103,7 @@ def checks(folder: Path, data: Any, device: Any) -> dict[str, Callable[[], Any]]
         "closed form": lambda: solvers.transfer_weights(net, demand, of_all(), "closed").weight,
         "L-BFGS": lambda: solvers.transfer_weights(net, demand, of_all(), "lbfgs").cosine,
         "the reference solver": lambda: solvers.transfer_weights(net, demand, x, "reference", max_steps=3).weight,
-        "maps": lambda: [f(net, x, 1) for f in (maps.grad_cam, maps.fine_map)] + [maps.class_difference_map(net, x, 1, 2)],
+        "maps": lambda: [f(net, x, 1) for f in (maps.grad_cam, maps.fine_map)] + [maps.contrast_map(net, x, 1, 2)],
         "neuron_maps": lambda: maps.neuron_maps(net, x, [0, 1]),
         "NIWT": lambda: fitted().decision_function([data.images[int(i)] for i in data.test_unseen]),
         "NIWT: save, load, add_class, explain, export": explained,
