@@ -23,6 +23,12 @@ from axe_playwright_python.sync_playwright import Axe
 from notebooks import LESSONS
 from PIL import Image
 
+sys.path.insert(0, str(Path(__file__).parent / "workers"))
+
+import kernels  # noqa: E402
+
+from niwt_nb.widgets.explorer import _ALONE  # noqa: E402
+
 WIDGETS = {  # where it lives, the lesson that shows it
     "NeuronExplorer": ("neurons", "01"),
     "MapExplorer": ("maps", "03"),
@@ -56,7 +62,7 @@ def place_lesson(name: str, folder: Path) -> tuple[str, int]:
 class Lab:
     "A running JupyterLab with one kernel that all notebooks share."
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, variables: dict):
         self.root, self.token = folder / "root", secrets.token_hex(16)
         self.root.mkdir()
         with socket.socket() as s:
@@ -69,7 +75,7 @@ class Lab:
             file.write_text(json.dumps(values))
         places = {f"JUPYTER_{k}_DIR": str(folder / k.lower()) for k in ("CONFIG", "DATA", "RUNTIME")}
         env = {**os.environ, **places, "JUPYTERLAB_SETTINGS_DIR": str(settings.parent), "IPYTHONDIR": str(folder / "ipython")}
-        env |= {"OMP_NUM_THREADS": "1", "IN_TEST": "0"}
+        env |= {"OMP_NUM_THREADS": "1", "IN_TEST": "0"} | variables
         options = ["--no-browser", "--ip=127.0.0.1", f"--port={self.port}", "--ServerApp.port_retries=0", "--ServerApp.allow_root=True"]
         options += [f"--ServerApp.root_dir={self.root}", f"--IdentityProvider.token={self.token}", "--LabApp.news_url=None"]
         options += ["--LabApp.expose_app_in_browser=True"]  # to open a notebook on a kernel of our choice
@@ -139,12 +145,13 @@ class Lab:
 
 @pytest.fixture(scope="module")
 def lab(browser, tmp_path_factory):
-    made = Lab(tmp_path_factory.mktemp("lab"))
-    try:
-        made.start()
-        yield made
-    finally:
-        made.close()
+    with kernels.ready(tmp_path_factory.mktemp("kernels") / "jupyter") as variables:
+        made = Lab(tmp_path_factory.mktemp("lab"), variables)
+        try:
+            made.start()
+            yield made
+        finally:
+            made.close()
 
 
 @pytest.fixture(scope="module")
@@ -362,3 +369,9 @@ def test_after_the_kernel_is_gone_the_page_says_so(show):  # the last one: nothi
     w.page.locator(".niwt.jupyter-widgets-disconnected").wait_for(timeout=60_000)
     assert "Run this cell again" in w.part.evaluate("e => getComputedStyle(e, '::before').content")
     assert w.part.locator("img.niwt-panel").first.evaluate("e => e.naturalWidth") > 100
+    # opened again, a Lab writes that the model is not found: the line is hidden, and comes back with the widget
+    lost = '<div class="jp-OutputArea-child"><div class="lm-Panel jp-OutputArea-output">not found</div></div>'
+    style = '<div class="jp-OutputArea-child"><div>' + _ALONE + "</div></div>"
+    draw = "(e, html) => { e.innerHTML = `<div class=jp-OutputArea>${html}</div>`; return e.innerText }"
+    for html, shown in ((lost + style, ""), (lost.replace("lm-Panel", "lm-Panel niwt") + style, "not found")):
+        assert w.page.locator("body").evaluate(draw, html).strip() == shown

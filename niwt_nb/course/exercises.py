@@ -202,6 +202,8 @@ def _judge_answer(exercise: Exercise, answer: Any) -> _Verdict:
         if told.unwritten:
             return _Verdict(exercise.number, exercise.title, "not attempted")
         hint = f"your answer stops with {told.error}" if told.error else told.value
+        if told.error.startswith("NameError") and not callable(answer):  # a value names nothing
+            hint = f"It needs the cells above ({told.error}): run the lesson from its first cell (Run All Cells)"
         return _Verdict(exercise.number, exercise.title, "not yet" if hint else "correct", hint)
     if not exercise.inputs:
         said = _judge_value(exercise, answer)

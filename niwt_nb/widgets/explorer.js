@@ -11,6 +11,7 @@
   };
   let told = '';
   const theme = () => {
+    if (!card.isConnected) return;  // the other mode is shown
     const colour = getComputedStyle(card).backgroundColor.match(/[\d.]+/g).slice(0, 3).map(Number);
     const name = colour.reduce((a, b) => a + b) < 384 ? 'dark' : 'light';
     if (name !== told && (name === 'dark') !== card.classList.contains('niwt-dark') && tell(name)) told = name;

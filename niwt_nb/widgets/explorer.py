@@ -154,7 +154,7 @@ def _telling(words: str) -> Iterator[None]:
 # %% ../../nbs/08_widgets/01_explorer.ipynb #0f08f389
 _STILL = "A picture of this widget. To use it, run its cell."
 _ALONE = """<style class="niwt-still">
-.jp-OutputArea:has(.niwt-still) .jp-OutputArea-child:has(>.lm-Panel:not(:has(*))),
+.jp-OutputArea:has(.niwt-still):not(:has(.niwt)) .jp-OutputArea-child:has(>.lm-Panel),
 .jp-OutputArea-child:has(.niwt-still){display:none}
 </style>"""  # a widget that is not found says so in a line of its own: the picture stands alone
 
@@ -408,6 +408,8 @@ class _Shown(_Controls):
             self.status.value = f"saved: {link}"
 
     def _ipython_display_(self) -> None:
+        self.begin()  # what the page shows first is where "Start again" leads
+        self.back.disabled = True
         _display_with_picture(self.ui, self)
 
     def _repr_png_(self) -> bytes:
