@@ -19,7 +19,7 @@ SHORT: dict[str, dict[str, Any]] = {  # without --full
     "transfer": {"repeats": 2},
     "widgets": {"n": 40, "changes": 150},
     "claims": {"worlds": 3},
-    "zoom": {"per_class": 3, "seeds": 1},
+    "zoom": {"per_class": 2, "side": 192, "seeds": 1},
     "zoom-test": {"per_class": 6, "seeds": 1, "kinds": ("attributes",)},
     "image-free": {"per_class": 6},
     "scale": {"sizes": ((1000, 20), (10_000, 20), (10_000, 500))},
