@@ -44,15 +44,17 @@ def test_one_definition_a_cell_and_a_check_below_it(path):
         if not cell.exported:
             continue
         defs = definitions(cell.source)
-        if len(defs) > 1:
-            faults.append(f"cell {cell.number} defines {[d.name for d in defs]}")
+        names = [d.name for d in defs]
+        helpers = [n for n in names[:-1] if n.startswith("_") and len(re.findall(rf"\b{n}\b", cell.source)) > 1]  # of the one below
+        if names[:-1] != helpers:
+            faults.append(f"cell {cell.number} defines {names}")
         if re.search(r"^\s*from \S+ import \*", cell.source, re.M):
             faults.append(f"cell {cell.number} has a star import")
-        if defs and not defs[0].name.startswith("_"):
+        if defs and not names[-1].startswith("_"):
             later = code[i + 1 :]
             block = [c for c in later[:4] if not c.exported]
             if not block:
-                faults.append(f"no check cell follows {defs[0].name} (cell {cell.number})")
+                faults.append(f"no check cell follows {names[-1]} (cell {cell.number})")
     assert not faults, "\n".join(faults)
 
 

@@ -45,6 +45,7 @@ ELSEWHERE = {  # words of a message -> why it is not tried here
     "puts them there": "copies the course; the tests of the commands do",
     "leave --among out": "needs an export; the tests of the commands name pictures with one",
     "use method='gradient', which works on every layer": "an error inside Captum; the notebook of attributions provokes it",
+    "or fetch it once": "needs the network",
     "leave `pixels` out": "a run of a network that takes one size",
     "fit again with solver='closed'": "a fit by the reference solver; the entry of what takes a class out adds one by the closed form",
     "put it back, or NIWT.load(folder, encoder=...)": "needs a saved sentence encoder; the notebook of text reads a model back with and without it",
