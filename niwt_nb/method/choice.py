@@ -488,7 +488,7 @@ class Probe(_Looks):
             tail = _tail_hash(feature_network(linear_of(eye[:1])))
             made = PooledJacobian(eye[None], eye, 1, "identity", "features", tail)
         elif made is None or (each and not len(made.each)):
-            how = {"each": each, "quiet": self.quiet}
+            how: dict[str, Any] = {"each": each, "quiet": self.quiet}
             made = pooled_jacobian(self.measured, self.some_pictures(), **how).to("cpu")
         self.kept["jacobian"] = made
         return made

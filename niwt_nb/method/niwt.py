@@ -295,8 +295,8 @@ def _as_data(data: Any, labels: Sequence[Any] | None = None, knowledge: Any = No
     unseen = torch.tensor([i for i in range(len(names)) if i not in set(seen)], dtype=torch.long)
     every, parts = torch.arange(len(images)), {"knowledge": {known.name: known}}  # type: Tensor, dict[str, Any]
     parts |= {"train": every, "test_seen": every[:0], "test_unseen": every[:0], "need_test": False}
-    told = (torch.tensor(ids), torch.tensor(seen), unseen)
-    return ZeroShotData("your data", tuple(names), images, *told, **parts)
+    rows = (torch.tensor(ids), torch.tensor(seen), unseen)
+    return ZeroShotData("your data", tuple(names), images, *rows, **parts)
 
 # %% ../../nbs/04_method/12_niwt.ipynb #3eab5fb4
 def _as_knowledge(knowledge: Any, classes: Sequence[str], seen: Sequence[int], encoder: Any = None) -> DomainKnowledge:
@@ -812,8 +812,8 @@ def _load_model(cls: type[NIWT], folder: _Folder, backbone: Any = None, encoder:
         raise NiwtError(f"{told}, whose format this version does not know; install that version or a later one")
     network: Any = _restore_backbone(m["backbone"], tensors, backbone)
     network = network and _on_device(network, device)
-    settings, about, words, doubt = (m.get(k) for k in ("settings", "knowledge", "words", "doubt"))
-    reader, settings = load_reader(about["reader"], encoder), Settings(**settings)
+    about, words, doubt, settings = m["knowledge"], m["words"], m.get("doubt"), Settings(**m["settings"])
+    reader = load_reader(about["reader"], encoder)
     how = {"encoder": getattr(reader, "encoder", None) or None, "device": device}
     model = cls(network, calibrate=settings, **how, **m["params"])
     model.doubt_ = None
@@ -854,7 +854,7 @@ def _refit(model: NIWT, backbone: Backbone | None, tensors: Mapping[str, Tensor]
     jacobian, importance = PooledJacobian(mean[None], mean, *told), tensors["seen.importance"]
     evidence = (tensors["evidence"][:0], tensors["evidence_labels"][:0], tensors["seen.knowledge"])
     seen = _Seen(*evidence, head, importance, jacobian, measured)
-    spread = (tensors[f"level.{k}"] for k in ("mean", "covariance", "prior"))
+    spread: Any = [tensors[f"level.{k}"] for k in ("mean", "covariance", "prior")]
     level = _ScoreStatistics(*spread, *m["level"])
     ranking = (tensors["ranking.0"], tensors["ranking.1"]) if "ranking.0" in tensors else None
     how = (model.settings_, model.map, model.solver, model.seed, (level, ranking))

@@ -211,7 +211,7 @@ def _comparison_step(
 # %% ../../nbs/09_runs/08_pipeline.ipynb #189e6f49
 def _check_alike(config: RunConfig, data: ZeroShotData) -> None:
     "Raise `NiwtError` unless all processes have the same settings and see the same pictures, labels and splits."
-    names = {"model": Path(config.model).name, "weights": Path(config.weights).name}
+    names: Any = {"model": Path(config.model).name, "weights": Path(config.weights).name}
     same = replace(config, root="", splits="", workers=0, device="", **names)
     own = content_hash(config_text(same), _versions()["torch"]), _photos_key(data), _split_key(data)
     found = share(range(process_place()[1]), lambda _: own, "a look at settings and data")
