@@ -120,7 +120,7 @@ def _split_as_told(parts: Sequence[str], seen: Tensor, said: list[str]) -> dict[
     said += [lost] if rest else []
     return {"train": told[0].nonzero().flatten(), "test_seen": told[1].nonzero().flatten()}
 
-
+# %% ../../nbs/01_data/09_folder.ipynb #5b51538b
 def read_folder(
     root: str | os.PathLike,  # the data folder
     attributes: str | None = None,  # the table in it; None: attributes and sentences, .csv or .json

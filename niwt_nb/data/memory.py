@@ -28,16 +28,6 @@ SCRATCH = contextvars.ContextVar("scratch", default="")  # folder for such files
 _MAPS: weakref.WeakValueDictionary[int, mmap.mmap] = weakref.WeakValueDictionary()  # where a storage begins -> its file
 
 
-def release(
-    x: Tensor,  # any tensor
-) -> Tensor:  # the same
-    "Let the pages of a tensor that lies in a file go from memory; they come back when they are read."
-    file = _MAPS.get(x.untyped_storage().data_ptr()) if _MAPS else None
-    if file is not None and hasattr(mmap, "MADV_DONTNEED"):
-        file.madvise(mmap.MADV_DONTNEED)
-    return x
-
-
 def _in_file(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     "A tensor of zeros in a nameless file; raises `NiwtError` where the disk is full."
     size, folder = math.prod(shape) * dtype.itemsize, SCRATCH.get() or tempfile.gettempdir()
@@ -48,6 +38,16 @@ def _in_file(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         file = mmap.mmap(f.fileno(), size)
     x = torch.frombuffer(file, dtype=dtype).view(shape)
     _MAPS[x.data_ptr()] = file
+    return x
+
+# %% ../../nbs/01_data/11_memory.ipynb #638d39e2
+def release(
+    x: Tensor,  # any tensor
+) -> Tensor:  # the same
+    "Let the pages of a tensor that lies in a file go from memory; they come back when they are read."
+    file = _MAPS.get(x.untyped_storage().data_ptr()) if _MAPS else None
+    if file is not None and hasattr(mmap, "MADV_DONTNEED"):
+        file.madvise(mmap.MADV_DONTNEED)
     return x
 
 # %% ../../nbs/01_data/11_memory.ipynb #855c22b3

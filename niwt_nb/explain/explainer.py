@@ -47,7 +47,7 @@ def _article(text: str) -> str:
     vowel = text[0] in "aeiou" and not text.startswith("uni")
     return f"{'an' if vowel else 'a'} {text}"
 
-
+# %% ../../nbs/06_explain/01_explainer.ipynb #8a4a53a5
 def phrase(
     name: str,  # an attribute's name as the data set spells it
 ) -> str:  # a noun phrase with its article
@@ -391,7 +391,7 @@ def _with_images(
     scale = _evidence_scale(_fair_scores(head, values, features, place), _presence(values[place], like))
     return replace(made, scale=scale, readout=_readout(features, _presence(values[place], made.knowledge)))
 
-
+# %% ../../nbs/06_explain/01_explainer.ipynb #4a1831c8
 @in_own_modes
 def make_explainer(
     network: Any,  # a cut network

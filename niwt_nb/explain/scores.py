@@ -145,7 +145,7 @@ def _named(explainer: Explainer) -> tuple[Tensor, Tensor]:
     confidence, names = _choose_names(explainer.answers, explainer.lift)
     return names[:, 0], confidence[:, 0] > explainer.floor
 
-
+# %% ../../nbs/06_explain/07_scores.ipynb #c317c949
 @in_own_modes
 def score_names(
     explainer: Explainer,  # whose names are judged

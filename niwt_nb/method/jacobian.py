@@ -325,7 +325,7 @@ def _check_request(images: Tensor, batch: int, chunk: int) -> None:
         told = "images must be (M, channels, H, W) with at least one"
         raise NiwtError(f"{told}, got shape {tuple(images.shape)}")
 
-
+# %% ../../nbs/04_method/05_jacobian.ipynb #32c19212
 def _matrices_of(network: Any, build: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     "Jacobians (B, K, D) of some images by `build`; raises `NiwtError` where they are not finite."
     with torch.no_grad(), eval_mode(network):
@@ -335,7 +335,7 @@ def _matrices_of(network: Any, build: Callable[[Tensor], Tensor], images: Tensor
         raise NiwtError(f"the Jacobian behind layer {network.layer!r} is not finite: {why}")
     return g
 
-
+# %% ../../nbs/04_method/05_jacobian.ipynb #233fe667
 @in_own_modes
 def pooled_jacobian(
     network: Any,  # cut network: `activations`, `tail`, `head`, `layer`

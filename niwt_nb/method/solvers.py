@@ -201,7 +201,7 @@ def _direction(g: Tensor, pairs: _Pairs, first: Tensor) -> Tensor:
         q += (c - rho * (y * q).sum(1))[:, None] * s
     return q
 
-
+# %% ../../nbs/04_method/08_solvers.ipynb #79241285
 @in_own_modes
 def _minimise_rows(
     function: Callable, start: Tensor, steps: int = 100, memory: int = 10, tolerance: float = 1e-6
@@ -395,7 +395,7 @@ def _judge_of(
         return images.to(network.head.weight.device)
     return images if solver == "reference" else pooled_jacobian(network, images, quiet=quiet)
 
-
+# %% ../../nbs/04_method/08_solvers.ipynb #da6e4332
 @in_own_modes
 def transfer_weights(
     network: Any,  # cut network: `activations`, `tail`, `head`, `layer`

@@ -209,7 +209,7 @@ def _guidance(config: RunConfig) -> str:
     "What the report says of a head that is made of knowledge."
     return ", with a head of knowledge" if config.guided else ""
 
-
+# %% ../../nbs/09_runs/05_steps.ipynb #b4f02fff
 def _zooms(config: RunConfig) -> bool:
     "Whether a run looks closer: without calibration nothing could choose it."
     return config.zoom and config.calibrate
