@@ -24,6 +24,7 @@ from niwt_nb.data.folder import read_folder
 from niwt_nb.network.cut import cut
 
 REMEDY = re.compile(r"--[a-z]|`[^`]+`|[a-z_]\(|\b[a-z_]+=(?!=)|pip install|\bniwt [a-z]|\brun again\b|\brepeat its\b|\bput a second\b|\bsave it\b")
+PARTS = ("remedy", "hint", "keep", "save", "begin", "_REPLACE", "_NO_IMAGES")  # what messages are put together from is called so
 ENTRIES: dict[str, Callable] = {}  # words of a message -> what provokes it and carries out its remedy
 ELSEWHERE = {  # words of a message -> why it is not tried here
     "pip install 'niwt_nb[text]'": "installs a package",
@@ -38,6 +39,7 @@ ELSEWHERE = {  # words of a message -> why it is not tried here
     "`like` must be images": "names an argument and what it must hold",
     "pooling={} needs tokens": "names an argument and what it must hold; the entries for pooling give one",
     "make it with `_measure_seen`": "only for a dictionary made by hand; leaving it out measures",
+    "give calibrate=choose_settings(model, data, features": "needs a head and its twin; the tests of evaluation give both",
     "make it with `fit_explainer`": "an explainer made by hand; the tests of explanations use the function",
     "`Explainer.row` finds the row": "a wrong type; the method belongs to the object in hand",
     "a smaller `apart`": "hundreds of draws; the notebook of species asks with a smaller one",
@@ -502,7 +504,7 @@ def a_network_that_has_moved(own: Path) -> None:
     assert status == 0, said
 
 
-@remedy("or replace that run (replace_run=True, --replace on the command line)")
+@remedy(" (replace_run=True, --replace on the command line)")
 def a_folder_with_another_run(own: Path) -> None:
     from niwt_nb.runs.config import RunConfig
     from niwt_nb.runs.pipeline import run
@@ -589,8 +591,10 @@ def messages() -> Iterator[tuple[str, str]]:
             named = node.func.id if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else ""
             if named.endswith("Error"):
                 yield f"{path.relative_to(root)}, line {node.lineno}", " ".join(map(template, node.args))
-            elif isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") in ("remedy", "hint", "keep", "save", "_REPLACE"):
-                yield f"{path.relative_to(root)}, line {node.lineno}", template(node.value)
+            elif isinstance(node, (ast.Assign, ast.AugAssign)):
+                to = node.targets[0] if isinstance(node, ast.Assign) else node.target
+                if getattr(to, "id", "") in PARTS:
+                    yield f"{path.relative_to(root)}, line {node.lineno}", template(node.value)
 
 
 def test_every_message_with_a_remedy_is_tried_or_says_why_not():

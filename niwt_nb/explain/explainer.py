@@ -130,8 +130,10 @@ class _InvertedMap(ImportanceMap):
         self.coef_ = size[:, None] * np.linalg.solve(damped, forward.T)
 
 # %% ../../nbs/06_explain/01_explainer.ipynb #bb4ab797
-_NO_IMAGES = "this explainer knows no images to compare with"
-_NO_IMAGES += "; make it with `fit_explainer`, or give `features`"
+_NO_IMAGES = (
+    "this explainer knows no images to compare with; "
+    "make it with `fit_explainer`, or give `features`"
+)
 
 
 @dataclass(frozen=True, eq=False)

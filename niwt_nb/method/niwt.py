@@ -762,8 +762,7 @@ def _restore_backbone(record: Mapping[str, Any], tensors: Mapping[str, Tensor], 
         try:
             given = load_backbone(name, head=record["head"])
         except NiwtError as e:
-            remedy = "give it: NIWT.load(folder, backbone=Backbone(...))"
-            remedy += ", or --model on the command line"
+            remedy = "give it: NIWT.load(folder, backbone=Backbone(...)), or --model on the command line"
             raise NiwtError(f"the network {name!r} cannot be made again ({e}); {remedy}") from None
     backbone: Any = as_backbone(given)
     if record["preprocess"] is not None:
