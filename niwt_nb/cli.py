@@ -359,8 +359,8 @@ def _namer(
     if unknown is not False:
         raise NiwtError(f"an export does not know strangers; leave --unknown out, {own}")
     if among != "all":
-        told = f"an export does not know which classes are {among}; leave --among out"
-        raise NiwtError(f"{told}, {own}")
+        told = f"an export does not know which classes are {among}"
+        raise NiwtError(f"{told}; leave --among out, {own}")
     classes, scores_of = load_export(folder)
 
     def answers(images: list) -> list:

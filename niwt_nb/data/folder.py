@@ -112,6 +112,15 @@ def _folder_tables(
     return [t[0] for t in tables] + [tuple(t) for t in texts], make
 
 # %% ../../nbs/01_data/09_folder.ipynb #a734564c
+def _split_as_told(parts: Sequence[str], seen: Tensor, said: list[str]) -> dict[str, Tensor]:
+    "Training and test images of seen classes (N,), bool, as images.csv says; notes what it does not say."
+    told = [torch.tensor([p == want for p in parts]) & seen for want in ("train", "test")]
+    rest = int(seen.sum() - told[0].sum() - told[1].sum())
+    lost = f"images.csv: {rest} images of seen classes without a split left out"
+    said += [lost] if rest else []
+    return {"train": told[0].nonzero().flatten(), "test_seen": told[1].nonzero().flatten()}
+
+# %% ../../nbs/01_data/09_folder.ipynb #5b51538b
 def read_folder(
     root: str | os.PathLike,  # the data folder
     attributes: str | None = None,  # the table in it; None: attributes and sentences, .csv or .json
@@ -143,12 +152,7 @@ def read_folder(
     labels = torch.tensor([place[c] for c in owners])
     split = _propose_split(classes, labels, _match_names(left, classes), test, seed)
     if any(parts):
-        side = torch.isin(labels, split["seen"])
-        told = [torch.tensor([p == want for p in parts]) & side for want in ("train", "test")]
-        rest = int(side.sum() - told[0].sum() - told[1].sum())
-        lost = f"images.csv: {rest} images of seen classes without a split left out"
-        said += [lost] if rest else []
-        split |= {"train": told[0].nonzero().flatten(), "test_seen": told[1].nonzero().flatten()}
+        split |= _split_as_told(parts, torch.isin(labels, split["seen"]), said)
     if val_classes is not None:
         asked = names_of(val_classes, "val_classes")
         split["val_classes"] = _match_names(asked, classes, notes=said)

@@ -47,7 +47,7 @@ def _article(text: str) -> str:
     vowel = text[0] in "aeiou" and not text.startswith("uni")
     return f"{'an' if vowel else 'a'} {text}"
 
-
+# %% ../../nbs/06_explain/01_explainer.ipynb #8a4a53a5
 def phrase(
     name: str,  # an attribute's name as the data set spells it
 ) -> str:  # a noun phrase with its article
@@ -130,8 +130,10 @@ class _InvertedMap(ImportanceMap):
         self.coef_ = size[:, None] * np.linalg.solve(damped, forward.T)
 
 # %% ../../nbs/06_explain/01_explainer.ipynb #bb4ab797
-_NO_IMAGES = "this explainer knows no images to compare with"
-_NO_IMAGES += "; make it with `fit_explainer`, or give `features`"
+_NO_IMAGES = (
+    "this explainer knows no images to compare with; "
+    "make it with `fit_explainer`, or give `features`"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -391,7 +393,7 @@ def _with_images(
     scale = _evidence_scale(_fair_scores(head, values, features, place), _presence(values[place], like))
     return replace(made, scale=scale, readout=_readout(features, _presence(values[place], made.knowledge)))
 
-
+# %% ../../nbs/06_explain/01_explainer.ipynb #4a1831c8
 @in_own_modes
 def make_explainer(
     network: Any,  # a cut network

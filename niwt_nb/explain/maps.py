@@ -221,7 +221,7 @@ def _score_gradients(
         score = (widened(network.tail(network.lower(pixels))) * weight).sum()
         return torch.autograd.grad(score, [pixels, *inside])
 
-
+# %% ../../nbs/06_explain/00_maps.ipynb #af73daf8
 def _smoothed(maps: Tensor, blur: int) -> Tensor:
     "Maps (B, 1, H, W) -> (B, H, W), the mean over a square of `blur` pixels around each, mirrored at the edges."
     return F.avg_pool2d(F.pad(maps, [blur // 2] * 4, mode="reflect"), blur, 1)[:, 0]

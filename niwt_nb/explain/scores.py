@@ -9,6 +9,7 @@ __all__ = ['energy_inside', 'score_maps', 'image_truth', 'precision_at', 'score_
 # %% ../../nbs/06_explain/07_scores.ipynb #215c12c7
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -144,7 +145,7 @@ def _named(explainer: Explainer) -> tuple[Tensor, Tensor]:
     confidence, names = _choose_names(explainer.answers, explainer.lift)
     return names[:, 0], confidence[:, 0] > explainer.floor
 
-
+# %% ../../nbs/06_explain/07_scores.ipynb #c317c949
 @in_own_modes
 def score_names(
     explainer: Explainer,  # whose names are judged
@@ -237,7 +238,7 @@ def control_explainers(
 ) -> dict[str, Explainer]:  # "shuffled knowledge 0", "untrained network 0", ...
     "Fit control explainers that should fail: shuffled knowledge, and an untrained network."
     known = data.knowledge[check_name(knowledge, data.knowledge, "knowledge")]
-    fit = lambda *what, **how: fit_explainer(*what, **how, **options)  # noqa: E731
+    fit: Callable = partial(fit_explainer, **options)
     made = {}
     for s in seeds:
         what = (network, data, transform, columns, head, known.shuffled(s))

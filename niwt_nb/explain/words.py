@@ -177,7 +177,7 @@ def _silenced(
     chosen = [adds, *(torch.rand(adds.shape, generator=dice) for _ in range(draws))]
     return behind + [order.topk(m, 1).indices for order in chosen]
 
-
+# %% ../../nbs/06_explain/02_words.ipynb #78489f7c
 def _drops(
     network: Any, activation: Tensor, row: Tensor, silent: Sequence[Tensor], draws: int
 ) -> tuple[Tensor, ...]:
@@ -190,7 +190,7 @@ def _drops(
     falls = [score - s for s in left]
     return score, *falls[:-draws], torch.stack(falls[-draws:]).mean(0)
 
-
+# %% ../../nbs/06_explain/02_words.ipynb #8ab69eb1
 @running
 def explain_batch(
     explainer: Explainer,  # from `make_explainer` or `fit_explainer`

@@ -35,7 +35,7 @@ def _card_pictures(image: Any, heat: Any, difference: Any, runner_up: str) -> li
         pictures.append((both, overlay(image, difference, signed=True)))
     return pictures
 
-
+# %% ../../nbs/07_figures/03_cards.ipynb #6710779c
 def _word_bars(ax: Any, rows: pd.DataFrame, names: list[str], wrap: int) -> None:
     'Bars of words: "against" turns one to the left, "open" outlines it.'
     faint = rows["verdict"].eq("open").tolist()
@@ -43,7 +43,7 @@ def _word_bars(ax: Any, rows: pd.DataFrame, names: list[str], wrap: int) -> None
     legend += "\noutlined: open" if any(faint) else ""  # two lines: the axis is narrow
     signed_bars(ax, names, signed_words(rows), legend, wrap=wrap, faint=faint)
 
-
+# %% ../../nbs/07_figures/03_cards.ipynb #ff577224
 @own_style()
 def explanation_card(
     image: Any,  # the image, as `to_array` takes it

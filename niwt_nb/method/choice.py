@@ -246,6 +246,11 @@ class _Choice:
     notes: tuple[str, ...] = ()
     doubt: Doubt | None = field(default=None, repr=False)  # of the chosen settings
 
+    @property
+    def expected(self) -> float | None:
+        "How well classes that were held out were told apart, T1 of the chosen settings; None: nothing was tried."
+        return float(self.table.T1[self.table.H.idxmax()]) if len(self.table) else None
+
 # %% ../../nbs/04_method/11_choice.ipynb #803a2c0a
 def _doubt_from(
     scores: Tensor, offset: float, labels: Tensor, data: ZeroShotData, strength: float
@@ -366,7 +371,7 @@ def _head_for(
         raise NiwtError(f"{told} of {data.name!r}")
     return own
 
-
+# %% ../../nbs/04_method/11_choice.ipynb #f85876b5
 class _Looks:
     "Images of a data set and what a network makes of them; each is looked at once."
 
@@ -414,7 +419,7 @@ class _Looks:
                 self.looked[key] = stacked(made, len(index))
         return self.looked[key]
 
-
+# %% ../../nbs/04_method/11_choice.ipynb #026af959
 class Probe(_Looks):
     "A network on the training images of seen classes, `trained` as the head reads them; `look` at others, `seen(settings)`; heads are fitted on `features`."
 
@@ -488,7 +493,7 @@ class Probe(_Looks):
             tail = _tail_hash(feature_network(linear_of(eye[:1])))
             made = PooledJacobian(eye[None], eye, 1, "identity", "features", tail)
         elif made is None or (each and not len(made.each)):
-            how = {"each": each, "quiet": self.quiet}
+            how: dict[str, Any] = {"each": each, "quiet": self.quiet}
             made = pooled_jacobian(self.measured, self.some_pictures(), **how).to("cpu")
         self.kept["jacobian"] = made
         return made

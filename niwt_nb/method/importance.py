@@ -267,12 +267,11 @@ def _pooling_at(pooling: str | dict[str, str | None] | None, layer: str) -> str 
     return pooling.get(layer) if isinstance(pooling, dict) else pooling
 
 # %% ../../nbs/04_method/00_importance.ipynb #4ebc8701
+_Poolings = str | dict[str, str | None] | None  # see `pool`; for all layers or by layer
+
+
 def _record(
-    twin: nn.Module,
-    layers: list[str],
-    head: str,
-    x: Tensor,
-    pooling: str | dict[str, str | None] | None = None,
+    twin: nn.Module, layers: list[str], head: str, x: Tensor, pooling: _Poolings = None
 ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
     "One forward pass: the activation of each layer (the lowest starts the graph), features (B, D) and scores (B, C)."
     acts: dict[str, Tensor] = {}

@@ -317,6 +317,25 @@ def _jacobian_way(
     return how, forward if how == "forward" else reverse
 
 # %% ../../nbs/04_method/05_jacobian.ipynb #19fcc3d8
+def _check_request(images: Tensor, batch: int, chunk: int) -> None:
+    "Raise `NiwtError` for no images, or parts of none."
+    if min(batch, chunk) < 1:
+        raise NiwtError(f"batch and chunk must be at least 1, got {batch} and {chunk}")
+    if images.ndim < 2 or not len(images):
+        told = "images must be (M, channels, H, W) with at least one"
+        raise NiwtError(f"{told}, got shape {tuple(images.shape)}")
+
+# %% ../../nbs/04_method/05_jacobian.ipynb #32c19212
+def _matrices_of(network: Any, build: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    "Jacobians (B, K, D) of some images by `build`; raises `NiwtError` where they are not finite."
+    with torch.no_grad(), eval_mode(network):
+        g = widened(build(_activations_of(network, images)))
+    if not torch.isfinite(g).all():
+        why = "a root or a logarithm of zero in the tail?"
+        raise NiwtError(f"the Jacobian behind layer {network.layer!r} is not finite: {why}")
+    return g
+
+# %% ../../nbs/04_method/05_jacobian.ipynb #233fe667
 @in_own_modes
 def pooled_jacobian(
     network: Any,  # cut network: `activations`, `tail`, `head`, `layer`
@@ -332,20 +351,13 @@ def pooled_jacobian(
     "The spatially pooled Jacobian of the penultimate features with respect to the layer's activations."
     ways = ("auto", "affine", "channelwise", "forward", "reverse")
     check_name(how, ways, "way to build the Jacobian")
-    if min(batch, chunk) < 1:
-        raise NiwtError(f"batch and chunk must be at least 1, got {batch} and {chunk}")
-    if images.ndim < 2 or not len(images):
-        raise NiwtError(f"images must be (M, channels, H, W) with at least one, got shape {tuple(images.shape)}")
+    _check_request(images, batch, chunk)
     if isinstance(fresh, int):
         fresh = noise_images(fresh, images, seed=1) if fresh and images.ndim == 4 else images[:0]
     gib = len(images) * network.head.in_features * 4 / 2**30
 
     def work(part: tuple[Tensor, bool]) -> tuple[Tensor, Tensor]:
-        with torch.no_grad(), eval_mode(network):
-            g = widened(build(_activations_of(network, part[0])))
-        if not torch.isfinite(g).all():
-            why = "a root or a logarithm of zero in the tail?"
-            raise NiwtError(f"the Jacobian behind layer {network.layer!r} is not finite: {why}")
+        g = _matrices_of(network, build, part[0])
         if each and how != "affine" and gib * g.shape[1] > limit:
             size = f"{gib * g.shape[1]:.1f} GiB (limit {limit})"
             raise NiwtError(f"one matrix per image takes {size}; use fewer images or each=False")

@@ -264,7 +264,7 @@ def _blank_pictures(preprocess: Callable) -> Tensor:
     plain = [Image.new("RGB", (256, 256), c) for c in ("gray", "teal")]
     return torch.stack([preprocess(picture) for picture in plain])
 
-
+# %% ../../nbs/04_method/12_niwt.ipynb #36cc6f84
 def _as_data(data: Any, labels: Sequence[Any] | None = None, knowledge: Any = None, classes: Sequence[str] | None = None, encoder: Any = None) -> ZeroShotData:
     """Images, labels and knowledge as a data set; raises `NiwtError` for what does not fit together.
 
@@ -295,8 +295,8 @@ def _as_data(data: Any, labels: Sequence[Any] | None = None, knowledge: Any = No
     unseen = torch.tensor([i for i in range(len(names)) if i not in set(seen)], dtype=torch.long)
     every, parts = torch.arange(len(images)), {"knowledge": {known.name: known}}  # type: Tensor, dict[str, Any]
     parts |= {"train": every, "test_seen": every[:0], "test_unseen": every[:0], "need_test": False}
-    told = (torch.tensor(ids), torch.tensor(seen), unseen)
-    return ZeroShotData("your data", tuple(names), images, *told, **parts)
+    rows = (torch.tensor(ids), torch.tensor(seen), unseen)
+    return ZeroShotData("your data", tuple(names), images, *rows, **parts)
 
 # %% ../../nbs/04_method/12_niwt.ipynb #3eab5fb4
 def _as_knowledge(knowledge: Any, classes: Sequence[str], seen: Sequence[int], encoder: Any = None) -> DomainKnowledge:
@@ -341,11 +341,6 @@ class _PictureList(Sequence):
             remedy = "to fit on pictures give PIL images or files, so that the network's own preprocessing applies"
             raise NiwtError(f"{name} is a tensor; {remedy}")
         return open_image(image) if isinstance(image, Path) else image.convert("RGB")
-
-# %% ../../nbs/04_method/12_niwt.ipynb #fe4164d6
-def _expected_share(choice: _Choice) -> float | None:
-    "How well classes that were held out were told apart, T1 of the chosen settings; None: nothing was tried."
-    return float(choice.table.T1[choice.table.H.idxmax()]) if len(choice.table) else None
 
 # %% ../../nbs/04_method/12_niwt.ipynb #3e53841a
 _Folder = str | os.PathLike
@@ -473,7 +468,7 @@ def _learn(model: NIWT, data: ZeroShotData, features: Tensor | None = None) -> N
     rows = model.writer_.rows(scaled[1])  # words -> importances -> weights
     head = extend(model.writer_.head, *rows)
     model.table_classes_, model.words_, model.added_ = list(data.classes), None, {}
-    model.expected_ = _expected_share(choice)
+    model.expected_ = choice.expected
     model.seen_ = [data.classes[int(c)] for c in data.seen]
     model.unseen_ = [data.classes[int(c)] for c in data.unseen]
     names = (*model.seen_, *model.unseen_)
@@ -484,7 +479,7 @@ def _learn(model: NIWT, data: ZeroShotData, features: Tensor | None = None) -> N
     model.scale_, model.evidence_ = probe.scale, _evidence_of(probe)
     return _renew(model)
 
-
+# %% ../../nbs/04_method/12_niwt.ipynb #c473871c
 def _evidence_of(probe: Probe, per_class: int = 8) -> tuple[Tensor, Tensor]:
     "Features (m, D) and class ids (m,) of `per_class` training images: what explanations compare with."
     data = probe.data
@@ -658,20 +653,17 @@ def as_fitted(
     model.added_ = {}
     return _renew(model)
 
-# %% ../../nbs/04_method/12_niwt.ipynb #5506d4aa
+# %% ../../nbs/04_method/12_niwt.ipynb #d585de68
 FILE, _ABOUT_FILE, _FORMAT = "niwt.safetensors", "niwt.json", 1
 
-def _trial_picture() -> Image.Image:  # 256 x 192, every colour and some edges
-    "A picture that shows what a preprocessing does."
-    y, x = np.mgrid[0:192, 0:256]
-    return Image.fromarray(np.stack([x, y, (x // 16 + y // 16) % 2 * 255], 2).astype(np.uint8))
 
-# %% ../../nbs/04_method/12_niwt.ipynb #d585de68
 def trial_of(
     preprocess: Callable,  # PIL image -> (3, H, W) tensor
-) -> Tensor:  # (3, h, w) every eighth value of the trial picture, seen by it
-    "What a preprocessing makes of the trial picture."
-    return preprocess(_trial_picture()).float()[:, ::8, ::8].contiguous()
+) -> Tensor:  # (3, h, w) every eighth value
+    "What a preprocessing makes of a picture of 256 x 192 pixels with every colour and some edges."
+    y, x = np.mgrid[0:192, 0:256]
+    pixels = np.stack([x, y, (x // 16 + y // 16) % 2 * 255], 2).astype(np.uint8)
+    return preprocess(Image.fromarray(pixels)).float()[:, ::8, ::8].contiguous()
 
 # %% ../../nbs/04_method/12_niwt.ipynb #73918f9a
 def _body_state(model: nn.Module, head_name: str) -> dict[str, Tensor]:
@@ -718,7 +710,7 @@ def _tensors_of(model: NIWT) -> dict[str, Tensor]:
     told = () if doubt is None else ("strangers", "known")
     return kept | {f"doubt.{k}": getattr(doubt, k) for k in told}
 
-
+# %% ../../nbs/04_method/12_niwt.ipynb #a945abc1
 def _save_model(model: NIWT, folder: _Folder) -> Path:
     "Write everything that a fitted model needs to predict, explain and learn classes into `folder`."
     check_is_fitted(model, "blocks_")
@@ -757,7 +749,7 @@ def _check_trial(preprocess: Callable, was: Tensor, name: str) -> None:
     told = f"the preprocessing of {name!r} is not the one this model was fitted with"
     raise NiwtError(f"{told}: a trial picture comes out with {off}")
 
-
+# %% ../../nbs/04_method/12_niwt.ipynb #17fa5f6e
 def _restore_backbone(record: Mapping[str, Any], tensors: Mapping[str, Tensor], given: Any = None) -> Backbone | None:
     """The network of a saved model; raises `NiwtError` naming the difference where it is not what it was.
 
@@ -770,8 +762,7 @@ def _restore_backbone(record: Mapping[str, Any], tensors: Mapping[str, Tensor], 
         try:
             given = load_backbone(name, head=record["head"])
         except NiwtError as e:
-            remedy = "give it: NIWT.load(folder, backbone=Backbone(...))"
-            remedy += ", or --model on the command line"
+            remedy = "give it: NIWT.load(folder, backbone=Backbone(...)), or --model on the command line"
             raise NiwtError(f"the network {name!r} cannot be made again ({e}); {remedy}") from None
     backbone: Any = as_backbone(given)
     if record["preprocess"] is not None:
@@ -812,8 +803,8 @@ def _load_model(cls: type[NIWT], folder: _Folder, backbone: Any = None, encoder:
         raise NiwtError(f"{told}, whose format this version does not know; install that version or a later one")
     network: Any = _restore_backbone(m["backbone"], tensors, backbone)
     network = network and _on_device(network, device)
-    settings, about, words, doubt = (m.get(k) for k in ("settings", "knowledge", "words", "doubt"))
-    reader, settings = load_reader(about["reader"], encoder), Settings(**settings)
+    about, words, doubt, settings = m["knowledge"], m["words"], m.get("doubt"), Settings(**m["settings"])
+    reader = load_reader(about["reader"], encoder)
     how = {"encoder": getattr(reader, "encoder", None) or None, "device": device}
     model = cls(network, calibrate=settings, **how, **m["params"])
     model.doubt_ = None
@@ -854,7 +845,7 @@ def _refit(model: NIWT, backbone: Backbone | None, tensors: Mapping[str, Tensor]
     jacobian, importance = PooledJacobian(mean[None], mean, *told), tensors["seen.importance"]
     evidence = (tensors["evidence"][:0], tensors["evidence_labels"][:0], tensors["seen.knowledge"])
     seen = _Seen(*evidence, head, importance, jacobian, measured)
-    spread = (tensors[f"level.{k}"] for k in ("mean", "covariance", "prior"))
+    spread: Any = [tensors[f"level.{k}"] for k in ("mean", "covariance", "prior")]
     level = _ScoreStatistics(*spread, *m["level"])
     ranking = (tensors["ranking.0"], tensors["ranking.1"]) if "ranking.0" in tensors else None
     how = (model.settings_, model.map, model.solver, model.seed, (level, ranking))

@@ -179,32 +179,45 @@ def cosine_objective(
     return 1 - mean + penalty / 2 * (apart**2).sum(1), gradient, mean
 
 # %% ../../nbs/04_method/08_solvers.ipynb #a74a0577
+_Pairs = list[tuple[Tensor, Tensor, Tensor]]  # step, change of the gradient, 1 / their product
+
+
+def _direction(g: Tensor, pairs: _Pairs, first: Tensor) -> Tensor:
+    """Steps (n, D) against gradients (n, D), bent by the curvature that `pairs` of earlier steps tell (L-BFGS).
+
+    Where there are none yet the length is a tenth of that of the points `first` (n, D), at least 0.1.
+    """
+    q, used = g.clone(), []
+    for s, y, rho in reversed(pairs):
+        c = rho * (s * q).sum(1)
+        q -= c[:, None] * y
+        used.append(c)
+    if pairs:
+        s, y, _ = pairs[-1]
+        q *= ((s * y).sum(1) / (y * y).sum(1).clamp_min(1e-30)).clamp(1e-8, 1e8)[:, None]
+    else:
+        q *= (first.norm(dim=1).clamp_min(1.0) * 0.1 / g.norm(dim=1).clamp_min(1e-12))[:, None]
+    for (s, y, rho), c in zip(pairs, reversed(used), strict=True):
+        q += (c - rho * (y * q).sum(1))[:, None] * s
+    return q
+
+# %% ../../nbs/04_method/08_solvers.ipynb #79241285
 @in_own_modes
 def _minimise_rows(
     function: Callable, start: Tensor, steps: int = 100, memory: int = 10, tolerance: float = 1e-6
 ) -> tuple[Tensor, list[float], str]:
     """Minimise n independent functions side by side by L-BFGS with a backtracking line search.
 
-    `function` takes points (r, D) and their row numbers (r,) and gives values (r,) and gradients (r, D); `memory` pairs of steps tell the curvature.
-    A row ends when a step improves it by less than `tolerance`, relative. Gives points (n, D), the mean value after each step, the reason for stopping.
+    `function` takes points (r, D) and their row numbers (r,) and gives values (r,) and gradients (r, D).
+    `memory` pairs of steps tell the curvature. A row ends when a step improves it by less than `tolerance`, relative.
+    Gives points (n, D), the mean value after each step, the reason for stopping.
     """
     x, everyone = start.clone(), torch.arange(len(start), device=start.device)
     f, g = function(x, everyone)
-    pairs: list[tuple[Tensor, Tensor, Tensor]] = []
+    pairs: _Pairs = []
     history, alive = [float(f.mean())], torch.ones_like(f, dtype=torch.bool)
     for _ in range(steps):
-        q, used = g.clone(), []
-        for s, y, rho in reversed(pairs):
-            c = rho * (s * q).sum(1)
-            q -= c[:, None] * y
-            used.append(c)
-        if pairs:
-            s, y, _ = pairs[-1]
-            q *= ((s * y).sum(1) / (y * y).sum(1).clamp_min(1e-30)).clamp(1e-8, 1e8)[:, None]
-        else:
-            q *= (start.norm(dim=1).clamp_min(1.0) * 0.1 / g.norm(dim=1).clamp_min(1e-12))[:, None]
-        for (s, y, rho), c in zip(pairs, reversed(used), strict=True):
-            q += (c - rho * (y * q).sum(1))[:, None] * s
+        q = _direction(g, pairs, start)
         slope = (q * g).sum(1)
         q = torch.where((slope > 0)[:, None], q, g)  # not downhill: take the gradient
         slope = torch.where(slope > 0, slope, (g * g).sum(1))
@@ -367,6 +380,22 @@ def _solve_rows(
     return weight, weight.new_zeros(len(weight)), history, reason
 
 # %% ../../nbs/04_method/08_solvers.ipynb #85dba9ed
+def _judge_of(
+    network: Any, images: Tensor | PooledJacobian, solver: str, quiet: bool
+) -> Tensor | PooledJacobian:
+    """What a solver works on: the images (M, 3, H, W) themselves for the reference, else their Jacobian.
+
+    Raises `NiwtError` for a Jacobian of another network, or where the reference solver is given one.
+    """
+    if isinstance(images, PooledJacobian):
+        images.check(network)
+        if solver == "reference":
+            told = "the reference solver differentiates through the network"
+            raise NiwtError(f"{told}: give it images, not a Jacobian")
+        return images.to(network.head.weight.device)
+    return images if solver == "reference" else pooled_jacobian(network, images, quiet=quiet)
+
+# %% ../../nbs/04_method/08_solvers.ipynb #da6e4332
 @in_own_modes
 def transfer_weights(
     network: Any,  # cut network: `activations`, `tail`, `head`, `layer`
@@ -387,16 +416,8 @@ def transfer_weights(
     check_name(solver, ["reference", "lbfgs", "closed"], "solver")
     target = _check_targets(network, importance, lam, names)
     target = target.to(widened(network.head.weight.detach()))
-    if isinstance(images, PooledJacobian):
-        images.check(network)
-        images = images.to(target.device)
-        if solver == "reference":
-            told = "the reference solver differentiates through the network"
-            raise NiwtError(f"{told}: give it images, not a Jacobian")
     started = time.process_time()
-    judge: Tensor | PooledJacobian = images
-    if isinstance(images, Tensor) and solver != "reference":
-        judge = pooled_jacobian(network, images, quiet=quiet)
+    judge = _judge_of(network, images, solver, quiet)
     how = (solver, lam, seed, quiet)
     weight, biases, history, reason = _solve_rows(network, target, judge, *how, **options)
     if features is not None:

@@ -80,7 +80,7 @@ def _choices_of(name: str, part: dict[str, Any]) -> list[list[str]]:
     rows.append([f"cosine of demanded and reached importance, {name}", reached])
     return rows + [[f"note, {name}", text] for text in facts["notes"]]
 
-
+# %% ../../nbs/09_runs/08_pipeline.ipynb #97c90098
 def _describe(ready: _Ready, judged: _Judged, rows: list[dict[str, Any]]) -> dict[str, Any]:
     "Title, summary, headline, data, choices and the texts of the report; `rows`: of the table."
     data, config = ready.data, ready.config
@@ -136,7 +136,7 @@ def _records(table: pd.DataFrame, **how: Any) -> list[dict[str, Any]]:
     "The rows of a table as JSON has them."
     return json.loads(table.to_json(orient="records", **how))
 
-
+# %% ../../nbs/09_runs/08_pipeline.ipynb #d1d5a870
 def _side_parts(compared: pd.DataFrame, write: Callable) -> dict[str, Any]:
     "Rows and chart of all methods side by side, from what `_comparison_step` gives."
     caption = "All methods, H calibrated; a bar through a mark is one standard deviation over seeds to each side."
@@ -144,7 +144,7 @@ def _side_parts(compared: pd.DataFrame, write: Callable) -> dict[str, Any]:
     rows = _records(_side_by_side(compared), double_precision=15)
     return {"compared": rows, "compared_charts": _draw_charts({"compared": chart}, write)}
 
-
+# %% ../../nbs/09_runs/08_pipeline.ipynb #00278763
 def _about_run(folder: _RunFolder) -> dict[str, Any]:
     "How long a run took, and with which versions and settings."
     timings = [
@@ -155,7 +155,7 @@ def _about_run(folder: _RunFolder) -> dict[str, Any]:
     told |= {"versions": list(_versions().items()), "config": config_text(folder.config)}
     return told | {"made": f"Made by niwt_nb {__version__}."}
 
-
+# %% ../../nbs/09_runs/08_pipeline.ipynb #c1826505
 def _finish(
     folder: _RunFolder,
     ready: _Ready,
@@ -211,7 +211,7 @@ def _comparison_step(
 # %% ../../nbs/09_runs/08_pipeline.ipynb #189e6f49
 def _check_alike(config: RunConfig, data: ZeroShotData) -> None:
     "Raise `NiwtError` unless all processes have the same settings and see the same pictures, labels and splits."
-    names = {"model": Path(config.model).name, "weights": Path(config.weights).name}
+    names: Any = {"model": Path(config.model).name, "weights": Path(config.weights).name}
     same = replace(config, root="", splits="", workers=0, device="", **names)
     own = content_hash(config_text(same), _versions()["torch"]), _photos_key(data), _split_key(data)
     found = share(range(process_place()[1]), lambda _: own, "a look at settings and data")
@@ -232,7 +232,7 @@ def _announce(folder: _RunFolder, data: ZeroShotData, quiet: bool) -> _Cost:
         folder.notify(str(cost))
     return cost
 
-
+# %% ../../nbs/09_runs/08_pipeline.ipynb #a619540e
 def _all_rows(data: ZeroShotData, judged: _Judged, seed: int) -> list[dict[str, Any]]:
     "The rows of the table, chance included, in one order of columns, also of rows that were kept."
     n = len(data.seen), len(data.unseen)
@@ -240,7 +240,7 @@ def _all_rows(data: ZeroShotData, judged: _Judged, seed: int) -> list[dict[str, 
     rows += [chance(*n, calibrated=c, seed=seed) for c in (False, True)]
     return [{key: row[key] for key in rows[0]} for row in rows]
 
-
+# %% ../../nbs/09_runs/08_pipeline.ipynb #31d20d8a
 def run(
     config: RunConfig,  # all settings
     out: str | os.PathLike = "niwt-run",  # the run folder; an interrupted run in it is finished

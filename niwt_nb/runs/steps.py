@@ -186,7 +186,10 @@ def _readable_step(folder: _RunFolder, data: ZeroShotData, quiet: bool = True) -
     if not folder.config.skip_broken:
         return data
     key = content_hash(_photos_key(data), _split_key(data))
-    compute = lambda: ({}, {"bad": leave_out_unreadable(data, quiet)[1]})  # noqa: E731
+
+    def compute() -> _Found:
+        return {}, {"bad": leave_out_unreadable(data, quiet)[1]}
+
     _, facts = folder.step("readable", key, compute, "looking for unreadable images")
     bad = torch.tensor([i for i, _ in facts["bad"]])
     if not len(bad):
@@ -206,7 +209,7 @@ def _guidance(config: RunConfig) -> str:
     "What the report says of a head that is made of knowledge."
     return ", with a head of knowledge" if config.guided else ""
 
-
+# %% ../../nbs/09_runs/05_steps.ipynb #b4f02fff
 def _zooms(config: RunConfig) -> bool:
     "Whether a run looks closer: without calibration nothing could choose it."
     return config.zoom and config.calibrate
