@@ -27,19 +27,6 @@ _BLOCK = 8192  # rows at a time
 SCRATCH = contextvars.ContextVar("scratch", default="")  # folder for such files; "": the usual one
 _MAPS: weakref.WeakValueDictionary[int, mmap.mmap] = weakref.WeakValueDictionary()  # where a storage begins -> its file
 
-
-def _in_file(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    "A tensor of zeros in a nameless file; raises `NiwtError` where the disk is full."
-    size, folder = math.prod(shape) * dtype.itemsize, SCRATCH.get() or tempfile.gettempdir()
-    with plain_os_errors(folder), tempfile.TemporaryFile(dir=folder, prefix=".", suffix=".tmp") as f:
-        f.truncate(size)
-        if hasattr(os, "posix_fallocate"):  # a full disk is an error here, not a crash later
-            os.posix_fallocate(f.fileno(), 0, size)
-        file = mmap.mmap(f.fileno(), size)
-    x = torch.frombuffer(file, dtype=dtype).view(shape)
-    _MAPS[x.data_ptr()] = file
-    return x
-
 # %% ../../nbs/01_data/11_memory.ipynb #638d39e2
 def release(
     x: Tensor,  # any tensor
