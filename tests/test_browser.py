@@ -372,6 +372,7 @@ def test_after_the_kernel_is_gone_the_page_says_so(show):  # the last one: nothi
     # opened again, a Lab writes that the model is not found: the line is hidden, and comes back with the widget
     lost = '<div class="jp-OutputArea-child"><div class="lm-Panel jp-OutputArea-output">not found</div></div>'
     style = '<div class="jp-OutputArea-child"><div>' + _ALONE + "</div></div>"
-    draw = "(e, html) => { e.innerHTML = `<div class=jp-OutputArea>${html}</div>`; return e.innerText }"
+    draw = """(e, html) => { const made = document.createElement('div'); made.innerHTML = `<div class=jp-OutputArea>${html}</div>`;
+    e.append(made); const told = made.innerText; made.remove(); return told }"""
     for html, shown in ((lost + style, ""), (lost.replace("lm-Panel", "lm-Panel niwt") + style, "not found")):
         assert w.page.locator("body").evaluate(draw, html).strip() == shown

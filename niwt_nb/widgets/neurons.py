@@ -298,9 +298,8 @@ class NeuronExplorer(_NeuronPictures):
 
     title = "Choose your neuron"
     about = (
-        "The neurons that matter most for a class in this picture. Choose one to see what it answers to; switch some off and watch the scores move; "
-        "draw what you think it likes, and see whether it answers. "
-        "★ = never shown to the network; ? = a name no surer than chance."
+        "The neurons that matter most for a class in this picture. Choose one to see what it answers to, switch some "
+        "off, or draw what you think it likes. ★ = never shown to the network; ? = a name no surer than chance."
     )
     kept = (*_PictureExplorer.kept, "off")
 
