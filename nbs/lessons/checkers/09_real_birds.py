@@ -139,15 +139,13 @@ check_9_5 = Exercise(
 
 
 # %% 9.6
-def centre_(heat, share=1.5):
-    heat = (heat - share * heat.mean()).clamp_min(0)
-    x, y = ((torch.arange(n) + 0.5) / n for n in (heat.shape[1], heat.shape[0]))
-    return torch.stack([(heat.sum(0) * x).sum(), (heat.sum(1) * y).sum()]) / heat.sum()
-
-
 def _raw_centre(heat):
     x, y = ((torch.arange(n) + 0.5) / n for n in (heat.shape[1], heat.shape[0]))
     return torch.stack([(heat.sum(0) * x).sum(), (heat.sum(1) * y).sum()]) / heat.sum()
+
+
+def centre_(heat, share=1.5):
+    return _raw_centre((heat - share * heat.mean()).clamp_min(0))
 
 
 H_ = torch.tensor([[0.0, 1, 1, 0, 6], [0, 2, 0, 0, 9], [1, 0, 0, 1, 4], [0, 0, 1, 0, 0]])
