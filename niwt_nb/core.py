@@ -172,7 +172,7 @@ def seeded(
             np.random.set_state(np_state)
 
 # %% ../nbs/00_core.ipynb #767f3a4f
-_BAR: contextvars.ContextVar[Any] = contextvars.ContextVar("bar", default=None)  # of the whole run: the bar, and what a thing of each kind costs
+_BAR: Any = contextvars.ContextVar("bar", default=None)  # of the whole run: bar, cost of each kind
 
 
 def progress(
@@ -197,7 +197,8 @@ def overall(
 ) -> Iterator[None]:
     "One bar with the time left for everything inside the block, which says `advance`; other bars are not shown."
     shape = "{desc:.40}: {percentage:3.0f}%|{bar}| {elapsed}, {remaining} left"
-    with tqdm(total=max(total, 1e-9), disable=quiet, leave=False, dynamic_ncols=True, bar_format=shape) as bar:
+    how: dict[str, Any] = {"leave": False, "dynamic_ncols": True, "bar_format": shape}
+    with tqdm(total=max(total, 1e-9), disable=quiet, **how) as bar:
         before = _BAR.set((bar, costs))
         try:
             yield
@@ -339,8 +340,8 @@ def plain_os_errors(
             raise NiwtError(f"{lost}; make room and run again: finished steps are kept") from e
         if number not in (errno.EACCES, errno.EPERM, errno.EROFS) or only_full:
             raise
-        file, why = getattr(e, "filename", None) or path, os.strerror(number)
-        raise NiwtError(f"may not write to {str(file)!r} ({why}); choose a folder of your own") from e
+        file, remedy = str(getattr(e, "filename", None) or path), "choose a folder of your own"
+        raise NiwtError(f"may not write to {file!r} ({os.strerror(number)}); {remedy}") from e
 
 # %% ../nbs/00_core.ipynb #fb6d3c9c
 _MEETING: dict[str, Any] = {}  # where joined processes leave notes: `store`, `timeout` and `round`

@@ -63,8 +63,8 @@ def _for_otter(source: str, number: str, answer: str, code: str) -> list[dict[st
     ]
 
 # %% ../../nbs/10_course/04_formats.ipynb #f6686b5e
-def _for_nbgrader(source: str, number: str, answer: str, code: str) -> list[dict[str, Any]]:  # cells
-    "An exercise as a manual of nbgrader has it: a cell to be answered, a locked cell with tests."
+def _for_nbgrader(source: str, number: str, answer: str, code: str) -> list[dict[str, Any]]:
+    "Cells of an exercise as a manual of nbgrader has them: one to be answered, a locked one with tests."
     name, points = number.replace(".", "-"), _asked(number)["level"]
     kind = {"schema_version": 3, "task": False}
     asks = {"grade": False, "solution": True, "locked": False, "grade_id": f"answer-{name}"}

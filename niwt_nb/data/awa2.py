@@ -17,10 +17,9 @@ from torch import Tensor
 
 from ..core import NiwtError, normal_name
 from .dataset import DomainKnowledge, ZeroShotData
-from niwt_nb.data.files import (
-    _drop_constant, _inside, _split_fields, _draw_unseen, _find_images, _first_file, _propose_split,
-    _read_matrix, _read_numbered, _scan_folders,
-)
+from .files import _draw_unseen, _drop_constant, _find_images, _first_file, _inside
+from .files import _propose_split, _read_matrix, _read_numbered, _scan_folders
+from .files import _split_fields
 from .images import ImageFiles, _left_note, list_pictures
 from .names import _match_names
 from .tables import _read_csv_rows, _read_json, _read_text

@@ -18,10 +18,8 @@ from torch import Tensor
 
 from ..core import NiwtError
 from .dataset import DomainKnowledge, ZeroShotData
-from niwt_nb.data.files import (
-    _drop_constant, _inside, _split_fields, _draw_unseen, _first_file, _propose_split, _read_matrix,
-    _read_numbered,
-)
+from .files import _draw_unseen, _drop_constant, _first_file, _inside, _propose_split
+from .files import _read_matrix, _read_numbered, _split_fields
 from .images import ImageFiles
 from .names import _match_names
 

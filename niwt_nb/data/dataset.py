@@ -36,7 +36,8 @@ def _as_values(values: Any, what: str) -> Tensor:
             values = values.astype(np.float32) if values.dtype == object else values
         table = torch.as_tensor(values).detach().to("cpu", torch.float32)
     except (TypeError, ValueError, RuntimeError) as e:
-        raise NiwtError(f"{what}: expected a table of numbers, got {type(values).__name__} ({e})") from None
+        got = f"{type(values).__name__} ({e})"
+        raise NiwtError(f"{what}: expected a table of numbers, got {got}") from None
     return table
 
 # %% ../../nbs/01_data/00_dataset.ipynb #cef4e1b5
@@ -245,7 +246,8 @@ def _read(knowledge: DomainKnowledge, sentences: list[str]) -> tuple[Tensor, lis
     at = {n: i for i, n in enumerate(knowledge.reader.names)}
     gone = [n for n in knowledge.names if n not in at]
     if gone:
-        raise NiwtError(f"the reader of knowledge {knowledge.name!r} does not know the column {gone[0]!r}")
+        told = f"the reader of knowledge {knowledge.name!r}"
+        raise NiwtError(f"{told} does not know the column {gone[0]!r}")
     return _as_values(row, "reader")[[at[n] for n in knowledge.names]], list(unused)
 
 # %% ../../nbs/01_data/00_dataset.ipynb #8536db69

@@ -19,12 +19,10 @@ from torch import Tensor
 from ..core import NiwtError, check_name, names_of, normal_name
 from .awa2 import _check_folders, _read_sentences, sentence_knowledge
 from .dataset import DomainKnowledge, ZeroShotData, _repeated
-from niwt_nb.data.files import (
-    _draw_unseen, _drop_constant, _first_file, _propose_split, _scan_folders,
-)
-from niwt_nb.data.images import (
-    ImageFiles, picture_suffixes, _count_pictures, _left_note, _list_folder, _safe_name,
-)
+from .files import _draw_unseen, _drop_constant, _first_file
+from .files import _propose_split, _scan_folders
+from .images import ImageFiles, picture_suffixes
+from .images import _count_pictures, _left_note, _list_folder, _safe_name
 from .names import _match_names, _match_notes, _pair_names
 from .tables import _read_attribute_table, _read_csv_rows, _read_text
 from .text import with_reader

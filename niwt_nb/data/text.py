@@ -23,10 +23,8 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.feature_extraction.text import TfidfVectorizer
 from torch import Tensor
 
-from niwt_nb.core import (
-    NiwtError, file_kind, import_object, import_torchvision, nearest_names,
-    user_code,
-)
+from ..core import NiwtError, file_kind, import_object, import_torchvision
+from ..core import nearest_names, user_code
 from .dataset import DomainKnowledge, ZeroShotData, as_ids, _as_values
 from .images import _list_folder
 from .names import _match_names, _pair_names

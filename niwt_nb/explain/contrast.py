@@ -217,11 +217,12 @@ def turning_words(
     rest = float(told[names.index(fixed)])
 
     def described(choice: tuple[int, ...]) -> Tensor:
-        columns = torch.cat([groups[g] for g in choice]) if choice else torch.empty(0, dtype=torch.long)
+        columns = torch.cat([torch.empty(0, dtype=torch.long), *(groups[g] for g in choice)])
         return old.index_copy(0, columns, goal[columns])
 
     def score(choices: list[tuple[int, ...]]) -> Tensor:
-        weight, bias = model.writer_.rows(model.scaler_.transform(torch.stack([described(c) for c in choices])))
+        known = model.scaler_.transform(torch.stack([described(c) for c in choices]))
+        weight, bias = model.writer_.rows(known)
         return (features @ weight.T + bias)[0].double()
 
     choice, least = _smallest_choice(lambda choices: sign * (score(choices) - rest), len(groups))
@@ -248,7 +249,7 @@ def reference_photos(
     each = int(torch.bincount(labels).max())
     ids = torch.tensor([data.classes.index(c) for c in model.seen_ if c in data.classes])
     kept = first_of_each(data, data.train, ids, each)
-    if name not in data.classes or len(kept) != len(labels) or not bool((data.labels[kept] == labels).all()):
+    if name not in data.classes or not torch.equal(data.labels[kept], labels):
         return []  # another data set than the model's
     mine = labels == data.classes.index(name)
     near = torch.nn.functional.cosine_similarity(known - known.mean(0), features - known.mean(0))
@@ -264,7 +265,7 @@ class _Contrast:
     against: str  # the other one
     words: pd.DataFrame  # see `telling_words`
     neurons: _Change  # see `turning_neurons`
-    description: _Change | None  # see `turning_words`; None: the columns of this knowledge cannot be said one by one
+    description: _Change | None  # see `turning_words`; None: columns that cannot be said one by one
     photos: dict[str, list[Any]]  # class -> reference photos
     unseen: tuple[str, ...] = ()  # which of the two were never photographed
 
@@ -275,7 +276,8 @@ class _Contrast:
 
     def sentences(self) -> list[str]:  # up to four
         "What was verified: words, description, neurons, photos."
-        return [_said_words(self), *_said_description(self), _said_neurons(self), *_said_photos(self)]
+        told, photos = _said_description(self), _said_photos(self)
+        return [_said_words(self), *told, _said_neurons(self), *photos]
 
 # %% ../../nbs/06_explain/09_contrast.ipynb #5695ba59
 def _said_words(contrast: _Contrast) -> str:

@@ -130,10 +130,8 @@ class _InvertedMap(ImportanceMap):
         self.coef_ = size[:, None] * np.linalg.solve(damped, forward.T)
 
 # %% ../../nbs/06_explain/01_explainer.ipynb #bb4ab797
-_NO_IMAGES = (
-    "this explainer knows no images to compare with; "
-    "make it with `fit_explainer`, or give `features`"
-)
+_NO_IMAGES = "this explainer knows no images to compare with; make it with `fit_explainer`"
+_NO_IMAGES += ", or give `features`"
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,8 +159,8 @@ class Explainer:
     def __repr__(self) -> str:
         "One line."
         known, new = len(self.columns) - len(self.unseen), len(self.unseen)
-        read = f"{len(self.answers)} neurons, {len(self.names)} attributes"
-        return f"Explainer(layer {self.network.layer!r}: {read}, {known} seen + {new} unseen classes)"
+        read = f"{len(self.answers)} neurons, {len(self.names)} attributes, {known} seen + {new} unseen"
+        return f"Explainer(layer {self.network.layer!r}: {read} classes)"
 
     def class_name(self, row: int) -> str:
         "The name of head row `row`; raises `NiwtError` for a row that the head does not have."
@@ -278,7 +276,7 @@ def _evidence_scale(score: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
     mean = torch.stack([(score * has).sum(0), (score * (1 - has)).sum(0)]) / n.clamp_min(1)
     apart = ((score - mean[0]) ** 2 * has).sum(0) + ((score - mean[1]) ** 2 * (1 - has)).sum(0)
     pooled, gap = apart / len(score), mean[0] - mean[1]
-    least = (gap**2 / 36).clamp_min(1e-12)  # few images cannot show bells more than six widths apart
+    least = (gap**2 / 36).clamp_min(1e-12)  # few images show no bells more than six widths apart
     return torch.where((n > 0).all(0), gap / pooled.maximum(least), 0.0), mean.mean(0)
 
 # %% ../../nbs/06_explain/01_explainer.ipynb #a73cc895
@@ -390,8 +388,9 @@ def _with_images(
         raise NiwtError("features of images whose class has no importance or no head row")
     place = (shown[:, None] == rows).int().argmax(1)
     head = made.network.head.weight.detach()[known]
-    scale = _evidence_scale(_fair_scores(head, values, features, place), _presence(values[place], like))
-    return replace(made, scale=scale, readout=_readout(features, _presence(values[place], made.knowledge)))
+    fair, shows = _fair_scores(head, values, features, place), values[place]
+    readout = _readout(features, _presence(shows, made.knowledge))
+    return replace(made, scale=_evidence_scale(fair, _presence(shows, like)), readout=readout)
 
 # %% ../../nbs/06_explain/01_explainer.ipynb #4a1831c8
 @in_own_modes

@@ -65,7 +65,8 @@ def _check_rows(network: Any, target: int | Tensor | Sequence[int], n: int) -> T
     if len(rows) != n:
         raise NiwtError(f"{len(rows)} targets for {n} images; give one for all or one an image")
     if rows.is_floating_point() or rows.dtype == torch.bool:
-        raise NiwtError(f"head rows are whole numbers, got {rows.dtype} such as {rows[:1].tolist()}")
+        some = f"{rows.dtype} such as {rows[:1].tolist()}"
+        raise NiwtError(f"head rows are whole numbers, got {some}")
     rows, there = rows.long(), network.head.out_features
     bad = rows[(rows < 0) | (rows >= there)]
     if len(bad):
@@ -138,7 +139,7 @@ def to_size(
     size: Sequence[int],  # height and width of the images
 ) -> Tensor:  # (B, H, W)
     "Maps at the layer's size brought to the images' size, linear between the centres of the cells."
-    return F.interpolate(maps[:, None], size=tuple(size), mode="bilinear", align_corners=False)[:, 0]
+    return F.interpolate(maps[:, None], tuple(size), mode="bilinear", align_corners=False)[:, 0]
 
 # %% ../../nbs/06_explain/00_maps.ipynb #75c3a75f
 @running

@@ -17,10 +17,8 @@ from torch import Tensor
 from ..core import NiwtError
 from ..data.images import batches
 from .explainer import Explainer, _evidence, _group_of, _presence, topk_activation
-from niwt_nb.explain.maps import (
-    _check_images, _check_rows, _features_above, _head_scores_of, layer_activations, layer_gradient,
-    to_size, weighted_map,
-)
+from .maps import layer_activations, layer_gradient, to_size, weighted_map
+from .maps import _check_images, _check_rows, _features_above, _head_scores_of
 from ..network.cut import running
 from ..network.head import widened
 from ..network.modes import in_own_modes
@@ -92,7 +90,8 @@ class _Explanations:
     def __getitem__(self, rows: Any) -> "_Explanations":
         "Some of the explanations."
         rows = torch.as_tensor([rows] if isinstance(rows, int) else rows)
-        return replace(self, **{f.name: getattr(self, f.name)[rows] for f in fields(self) if f.name != "size"})
+        names = [f.name for f in fields(self) if f.name != "size"]
+        return replace(self, **{n: getattr(self, n)[rows] for n in names})
 
     @in_own_modes
     def heat(self, i: int) -> Tensor:
@@ -127,11 +126,13 @@ class _Explanations:
         numbers["known"] = explainer.knowledge[row, w]
         columns: dict[str, Any] = {"attribute": [explainer.names[a] for a in w]}
         columns |= {k: v.numpy() for k, v in numbers.items()}
-        columns |= {"verdict": [call[v] for v in sign[w].tolist()], "class": explainer.class_name(row)}
+        columns["verdict"] = [call[v] for v in sign[w].tolist()]
+        columns["class"] = explainer.class_name(row)
         table = pd.DataFrame(columns)
+        told = {k: float(getattr(self, k)[i]) for k in ("drop", "random_drop", "score")}
+        told["probability"] = float(self.probability[i, 0])
         table.attrs.update(row=row, runner_up=explainer.class_name(other), index=int(self.index[i]))
-        table.attrs.update({k: float(getattr(self, k)[i]) for k in ("drop", "random_drop", "score")})
-        table.attrs.update(probability=float(self.probability[i, 0]), neurons=self.neurons.shape[1])
+        table.attrs.update(told, neurons=self.neurons.shape[1])
         return table
 
 # %% ../../nbs/06_explain/02_words.ipynb #baca49ac
@@ -196,7 +197,7 @@ def explain_batch(
     explainer: Explainer,  # from `make_explainer` or `fit_explainer`
     x: Tensor,  # (B, 3, H, W) images, preprocessed
     target: int | Tensor | Sequence[int] | None = None,  # head row; `None`: the predicted classes
-    runner_up: int | Tensor | Sequence[int] | None = None,  # to contrast with; `None`: the next best
+    runner_up: int | Tensor | Sequence[int] | None = None,  # the other; `None`: the next best
     top: int = 8,  # words an image
     n_neurons: int = 10,  # neurons behind them
     draws: int = 5,  # random choices of as many neurons

@@ -24,7 +24,8 @@ def _spline(points: Sequence[tuple[float, float]], steps: int = 6) -> np.ndarray
     b = np.asarray(points, float)[:, None]
     a, c, d = np.roll(b, 1, 0), np.roll(b, -1, 0), np.roll(b, -2, 0)
     t = np.linspace(0, 1, steps, endpoint=False)[:, None]
-    curve = 2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2 + (3 * b - a - 3 * c + d) * t**3
+    curve = 2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2
+    curve += (3 * b - a - 3 * c + d) * t**3
     return 0.5 * curve.reshape(-1, 2)
 
 # %% ../../nbs/02_fieldguide/01_drawing.ipynb #8394de34

@@ -245,7 +245,8 @@ def _phrases(part: str, value: str, kind: str = "") -> tuple[str, ...]:
     if part in ("wing", "belly"):
         nouns = ("{} wings",) if part == "wing" else ("a {} belly", "a {} breast", "{} underparts")
         marks = {"spotted": ("spots", "speckles"), "striped": ("stripes", "bars")}.get(kind, ())
-        before = ("", "plain ") if kind == "solid" else tuple(f"{w} " for w in _VALUE_WORDS[kind][:3])
+        patterned = tuple(f"{w} " for w in _VALUE_WORDS[kind][:3])
+        before = ("", "plain ") if kind == "solid" else patterned
         found = [n.format(w + c) for n in nouns for w in before for c in colors]
         fields = [n.format(c) for n in nouns for c in colors]
         found += [f"{f} with {q} {m}" for f in fields for m in marks for q in ("bold", "clear")]

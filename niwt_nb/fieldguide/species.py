@@ -95,14 +95,15 @@ def _spread(table: np.ndarray, sides: np.ndarray, apart: int, rng: np.random.Gen
 # %% ../../nbs/02_fieldguide/03_species.ipynb #b7bb0208
 def _look_alikes(table: np.ndarray, others: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     "A twin of each row that differs in two groups (shape and legs, or colour and pattern, in turn); values stay balanced with the `others`."
-    sizes, names = [len(v) for v in ATTRIBUTES.values()], list(ATTRIBUTES)
-    shapes = [names.index(n) for n in ("bill_shape", "tail_shape", "head_pattern", "leg_color")]
-    colours = [names.index(n) for n in ("crown_color", "bill_color", "wing_pattern", "belly_pattern")]
+    sizes, place = [len(v) for v in ATTRIBUTES.values()], list(ATTRIBUTES).index
+    shapes = [*map(place, ("bill_shape", "tail_shape", "head_pattern", "leg_color"))]
+    colours = [*map(place, ("crown_color", "bill_color", "wing_pattern", "belly_pattern"))]
     choices = [[(a, b) for k, a in enumerate(row) for b in row[:k]] for row in (shapes, colours)]
     every = np.concatenate([table, table, others])
     for k in range(len(table)):
         row = choices[k % 2]
-        for g in row[(k // 2) % len(row)] if k // 2 % len(row) else row[int(rng.integers(len(row)))]:
+        at = k // 2 % len(row) or int(rng.integers(len(row)))
+        for g in row[at]:
             used = np.bincount(every[:, g], minlength=sizes[g]) + rng.uniform(0, 0.5, sizes[g])
             used[table[k, g]] = np.inf
             every[len(table) + k, g] = used.argmin()

@@ -60,7 +60,7 @@ def signed_bars(
 # %% ../../nbs/07_figures/02_charts.ipynb #765a23f0
 @own_style()
 def balance_curve(
-    curves: Mapping[str, tuple],  # name -> (seen accuracies, unseen accuracies) along the bias, fractions
+    curves: Mapping[str, tuple],  # name -> (seen, unseen accuracies) along the bias, fractions
     ausuc: Mapping[str, float] | None = None,  # name -> area under its curve
     points: Mapping[str, tuple[float, float]] | None = None,  # name -> (S, U) of the point in use
     title: str = "Seen against unseen accuracy",  # above it

@@ -135,7 +135,8 @@ class Explanation:
         near = self.pictures[1:2] if self.closer else []
         note = "\n".join([self.faithfulness, *self.proofs])
         more: dict[str, Any] = {"title": readable(self.target), "runner_up": readable(self.against)}
-        more |= {"note": note, "difference": self.difference, "photos": [*near, *self.photos], "width": 1000}
+        more |= {"note": note, "difference": self.difference, "width": 1000}
+        more["photos"] = [*near, *self.photos]
         return explanation_card(self.image, self.map, self.words, self.sentence, **more)
 
     def _repr_png_(self) -> bytes:

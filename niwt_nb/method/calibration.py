@@ -35,7 +35,8 @@ def match_length(
 def _rows_and_biases(head: nn.Linear) -> tuple[Tensor, Tensor]:
     "Weights and biases of a head (zeros where it has none), float32 at least."
     weight = widened(head.weight.detach())
-    return weight, weight.new_zeros(len(weight)) if head.bias is None else widened(head.bias.detach())
+    none = weight.new_zeros(len(weight))
+    return weight, none if head.bias is None else widened(head.bias.detach())
 
 # %% ../../nbs/04_method/07_calibration.ipynb #d8241bca
 @dataclass(frozen=True, eq=False)
@@ -74,7 +75,7 @@ def _covariance(
     blocks = list(range(0, len(x), _BLOCK))
     if len(blocks) == 1:
         return torch.cov(x.T)
-    mean, total = x.mean(0), torch.zeros(x.shape[1], x.shape[1], dtype=torch.float64, device=x.device)
+    mean, total = x.mean(0), x.new_zeros(x.shape[1], x.shape[1], dtype=torch.float64)
     for rows in blocks_of(x):
         total += ((rows - mean).T @ (rows - mean)).double()
     return (total / (len(x) - 1)).to(x.dtype)
@@ -144,7 +145,8 @@ def _left_out_curve(
     biases = torch.linspace(-4, 4, 81) * float(base.std())
     for held in folds:
         rest = rows[~torch.isin(rows, held)]
-        seen = score_statistics(linear_of(weight[rest], bias[rest]), feats[torch.isin(labels, rest)])
+        part = linear_of(weight[rest], bias[rest])
+        seen = score_statistics(part, feats[torch.isin(labels, rest)])
         predicted = solve(rest, held)
         for scale in scales:
             w, b = seen.apply(predicted, scale)

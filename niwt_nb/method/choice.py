@@ -392,7 +392,8 @@ class _Looks:
             self.preprocess = backbone.preprocess
             self.raw = backbone.cut(None, self.pictures(data.train[:2]))
         elif features is None and data.features is None:
-            remedy = "give a backbone to make them with, such as load_backbone('resnet50', 'DEFAULT')"
+            remedy = "give a backbone to make them with, such as"
+            remedy += " load_backbone('resnet50', 'DEFAULT')"
             raise NiwtError(f"data set {data.name!r} has no features; {remedy}")
 
     def pictures(self, index: Tensor) -> Tensor:
@@ -427,7 +428,7 @@ class Probe(_Looks):
         self,
         backbone: Backbone | nn.Linear | None,  # None or a head: `data.features` are the features
         data: ZeroShotData,  # labels and splits
-        features: Tensor | None = None,  # (N, D), or (N, 2, D) with close-ups, of all images, if at hand
+        features: Tensor | None = None,  # (N, D), or (N, 2, D) with close-ups, of all images
         quiet: bool = True,  # no progress bars
         keep_rows: bool = True,  # an own head stays as it is; False: it may be mixed
         zoom: float | None = None,  # share of the close-up to begin with; None: there is none

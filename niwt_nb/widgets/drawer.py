@@ -94,8 +94,8 @@ def _new_class_words(
     weight: Tensor,  # (D,) of the class
     wanted: Tensor,  # (A,) its description
     top: int = 8,  # words
-) -> tuple[list[tuple[str, float, bool]], Tensor]:  # (attribute, strength, asked for), strongest first; (h, w) map in the first picture
-    "What the inverse map reads from the importances of a class, on its own pictures."
+) -> tuple[list[tuple[str, float, bool]], Tensor]:  # attribute, strength, asked for; (h, w) map
+    "What the inverse map reads from the importances of a class, strongest first, and where it looks in the first of its pictures."
     gradient = layer_gradient(session.explainer.network, activation, weight).mean((2, 3))
     read, names = session.explainer.read(gradient.mean(0, keepdim=True)), session.explainer.names
     chosen = choose_words(read, names, top)[0].tolist()
@@ -107,7 +107,7 @@ def _new_class_words(
 @in_own_modes
 def _study_species(
     session: Session,  # of the field guide
-    look: Mapping[str, str] | Sequence[str] | str,  # a look, or a sentence for `parse_description`; open groups differ from bird to bird
+    look: Mapping[str, str] | Sequence[str] | str,  # or a sentence; open groups differ
     n: int = 12,  # fresh drawings
     seed: int = 0,  # which
 ) -> _SpeciesStudy:  # drawings, predictions, what it costs, neighbours, words

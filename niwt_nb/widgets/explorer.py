@@ -531,7 +531,7 @@ def _read_upload(
 class _Pictures(Explorer):
     "The picture that an explorer looks at: of the data set, or uploaded."
 
-    own: tuple[str, Image.Image] | None = None  # what identifies an uploaded picture, and the picture
+    own: tuple[str, Image.Image] | None = None  # an uploaded picture, and before it what tells it
     _x: Callable[[Any], Tensor]
     _seen: Callable[[Any], Image.Image]
 

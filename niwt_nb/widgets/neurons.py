@@ -72,7 +72,8 @@ def _study_neurons(
     best.sort(key=lambda i: -float(before[i]))
     own = (float(before[reading.row]), float(after[reading.row]))
     taken = (int(before.argmax()), int(after.argmax()))
-    ranked, shares = (order.tolist(), measure[order].numpy()), (before[best].numpy(), after[best].numpy())
+    ranked = (order.tolist(), measure[order].numpy())
+    shares = (before[best].numpy(), after[best].numpy())
     return _NeuronStudy(reading.row, *ranked, best, *shares, tuple(off), own, taken)
 
 # %% ../../nbs/08_widgets/02_neurons.ipynb #f8e95024

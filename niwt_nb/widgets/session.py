@@ -204,7 +204,7 @@ def _session_at(session: Session, layer: str | None) -> Session:
 @in_own_modes
 def open_session(
     data: ZeroShotData | None = None,  # None: the field guide, all of it
-    backbone: Backbone | str | None = None,  # see `as_backbone`; None: the shipped network, or the data set's own features
+    backbone: Backbone | str | None = None,  # None: the shipped one, or the data set's features
     layer: str | None = None,  # where importance is read; None: the backbone's own
     knowledge: str | None = None,  # which domain knowledge; None: the first
     per_class: int | None = 8,  # images of each class in each split that are used; None: all
