@@ -35,7 +35,6 @@ def _of_views(model: NIWT, values: Tensor, scaled: bool = True) -> Tensor:
     return mixed(model.scale_(seen) if scaled else seen, zoom)
 
 # %% ../../nbs/06_explain/09_contrast.ipynb #67932b31
-@in_own_modes
 def _scores_without(model: NIWT, activation: Tensor, silent: Tensor) -> Tensor:
     """Scores (n, C) of one picture, as `decision_function` gives them, with each choice of neurons silenced.
 

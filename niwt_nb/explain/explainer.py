@@ -80,7 +80,6 @@ def listing(
     return f"{', '.join(words[:-1])} and {words[-1]}" if len(words) > 1 else "".join(words)
 
 # %% ../../nbs/06_explain/01_explainer.ipynb #5dfb2033
-@in_own_modes
 def _presence(values: Tensor, like: Tensor | None = None) -> Tensor:
     """Whether each value (n, A) is above the middle of its column's range, which may be that of `like` (m, A).
 
@@ -91,7 +90,6 @@ def _presence(values: Tensor, like: Tensor | None = None) -> Tensor:
     return (values > (low + high) / 2) & (high > low)
 
 # %% ../../nbs/06_explain/01_explainer.ipynb #4bc048ae
-@in_own_modes
 def _average_precision(scores: Tensor, truth: Tensor) -> Tensor:
     """Average precision (K, A) of every ranking (n, K) for every attribute (n, A), bool.
 
@@ -105,7 +103,6 @@ def _average_precision(scores: Tensor, truth: Tensor) -> Tensor:
     return torch.stack(rows) / torch.where(t.sum(0) > 0, t.sum(0), torch.nan)
 
 # %% ../../nbs/06_explain/01_explainer.ipynb #27faba2f
-@in_own_modes
 def _pearson(a: Tensor, b: Tensor) -> Tensor:
     "Pearson's r (K, A) of every column of `a` (n, K) with every column of `b` (n, A); 0 where one is constant."
     both = torch.cat([a.double(), b.double()], 1).T
@@ -199,7 +196,6 @@ class Explainer:
         return (share / share.sum(0).clamp_min(1e-12)).T
 
 # %% ../../nbs/06_explain/01_explainer.ipynb #2aa3edac
-@in_own_modes
 def _neuron_answers(importance: Tensor, values: Tensor, alpha: float = 1.0) -> Tensor:
     """The inverse map's answer (K, A) to each neuron alone, in the limit of strong damping.
 
@@ -212,7 +208,6 @@ def _neuron_answers(importance: Tensor, values: Tensor, alpha: float = 1.0) -> T
     return torch.as_tensor(RidgeMap(alpha=alpha).fit(tidy.numpy(), unit.numpy()).coef_).float()
 
 # %% ../../nbs/06_explain/01_explainer.ipynb #7f6b09a6
-@in_own_modes
 def _name_evidence(activation: Tensor, values: Tensor) -> Tensor:
     """How well each neuron answers to each attribute (K, A): 1 at best, 0 for chance.
 
@@ -226,7 +221,6 @@ def _name_evidence(activation: Tensor, values: Tensor) -> Tensor:
     return (lift + _pearson(activation, values)) / 2
 
 # %% ../../nbs/06_explain/01_explainer.ipynb #bdeebb8f
-@in_own_modes
 def _choose_names(
     answers: Tensor, lift: Tensor | None, shortlist: int = 12
 ) -> tuple[Tensor, Tensor]:
@@ -245,7 +239,6 @@ def _choose_names(
     return best.values[:, [0, -1]], best.indices[:, [0, -1]]
 
 # %% ../../nbs/06_explain/01_explainer.ipynb #4d74dd5b
-@in_own_modes
 def _name_floor(
     importance: Tensor, values: Tensor, classes: Tensor, activation: Tensor | None = None
 ) -> float:
@@ -264,7 +257,6 @@ def _name_floor(
     return float(torch.cat(best).quantile(0.95))
 
 # %% ../../nbs/06_explain/01_explainer.ipynb #e9773b4b
-@in_own_modes
 def _evidence_scale(score: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
     """Slope (A,) and middle (A,) such that slope * (score - middle) is the log-odds of an attribute.
 
@@ -289,7 +281,6 @@ def _evidence(explainer: Explainer, features: Tensor) -> Tensor:
     return slope * (features.float() @ explainer.rows.T - middle)
 
 # %% ../../nbs/06_explain/01_explainer.ipynb #2e5255f5
-@in_own_modes
 def _attribute_rows(head: Tensor, values: Tensor) -> Tensor:
     """Weight vectors (A, D): what one standard deviation more of an attribute adds to a class's weights.
 
@@ -301,7 +292,6 @@ def _attribute_rows(head: Tensor, values: Tensor) -> Tensor:
     return torch.as_tensor(ridge.coef_.T).float()
 
 # %% ../../nbs/06_explain/01_explainer.ipynb #4d7f5427
-@in_own_modes
 def _fair_scores(
     head: Tensor, values: Tensor, features: Tensor, place: Tensor, folds: int = 5
 ) -> Tensor:
@@ -321,7 +311,6 @@ def _fair_scores(
     return scores
 
 # %% ../../nbs/06_explain/01_explainer.ipynb #c03af1a1
-@in_own_modes
 def _readout(features: Tensor, shows: Tensor) -> tuple[Tensor, Tensor]:
     """Weights (D, A) and offsets (A,) that read attributes, about 0 to 1, from features.
 
@@ -338,7 +327,6 @@ def _readout(features: Tensor, shows: Tensor) -> tuple[Tensor, Tensor]:
     return weight.float(), (y.mean(0) - mean @ weight).float()
 
 # %% ../../nbs/06_explain/01_explainer.ipynb #92ae3af2
-@in_own_modes
 def _check_fit(
     classes: Sequence[str],
     knowledge: Any,

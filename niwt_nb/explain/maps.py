@@ -52,7 +52,6 @@ class NetworkView(nn.Module):
             return self.head(self.features(x))
 
 # %% ../../nbs/06_explain/00_maps.ipynb #4c94feef
-@in_own_modes
 def _check_rows(network: Any, target: int | Tensor | Sequence[int], n: int) -> Tensor:
     "One head row for each of `n` images (n,), from one or as many; raises `NiwtError` for another number or an unknown row."
     try:
@@ -75,7 +74,6 @@ def _check_rows(network: Any, target: int | Tensor | Sequence[int], n: int) -> T
     return rows.to(network.head.weight.device)
 
 # %% ../../nbs/06_explain/00_maps.ipynb #85fff4f5
-@in_own_modes
 def _check_images(x: Any, size: Sequence[int] | None = None) -> None:
     """Raise `NiwtError` unless `x` is a finite, non-empty batch of images (B, 3, H, W).
 

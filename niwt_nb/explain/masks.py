@@ -19,7 +19,6 @@ from ..data.dataset import as_ids
 from ..network.modes import in_own_modes
 
 # %% ../../nbs/06_explain/04_masks.ipynb #afcf7599
-@in_own_modes
 def _source_pixels(transform: Callable, size: tuple[int, int]) -> Tensor:
     "Where each pixel of the network's input comes from in a photo of that width and height: (2, H, W), x and y."
     w, h = size

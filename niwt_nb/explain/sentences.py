@@ -96,7 +96,6 @@ def _phrases_in(sentence: str) -> list[str]:
     return [p for p in parts if len(p.split()) > 1]
 
 # %% ../../nbs/06_explain/03_sentences.ipynb #22c48cc2
-@in_own_modes
 def _phrase_uses(data: Any, min_classes: int = 3) -> tuple[list[str], Tensor]:
     """What the captions of training images say: the 400 commonest phrases, most frequent first, and their use.
 

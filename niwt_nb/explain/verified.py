@@ -50,7 +50,6 @@ def drawn_pairs(
     return pictures, peak[:n], peak[n:]
 
 # %% ../../nbs/06_explain/08_verified.ipynb #a28654ae
-@in_own_modes
 def _answer_share(shown: Tensor, other: Tensor, paired: bool = True) -> Tensor:
     """The share of comparisons (K,) in which an attribute excites each neuron more, ties by half.
 
@@ -62,7 +61,6 @@ def _answer_share(shown: Tensor, other: Tensor, paired: bool = True) -> Tensor:
     return wins.flatten(0, -2).mean(0)
 
 # %% ../../nbs/06_explain/08_verified.ipynb #e35220f2
-@in_own_modes
 def _pool_losses(
     explainer: Explainer, pool: Sequence[int], activation: Tensor, row: Tensor, draws: int = 5
 ) -> tuple[float, float]:

@@ -151,7 +151,6 @@ def _score_without_neurons(
     return scores.gather(1, row.cpu()[:, None])[:, 0] - scores.mean(1)
 
 # %% ../../nbs/06_explain/02_words.ipynb #7f17e24e
-@in_own_modes
 def _neurons_behind(explainer: Explainer, words: Tensor, adds: Tensor, n: int = 10) -> Tensor:
     """The `n` neurons (B, n) that carry the named attributes (B, top) in each image.
 
@@ -232,7 +231,6 @@ def explain_batch(
     return _Explanations(torch.full((n,), -1), *read, *tried, *kept)
 
 # %% ../../nbs/06_explain/02_words.ipynb #48e052f5
-@in_own_modes
 def _join(parts: Sequence[_Explanations]) -> _Explanations:
     "Explanations of several batches by one explainer as one; raises `NiwtError` without parts."
     if not parts:

@@ -136,10 +136,10 @@ def _settle(
     return look
 
 # %% ../../nbs/02_fieldguide/02_language.ipynb #1cec7c7a
-def _part_ahead(tokens: Sequence[str], part_of: Mapping[str, str]) -> bool:
+def _part_ahead(tokens: Sequence[str]) -> bool:
     "Whether a part is named before the clause ends, so that a value waits for it."
     for word in tokens:
-        if word in part_of or word in ("crest", "tuft"):
+        if word in _PART_OF or word in ("crest", "tuft"):
             return True
         if word in (".", ";", ",", "and", "with", "but", "while"):
             return False
@@ -158,15 +158,14 @@ def _tokens(text: str) -> list[str]:
 def _read_description(text: str) -> tuple[dict[str, str], list[tuple[str, list[str]]], list[str]]:
     "The look that sentences describe, denials with their attributes, and what was not understood; raises `NiwtError` for a contradiction."
     tokens = _tokens(text)
-    said: list[str] = []
-    whole: list[str] = []  # what is said of the whole bird gives way to what is said of a part
+    # what is said of the whole bird gives way to what is said of a part
+    said, whole, waiting = [], [], []  # type: list[str], list[str], list[str]
     denied: list[tuple[str, list[str]]] = []
     unused = _unknown(tokens)
-    waiting: list[str] = []
     last: str | None = None
     after = bare = False  # a value may follow its part: after "are", or at once
     for i, word in enumerate([*tokens, "."]):
-        value = _VALUE_OF.get(word)
+        value, ahead = _VALUE_OF.get(word), tokens[i + 1 : i + 2]
         if ":" in word:
             phrase = word.partition(":")[2]
             names = _denied(phrase, last) if word.startswith("denied") else []
@@ -175,16 +174,14 @@ def _read_description(text: str) -> tuple[dict[str, str], list[tuple[str, list[s
             continue
         if word in ("mask", *_MARK_NOUNS):
             waiting = [v for v in waiting if v not in _COLORS]
+        follows = after and not _part_ahead(tokens[i + 1 :])
         if word in ("crest", "crested", "tuft", "tufted", "mask", "masked"):
             said.append(f"has_head_pattern::{value}")
-        elif value and (
-            (after and not _part_ahead(tokens[i + 1 :], _PART_OF))
-            or (word in _MARK_NOUNS and last and "on" not in tokens[i + 1 : i + 2])
-        ):
+        elif value and (follows or (word in _MARK_NOUNS and last and "on" not in ahead)):
             (whole if last == "bird" else said).extend(_bind([value], last))
         elif value:
             waiting.append(value)
-        elif waiting and _unknown([word]) and tokens[i + 1 : i + 2] != [] and tokens[i + 1] in _JOINS:
+        elif waiting and _unknown([word]) and ahead and ahead[0] in _JOINS:
             unused = [f"{' '.join(waiting)} {word}", *(u for u in unused if u != word)]
             waiting = []  # "blue wngs and": the blue is not of what comes next
         part = "crown" if word in ("crest", "tuft") else _PART_OF.get(word)

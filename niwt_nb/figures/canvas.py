@@ -42,12 +42,13 @@ _STYLE = threading.RLock()  # matplotlib's settings are shared by all threads
 _KEPT: tuple[str, ...] = ("backend", "interactive", "toolbar", "timezone", "webagg", "date.epoch")
 _KEPT += ("tk.", "savefig.directory", "docstring", "figure.max_open")
 _OWN = {k: v for k, v in matplotlib.rcParamsDefault.items() if not k.startswith(_KEPT)}
+_OWN |= {"axes.spines.top": False, "axes.spines.right": False}
 _OPEN: list[bool] = []  # an entry for each open block: in an inner one all is set already
 
 
 @contextlib.contextmanager
 def own_style() -> Iterator[None]:
-    "Use matplotlib's default settings inside the block, and restore the caller's afterwards."
+    "Use matplotlib's default settings inside the block, frames open above and to the right, and restore the caller's afterwards."
     with _STYLE:
         now = matplotlib.rcParams
         other = {} if _OPEN else {k: v for k, v in _OWN.items() if dict.__getitem__(now, k) != v}

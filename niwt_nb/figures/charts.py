@@ -89,11 +89,9 @@ def balance_curve(
         ax.plot(b[best], a[best], "*", color=colour, ms=15, mec="white")
         if points and name in points:
             ax.plot(points[name][1], points[name][0], "o", color=colour, ms=9, mec="white", mew=1.5)
-    ax.set(xlim=(0, 1.01), ylim=(0, 1.01))
-    ax.set_xlabel("accuracy on unseen classes", fontsize=11)
-    ax.set_ylabel("accuracy on seen classes", fontsize=11)
+    words = ("accuracy on unseen classes", "accuracy on seen classes")
+    ax.set(xlim=(0, 1.01), ylim=(0, 1.01), xlabel=words[0], ylabel=words[1])
     ax.set_title(plain(title), fontsize=13, fontweight="bold")
-    ax.spines[["top", "right"]].set_visible(False)
     key: Any = "lower left" if corner > 0.6 else "upper right"  # where the curves are not
     marks = "star: best H" + ("   dot: in use" if points else "")
     ax.legend(fontsize=10, loc=key, frameon=True, title=marks, title_fontsize=9)
@@ -128,7 +126,6 @@ def metrics_bars(
     ax.set_xlim(0, 1.12)
     ax.spines["bottom"].set_bounds(0, 1)
     ax.set_xticks(np.linspace(0, 1, 6), [f"{v:.0%}" for v in np.linspace(0, 1, 6)], fontsize=9)
-    ax.spines[["top", "right"]].set_visible(False)
     return fig
 
 # %% ../../nbs/07_figures/02_charts.ipynb #acccfd9d
@@ -159,7 +156,6 @@ def history_figure(
         ax.set_title(f"{plain(shown[i])} (last {y.iloc[-1]:.4g})", fontsize=11, loc="left")
         ax.set_xlabel(x_name or "step", fontsize=10)
         ax.tick_params(labelsize=9)
-        ax.spines[["top", "right"]].set_visible(False)
     return fig
 
 # %% ../../nbs/07_figures/02_charts.ipynb #0611ab88
@@ -239,8 +235,7 @@ def confusion_figure(
     names = [plain(c, 26, 1) for c in classes]
     ax.set_yticks(np.arange(n)[::every] + 0.5, names[::every], fontsize=9, rotation=0)
     ax.set_xticks(np.arange(n)[::every] + 0.5, names[::every], fontsize=9, rotation=90)
-    ax.set_xlabel("predicted", fontsize=10)
-    ax.set_ylabel("true", fontsize=10)
+    ax.set(xlabel="predicted", ylabel="true")
     return fig
 
 # %% ../../nbs/07_figures/02_charts.ipynb #12ce91e4
@@ -274,7 +269,6 @@ def class_bars(
     ax.set_xlim(0, 1)
     of_all = f" (best and worst of {len(per_class)} classes)" if cut else ""
     ax.set_xlabel(f"accuracy{of_all}", fontsize=10)
-    ax.spines[["top", "right"]].set_visible(False)
     if "group" in frame:
         key = ax.get_legend_handles_labels()
         fig.legend(*key, fontsize=10, loc="outside upper right", ncols=3, frameon=False)
@@ -446,10 +440,8 @@ def paint_agreement(
     ax.scatter(predicted[~agree], measured[~agree], s=26, **cross)
     for k in np.argsort(-np.abs(measured))[:3].tolist():
         ax.annotate(str(k), (predicted[k], measured[k]), (5, 4), fontsize=9, **_OFFSET)
-    ax.set_xlabel(axes[0], fontsize=9)
-    ax.set_ylabel(axes[1], fontsize=9)
+    ax.set(xlabel=axes[0], ylabel=axes[1])
     ax.tick_params(labelsize=8)
-    ax.spines[["top", "right"]].set_visible(False)
 
 # %% ../../nbs/07_figures/02_charts.ipynb #5e1f9a0b
 def paint_agreement_focus(
@@ -499,10 +491,8 @@ def paint_curve(
         told = "gamma from validation classes"
         ax.plot(chosen[1], chosen[0], "D", label=told, zorder=4, **mark)
     ax.plot([], [], "o", ms=10, color=COLOURS["vermilion"], mec="white", mew=1.6, label="here")
-    ax.set_xlabel("U: accuracy on unseen classes", fontsize=9.5)
-    ax.set_ylabel("S: accuracy on seen classes", fontsize=9.5)
+    ax.set(xlabel="U: accuracy on unseen classes", ylabel="S: accuracy on seen classes")
     ax.tick_params(labelsize=8.5)
-    ax.spines[["top", "right"]].set_visible(False)
     ax.legend(fontsize=8.5, loc="lower left", frameon=False)
 
 # %% ../../nbs/07_figures/02_charts.ipynb #2d680795
@@ -537,7 +527,6 @@ def paint_gamma(
     ax.set_xlabel("gamma: taken off every seen score", fontsize=9.5)
     ax.tick_params(labelsize=8.5)
     ax.set_yticks(np.arange(0, 1.01, 0.2))
-    ax.spines[["top", "right"]].set_visible(False)
     ax.legend(fontsize=8.5, loc="upper center", ncols=2, framealpha=1, edgecolor="white")
 
 # %% ../../nbs/07_figures/02_charts.ipynb #849a96e9

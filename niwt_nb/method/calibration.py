@@ -133,7 +133,6 @@ def left_out_rates(
     return right_held @ wins.to(scores), right_rest @ (~wins).to(scores), float(right_held.sum())
 
 # %% ../../nbs/04_method/07_calibration.ipynb #563cfb1a
-@in_own_modes
 def _left_out_curve(
     solve: _Solver, head: nn.Linear, features: Tensor, labels: Tensor, folds: Sequence, scales: Any
 ) -> pd.DataFrame:

@@ -65,6 +65,7 @@ _IMAGES_OF_EACH = 16  # training images of a class on which its importance is me
 _JACOBIAN_IMAGES = 32  # training images whose Jacobians are averaged
 KNOWN_MAPS = ("auto", "kernel", "ridge", "cosine")
 KNOWN_SOLVERS = ("auto", "closed", "lbfgs", "reference")
+_Body = Backbone | nn.Linear | None  # a network, a head, or neither
 
 # %% ../../nbs/04_method/11_choice.ipynb #1c4e569a
 class _FeatureScale(nn.Module):
@@ -304,15 +305,6 @@ def _choose(
     table = pd.DataFrame(rows)
     return _Choice(tried[int(table.H.idxmax())], table, doubt=best[1])
 
-# %% ../../nbs/04_method/11_choice.ipynb #fa7d1c2c
-def _topped(network: CutNetwork, top: nn.Module) -> nn.Module:
-    "A network's model with any module, features -> scores, in place of its last layer; all else is shared."
-    plain = linear_of(torch.zeros(1, network.head.in_features))
-    model = with_head(network, plain).model  # new on the path to the head
-    above, _, name = network.head_name.rpartition(".")
-    model.get_submodule(above)._modules[name] = top
-    return model
-
 # %% ../../nbs/04_method/11_choice.ipynb #185c206e
 def _scaled_network(
     network: CutNetwork, scale: nn.Module, head: nn.Linear, example: Tensor
@@ -321,7 +313,10 @@ def _scaled_network(
 
     `example` (2, 3, H, W): preprocessed images, to find the same layer.
     """
-    model = _topped(network, nn.Sequential(scale, head))
+    plain = linear_of(torch.zeros(1, network.head.in_features))
+    model = with_head(network, plain).model  # new on the path to the head
+    above, _, name = network.head_name.rpartition(".")
+    model.get_submodule(above)._modules[name] = nn.Sequential(scale, head)
     return cut(model, network.layer, example, f"{network.head_name}.1")
 
 # %% ../../nbs/04_method/11_choice.ipynb #89759a60
@@ -356,9 +351,7 @@ def _own_head(head: nn.Linear, classes: Sequence[str], data: ZeroShotData) -> nn
     return linear_of(head.weight.detach().cpu()[order], bias)  # heads are fitted on the CPU
 
 # %% ../../nbs/04_method/11_choice.ipynb #21aa4c59
-def _head_for(
-    backbone: Backbone | nn.Linear | None, raw: Any, data: ZeroShotData
-) -> nn.Linear | None:
+def _head_for(backbone: _Body, raw: Any, data: ZeroShotData) -> nn.Linear | None:
     """The rows for the seen classes that a network, cut as `raw`, or a head brings, if any.
 
     Raises `NiwtError` for a head of another number of classes.
@@ -376,11 +369,7 @@ class _Looks:
     "Images of a data set and what a network makes of them; each is looked at once."
 
     def __init__(
-        self,
-        backbone: Backbone | nn.Linear | None,
-        data: ZeroShotData,
-        features: Tensor | None,
-        quiet: bool,
+        self, backbone: _Body, data: ZeroShotData, features: Tensor | None, quiet: bool
     ) -> None:
         "Cut the network; raises `NiwtError` where there are neither pictures to look at nor features."
         self.data, self.quiet, self.given = data, quiet, features
@@ -426,7 +415,7 @@ class Probe(_Looks):
 
     def __init__(
         self,
-        backbone: Backbone | nn.Linear | None,  # None or a head: `data.features` are the features
+        backbone: _Body,  # None or a head: `data.features` are the features
         data: ZeroShotData,  # labels and splits
         features: Tensor | None = None,  # (N, D), or (N, 2, D) with close-ups, of all images
         quiet: bool = True,  # no progress bars

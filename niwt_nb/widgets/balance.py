@@ -67,7 +67,6 @@ def _some_jacobian(session: Session) -> PooledJacobian:
     return pooled_jacobian(session.network, session.pictures(index))
 
 # %% ../../nbs/08_widgets/08_balance.ipynb #ec98a2b0
-@in_own_modes
 def _lambda_scores(
     session: Session,  # any
     new: Tensor,  # (n,) class ids that are described

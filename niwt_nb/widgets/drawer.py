@@ -66,7 +66,6 @@ class _SpeciesStudy:
         return Counter(self.predicted).most_common()
 
 # %% ../../nbs/08_widgets/04_drawer.ipynb #3fa348e2
-@in_own_modes
 def _nearest_species(session: Session, look: Mapping[str, str], n: int = 3) -> list[tuple]:
     "Head rows of the known species whose usual look differs in the fewest groups of `look`, and these; among equals by the shares of their birds."
     species: Any = session.data.images
@@ -78,7 +77,6 @@ def _nearest_species(session: Session, look: Mapping[str, str], n: int = 3) -> l
     return [(row, differ) for _, _, row, differ in sorted(found)[:n]]
 
 # %% ../../nbs/08_widgets/04_drawer.ipynb #3410f353
-@in_own_modes
 def _others_right(session: Session, weight: Tensor, bias: Any) -> tuple[float, float]:
     "Accuracy on the test images of all known classes without and with a new class of this weight (D,) and bias ()."
     best = session.scores.max(1)
@@ -87,7 +85,6 @@ def _others_right(session: Session, weight: Tensor, bias: Any) -> tuple[float, f
     return float(right.float().mean()), float((right & stays).float().mean())
 
 # %% ../../nbs/08_widgets/04_drawer.ipynb #167125ea
-@in_own_modes
 def _new_class_words(
     session: Session,  # with a network
     activation: Tensor,  # (B, K, h, w) of pictures of the class

@@ -21,6 +21,7 @@ from ..core import NiwtError, check_name
 from ..explain.explainer import readable
 from ..figures.canvas import Area
 from ..figures.charts import paint_change
+from ..method.metrics import _harmonic_mean, _per_class_accuracy
 from ..network.modes import in_own_modes
 from .explorer import Explorer, _Page, _Panel, _choice, _column, _escaped, _grid
 from .explorer import _told
@@ -75,16 +76,11 @@ def _study_edit(
     return _EditStudy(row, before, after, taken[:top], [(i, float(cosine[i])) for i in order])
 
 # %% ../../nbs/08_widgets/05_editor.ipynb #3d449655
-@in_own_modes
 def _rates(session: Session, scores: Tensor, labels: Tensor, row: int) -> dict[str, float]:
     "Class-averaged accuracies U, S and H, and that of a head row (`own`), from scores (m, n) of every head row and class ids (m,)."
-    n, at = len(session.columns), torch.full((len(session.data.classes),), -1)
-    at[session.columns] = torch.arange(n)
-    truth = at[labels]
-    right = torch.bincount(truth[scores.argmax(1) == truth], minlength=n)
-    rate = right.double() / torch.bincount(truth, minlength=n)
+    rate = _per_class_accuracy(session.columns[scores.argmax(1)], labels, session.columns)
     s, u = (float(part.nanmean()) for part in rate.tensor_split([len(session.data.seen)]))
-    return {"U": u, "S": s, "H": 2 * s * u / (s + u) if s + u else 0.0, "own": float(rate[row])}
+    return {"U": u, "S": s, "H": _harmonic_mean(s, u), "own": float(rate[row])}
 
 # %% ../../nbs/08_widgets/05_editor.ipynb #f6ca6c64
 def _attribute_groups(names: Sequence[str], most: int = 12) -> dict[str, list[int]]:
