@@ -133,7 +133,7 @@ def _metrics_table(rows: list[dict[str, Any]]) -> str:
 
 # %% ../nbs/11_cli.ipynb #ea11113a
 def _perform(
-    settings: dict[str, Any], base: Any, out: Path, json_file: Path | None, quiet: bool, replace_run: bool
+    settings: dict, base: Any, out: Path, json_file: Path | None, quiet: bool, replace_run: bool
 ) -> None:
     "Run the pipeline for a command, with its settings over those of `base`, and show what came out."
     from tqdm import tqdm
@@ -215,7 +215,7 @@ app.add_typer(_data_app, name="data")
 # %% ../nbs/11_cli.ipynb #30cfaec0
 @app.callback(invoke_without_command=True)
 def version_option(
-    version: Annotated[bool, typer.Option("--version", help="Show the version and stop.")] = False,  # show it
+    version: Annotated[bool, typer.Option("--version", help="Show the version and stop.")] = False,
 ) -> None:
     "Options of the program itself."
     if version:
@@ -266,8 +266,8 @@ def demo(
         typer.echo(_what_next(out))
 
 # %% ../nbs/11_cli.ipynb #169a41f3
-def _base_of(config: Path | None, preset: str | None) -> Any:  # a `RunConfig`, or None: the defaults
-    "The settings that options on the command line change: of a file, and over it those of a recipe."
+def _base_of(config: Path | None, preset: str | None) -> Any:
+    "The settings, a `RunConfig` or None for the defaults, that options on the command line change: of a file, and over it those of a recipe."
     from niwt_nb.runs.config import read_config
     from niwt_nb.runs.presets import preset_config
 
@@ -491,9 +491,10 @@ def _explanation_page(why: Any, name: str) -> str:  # HTML, complete in one file
     pictures, photos = ([(label, address(p)) for label, p in some] for some in groups)
     table = why.words
     names = table["attribute"].map(readable) + table["verdict"].map({"open": " (open)"}).fillna("")
-    words, page = list(zip(names, signed_words(table).astype(float), strict=True)), _PAGES.get_template("explanation.html")
+    words = list(zip(names, signed_words(table).astype(float), strict=True))
     target, against = readable(why.target), readable(why.against)
     told = {"title": f"{name}: {target}", "target": target, "against": against, "why": why}
+    page = _PAGES.get_template("explanation.html")
     return page.render(**told, pictures=pictures, photos=photos, words=words)
 
 # %% ../nbs/11_cli.ipynb #dd9991f7
@@ -709,15 +710,13 @@ def _student_folders(folders: list[Path] | None, to: str | None) -> list[Path]:
     return folders[1:]
 
 # %% ../nbs/11_cli.ipynb #b65639b6
-_STUDENT_HELP = "Your folder; several go with --check."
-_FOLDERS: Any = {"metavar": "[export] [FOLDER]...", "help": _STUDENT_HELP}
+_FOLDERS: Any = {"metavar": "[export] [FOLDER]...", "help": "Your folder; several go with --check."}
 _Students = Annotated[list[Path] | None, typer.Argument(**_FOLDERS)]
 _CHECK_HELP = "Run the notebooks, and show which exercises are right."
 _PROGRESS_HELP = "Show what was answered so far and what comes next; runs nothing."
 _JSON_HELP = "With --check: also write a row a student and exercise."
 _CSV_HELP = "The same as --json for a spreadsheet."
 _TEACHER_HELP = "A teacher's copy: with solutions, exam questions and slides."
-_TO_HELP = "With export: otter or nbgrader."
 _FRESH_HELP = "Put fresh lessons in place of changed ones; yours stay as NAME.old-1.ipynb."
 _SECONDS_HELP = "Seconds a cell may take with --check; then it is interrupted."
 _Check = Annotated[bool, typer.Option("--check", help=_CHECK_HELP)]
@@ -725,7 +724,7 @@ _Progress = Annotated[bool, typer.Option("--progress", help=_PROGRESS_HELP)]
 _AsJson = Annotated[Path | None, typer.Option("--json", metavar="FILE", help=_JSON_HELP)]
 _AsCsv = Annotated[Path | None, typer.Option("--csv", metavar="FILE", help=_CSV_HELP)]
 _Teacher = Annotated[bool, typer.Option("--teacher", help=_TEACHER_HELP)]
-_To = Annotated[str | None, typer.Option(metavar="GRADER", help=_TO_HELP)]
+_To = Annotated[str | None, typer.Option(metavar="GRADER", help="With export: otter or nbgrader.")]
 _Fresh = Annotated[bool, typer.Option("--overwrite", help=_FRESH_HELP)]
 _NoOpen = Annotated[bool, typer.Option("--no-open", help="Copy only, do not start JupyterLab.")]
 _Seconds = Annotated[int, typer.Option(min=1, help=_SECONDS_HELP)]
@@ -770,6 +769,5 @@ def lessons(
     if progress:
         from niwt_nb.course.progress import Progress
 
-        typer.echo(str(Progress(folder)))
-        return
+        return typer.echo(str(Progress(folder)))
     _copy(folder, overwrite, teacher, to, not no_open and not to)

@@ -28,11 +28,11 @@ from .xlsa17 import _attributes, _read_att_splits, _read_features
 
 # %% ../../nbs/01_data/08_awa2.ipynb #21c4c802
 def _awa_knowledge(
-    root: Path, classes: tuple[str, ...]
-) -> tuple[dict[str, DomainKnowledge], tuple[str, ...]]:
+    root: Path, classes: tuple[str, ...], notes: list[str]
+) -> dict[str, DomainKnowledge]:
     "Predicates (0 to 1, unknown as 0) and, where there, the binary ones; constant columns are left out and noted."
     names = _read_numbered(root / "predicates.txt")
-    found, notes = [], []  # type: list[DomainKnowledge], list[str]
+    found: list[DomainKnowledge] = []
     kinds = (("continuous", "attributes", 100), ("binary", "attributes_binary", 1))
     for kind, name, whole in kinds:
         file = f"predicate-matrix-{kind}.txt"
@@ -40,13 +40,13 @@ def _awa_knowledge(
         if path.exists() or not found:  # only the first must be there
             table = _read_matrix(path, columns=len(names), rows=len(classes))
             found.append(_attributes(name, table, names, classes, notes, whole))
-    return _drop_constant(found, notes), tuple(notes)
+    return _drop_constant(found, notes)
 
 # %% ../../nbs/01_data/08_awa2.ipynb #de4c05b1
 def _awa_standard(
-    root: Path, classes: tuple[str, ...], labels: Tensor, seed: int
-) -> tuple[dict[str, Tensor], str]:
-    "A split with the unseen classes of testclasses.txt, or drawn ones, and a note that says which; images of seen classes are split by seed."
+    root: Path, classes: tuple[str, ...], labels: Tensor, seed: int, notes: list[str]
+) -> dict[str, Tensor]:
+    "A split with the unseen classes of testclasses.txt, or drawn ones, with a note that says which; images of seen classes are split by seed."
     path = _first_file(root, "testclasses.txt")
     if path is None:
         unseen = _draw_unseen(len(classes), max(1, len(classes) // 5), seed)
@@ -55,8 +55,8 @@ def _awa_standard(
         names = [n.strip() for n in _read_text(path).splitlines() if n.strip()]
         unseen = _match_names(names, classes)
         where = "unseen classes of testclasses.txt, some of which are in ImageNet"
-    note = f"no att_splits.mat: {where}; not comparable with published results"
-    return _propose_split(classes, labels, unseen, seed=seed), note
+    notes.append(f"no att_splits.mat: {where}; not comparable with published results")
+    return _propose_split(classes, labels, unseen, seed=seed)
 
 # %% ../../nbs/01_data/08_awa2.ipynb #6b093e4a
 def read_awa2(
@@ -67,11 +67,10 @@ def read_awa2(
 ) -> ZeroShotData:  # 50 classes, knowledge "attributes" and perhaps "attributes_binary"
     "Read AwA2 in its published layout; raises `NiwtError` for absent or damaged files and for splits that do not fit."
     root = _inside(Path(root), "Animals_with_Attributes2", "JPEGImages")
-    classes = _read_numbered(root / "classes.txt")
-    knowledge, notes = _awa_knowledge(root, classes)
-    left: Counter[str] = Counter()
-    folders, said = _scan_folders(root / "JPEGImages", left), []  # type: dict[str, list[str]], list[str]
-    own = _match_names(classes, list(folders), "class folder", said).tolist()
+    classes, notes = _read_numbered(root / "classes.txt"), []  # type: tuple[str, ...], list[str]
+    knowledge, left = _awa_knowledge(root, classes, notes), Counter()  # type: Any, Counter[str]
+    folders = _scan_folders(root / "JPEGImages", left)
+    own = _match_names(classes, list(folders), "class folder", notes).tolist()
     path = Path(splits) if splits is not None else _first_file(root, "att_splits.mat")
     place = path if path is None or path.is_dir() else path.parent
     listed = _first_file(place, "res101.mat") if place else None
@@ -81,7 +80,7 @@ def read_awa2(
     else:
         every = [f for files in folders.values() for f in files]
         images = ImageFiles(root / "JPEGImages", every, where="", **kwargs)
-        said += _left_note(left)
+        notes += _left_note(left)
     label_of = {list(folders)[i]: c for c, i in enumerate(own)}
     unknown = [n for n in images.names if n.split("/")[0] not in label_of]
     if unknown:
@@ -89,17 +88,16 @@ def read_awa2(
     labels = torch.tensor([label_of[n.split("/")[0]] for n in images.names])
     if path is not None:
         published = _read_att_splits(path)
-        theirs = _match_names(classes, published.classes, notes=said)
+        theirs = _match_names(classes, published.classes, notes=notes)
         if ff and ff.files and not torch.equal(theirs[labels], ff.labels):
             i = int((theirs[labels] != ff.labels).nonzero()[0])
             told = f"res101.mat gives image {images.names[i]!r} the label {int(ff.labels[i]) + 1}"
             raise NiwtError(f"{told}, which is another class in att_splits.mat")
         split = _split_fields(published, labels, "att_splits.mat")
     else:
-        split, note = _awa_standard(root, classes, labels, seed)
-        notes += (note,)
+        split = _awa_standard(root, classes, labels, seed, notes)
     name = "AwA2" if len(classes) == 50 else root.name
-    made = {"knowledge": knowledge, "notes": (*notes, *said), **split}  # type: dict[str, Any]
+    made: dict[str, Any] = {"knowledge": knowledge, "notes": tuple(notes), **split}
     return ZeroShotData(name, classes, images, labels, **made)
 
 # %% ../../nbs/01_data/08_awa2.ipynb #51192c57

@@ -116,20 +116,20 @@ _ATTRIBUTE_NAMES = [f"{place}attributes.txt" for place in ("", "attributes/", ".
 
 
 def _cub_knowledge(
-    root: Path, classes: tuple[str, ...]
-) -> tuple[dict[str, DomainKnowledge], tuple[str, ...]]:
+    root: Path, classes: tuple[str, ...], notes: list[str]
+) -> dict[str, DomainKnowledge]:
     "Class attributes (per cent / 100) and, where there, sentence embeddings; constant columns are left out and noted."
     listed = _first_file(root, *_ATTRIBUTE_NAMES)
     if listed is None:
         told = f"no attributes.txt in {str(root)!r}"
         raise NiwtError(f"{told}, in its attributes folder or beside it")
     names = _read_numbered(listed)
-    file, notes = root / "attributes" / "class_attribute_labels_continuous.txt", []  # type: Path, list[str]
+    file = root / "attributes" / "class_attribute_labels_continuous.txt"
     table = _read_matrix(file, columns=len(names), rows=len(classes))
     found = [_attributes("attributes", table, names, classes, notes, 100)]
     if path := _first_file(root, "class_sentence_embeddings.npy"):
         found.append(_read_embeddings(path, len(classes)))
-    return _drop_constant(found, notes), tuple(notes)
+    return _drop_constant(found, notes)
 
 # %% ../../nbs/01_data/07_cub.ipynb #2df82307
 def read_cub(
@@ -144,31 +144,29 @@ def read_cub(
     root = _inside(Path(root), "CUB_200_2011", "images.txt")
     classes, files, labels = _cub_lists(root)
     images = ImageFiles(root / "images", files, where="images.txt", **kwargs)
-    knowledge, notes = _cub_knowledge(root, classes)
+    notes: list[str] = []
+    knowledge = _cub_knowledge(root, classes, notes)
     extras = _cub_extras(root, len(files))
     path = Path(splits) if splits is not None else _first_file(root, "att_splits.mat")
     if path is not None:
         published = _read_att_splits(path)
-        said: list[str] = []
-        _match_names(classes, published.classes, notes=said)
-        notes += tuple(said)
+        _match_names(classes, published.classes, notes=notes)
         split = _split_fields(published, labels, "att_splits.mat")
     else:
         unseen = _draw_unseen(len(classes), max(1, len(classes) // 4), seed)
         split = _propose_split(classes, labels, unseen, seed=seed)
         drawn = f"{len(unseen)} unseen classes drawn with seed {seed}"
-        notes += (f"no att_splits.mat: {drawn}; not comparable with published results",)
+        notes.append(f"no att_splits.mat: {drawn}; not comparable with published results")
     attributes = _first_file(root, "attributes/image_attribute_labels.txt")
     if image_attributes and attributes:
         width = len(_read_numbered(_first_file(root, *_ATTRIBUTE_NAMES) or root))
         extras["image_attributes"], lost = _read_image_attributes(attributes, len(files), width)
-        notes += (f"image_attribute_labels.txt: {lost} lines not understood",) if lost else ()
+        notes += [f"image_attribute_labels.txt: {lost} lines not understood"] if lost else []
     usual = _first_file(root, "text_c10", "captions", "../text_c10")
     text = usual if captions is None else Path(captions)
     if text is not None:
-        told: list[str] = []
-        extras["captions"], without = _read_captions(text, files, told)
-        notes += (*told, *((f"captions: {without} images have none",) if without else ()))
+        extras["captions"], without = _read_captions(text, files, notes)
+        notes += [f"captions: {without} images have none"] if without else []
     name = "CUB-200-2011" if len(classes) == 200 else root.name
-    made = {"knowledge": knowledge, "notes": notes, **extras, **split}
+    made = {"knowledge": knowledge, "notes": tuple(notes), **extras, **split}
     return ZeroShotData(name, classes, images, labels, **made)

@@ -111,8 +111,7 @@ class _Batches:
         todo, workers = self.indices.tolist(), _workers_for(self.data, len(self.indices))
         if workers or not self.threads:
             here = ((i, self._read(i)) for i in todo)
-            yield from self._from_processes(workers) if workers else here
-            return
+            return (yield from self._from_processes(workers) if workers else here)
         with ThreadPoolExecutor(self.threads, thread_name_prefix="niwt-decode") as pool:
             images = ((i, pool.submit(self.data.images.__getitem__, i)) for i in todo)
             try:
@@ -136,8 +135,7 @@ class _Batches:
             else:
                 if xs and x.shape != xs[0].shape:
                     told = f"shape {tuple(x.shape)} for image {i} but {tuple(xs[0].shape)} before"
-                    told += "; images of a batch must be of one size"
-                    raise NiwtError(f"the transform gave {told}")
+                    raise NiwtError(f"the transform gave {told}; images must be of one size")
                 xs.append(x)
                 kept.append(i)
             if len(xs) == self.batch_size:

@@ -11,6 +11,7 @@ import functools
 import io
 import os
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -461,6 +462,43 @@ def _clauses(piece: str, parts: frozenset[str]) -> list[tuple[str, bool]]:
         found.append((" ".join(current), after))
     return [(clause, after) for clause, after in found if _words_of(clause)]
 
+# %% ../../nbs/01_data/05_text.ipynb #7695feeb
+class _Columns:
+    "What a clause must say to mean one of a table's columns, see `_column_words`."
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.keys = [_column_words(n) for n in names]
+        self.parts = frozenset(w for _, part, _ in self.keys for w in part)
+        self.values = frozenset(w for _, _, value in self.keys for w in value)
+        owners = Counter(value for _, value in {(group, value) for group, _, value in self.keys})
+        self.alone = {value for value, n in owners.items() if n == 1}  # of one group only
+
+    def part_ahead(self, piece: str, clauses: list[tuple[str, bool]]) -> frozenset[str]:
+        "The part that a clause shares with a later one: wings, in *red, blue and black wings*."
+        for n, (clause, after) in enumerate(clauses):
+            if part := frozenset(_stems(clause)) & self.parts:
+                words = [re.escape(c) for c, _ in clauses[: n + 1]]
+                chain = r"\W+".join(words[:-1]) + r"\W+(?:and|or)\W+" + words[-1]
+                return part if n and not after and re.search(chain, piece, re.I) else frozenset()
+        return frozenset()
+
+    def match(self, stems: list[str], parts: frozenset[str], own: bool) -> tuple[list, set]:
+        "Columns that a clause says, and the stems that it took."
+        words = set(stems) | {a + b for a, b in zip(stems, stems[1:], strict=False)}
+        loose = [w for w in stems[-1:] if w not in self.values | self.parts]  # an unknown noun
+        whole = bool(words & _WHOLE)
+        hits: dict[int, frozenset[str]] = {}
+        for i, (group, part, value) in enumerate(self.keys):
+            if not value or not value <= words:
+                continue
+            alone = value in self.alone and not own and not loose
+            if not group or (part <= parts if part else not parts and whole) or alone:
+                hits[i] = part | value
+        best = [i for i, h in hits.items() if not any(h < other for other in hits.values())]
+        joint = {w for i in best for w in hits[i]}
+        pairs = joint & words - set(stems)
+        return best, joint | {s for s in stems if any(s in j for j in pairs)}
+
 # %% ../../nbs/01_data/05_text.ipynb #7da3278c
 class _AttributeReader:
     "Reads sentences by the names of a table's columns."
@@ -480,13 +518,7 @@ class _AttributeReader:
             got = tuple(table.shape)
             raise NiwtError(f"{len(self.names)} names need three rows as long, got {got}")
         self.usual, self.high, self.low = table
-        self._keys = [_column_words(n) for n in self.names]
-        self._parts = frozenset(w for _, part, _ in self._keys for w in part)
-        self._values = frozenset(w for group, _, value in self._keys for w in value)
-        groups: dict[frozenset[str], set[str]] = {}
-        for group, _, value in self._keys:
-            groups.setdefault(value, set()).add(group)
-        self._alone = {value for value, owners in groups.items() if len(owners) == 1}
+        self._columns = _Columns(self.names)
 
     def read(self, sentences: Sequence[str]) -> tuple[Tensor, list[str]]:
         "(A,) in the table's units, and phrases not used; raises `NiwtError` if all are."
@@ -505,8 +537,8 @@ class _AttributeReader:
             message = _not_understood(sentences, [w for w in asked if w not in words], words)
             message += f"; not read: {', '.join(map(repr, denials))}" if denials else ""
             raise NiwtError(message)
-        row, groups = self.usual.clone(), {self._keys[i][0] for i in said} - {""}
-        at = [i for i, (group, _, _) in enumerate(self._keys) if group in groups]
+        row, groups = self.usual.clone(), {self._columns.keys[i][0] for i in said} - {""}
+        at = [i for i, (group, _, _) in enumerate(self._columns.keys) if group in groups]
         row[at] = self.low[at]
         row[sorted(denied)] = self.low[sorted(denied)]
         row[sorted(said)] = self.high[sorted(said)]
@@ -517,13 +549,13 @@ class _AttributeReader:
         pieces = split_denials(sentence)
         last: frozenset[str] = frozenset()  # the part that a value without one belongs to
         for k, (piece, kind) in enumerate(pieces):
-            clauses = [] if kind == "unclear" else _clauses(piece, self._parts)
+            clauses = [] if kind == "unclear" else _clauses(piece, self._columns.parts)
             unused += [piece] if kind == "unclear" else []
             for j, (clause, after) in enumerate(clauses):
                 stems = _stems(clause)
-                own = frozenset(stems) & self._parts
-                borrowed = own or self._part_ahead(piece, clauses[j:]) or last
-                found, used = self._match(stems, borrowed, bool(own))
+                own = frozenset(stems) & self._columns.parts
+                borrowed = own or self._columns.part_ahead(piece, clauses[j:]) or last
+                found, used = self._columns.match(stems, borrowed, bool(own))
                 (denied if kind == "denied" else said).update(found)
                 ends = k + 1 < len(pieces) and j + 1 == len(clauses)
                 waits = ends and own and not found and set(stems) <= own
@@ -536,32 +568,6 @@ class _AttributeReader:
                 elif found:
                     rest = [w for w in _words_of(clause) if w not in _SPARE | _DENY]
                     unused += [w for w in rest if _stem(w) not in used]
-
-    def _part_ahead(self, piece: str, clauses: list[tuple[str, bool]]) -> frozenset[str]:
-        "The part that a clause shares with a later one: wings, in *red, blue and black wings*."
-        for n, (clause, after) in enumerate(clauses):
-            if part := frozenset(_stems(clause)) & self._parts:
-                words = [re.escape(c) for c, _ in clauses[: n + 1]]
-                chain = r"\W+".join(words[:-1]) + r"\W+(?:and|or)\W+" + words[-1]
-                return part if n and not after and re.search(chain, piece, re.I) else frozenset()
-        return frozenset()
-
-    def _match(self, stems: list[str], parts: frozenset[str], own: bool) -> tuple[list, set]:
-        "Columns that a clause says, and the stems that it took."
-        words = set(stems) | {a + b for a, b in zip(stems, stems[1:], strict=False)}
-        loose = [w for w in stems[-1:] if w not in self._values | self._parts]  # an unknown noun
-        whole = bool(words & _WHOLE)
-        hits: dict[int, frozenset[str]] = {}
-        for i, (group, part, value) in enumerate(self._keys):
-            if not value or not value <= words:
-                continue
-            alone = value in self._alone and not own and not loose
-            if not group or (part <= parts if part else not parts and whole) or alone:
-                hits[i] = part | value
-        best = [i for i, h in hits.items() if not any(h < other for other in hits.values())]
-        joint = {w for i in best for w in hits[i]}
-        pairs = joint & words - set(stems)
-        return best, joint | {s for s in stems if any(s in j for j in pairs)}
 
     def to_dict(self) -> dict[str, Any]:
         "For JSON."

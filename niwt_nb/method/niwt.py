@@ -344,6 +344,7 @@ class _PictureList(Sequence):
 
 # %% ../../nbs/04_method/12_niwt.ipynb #3e53841a
 _Folder = str | os.PathLike
+_PUBLISHED: dict[str, Any] = {"map": "cosine", "solver": "reference", "calibrate": False}
 
 
 class NIWT(BaseEstimator):
@@ -374,8 +375,7 @@ class NIWT(BaseEstimator):
     @classmethod
     def as_published(cls, **options: Any) -> "NIWT":
         "The paper's own procedure: cosine map, Adam on the importance of single images, nothing calibrated."
-        published: dict[str, Any] = {"map": "cosine", "solver": "reference", "calibrate": False}
-        return cls(**published | options)
+        return cls(**{**_PUBLISHED, **options})
 
     @running  # one thread at a time: a network that is being traced must not be met by another thread's
     def fit(self, data: Any, labels: Any = None, knowledge: Any = None, *, classes: Sequence[str] | None = None, features: Tensor | None = None) -> "NIWT":
