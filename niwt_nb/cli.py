@@ -23,11 +23,11 @@ import typer
 
 from . import __version__
 
-# %% ../nbs/11_cli.ipynb #6b642404
+# %% ../nbs/11_cli.ipynb #106e3f0b
 _DEBUG_HELP = "Show the whole way of an error, not only its sentence."
 _Debug = Annotated[bool, typer.Option("--debug", help=_DEBUG_HELP)]
 
-# %% ../nbs/11_cli.ipynb #106e3f0b
+
 def _whole_trace(error: BaseException) -> str:
     "Format an error's traceback with every cause and context, suppressed ones too; never raises."
     seen, e = set(), error  # type: set[int], BaseException | None
@@ -43,9 +43,7 @@ def _first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 # %% ../nbs/11_cli.ipynb #1b67184d
-def _plain_errors(
-    command: Callable[..., Any],  # a command of the program
-) -> Callable[..., Any]:  # the same command, with tidy endings
+def _plain_errors(command: Callable[..., Any]) -> Callable[..., Any]:
     "Turn an error into one line on stderr (exit code 2), an interrupt into a hint (130); adds `--debug`, which shows everything."
 
     @functools.wraps(command)
@@ -165,7 +163,7 @@ def _perform(
         typer.echo("".join(f"  {line}\n" for line in departures(config)), nl=False)
     typer.echo(f"\nreport: {out / 'report.html'}")
 
-# %% ../nbs/11_cli.ipynb #2ac25a59
+# %% ../nbs/11_cli.ipynb #9ced4a18
 _PRESET_HELP = "A recipe of the paper: cub-vgg16, cub-resnet101, awa2-vgg16 or awa2-resnet101. Options given here win."
 _unset = functools.partial(typer.Option, show_default=False)
 _OUT_HELP = "Run folder. An interrupted run in it goes on where it was."
@@ -193,8 +191,6 @@ _LAYER_HELP = "Layer whose channels are the neurons."
 _Layer = Annotated[str | None, typer.Option(help=_LAYER_HELP, show_default="the network's own")]
 _KINDS: Any = {"help": "attributes, captions, ..., or several with commas."}
 _Knowledge = Annotated[str | None, typer.Option(show_default="the first there is", **_KINDS)]
-
-# %% ../nbs/11_cli.ipynb #83f556c6
 _HELP = """Classifiers for classes nobody photographed, from words alone.
 
 A network learned some classes from photos (the seen ones). For others there are only words: attributes or sentences. Neuron Importance-Aware Weight
@@ -205,8 +201,6 @@ Start with:  niwt demo
 The table shows: T1, accuracy on unseen classes among themselves; U and S, on unseen and seen classes when all compete; H, their harmonic mean;
 AUSUC, the area under the curve of S against U. Calibrated rows hold seen classes back by gamma, chosen on seen classes that were held out.
 """
-
-# %% ../nbs/11_cli.ipynb #9ced4a18
 _plain: dict[str, Any] = {"pretty_exceptions_enable": False, "rich_markup_mode": None}
 app = typer.Typer(help=_HELP, no_args_is_help=True, add_completion=False, **_plain)
 _data_app = typer.Typer(help="Look at data sets.", no_args_is_help=True)
@@ -619,10 +613,8 @@ def data_check(
         raise typer.Exit(1)
 
 # %% ../nbs/11_cli.ipynb #baa069b1
-def _open_lab(
-    page: Path,  # a notebook
-) -> int:  # exit code of JupyterLab
-    "Start JupyterLab with `page` in its folder and wait until it is closed."
+def _open_lab(page: Path) -> int:
+    "Start JupyterLab with a notebook in its folder, wait until it is closed, and give its exit code."
     typer.echo("Starting JupyterLab; press Ctrl-C twice here to end it.")
     return subprocess.call([sys.executable, "-m", "jupyterlab", page.name], cwd=page.parent)
 

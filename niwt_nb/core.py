@@ -115,7 +115,7 @@ def names_of(
     plain = [n.decode("utf-8", "surrogateescape") if isinstance(n, bytes) else n for n in every]
     return tuple(map(str, plain))
 
-# %% ../nbs/00_core.ipynb #eb30e97e
+# %% ../nbs/00_core.ipynb #5a8b83d0
 _LFS = "a Git LFS pointer; the file itself was not fetched: run git lfs pull in its folder"
 _HTML = "an HTML page; the address gave a web page instead of the file: download it again"
 _SHEET = "of a spreadsheet save the sheet as 'CSV UTF-8'"
@@ -136,7 +136,7 @@ _FILE_KINDS = {  # first bytes -> what it is, and what to do
     b"MATLAB 5.0": "a MATLAB file",
 }
 
-# %% ../nbs/00_core.ipynb #5a8b83d0
+
 def file_kind(
     path: str | os.PathLike,  # a file that could not be read as what it is called
 ) -> str:  # such as "an HTML page; ..."; "" where the first bytes say nothing

@@ -81,7 +81,7 @@ def as_ids(
 def _of_frame(
     frame: Any, names: tuple[str, ...], classes: Sequence[str] | None
 ) -> tuple[Any, tuple[str, ...], Sequence[str] | None]:
-    "Numbers, column names and class names of a DataFrame: the first column or the index may name the classes, columns are found by name; other tables as they are."
+    "Numbers, columns and classes of a DataFrame: its first column or index may name classes, columns are found by name; other tables as they are."
     if not isinstance(frame, pd.DataFrame):
         return frame, names, classes
     if len(frame.columns) > 1 and not pd.api.types.is_numeric_dtype(frame.dtypes.iloc[0]):

@@ -176,13 +176,13 @@ def batches(
     index = as_ids(indices, "indices", len(data), unique=False)
     return _Batches(data, index, transform, batch_size, quiet, desc, on_error, threads)
 
-# %% ../../nbs/01_data/01_images.ipynb #c0e5cc75
+# %% ../../nbs/01_data/01_images.ipynb #e94953b7
 _MAX_PIXELS = 50_000_000  # pictures with more pixels are decoded smaller or refused
 # what `open_image` tries to decode, and what comes out of those or of a plug-in that was registered
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000")
 _SEEN_FORMATS = ("MPO", "HEIF", "DIB")
 
-# %% ../../nbs/01_data/01_images.ipynb #e94953b7
+
 def picture_suffixes() -> frozenset[str]:  # ".jpg", ".jfif", ".avif", ...
     "The suffixes of the pictures that `open_image` decodes here, plug-ins of Pillow (such as pillow-heif's) included."
     Image.init()

@@ -45,7 +45,7 @@ def _words_of(text: str) -> list[str]:
     plain = re.findall(r"(?u)\b[^\W\d_]{2,}\b", text.replace("_", " ").lower())
     return [w for w in plain if w not in STOP_WORDS]
 
-# %% ../../nbs/01_data/05_text.ipynb #eba00fb8
+# %% ../../nbs/01_data/05_text.ipynb #96d3cede
 _DENY, _UNSURE, _TURN, _HEDGE = (
     frozenset(words.split())
     for words in (
@@ -57,7 +57,7 @@ _DENY, _UNSURE, _TURN, _HEDGE = (
 )
 _GONE = re.compile(r"\b(absent|missing|gone|free of)\b", re.IGNORECASE)
 
-# %% ../../nbs/01_data/05_text.ipynb #96d3cede
+
 def _denial_end(words: Sequence[str], i: int) -> int:
     "The first place after a denial that begins at word i; in doubt it goes on."
     j = i + 1
@@ -501,17 +501,11 @@ class _Columns:
 
 # %% ../../nbs/01_data/05_text.ipynb #7da3278c
 class _AttributeReader:
-    "Reads sentences by the names of a table's columns."
+    "Reads sentences by the names of a table's columns: `usual`, `high` and `low` (A,) are values of what is not said, said and denied."
 
     kept_as = "columns"
 
-    def __init__(
-        self,
-        names: Sequence[str],  # A columns
-        usual: Any,  # (A,) the value of a column of which nothing is said
-        high: Any,  # (A,) where it is said
-        low: Any,  # (A,) where it is denied
-    ):
+    def __init__(self, names: Sequence[str], usual: Any, high: Any, low: Any):
         self.names = tuple(map(str, names))
         table = torch.stack([_as_values(v, "usual, high, low") for v in (usual, high, low)])
         if table.shape != (3, len(self.names)) or not bool(table.isfinite().all()):

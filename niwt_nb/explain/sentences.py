@@ -85,10 +85,10 @@ def faithfulness_sentence(
         return f"{behind} the score falls by {drop:.2f}, {random} by {lot:.2f}."
     return f"{behind} the class loses {drop / score:.0%} of its lead, {random} {lot / score:.0%}."
 
-# %% ../../nbs/06_explain/03_sentences.ipynb #c9ebba9e
+# %% ../../nbs/06_explain/03_sentences.ipynb #8ce21010
 _OPENING = re.compile(r"^.*?\b(?:has|have|had|with|shows?|by|for|notes?|is|are)\b\s+")
 
-# %% ../../nbs/06_explain/03_sentences.ipynb #8ce21010
+
 def _phrases_in(sentence: str) -> list[str]:
     "The phrases of a caption of two words or more: what stands between commas and *and*, without the opening."
     text = _OPENING.sub("", sentence.lower().strip().rstrip("."), count=1)

@@ -194,11 +194,11 @@ class _Pose:
     scene: str = "sky"  # one of `_SCENES`
     seed: int = 0  # of the clutter, the shades and the noise
 
-# %% ../../nbs/02_fieldguide/01_drawing.ipynb #5cd73daa
+# %% ../../nbs/02_fieldguide/01_drawing.ipynb #0c0fc542
 _COLORS: dict[str, list[int]] = _TABLES["colors"]
 _SCENES: dict[str, dict[str, Any]] = _TABLES["scenes"]  # colours at top and bottom, and things
 
-# %% ../../nbs/02_fieldguide/01_drawing.ipynb #0c0fc542
+
 def _random_pose(rng: np.random.Generator) -> _Pose:
     "A pose at random: mostly a folded wing, sometimes a lifted one; any scene, any light."
     u = rng.uniform(size=17)
@@ -404,10 +404,8 @@ def _render(
     return _expose(pixels, pose, rng), np.asarray(label)[middle, middle].copy()
 
 # %% ../../nbs/02_fieldguide/01_drawing.ipynb #29d2d1cf
-def _part_masks(
-    label: np.ndarray,  # (H, W) part numbers: places in `_LABELS`
-) -> dict[str, np.ndarray]:  # name of `_MASKS` -> (H, W) bool
-    "Split part numbers into masks; `head` holds crown, face, mask, eye and bill, `bird` everything but the background."
+def _part_masks(label: np.ndarray) -> dict[str, np.ndarray]:
+    "Split part numbers (H, W), places in `_LABELS`, into masks of the parts of `_MASKS`: `bird` is everything but the background."
     numbers = {name: [_LABELS.index(p) for p in parts] for name, parts in _MASKS.items()}
     return {name: np.isin(label, own) for name, own in numbers.items()}
 

@@ -58,7 +58,7 @@ def _bind(values: Sequence[str], part: str | None) -> list[str]:
         names += [n for n in found if not n.startswith(bare)]
     return names
 
-# %% ../../nbs/02_fieldguide/02_language.ipynb #f1d0a001
+# %% ../../nbs/02_fieldguide/02_language.ipynb #f1d0a002
 _PART_OF: dict[str, str] = {w: p for p, row in _PART_WORDS.items() for w in row}
 _VALUE_OF: dict[str, str] = {w: v for v, row in _VALUE_WORDS.items() for w in row}
 _FRAME = ("tell", "look", "note", "shows", "bird", "above")  # of what `describe` writes
@@ -66,7 +66,7 @@ _JOINS = (",", "and", "with", "but")
 _LINK = ("show", "like", "shaped", "one", "species")
 _DEGREE = ("bold", "clear", "tall", "strong", "short", "long", "deeply", "broad", "dark", "bright")
 
-# %% ../../nbs/02_fieldguide/02_language.ipynb #f1d0a002
+
 def _group(name: str) -> str:
     "The group of an attribute."
     return name.removeprefix("has_").partition("::")[0]
@@ -157,12 +157,10 @@ def _tokens(text: str) -> list[str]:
 # %% ../../nbs/02_fieldguide/02_language.ipynb #f1d0a00a
 def _read_description(text: str) -> tuple[dict[str, str], list[tuple[str, list[str]]], list[str]]:
     "The look that sentences describe, denials with their attributes, and what was not understood; raises `NiwtError` for a contradiction."
-    tokens = _tokens(text)
-    # what is said of the whole bird gives way to what is said of a part
+    tokens, last = _tokens(text), None  # type: list[str], str | None
     said, whole, waiting = [], [], []  # type: list[str], list[str], list[str]
     denied: list[tuple[str, list[str]]] = []
     unused = _unknown(tokens)
-    last: str | None = None
     after = bare = False  # a value may follow its part: after "are", or at once
     for i, word in enumerate([*tokens, "."]):
         value, ahead = _VALUE_OF.get(word), tokens[i + 1 : i + 2]

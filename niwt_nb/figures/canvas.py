@@ -226,10 +226,8 @@ _DARK_MAP = LinearSegmentedColormap.from_list("dark", ["#FF7A5C", "#212121", "#5
 _PARTS = ("color", "facecolor", "edgecolor", "markerfacecolor", "markeredgecolor")
 
 
-def _dark_colours(
-    colours: Any,  # one or several, as matplotlib takes them
-) -> np.ndarray:  # (n, 4)
-    "Colours for a dark page: greys are inverted, from #212121 to near white, hues become lighter, opacity stays."
+def _dark_colours(colours: Any) -> np.ndarray:
+    "Colours (n, 4) for a dark page: greys are inverted, from #212121 to near white, hues become lighter, opacity stays."
     rgba = to_rgba_array(colours)
     rgb = rgba[:, :3]
     grey = np.ptp(rgb, axis=1, keepdims=True) < 0.1
@@ -238,10 +236,8 @@ def _dark_colours(
 
 # %% ../../nbs/07_figures/00_canvas.ipynb #a844fd8c
 @own_style()
-def _darken(
-    fig: Figure,  # all painted
-) -> None:
-    "Exchange the colours of a figure for those of a dark page."
+def _darken(fig: Figure) -> None:
+    "Exchange the colours of a figure, all painted, for those of a dark page."
     own = [a for ax in fig.axes if ax.get_gid() != "picture" for a in ax.findobj()]
     boxes = [a.get_bbox_patch() for a in own if hasattr(a, "get_bbox_patch")]  # behind words
     for artist in {*fig.texts, *own, *filter(None, boxes)} - {*fig.axes}:

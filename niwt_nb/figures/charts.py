@@ -23,10 +23,10 @@ from ..core import NiwtError
 from ..explain.explainer import readable
 from .canvas import COLOURS, Area, new_figure, own_style, plain, _short, _text_width
 
-# %% ../../nbs/07_figures/02_charts.ipynb #59dcd42d
+# %% ../../nbs/07_figures/02_charts.ipynb #3149cbab
 _OFFSET: dict[str, Any] = {"textcoords": "offset points"}  # of `annotate`: beside a place
 
-# %% ../../nbs/07_figures/02_charts.ipynb #3149cbab
+
 @own_style()
 def signed_bars(
     ax: Axes,  # where to draw

@@ -68,10 +68,8 @@ class _ScoreStatistics:
         return weight, self.score_mean + bias - weight @ self.mean
 
 # %% ../../nbs/04_method/07_calibration.ipynb #f1d8805c
-def _covariance(
-    x: Tensor,  # (m, D)
-) -> Tensor:  # (D, D)
-    "The covariance of columns; of many rows block by block, summed in double precision."
+def _covariance(x: Tensor) -> Tensor:
+    "The covariance (D, D) of columns (m, D); of many rows block by block, summed in double precision."
     blocks = list(range(0, len(x), _BLOCK))
     if len(blocks) == 1:
         return torch.cov(x.T)

@@ -68,14 +68,13 @@ def _some_jacobian(session: Session) -> PooledJacobian:
 
 # %% ../../nbs/08_widgets/08_balance.ipynb #ec98a2b0
 def _lambda_scores(
-    session: Session,  # any
-    new: Tensor,  # (n,) class ids that are described
-    known: Tensor,  # (s,) class ids that are learned from
-    lam: float,  # weight of the pull towards the mean seen weight
-    matched: bool,  # give the new rows the mean and spread of the seen classes' scores
-    index: Tensor,  # (m,) images to score
-) -> tuple[Tensor, Tensor]:  # scores (m, C) by class id, and the new weights (n, D)
-    "Solve the paper's objective for some classes and score images for all."
+    session: Session, new: Tensor, known: Tensor, lam: float, matched: bool, index: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Solve the paper's objective for some classes and score images for all: (m, C) by class id, and the new weights (n, D).
+
+    `new` (n,) and `known` (s,): class ids that are described and learned from; `lam`: weight of the pull towards the mean seen weight;
+    `matched`: give the new rows the mean and spread of the seen classes' scores; `index` (m,): images to score.
+    """
     data, model, at = session.data, session.model, class_to_column(session.data)[known]
     own, see = model.writer_.seen.head, lambda i: model.scale_(session.given[i].float())
     part = linear_of(own.weight.detach()[at], own.bias.detach()[at])
@@ -91,12 +90,8 @@ def _lambda_scores(
 
 # %% ../../nbs/08_widgets/08_balance.ipynb #397b9438
 @in_own_modes
-def _study_balance(
-    session: Session,  # any
-    rows: str = "model",  # where the new rows come from, see `_ROWS`
-    lam: float = 1e-3,  # weight of the pull towards the mean seen weight, not for "model"
-) -> _BalanceStudy:  # curve, area, gamma chosen on validation classes
-    "Trace S against U; raises `NiwtError` for unknown `rows` or a `lam` that is no weight."
+def _study_balance(session: Session, rows: str = "model", lam: float = 1e-3) -> _BalanceStudy:
+    "Trace S against U for rows of a kind of `_ROWS`, solved with `lam` but for the model's own; raises `NiwtError` for an unknown kind."
     check_name(rows, _ROWS, "kind of rows")
     data, model, labels = session.data, session.model, session.data.labels[session.test]
     seen, unseen = data.seen, data.unseen

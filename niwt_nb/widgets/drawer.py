@@ -7,7 +7,7 @@ __all__ = ['SpeciesDrawer']
 
 # %% ../../nbs/08_widgets/04_drawer.ipynb #3e821368
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -66,15 +66,15 @@ class _SpeciesStudy:
         return Counter(self.predicted).most_common()
 
 # %% ../../nbs/08_widgets/04_drawer.ipynb #3fa348e2
-def _nearest_species(session: Session, look: Mapping[str, str], n: int = 3) -> list[tuple]:
-    "Head rows of the known species whose usual look differs in the fewest groups of `look`, and these; among equals by the shares of their birds."
+def _nearest_species(session: Session, look: Mapping[str, str]) -> list[tuple]:
+    "Head rows of the three known species whose usual look differs in the fewest groups of `look`, and these; among equals by the shares of their birds."
     species: Any = session.data.images
     apart, found = (session.rows - species_attributes(look)).abs().sum(1).tolist(), []
     for row, c in enumerate(session.columns.tolist()):
         own = species.species[c].look
         differ = [g for g in look if own[g] != look[g]]
         found.append((len(differ), apart[row], row, differ))
-    return [(row, differ) for _, _, row, differ in sorted(found)[:n]]
+    return [(row, differ) for _, _, row, differ in sorted(found)[:3]]
 
 # %% ../../nbs/08_widgets/04_drawer.ipynb #3410f353
 def _others_right(session: Session, weight: Tensor, bias: Any) -> tuple[float, float]:
@@ -86,29 +86,23 @@ def _others_right(session: Session, weight: Tensor, bias: Any) -> tuple[float, f
 
 # %% ../../nbs/08_widgets/04_drawer.ipynb #167125ea
 def _new_class_words(
-    session: Session,  # with a network
-    activation: Tensor,  # (B, K, h, w) of pictures of the class
-    weight: Tensor,  # (D,) of the class
-    wanted: Tensor,  # (A,) its description
-    top: int = 8,  # words
-) -> tuple[list[tuple[str, float, bool]], Tensor]:  # attribute, strength, asked for; (h, w) map
-    "What the inverse map reads from the importances of a class, strongest first, and where it looks in the first of its pictures."
+    session: Session, activation: Tensor, weight: Tensor, wanted: Tensor
+) -> tuple[list[tuple[str, float, bool]], Tensor]:
+    """What the inverse map reads from the importances of a class: (attribute, strength, asked for), strongest first.
+
+    And where it looks in the first picture (h, w). `activation` (B, K, h, w) of pictures of the class, its `weight` (D,), its description `wanted` (A,).
+    """
     gradient = layer_gradient(session.explainer.network, activation, weight).mean((2, 3))
     read, names = session.explainer.read(gradient.mean(0, keepdim=True)), session.explainer.names
-    chosen = choose_words(read, names, top)[0].tolist()
+    chosen = choose_words(read, names)[0].tolist()
     said = wanted > 0.5  # what is left open has a share of each value
     words = [(names[a], float(read[0, a]), bool(said[a])) for a in chosen]
     return words, weighted_map(activation[:1], gradient[:1])[0].clamp_min(0)
 
 # %% ../../nbs/08_widgets/04_drawer.ipynb #30fcaf6b
 @in_own_modes
-def _study_species(
-    session: Session,  # of the field guide
-    look: Mapping[str, str] | Sequence[str] | str,  # or a sentence; open groups differ
-    n: int = 12,  # fresh drawings
-    seed: int = 0,  # which
-) -> _SpeciesStudy:  # drawings, predictions, what it costs, neighbours, words
-    "Design a species and try it on fresh drawings; raises `NiwtError` for a look that cannot be drawn, or without the field guide."
+def _study_species(session: Session, look: Any, n: int = 12, seed: int = 0) -> _SpeciesStudy:
+    "Design a species by a look or a sentence and try it on fresh drawings; raises `NiwtError` for a look that cannot be drawn, or without the field guide."
     data, network = session.data, session.network
     if not isinstance(data.images, FieldGuideImages) or network is None:
         remedy = f"on {data.name!r} edit the attributes of an unseen class instead (mode 'edit')"
@@ -136,10 +130,10 @@ def _groups_said(wanted: Tensor) -> list[tuple[str, str]]:  # group and value
     said = [n for n, v in zip(ATTRIBUTE_NAMES, wanted.tolist(), strict=True) if v == 1]
     return [tuple(n.removeprefix("has_").split("::")) for n in said]  # type: ignore[misc]
 
-# %% ../../nbs/08_widgets/04_drawer.ipynb #8551a08b
+# %% ../../nbs/08_widgets/04_drawer.ipynb #59b5e346
 _FIRST_BIRD = "green spotted wings, a striped yellow belly, a red crown above a black mask, a dagger-like black bill, a pointed tail and blue legs"
 
-# %% ../../nbs/08_widgets/04_drawer.ipynb #59b5e346
+
 def _look_of(values: Mapping[str, Any]) -> dict[str, str]:
     "The groups of `values` (group -> value) for which a value was chosen."
     return {g: v for g, v in values.items() if g in ATTRIBUTES and v}

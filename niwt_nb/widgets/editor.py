@@ -51,13 +51,8 @@ def _known_values(session: Session, row: int, changes: Mapping[str, float]) -> T
 
 # %% ../../nbs/08_widgets/05_editor.ipynb #213ae3ce
 @in_own_modes
-def _study_edit(
-    session: Session,  # any
-    row: int,  # head row of an unseen class
-    changes: Mapping[str, float],  # attribute -> new value
-    top: int = 5,  # classes that its images go to
-) -> _EditStudy:  # scores before and after
-    "Solve an unseen class anew from an edited description and judge all classes again; raises `NiwtError` for a seen class."
+def _study_edit(session: Session, row: int, changes: Mapping[str, float]) -> _EditStudy:
+    "Solve an unseen class (a head row) anew from a description with changes and judge all classes again; raises `NiwtError` for a seen class."
     seen, n = len(session.data.seen), len(session.columns)
     if not seen <= row < n:
         rows = f"head rows {seen} to {n - 1}"
@@ -73,7 +68,7 @@ def _study_edit(
     cosine = torch.cosine_similarity(session.rows - mean, (values - mean)[None])
     order = [i for i in cosine.argsort(descending=True).tolist() if i != row][:3]
     before, after = (_rates(session, t, labels, row) for t in tables)
-    return _EditStudy(row, before, after, taken[:top], [(i, float(cosine[i])) for i in order])
+    return _EditStudy(row, before, after, taken[:5], [(i, float(cosine[i])) for i in order])
 
 # %% ../../nbs/08_widgets/05_editor.ipynb #3d449655
 def _rates(session: Session, scores: Tensor, labels: Tensor, row: int) -> dict[str, float]:

@@ -49,12 +49,9 @@ class _ExplanationStudy:
 # %% ../../nbs/08_widgets/07_explanations.ipynb #cc7d4fde
 @in_own_modes
 def _study_explanation(
-    session: Session,  # with a network
-    x: Tensor,  # (3, H, W) a picture, preprocessed
-    target: int | None = None,  # head row to explain; None: the predicted class
-    other: int | None = None,  # head row to tell it from; None: the best other one
-) -> _ExplanationStudy:  # maps, words, sentence, trust
-    "Why this class and not that one; raises `NiwtError` if the two are the same."
+    session: Session, x: Tensor, target: int | None = None, other: int | None = None
+) -> _ExplanationStudy:
+    "Why this class and not that one (head rows; None: predicted, best other) for a picture (3, H, W); raises `NiwtError` if the two are the same."
     if target is not None and target == other:
         twice = f"got {session.label(target)!r} twice"
         raise NiwtError(f"choose two different classes to tell apart, {twice}")

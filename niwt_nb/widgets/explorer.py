@@ -78,31 +78,29 @@ def _choice(description: str, options: Sequence[Any], value: Any = None, tooltip
         made.value = value
     return made
 
-# %% ../../nbs/08_widgets/01_explorer.ipynb #b5eaf4f5
+# %% ../../nbs/08_widgets/01_explorer.ipynb #b97d5fa1
 _Painter = Callable[[Area], None]  # draws in an area
+_Key = Callable[[], Any]  # hashable; the same key means the same picture
 _Page = list[list[tuple[_Painter, int, int]]]  # rows of (painter, width, height in pixels)
 
-# %% ../../nbs/08_widgets/01_explorer.ipynb #b97d5fa1
+
 class _Panel:
     "A picture of a widget: `key()` is what it depends on, `paint(area)` draws it, `alt()` says in words what it shows."
 
     def __init__(
-        self,
-        width: int,  # pixels
-        height: int,  # pixels
-        key: Callable[[], Any],  # hashable; the same key means the same picture
-        paint: _Painter,  # called only for a key that is new
-        alt: Callable[[], str] = lambda: "",  # for screen readers
-        ground: tuple[Callable[[], Any], _Painter] | None = None,  # key, painter of what lies below
+        self, width: int, height: int, key: _Key, paint: _Painter, alt: _Key = str, ground: Any = None
     ) -> None:
-        "Nothing is drawn yet. The last ground is kept as pixels, and only what lies on it is painted anew."
+        """Nothing is drawn yet; `paint` is called for a key that is new. `alt`: for screen readers.
+
+        `ground`: key and painter of what lies below; the last one is kept as pixels, and only what lies on it is painted anew.
+        """
         self.width, self.height, self.key, self.paint, self.alt = width, height, key, paint, alt
-        self.ground_key: Callable[[], Any] = ground[0] if ground else lambda: None
-        self.ground: _Painter | None = ground[1] if ground else None
+        below: Any = ground or (lambda: None, None)
+        self.ground_key, self.ground = below
         self.shown: Any = object()
         self.picture = lru_cache(24)(lambda key: self.render(key[1]))  # the last ones
-        below = lambda dark: panel_pixels(self.figure(self.ground), dark=dark)  # noqa: E731
-        self.grounds = lru_cache(1)(lambda key, dark: below(dark))
+        drawn = lambda dark: panel_pixels(self.figure(self.ground), dark=dark)  # noqa: E731
+        self.grounds = lru_cache(1)(lambda key, dark: drawn(dark))
         room = {"width": "100%", "height": "auto"}
         self.image = widgets.Image(format="png", layout=room).add_class("niwt-panel")
         self.caption = widgets.HTML().add_class("niwt-alt")  # alternative text: the page's script
@@ -151,14 +149,14 @@ def _telling(words: str) -> Iterator[None]:
         if told:
             told.update({}, raw=True)
 
-# %% ../../nbs/08_widgets/01_explorer.ipynb #0f08f389
+# %% ../../nbs/08_widgets/01_explorer.ipynb #0aa0bc41
 _STILL = "A picture of this widget. To use it, run its cell."
 _ALONE = """<style class="niwt-still">
 .jp-OutputArea:has(.niwt-still):not(:has(.niwt)) .jp-OutputArea-child:has(>.lm-Panel),
 .jp-OutputArea-child:has(.niwt-still){display:none}
 </style>"""  # a widget that is not found says so in a line of its own: the picture stands alone
 
-# %% ../../nbs/08_widgets/01_explorer.ipynb #0aa0bc41
+
 def _picture_of(made: Any) -> bytes:
     "What an explorer shows (its `page` and `title`), as one PNG of at most 256 colours: for pages on which nothing answers."
     note = lambda area: area.text(_STILL, size=10, style="italic")  # noqa: E731
@@ -499,11 +497,9 @@ def _told(height: int, *words: str, width: int = 860) -> tuple[_Painter, int, in
 
 # %% ../../nbs/08_widgets/01_explorer.ipynb #65fae21f
 def _read_upload(
-    upload: Mapping[str, Any],  # an entry of `FileUpload.value`: name, content
-    max_bytes: int = 30_000_000,  # larger files are refused
-    max_pixels: int = 40_000_000,  # more are decoded smaller (JPEG) or refused
-) -> tuple[Image.Image, str]:  # the picture in RGB, and what is to be said about it
-    "Open an uploaded picture; raises `NiwtError` naming the file if it is empty, too large or no picture."
+    upload: Mapping[str, Any], max_bytes: int = 30_000_000, max_pixels: int = 40_000_000
+) -> tuple[Image.Image, str]:
+    "Open an entry of `FileUpload.value` (name, content) in RGB and say what it is; raises `NiwtError` naming a file that is empty, too large or no picture."
     name, content = os.path.basename(str(upload["name"])) or "the file", bytes(upload["content"])
     if not content:
         raise NiwtError(f"{name!r} is empty (0 bytes)")

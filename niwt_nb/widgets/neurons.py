@@ -49,14 +49,9 @@ class _NeuronStudy:
 # %% ../../nbs/08_widgets/02_neurons.ipynb #69de2899
 @in_own_modes
 def _study_neurons(
-    session: Session,  # with a network
-    reading: _Reading,  # from `_read_picture`
-    off: Sequence[int] = (),  # neurons to silence
-    by: str = "importance",  # or "adds": importance times activation
-    top: int = 10,  # neurons
-    classes: int = 6,  # classes
-) -> _NeuronStudy:  # neurons and probabilities
-    "The strongest neurons of a reading and the effect of silencing some; raises `NiwtError` for neurons that do not exist."
+    session: Session, reading: _Reading, off: Sequence[int] = (), by: str = "importance", top: int = 10
+) -> _NeuronStudy:
+    "The `top` strongest neurons by \"importance\" or what it \"adds\", and scores without some (`off`); raises `NiwtError` for neurons that do not exist."
     measure = getattr(reading, check_name(by, ["importance", "adds"], "measure"))
     order = measure.abs().argsort(descending=True)[:top]
     order = order[measure[order].argsort(descending=True)]
@@ -67,7 +62,7 @@ def _study_neurons(
         with torch.no_grad():
             left = view.head(view.tail(reading.activation * keep[:, None, None]))[0]
     before, after = reading.scores.softmax(0), left.softmax(0)
-    best = torch.maximum(before, after).argsort(descending=True)[:classes].tolist()
+    best = torch.maximum(before, after).argsort(descending=True)[:6].tolist()
     best = best if reading.row in best else [*best[:-1], reading.row]
     best.sort(key=lambda i: -float(before[i]))
     own = (float(before[reading.row]), float(after[reading.row]))
