@@ -6,7 +6,7 @@
 __all__ = ['read_cub']
 
 # %% ../../nbs/01_data/07_cub.ipynb #75f3b44a
-import io
+import csv
 import os
 from pathlib import Path
 from typing import Any
@@ -26,50 +26,28 @@ from .names import _match_names
 from .text import _read_captions, _read_embeddings
 from .xlsa17 import _attributes, _read_att_splits
 
-# %% ../../nbs/01_data/07_cub.ipynb #4420b2dc
-def _odd_lines(raw: bytes) -> tuple[bytes, list[list[bytes]]]:
-    "The lines with exactly four blanks, and the words of the others; in numpy, because there are millions."
-    raw = raw if raw.endswith(b"\n") else raw + b"\n"
-    a = np.frombuffer(raw, np.uint8)
-    ends = np.flatnonzero(a == 10) + 1
-    starts = np.concatenate([[0], ends[:-1]])
-    odd = np.flatnonzero(np.add.reduceat((a == 32).view(np.uint8), starts, dtype=np.int32) != 4)
-    pieces, words, at = [], [], 0
-    for i in odd.tolist():
-        pieces.append(raw[at : starts[i]])
-        words.append(raw[starts[i] : ends[i]].split())
-        at = ends[i]
-    return b"".join([*pieces, raw[at:]]), words
-
 # %% ../../nbs/01_data/07_cub.ipynb #d0152a83
 def _read_image_attributes(
     path: str | os.PathLike, n_images: int, n_attributes: int
 ) -> tuple[Tensor, int]:
-    "Per-image attributes of CUB (N, A), and how many lines were not understood; extra values are repaired. Raises `NiwtError` if the file is none."
+    "Per-image attributes of CUB (N, A), and how many lines were not understood; extra values are left out. Raises `NiwtError` if the file is none."
+    how: Any = {"sep": r"\s+", "header": None, "names": range(8), "quoting": csv.QUOTE_NONE}
     try:
-        raw = Path(path).read_bytes()
+        text = pd.read_csv(path, encoding="latin-1", on_bad_lines="skip", **how)[[*range(4)]]
     except OSError as e:
         raise NiwtError(f"cannot read {os.fspath(path)!r}: {e.strerror}") from None
-    regular, odd = _odd_lines(raw)
-    try:
-        how: Any = {"sep": " ", "header": None, "usecols": range(4), "dtype": np.int32}
-        table = pd.read_csv(io.BytesIO(regular), **how).to_numpy() if regular else np.zeros((0, 4))
-    except (ValueError, OverflowError, pd.errors.ParserError):  # a word among the numbers
-        table, odd = np.zeros((0, 4), np.int32), [line.split() for line in raw.splitlines()]
-    long = [words[:4] for words in odd if len(words) >= 4]
-    plain = [four for four in long if all(w.isdigit() and len(w) < 9 for w in four)]
-    mended = [[int(w) for w in four] for four in plain]
-    table = np.concatenate([table, np.array(mended, np.int32).reshape(-1, 4)])
-    image, attribute, present, certainty = table.T.astype(np.int64)
-    first, last = (1, 1, 0), (n_images, n_attributes, 1)
-    good = ((table[:, :3] >= first) & (table[:, :3] <= last)).all(1)
-    seen = (present * (certainty != 1))[good].astype(np.float32)
+    except Exception:  # pandas raises nearly every kind of error on damaged text
+        text = pd.DataFrame(np.empty((0, 4)))
+    table = text.apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
+    first, last = (1, 1, 0, 0), (n_images, n_attributes, 1, np.inf)
+    good = ((table >= first) & (table <= last) & (table == np.rint(table))).all(1)
+    image, attribute, present, certainty = table[good].T.astype(np.int64)
+    seen = (present * (certainty != 1)).astype(np.float32)
     out = torch.zeros(n_images, n_attributes)
-    out[image[good] - 1, attribute[good] - 1] = torch.from_numpy(seen)
-    lost = sum(1 for words in odd if words) - len(mended) + int((~good).sum())
+    out[image - 1, attribute - 1] = torch.from_numpy(seen)
     if not good.any():
         raise NiwtError(f"{os.fspath(path)!r} has no line 'image attribute present certainty time'")
-    return out, lost
+    return out, int((~good).sum())
 
 # %% ../../nbs/01_data/07_cub.ipynb #d021486c
 def _cub_lists(root: Path) -> tuple[tuple[str, ...], tuple[str, ...], Tensor]:
