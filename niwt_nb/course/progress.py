@@ -10,6 +10,7 @@ import html
 import json
 import os
 import re
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -36,17 +37,7 @@ def _marked(text: str) -> str:  # HTML
     return re.sub(r"(?<!\w)\*(\w[^*]*)\*", r"<em>\1</em>", text)
 
 # %% ../../nbs/10_course/05_progress.ipynb #cc17b1c1
-_STYLE = """<style>
-.recall { counter-reset: right; }
-.recall ol.questions > li { margin-bottom: 0.9em; }
-.recall details { margin: 0.1em 0; padding: 0.15em 0.8em; border-left: 3px solid #7F7F7F; }
-.recall summary { cursor: pointer; font-weight: normal; }
-.recall details.right[open] { counter-increment: right; border-color: #009E73; }
-.recall details.wrong[open] { border-color: #D55E00; }
-.recall .count::after { content: counter(right) " of " attr(data-of) " right"; }
-</style>"""
-
-
+_STYLE = files("niwt_nb.course").joinpath("recall.css").read_text("utf-8")
 _SIGNS = {True: ("✓ Right.", "#009E73"), False: ("✗ Not yet.", "#D55E00")}
 
 
@@ -61,7 +52,7 @@ def _still(lesson: int | str) -> str:  # HTML
             answers += f"{_SIGNS[a['correct']][0]} {_marked(a['feedback'])}</details>"
         parts.append(f"<li>{_marked(q['question'])}{answers}</li>")
     count = f'<p class="count" data-of="{len(parts)}"></p>'
-    return f'{_STYLE}<div class="recall"><ol class="questions">{"".join(parts)}</ol>{count}</div>'
+    return f'<style>{_STYLE}</style><div class="recall"><ol class="questions">{"".join(parts)}</ol>{count}</div>'
 
 # %% ../../nbs/10_course/05_progress.ipynb #3071abfd
 class _Recall(widgets.VBox):

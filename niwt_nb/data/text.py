@@ -9,11 +9,13 @@ __all__ = ['STOP_WORDS', 'SentenceEncoder', 'text_knowledge', 'name_knowledge']
 import contextlib
 import functools
 import io
+import json
 import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +33,9 @@ from .names import _match_names, _pair_names
 from .tables import _read_text
 
 # %% ../../nbs/01_data/05_text.ipynb #5e34412d
-_STOP = (
-    "a an and are as at be been being but by can could did do does for from had has have he her "
-    "hers him his if in into is it its itself may might of off on or our she should so some such "
-    "than that the their them then there these they this those to too very was we were what when "
-    "where which while who whose will with would you your"
-)
-STOP_WORDS: tuple[str, ...] = tuple(_STOP.split())
+_FILE = files("niwt_nb.data").joinpath("words.json")
+_WORDS = {kind: words.split() for kind, words in json.loads(_FILE.read_text("utf-8")).items()}
+STOP_WORDS: tuple[str, ...] = tuple(_WORDS["stop"])
 
 # %% ../../nbs/01_data/05_text.ipynb #8348ff2b
 def _words_of(text: str) -> list[str]:
@@ -46,15 +44,7 @@ def _words_of(text: str) -> list[str]:
     return [w for w in plain if w not in STOP_WORDS]
 
 # %% ../../nbs/01_data/05_text.ipynb #96d3cede
-_DENY, _UNSURE, _TURN, _HEDGE = (
-    frozenset(words.split())
-    for words in (
-        "no not without never nor lack lacks lacking cannot non",
-        "neither none nothing unlike except rather instead hardly barely rarely seldom",
-        "but while whereas however though although yet with has have having shows",
-        "and , only just always all entirely quite very really particularly as more less than",
-    )
-)
+_DENY, _UNSURE, _TURN, _HEDGE = (set(_WORDS[k]) for k in ("deny", "unsure", "turn", "hedge"))
 _GONE = re.compile(r"\b(absent|missing|gone|free of)\b", re.IGNORECASE)
 
 
@@ -407,9 +397,8 @@ def name_knowledge(
     return text_knowledge([[words] for words in plain], seen, encoder, "names")
 
 # %% ../../nbs/01_data/05_text.ipynb #a31fdf87
-_WHOLE = frozenset(("bird", "animal", "plumag", "bodi"))  # stems of what has no part but itself
-_EMPTY = "has color colour pattern shape length size primary type kind bird animal like"
-_SPARE = frozenset(_EMPTY.split())
+_WHOLE = set(_WORDS["whole"])  # stems of what has no part but itself
+_SPARE = set(_WORDS["spare"])  # tell nothing of a part or a value
 
 
 def _stems(text: str) -> list[str]:

@@ -217,19 +217,7 @@ def parse_description(
     return look
 
 # %% ../../nbs/02_fieldguide/02_language.ipynb #720370f2
-_KINDS = {  # how a pattern or shape is said
-    "plain": ("{} crown", "plain {} cap"),
-    "crested": ("{} crest", "{} cap with a tall crest"),
-    "masked": ("{} crown above a black mask", "{} cap and a dark mask"),
-    "cone": ("short conical", "stubby"),
-    "dagger": ("long straight", "dagger-like"),
-    "hooked": ("hooked", "strong hooked"),
-    "spatulate": ("spoon-shaped", "spatulate"),
-    "forked": ("forked", "deeply forked"),
-    "fan-shaped": ("fan-shaped", "broad fanned"),
-    "pointed": ("pointed", "tapering"),
-    "squared": ("square", "squared"),
-}
+_KINDS: dict[str, list[str]] = _TABLES["pattern words"]  # how a pattern or shape is said
 
 
 @lru_cache
