@@ -37,7 +37,8 @@ def _marked(text: str) -> str:  # HTML
     return re.sub(r"(?<!\w)\*(\w[^*]*)\*", r"<em>\1</em>", text)
 
 # %% ../../nbs/10_course/05_progress.ipynb #cc17b1c1
-_STYLE = files("niwt_nb.course").joinpath("recall.css").read_text("utf-8")
+_CSS = files("niwt_nb.course").joinpath("recall.css").read_text("utf-8")
+_STYLE = f"<style>\n{_CSS}</style>"
 _SIGNS = {True: ("✓ Right.", "#009E73"), False: ("✗ Not yet.", "#D55E00")}
 
 
@@ -52,7 +53,7 @@ def _still(lesson: int | str) -> str:  # HTML
             answers += f"{_SIGNS[a['correct']][0]} {_marked(a['feedback'])}</details>"
         parts.append(f"<li>{_marked(q['question'])}{answers}</li>")
     count = f'<p class="count" data-of="{len(parts)}"></p>'
-    return f'<style>{_STYLE}</style><div class="recall"><ol class="questions">{"".join(parts)}</ol>{count}</div>'
+    return f'{_STYLE}<div class="recall"><ol class="questions">{"".join(parts)}</ol>{count}</div>'
 
 # %% ../../nbs/10_course/05_progress.ipynb #3071abfd
 class _Recall(widgets.VBox):

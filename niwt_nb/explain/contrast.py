@@ -159,13 +159,6 @@ def _change_of(names: tuple[str, ...], old: Tensor, new: Tensor, columns: Tensor
         return f"less of {less}" if float(new[columns].max()) > 0 else f"no {bare}"
     return more if step.min() >= 0 else f"{more} instead of {less}"
 
-# %% ../../nbs/06_explain/09_contrast.ipynb #2cd3dc2a
-def _description_of(model: NIWT, name: str) -> Tensor:
-    "What is known of a class (A,): what it was added with, else its row of the table."
-    if name in model.added_:
-        return model.added_[name]
-    return model.knowledge_.values[model.table_classes_.index(name)]
-
 # %% ../../nbs/06_explain/09_contrast.ipynb #3a452ab8
 def _smallest_choice(gain: Any, n: int, limit: int = 4000) -> tuple[tuple[int, ...] | None, bool]:
     """The smallest choice of `n` groups with a gain above 0, of several the one with the highest.
@@ -211,7 +204,9 @@ def turning_words(
     written = {*model.unseen_, *model.added_}
     mine = behind if behind in written or ahead not in written else ahead
     fixed, sign = (ahead, 1.0) if mine == behind else (behind, -1.0)
-    old, goal = (_description_of(model, name) for name in (mine, fixed))
+    table = zip(model.table_classes_, model.knowledge_.values, strict=True)
+    known = dict(table) | model.added_  # a class that was added has its own description
+    old, goal = known[mine], known[fixed]
     groups = _groups_that_differ(model.knowledge_.names, old != goal)
     rest = float(told[names.index(fixed)])
 

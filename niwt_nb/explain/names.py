@@ -75,7 +75,6 @@ def top_images(
     transform: Callable,  # PIL image -> (3, H, W) tensor
     neurons: Sequence[int],  # n channels
     n: int = 5,  # images a neuron
-    batch_size: int = 64,  # images a batch
 ) -> _TopImages:  # strongest first
     "Find the images with the highest `topk_activation` of each neuron; only those are kept in memory."
     if not len(neurons) or n < 1:
@@ -83,7 +82,7 @@ def top_images(
         raise NiwtError(f"at least one neuron and one image of each are needed, got {got}")
     top: tuple[Tensor, ...] = ()
     size = (0, 0)
-    for x, _, at in batches(data, indices, transform, batch_size):
+    for x, _, at in batches(data, indices, transform, 64):
         a = layer_activations(network, x)
         a = a[:, check_neurons(neurons, a.shape[1])].cpu().transpose(0, 1)
         size, new = (x.shape[2], x.shape[3]), (at.expand(len(a), -1), topk_activation(a), a)

@@ -322,14 +322,12 @@ def paint_bars(
 def paint_change(
     area: Area,  # where
     names: Sequence[str],  # a label a bar
-    before: Any,  # shares between 0 and 1
-    after: Any,  # as many
+    shares: Mapping[str, Any],  # before and now, by what each is called; between 0 and 1
     title: str = "",  # above
     bold: int | None = None,  # this name stands out
-    legend: tuple[str, str] = ("before", "now"),  # what the two bars are
 ) -> None:
     "Shares before (a grey line with an end) and now (a bar), as per cent."
-    a, b = np.asarray(before, float), np.asarray(after, float)
+    legend, (a, b) = list(shares), (np.asarray(s, float) for s in shares.values())
     if not len(names) == len(a) == len(b):
         counts = f"{len(names)} names, {len(a)} values before and {len(b)} after"
         raise NiwtError(f"{counts}: the numbers must be equal")

@@ -97,7 +97,7 @@ def score_statistics(
 
 # %% ../../nbs/04_method/07_calibration.ipynb #04936bf1
 _Solver = Callable[[Tensor, Tensor], Tensor]  # rows to fit on, rows to predict -> weights (h, D)
-_SCALES = (0.7, 0.85, 1.0, 1.2, None)
+_SCALES = (0.7, 0.85, 1.0, 1.2, None)  # standard deviations to try, the seen one is 1; None: as it is
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,7 +132,7 @@ def left_out_rates(
 
 # %% ../../nbs/04_method/07_calibration.ipynb #563cfb1a
 def _left_out_curve(
-    solve: _Solver, head: nn.Linear, features: Tensor, labels: Tensor, folds: Sequence, scales: Any
+    solve: _Solver, head: nn.Linear, features: Tensor, labels: Tensor, folds: Sequence
 ) -> pd.DataFrame:
     "Accuracies on classes left out, means over the folds, for every scale and bias: scale (NaN: length kept), bias, U, S, H."
     weight, bias = _rows_and_biases(head)
@@ -145,7 +145,7 @@ def _left_out_curve(
         part = linear_of(weight[rest], bias[rest])
         seen = score_statistics(part, feats[torch.isin(labels, rest)])
         predicted = solve(rest, held)
-        for scale in scales:
+        for scale in _SCALES:
             w, b = seen.apply(predicted, scale)
             scores = base.index_copy(1, held, feats @ w.T + b)
             u, s, _ = left_out_rates(scores, labels, held, biases)
@@ -164,7 +164,6 @@ def calibrate(
     features: Tensor,  # (m, D) features of seen images; best of images that the head was not fitted on
     labels: Tensor,  # (m,) head row of each
     folds: int | Sequence[Tensor] = 5,  # number of parts, or the sets of rows that play unseen
-    scales: Sequence[float | None] = _SCALES,  # standard deviations to try, seen: 1; None: as is
     seed: int = 0,  # of the parts
 ) -> _Calibration:  # what did best on classes left out
     "Choose scale, bias and, among several, the solver (`settings` is its key) by leaving seen classes out; sees nothing but seen classes."
@@ -180,7 +179,7 @@ def calibrate(
         folds = list(order.chunk(folds))
     tried = []
     for key, one in (solve if isinstance(solve, Mapping) else {None: solve}).items():
-        curve = _left_out_curve(one, head, features, labels, folds, scales)
+        curve = _left_out_curve(one, head, features, labels, folds)
         scale, bias, h = curve.loc[curve["H"].idxmax(), ["scale", "bias", "H"]].tolist()
         tried.append(_Calibration(None if np.isnan(scale) else scale, bias, h, curve, key))
     if not tried:

@@ -108,7 +108,8 @@ def _study_species(session: Session, look: Any, n: int = 12, seed: int = 0) -> _
         remedy = f"on {data.name!r} edit the attributes of an unseen class instead (mode 'edit')"
         raise NiwtError(f"only the field guide can draw new species; {remedy}")
     wanted = species_attributes(look)
-    chosen = dict(_groups_said(wanted))
+    said = (n for n, v in zip(ATTRIBUTE_NAMES, wanted.tolist(), strict=True) if v == 1)
+    chosen = {g: v for g, _, v in (n.removeprefix("has_").partition("::") for n in said)}
     images, _ = draw_species(chosen, n, seed, data.images.size)
     weight, bias = session.new_row(wanted)
     x = torch.stack([session.transform(i) for i in images])
@@ -123,12 +124,6 @@ def _study_species(session: Session, look: Any, n: int = 12, seed: int = 0) -> _
     heat, taken = to_size(heat[None], x.shape[2:])[0], scores.argmax(1).tolist()
     found = (taken, costs, near, words, heat)
     return _SpeciesStudy(chosen, name, images, *found, session.head.out_features)
-
-# %% ../../nbs/08_widgets/04_drawer.ipynb #bbd13de0
-def _groups_said(wanted: Tensor) -> list[tuple[str, str]]:  # group and value
-    "The groups that a description (A,) from `species_attributes` decides."
-    said = [n for n, v in zip(ATTRIBUTE_NAMES, wanted.tolist(), strict=True) if v == 1]
-    return [tuple(n.removeprefix("has_").split("::")) for n in said]  # type: ignore[misc]
 
 # %% ../../nbs/08_widgets/04_drawer.ipynb #59b5e346
 _FIRST_BIRD = "green spotted wings, a striped yellow belly, a red crown above a black mask, a dagger-like black bill, a pointed tail and blue legs"

@@ -168,10 +168,9 @@ class _EditPictures(Explorer):
 
     def _paint_rates(self, area: Area) -> None:
         names = ["this class", "unseen classes (U)", "seen classes (S)", "both: harmonic mean (H)"]
-        rates = (self.study.before, self.study.after)
-        before, after = ([r[k] for k in ("own", "U", "S", "H")] for r in rates)
-        title = "Share of test pictures named right"
-        paint_change(area, names, before, after, title, 0, ("as described", "now"))
+        rates = {"as described": self.study.before, "now": self.study.after}
+        shares = {what: [r[k] for k in ("own", "U", "S", "H")] for what, r in rates.items()}
+        paint_change(area, names, shares, "Share of test pictures named right", 0)
 
     def _paint_taken(self, area: Area) -> None:
         taken, labels = self.study.taken, self.session.data.labels[self.session.test]
@@ -181,8 +180,8 @@ class _EditPictures(Explorer):
         rest = [1 - sum(part) for part in list(zip(*rows, strict=True))[1:]]
         rows += [("others", *rest)] if max(rest) > 1e-6 else []
         names, before, after = zip(*rows, strict=True)
-        told = (f"What its {n} test pictures are taken for", at, ("as described", "now"))
-        paint_change(area.part(height=52 + 27 * len(rows)), names, before, after, *told)
+        shares, told = {"as described": before, "now": after}, f"What its {n} test pictures are taken for"
+        paint_change(area.part(height=52 + 27 * len(rows)), names, shares, told, at)
 
     def page(self) -> _Page:
         "Verdict, changes, rates, confusion."

@@ -254,9 +254,8 @@ class _NeuronPictures(_NeuronTrials):
 
     def _paint_scores(self, area: Area) -> None:
         s = self.study
-        names, bold = [self.session.label(r) for r in s.rows], s.rows.index(s.row)
-        told = ("What it says", bold, ("all neurons on", "now"))
-        paint_change(area, names, s.before, s.after, *told)
+        names, shares = map(self.session.label, s.rows), {"all neurons on": s.before, "now": s.after}
+        paint_change(area, [*names], shares, "What it says", s.rows.index(s.row))
 
     def _alt_scores(self) -> str:
         rows = zip(self.study.rows, self.study.before, self.study.after, strict=True)
