@@ -14,7 +14,7 @@ from benchmarks.explanations import score_verdicts
 from benchmarks.scores import field_guide_case
 from benchmarks.timing import bench_row, register
 from niwt_nb.core import progress
-from niwt_nb.explain.contrast import telling_words, turning_neurons
+from niwt_nb.explain.contrast import _telling_words, _turning_neurons
 from niwt_nb.explain.explainer import Explainer, fit_explainer
 from niwt_nb.explain.maps import layer_activations
 from niwt_nb.explain.scores import image_truth
@@ -57,9 +57,9 @@ def contrast_claims(
         a, told = layer_activations(explainer.network, views), explain_batch(explainer, x, first, second, draws=1)
         right = int(explainer.columns[first]) == int(data.labels[i])
         group = "wrong answers" if not right else "unseen" if int(explainer.columns[first]) in explainer.unseen else "seen"
-        for word in telling_words(model, explainer, told, a).itertuples():
+        for word in _telling_words(model, explainer, told, a).itertuples():
             words.append({"image": i, "group": group, "used": word.used, "holds": bool(truth[k, explainer.names.index(word.attribute)])})
-        turn = turning_neurons(model, a, first, second)
+        turn = _turning_neurons(model, a, first, second)
         turns.append({"turns": bool(turn.parts), "neurons": len(turn.parts), "by lot": turn.chance / 20})
     return pd.DataFrame(words, columns=["image", "group", "used", "holds"]), pd.DataFrame(turns)
 

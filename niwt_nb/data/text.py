@@ -67,10 +67,8 @@ def _denial_end(words: Sequence[str], i: int) -> int:
     return j
 
 # %% ../../nbs/01_data/05_text.ipynb #84673279
-def split_denials(
-    text: str,  # a sentence or several
-) -> list[tuple[str, str]]:  # its pieces in order, each "said", "denied" or "unclear"
-    "Cut a text into what is said, what is plainly denied and what is unclear."
+def _split_denials(text: str) -> list[tuple[str, str]]:
+    "Cut a text into pieces in order: what is \"said\", what is plainly \"denied\" and what is \"unclear\"."
     found = list(re.finditer(r"[^\W_]+(?:['’][^\W_]+)?|[.;:,!?()]", text))
     words = [m.group().lower() for m in found]
     pieces: list[tuple[str, str]] = []
@@ -97,7 +95,7 @@ def split_denials(
 # %% ../../nbs/01_data/05_text.ipynb #cfcbeecf
 def _said(text: str) -> tuple[str, list[str]]:
     "A text without its denials (itself where nothing is denied), and these."
-    pieces = split_denials(text)
+    pieces = _split_denials(text)
     denied = [piece for piece, kind in pieces if kind != "said"]
     return (" ".join(p for p, kind in pieces if kind == "said") if denied else text), denied
 
@@ -516,7 +514,7 @@ class _AttributeReader:
         if not said | denied:
             words = sorted({w for n in self.names for w in _words_of(n) if w not in _SPARE})
             asked = [w for s in sentences for w in _words_of(s)]
-            denials = [p for p in unused if split_denials(p)[0][1] != "said"]
+            denials = [p for p in unused if _split_denials(p)[0][1] != "said"]
             message = _not_understood(sentences, [w for w in asked if w not in words], words)
             message += f"; not read: {', '.join(map(repr, denials))}" if denials else ""
             raise NiwtError(message)
@@ -529,7 +527,7 @@ class _AttributeReader:
 
     def _read_sentence(self, sentence: str, said: set, denied: set, unused: list[str]) -> None:
         "Add what one sentence says, denies and leaves unused."
-        pieces = split_denials(sentence)
+        pieces = _split_denials(sentence)
         last: frozenset[str] = frozenset()  # the part that a value without one belongs to
         for k, (piece, kind) in enumerate(pieces):
             clauses = [] if kind == "unclear" else _clauses(piece, self._columns.parts)
@@ -589,10 +587,8 @@ READERS = {
 }
 
 
-def reader_state(
-    reader: Any,  # of a `DomainKnowledge`; None: there is none
-) -> dict[str, Any] | None:  # for JSON
-    "What `load_reader` needs; raises `NiwtError` for a reader that cannot be kept."
+def _reader_state(reader: Any) -> dict[str, Any] | None:
+    "What `_load_reader` needs of a reader, for JSON (None: none); raises `NiwtError` for one that cannot be kept."
     if reader is None:
         return None
     kind = getattr(reader, "kept_as", None)
@@ -602,11 +598,8 @@ def reader_state(
     return {"reader": kind, **reader.to_dict()}
 
 # %% ../../nbs/01_data/05_text.ipynb #69efe4b6
-def load_reader(
-    state: Mapping[str, Any] | None,  # from `reader_state`
-    encoder: Any = None,  # in the place of the one that was kept; it must be the same model
-) -> Any:  # the reader, or None
-    "Make a reader from its state; raises `NiwtError` for a class outside the package, and for an encoder where none was."
+def _load_reader(state: Mapping[str, Any] | None, encoder: Any = None) -> Any:
+    "A reader, or None, from its state, perhaps with another `encoder`; raises `NiwtError` for a class outside the package, and an encoder where none was."
     if encoder is not None and (not state or state.get("encoder") is None):
         raise NiwtError("this model reads no sentences by an encoder; leave the encoder out")
     if state is None:

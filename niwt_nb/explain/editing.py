@@ -20,7 +20,7 @@ from ..data.dataset import as_ids
 from ..data.images import batches
 from .masks import object_masks
 from .explainer import Explainer
-from .maps import NetworkView, check_neurons, layer_activations, layer_gradient
+from .maps import NetworkView, _check_neurons, layer_activations, layer_gradient
 from ..network.head import extract_features, fit_head, replace_classes, widened
 from ..network.modes import in_own_modes
 
@@ -61,11 +61,11 @@ def edit_neurons(
         wanted = "swap takes pairs of neurons, scale a finite factor for each neuron"
         raise NiwtError(f"{wanted}; got {list(swap)!r} and {scale!r}")
     for pair in swap:
-        i, j = check_neurons(pair, n)
+        i, j = _check_neurons(pair, n)
         order[[i, j]] = order[[j, i]]
     for k, f in scale.items():
-        factor[check_neurons([k], n)] *= float(f)
-    factor[check_neurons(zero, n)] = 0
+        factor[_check_neurons([k], n)] *= float(f)
+    factor[_check_neurons(zero, n)] = 0
     return NetworkView(network, edit=_NeuronEdit(order, factor).to(network.head.weight.device))
 
 # %% ../../nbs/06_explain/06_editing.ipynb #de6e4a22

@@ -172,19 +172,13 @@ def layer_gradient(
 
 # %% ../../nbs/06_explain/00_maps.ipynb #7fd517bb
 @in_own_modes
-def weighted_map(
-    activation: Tensor,  # (B, K, h, w)
-    weight: Tensor,  # (B, K) or (K,): how much a neuron counts
-) -> Tensor:  # (B, h, w) signed
-    "The sum over neurons of weight times activation: Grad-CAM without its ReLU when `weight` is the neurons' importance."
+def _weighted_map(activation: Tensor, weight: Tensor) -> Tensor:
+    "The sum (B, h, w) over neurons of weight, (B, K) or (K,), times activation (B, K, h, w): Grad-CAM without its ReLU where weight is importance."
     return torch.einsum("bkhw,bk->bhw", activation, weight.expand(len(activation), -1))
 
 # %% ../../nbs/06_explain/00_maps.ipynb #56542d93
-def check_neurons(
-    neurons: Sequence[int],  # channel numbers
-    n: int,  # how many the layer has
-) -> list[int]:  # the same as integers
-    "Raise `NiwtError` for a channel that does not exist."
+def _check_neurons(neurons: Sequence[int], n: int) -> list[int]:
+    "Channel numbers as integers; raises `NiwtError` for one that a layer of `n` does not have."
     picked = [int(k) for k in neurons]
     if any(float(k) != i for k, i in zip(neurons, picked, strict=True)):
         raise NiwtError(f"neurons are whole numbers, got {list(neurons)!r}")
@@ -202,7 +196,7 @@ def neuron_maps(
 ) -> Tensor:  # (B, n, H, W)
     "The activation of chosen neurons at the images' resolution; raises `NiwtError` for a neuron that the layer does not have."
     a = layer_activations(network, x)
-    picked = check_neurons(neurons, a.shape[1])
+    picked = _check_neurons(neurons, a.shape[1])
     if not picked:
         return x.new_empty(len(x), 0, *x.shape[-2:])
     return to_size(a[:, picked].flatten(0, 1), x.shape[-2:]).unflatten(0, (len(x), len(picked)))
@@ -246,7 +240,7 @@ def fine_map(
     gradient = _score_gradients(network, x, widened(network.head.weight[rows].detach()))[0]
     detail = (gradient * (x - x.mean((2, 3), keepdim=True))).sum(1, keepdim=True).abs()
     smooth = _smoothed(detail, blur)
-    return to_size(weighted_map(a, alpha).clamp_min(0), x.shape[-2:]) * smooth
+    return to_size(_weighted_map(a, alpha).clamp_min(0), x.shape[-2:]) * smooth
 
 # %% ../../nbs/06_explain/00_maps.ipynb #efab7db7
 @running

@@ -19,7 +19,7 @@ from torch import Tensor
 from ..core import NiwtError
 from ..data.images import batches
 from .explainer import Explainer, _choose_names, topk_activation
-from .maps import check_neurons, layer_activations, to_size
+from .maps import _check_neurons, layer_activations, to_size
 from ..network.backbones import colour_range
 from ..network.modes import in_own_modes
 
@@ -31,7 +31,7 @@ def name_neurons(
 ) -> pd.DataFrame:  # a row a neuron: neuron, name, confidence, second, second_confidence, good
     "The attribute that each neuron answers to through the inverse map, the second choice, and whether the name is surer than chance."
     n = len(explainer.answers)
-    picked = check_neurons(range(n) if neurons is None else neurons, n)
+    picked = _check_neurons(range(n) if neurons is None else neurons, n)
     confidence, names = _choose_names(explainer.answers, explainer.lift, 8)
     good = confidence[picked, 0] > explainer.floor
     words = [[explainer.names[i] for i in row] for row in names[picked].tolist()]
@@ -84,7 +84,7 @@ def top_images(
     size = (0, 0)
     for x, _, at in batches(data, indices, transform, 64):
         a = layer_activations(network, x)
-        a = a[:, check_neurons(neurons, a.shape[1])].cpu().transpose(0, 1)
+        a = a[:, _check_neurons(neurons, a.shape[1])].cpu().transpose(0, 1)
         size, new = (x.shape[2], x.shape[3]), (at.expand(len(a), -1), topk_activation(a), a)
         top = tuple(torch.cat(pair, 1) for pair in zip(top, new, strict=True)) if top else new
         best = top[1].topk(min(n, top[1].shape[1]), 1).indices

@@ -22,7 +22,7 @@ from ..core import check_name
 from .explainer import Explainer, fit_explainer
 from .explainer import _average_precision, _choose_names, _pearson, _presence
 from .maps import to_size
-from .words import _Explanations, choose_words
+from .words import _Explanations, _choose_words
 from ..network.cut import cut
 from ..network.modes import in_own_modes
 
@@ -107,7 +107,7 @@ def precision_at(
     k: int = 8,  # how many words
 ) -> Tensor:  # (n,) 0 to 1
     "The share of the k strongest attributes that are true."
-    return truth.gather(1, choose_words(strength, names, k)).float().mean(1)
+    return truth.gather(1, _choose_words(strength, names, k)).float().mean(1)
 
 # %% ../../nbs/06_explain/07_scores.ipynb #8d5ec088
 @in_own_modes

@@ -19,7 +19,7 @@ from ..core import NiwtError
 from ..data.images import batches
 from .explainer import Explainer, phrase, topk_activation
 from .explainer import _group_of, _presence
-from .maps import check_neurons, layer_activations
+from .maps import _check_neurons, layer_activations
 from .names import name_neurons
 from .scores import image_truth
 from .words import _score_without_neurons
@@ -111,7 +111,7 @@ def verify_names(
 ) -> pd.DataFrame:  # `name_neurons` with answers, rate, loss, other_loss; `good` where the name held
     "Put the names of neurons to the test; raises `NiwtError` for neurons or classes that the network does not have."
     names = name_neurons(explainer)
-    picked = names["neuron"].tolist() if neurons is None else check_neurons(neurons, len(names))
+    picked = names["neuron"].tolist() if neurons is None else _check_neurons(neurons, len(names))
     activation, row = _held_out(explainer, data, indices, transform)
     truth = image_truth(explainer, data, torch.as_tensor(indices))
     peak = topk_activation(activation)
@@ -257,13 +257,13 @@ def best_formula(
 
 # %% ../../nbs/06_explain/08_verified.ipynb #a0f6f83f
 @in_own_modes
-def formula_of(
-    activation: Tensor,  # (n,) how strongly pictures excite a neuron
-    truth: Tensor,  # (n, A) bool: what they show
-    share: float = 0.1,  # of the pictures, the most exciting ones, that it shall tell
-    length: int = 3,  # at most so many terms
-) -> tuple[_Formula, float, float]:  # its intersection over union, and of the best attribute
-    "Choose a formula on every second picture and judge it on the others."
+def _formula_of(
+    activation: Tensor, truth: Tensor, share: float = 0.1, length: int = 3
+) -> tuple[_Formula, float, float]:
+    """Choose a formula of at most `length` terms on every second picture and judge it on the others: its intersection over union, and of the best attribute.
+
+    `activation` (n,): how strongly pictures excite a neuron, of which it shall tell the most exciting `share`; `truth` (n, A), bool: what they show.
+    """
     active = activation > activation[::2].quantile(1 - share)
 
     def judged(terms: int) -> tuple[_Formula, float]:

@@ -17,19 +17,15 @@ from torch import Tensor
 from ..core import NiwtError
 from ..data.images import batches
 from .explainer import Explainer, _evidence, _group_of, _presence, topk_activation
-from .maps import layer_activations, layer_gradient, to_size, weighted_map
+from .maps import layer_activations, layer_gradient, to_size, _weighted_map
 from .maps import _check_images, _check_rows, _features_above, _head_scores_of
 from ..network.cut import running
 from ..network.head import widened
 from ..network.modes import in_own_modes
 
 # %% ../../nbs/06_explain/02_words.ipynb #d7ae862e
-def choose_words(
-    strength: Tensor,  # (n, A) how strongly each attribute is read
-    names: Sequence[str],  # A attribute names
-    top: int = 8,  # how many words
-) -> Tensor:  # (n, at most top) attribute numbers, strongest first
-    "The strongest attributes of each row, at most one of a group."
+def _choose_words(strength: Tensor, names: Sequence[str], top: int = 8) -> Tensor:
+    "The strongest attributes (n, at most top) of each row (n, A), strongest first, at most one of a group."
     groups = [_group_of(n) for n in names]
     ids = torch.tensor([sorted(set(groups)).index(g) for g in groups])
     n = int(ids.max()) + 1
@@ -218,7 +214,7 @@ def explain_batch(
     mine, theirs = (layer_gradient(net, a, w[r]).mean((2, 3)) for r in (row, other))
     strength, less = explainer.read(mine.cpu()), explainer.read(theirs.cpu())
     shown = strength if explainer.readout is None else explainer.shown(phi)
-    words = choose_words(shown, explainer.names, top)
+    words = _choose_words(shown, explainer.names, top)
     found = torch.full_like(strength, torch.nan)
     found = found if explainer.scale is None else _evidence(explainer, phi.cpu())
     adds = (layer_gradient(net, a, w[row] - w.mean(0)) * a).sum((2, 3)).cpu()
@@ -226,7 +222,7 @@ def explain_batch(
     score, drop, other_drop, best_drop, lots = _drops(net, a, row, silent, draws)
     sure = scores.softmax(1).gather(1, torch.stack([row, other], 1))
     read = (row, other, sure, shown, strength, found, strength - less, words)
-    tried = (weighted_map(a, mine).cpu(), silent[0], score, drop, lots, other_drop, best_drop)
+    tried = (_weighted_map(a, mine).cpu(), silent[0], score, drop, lots, other_drop, best_drop)
     kept = (mine.cpu(), phi.cpu(), topk_activation(a).cpu(), (x.shape[2], x.shape[3]))
     return _Explanations(torch.full((n,), -1), *read, *tried, *kept)
 

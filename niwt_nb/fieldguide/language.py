@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..core import NiwtError, nearest_names
-from ..data.text import STOP_WORDS, split_denials
+from ..data.text import STOP_WORDS, _split_denials
 from .attributes import ATTRIBUTES, ATTRIBUTE_NAMES, _TABLES, _check_look
 from .drawing import _COLORS
 
@@ -149,7 +149,7 @@ def _part_ahead(tokens: Sequence[str]) -> bool:
 def _tokens(text: str) -> list[str]:
     "Split a description into words and marks in lower case; a denial is one token, 'denied:no crest'."
     tokens: list[str] = []
-    for piece, kind in split_denials(text):
+    for piece, kind in _split_denials(text):
         words = re.findall(r"[a-z]+|[.;,]", piece.lower())
         tokens += words if kind == "said" else [f"{kind}:{piece}"]
     return tokens
@@ -203,7 +203,7 @@ def parse_description(
     "Read a description as a look; raises `NiwtError` for what no look can say, and if nothing is understood."
     look, denied, unused = _read_description(text)
     lost = [phrase for phrase, names in denied if any(_group(n) not in look for n in names)]
-    lost += [p for p in unused if split_denials(p)[0][1] != "said"]
+    lost += [p for p in unused if _split_denials(p)[0][1] != "said"]
     if lost:
         say = "say what the bird has instead, such as 'plain wings' or 'a plain crown'"
         raise NiwtError(f"a look cannot say {lost[0]!r}; {say}")

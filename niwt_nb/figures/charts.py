@@ -171,11 +171,8 @@ def _cluster_order(matrix: Any) -> np.ndarray:  # row numbers, similar rows next
     return np.concatenate([spread[leaves_list(tree)], flat]).astype(int)
 
 # %% ../../nbs/07_figures/02_charts.ipynb #6c23408d
-def map_order(
-    effects: np.ndarray,  # (A, K)
-    limit: int = 80,  # at most so many rows and columns, those of largest norm
-) -> tuple[np.ndarray, np.ndarray]:  # attribute and neuron numbers in the order shown
-    "Clustered order of the rows and columns of a map: similar ones are neighbours."
+def _map_order(effects: np.ndarray, limit: int = 80) -> tuple[np.ndarray, np.ndarray]:
+    "Clustered order of the rows and columns of a map (A, K), at most `limit` of each, those of largest norm: similar ones are neighbours."
     norms = (np.linalg.norm(effects, axis=axis) for axis in (1, 0))
     r, c = (np.sort(np.argsort(-norm)[:limit]) for norm in norms)
     m = effects[np.ix_(r, c)]
@@ -194,7 +191,7 @@ def heatmap_figure(
     m = np.asarray(matrix.detach().cpu() if isinstance(matrix, Tensor) else matrix, dtype=float)
     if m.ndim != 2 or len(m) != len(rows):
         raise NiwtError(f"a matrix of shape {m.shape} with {len(rows)} row names")
-    r, c = map_order(m, 60)
+    r, c = _map_order(m, 60)
     m = m[np.ix_(r, c)]
     fig = new_figure(width, 130 + 17 * len(r) + (30 if title else 0))
     ax = fig.add_subplot()
@@ -283,15 +280,10 @@ def _row_label(ax: Axes, i: int, name: str, room: float, **style: Any) -> None:
     ax.text(-room / ax.get_window_extent().width, i, told, **look, **style)
 
 # %% ../../nbs/07_figures/02_charts.ipynb #55349443
-def paint_bars(
-    area: Area,  # where; each bar gets an equal share of the height
-    values: Any,  # signed numbers, top to bottom
-    off: Sequence[bool] = (),  # bars of what is switched off are only outlined
-    focus: int | None = None,  # this bar stands on a grey ground
-    names: Sequence[str] = (),  # words left of the bars
-    room: float = 0,  # pixels for these words
+def _draw_bars(
+    area: Area, values: Any, off: Sequence = (), focus: Any = None, names: Sequence = (), room: float = 0
 ) -> None:
-    "Horizontal signed bars, blue for positive and hatched vermilion for negative values, the number at the end of each."
+    "Signed bars, numbers at their ends, hatched vermilion below zero, outlined if `off`; bar `focus` on grey, `names` left in `room` pixels."
     v, n = np.asarray(values, float), len(values)
     if len(off) not in (0, n) or len(names) not in (0, n):
         raise NiwtError(f"{n} values with {len(off)} switches and {len(names)} names")
@@ -319,14 +311,10 @@ def paint_bars(
     ax.set_axis_off()
 
 # %% ../../nbs/07_figures/02_charts.ipynb #89b9a2a7
-def paint_change(
-    area: Area,  # where
-    names: Sequence[str],  # a label a bar
-    shares: Mapping[str, Any],  # before and now, by what each is called; between 0 and 1
-    title: str = "",  # above
-    bold: int | None = None,  # this name stands out
+def _draw_change(
+    area: Area, names: Sequence, shares: Mapping, title: str = "", bold: int | None = None
 ) -> None:
-    "Shares before (a grey line with an end) and now (a bar), as per cent."
+    "`shares` before (a grey line with an end) and now (a bar), by what each is called, as per cent; the name number `bold` stands out."
     legend, (a, b) = list(shares), (np.asarray(s, float) for s in shares.values())
     if not len(names) == len(a) == len(b):
         counts = f"{len(names)} names, {len(a)} values before and {len(b)} after"
@@ -359,14 +347,10 @@ def _map_axes(area: Area, shape: tuple[int, int]) -> tuple[Axes, float, int]:
     return ax, room, max(1, math.ceil(shape[0] * 12 / (area.height - foot)))
 
 # %% ../../nbs/07_figures/02_charts.ipynb #5e1f9a03
-def paint_map_ground(
-    area: Area,  # where
-    effects: np.ndarray,  # (A, K) signed
-    rows: np.ndarray,  # attribute numbers in the order shown
-    columns: np.ndarray,  # neuron numbers in the order shown
-    names: Sequence[str],  # A attribute names
+def _draw_map_ground(
+    area: Area, effects: np.ndarray, rows: np.ndarray, columns: np.ndarray, names: Sequence[str]
 ) -> None:
-    "The heatmap from attributes to neurons; blue raises a neuron's importance, red lowers it."
+    "The heatmap of effects (A, K), `rows` and `columns` in the order shown; blue raises a neuron's importance, red lowers it."
     ax, room, every = _map_axes(area, (len(rows), len(columns)))
     m = effects[np.ix_(rows, columns)]
     top = float(np.nanpercentile(np.abs(m), 99.5)) or 1.0
@@ -385,15 +369,10 @@ def paint_map_ground(
     area.text(note, left=room, top=area.height - 48, size=8.5, color="#555555")
 
 # %% ../../nbs/07_figures/02_charts.ipynb #5e1f9a05
-def paint_map_choice(
-    area: Area,  # the one of `paint_map_ground`
-    rows: np.ndarray,  # attribute numbers in the order shown
-    columns: np.ndarray,  # neuron numbers in the order shown
-    names: Sequence[str],  # A attribute names
-    attribute: int | None = None,  # framed, its name bold
-    neuron: int | None = None,  # framed
+def _draw_map_choice(
+    area: Area, rows: Any, columns: Any, names: Sequence, attribute: Any = None, neuron: Any = None
 ) -> None:
-    "Frames around one attribute and one neuron of a map, to be laid on it."
+    "Frames around one attribute, its name bold, and one neuron, to be laid on `_draw_map_ground` of the same rows and columns."
     ax, room, every = _map_axes(area, (len(rows), len(columns)))
     ax.set_axis_off()
     at = np.flatnonzero(rows == attribute)
@@ -421,13 +400,8 @@ def _agreement_axes(area: Area, predicted: np.ndarray, measured: np.ndarray) -> 
 # %% ../../nbs/07_figures/02_charts.ipynb #4b52ce2f
 _TITLES = ("predicted from words (in spreads)", "measured on pictures")
 
-def paint_agreement(
-    area: Area,  # where
-    predicted: np.ndarray,  # (K,) in spreads
-    measured: np.ndarray,  # (K,) in spreads
-    axes: tuple[str, str] = _TITLES,  # what is across and what is up
-) -> None:
-    "Predicted against measured importance, a dot a neuron; on the line the two agree."
+def _draw_agreement(area: Area, predicted: Any, measured: Any, axes: Sequence = _TITLES) -> None:
+    "Predicted against measured importance (K,) in spreads, a dot a neuron; on the line the two agree. `axes`: what is across and up."
     ax = _agreement_axes(area, predicted, measured)
     ax.axline((0, 0), slope=1, color="#BBBBBB", lw=1, ls="--")
     ax.axhline(0, color=COLOURS["pale"], lw=1)
@@ -442,13 +416,8 @@ def paint_agreement(
     ax.tick_params(labelsize=8)
 
 # %% ../../nbs/07_figures/02_charts.ipynb #5e1f9a0b
-def paint_agreement_focus(
-    area: Area,  # the one of `paint_agreement`
-    predicted: np.ndarray,  # (K,) in spreads
-    measured: np.ndarray,  # (K,) in spreads
-    focus: int,  # a neuron
-) -> None:
-    "A ring around one neuron and its number, to be laid on `paint_agreement`."
+def _draw_agreement_focus(area: Area, predicted: Any, measured: Any, focus: int) -> None:
+    "A ring around one neuron and its number, to be laid on `_draw_agreement`."
     ax = _agreement_axes(area, predicted, measured)
     ax.set_axis_off()
     at = (predicted[focus], measured[focus])
@@ -464,14 +433,10 @@ def _curve_axes(area: Area, xlim: tuple[float, float] = (0, 1.02), top: float = 
     return ax
 
 # %% ../../nbs/07_figures/02_charts.ipynb #99f4ec47
-def paint_curve(
-    area: Area,  # where
-    seen: Any,  # S along the curve
-    unseen: Any,  # U along the curve
-    chosen: tuple[float, float] | None = None,  # S and U at the gamma of the validation classes
-    area_under: float | None = None,  # AUSUC
+def _draw_curve(
+    area: Area, seen: Any, unseen: Any, chosen: Any = None, area_under: float | None = None
 ) -> None:
-    "The seen-unseen curve over lines of equal H, the area below it shaded; `paint_here` lays the place in use on it."
+    "The curve of S and U over lines of equal H, the area below it shaded, S and U `chosen` on validation classes; `_draw_here` lays the place in use on it."
     ax = _curve_axes(area)
     grid = np.linspace(0.001, 1, 120)
     s, u = np.meshgrid(grid, grid, indexing="ij")
@@ -494,24 +459,17 @@ def paint_curve(
     ax.legend(fontsize=8.5, loc="lower left", frameon=False)
 
 # %% ../../nbs/07_figures/02_charts.ipynb #2d680795
-def gamma_limits(
-    gamma: Any,  # along a curve
-) -> tuple[float, float]:  # the lowest and the highest, and 0, which is no calibration
+def _gamma_limits(gamma: Any) -> tuple[float, float]:
     "The range of gamma along a curve; 0, no calibration, is always in it."
     return min(float(np.min(gamma)), 0.0), max(float(np.max(gamma)), 0.01)
 
 # %% ../../nbs/07_figures/02_charts.ipynb #3340832c
-def paint_gamma(
-    area: Area,  # where
-    gamma: Any,  # along the curve
-    unseen: Any,  # U
-    seen: Any,  # S
-    harmonic: Any,  # H
-    chosen: float | None = None,  # of the validation classes
+def _draw_gamma(
+    area: Area, gamma: Any, unseen: Any, seen: Any, harmonic: Any, chosen: float | None = None
 ) -> None:
-    "S, U and H against gamma, each with its name; `paint_here` lays the gamma in use on it."
+    "S, U and H against gamma, each with its name, and the gamma `chosen` on validation classes; `_draw_here` lays the gamma in use on it."
     g = np.asarray(gamma, float)
-    ax = _curve_axes(area, gamma_limits(g), 1.24)
+    ax = _curve_axes(area, _gamma_limits(g), 1.24)
     s, u, h = (np.asarray(v, float) for v in (seen, unseen, harmonic))
     curves = {"S": (s, 0, 9, "orange", "--", 1.8), "U": (u, len(u) - 1, -6, "sky", "-.", 1.8)}
     curves["H"] = (h, int(h.argmax()), 0, "blue", "-", 2.4)
@@ -528,13 +486,10 @@ def paint_gamma(
     ax.legend(fontsize=8.5, loc="upper center", ncols=2, framealpha=1, edgecolor="white")
 
 # %% ../../nbs/07_figures/02_charts.ipynb #849a96e9
-def paint_here(
-    area: Area,  # the one of `paint_curve` or `paint_gamma`
-    x: float,  # U, or gamma
-    y: float | None = None,  # S; None: on `paint_gamma`
-    xlim: tuple[float, float] = (0, 1.02),  # of `paint_gamma`: from `gamma_limits`
+def _draw_here(
+    area: Area, x: float, y: float | None = None, xlim: tuple[float, float] = (0, 1.02)
 ) -> None:
-    "The place in use: a dot on the curve, a line at a gamma."
+    "The place in use: a dot at U and S on the curve; without `y` a line at a gamma, `xlim` from `_gamma_limits`."
     ax = _curve_axes(area, xlim, 1.24 if y is None else 1.02)
     ax.set_axis_off()
     if y is None:
@@ -543,13 +498,8 @@ def paint_here(
         ax.plot(x, y, "o", ms=10, color=COLOURS["vermilion"], mec="white", mew=1.6, clip_on=False)
 
 # %% ../../nbs/07_figures/02_charts.ipynb #0c0b6974
-def paint_words(
-    area: Area,  # where
-    title: str,  # bold
-    text: str = "",  # below it
-    small: str = "",  # grey, below that
-) -> None:
-    "A heading, a sentence and a remark, wrapped at the area's width."
+def _draw_words(area: Area, title: str, text: str = "", small: str = "") -> None:
+    "A bold heading, a sentence and a grey remark, wrapped at the area's width."
     top = area.text(title, size=12, wrap=True, fontweight="bold") + 2 if title else 0
     top += area.text(text, top=top, size=11, wrap=True) + 2 if text else 0
     if small:

@@ -19,7 +19,7 @@ from torch import Tensor
 from ..core import NiwtError, check_name
 from ..data.dataset import DomainKnowledge, ZeroShotData
 from ..data.text import SentenceEncoder, text_knowledge
-from ..explain.contrast import _Contrast, contrast_of
+from ..explain.contrast import _Contrast, _contrast_of
 from ..explain.explainer import Explainer, make_explainer, readable
 from ..explain.maps import contrast_map, fine_map
 from ..explain.names import as_seen
@@ -28,7 +28,7 @@ from ..explain.words import explain_batch
 from .canvas import figure_png, to_array
 from .cards import explanation_card
 from .pictures import overlay
-from ..method.niwt import NIWT, picture_batches, picture_names
+from ..method.niwt import NIWT, _picture_batches, picture_names
 from ..network.cut import eval_mode
 from ..network.modes import in_own_modes
 from ..network.zoom import closer
@@ -164,7 +164,7 @@ def _explained(model: NIWT, x: Tensor, target: str | None, against: str | None) 
     where = fine_map(explainer.network, x, row)[0].detach().cpu()
     difference = contrast_map(explainer.network, x, row, other)[0].detach().cpu()
     words = (said, faithfulness_sentence(table), table)
-    seen = (as_seen(x[0], model.preprocess_), contrast_of(model, explainer, x, found))
+    seen = (as_seen(x[0], model.preprocess_), _contrast_of(model, explainer, x, found))
     certain, near = float(found.probability[0, 0]), None
     if model.settings_.zoom:
         near = as_seen(closer(x, model.raw_.activations(x))[0].detach(), model.preprocess_)
@@ -183,6 +183,6 @@ def explain_picture(
         raise NiwtError(f"explain takes one picture at a time, got {len(picture_names(image))}")
     with eval_mode(None):
         explainer_of(model)  # or there is no network to ask
-    (x,) = picture_batches(image, model.preprocess_)
+    (x,) = _picture_batches(image, model.preprocess_)
     with eval_mode(model.network_.model):  # no class comes or goes meanwhile
         return _explained(model, x, target, against)

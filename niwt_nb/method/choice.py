@@ -320,13 +320,10 @@ def _scaled_network(
     return cut(model, network.layer, example, f"{network.head_name}.1")
 
 # %% ../../nbs/04_method/11_choice.ipynb #89759a60
-def scaled_pair(
-    network: CutNetwork,  # not changed
-    scale: _FeatureScale,  # features -> features
-    head: nn.Linear,  # reads the scaled features
-    example: Tensor,  # (2, 3, H, W) preprocessed images
-) -> tuple[CutNetwork, CutNetwork]:  # for scores; for importance: not brought to one length
-    "A network with a scale in front of its head, for scores and for importance."
+def _scaled_pair(
+    network: CutNetwork, scale: _FeatureScale, head: nn.Linear, example: Tensor
+) -> tuple[CutNetwork, CutNetwork]:
+    "A network with a scale in front of its head, for scores, and for importance (not brought to one length); `example` as in `_scaled_network`."
     there = network.head.weight.device
     mean, spread = scale.mean.to(there), scale.scale.to(there)
     head = head if head.weight.device == there else copy.deepcopy(head).to(there)
@@ -456,7 +453,7 @@ class Probe(_Looks):
         self.measured = self.network = self.raw
         if free and self.raw is not None:
             head = self.own or linear_of(raw.new_zeros(n, raw.shape[1]))
-            pair = scaled_pair(self.raw, self.scale, head, self.pictures(train[:2]))
+            pair = _scaled_pair(self.raw, self.scale, head, self.pictures(train[:2]))
             self.network, self.measured = pair
         return self
 
@@ -524,14 +521,10 @@ def with_combination(
     return replace(data, knowledge={**data.knowledge, kind: joined})
 
 # %% ../../nbs/04_method/11_choice.ipynb #6afa4b1d
-def choose_with(
-    model: Any,  # a `NIWT`, unfitted
-    part: ZeroShotData,  # the validation problem
-    probe: Probe,  # a network on its training images
-    trained_on: bool = False,  # the network knows the classes that play unseen
-    grid: _Grid | None = None,  # settings to try; None: those of `TRIED` that fit
-) -> _Choice:  # see `_choose`
-    "Choose settings on a validation problem that a network has looked at."
+def _choose_with(
+    model: Any, part: ZeroShotData, probe: Probe, trained_on: bool = False, grid: _Grid | None = None
+) -> _Choice:
+    "Choose settings of a `NIWT` on a validation problem that a network has looked at, see `_choose`; `grid` None: those of `TRIED` that fit."
     known = part.get_knowledge(model.knowledge)
     scaler = Scaler("centre").fit(known.rows(part.seen))
     table = [scaler.transform(known.rows(ids)) for ids in (part.seen, part.unseen)]
@@ -545,16 +538,12 @@ def choose_with(
     return _choose(write, part, test, table[1], grid or TRIED[kind], trained_on)
 
 # %% ../../nbs/04_method/11_choice.ipynb #39a1b709
-def choose_zoom(
-    model: Any,  # a `NIWT`, unfitted
-    part: ZeroShotData,  # the validation problem
-    probe: Probe,  # a network on its training images; left with the share that was chosen
-) -> dict[str, Any]:  # {"zoom": one of `TRIED`}; nothing where there is nothing to choose
-    "Choose how much a close-up counts beside the whole picture: the highest AUSUC, the first of equals."
+def _choose_zoom(model: Any, part: ZeroShotData, probe: Probe) -> dict[str, Any]:
+    "How much a close-up counts beside the whole picture (`zoom`): the highest AUSUC, the first of equals; nothing where there is nothing to choose."
     if not probe.close:
         return {}
     grid, part = TRIED["zoomed"], with_combination(part, model.knowledge)
-    tried = lambda z: choose_with(model, part, probe.zoomed(z), grid={**grid, "zoom": [z]})  # noqa: E731
+    tried = lambda z: _choose_with(model, part, probe.zoomed(z), grid={**grid, "zoom": [z]})  # noqa: E731
     area = {z: tried(z).table.AUSUC[0] for z in grid["zoom"]}
     best = max(area, key=area.__getitem__)
     probe.zoomed(best)
@@ -573,7 +562,7 @@ def choose_share(
 
     def tried(share: float) -> _Choice:
         both = with_combination(part, kind, share)
-        return choose_with(model, both, probe, grid={**grid, "share": [share]})
+        return _choose_with(model, both, probe, grid={**grid, "share": [share]})
 
     area = {s: tried(s).table.AUSUC[0] for s in grid["share"]}
     return {"share": max(area, key=area.__getitem__)}

@@ -30,10 +30,10 @@ from ..core import load_tensors, names_of, progress, save_tensors
 from ..data.dataset import DomainKnowledge, ZeroShotData, first_of_each
 from ..data.memory import by_rows
 from ..data.images import list_pictures, open_image, picture_suffixes
-from ..data.text import load_reader, reader_state, text_knowledge, with_encoder, with_reader
+from ..data.text import _load_reader, _reader_state, text_knowledge, with_encoder, with_reader
 from .calibration import _ScoreStatistics
-from .choice import Probe, Settings, Writer, choose_share, choose_with, choose_zoom
-from .choice import _Body, _Choice, _FeatureScale, _own_head, _Seen, scaled_pair
+from .choice import Probe, Settings, Writer, choose_share, _choose_with, _choose_zoom
+from .choice import _Body, _Choice, _FeatureScale, _own_head, _Seen, _scaled_pair
 from .choice import with_combination
 from .jacobian import PooledJacobian
 from .metrics import GZSL, gzsl
@@ -89,13 +89,10 @@ def picture_names(
     return found
 
 # %% ../../nbs/04_method/12_niwt.ipynb #533768c2
-def picture_batches(
-    images: Any,  # see `picture_names`
-    preprocess: Callable,  # PIL image -> (3, H, W) tensor
-    batch_size: int = 32,  # images at a time
-    quiet: bool = True,  # no progress bar
-) -> Iterator[Tensor]:  # (B, 3, H, W)
-    "Preprocessed batches; raises `NiwtError` naming the picture that cannot be read."
+def _picture_batches(
+    images: Any, preprocess: Callable, batch_size: int = 32, quiet: bool = True
+) -> Iterator[Tensor]:
+    "Preprocessed batches (B, 3, H, W), see `picture_names`; raises `NiwtError` naming the picture that cannot be read."
     pairs = picture_names(images)
     starts, quiet = range(0, len(pairs), batch_size), quiet or len(pairs) <= batch_size
     for start in progress(starts, "pictures", quiet=quiet):
@@ -235,10 +232,10 @@ def choose_settings(
     probe = Probe(twin, part, rows, model.quiet, model.keep_rows, 0.0 if model.zoom else None)
     trained_on = probe.own is not None and twin is backbone
     biased = "the network has seen the validation classes, so the balance of seen and unseen that was chosen on them is uncertain"
-    zoom = choose_zoom(model, part, probe)
+    zoom = _choose_zoom(model, part, probe)
     share = choose_share(model, part, probe)
     part = with_combination(data, model.knowledge, **share).validation(model.seed)
-    found, chosen = choose_with(model, part, probe, trained_on), share | zoom
+    found, chosen = _choose_with(model, part, probe, trained_on), share | zoom
     settings, table = replace(found.settings, **chosen), found.table.assign(**chosen)
     notes = (biased,) if trained_on else ()
     return replace(found, settings=settings, table=table, notes=notes)
@@ -516,7 +513,7 @@ def _look_at(model: NIWT, images: Any) -> Tensor:
             raise NiwtError(f"{told}, got shape {tuple(x.shape)}")
         return model.scale_(x)
     found, zoom = [], model.settings_.zoom
-    for x in picture_batches(images, model.preprocess_, quiet=model.quiet):
+    for x in _picture_batches(images, model.preprocess_, quiet=model.quiet):
         with torch.no_grad(), eval_mode(model.raw_):
             seen = looks(model.raw_, x, model.mirrored_, zoom > 0).cpu()
             found.append(mixed(model.scale_(seen), zoom))
@@ -732,7 +729,7 @@ def _save_model(model: NIWT, folder: _Folder) -> Path:
     manifest["jacobian"] = {k: getattr(told, k) for k in ("images", "how", "layer", "tail")}
     manifest["level"] = [level.score_mean, level.score_std]
     about = {"name": known.name, "names": list(known.names)}
-    manifest["knowledge"] = {**about, "reader": reader_state(known.reader)}
+    manifest["knowledge"] = {**about, "reader": _reader_state(known.reader)}
     manifest["words"] = None if words is None else [words.name, *words.names]
     manifest |= {"mirrored": model.mirrored_, "unit": getattr(model.scale_, "unit", True)}
     manifest |= {"expected": model.expected_, "notes": list(model.choice_.notes)}
@@ -796,7 +793,7 @@ def _restore_backbone(record: Any, tensors: Any, given: Any = None) -> Backbone 
 def _load_model(cls: type[NIWT], folder: _Folder, backbone: Any = None, encoder: Any = None, device: Any = None) -> NIWT:
     """Read a saved model; raises `NiwtError` for a folder that is none, is damaged, or does not fit the network.
 
-    For `backbone` see `_restore_backbone`, for `encoder` `load_reader`, for `device` `device_of`.
+    For `backbone` see `_restore_backbone`, for `encoder` `_load_reader`, for `device` `device_of`.
     """
     path = Path(folder) / FILE
     if not path.is_file():
@@ -812,7 +809,7 @@ def _load_model(cls: type[NIWT], folder: _Folder, backbone: Any = None, encoder:
     network = network and _on_device(network, device)
     about, words, doubt = m["knowledge"], m["words"], m.get("doubt")
     settings = Settings(**m["settings"])
-    reader = load_reader(about["reader"], encoder)
+    reader = _load_reader(about["reader"], encoder)
     how = {"encoder": getattr(reader, "encoder", None) or None, "device": device}
     model = cls(network, calibrate=settings, **how, **m["params"])
     model.doubt_ = None
@@ -847,7 +844,7 @@ def _refit(model: NIWT, backbone: Backbone | None, tensors: Mapping[str, Tensor]
         example = _blank_pictures(backbone.preprocess)
         model.raw_ = model.network_ = measured = backbone.cut(m["backbone"]["layer"], example)
         if scaled:
-            model.network_, measured = scaled_pair(model.raw_, model.scale_, head, example)
+            model.network_, measured = _scaled_pair(model.raw_, model.scale_, head, example)
         measured = with_head(measured, head)
     mean, told = tensors["jacobian"], (m["jacobian"][k] for k in ("images", "how", "layer", "tail"))
     jacobian, importance = PooledJacobian(mean[None], mean, *told), tensors["seen.importance"]

@@ -27,7 +27,7 @@ from niwt_nb.explain.sentences import (
 )
 from ..explain.verified import verify_names
 from ..explain.words import explain_prediction
-from ..figures.canvas import COLOURS, new_figure, own_style, panel_pixels, to_array
+from ..figures.canvas import COLOURS, new_figure, own_style, _panel_pixels, to_array
 from ..figures.charts import balance_curve, class_bars, confusion_figure, history_figure
 from ..figures.charts import metrics_bars
 from ..figures.pictures import overlay
@@ -143,7 +143,7 @@ def _draw_charts(charts: dict[str, _Chart], write: _Write) -> list[dict]:
     made = []
     for name, (caption, draw) in charts.items():
         for ending, width in (("", 760), ("-small", 460))[: 1 if name in _TOO_WIDE else 2]:
-            image = Image.fromarray(panel_pixels(draw(width), 1.6)).convert("RGB").quantize(96)
+            image = Image.fromarray(_panel_pixels(draw(width), 1.6)).convert("RGB").quantize(96)
             out = io.BytesIO()
             image.save(out, "PNG", optimize=True)
             write(f"{name}{ending}.png", out.getvalue())

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..core import check_name
 from ..figures.canvas import Area
-from ..figures.charts import gamma_limits, paint_curve, paint_gamma, paint_here
+from ..figures.charts import _gamma_limits, _draw_curve, _draw_gamma, _draw_here
 from ..method.choice import feature_network
 from ..method.jacobian import PooledJacobian, pooled_jacobian
 from ..method.metrics import ausuc, choose_gamma, seen_unseen_curve
@@ -131,18 +131,18 @@ class _BalancePictures(Explorer):
 
     def _paint_curve(self, area: Area) -> None:
         s, good = self.study, self.study.at(self.study.chosen)
-        paint_curve(area, s.curve["S"], s.curve["U"], (good.S, good.U), s.area)
+        _draw_curve(area, s.curve["S"], s.curve["U"], (good.S, good.U), s.area)
 
     def _paint_point(self, area: Area) -> None:
         at = self.study.at(self.state["gamma"])
-        paint_here(area, at.U, at.S)
+        _draw_here(area, at.U, at.S)
 
     def _paint_gamma(self, area: Area) -> None:
         c = self.study.curve
-        paint_gamma(area, c["gamma"], c["U"], c["S"], c["H"], self.study.chosen)
+        _draw_gamma(area, c["gamma"], c["U"], c["S"], c["H"], self.study.chosen)
 
     def _paint_line(self, area: Area) -> None:
-        paint_here(area, self.state["gamma"], xlim=gamma_limits(self.study.curve["gamma"]))
+        _draw_here(area, self.state["gamma"], xlim=_gamma_limits(self.study.curve["gamma"]))
 
     def page(self) -> _Page:
         "Numbers, curve, accuracies."
@@ -200,7 +200,7 @@ class BalanceExplorer(_BalancePictures):
 
     def _range(self) -> None:
         "Let gamma run over the whole curve."
-        slider, (low, high) = self.controls["gamma"], gamma_limits(self.study.curve["gamma"])
+        slider, (low, high) = self.controls["gamma"], _gamma_limits(self.study.curve["gamma"])
         step = 10.0 ** np.floor(np.log10((high - low) / 100))
         steps = (np.floor(low / step), np.ceil(high / step))
         low, high = (round(step * n, 6) for n in steps)  # 0 is a step

@@ -20,16 +20,16 @@ from torch import Tensor
 
 from ..core import NiwtError
 from ..explain.explainer import readable
-from ..explain.maps import layer_activations, layer_gradient, to_size, weighted_map
+from ..explain.maps import layer_activations, layer_gradient, to_size, _weighted_map
 from ..explain.names import as_seen
-from ..explain.words import choose_words
+from ..explain.words import _choose_words
 from ..fieldguide.attributes import ATTRIBUTES, ATTRIBUTE_NAMES
 from ..fieldguide.language import parse_description, species_attributes, _read_description
 from ..fieldguide.species import species_name
 from ..fieldguide.world import FieldGuideImages, draw_species
 from ..figures.canvas import Area
-from ..figures.charts import paint_bars
-from ..figures.pictures import overlay, paint_beside, paint_mosaic
+from ..figures.charts import _draw_bars
+from ..figures.pictures import overlay, _draw_beside, _draw_mosaic
 from ..network.modes import in_own_modes
 from .explorer import Explorer, _Page, _Panel, _button, _choice, _column, _escaped
 from .explorer import _grid, _titled, _told
@@ -94,10 +94,10 @@ def _new_class_words(
     """
     gradient = layer_gradient(session.explainer.network, activation, weight).mean((2, 3))
     read, names = session.explainer.read(gradient.mean(0, keepdim=True)), session.explainer.names
-    chosen = choose_words(read, names)[0].tolist()
+    chosen = _choose_words(read, names)[0].tolist()
     said = wanted > 0.5  # what is left open has a share of each value
     words = [(names[a], float(read[0, a]), bool(said[a])) for a in chosen]
-    return words, weighted_map(activation[:1], gradient[:1])[0].clamp_min(0)
+    return words, _weighted_map(activation[:1], gradient[:1])[0].clamp_min(0)
 
 # %% ../../nbs/08_widgets/04_drawer.ipynb #30fcaf6b
 @in_own_modes
@@ -175,19 +175,19 @@ class _SpeciesPictures(Explorer):
         s = self.study
         marks = ["green" if p == s.n else "vermilion" for p in s.predicted]
         labels = ["✓" if p == s.n else "✗ " + self.session.label(p) for p in s.predicted]
-        paint_mosaic(area, s.images, labels, 4, marks)
+        _draw_mosaic(area, s.images, labels, 4, marks)
 
     def _paint_nearest(self, area: Area) -> None:
         data, classes = self.session.data, [self.session.columns[r] for r, _ in self.study.nearest]
         pictures = [data.images[int((data.labels == c).nonzero()[0])] for c in classes]
-        paint_mosaic(area, pictures, self.differs, 3, lines=5)
+        _draw_mosaic(area, pictures, self.differs, 3, lines=5)
 
     def _paint_why(self, area: Area) -> None:
         s, transform = self.study, self.session.transform
         names = [("✓ " if asked else "✗ ") + readable(a) for a, _, asked in s.words]
         picture = overlay(as_seen(transform(s.images[0]), transform), s.heat)
-        paint_bars(area.part(width=256), [v for _, v, _ in s.words], names=names, room=172)
-        paint_beside(area.part(262, width=98, height=140), [("where it looks", picture)])
+        _draw_bars(area.part(width=256), [v for _, v, _ in s.words], names=names, room=172)
+        _draw_beside(area.part(262, width=98, height=140), [("where it looks", picture)])
 
     def page(self) -> _Page:
         "Name and verdict, drawings, words, neighbours, confusion."

@@ -20,7 +20,7 @@ from torch import Tensor
 from ..core import NiwtError, check_name
 from ..explain.explainer import readable
 from ..figures.canvas import Area
-from ..figures.charts import paint_change
+from ..figures.charts import _draw_change
 from ..method.metrics import _harmonic_mean, _per_class_accuracy
 from ..network.modes import in_own_modes
 from .explorer import Explorer, _Page, _Panel, _choice, _column, _escaped, _grid
@@ -170,7 +170,7 @@ class _EditPictures(Explorer):
         names = ["this class", "unseen classes (U)", "seen classes (S)", "both: harmonic mean (H)"]
         rates = {"as described": self.study.before, "now": self.study.after}
         shares = {what: [r[k] for k in ("own", "U", "S", "H")] for what, r in rates.items()}
-        paint_change(area, names, shares, "Share of test pictures named right", 0)
+        _draw_change(area, names, shares, "Share of test pictures named right", 0)
 
     def _paint_taken(self, area: Area) -> None:
         taken, labels = self.study.taken, self.session.data.labels[self.session.test]
@@ -181,7 +181,7 @@ class _EditPictures(Explorer):
         rows += [("others", *rest)] if max(rest) > 1e-6 else []
         names, before, after = zip(*rows, strict=True)
         shares, told = {"as described": before, "now": after}, f"What its {n} test pictures are taken for"
-        paint_change(area.part(height=52 + 27 * len(rows)), names, shares, told, at)
+        _draw_change(area.part(height=52 + 27 * len(rows)), names, shares, told, at)
 
     def page(self) -> _Page:
         "Verdict, changes, rates, confusion."

@@ -35,9 +35,9 @@ from ..data.dataset import ZeroShotData
 from ..data.images import FORMATS, open_image
 from ..explain.explainer import readable
 from ..explain.names import as_seen
-from ..figures.canvas import Area, figure_png, panel_figure, panel_pixels, panel_png
-from ..figures.canvas import stack_page
-from ..figures.charts import paint_words
+from ..figures.canvas import Area, figure_png, _panel_figure, _panel_pixels, _panel_png
+from ..figures.canvas import _stack_page
+from ..figures.charts import _draw_words
 from .session import Session, _layers_of, _session_at, open_session
 
 # %% ../../nbs/08_widgets/01_explorer.ipynb #58337f33
@@ -94,7 +94,7 @@ class _Panel:
         self.ground_key, self.ground = below
         self.shown: Any = object()
         self.picture = lru_cache(24)(lambda key: self.render(key[1]))  # the last ones
-        drawn = lambda dark: panel_pixels(self.figure(self.ground), dark=dark)  # noqa: E731
+        drawn = lambda dark: _panel_pixels(self.figure(self.ground), dark=dark)  # noqa: E731
         self.grounds = lru_cache(1)(lambda key, dark: drawn(dark))
         room = {"width": "100%", "height": "auto"}
         self.image = widgets.Image(format="png", layout=room).add_class("niwt-panel")
@@ -113,12 +113,12 @@ class _Panel:
 
     def figure(self, paint: Any) -> Figure:
         "What a painter draws, as a figure of the panel's size."
-        return panel_figure(paint, self.width, self.height)
+        return _panel_figure(paint, self.width, self.height)
 
     def render(self, dark: bool = False) -> bytes:
         "The picture for the present state as a PNG."
         ground = self.grounds(self.ground_key(), dark) if self.ground else None
-        return panel_png(self.figure(self.paint), ground=ground, dark=dark)
+        return _panel_png(self.figure(self.paint), ground=ground, dark=dark)
 
     def whole(self, area: Area) -> None:
         "Paint everything that the panel shows: the ground and what lies on it."
@@ -155,7 +155,7 @@ _ALONE = """<style class="niwt-still">
 def _picture_of(made: Any) -> bytes:
     "What an explorer shows (its `page` and `title`), as one PNG of at most 256 colours: for pages on which nothing answers."
     note = lambda area: area.text(_STILL, size=10, style="italic")  # noqa: E731
-    page = figure_png(stack_page([[(note, 840, 16)], *made.page()], made.title, 900))
+    page = figure_png(_stack_page([[(note, 840, 16)], *made.page()], made.title, 900))
     out = io.BytesIO()
     with Image.open(io.BytesIO(page)) as picture:
         picture.convert("RGB").quantize(256, Image.Quantize.FASTOCTREE).save(out, "PNG")
@@ -385,7 +385,7 @@ class _Shown(_Controls):
         before, self._depth = self.snapshot(), self._depth + 1
         try:
             self._set_all(values)
-            return stack_page(self.page(), self.title, width)
+            return _stack_page(self.page(), self.title, width)
         finally:
             if values:
                 self.restore(before)
@@ -487,8 +487,8 @@ def _titled(title: str, paint: _Painter) -> _Painter:
 
 # %% ../../nbs/08_widgets/01_explorer.ipynb #6e7b2630
 def _told(height: int, *words: str, width: int = 860) -> tuple[_Painter, int, int]:
-    "Words for `page`: a heading, a sentence and a remark, see `paint_words`."
-    return lambda area: paint_words(area, *words), width, height
+    "Words for `page`: a heading, a sentence and a remark, see `_draw_words`."
+    return lambda area: _draw_words(area, *words), width, height
 
 # %% ../../nbs/08_widgets/01_explorer.ipynb #65fae21f
 def _read_upload(
