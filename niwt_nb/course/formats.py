@@ -78,7 +78,7 @@ def _for_nbgrader(source: str, number: str, answer: str, code: str) -> list[dict
     ]
 
 # %% ../../nbs/10_course/04_formats.ipynb #b81620f8
-def _master(book: Mapping[str, Any], exercise: Callable[..., list[dict[str, Any]]]) -> dict[str, Any]:
+def _master(book: Mapping[str, Any], exercise: Callable[..., list]) -> dict[str, Any]:
     "A lesson with its exercises in the form of a grader, cells made by `exercise`, without outputs and without the folded solutions."
     solved, cells = _solutions(book), []
     for cell in _for_students(book)["cells"]:

@@ -234,7 +234,7 @@ def _read_features(path: str | os.PathLike, pixels: bool = False) -> _FeatureFil
 
 # %% ../../nbs/01_data/06_xlsa17.ipynb #a6214f20
 def _attributes(
-    name: str, table: np.ndarray, names: tuple, classes: Sequence, notes: list[str], whole: float = 1.0
+    name: str, table: Any, names: tuple, classes: Sequence, notes: list[str], whole: float = 1.0
 ) -> DomainKnowledge:
     "A published table (C, A) that reads sentences, `whole` for 1, NaN and gaps as 0 with a note; raises `NiwtError` for a class of which nothing is known."
     filled, gaps = _unknown_as_zero(table, name, classes)

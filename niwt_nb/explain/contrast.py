@@ -250,7 +250,7 @@ class _Contrast:
     against: str  # the other one
     words: pd.DataFrame  # see `_telling_words`
     neurons: _Change  # see `_turning_neurons`
-    description: _Change | None  # see `_turning_words`; None: columns that cannot be said one by one
+    description: _Change | None  # see `_turning_words`; None: columns that cannot be said
     photos: dict[str, list[Any]]  # class -> reference photos
     unseen: tuple[str, ...] = ()  # which of the two were never photographed
 

@@ -76,7 +76,7 @@ def background_evidence(
     indices: Tensor,  # (n,) image indices, for example training images
     transform: Callable,  # PIL image -> (3, H, W) tensor
     batch_size: int = 64,  # images a batch
-) -> tuple[Tensor, Tensor]:  # (C, K) outside and inside the animal, means over each head row's images
+) -> tuple[Tensor, Tensor]:  # (C, K) outside and inside the animal, means of each head row
     "How much each neuron adds to the class of an image, outside and inside the animal."
     net, n = explainer.network, len(explainer.columns)
     row_of = {int(c): i for i, c in enumerate(explainer.columns)}

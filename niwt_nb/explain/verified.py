@@ -36,7 +36,7 @@ def drawn_pairs(
     transform: Callable,  # PIL image -> (3, H, W) tensor
     draw: Callable,  # (attribute names, seed) -> (PIL image, anything), see `draw_bird`
     n: int = _PAIRS,  # pairs
-) -> tuple[list[Any], Tensor, Tensor]:  # 2 n pictures, first those with it; activations (n, K) of both
+) -> tuple[list[Any], Tensor, Tensor]:  # 2 n pictures, first those with it; (n, K) of both
     "Draw pictures that differ in one attribute alone; raises `NiwtError` for one without another value."
     group = _group_of(attribute)
     others = [a for a in explainer.names if a != attribute and _group_of(a) == group]
@@ -108,7 +108,7 @@ def verify_names(
     transform: Callable,  # PIL image -> (3, H, W) tensor
     neurons: Sequence[int] | None = None,  # which channels; `None`: all
     draw: Callable | None = None,  # see `draw_bird`; `None`: compare `indices` by their attributes
-) -> pd.DataFrame:  # `name_neurons` with answers, rate, loss, other_loss; `good` where the name held
+) -> pd.DataFrame:  # of `name_neurons`, and answers, rate, loss, other_loss
     "Put the names of neurons to the test; raises `NiwtError` for neurons or classes that the network does not have."
     names = name_neurons(explainer)
     picked = names["neuron"].tolist() if neurons is None else _check_neurons(neurons, len(names))

@@ -29,7 +29,7 @@ def _spline(points: Sequence[tuple[float, float]], steps: int = 6) -> np.ndarray
     return 0.5 * curve.reshape(-1, 2)
 
 # %% ../../nbs/02_fieldguide/01_drawing.ipynb #8394de34
-def _arc(x: float, y: float, r: float, start: float = 0.0, stop: float = 360.0, n: int = 24) -> np.ndarray:
+def _arc(x: float, y: float, r: float, start: int = 0, stop: int = 360, n: int = 24) -> np.ndarray:
     "A circle, or the arc of one: (n, 2) points, angles in degrees clockwise from the right."
     a = np.radians(np.linspace(start, stop, n, endpoint=stop - start < 360))
     return np.stack([x + r * np.cos(a), y + r * np.sin(a)], 1)

@@ -281,7 +281,7 @@ def _row_label(ax: Axes, i: int, name: str, room: float, **style: Any) -> None:
 
 # %% ../../nbs/07_figures/02_charts.ipynb #55349443
 def _draw_bars(
-    area: Area, values: Any, off: Sequence = (), focus: Any = None, names: Sequence = (), room: float = 0
+    area: Area, values: Any, off: Any = (), focus: Any = None, names: Sequence = (), room: float = 0
 ) -> None:
     "Signed bars, numbers at their ends, hatched vermilion below zero, outlined if `off`; bar `focus` on grey, `names` left in `room` pixels."
     v, n = np.asarray(values, float), len(values)

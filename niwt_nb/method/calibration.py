@@ -97,7 +97,7 @@ def score_statistics(
 
 # %% ../../nbs/04_method/07_calibration.ipynb #04936bf1
 _Solver = Callable[[Tensor, Tensor], Tensor]  # rows to fit on, rows to predict -> weights (h, D)
-_SCALES = (0.7, 0.85, 1.0, 1.2, None)  # standard deviations to try, the seen one is 1; None: as it is
+_SCALES = (0.7, 0.85, 1.0, 1.2, None)  # standard deviations to try, the seen one is 1; None: as is
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,9 +188,9 @@ def calibrate(
 
 # %% ../../nbs/04_method/07_calibration.ipynb #74e7f8ec
 @in_own_modes
-def _blend_heads(one: nn.Linear, other: nn.Linear, features: Tensor, share: float = 0.5) -> nn.Linear:
+def _blend_heads(one: nn.Linear, other: nn.Linear, x: Tensor, share: float = 0.5) -> nn.Linear:
     "A head whose scores are the weighted mean of two heads' scores, each around its mean over the classes, at the first one's standard deviation."
-    first, second = score_statistics(one, features), score_statistics(other, features)
+    first, second = score_statistics(one, x), score_statistics(other, x)
     ratio = (1 - share) * first.score_std / second.score_std
     (w, b), (v, c) = _rows_and_biases(one), _rows_and_biases(other)
     weight = share * (w - first.prior) + ratio * (v - second.prior)

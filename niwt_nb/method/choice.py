@@ -522,7 +522,7 @@ def with_combination(
 
 # %% ../../nbs/04_method/11_choice.ipynb #6afa4b1d
 def _choose_with(
-    model: Any, part: ZeroShotData, probe: Probe, trained_on: bool = False, grid: _Grid | None = None
+    model: Any, part: ZeroShotData, probe: Probe, trained_on: bool = False, grid: Any = None
 ) -> _Choice:
     "Choose settings of a `NIWT` on a validation problem that a network has looked at, see `_choose`; `grid` None: those of `TRIED` that fit."
     known = part.get_knowledge(model.knowledge)

@@ -790,7 +790,7 @@ def _restore_backbone(record: Any, tensors: Any, given: Any = None) -> Backbone 
     return replace(backbone, model=model.eval(), twin=None)
 
 # %% ../../nbs/04_method/12_niwt.ipynb #8ab00679
-def _load_model(cls: type[NIWT], folder: _Folder, backbone: Any = None, encoder: Any = None, device: Any = None) -> NIWT:
+def _load_model(cls: Any, folder: _Folder, backbone: Any, encoder: Any, device: Any) -> NIWT:
     """Read a saved model; raises `NiwtError` for a folder that is none, is damaged, or does not fit the network.
 
     For `backbone` see `_restore_backbone`, for `encoder` `_load_reader`, for `device` `device_of`.
@@ -831,7 +831,7 @@ def _load_model(cls: type[NIWT], folder: _Folder, backbone: Any = None, encoder:
     return _refit(model, network, tensors, m)
 
 # %% ../../nbs/04_method/12_niwt.ipynb #68cd4e60
-def _refit(model: NIWT, backbone: Backbone | None, tensors: Mapping[str, Tensor], m: Mapping[str, Any]) -> NIWT:
+def _refit(model: NIWT, backbone: Any, tensors: Mapping[str, Tensor], m: Any) -> NIWT:
     "Put network and writer of a saved model together, from the tensors of its file and its manifest `m`."
     model.scale_, scaled = nn.Identity(), "scale.mean" in tensors
     if scaled:
