@@ -19,7 +19,7 @@ from niwt_nb.explain.explainer import Explainer, fit_explainer
 from niwt_nb.explain.maps import layer_activations
 from niwt_nb.explain.scores import image_truth
 from niwt_nb.explain.words import _Explanations, explain_batch, explain_images
-from niwt_nb.figures.explanation import explainer_of
+from niwt_nb.figures.explanation import _explainer_of
 from niwt_nb.method.niwt import NIWT
 from niwt_nb.network.backbones import field_guide_transform, load_backbone
 
@@ -47,7 +47,7 @@ def contrast_claims(
     indices: Tensor,  # (n,) test images
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # a row a word: image, group, used, holds; a row an image: turns, neurons, by lot
     "Every word that might tell the answer from the runner-up, tested; and the neurons without which the answer turns."
-    explainer, words, turns = explainer_of(model), [], []
+    explainer, words, turns = _explainer_of(model), [], []
     truth = image_truth(explainer, data, indices)
     for k, i in enumerate(indices.tolist()):
         x = model.preprocess_(data.images[i])[None]

@@ -374,9 +374,9 @@ def _name_each(answers: Callable, photos: list[Path], say: Callable) -> tuple[li
     """
     from niwt_nb.core import NiwtError, progress
     from niwt_nb.data.images import open_image
-    from niwt_nb.method.niwt import picture_names
+    from niwt_nb.method.niwt import _picture_names
 
-    pairs = list(dict.fromkeys(pair for photo in photos for pair in picture_names(photo)))
+    pairs = list(dict.fromkeys(pair for photo in photos for pair in _picture_names(photo)))
     rows, read = [], 0
     starts = range(0, len(pairs), _AT_ONCE)
     for start in progress(starts, "pictures", quiet=len(starts) < 2 or not sys.stderr.isatty()):
@@ -472,7 +472,7 @@ def _explanation_page(why: Any, name: str) -> str:  # HTML, complete in one file
     from PIL import Image
 
     from niwt_nb.explain.explainer import readable
-    from niwt_nb.explain.sentences import signed_words
+    from niwt_nb.explain.sentences import _signed_words
     from niwt_nb.figures.canvas import to_array
     from niwt_nb.runs.report import _PAGES
 
@@ -485,7 +485,7 @@ def _explanation_page(why: Any, name: str) -> str:  # HTML, complete in one file
     pictures, photos = ([(label, address(p)) for label, p in some] for some in groups)
     table = why.words
     names = table["attribute"].map(readable) + table["verdict"].map({"open": " (open)"}).fillna("")
-    words = list(zip(names, signed_words(table).astype(float), strict=True))
+    words = list(zip(names, _signed_words(table).astype(float), strict=True))
     target, against = readable(why.target), readable(why.against)
     told = {"title": f"{name}: {target}", "target": target, "against": against, "why": why}
     page = _PAGES.get_template("explanation.html")
@@ -665,16 +665,16 @@ def _app(
 def _hand_out(folder: Path, overwrite: bool, teacher: bool, to: str | None) -> dict[str, str]:
     "Write the course into a folder, for a student, a teacher or a grader; gives what was done with each file."
     from niwt_nb.course.copies import copy_lessons
-    from niwt_nb.course.formats import export_lessons
-    from niwt_nb.course.progress import start_page
-    from niwt_nb.course.slides import write_slides
+    from niwt_nb.course.formats import _export_lessons
+    from niwt_nb.course.progress import _start_page
+    from niwt_nb.course.slides import _write_slides
 
     if to:
-        return export_lessons(folder, to, overwrite)
+        return _export_lessons(folder, to, overwrite)
     done = copy_lessons(folder, overwrite, teacher)
-    start_page(folder)
+    _start_page(folder)
     if teacher:
-        write_slides(folder)
+        _write_slides(folder)
     return done
 
 # %% ../nbs/11_cli.ipynb #5c7b6d0b

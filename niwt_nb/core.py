@@ -45,12 +45,8 @@ class NiwtError(ValueError):
     "Input that cannot be used: the message names the thing, its value and what was expected."
 
 # %% ../nbs/00_core.ipynb #472a3512
-def nearest_names(
-    name: str,  # what was asked for
-    choices: Iterable[str],  # the names that exist
-    n: int = 3,  # at most so many suggestions
-) -> list[str]:  # the closest names, best first; empty when nothing is close
-    "The names in `choices` most like `name`, by difflib's ratio without regard to case or to `[0]` against `.0`."
+def _nearest_names(name: str, choices: Iterable[str], n: int = 3) -> list[str]:
+    "At most `n` of the `choices` most like `name`, best first, by difflib's ratio without regard to case or to `[0]` against `.0`."
     plain = {c: c.lower() for c in choices}
     asked = name.lower().replace("[", ".").replace("]", "")
     ranked = sorted(plain, key=lambda c: -difflib.SequenceMatcher(None, asked, plain[c]).ratio())
@@ -70,7 +66,7 @@ def check_name(
     same = [c for c in choices if unicodedata.normalize("NFC", str(c)) == form]
     if len(same) == 1:
         return same[0]
-    near = nearest_names(str(name), choices)
+    near = _nearest_names(str(name), choices)
     some = ", ".join(map(repr, near or choices[:3]))
     hint = f"nearest: {some}" if near else f"there are {len(choices)}, such as {some}"
     raise NiwtError(f"unknown {what} {name!r}; {hint}")
@@ -80,10 +76,8 @@ def check_name(
 _NO_WIDTH = dict.fromkeys(map(ord, "\u00ad\u200b\u200e\u200f\u2060\ufeff"))
 
 
-def normal_name(
-    name: Any,  # a name from a file, a folder, a table or the caller
-) -> str:  # the form that names are compared in
-    "A name in Unicode's composed form, blanks tidied, marks that nobody sees left out; bytes that are no UTF-8 are read as Windows-1252."
+def _normal_name(name: Any) -> str:
+    "A name as names are compared: in Unicode's composed form, blanks tidied, unseen marks left out; bytes that are no UTF-8 are read as Windows-1252."
     text = str(name)
     if not text.isascii():
         try:
@@ -137,10 +131,8 @@ _FILE_KINDS = {  # first bytes -> what it is, and what to do
 }
 
 
-def file_kind(
-    path: str | os.PathLike,  # a file that could not be read as what it is called
-) -> str:  # such as "an HTML page; ..."; "" where the first bytes say nothing
-    "What a file is by its first bytes, with what can be done about it; never raises."
+def _file_kind(path: str | os.PathLike) -> str:
+    "What a file is by its first bytes, with what can be done about it, or nothing where they do not say; never raises."
     try:
         with open(path, "rb") as f:
             head = f.read(512)
@@ -583,10 +575,8 @@ def users_frame(
 
 # %% ../nbs/00_core.ipynb #56e425dd
 @contextmanager
-def user_code(
-    what: str,  # what is being done, for the message: "cannot import 'my_model.py'"
-) -> Iterator[None]:
-    "Turn whatever the user's own code raises in the block into one sentence with the user's own line, a `UserCodeError`."
+def _user_code(what: str) -> Iterator[None]:
+    "Turn what the user's own code raises in the block into one sentence with the user's own line, a `UserCodeError`; `what` is being done."
     try:
         yield
     except NiwtError:
@@ -606,7 +596,7 @@ def _module_of(path: Path, what: str) -> ModuleType:
     if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))  # last: files beside it are found and hide nothing
     try:
-        with user_code(what):
+        with _user_code(what):
             # not by the loader: it would keep, and believe, a cache of another edit
             exec(compile(path.read_bytes(), path, "exec"), vars(module))
     except NiwtError:
@@ -633,7 +623,7 @@ def import_object(
         known = package in sys.modules or importlib.util.find_spec(package)
         if path.with_name(path.name + ".py").is_file() and not known:
             raise NiwtError(f"{what}: it is a file here, so write {where + '.py:' + name!r}")
-        with user_code(what):
+        with _user_code(what):
             module = importlib.import_module(where)
     if not hasattr(module, name):
         check_name(name, [n for n in vars(module) if not n.startswith("_")], f"name in {where!r}")

@@ -117,12 +117,10 @@ def _graders_files(to: str) -> dict[str, str]:  # path in the teacher's folder -
     return files
 
 # %% ../../nbs/10_course/04_formats.ipynb #a995b3da
-def export_lessons(
-    folder: str | os.PathLike,  # of a teacher; made if it is not there
-    to: str,  # "otter" or "nbgrader"
-    overwrite: bool = False,  # take the place of changed files; the old ones are kept as NAME.old-N.ipynb
-) -> dict[str, str]:  # file name -> "new", "as it was", "kept, it is yours", or "replaced"
-    "Write the course as a grader takes it; raises `NiwtError` for another grader or a folder that cannot be written."
+def _export_lessons(
+    folder: str | os.PathLike, to: str, overwrite: bool = False
+) -> dict[str, str]:
+    "Write the course as a grader takes it, see `copy_lessons`; raises `NiwtError` for another grader or a folder that cannot be written."
     check_name(to, ("otter", "nbgrader"), "grader")
     done = {}
     try:

@@ -158,10 +158,8 @@ Eleven lessons; each checks its exercises itself. Run the cell below (Shift-Ente
 Words to look up: [glossary](glossary.ipynb). The paper beside the course: [paper map](paper_map.ipynb). To redo a lesson from memory: the folder `clean`."""
 
 
-def start_page(
-    folder: str | os.PathLike,  # of lessons
-) -> Path:  # the notebook
-    "Write `start.ipynb`, with the progress as it is now."
+def _start_page(folder: str | os.PathLike) -> Path:
+    "Write `start.ipynb` into a folder of lessons, with the progress as it is now."
     import nbformat
     from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..core import NiwtError, normal_name
+from ..core import NiwtError, _normal_name
 from .dataset import DomainKnowledge, ZeroShotData
 from .files import _draw_unseen, _drop_constant, _find_images, _first_file, _inside
 from .files import _propose_split, _read_matrix, _read_numbered, _scan_folders
@@ -111,13 +111,13 @@ def _read_sentences(path: str | os.PathLike) -> dict[str, tuple[str, ...]]:
             if not isinstance(lines, list) or not all(isinstance(s, str) for s in lines):
                 wanted = f"a sentence or a list of sentences for class {c!r}"
                 raise NiwtError(f"{name}: expected {wanted}, got {type(value).__name__}")
-            found[normal_name(c)] = lines
+            found[_normal_name(c)] = lines
     else:
         header, rows = _read_csv_rows(path)
         if len(header) != 2:
             raise NiwtError(f"{name}: expected two columns, class and sentence, got {len(header)}")
         for c, s in rows:
-            found.setdefault(normal_name(c), []).append(s)
+            found.setdefault(_normal_name(c), []).append(s)
     empty = next((c for c, lines in found.items() if not any(s.strip() for s in lines)), None)
     if empty is not None:
         raise NiwtError(f"{name}: class {empty!r} has no sentence")
@@ -165,6 +165,6 @@ def _check_folders(base: Path, folders: dict[str, list[str]], left: Counter[str]
         raise NiwtError(f"{told}; {remedy}")
     names: dict[str, str] = {}
     for d in folders:
-        if names.setdefault(normal_name(d), d) != d:
-            both = f"{names[normal_name(d)]!r} and {d!r}"
+        if names.setdefault(_normal_name(d), d) != d:
+            both = f"{names[_normal_name(d)]!r} and {d!r}"
             raise NiwtError(f"the folders {both} have the same name; put their pictures into one")

@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Subset
 
-from ..core import NiwtError, check_name, names_of, user_code
+from ..core import NiwtError, check_name, names_of, _user_code
 from .names import _match_names, _pair_names
 
 # %% ../../nbs/01_data/00_dataset.ipynb #f9c23e54
@@ -611,7 +611,7 @@ def transformed(
     where: str = "an image",  # which image, for messages
 ) -> Tensor:  # (3, H, W) float32
     "One image through a preprocessing; raises `NiwtError` with the user's own line if that fails, and for what is no picture."
-    with user_code(f"the transform failed for {where}"):
+    with _user_code(f"the transform failed for {where}"):
         try:
             made = transform(image)
         except OSError as e:  # a picture that is decoded only now

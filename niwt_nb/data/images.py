@@ -25,7 +25,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ..core import NiwtError, UserCodeError, advance, check_name, file_kind, names_of, progress
+from ..core import NiwtError, UserCodeError, advance, check_name, _file_kind, names_of, progress
 from .dataset import ZeroShotData, as_ids, transformed
 
 # %% ../../nbs/01_data/01_images.ipynb #d43721a1
@@ -252,7 +252,7 @@ def open_image(
     except FileNotFoundError:
         raise NiwtError(f"{name} does not exist") from None
     except Exception as e:  # decoders raise nearly every kind of error on damaged files
-        kind = file_kind(path) if isinstance(e, UnidentifiedImageError) else ""
+        kind = _file_kind(path) if isinstance(e, UnidentifiedImageError) else ""
         kind += ", cut short or damaged" if kind.endswith("picture") else ""
         told = f"it is {kind}" if kind else f"{type(e).__name__}: {e}"
         raise NiwtError(f"{name} cannot be read ({told})") from None

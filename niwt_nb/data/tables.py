@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core import NiwtError, file_kind, normal_name
+from ..core import NiwtError, _file_kind, _normal_name
 from .names import _pair_names
 
 # %% ../../nbs/01_data/03_tables.ipynb #663b9bc5
@@ -34,7 +34,7 @@ def _read_text(path: str | os.PathLike, max_bytes: int = 200_000_000) -> str:
         raise NiwtError(f"cannot read {name}: {e.strerror}") from None
     marks = {"utf-32": (codecs.BOM_UTF32_LE,), "utf-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)}
     encoding = next((e for e, mark in marks.items() if raw.startswith(mark)), "utf-8-sig")
-    kind = file_kind(path) if raw else ""
+    kind = _file_kind(path) if raw else ""
     save = "; save it as UTF-8 (spreadsheets call it 'CSV UTF-8')"
     try:
         text = raw.decode(encoding)
@@ -261,7 +261,7 @@ def _read_attribute_table(
         said.append("attributes go down and classes across: the table was turned")
         turned = list(zip(header, *rows, strict=True))
         header, rows = [str(n) for n in turned[0]], [list(row) for row in turned[1:]]
-    names = tuple(normal_name(row[0]) for row in rows)
+    names = tuple(_normal_name(row[0]) for row in rows)
     if "" in names:
         raise NiwtError(f"{name} row {names.index('') + 2}: the class has no name")
     if len(set(names)) < len(names):
@@ -278,4 +278,4 @@ def _read_attribute_table(
     filled, gaps = _unknown_as_zero(np.array(table, np.float64), name, names)
     if notes is not None:
         notes += [line if line.startswith(name) else f"{name}: {line}" for line in said + gaps]
-    return names, tuple(normal_name(h) for h in header[1:]), filled
+    return names, tuple(_normal_name(h) for h in header[1:]), filled

@@ -25,8 +25,8 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.feature_extraction.text import TfidfVectorizer
 from torch import Tensor
 
-from ..core import NiwtError, file_kind, import_object, import_torchvision
-from ..core import nearest_names, user_code
+from ..core import NiwtError, _file_kind, import_object, import_torchvision
+from ..core import _nearest_names, _user_code
 from .dataset import DomainKnowledge, ZeroShotData, as_ids, _as_values
 from .images import _list_folder
 from .names import _match_names, _pair_names
@@ -123,7 +123,7 @@ def _document(sentences: Sequence[str]) -> str:
 # %% ../../nbs/01_data/05_text.ipynb #86c9f379
 def _not_understood(sentences: Sequence[str], asked: Sequence[str], known: Sequence[str]) -> str:
     "The message that nothing was understood, with the known words nearest to those asked."
-    near = {w: nearest_names(w, known) for w in dict.fromkeys(asked)}
+    near = {w: _nearest_names(w, known) for w in dict.fromkeys(asked)}
     hints = [f"{w!r} (nearest: {', '.join(map(repr, n))})" for w, n in near.items() if n]
     some = ", ".join(map(repr, sorted(known)[:8]))
     told = f"unknown: {'; '.join(hints[:5])}" if hints else f"known words are {some}"
@@ -202,7 +202,7 @@ def _encode(owner: Any, sentences: list[str]) -> Tensor:
         ask = _load_encoder(ask, owner.download) if named else ask
         ask = functools.partial(ask.encode, show_progress_bar=False)
     once = {s: i for i, s in enumerate(dict.fromkeys(sentences))}  # the same clause comes often
-    with user_code(f"the encoder failed on {len(sentences)} sentences"):
+    with _user_code(f"the encoder failed on {len(sentences)} sentences"):
         rows = _as_values(ask(list(once)), "encoder")
     if rows.ndim != 2 or len(rows) != len(once):
         wanted = f"one row for each of {len(once)} sentences"
@@ -640,7 +640,7 @@ def _read_embeddings(path: str | os.PathLike, n_classes: int) -> DomainKnowledge
     try:
         values = np.load(path, allow_pickle=False)
     except Exception as e:  # numpy raises many kinds of errors on damaged files
-        kind = file_kind(path)
+        kind = _file_kind(path)
         told = kind if kind and "NumPy" not in kind else f"{type(e).__name__}: {str(e)[:120]}"
         raise NiwtError(f"{os.fspath(path)!r} is not a readable .npy file ({told})") from None
     array, kind = isinstance(values, np.ndarray), getattr(values, "dtype", np.dtype(object)).kind

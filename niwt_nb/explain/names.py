@@ -119,11 +119,8 @@ def outlined(
 
 # %% ../../nbs/06_explain/05_names.ipynb #c215d6bb
 @in_own_modes
-def as_seen(
-    x: Tensor,  # (3, H, W) a preprocessed image
-    transform: Callable,  # what preprocessed it
-) -> Image.Image:  # what the network saw, in natural colours
-    "Undo the colours of a preprocessing (not its crop), by looking at what it does to black and to white."
+def _as_seen(x: Tensor, transform: Callable) -> Image.Image:
+    "What the network saw of a preprocessed image (3, H, W) in natural colours, but for the crop, by looking at what `transform` does to black and to white."
     black, white = colour_range(transform)
     pixels = ((x - black) / torch.where(white == black, 1.0, white - black)).clamp(0, 1)
     return Image.fromarray((pixels.permute(1, 2, 0).cpu().numpy() * 255).round().astype(np.uint8))

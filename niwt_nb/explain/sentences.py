@@ -21,27 +21,21 @@ from .explainer import listing, phrase, readable
 from ..network.modes import in_own_modes
 
 # %% ../../nbs/06_explain/03_sentences.ipynb #3e8a5833
-def signed_words(
-    table: pd.DataFrame,  # from `explain_prediction` or `Explanations.frame`
-) -> pd.Series:  # a number a word, for bars
-    "How far each word is shown; of what speaks against the class, how far it is missing, below zero."
+def _signed_words(table: pd.DataFrame) -> pd.Series:
+    "How far each word of `explain_prediction` is shown, for bars; of what speaks against the class, how far it is missing, below zero."
     return table["shown"].where(table["verdict"] != "against", (table["shown"] - 1).clip(upper=0))
 
 # %% ../../nbs/06_explain/03_sentences.ipynb #43989305
-def counter_evidence(
-    table: pd.DataFrame,  # from `explain_prediction` or `Explanations.frame`
-) -> str:  # one sentence with a space before it, or nothing
-    "Name at most two attributes that speak against the class, the least found first."
+def _counter_evidence(table: pd.DataFrame) -> str:
+    "At most two attributes that speak against the class, the least found first: a sentence with a space before it, or nothing."
     words = table[table["verdict"] == "against"].sort_values("found", kind="stable")["attribute"]
     said = listing([phrase(a) for a in words.head(2)])
     told = f" Against it: the network looked for {said}, which the picture does not seem to show."
     return told if said else ""
 
 # %% ../../nbs/06_explain/03_sentences.ipynb #f2d398f7
-def distinguishing_attribute(
-    table: pd.DataFrame,  # from `explain_prediction` or `Explanations.frame`
-) -> str:  # a phrase, or nothing
-    "Name the supporting attribute with the largest contrast to the runner-up."
+def _distinguishing_attribute(table: pd.DataFrame) -> str:
+    "The supporting attribute with the largest contrast to the runner-up: a phrase, or nothing."
     good = table[(table["verdict"] == "for") & (table["contrast"] > 0)]
     best = good.sort_values("contrast", ascending=False)["attribute"].head(1)
     return "".join(phrase(a) for a in best)
@@ -60,8 +54,8 @@ def sentence(
     text = f"This is {sure} {'an' if name[:1].lower() in 'aeiou' else 'a'} {name} ({p:.0%})"
     nothing = ", though nothing that has a name speaks for it."
     text += f", for {listing([phrase(a) for a in words])}." if len(words) else nothing
-    text += counter_evidence(table)
-    word, rival = distinguishing_attribute(table), readable(table.attrs["runner_up"])
+    text += _counter_evidence(table)
+    word, rival = _distinguishing_attribute(table), readable(table.attrs["runner_up"])
     if asked and apart and word:
         text += f" What tells it most from {rival}: {word}."
     elif asked and apart:

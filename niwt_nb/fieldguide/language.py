@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..core import NiwtError, nearest_names
+from ..core import NiwtError, _nearest_names
 from ..data.text import STOP_WORDS, _split_denials
 from .attributes import ATTRIBUTES, ATTRIBUTE_NAMES, _TABLES, _check_look
 from .drawing import _COLORS
@@ -75,7 +75,7 @@ def _group(name: str) -> str:
 def _nothing(text: str) -> str:
     "The message that nothing in a text was understood, with the nearest known words."
     words = [w for w in re.findall(r"[a-z]+", text.lower()) if w not in (*STOP_WORDS, *_FRAME)]
-    near = {w: nearest_names(w, [*_PART_OF, *_VALUE_OF], 1) for w in words if len(w) > 2}
+    near = {w: _nearest_names(w, [*_PART_OF, *_VALUE_OF], 1) for w in words if len(w) > 2}
     hints = ", ".join(f"{w!r} (nearest: {n[0]!r})" for w, n in near.items() if n and n[0] != w)
     told = f"; unknown: {hints}" if hints else ""
     return f"nothing in {text!r} says what the bird looks like; name a part and a value, such as 'blue wings' or 'a hooked bill'{told}"

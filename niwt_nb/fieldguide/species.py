@@ -6,8 +6,9 @@
 __all__ = []
 
 # %% ../../nbs/02_fieldguide/03_species.ipynb #50ad40ed
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,12 +46,8 @@ _TINTS: dict[str, list[str]] = _TABLES["tints"]
 _NOUNS: dict[str, list[str]] = _TABLES["nouns"]
 
 # %% ../../nbs/02_fieldguide/03_species.ipynb #08cdcf69
-def species_name(
-    look: Mapping[str, str] | Sequence[str],  # a complete look
-    taken: Sequence[str] = (),  # names that are in use
-    seed: int | Sequence[int] = 0,  # which of the fitting names
-) -> str:  # such as "Azure-winged Hookbill"
-    "A name that fits the look and is not taken yet."
+def _species_name(look: Any, taken: Sequence[str] = (), seed: Any = 0) -> str:
+    "A name that fits a complete look and is not taken yet, such as Azure-winged Hookbill; `seed`: which of those that fit."
     full, rng = _check_look(look, complete=True), np.random.default_rng(seed)
     parts = (("wing", "winged"), ("crown", "capped"), ("belly", "breasted"))
     firsts = [f"{t}-{a}" for part, a in parts for t in _TINTS[full[f"{part}_color"]]]
@@ -138,6 +135,6 @@ def _make_species(
         for g in rng.choice(list(ATTRIBUTES), variation, replace=False).tolist():
             other = str(rng.choice([v for v in ATTRIBUTES[g] if v != look[g]]))
             variants[g] = (other, round(float(rng.uniform(0.05, 0.2)), 2))
-        name = species_name(look, [s.name for s in species], rng.integers(2**31, size=2).tolist())
+        name = _species_name(look, [s.name for s in species], rng.integers(2**31, size=2).tolist())
         species.append(_Species(name, look, variants))
     return species, torch.from_numpy(order < n_seen)

@@ -99,11 +99,8 @@ def balance_curve(
 
 # %% ../../nbs/07_figures/02_charts.ipynb #8ea4884a
 @own_style()
-def metrics_bars(
-    rows: Sequence[Mapping[str, Any]] | pd.DataFrame,  # `metric_row`s
-    width: int = 800,  # pixels
-) -> Figure:  # a group of bars a method
-    "The results as grouped bars with their values; raises `NiwtError` without rows or without one of U, S, H and T1."
+def _metrics_bars(rows: Sequence[Mapping] | pd.DataFrame, width: int = 800) -> Figure:
+    "Results (`metric_row`s) as groups of bars with their values; raises `NiwtError` without rows or without one of U, S, H and T1."
     frame, metrics = pd.DataFrame(rows).reset_index(drop=True), ("U", "S", "H", "T1")
     if not len(frame):
         raise NiwtError("no results to show")
@@ -130,11 +127,8 @@ def metrics_bars(
 
 # %% ../../nbs/07_figures/02_charts.ipynb #acccfd9d
 @own_style()
-def history_figure(
-    history: pd.DataFrame,  # a row a step or epoch; one column may be `epoch` or `step`
-    width: int = 800,  # pixels
-) -> Figure:  # one small plot a column
-    "How each column of a history went; columns that are all positive and span more than a factor of 30 get a logarithmic axis."
+def _history_figure(history: pd.DataFrame, width: int = 800) -> Figure:
+    "How each column of a history went, a row an epoch or step; columns that are positive and span more than a factor of 30 get a logarithmic axis."
     numbers = history.select_dtypes("number")
     x_name = next((c for c in ("epoch", "step", "iteration") if c in numbers), None)
     shown = [c for c in numbers if c != x_name]
@@ -210,12 +204,8 @@ def heatmap_figure(
 
 # %% ../../nbs/07_figures/02_charts.ipynb #62c5df5c
 @own_style()
-def confusion_figure(
-    matrix: Any,  # (n, n) counts, row = true class, column = predicted class
-    classes: Sequence[str],  # n names
-    width: int = 800,  # pixels
-) -> Figure:  # fractions of each true class
-    "A confusion matrix, each row as fractions of its class; raises `NiwtError` when the names do not fit."
+def _confusion_figure(matrix: Any, classes: Sequence[str], width: int = 800) -> Figure:
+    "Counts (n, n), a row a true and a column a predicted class, as fractions of each true class; raises `NiwtError` when the names do not fit."
     m = np.asarray(matrix.cpu() if isinstance(matrix, Tensor) else matrix, dtype=float)
     if m.ndim != 2 or m.shape != (len(classes), len(classes)):
         raise NiwtError(f"a confusion matrix of shape {m.shape} for {len(classes)} classes")
@@ -237,12 +227,8 @@ def confusion_figure(
 
 # %% ../../nbs/07_figures/02_charts.ipynb #12ce91e4
 @own_style()
-def class_bars(
-    per_class: pd.DataFrame,  # columns `class`, `accuracy`, and optionally `group` ("seen" or "unseen")
-    limit: int = 40,  # show at most so many classes: the best and the worst halves
-    width: int = 800,  # pixels
-) -> Figure:  # a bar a class, sorted
-    "Accuracy of each class, sorted, seen and unseen in different colours; raises `NiwtError` for missing columns."
+def _class_bars(per_class: pd.DataFrame, limit: int = 40, width: int = 800) -> Figure:
+    "Accuracy of each `class`, sorted, coloured by `group`; of more than `limit` the best and the worst; raises `NiwtError` for missing columns."
     missing = [c for c in ("class", "accuracy") if c not in per_class]
     if missing or not len(per_class):
         there = f"{list(per_class.columns)} and {len(per_class)} rows"

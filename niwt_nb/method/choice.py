@@ -115,10 +115,8 @@ def _make_map(kind: str, settings: Settings = Settings(), seed: int = 0) -> Impo
     return KernelRidgeMap(settings.alpha, "rbf", settings.width)
 
 # %% ../../nbs/04_method/11_choice.ipynb #eeb73a4f
-def feature_network(
-    head: nn.Linear,  # D -> S
-) -> CutNetwork:  # features in, scores out; its layer is called "features"
-    "A network that consists of its head: for data sets that come as features, where importance is the weights."
+def _feature_network(head: nn.Linear) -> CutNetwork:
+    "A network that consists of its head, with a layer \"features\": for data sets that come as features, where importance is the weights."
     model = nn.Sequential(OrderedDict(tail=nn.Identity(), head=head))
     return CutNetwork(model, "features", nn.Identity(), nn.Identity(), "head", "features")
 
@@ -182,7 +180,7 @@ class Writer:
         if where is None:
             told = "the reference solver runs on training images, which a saved model does not hold"
             raise NiwtError(f"{told}; fit again with solver='closed' (--set solver=closed)")
-        network = self.seen.network or feature_network(self.seen.head)
+        network = self.seen.network or _feature_network(self.seen.head)
         rows = transfer_weights(network, demand, where, self.solver, seed=self.seed).weight
         return rows.to(demand.device)
 
@@ -477,7 +475,7 @@ class Probe(_Looks):
         made = self.kept.get("jacobian")
         if made is None and self.measured is None:
             eye = torch.eye(self.features.shape[1])
-            tail = _tail_hash(feature_network(linear_of(eye[:1])))
+            tail = _tail_hash(_feature_network(linear_of(eye[:1])))
             made = PooledJacobian(eye[None], eye, 1, "identity", "features", tail)
         elif made is None or (each and not len(made.each)):
             how: dict[str, Any] = {"each": each, "quiet": self.quiet}
@@ -550,12 +548,8 @@ def _choose_zoom(model: Any, part: ZeroShotData, probe: Probe) -> dict[str, Any]
     return {"zoom": best}
 
 # %% ../../nbs/04_method/11_choice.ipynb #68191e7f
-def choose_share(
-    model: Any,  # a `NIWT`, unfitted
-    part: ZeroShotData,  # the validation problem
-    probe: Probe,  # a network on its training images
-) -> dict[str, Any]:  # {"share": one of `TRIED`}; nothing where there is nothing to choose
-    "Choose how much the first of two kinds of knowledge counts: the highest AUSUC, the first of equals."
+def _choose_share(model: Any, part: ZeroShotData, probe: Probe) -> dict[str, Any]:
+    "How much the first of two kinds of knowledge counts (`share`): the highest AUSUC, the first of equals; nothing where there is nothing to choose."
     kind, grid = model.knowledge, TRIED["combined"]
     if kind is None or kind in part.knowledge or kind.count("+") != 1:
         return {}

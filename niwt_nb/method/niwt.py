@@ -32,7 +32,7 @@ from ..data.memory import by_rows
 from ..data.images import list_pictures, open_image, picture_suffixes
 from ..data.text import _load_reader, _reader_state, text_knowledge, with_encoder, with_reader
 from .calibration import _ScoreStatistics
-from .choice import Probe, Settings, Writer, choose_share, _choose_with, _choose_zoom
+from .choice import Probe, Settings, Writer, _choose_share, _choose_with, _choose_zoom
 from .choice import _Body, _Choice, _FeatureScale, _own_head, _Seen, _scaled_pair
 from .choice import with_combination
 from .jacobian import PooledJacobian
@@ -61,10 +61,11 @@ def _one_picture(image: Any, name: str) -> tuple[str, Any]:
     return name, image
 
 # %% ../../nbs/04_method/12_niwt.ipynb #adcd074b
-def picture_names(
-    images: Any,  # a PIL image, a file, a folder, a list of those, or a (B, 3, H, W) tensor
-) -> list[tuple[str, Any]]:  # a name for messages, and a PIL image, a path or a tensor (3, H, W)
-    "Every picture with a name; raises `NiwtError` for a path that is not there, an empty folder or list."
+def _picture_names(images: Any) -> list[tuple[str, Any]]:
+    """Every picture with a name for messages: a PIL image, a path or a tensor (3, H, W).
+
+    `images`: a PIL image, a file, a folder, a list of those, or a tensor (B, 3, H, W); raises `NiwtError` for a path that is not there and an empty folder.
+    """
     if isinstance(images, Tensor):
         batch = images[None] if images.ndim == 3 else images
         found: list[tuple[str, Any]] = [(f"image {i}", x) for i, x in enumerate(batch)]
@@ -92,8 +93,8 @@ def picture_names(
 def _picture_batches(
     images: Any, preprocess: Callable, batch_size: int = 32, quiet: bool = True
 ) -> Iterator[Tensor]:
-    "Preprocessed batches (B, 3, H, W), see `picture_names`; raises `NiwtError` naming the picture that cannot be read."
-    pairs = picture_names(images)
+    "Preprocessed batches (B, 3, H, W), see `_picture_names`; raises `NiwtError` naming the picture that cannot be read."
+    pairs = _picture_names(images)
     starts, quiet = range(0, len(pairs), batch_size), quiet or len(pairs) <= batch_size
     for start in progress(starts, "pictures", quiet=quiet):
         made = []
@@ -233,7 +234,7 @@ def choose_settings(
     trained_on = probe.own is not None and twin is backbone
     biased = "the network has seen the validation classes, so the balance of seen and unseen that was chosen on them is uncertain"
     zoom = _choose_zoom(model, part, probe)
-    share = choose_share(model, part, probe)
+    share = _choose_share(model, part, probe)
     part = with_combination(data, model.knowledge, **share).validation(model.seed)
     found, chosen = _choose_with(model, part, probe, trained_on), share | zoom
     settings, table = replace(found.settings, **chosen), found.table.assign(**chosen)
@@ -323,10 +324,10 @@ def _as_knowledge(knowledge: Any, classes: Sequence[str], seen: Sequence[int], e
 
 # %% ../../nbs/04_method/12_niwt.ipynb #99220a39
 class _PictureList(Sequence):
-    "Pictures in any form, see `picture_names`, as a sequence of PIL images in RGB, opened when asked for."
+    "Pictures in any form, see `_picture_names`, as a sequence of PIL images in RGB, opened when asked for."
 
     def __init__(self, images: Any) -> None:
-        self._pairs = picture_names(images)
+        self._pairs = _picture_names(images)
 
     def __len__(self) -> int:
         return len(self._pairs)
@@ -397,7 +398,7 @@ class NIWT(BaseEstimator):
 
     @in_own_modes
     def decision_function(self, images: Any) -> Tensor:
-        "Calibrated scores (n, C) of pictures, columns as in `classes_`; see `picture_names` for what is taken."
+        "Calibrated scores (n, C) of pictures, columns as in `classes_`; see `_picture_names` for what is taken."
         check_is_fitted(self, "blocks_")
         return self.scores_of(_look_at(self, images))
 
@@ -501,7 +502,7 @@ def _renew(model: NIWT) -> NIWT:
 
 # %% ../../nbs/04_method/12_niwt.ipynb #80bd6263
 def _look_at(model: NIWT, images: Any) -> Tensor:
-    """Features (n, D) of pictures, see `picture_names`, as the head reads them.
+    """Features (n, D) of pictures, see `_picture_names`, as the head reads them.
 
     A model without a network takes features (n, D) instead; raises `NiwtError` for what is neither.
     """

@@ -21,7 +21,7 @@ from ..core import NiwtError, content_hash, model_hash, share
 from ..data.dataset import ZeroShotData
 from ..evaluate.selection import Encoded, baselines, measure, shuffled_rows, table_rows
 from ..figures.canvas import COLOURS, new_figure, own_style, plain
-from ..method.choice import TRIED, Probe, choose_share, with_combination
+from ..method.choice import TRIED, Probe, _choose_share, with_combination
 from ..method.metrics import chance
 from ..method.niwt import NIWT, choose_settings, score_matrix
 from ..method.ranking import Baseline
@@ -125,14 +125,14 @@ def _tuned_step(
 
 # %% ../../nbs/09_runs/04_comparison.ipynb #cf0a7bf1
 def _shares_step(shared: _Encodings, frozen: Encoded, name: str) -> dict[str, float]:
-    "Choose how much each of two kinds of knowledge counts in the combination `name`, on validation classes; see `choose_share`."
+    "Choose how much each of two kinds of knowledge counts in the combination `name`, on validation classes; see `_choose_share`."
     config = shared.folder.config
     val = shared.data.validation(seed=config.seed)
     features = frozen.features[rows_of(val, shared.data)]
 
     def compute() -> tuple[dict[str, Tensor], dict]:
         model = NIWT(knowledge=name, map=config.map)
-        return {}, choose_share(model, val, Probe(None, val, features=features))
+        return {}, _choose_share(model, val, Probe(None, val, features=features))
 
     known = [val.get_knowledge(kind).values for kind in name.split("+")]
     key = content_hash(shared.key, features, known, config.map, repr(TRIED))

@@ -21,7 +21,7 @@ from torch import Tensor
 from ..core import check_name
 from ..figures.canvas import Area
 from ..figures.charts import _gamma_limits, _draw_curve, _draw_gamma, _draw_here
-from ..method.choice import feature_network
+from ..method.choice import _feature_network
 from ..method.jacobian import PooledJacobian, pooled_jacobian
 from ..method.metrics import ausuc, choose_gamma, seen_unseen_curve
 from ..method.solvers import transfer_weights
@@ -80,7 +80,7 @@ def _lambda_scores(
     part = linear_of(own.weight.detach()[at], own.bias.detach()[at])
     told = [model.scaler_.transform(session.knowledge.rows(ids)) for ids in (known, new)]
     demand = clone(model.map_).fit(told[0], model.importance_[at]).predict(told[1]).float()
-    view = feature_network(part) if session.network is None else with_head(session.network, part)
+    view = _feature_network(part) if session.network is None else with_head(session.network, part)
     rows = see(data.train[torch.isin(data.labels[data.train], known)]) if matched else None
     options: dict[str, Any] = {"lam": lam, "features": rows, "steps": 40}
     solved = transfer_weights(view, demand, _some_jacobian(session), "lbfgs", **options)

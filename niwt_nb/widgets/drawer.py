@@ -21,11 +21,11 @@ from torch import Tensor
 from ..core import NiwtError
 from ..explain.explainer import readable
 from ..explain.maps import layer_activations, layer_gradient, to_size, _weighted_map
-from ..explain.names import as_seen
+from ..explain.names import _as_seen
 from ..explain.words import _choose_words
 from ..fieldguide.attributes import ATTRIBUTES, ATTRIBUTE_NAMES
 from ..fieldguide.language import parse_description, species_attributes, _read_description
-from ..fieldguide.species import species_name
+from ..fieldguide.species import _species_name
 from ..fieldguide.world import FieldGuideImages, draw_species
 from ..figures.canvas import Area
 from ..figures.charts import _draw_bars
@@ -119,7 +119,7 @@ def _study_species(session: Session, look: Any, n: int = 12, seed: int = 0) -> _
         new = (features @ weight + bias)[:, None]
         scores = torch.cat([session.model.scores_of(features), new], 1)
     words, heat = _new_class_words(session, activation, weight, wanted)
-    name = species_name(chosen, data.classes) if len(chosen) == len(ATTRIBUTES) else "Your species"
+    name = _species_name(chosen, data.classes) if len(chosen) == len(ATTRIBUTES) else "Your species"
     costs, near = _others_right(session, weight, bias), _nearest_species(session, chosen)
     heat, taken = to_size(heat[None], x.shape[2:])[0], scores.argmax(1).tolist()
     found = (taken, costs, near, words, heat)
@@ -185,7 +185,7 @@ class _SpeciesPictures(Explorer):
     def _paint_why(self, area: Area) -> None:
         s, transform = self.study, self.session.transform
         names = [("✓ " if asked else "✗ ") + readable(a) for a, _, asked in s.words]
-        picture = overlay(as_seen(transform(s.images[0]), transform), s.heat)
+        picture = overlay(_as_seen(transform(s.images[0]), transform), s.heat)
         _draw_bars(area.part(width=256), [v for _, v, _ in s.words], names=names, room=172)
         _draw_beside(area.part(262, width=98, height=140), [("where it looks", picture)])
 

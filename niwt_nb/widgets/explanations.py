@@ -20,7 +20,7 @@ from ..core import NiwtError
 from ..explain.contrast import _contrast_of
 from ..explain.explainer import phrase
 from ..explain.maps import contrast_map, to_size, _weighted_map
-from ..explain.sentences import faithfulness_sentence, sentence, signed_words
+from ..explain.sentences import faithfulness_sentence, sentence, _signed_words
 from ..explain.words import explain_batch
 from ..figures.canvas import Area, to_array
 from ..figures.charts import _draw_bars, _draw_words
@@ -97,7 +97,7 @@ class _ExplanationPictures(_PictureExplorer):
     def bars(self) -> tuple[list[str], list[float], list[bool]]:
         "Words, how far each is shown (below zero: missing) and which of them are left open."
         t = self.study.table
-        signed = signed_words(t)
+        signed = _signed_words(t)
         place = t["verdict"].map({"for": 0, "open": 1, "against": 2})
         t, by = t.assign(signed=signed, place=place), ["place", "signed"]
         t = t.sort_values(by, ascending=[True, False], kind="stable")

@@ -34,7 +34,7 @@ from ..core import NiwtError, check_name, content_hash
 from ..data.dataset import ZeroShotData
 from ..data.images import FORMATS, open_image
 from ..explain.explainer import readable
-from ..explain.names import as_seen
+from ..explain.names import _as_seen
 from ..figures.canvas import Area, figure_png, _panel_figure, _panel_pixels, _panel_png
 from ..figures.canvas import _stack_page
 from ..figures.charts import _draw_words
@@ -592,7 +592,7 @@ class _PictureExplorer(_Pictures):
             told = f"{data.name!r} was opened with features only"
             raise NiwtError(f"{type(self).__name__} looks at pictures; {told}")
         self._x = lru_cache(24)(lambda key: self.session.transform(self._pixels))
-        self._seen = lru_cache(24)(lambda key: as_seen(self.x, self.session.transform))
+        self._seen = lru_cache(24)(lambda key: _as_seen(self.x, self.session.transform))
         by_name = lambda c: readable(data.classes[c])  # noqa: E731
         parts = [sorted(c.tolist(), key=by_name) for c in (data.seen, data.unseen)]
         label = dict(zip(self.session.columns.tolist(), self.session.menu, strict=True))

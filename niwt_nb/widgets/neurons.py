@@ -18,7 +18,7 @@ import torch
 from ..core import check_name
 from ..explain.explainer import phrase, readable
 from ..explain.maps import _check_neurons, layer_activations, neuron_maps, to_size
-from ..explain.names import as_seen, region
+from ..explain.names import _as_seen, region
 from ..explain.scores import image_truth
 from ..explain.verified import drawn_pairs, _formula_of
 from ..fieldguide.drawing import draw_bird
@@ -249,7 +249,7 @@ class _NeuronPictures(_NeuronTrials):
 
     def _paint_exciting(self, area: Area) -> None:
         found, transform = _exciting_pictures(self.session, self.neuron, 5), self.session.transform
-        pictures = [as_seen(transform(p), transform) for p in found.images]
+        pictures = [_as_seen(transform(p), transform) for p in found.images]
         _draw_mosaic(area, pictures, found.labels, 5, outlines=found.regions, lines=3)
 
     def _paint_scores(self, area: Area) -> None:
