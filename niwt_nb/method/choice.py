@@ -49,7 +49,7 @@ class Settings:
     l2: float = 1e-5  # penalty of a fitted head, see `fit_head`
     share: float = 0.5  # of the first of two kinds of knowledge, see `with_combination`
     zoom: float = 0.0  # share of the close-up in a picture's features, see `network.zoom`
-    offset: float = 0.0  # added to the scores of new classes: the balance of seen and unseen
+    bias: float = 0.0  # added to the scores of new classes: the balance of seen and unseen
     keep: bool = True  # the seen classes' rows stay as they are
 
 # %% ../../nbs/04_method/11_choice.ipynb #8d8b29e0
@@ -121,7 +121,7 @@ def _feature_network(head: nn.Linear) -> CutNetwork:
     return CutNetwork(model, "features", nn.Identity(), nn.Identity(), "head", "features")
 
 # %% ../../nbs/04_method/11_choice.ipynb #9b0ddb42
-_Kept = tuple[_ScoreStatistics, tuple[Tensor, Tensor] | None]  # `level` and `ranking`
+_Kept = tuple[_ScoreStatistics, tuple[Tensor, Tensor] | None]  # `statistics` and `ranking`
 
 
 class Writer:
@@ -139,7 +139,7 @@ class Writer:
         "Fit the maps on seen classes; raises `NiwtError` for an unknown map or solver."
         self.seen, self.settings, self.seed = seen, settings, seed
         self.solver = check_name(solver, KNOWN_SOLVERS, "solver")
-        self.level = kept[0] if kept else score_statistics(seen.head, seen.features)
+        self.statistics = kept[0] if kept else score_statistics(seen.head, seen.features)
         self.map = _make_map(kind, settings, seed).fit(seen.knowledge, seen.importance)
         self.row_map = _make_map("auto", settings).fit(seen.knowledge, seen.head.weight.detach())
         self.form = closed_form(seen.jacobian, seen.head.weight.detach().mean(0), settings.damping)
@@ -156,8 +156,8 @@ class Writer:
         unit = lambda rows: nn.functional.normalize((rows - mean) / spread)  # noqa: E731
         form.fit(by_rows(x, None, unit), self.seen.rows, k)
         middle, matrix = k.mean(0), form.form_ / spread[:, None]
-        size = self.level.stds(self.level.prior + (k - middle) @ matrix.T).mean()
-        return middle, matrix * self.level.score_std / size
+        size = self.statistics.stds(self.statistics.prior + (k - middle) @ matrix.T).mean()
+        return middle, matrix * self.statistics.score_std / size
 
     def _closed(self, knowledge: Tensor) -> Tensor:
         "Rows (n, D) in closed form."
@@ -169,10 +169,10 @@ class Writer:
 
         `knowledge` (n, A), scaled. Gives (n,), 1: as the seen rows; near 0: the network can tell nothing of it.
         """
-        return self.level.stds(self._closed(knowledge)) / self.level.score_std
+        return self.statistics.stds(self._closed(knowledge)) / self.statistics.score_std
 
     def _solved(self, knowledge: Tensor) -> Tensor:
-        "Rows (n, D) whose importance is the predicted one, before their scores are levelled."
+        "Rows (n, D) whose importance is the predicted one, before their scores are matched to the seen ones'."
         if self.solver in ("auto", "closed"):
             return self._closed(knowledge)
         demand = self.map.predict(knowledge).float()
@@ -184,12 +184,12 @@ class Writer:
         rows = transfer_weights(network, demand, where, self.solver, seed=self.seed).weight
         return rows.to(demand.device)
 
-    def _levelled(self, knowledge: Tensor) -> tuple[Tensor, Tensor]:
+    def _matched(self, knowledge: Tensor) -> tuple[Tensor, Tensor]:
         "Rows and biases with the seen scores' mean and spread; the paper's solver leaves them as solved, with bias 0."
         weight = self._solved(knowledge)
         if self.solver == "reference":
             return weight, torch.zeros(len(weight))
-        return self.level.apply(weight)
+        return self.statistics.apply(weight)
 
     def _mixed(self, knowledge: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
         "Rows and biases of classes with `knowledge`, mixed with the ranking map's."
@@ -197,7 +197,7 @@ class Writer:
             return weight, bias
         middle, matrix = self.ranking
         ranked, share = (knowledge - middle) @ matrix.T, self.settings.ranked
-        mixed = (1 - share) * bias - share * (ranked @ self.level.mean)
+        mixed = (1 - share) * bias - share * (ranked @ self.statistics.mean)
         return (1 - share) * weight + share * ranked, mixed
 
     def _mixed_head(self) -> nn.Linear:
@@ -205,21 +205,21 @@ class Writer:
         old, pull, known = self.seen.head, self.settings.pull, self.seen.knowledge
         weight, bias = old.weight.detach() * (1 - pull), old.bias.detach() * (1 - pull)
         if pull:
-            mapped, level = self._levelled(known)
-            weight, bias = weight + pull * mapped, bias + pull * level
+            mapped, shift = self._matched(known)
+            weight, bias = weight + pull * mapped, bias + pull * shift
         weight, bias = self._mixed(known, weight, bias)
         return replace_classes(old, range(len(weight)), weight, bias)
 
     def rows(self, knowledge: Tensor) -> tuple[Tensor, Tensor]:
-        "Weights (n, D) and biases (n,) of classes with scaled `knowledge` (n, A), offset included."
-        weight, bias = self._mixed(knowledge, *self._levelled(knowledge))
-        return weight, bias + self.settings.offset
+        "Weights (n, D) and biases (n,) of classes with scaled `knowledge` (n, A), the bias of the settings included."
+        weight, bias = self._mixed(knowledge, *self._matched(knowledge))
+        return weight, bias + self.settings.bias
 
 # %% ../../nbs/04_method/11_choice.ipynb #25ffde22
-def _best_offset(
+def _best_bias(
     scores: Tensor, labels: Tensor, seen: Tensor, unseen: Tensor, trained_on: bool = False
 ) -> tuple[float, float]:
-    """The offset with the highest H, and that H; `scores` (m, C) and class ids (m,) of validation images.
+    """The bias with the highest H, and that H; `scores` (m, C) and class ids (m,) of validation images.
 
     `trained_on`, the network knows all classes: within one standard error of it, the largest.
     """
@@ -241,7 +241,7 @@ class _Choice:
     "Settings chosen on validation classes, and what every combination reached there."
 
     settings: Settings
-    table: pd.DataFrame = field(repr=False)  # a row a combination: settings, H, T1, AUSUC, offset
+    table: pd.DataFrame = field(repr=False)  # a row a combination: settings, H, T1, AUSUC, bias
     notes: tuple[str, ...] = ()
     doubt: Doubt | None = field(default=None, repr=False)  # of the chosen settings
 
@@ -252,16 +252,16 @@ class _Choice:
 
 # %% ../../nbs/04_method/11_choice.ipynb #803a2c0a
 def _doubt_from(
-    scores: Tensor, offset: float, labels: Tensor, data: ZeroShotData, strength: float
+    scores: Tensor, bias: float, labels: Tensor, data: ZeroShotData, strength: float
 ) -> Doubt | None:
-    """What a validation problem says about scores (m, C), before the `offset` of new classes; see `doubt_of`.
+    """What a validation problem says about scores (m, C), before the `bias` of new classes; see `doubt_of`.
 
     `strength`: the least of a new row. None: a single class cannot play both a new one and a stranger.
     """
     if len(data.unseen) < 2:
         return None
     columns, n = torch.cat([data.seen, data.unseen]), len(data.seen)
-    moved = scores[:, columns] + torch.tensor([0.0] * n + [offset] * len(data.unseen))
+    moved = scores[:, columns] + torch.tensor([0.0] * n + [bias] * len(data.unseen))
     place = torch.full((scores.shape[1],), -1)
     place[columns] = torch.arange(len(columns))
     return replace(doubt_of(moved, place[labels], n), strength=strength)
@@ -293,13 +293,13 @@ def _choose(
         head = extend(writer.head, *writer.rows(knowledge))
         scores = head_scores(features, head, columns, len(data.classes))
         what = (scores, labels, data.seen, data.unseen)
-        offset, h = _best_offset(*what, trained_on)
-        tried.append(replace(settings, offset=offset))
-        told = {"H": h, "T1": gzsl(*what).T1, "AUSUC": ausuc(*what), "offset": offset}
+        bias, h = _best_bias(*what, trained_on)
+        tried.append(replace(settings, bias=bias))
+        told = {"H": h, "T1": gzsl(*what).T1, "AUSUC": ausuc(*what), "bias": bias}
         rows.append({**params, **told})
         if h > best[0]:
             least = float(writer.strength(knowledge).min())
-            best = (h, _doubt_from(scores, offset, labels, data, least))
+            best = (h, _doubt_from(scores, bias, labels, data, least))
     table = pd.DataFrame(rows)
     return _Choice(tried[int(table.H.idxmax())], table, doubt=best[1])
 

@@ -463,7 +463,7 @@ def _learn(model: NIWT, data: ZeroShotData, features: Tensor | None = None) -> N
     seen = probe.seen(settings, scaled[0], model.solver)
     model.importance_, model.jacobian_ = seen.importance, seen.jacobian
     model.writer_ = Writer(seen, settings, model.map, model.solver, model.seed)
-    model.map_, model.calibration_ = model.writer_.map, model.writer_.level
+    model.map_, model.calibration_ = model.writer_.map, model.writer_.statistics
     rows = model.writer_.rows(scaled[1])  # words -> importances -> weights
     head = extend(model.writer_.head, *rows)
     model.table_classes_, model.words_, model.added_ = list(data.classes), None, {}
@@ -702,7 +702,7 @@ def _tensors_of(model: NIWT) -> dict[str, Tensor]:
     kept |= {"evidence": model.evidence_[0].half(), "evidence_labels": model.evidence_[1]}
     kept |= {"seen.knowledge": seen.knowledge, "seen.importance": seen.importance}
     kept |= {f"seen.{k}": getattr(seen.head, k) for k in ("weight", "bias")}
-    kept |= {f"level.{k}": getattr(writer.level, k) for k in ("mean", "covariance", "prior")}
+    kept |= {f"level.{k}": getattr(writer.statistics, k) for k in ("mean", "covariance", "prior")}
     kept |= {f"block.{i}.weight": b.weight for i, b in enumerate(blocks)}
     kept |= {f"block.{i}.bias": b.bias for i, b in enumerate(blocks)}
     kept |= {f"scale.{k}": v for k, v in model.scale_.state_dict().items()}
@@ -718,7 +718,7 @@ def _save_model(model: NIWT, folder: _Folder) -> Path:
     check_is_fitted(model, "blocks_")
     if model.network_ is not None:  # while captions are at hand: it shall explain in the same words
         import_object("niwt_nb.figures.explanation:words_of")(model)
-    level, known, folder = model.writer_.level, model.knowledge_, Path(folder)
+    scores, known, folder = model.writer_.statistics, model.knowledge_, Path(folder)
     record, kept = _backbone_record(model)
     told, words, doubt = model.writer_.seen.jacobian, model.words_, model.doubt_
     objects = ("backbone", "calibrate", "encoder", "device")
@@ -728,7 +728,7 @@ def _save_model(model: NIWT, folder: _Folder) -> Path:
     manifest |= {"classes": model.table_classes_, "seen": model.seen_, "unseen": model.unseen_}
     manifest |= {"added": list(model.added_), "blocks": [list(b.names) for b in model.blocks_]}
     manifest["jacobian"] = {k: getattr(told, k) for k in ("images", "how", "layer", "tail")}
-    manifest["level"] = [level.score_mean, level.score_std]
+    manifest["level"] = [scores.score_mean, scores.score_std]
     about = {"name": known.name, "names": list(known.names)}
     manifest["knowledge"] = {**about, "reader": _reader_state(known.reader)}
     manifest["words"] = None if words is None else [words.name, *words.names]
@@ -809,7 +809,7 @@ def _load_model(cls: Any, folder: _Folder, backbone: Any, encoder: Any, device: 
     network: Any = _restore_backbone(m["backbone"], tensors, backbone)
     network = network and _on_device(network, device)
     about, words, doubt = m["knowledge"], m["words"], m.get("doubt")
-    settings = Settings(**m["settings"])
+    settings = Settings(**{"bias" if k == "offset" else k: v for k, v in m["settings"].items()})
     reader = _load_reader(about["reader"], encoder)
     how = {"encoder": getattr(reader, "encoder", None) or None, "device": device}
     model = cls(network, calibrate=settings, **how, **m["params"])
@@ -852,12 +852,12 @@ def _refit(model: NIWT, backbone: Any, tensors: Mapping[str, Tensor], m: Any) ->
     evidence = (tensors["evidence"][:0], tensors["evidence_labels"][:0], tensors["seen.knowledge"])
     seen = _Seen(*evidence, head, importance, jacobian, measured)
     spread: Any = [tensors[f"level.{k}"] for k in ("mean", "covariance", "prior")]
-    level = _ScoreStatistics(*spread, *m["level"])
+    scores = _ScoreStatistics(*spread, *m["level"])
     ranking = (tensors["ranking.0"], tensors["ranking.1"]) if "ranking.0" in tensors else None
-    how = (model.settings_, model.map, model.solver, model.seed, (level, ranking))
+    how = (model.settings_, model.map, model.solver, model.seed, (scores, ranking))
     model.writer_ = Writer(seen, *how)
     model.importance_, model.jacobian_ = importance, jacobian
-    model.map_, model.calibration_ = model.writer_.map, level
+    model.map_, model.calibration_ = model.writer_.map, scores
     return _renew(model)
 
 # %% ../../nbs/04_method/12_niwt.ipynb #6c561d1e

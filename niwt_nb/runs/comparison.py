@@ -163,9 +163,9 @@ def _niwt_step(
         choice = choose_settings(model, real.data, real.features, (twin.head, twin.features))
         model.set_params(calibrate=choice).fit(real.data, features=real.features)
         found = score_matrix(model, real.data, real.features)
-        rows = table_rows("NIWT", *found, real.data, (knowledge, choice.settings.offset, seed))
+        rows = table_rows("NIWT", *found, real.data, (knowledge, choice.settings.bias, seed))
         control = shuffled_rows(model, real.data, real.features, shuffles) if shuffles else []
-        own = vars(choice.settings).keys() - {"offset", "keep"}
+        own = vars(choice.settings).keys() - {"bias", "keep"}
         told = ", ".join(f"{k}={getattr(choice.settings, k)}" for k in choice.table if k in own)
         seconds = round(time.perf_counter() - start, 2)
         about = {"network": network, "seconds": seconds, "settings": told}

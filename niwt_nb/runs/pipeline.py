@@ -71,7 +71,7 @@ def _choices_of(name: str, part: dict[str, Any]) -> list[list[str]]:
     table, best = facts["table"], facts["settings"]
     rows = []
     for k in table[0] if table else ():
-        if k in best and k not in ("offset", "keep"):
+        if k in best and k not in ("bias", "keep"):
             values = ", ".join(map(str, dict.fromkeys(row[k] for row in table)))
             rows.append([f"{k}, {name}", f"{best[k]}" + (f" of {values}" if "," in values else "")])
     rows.append([f"gamma, {name}", f"{gamma['NIWT']:.3f} (NIWT), {gamma['ESZSL']:.3f} (ESZSL)"])

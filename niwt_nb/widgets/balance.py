@@ -98,8 +98,8 @@ def _study_balance(session: Session, rows: str = "model", lam: float = 1e-3) -> 
     if rows == "model":
         scores = torch.full((len(labels), len(data.classes)), -torch.inf)
         scores[:, session.columns] = session.scores
-        scores[:, unseen] -= model.settings_.offset
-        gamma, weight = model.settings_.offset, session.head.weight[len(seen) :]
+        scores[:, unseen] -= model.settings_.bias
+        gamma, weight = model.settings_.bias, session.head.weight[len(seen) :]
     else:
         matched, some = rows == "matched", session.some
         scores, weight = _lambda_scores(session, unseen, seen, lam, matched, session.test)
