@@ -204,12 +204,13 @@ AUSUC, the area under the curve of S against U. Calibrated rows hold seen classe
 _plain: dict[str, Any] = {"pretty_exceptions_enable": False, "rich_markup_mode": None}
 app = typer.Typer(help=_HELP, no_args_is_help=True, add_completion=False, **_plain)
 _data_app = typer.Typer(help="Look at data sets.", no_args_is_help=True)
+_Version = Annotated[bool, typer.Option("--version", help="Show the version and stop.")]
 app.add_typer(_data_app, name="data")
 
 # %% ../nbs/11_cli.ipynb #30cfaec0
 @app.callback(invoke_without_command=True)
 def version_option(
-    version: Annotated[bool, typer.Option("--version", help="Show the version and stop.")] = False,
+    version: _Version = False,  # show it
 ) -> None:
     "Options of the program itself."
     if version:
