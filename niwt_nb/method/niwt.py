@@ -765,9 +765,9 @@ def _restore_backbone(record: Any, tensors: Any, given: Any = None) -> Backbone 
         try:
             given = load_backbone(name, head=record["head"])
         except NiwtError as e:
-            give = "NIWT.load(folder, backbone=Backbone(...)), or --model on the command line"
-            told = f"the network {name!r} cannot be made again ({e})"
-            raise NiwtError(f"{told}; give it: {give}") from None
+            remedy = "give it: NIWT.load(folder, backbone=Backbone(...))"
+            remedy += ", or --model on the command line"
+            raise NiwtError(f"the network {name!r} cannot be made again ({e}); {remedy}") from None
     backbone: Any = as_backbone(given)
     if record["preprocess"] is not None:
         lists = record["preprocess"].items()
