@@ -311,7 +311,7 @@ def _network_step(
         return dict(state), {"history": rows, "images": epochs * len(data.train)}
 
     step = (f"{prefix}network", content_hash(key, _split_key(data), *asked, *way), compute)
-    state, facts = folder.step(*step, f"training on {len(data.seen)} classes", together=tunes)
+    state, facts = folder.step(*step, f"training on {len(data.seen)} classes", together=True)
     checkpoint.unlink(missing_ok=True)
     network.model.load_state_dict(state)
     return network.eval(), transform, facts["history"]
