@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -237,14 +237,15 @@ def _first_head(
 
 # %% ../../nbs/03_network/05_finetuning.ipynb #11cbca39
 def _fitting_cache(
-    cache: _Cache | None, network: CutNetwork, data: ZeroShotData, transform: Callable, part: str, quiet: bool
+    cache: Any, network: CutNetwork, data: ZeroShotData, look: Callable, part: str, quiet: bool
 ) -> _Cache:
     "A cache of what this part of the network reads, made where there is none; raises `NiwtError` for one of something else."
     check_name(part, ("tail", "all"), "part")
     if cache is None and part == "tail":
-        return cache_activations(network, data, data.train, transform, quiet=quiet)
+        return cache_activations(network, data, data.train, look, quiet=quiet)
     if cache is None:
-        return cache_images(data, data.train, transform, quiet)
+        pixels = cache_images(data, data.train, look, quiet)
+        return replace(pixels, index=data.source[data.train])
     if getattr(cache, "layer", None) != (network.layer if part == "tail" else None):
         given = f"{type(cache).__name__.lstrip('_')} of {getattr(cache, 'layer', 'images')!r}"
         what = f"part {part!r} of a network cut at {network.layer!r}"
@@ -260,16 +261,14 @@ class FineTuned:
     history: pd.DataFrame  # one row an epoch
     knowledge_head: _KnowledgeHead | None = None  # the map from knowledge to weights, if any
 
-# %% ../../nbs/03_network/05_finetuning.ipynb #6169afab
-def _as_tuned(network: CutNetwork, head: nn.Module, first: Tensor, history: pd.DataFrame) -> FineTuned:
-    "A trained network with its head as a linear one, as long as before on features (n, D) that training began with."
+# %% ../../nbs/03_network/05_finetuning.ipynb #9970e551
+def _ended(network: CutNetwork, head: nn.Module, first: Tensor, history: pd.DataFrame) -> FineTuned:
+    "What a training came to; a head of knowledge becomes a linear one for features (n, D) as they were at `first`."
     network.requires_grad_(False)
-    if isinstance(head, nn.Linear):
-        return FineTuned(with_head(network, head), history)
-    assert isinstance(head, _KnowledgeHead)
-    length = float(((first - head.shift) / head.spread).norm(dim=1).mean())
-    linear = head.linear(head.scale / length).to(first.device)
-    return FineTuned(with_head(network, linear), history, head)
+    if isinstance(head, _KnowledgeHead):
+        return FineTuned(with_head(network, head.linear_for(first)), history, head)
+    assert isinstance(head, nn.Linear)
+    return FineTuned(with_head(network, head), history)
 
 # %% ../../nbs/03_network/05_finetuning.ipynb #185a72c2
 @in_own_modes
@@ -312,4 +311,4 @@ def fine_tune(
     score = (lambda: float(right().float().mean())) if len(watch) else None
     with _steps_of(module, lambda r: cache.batch(learn[r], True, *windows), y[learn], mix) as step:
         history = _train_loop(module, step, len(learn), plan, score)
-    return _as_tuned(tuned, head, first, history)
+    return _ended(tuned, head, first, history)

@@ -353,12 +353,11 @@ def _mixed_loss(
 # %% ../../nbs/03_network/04_training.ipynb #e56e7afc
 @contextlib.contextmanager
 def _steps_of(
-    module: nn.Module, draw: Callable, y: Tensor, mix: float = 0, smoothing: float = 0, idle: bool = False
+    module: nn.Module, draw: Callable, y: Tensor, mix: float = 0.0, smoothing: float = 0.0
 ) -> Iterator[Callable[[Tensor], tuple[Tensor, int]]]:
     """Give the step of `_train_loop` that all processes share: loss and hits are of the whole batch.
 
-    `draw`: rows (B,) -> inputs (B, ...), with all that is random in them; `y` (n,): targets; `mix` and `smoothing`: see `_mixed_loss`;
-    `idle`: the module has parameters that its scores do not depend on.
+    `draw`: rows (B,) -> inputs (B, ...), with all that is random in them; `y` (n,): targets; `mix` and `smoothing`: see `_mixed_loss`.
     """
     (rank, world), device = process_place(), next(module.parameters()).device
     part, dice = slice(rank, None, world), torch.get_rng_state()
@@ -369,11 +368,13 @@ def _steps_of(
         yield partial(loss_of, module)
         return
     group = gpu_group() if device.type == "cuda" else None
-    runner = DistributedDataParallel(module, process_group=group, find_unused_parameters=idle)
+    how = {"find_unused_parameters": isinstance(module, _WithKnowledge)}  # the head that it replaces
+    runner = DistributedDataParallel(module, process_group=group, **how)  # type: ignore[arg-type]
     with _WholeBatch(module, part, group) as whole:
 
         def step(rows: Tensor) -> tuple[Tensor, int]:
-            dist.broadcast(dice.copy_(torch.get_rng_state()), 0)  # layers may draw in ways of their own
+            # layers may draw in ways of their own
+            dist.broadcast(dice.copy_(torch.get_rng_state()), 0)
             torch.set_rng_state(dice)
             whole.total = len(rows)
             loss, right = loss_of(runner, rows)
@@ -435,12 +436,8 @@ def accuracy(
 ) -> float:  # share of images, every class counted alike
     "Mean of the classes' accuracies."
     parts = torch.arange(len(cache)).split(256)
-
-    def work(rows: Tensor) -> Tensor:
-        with torch.no_grad(), eval_mode(model):
-            return _scores_of(model(cache.batch(rows))).argmax(1).cpu()
-
-    found = torch.cat(share(parts, work, "accuracy"))
+    with eval_mode(model):
+        found = torch.cat([_scores_of(model(cache.batch(rows))).argmax(1).cpu() for rows in parts])
     right = (found == column[cache.labels]).float()
     each = [right[cache.labels == c].mean() for c in cache.labels.unique()]
     return float(torch.stack(each).mean())
@@ -515,6 +512,11 @@ class _KnowledgeHead(nn.Module):
         rows = self.rows(knowledge).detach() / self.spread
         return linear_of(scale * rows, -scale * (rows @ self.shift))
 
+    def linear_for(self, features: Tensor) -> nn.Linear:
+        "`linear` with scores as large as this head's on features (m, D)."
+        length = ((features - self.shift) / self.spread).norm(dim=1).mean()
+        return self.linear(self.scale / float(length)).to(features.device)
+
     def forward(self, features: Tensor) -> Tensor:
         "Features (B, D) -> scores (B, n)."
         scale = self.first_scale if self.log_scale is None else self.log_scale.exp()
@@ -539,8 +541,7 @@ class _WithKnowledge(nn.Module):
     def into_model(self, example: Tensor) -> None:
         "Give the model's own linear head the weights that the knowledge head makes; it ranks classes alike."
         with eval_mode(self):
-            length = float(self._network[0].features(example).norm(dim=1).mean())
-            made = self.knowledge_head.linear(self.knowledge_head.scale / length)
+            made = self.knowledge_head.linear_for(self._network[0].features(example))
             own = self._network[0].head
         own.weight.copy_(made.weight)
         if own.bias is not None:
@@ -582,8 +583,7 @@ def train_classifier(
     own["data"] = content_hash(data.name, learn)
     how: dict[str, Any] = {"checkpoint": checkpoint, "belongs_to": own, "quiet": quiet}
     plan = _Plan(epochs, lr, batch_size, weight_decay, seed, patience=patience, **how)
-    y, idle = column[cache.labels], module is not model  # its head
-    with _steps_of(module, draw, y, 0.0, label_smoothing, idle) as step:
+    with _steps_of(module, draw, column[cache.labels], 0.0, label_smoothing) as step:
         history = _train_loop(module, step, len(learn), plan, score)
     if isinstance(module, _WithKnowledge):
         module.into_model(example.to(device))

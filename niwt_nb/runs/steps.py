@@ -32,9 +32,9 @@ from ..method.importance import fold_batchnorm, frozen_copy, pool
 from ..method.niwt import NIWT, _on_device, as_fitted, choose_settings, has_own_head, score_matrix, trial_of, twin_of
 from ..network.backbones import Backbone, at_size, field_guide_transform, load_backbone
 from ..network.cut import CutNetwork, cut, eval_mode, layer_names, subnetwork
-from ..network.finetuning import FineTuned, fine_tune
+from ..network.finetuning import fine_tune
 from ..network.head import rows_of, with_head
-from ..network.training import cache_images, train_classifier
+from ..network.training import train_classifier
 from ..network.zoom import can_zoom, joined, mixed, views_of
 from niwt_nb.runs.comparison import (
     _Encodings, _add_combinations, _encode_all, _frozen_step, _tuned_network, _tuned_step,
@@ -115,10 +115,6 @@ class _Photos:
 
     features: Tensor
     activity: Tensor
-
-    def take(self, index: Tensor) -> "_Photos":
-        "The rows of some images."
-        return _Photos(self.features[index], self.activity[index])
 
 # %% ../../nbs/09_runs/05_steps.ipynb #829fdefa
 def _faster(network: CutNetwork, example: Tensor) -> CutNetwork:
@@ -263,20 +259,6 @@ def _transform_of(folder: _RunFolder) -> Callable:
         return replace(field_guide_transform, size=config.image_size)
     return _network_of(folder)[1]
 
-# %% ../../nbs/09_runs/05_steps.ipynb #d7e38ac0
-def _tune(
-    config: RunConfig, look: _Look, data: ZeroShotData, knowledge: Tensor | None, **how: Any
-) -> FineTuned:
-    """Fine-tune a copy of the whole network on the seen classes of `data`.
-
-    `knowledge` (C, A) by class id: for a head that is made of it; `how`: see `fine_tune`.
-    """
-    network, transform = look
-    cache = cache_images(data, data.train, transform, how.get("quiet", True))
-    cache = replace(cache, index=data.source[data.train])
-    how |= {"batch_size": config.batch_size, **config.early_end}
-    return fine_tune(network, data, transform, cache, "all", knowledge, **how)
-
 # %% ../../nbs/09_runs/05_steps.ipynb #2a671a49
 def _network_step(
     folder: _RunFolder, part: _Part, key: str, start: CutNetwork | None = None, quiet: bool = True
@@ -302,7 +284,8 @@ def _network_step(
 
     def compute() -> _Found:
         if tunes:
-            tuned = _tune(config, (network, transform), data, knowledge, **how)
+            more = {"batch_size": config.batch_size, **config.early_end}
+            tuned = fine_tune(network, data, transform, None, "all", knowledge, **how, **more)
             state, history = tuned.network.model.state_dict(), tuned.history
         else:
             history = train_classifier(network.model, data, transform, knowledge, **how)
