@@ -262,129 +262,6 @@ def _train_loop(
     module.eval()
     return pd.DataFrame(history).set_index("epoch")
 
-# %% ../../nbs/03_network/04_training.ipynb #9d6928d5
-class _OverAll(torch.autograd.Function):
-    "The sum of a tensor over all processes; its gradient is the sum of theirs."
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, group: Any) -> Tensor:
-        ctx.group, total = group, x.clone()
-        dist.all_reduce(total, group=group)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
-        return _OverAll.apply(grad.contiguous(), ctx.group), None
-
-
-_DRAWING = ("Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "StochasticDepth", "DropPath")
-
-
-class _WholeBatch:
-    "Inside the block, batch norms and dropouts of a module that sees a `part` of `total` pictures do to them what they would do if it saw all."
-
-    def __init__(self, module: nn.Module, part: slice, group: Any = None):
-        self.part, self.group, self.total = part, group, 0
-        norm = nn.modules.batchnorm._BatchNorm
-        self.norms = [m for m in module.modules() if isinstance(m, norm)]
-        self.drops = [m for m in module.modules() if type(m).__name__ in _DRAWING]
-
-    def __enter__(self) -> "_WholeBatch":
-        for way, layers in ((self.normed, self.norms), (self.dropped, self.drops)):
-            for m in layers:
-                m.forward = partial(way, m)  # type: ignore[method-assign]
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        for m in (*self.norms, *self.drops):
-            del m.forward
-
-    def normed(self, norm: Any, x: Tensor) -> Tensor:
-        "Batch norm of (b, C, ...) by mean and variance over all processes."
-        if not norm.training:
-            return type(norm).forward(norm, x)
-        axes, wide = [0, *range(2, x.ndim)], x.to(torch.promote_types(x.dtype, torch.float32))
-        both = [v.sum(axes, dtype=torch.float64) for v in (wide, wide.square())]
-        n = both[0].new_tensor([x.numel() / x.shape[1]])
-        sums = _OverAll.apply(torch.cat([*both, n]), self.group)
-        n, (mean, square) = sums[-1].detach(), (sums[:-1] / sums[-1].detach()).view(2, -1)
-        var = (square - mean.square()).clamp_min(0)
-        if norm.running_mean is not None:
-            norm.num_batches_tracked.add_(1)
-            share = 1 / float(norm.num_batches_tracked) if norm.momentum is None else norm.momentum
-            for kept, new in ((norm.running_mean, mean), (norm.running_var, var * n / (n - 1))):
-                kept.lerp_(new.detach().to(kept), share)
-        scale = (var + norm.eps).rsqrt() * (1 if norm.weight is None else norm.weight)
-        shift = -mean * scale + (0 if norm.bias is None else norm.bias)
-        scale, shift = (v.to(wide).view(-1, *[1] * (x.ndim - 2)) for v in (scale, shift))
-        return torch.addcmul(shift, wide, scale).to(x)
-
-    def dropped(self, drop: Any, x: Tensor) -> Tensor:
-        "Dropout of (b * k, ...), drawn for k rows of each picture of the whole batch."
-        b = len(range(self.total)[self.part])
-        if not drop.training or not b or len(x) % b:
-            return type(drop).forward(drop, x)
-        ones = x.new_ones(len(x) // b * self.total, *x.shape[1:])
-        if x.ndim == 4 and x.stride(1) == 1:  # numbers are drawn in the order of memory
-            ones = ones.contiguous(memory_format=torch.channels_last)
-        drawn = type(drop).forward(drop, ones).unflatten(0, (self.total, -1))
-        return x * drawn[self.part].flatten(0, 1)
-
-# %% ../../nbs/03_network/04_training.ipynb #9cf3e7d4
-def _mixed_loss(
-    model: Callable, x: Tensor, y: Tensor, part: slice, mix: float = 0.0, smoothing: float = 0.0
-) -> tuple[Tensor, int]:
-    """Cross-entropy with mixup (Zhang et al., ICLR 2018), and how many scores are largest at `y`.
-
-    Inputs (B, ...) and targets (B,) are mixed in shares from Beta(mix, mix): 0.2 mixes a little, 1 evenly, 0 not at all.
-    The model sees a `part` of them, and the loss is this part's share of the mean.
-    """
-    n, share, second = len(x), 1.0, y
-    if mix:
-        share, other = float(torch.distributions.Beta(mix, mix).sample()), torch.randperm(n)
-        x, second = share * x + (1 - share) * x[other], y[other]
-    scores = _scores_of(model(x[part]))
-    how: dict[str, Any] = {"reduction": "sum", "label_smoothing": smoothing}
-    loss = share * nn.functional.cross_entropy(scores, y[part], **how)
-    if mix:
-        loss = loss + (1 - share) * nn.functional.cross_entropy(scores, second[part], **how)
-    return loss / n, int((scores.argmax(1) == y[part]).sum())
-
-# %% ../../nbs/03_network/04_training.ipynb #e56e7afc
-@contextlib.contextmanager
-def _steps_of(
-    module: nn.Module, draw: Callable, y: Tensor, mix: float = 0.0, smoothing: float = 0.0
-) -> Iterator[Callable[[Tensor], tuple[Tensor, int]]]:
-    """Give the step of `_train_loop` that all processes share: loss and hits are of the whole batch.
-
-    `draw`: rows (B,) -> inputs (B, ...), with all that is random in them; `y` (n,): targets; `mix` and `smoothing`: see `_mixed_loss`.
-    """
-    (rank, world), device = process_place(), next(module.parameters()).device
-    part, dice = slice(rank, None, world), torch.get_rng_state()
-    loss_of = lambda net, rows: _mixed_loss(  # noqa: E731
-        net, draw(rows).to(device), y[rows].to(device), part, mix, smoothing
-    )
-    if world == 1:
-        yield partial(loss_of, module)
-        return
-    group = gpu_group() if device.type == "cuda" else None
-    how = {"find_unused_parameters": isinstance(module, _WithKnowledge)}  # the head that it replaces
-    runner = DistributedDataParallel(module, process_group=group, **how)  # type: ignore[arg-type]
-    with _WholeBatch(module, part, group) as whole:
-
-        def step(rows: Tensor) -> tuple[Tensor, int]:
-            # layers may draw in ways of their own
-            dist.broadcast(dice.copy_(torch.get_rng_state()), 0)
-            torch.set_rng_state(dice)
-            whole.total = len(rows)
-            loss, right = loss_of(runner, rows)
-            told = torch.tensor([loss.item(), right], dtype=torch.float64)
-            dist.all_reduce(told)
-            # the loss of all; its gradient is that of the own part, of which the mean is taken
-            return loss * world + (told[0] - loss.item() * world), int(told[1])
-
-        yield step
-
 # %% ../../nbs/03_network/04_training.ipynb #745a2d4a
 def _erase_squares(x: Tensor, n: int = 3, side: float = 0.35) -> Tensor:
     "Set n random squares of each image (B, 3, H, W) to 0; their side is between half of `side` and all of it, as a share of the height."
@@ -546,6 +423,129 @@ class _WithKnowledge(nn.Module):
         own.weight.copy_(made.weight)
         if own.bias is not None:
             own.bias.copy_(made.bias)
+
+# %% ../../nbs/03_network/04_training.ipynb #9d6928d5
+class _OverAll(torch.autograd.Function):
+    "The sum of a tensor over all processes; its gradient is the sum of theirs."
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, group: Any) -> Tensor:
+        ctx.group, total = group, x.clone()
+        dist.all_reduce(total, group=group)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        return _OverAll.apply(grad.contiguous(), ctx.group), None
+
+
+_DRAWING = ("Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "StochasticDepth", "DropPath")
+
+
+class _WholeBatch:
+    "Inside the block, batch norms and dropouts of a module that sees a `part` of `total` pictures do to them what they would do if it saw all."
+
+    def __init__(self, module: nn.Module, part: slice, group: Any = None):
+        self.part, self.group, self.total = part, group, 0
+        norm = nn.modules.batchnorm._BatchNorm
+        self.norms = [m for m in module.modules() if isinstance(m, norm)]
+        self.drops = [m for m in module.modules() if type(m).__name__ in _DRAWING]
+
+    def __enter__(self) -> "_WholeBatch":
+        for way, layers in ((self.normed, self.norms), (self.dropped, self.drops)):
+            for m in layers:
+                m.forward = partial(way, m)  # type: ignore[method-assign]
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        for m in (*self.norms, *self.drops):
+            del m.forward
+
+    def normed(self, norm: Any, x: Tensor) -> Tensor:
+        "Batch norm of (b, C, ...) by mean and variance over all processes."
+        if not norm.training:
+            return type(norm).forward(norm, x)
+        axes, wide = [0, *range(2, x.ndim)], x.to(torch.promote_types(x.dtype, torch.float32))
+        both = [v.sum(axes, dtype=torch.float64) for v in (wide, wide.square())]
+        n = both[0].new_tensor([x.numel() / x.shape[1]])
+        sums = _OverAll.apply(torch.cat([*both, n]), self.group)
+        n, (mean, square) = sums[-1].detach(), (sums[:-1] / sums[-1].detach()).view(2, -1)
+        var = (square - mean.square()).clamp_min(0)
+        if norm.running_mean is not None:
+            norm.num_batches_tracked.add_(1)
+            share = 1 / float(norm.num_batches_tracked) if norm.momentum is None else norm.momentum
+            for kept, new in ((norm.running_mean, mean), (norm.running_var, var * n / (n - 1))):
+                kept.lerp_(new.detach().to(kept), share)
+        scale = (var + norm.eps).rsqrt() * (1 if norm.weight is None else norm.weight)
+        shift = -mean * scale + (0 if norm.bias is None else norm.bias)
+        scale, shift = (v.to(wide).view(-1, *[1] * (x.ndim - 2)) for v in (scale, shift))
+        return torch.addcmul(shift, wide, scale).to(x)
+
+    def dropped(self, drop: Any, x: Tensor) -> Tensor:
+        "Dropout of (b * k, ...), drawn for k rows of each picture of the whole batch."
+        b = len(range(self.total)[self.part])
+        if not drop.training or not b or len(x) % b:
+            return type(drop).forward(drop, x)
+        ones = x.new_ones(len(x) // b * self.total, *x.shape[1:])
+        if x.ndim == 4 and x.stride(1) == 1:  # numbers are drawn in the order of memory
+            ones = ones.contiguous(memory_format=torch.channels_last)
+        drawn = type(drop).forward(drop, ones).unflatten(0, (self.total, -1))
+        return x * drawn[self.part].flatten(0, 1)
+
+# %% ../../nbs/03_network/04_training.ipynb #9cf3e7d4
+def _mixed_loss(
+    model: Callable, x: Tensor, y: Tensor, part: slice, mix: float = 0.0, smoothing: float = 0.0
+) -> tuple[Tensor, int]:
+    """Cross-entropy with mixup (Zhang et al., ICLR 2018), and how many scores are largest at `y`.
+
+    Inputs (B, ...) and targets (B,) are mixed in shares from Beta(mix, mix): 0.2 mixes a little, 1 evenly, 0 not at all.
+    The model sees a `part` of them, and the loss is this part's share of the mean.
+    """
+    n, share, second = len(x), 1.0, y
+    if mix:
+        share, other = float(torch.distributions.Beta(mix, mix).sample()), torch.randperm(n)
+        x, second = share * x + (1 - share) * x[other], y[other]
+    scores = _scores_of(model(x[part]))
+    how: dict[str, Any] = {"reduction": "sum", "label_smoothing": smoothing}
+    loss = share * nn.functional.cross_entropy(scores, y[part], **how)
+    if mix:
+        loss = loss + (1 - share) * nn.functional.cross_entropy(scores, second[part], **how)
+    return loss / n, int((scores.argmax(1) == y[part]).sum())
+
+# %% ../../nbs/03_network/04_training.ipynb #e56e7afc
+@contextlib.contextmanager
+def _steps_of(
+    module: nn.Module, draw: Callable, y: Tensor, mix: float = 0.0, smoothing: float = 0.0
+) -> Iterator[Callable[[Tensor], tuple[Tensor, int]]]:
+    """Give the step of `_train_loop` that all processes share: loss and hits are of the whole batch.
+
+    `draw`: rows (B,) -> inputs (B, ...), with all that is random in them; `y` (n,): targets; `mix` and `smoothing`: see `_mixed_loss`.
+    """
+    (rank, world), device = process_place(), next(module.parameters()).device
+    part, dice = slice(rank, None, world), torch.get_rng_state()
+    loss_of = lambda net, rows: _mixed_loss(  # noqa: E731
+        net, draw(rows).to(device), y[rows].to(device), part, mix, smoothing
+    )
+    if world == 1:
+        yield partial(loss_of, module)
+        return
+    group = gpu_group() if device.type == "cuda" else None
+    how = {"find_unused_parameters": isinstance(module, _WithKnowledge)}  # the head that it replaces
+    runner = DistributedDataParallel(module, process_group=group, **how)  # type: ignore[arg-type]
+    with _WholeBatch(module, part, group) as whole:
+
+        def step(rows: Tensor) -> tuple[Tensor, int]:
+            # layers may draw in ways of their own
+            dist.broadcast(dice.copy_(torch.get_rng_state()), 0)
+            torch.set_rng_state(dice)
+            whole.total = len(rows)
+            loss, right = loss_of(runner, rows)
+            told = torch.tensor([loss.item(), right], dtype=torch.float64)
+            dist.all_reduce(told)
+            # the loss of all; its gradient is that of the own part, of which the mean is taken
+            return loss * world + (told[0] - loss.item() * world), int(told[1])
+
+        yield step
 
 # %% ../../nbs/03_network/04_training.ipynb #4e6e5909
 @in_own_modes
