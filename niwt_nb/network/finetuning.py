@@ -10,7 +10,7 @@ import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -69,10 +69,6 @@ class _Rows:
         for row, *others in zip(rows.tolist(), *(other.tolist() for other in rest), strict=True):
             found.append(self.parts[row // size][(row % size, *others)])
         return torch.stack(found) if found else self.parts[0][(rows, *rest)]
-
-    def split(self, n: int) -> Iterator[Tensor]:
-        "Pieces of n rows."
-        return (self[rows] for rows in torch.arange(self.shape[0]).split(n))
 
 # %% ../../nbs/03_network/05_finetuning.ipynb #7b0e8bc1
 @dataclass(frozen=True, eq=False)

@@ -105,7 +105,7 @@ def _one_cycle(step: int, total: int) -> float:
     return max((1 + math.cos(math.pi * (step + 1 - up) / max(total - up, 1.0))) / 2, 1e-4)
 
 # %% ../../nbs/03_network/04_training.ipynb #e037b450
-def _groups(module: nn.Module, weight_decay: float, lr: float, rates: dict[str, float] | None) -> list:
+def _groups(module: nn.Module, weight_decay: float, lr: float, rates: dict | None) -> list:
     "AdamW's parameter groups: no decay for biases and norms; parameters whose name starts with a key of `rates` get that factor on the rate."
     groups: dict[tuple[float, float], dict[str, Any]] = {}
     for name, p in module.named_parameters():
@@ -193,6 +193,9 @@ def _epoch(
     return {"loss": total / rows, "accuracy": right / rows}
 
 # %% ../../nbs/03_network/04_training.ipynb #e1f6e28d
+_Step = Callable[[Tensor], tuple[Tensor, int]]  # rows (B,) -> loss, and how many were right
+
+
 @dataclass(frozen=True, eq=False)
 class _Plan:
     "How long, how fast and in which order `_train_loop` learns."
@@ -207,7 +210,7 @@ class _Plan:
     average: float = 0.0  # decay of a mean of the weights to score and keep, such as 0.99; 0: none
     stop: int | None = None  # end after this epoch, with the learning rate as for all `epochs`
     checkpoint: str | os.PathLike | None = None  # to continue from, written after each epoch
-    belongs_to: dict[str, Any] = field(default_factory=dict)  # what a checkpoint must agree with besides
+    belongs_to: dict[str, Any] = field(default_factory=dict)  # see `settings`
     quiet: bool = True  # no progress bar
     desc: str = "training"  # left of the bar
 
@@ -225,7 +228,7 @@ class _Plan:
 @in_own_modes
 def _train_loop(
     module: nn.Module,  # what is trained: its parameters that require a gradient
-    step: Callable[[Tensor], tuple[Tensor, int]],  # rows (B,) -> loss, and how many were right
+    step: _Step,  # see `_steps_of`
     n: int,  # rows to learn from
     plan: _Plan,  # how long, how fast
     score: Callable[[], float] | None = None,  # after each epoch; the one with the largest is kept
@@ -516,7 +519,7 @@ def _mixed_loss(
 @contextlib.contextmanager
 def _steps_of(
     module: nn.Module, draw: Callable, y: Tensor, mix: float = 0.0, smoothing: float = 0.0
-) -> Iterator[Callable[[Tensor], tuple[Tensor, int]]]:
+) -> Iterator[_Step]:
     """Give the step of `_train_loop` that all processes share: loss and hits are of the whole batch.
 
     `draw`: rows (B,) -> inputs (B, ...), with all that is random in them; `y` (n,): targets; `mix` and `smoothing`: see `_mixed_loss`.
@@ -530,8 +533,8 @@ def _steps_of(
         yield partial(loss_of, module)
         return
     group = gpu_group() if device.type == "cuda" else None
-    how = {"find_unused_parameters": isinstance(module, _WithKnowledge)}  # the head that it replaces
-    runner = DistributedDataParallel(module, process_group=group, **how)  # type: ignore[arg-type]
+    idle = isinstance(module, _WithKnowledge)  # the head that it replaces
+    runner = DistributedDataParallel(module, process_group=group, find_unused_parameters=idle)
     with _WholeBatch(module, part, group) as whole:
 
         def step(rows: Tensor) -> tuple[Tensor, int]:
@@ -553,7 +556,7 @@ def train_classifier(
     model: nn.Module,  # scores one class of `data.seen` per output, in that order; trained in place
     data: ZeroShotData,  # learned from are `data.train` images, nothing else
     transform: Callable = field_guide_transform,  # PIL image -> (3, H, W) float tensor
-    knowledge: Tensor | None = None,  # (C, A) by class id: the head is made of it while training (`_KnowledgeHead`); rows of unseen classes are not read
+    knowledge: Tensor | None = None,  # (C, A) by class id, of which the head is made; unseen rows are not read
     epochs: int = 10,  # times that each image is seen
     lr: float = 4e-3,  # largest learning rate
     batch_size: int = 32,  # images a step
@@ -575,7 +578,6 @@ def train_classifier(
     if knowledge is not None:
         rows_seen = torch.as_tensor(knowledge)[data.seen]
         module = _WithKnowledge(model, rows_seen, example.to(device), seed)
-
     draw = lambda rows: _erase_squares(cache.batch(rows, augment=True), 2, erase)  # noqa: E731
     watched = cache_images(data, watch, transform, quiet) if len(watch) else None
     score = (lambda: accuracy(module, watched, column)) if watched else None

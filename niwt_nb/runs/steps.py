@@ -95,7 +95,7 @@ def _split_key(data: ZeroShotData) -> str:
     return content_hash(data.name, data.classes, [getattr(data, name) for name in names])
 
 # %% ../../nbs/09_runs/05_steps.ipynb #80313e76
-_PART = 256  # images a part
+_PART = 64  # images a part: small, or processes wait for the one with the last
 _Look = tuple[CutNetwork, Callable]  # a network, and its preprocessing: PIL image -> (3, H, W) tensor
 _Views = tuple[bool, bool]  # whether mirror images and close-ups are looked at as well
 _Part = tuple[str, ZeroShotData]  # a prefix of the steps' names, and what they work on
@@ -199,16 +199,6 @@ def _trains(config: RunConfig) -> bool:
     "Whether a run trains its whole network or keeps it frozen."
     small = config.train == "auto" and config.model == "fieldguide"
     return small or config.train in ("network", "tune")
-
-# %% ../../nbs/09_runs/05_steps.ipynb #054e6f14
-def _guidance(config: RunConfig) -> str:
-    "What the report says of a head that is made of knowledge."
-    return ", with a head of knowledge" if config.guided else ""
-
-# %% ../../nbs/09_runs/05_steps.ipynb #b4f02fff
-def _zooms(config: RunConfig) -> bool:
-    "Whether a run looks closer: without calibration nothing could choose it."
-    return config.zoom and config.calibrate
 
 # %% ../../nbs/09_runs/05_steps.ipynb #e118a319
 def _untrained(config: RunConfig, n_classes: int) -> _Look:
@@ -388,7 +378,7 @@ def _frozen_ready(
     config, look = folder.config, _network_of(folder)
     network, part = look[0], data.validation(config.seed)
     key = content_hash(pictures, model_hash(network.model), network.layer)
-    views = (True, shared is None and _zooms(config))
+    views = (True, shared is None and config.zooms)
     photos: _Photos | None = None
     if shared is not None:
         photos = _cached_photos(folder, shared, network, _frozen_step(shared).features, key)
@@ -409,12 +399,12 @@ def _trained_ready(
     network, keys = None, []
     for part in (("validation/", data.validation(config.seed)), ("", data)):
         network, transform, rows = _network_step(folder, part, pictures, network, quiet)
-        look, views = (network, transform), (True, _zooms(config))
+        look, views = (network, transform), (True, config.zooms)
         keys.append(content_hash(pictures, model_hash(network.model)))
         photos = _photos_step(folder, part, look, keys[-1], views, quiet)
         found.append((_as_trained(config, look, part[1]), photos))
         history += rows
-    how = f"{'fine-tuned' if config.train == 'tune' else 'trained'} here{_guidance(config)}"
+    how = f"{'fine-tuned' if config.train == 'tune' else 'trained'} here{config.guidance}"
     history = [{**row, "epoch": number + 1} for number, row in enumerate(history)]
     (twin, by_twin), (backbone, photos) = found
     validation = (twin, by_twin.features)
@@ -472,7 +462,7 @@ def _tuned_ready(
         photos = _photos_step(folder, ("", data), (network, transform), key, quiet=quiet)
         photos = replace(photos, features=features)
     key = content_hash(key, twin[1], network.layer)
-    how = f"fine-tuned above {shared.network.layer}{_guidance(config)}"
+    how = f"fine-tuned above {shared.network.layer}{config.guidance}"
     return _Ready(config, data, backbone, photos, twin, key, how, history)
 
 # %% ../../nbs/09_runs/05_steps.ipynb #a3b3b27c
