@@ -24,8 +24,8 @@ CODE_COLUMNS, LESSON_COLUMNS = 100, 88
 CEILINGS = {  # what is still over its limit may only get smaller: lower a number here whenever that is possible
     "lines of the package": 26_300,
     "lines of the largest class": 179,
-    "lines of the largest function": 66,
-    "functions of more than six parameters": 40,
+    "lines of the largest function": 45,
+    "functions of more than six parameters": 39,
     "code lines beyond": 3_600,
     "seconds of": 60,  # the time of a machine is no verdict
 }
