@@ -42,6 +42,7 @@ def linear_of(
     return head
 
 # %% ../../nbs/03_network/03_head.ipynb #4e71a75d
+@in_own_modes
 def extract_features(
     network: CutNetwork,  # whose penultimate features are wanted
     data: ZeroShotData,  # where the images are

@@ -15,7 +15,6 @@ from torch.nn import functional as F
 
 from ..data.memory import stacked
 from .cut import CutNetwork, eval_mode
-from .modes import in_own_modes
 
 # %% ../../nbs/03_network/07_zoom.ipynb #00cdd184
 def place_of(
@@ -121,7 +120,6 @@ def looks(
     return joined(network.tail(a.flatten(0, 1)).float().unflatten(0, a.shape[:2]), both, close)
 
 # %% ../../nbs/03_network/07_zoom.ipynb #4ddd34cc
-@in_own_modes
 @torch.no_grad()
 def features_of(
     network: CutNetwork,  # cut where importance is read
