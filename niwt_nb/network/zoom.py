@@ -82,7 +82,7 @@ def views_of(
 ) -> Tensor:  # (V, B, K, h, w) of the pictures, their mirror images and their close-ups
     "Activations of all views of some pictures."
     how = (network.head.weight.device, torch.channels_last)
-    look = lambda v: network.activations(v.to(how[0], memory_format=how[1]))  # noqa: E731
+    look = lambda v: network.lower(v.to(how[0], memory_format=how[1]))  # noqa: E731
     views = [look(x)]
     if both:
         views.append(look(x.flip(3)))
