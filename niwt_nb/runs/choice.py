@@ -28,10 +28,10 @@ def _judge_knowledge(folder: _RunFolder, ready: _Ready, kind: str, first: bool =
     fit = functools.cache(lambda: _fitted_model(ready, kind))
     model, scores, facts = _model_step(folder, ready, kind, first, fit)
     data = with_combination(ready.data, kind, model.settings_.share)  # the same for all methods
-    offset, labels = model.settings_.offset, data.labels[ready.test]
-    rows = table_rows("NIWT", scores, labels, data, (kind, offset, config.seed))
+    bias, labels = model.settings_.bias, data.labels[ready.test]
+    rows = table_rows("NIWT", scores, labels, data, (kind, bias, config.seed))
     known = (data.get_knowledge(kind).values, config.shuffles)
-    key = content_hash(model.head_.weight, model.settings_.offset, ready.key, *known)
+    key = content_hash(model.head_.weight, model.settings_.bias, ready.key, *known)
 
     def control() -> tuple[dict[str, Tensor], dict]:
         return {}, {"rows": shuffled_rows(fit(), data, ready.photos.features, config.shuffles)}
@@ -47,7 +47,7 @@ def _judge_knowledge(folder: _RunFolder, ready: _Ready, kind: str, first: bool =
     theirs, eszsl = found[0]
     rows += [row for more in (eszsl["rows"], *found[1:]) for row in more]
     bare = scores.clone()
-    bare[:, data.unseen] -= offset
-    gamma = {"NIWT": offset, "ESZSL": eszsl["gamma"]}
+    bare[:, data.unseen] -= bias
+    gamma = {"NIWT": bias, "ESZSL": eszsl["gamma"]}
     judged = {"rows": rows, "scores": {"NIWT": bare, "ESZSL": theirs}, "gamma": gamma}
     return {**judged, "model": model, "facts": facts, "eszsl": eszsl}

@@ -23,7 +23,7 @@ from niwt_nb.core import (
 from ..data.dataset import ZeroShotData
 from ..data.images import reading
 from ..figures.canvas import figure_png
-from ..figures.explanation import explainer_of
+from ..figures.explanation import _explainer_of
 from ..method.metrics import chance, gzsl, stack
 from .choice import _judge_knowledge
 from niwt_nb.runs.comparison import (
@@ -71,7 +71,7 @@ def _choices_of(name: str, part: dict[str, Any]) -> list[list[str]]:
     table, best = facts["table"], facts["settings"]
     rows = []
     for k in table[0] if table else ():
-        if k in best and k not in ("offset", "keep"):
+        if k in best and k not in ("bias", "keep"):
             values = ", ".join(map(str, dict.fromkeys(row[k] for row in table)))
             rows.append([f"{k}, {name}", f"{best[k]}" + (f" of {values}" if "," in values else "")])
     rows.append([f"gamma, {name}", f"{gamma['NIWT']:.3f} (NIWT), {gamma['ESZSL']:.3f} (ESZSL)"])
@@ -169,7 +169,7 @@ def _finish(
     gamma, told = part["gamma"]["NIWT"], part["scores"]["NIWT"]
     scores = stack(told, data.seen, gamma)
     write = lambda name, raw: folder.write(f"pictures/{name}", raw)  # noqa: E731
-    explainer = explainer_of(part["model"])
+    explainer = _explainer_of(part["model"])
     table = gzsl(told, labels, data.seen, data.unseen, gamma, data.classes).per_class
     results = {"format": _FORMAT, **_describe(ready, judged, rows), "metrics": rows}
     results["paper"] = beside_paper(config, rows)
