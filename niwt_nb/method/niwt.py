@@ -885,9 +885,10 @@ def _export_classifier(model: NIWT, folder: _Folder, format: str = "torch") -> P
         raise NiwtError(f"{told}; its head is model.head_")
     folder, names, look = Path(folder), [str(n) for n in model.classes_], model.preprocess_
     example = _blank_pictures(look)
-    shipped = _AsScored(model) if model.mirrored_ else model.network_.model
-    if model.head_.weight.device != model.raw_.head.weight.device:
-        shipped = copy.deepcopy(shipped).cpu()
+    with eval_mode(None):  # while another thread exports, its stand-ins are in the place of weights
+        shipped = _AsScored(model) if model.mirrored_ else model.network_.model
+        if model.head_.weight.device != model.raw_.head.weight.device:
+            shipped = copy.deepcopy(shipped).cpu()
     if format == "torch":
         return export_model(shipped, folder, names, example, look)
     export_onnx(shipped, folder / "model.onnx", example)
