@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core import content_hash
+from ..data.memory import blocks_of
 from .baselines import _ridge_solve
 from ..method.mapping import CosineLinearMap
 from ..method.ranking import Baseline, minimise, scaled_head
@@ -26,7 +27,7 @@ _HEADS: dict[str, nn.Linear] = {}
 # %% ../../nbs/05_evaluate/01_heads.ipynb #08e87155
 def _seen_head(x: Tensor, targets: Tensor, l2: float) -> nn.Linear:
     "`fit_head`, remembered: the same features, labels and penalty are fitted once (the last 8 heads are kept)."
-    key = content_hash(x, targets, l2)
+    key = content_hash([content_hash(rows) for rows in blocks_of(x)], targets, l2)
     if key not in _HEADS:
         _HEADS[key] = fit_head(x, targets, int(targets.max()) + 1, l2=l2)
         for old in list(_HEADS)[:-8]:
@@ -48,12 +49,19 @@ class _HeadBaseline(Baseline):
         self._fit_rows(k, torch.cat([self.head_.weight, self.head_.bias[:, None]], 1).detach())
 
     def _scores(self, x: Tensor, k: Tensor) -> Tensor:
+        if getattr(self, "table_", (None,))[0] is not k:  # once for all blocks of images
+            self.table_ = k, self._table(k)
+        rows = self.table_[1]
+        return x @ rows[:, :-1].T + rows[:, -1]
+
+    def _table(self, k: Tensor) -> Tensor:
+        "Rows and biases (C, D + 1) of classes with knowledge `k`, the fitted ones for seen classes."
         new = torch.ones(len(k), dtype=torch.bool).index_fill(0, self.classes_, False)
-        rows = x.new_zeros(len(k), x.shape[1] + 1)
+        rows = torch.zeros(len(k), self.head_.in_features + 1)
         rows[self.classes_] = torch.cat([self.head_.weight, self.head_.bias[:, None]], 1).detach()
         if bool(new.any()):
             rows[new] = self._rows(k[new])
-        return x @ rows[:, :-1].T + rows[:, -1]
+        return rows
 
     def _fit_rows(self, k: Tensor, rows: Tensor) -> None:
         raise NotImplementedError

@@ -332,7 +332,8 @@ def _readout(features: Tensor, shows: Tensor) -> tuple[Tensor, Tensor]:
     """
     x, y = features.detach().double().cpu(), shows.double()
     mean, spread = x.mean(0), x.std(0).clamp_min(1e-6)
-    x, (m, d) = (x - mean) / spread, x.shape
+    x, (m, d) = x - mean, x.shape
+    x /= spread
     left = x @ x.T if m < d else x.T @ x  # whichever is smaller
     right = y - y.mean(0) if m < d else x.T @ (y - y.mean(0))
     solved = torch.linalg.solve(left + d * torch.eye(len(left), dtype=left.dtype), right)
@@ -388,7 +389,8 @@ def _with_images(
         raise NiwtError(f"features of {len(features)} images but {len(shown)} class ids")
     if not bool(torch.isin(shown, rows).all()):
         raise NiwtError("features of images whose class has no importance or no head row")
-    place = (shown[:, None] == rows).int().argmax(1)
+    order = rows.argsort(stable=True)
+    place = order[torch.searchsorted(rows[order], shown)]
     head = made.network.head.weight.detach()[known]
     scale = _evidence_scale(_fair_scores(head, values, features, place), _presence(values[place], like))
     return replace(made, scale=scale, readout=_readout(features, _presence(values[place], made.knowledge)))

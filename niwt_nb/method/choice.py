@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ..core import NiwtError, check_name, content_hash
 from ..data.dataset import ZeroShotData, first_of_each
 from ..data.images import batches
-from ..data.memory import by_rows, stacked
+from ..data.memory import by_rows, moments, stacked
 from .calibration import _ScoreStatistics, _blend_heads, score_statistics
 from .engine import class_importance
 from .jacobian import PooledJacobian, pooled_jacobian, _tail_hash
@@ -99,6 +99,14 @@ class _Seen:
     network: CutNetwork | None = None  # for solvers that run it
     images: Tensor | None = None  # (M, 3, H, W), for the reference solver
     scaled: bool = False  # the features are standardised already
+    made: dict[Any, Any] = field(init=False, default_factory=dict, repr=False)  # see `once`
+
+    def once(self, make: Callable[..., Any], *how: Any) -> Any:
+        "`make(*how)`, made once: what writers of other settings make of the same measurements."
+        key = make.__name__, how
+        if key not in self.made:
+            self.made[key] = make(*how)
+        return self.made[key]
 
 # %% ../../nbs/04_method/11_choice.ipynb #e0b4869a
 def _make_map(kind: str, settings: Settings = Settings(), seed: int = 0) -> ImportanceMap:
@@ -140,17 +148,28 @@ class Writer:
         "Fit the maps on seen classes; raises `NiwtError` for an unknown map or solver."
         self.seen, self.settings, self.seed = seen, settings, seed
         self.solver = check_name(solver, KNOWN_SOLVERS, "solver")
-        self.level = kept[0] if kept else score_statistics(seen.head, seen.features)
-        self.map = _make_map(kind, settings, seed).fit(seen.knowledge, seen.importance)
-        self.row_map = _make_map("auto", settings).fit(seen.knowledge, seen.head.weight.detach())
+        how = (settings.alpha, settings.width)
+        self.level = kept[0] if kept else seen.once(self._level)
+        self.map, self.row_map = seen.once(self._maps, kind, seed, *how)
         self.form = closed_form(seen.jacobian, seen.head.weight.detach().mean(0), settings.damping)
-        self.ranking = kept[1] if kept else self._rank() if settings.ranked else None
+        self.ranking = kept[1] if kept else seen.once(self._rank) if settings.ranked else None
         self.head = seen.head if settings.keep else self._mixed_head()
+
+    def _level(self) -> _ScoreStatistics:
+        "What the seen scores do on the training images."
+        return score_statistics(self.seen.head, self.seen.features)
+
+    def _maps(self, kind: str, seed: int, *_: float) -> tuple[ImportanceMap, ImportanceMap]:
+        "Maps from knowledge to importance and to rows of the head; `_`: alpha and width of the settings."
+        known, rows = self.seen.knowledge, self.seen.head.weight.detach()
+        to_importance = _make_map(kind, self.settings, seed).fit(known, self.seen.importance)
+        return to_importance, _make_map("auto", self.settings).fit(known, rows)
 
     def _rank(self) -> tuple[Tensor, Tensor]:
         "The mean knowledge and the linear map (D, A) that ranks the seen images, at the seen spread."
         k, x = self.seen.knowledge, self.seen.features
-        mean, spread = x.mean(0), x.std(0).clamp_min(1e-12)
+        mean, spread = moments(x)
+        spread = spread.clamp_min(1e-12)
         if self.seen.scaled:
             mean, spread = torch.zeros_like(mean), torch.ones_like(spread)
         form = RankingForm("ale", epochs=16, features="none", knowledge="none")
@@ -262,7 +281,8 @@ def _doubt_from(
     if len(data.unseen) < 2:
         return None
     columns, n = torch.cat([data.seen, data.unseen]), len(data.seen)
-    moved = scores[:, columns] + torch.tensor([0.0] * n + [offset] * len(data.unseen))
+    shift = torch.tensor([0.0] * n + [offset] * len(data.unseen))
+    moved = by_rows(scores, None, lambda rows: rows[:, columns] + shift, scores.shape[1])
     place = torch.full((scores.shape[1],), -1)
     place[columns] = torch.arange(len(columns))
     return replace(doubt_of(moved, place[labels], n), strength=strength)
@@ -287,7 +307,7 @@ def _choose(
     """
     labels = data.labels[torch.cat([data.test_seen, data.test_unseen])]
     columns, tried, rows = torch.cat([data.seen, data.unseen]), [], []
-    best: tuple[float, Doubt | None] = (-1.0, None)
+    best: Any = (-1.0,)
     for params in ParameterGrid(dict(grid)):
         settings = replace(Settings(), **params)
         writer = write(settings)
@@ -299,10 +319,9 @@ def _choose(
         told = {"H": h, "T1": gzsl(*what).T1, "AUSUC": ausuc(*what), "offset": offset}
         rows.append({**params, **told})
         if h > best[0]:
-            least = float(writer.strength(knowledge).min())
-            best = (h, _doubt_from(scores, offset, labels, data, least))
+            best = (h, scores, offset, labels, data, float(writer.strength(knowledge).min()))
     table = pd.DataFrame(rows)
-    return _Choice(tried[int(table.H.idxmax())], table, doubt=best[1])
+    return _Choice(tried[int(table.H.idxmax())], table, doubt=_doubt_from(*best[1:]))
 
 # %% ../../nbs/04_method/11_choice.ipynb #fa7d1c2c
 def _topped(network: CutNetwork, top: nn.Module) -> nn.Module:
@@ -483,7 +502,10 @@ class Probe(_Looks):
             self.kept[key] = fit_head(self.features, self.rows, len(self.data.seen), l2=settings.l2)
         if self.own is None:
             return self.kept[key]
-        return _blend_heads(self.own, self.kept[key], self.features, settings.own)
+        blend = (*key, settings.own)
+        if blend not in self.kept:
+            self.kept[blend] = _blend_heads(self.own, self.kept[key], self.features, settings.own)
+        return self.kept[blend]
 
     def jacobian(self, each: bool = False) -> PooledJacobian:
         "G on some training images, drawn evenly from all classes; the identity where there is no network."
@@ -514,11 +536,14 @@ class Probe(_Looks):
         key = ("importance", content_hash(head.weight))
         if key not in self.kept:
             self.kept[key] = self.importance(head)
-        asked = solver == "reference" and self.network is not None
-        images = self.some_pictures() if asked else None
-        network = None if self.measured is None else with_head(self.measured, head)
-        told = (self.kept[key], self.jacobian(solver == "lbfgs"), network, images, scaled)
-        return _Seen(self.features, self.rows, knowledge, head, *told)
+        whole = ("seen", key, solver, content_hash(knowledge))
+        if whole not in self.kept:
+            asked = solver == "reference" and self.network is not None
+            images = self.some_pictures() if asked else None
+            network = None if self.measured is None else with_head(self.measured, head)
+            told = (self.kept[key], self.jacobian(solver == "lbfgs"), network, images, scaled)
+            self.kept[whole] = _Seen(self.features, self.rows, knowledge, head, *told)
+        return self.kept[whole]
 
 # %% ../../nbs/04_method/11_choice.ipynb #970d3602
 def with_combination(

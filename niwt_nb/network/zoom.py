@@ -77,13 +77,13 @@ def views_of(
     close: bool = False,  # the close-up, too
 ) -> Tensor:  # (V, B, K, h, w) of the pictures, their mirror images and their close-ups
     "Activations of all views of some pictures."
-    how = (network.head.weight.device, torch.channels_last)
-    look = lambda v: network.activations(v.to(how[0], memory_format=how[1]))  # noqa: E731
+    x = x.to(network.head.weight.device)  # all views are made there
+    look = lambda v: network.activations(v.to(memory_format=torch.channels_last))  # noqa: E731
     views = [look(x)]
     if both:
         views.append(look(x.flip(3)))
     if close:
-        views.append(look(closer(x, views[0].to(x.device))))
+        views.append(look(closer(x, views[0])))
     return torch.stack(views)
 
 # %% ../../nbs/03_network/07_zoom.ipynb #7dfbf688

@@ -19,6 +19,7 @@ from sklearn.metrics import confusion_matrix
 from torch import Tensor
 
 from ..core import share
+from ..data.memory import by_rows
 from ..explain.explainer import Explainer, listing, phrase, readable
 from ..explain.maps import grad_cam, neuron_maps
 from ..explain.names import as_seen, name_neurons, outlined, region
@@ -117,7 +118,8 @@ def _neuron_dictionary(
 
     def describe(entry: dict[str, Any]) -> dict[str, Any]:
         k = int(entry["neuron"])
-        top = test[ready.photos.activity[test, k].argsort(descending=True)[:each]]
+        active = by_rows(ready.photos.activity, test, lambda rows: rows[:, k])
+        top = test[active.argsort(descending=True)[:each]]
         x = torch.stack([ready.backbone.preprocess(ready.data.images[int(i)]) for i in top])
         where = region(neuron_maps(explainer.network, x, [k])[:, 0].cpu())
         seen = [as_seen(one, ready.backbone.preprocess) for one in x]
@@ -194,9 +196,15 @@ def _reliability_figure(tables: dict[str, pd.DataFrame], width: int = 760) -> Fi
 # %% ../../nbs/09_runs/07_pages.ipynb #2b308986
 def _reliability_tables(ready: _Ready, scores: Tensor, temperature: float) -> dict[str, Any]:
     "Tables: how often names are right, by the probability from calibrated scores (n, C) as they are and at a temperature."
-    shown, rows = scores[:, ready.columns].double(), ready.rows[ready.data.labels[ready.test]]
+    columns, rows = ready.columns, ready.rows[ready.data.labels[ready.test]]
+
+    def table(t: float) -> pd.DataFrame:  # the best probability of each image, and whose it is
+        best = lambda some: torch.stack((some[:, columns].double() / t).softmax(1).max(1), 1)  # noqa: E731
+        surest = by_rows(scores, None, best, scores.shape[1])
+        return reliability(surest[:, :1], (surest[:, 1] != rows).long())
+
     kinds = {"scores as they are": 1.0, f"temperature {temperature:.2f}": temperature}
-    return {name: reliability((shown / t).softmax(1), rows) for name, t in kinds.items()}
+    return {name: table(t) for name, t in kinds.items()}
 
 # %% ../../nbs/09_runs/07_pages.ipynb #8ec54485
 def _charts_of(ready: _Ready, judged: dict[str, dict[str, Any]]) -> dict[str, _Chart]:
@@ -204,16 +212,15 @@ def _charts_of(ready: _Ready, judged: dict[str, dict[str, Any]]) -> dict[str, _C
     data, labels = ready.data, ready.data.labels[ready.test]
     curves, points = {}, {}
     for kind, part in judged.items():
-        for method, scores in part["scores"].items():
-            curve = seen_unseen_curve(scores, labels, data.seen, data.unseen)
-            found = gzsl(scores, labels, data.seen, data.unseen, part["gamma"][method])
-            curves[f"{method}, {kind}"] = (curve.S, curve.U)
-            points[f"{method}, {kind}"] = (found.S, found.U)
+        ours = seen_unseen_curve(part["scores"], labels, data.seen, data.unseen)
+        curves |= {f"NIWT, {kind}": (ours.S, ours.U), f"ESZSL, {kind}": part["curve"].numpy().T}
+        found = {f"{row['method']}, {kind}": (row["S"], row["U"]) for row in part["rows"] if row["calibrated"]}
+        points |= {name: found[name] for name in curves if name in found}
     name = "{method}, {knowledge}" if len(judged) > 1 else "{method}"
     every = [row for part in judged.values() for row in part["rows"] if row["calibrated"]]
     rows = [{**row, "method": name.format(**row), "calibrated": False} for row in every]
     first = next(iter(judged.values()))
-    ours, gamma = first["scores"]["NIWT"], first["gamma"]["NIWT"]
+    ours, gamma = first["scores"], first["gamma"]["NIWT"]
     table = gzsl(ours, labels, data.seen, data.unseen, gamma, data.classes).per_class
     table = table.drop(columns="class").rename(columns={"name": "class"})
     count, names = _zero_shot_confusion(ready, ours)

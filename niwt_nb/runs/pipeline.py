@@ -40,7 +40,7 @@ from niwt_nb.runs.steps import (
     _Cost, _Ready, _cost_of, _encodings_of, load_data, _photos_key, _prepare, _readable_step, _split_key,
     _transform_of,
 )
-from ..data.memory import SCRATCH
+from ..data.memory import scratch
 from ..network.modes import device_of
 
 
@@ -166,7 +166,7 @@ def _finish(
     "Explanations, charts, tables and the report of a finished run; `compared`: of `_comparison_step`. Gives the report."
     data, labels, first = ready.data, ready.data.labels[ready.test], next(iter(judged))
     part, config = judged[first], folder.config
-    gamma, told = part["gamma"]["NIWT"], part["scores"]["NIWT"]
+    gamma, told = part["gamma"]["NIWT"], part["scores"]
     scores = stack(told, data.seen, gamma)
     write = lambda name, raw: folder.write(f"pictures/{name}", raw)  # noqa: E731
     explainer = explainer_of(part["model"])
@@ -257,7 +257,7 @@ def run(
         stack.enter_context(reading(config.workers))
         notify = notify if rank == 0 else lambda text: None
         folder = stack.enter_context(_open_run(out, config, replace_run, notify))
-        stack.callback(SCRATCH.reset, SCRATCH.set(str(folder.path)))
+        stack.enter_context(scratch(folder.path))
         data, shared = load_data(config), None
         _check_alike(config, data)
         cost = _announce(folder, data, quiet)

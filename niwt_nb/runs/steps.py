@@ -29,6 +29,7 @@ from ..fieldguide.network import SmallCNN
 from ..fieldguide.world import field_guide
 from ..method.choice import TRIED, Settings, with_combination
 from ..method.importance import fold_batchnorm, frozen_copy, pool
+from ..method.metrics import seen_unseen_curve
 from ..method.niwt import NIWT, _on_device, as_fitted, choose_settings, has_own_head, score_matrix, trial_of, twin_of
 from ..network.backbones import Backbone, at_size, field_guide_transform, load_backbone
 from ..network.cut import CutNetwork, cut, eval_mode, layer_names, subnetwork
@@ -637,27 +638,26 @@ def _model_step(
         model = fit() if fit else _fitted_model(ready, kind)
         if process_place()[0] == 0:
             model.save(place)
-        scores = score_matrix(model, data, ready.photos.features)[0]
         tried = json.loads(model.choice_.table.to_json(orient="records", double_precision=15))
         facts = {"settings": asdict(model.settings_), "table": tried, "notes": model.choice_.notes}
-        return {"scores": scores}, {**facts, "certificate": _certificate_of(model, data)}
+        return {}, {**facts, "certificate": _certificate_of(model, data)}
 
     step = (f"model-{kind}", key, compute, f"classifiers from {kind}")
     load = lambda: as_fitted(NIWT.load(place, ready.backbone, device=folder.config.device))  # noqa: E731
-    tensors, facts = folder.step(*step, together=True)
+    facts = folder.step(*step, together=True)[1]
     try:
         model = load()  # with the run's own classes: the folder keeps what came and went later
     except NiwtError:
         folder.file(f"model-{kind}").unlink(missing_ok=True)
-        tensors, facts = folder.step(*step, together=True)
+        facts = folder.step(*step, together=True)[1]
         model = load()
-    return model, tensors["scores"], facts
+    return model, score_matrix(model, data, ready.photos.features)[0], facts
 
 # %% ../../nbs/09_runs/05_steps.ipynb #b2ace7c2
-def _eszsl_step(folder: _RunFolder, ready: _Ready, kind: str) -> tuple[Tensor, dict[str, Any]]:
+def _eszsl_step(folder: _RunFolder, ready: _Ready, kind: str) -> _Found:
     """The baseline, with settings from the validation classes.
 
-    Gives scores (n, C) of the test images, and a dictionary of rows of the table, best settings and gamma.
+    Gives its `curve`, see `seen_unseen_curve`, as columns S and U, and rows of the table, best settings and gamma.
     """
     data, features, config = ready.data, ready.photos.features, ready.config
     held_out = Encoded(ready.validation[1], data.validation(config.seed))
@@ -668,8 +668,8 @@ def _eszsl_step(folder: _RunFolder, ready: _Ready, kind: str) -> tuple[Tensor, d
         got: Measured = measure("ESZSL", *what, validation=held_out)
         best = {name: got.selection.estimator.get_params()[name] for name in grid}
         facts = {"rows": got.rows, "best": best, "gamma": got.selection.gamma}
-        return {"scores": got.scores}, facts
+        curve = seen_unseen_curve(got.scores, got.labels, data.seen, data.unseen)
+        return {"curve": torch.tensor(curve[["S", "U"]].to_numpy().copy())}, facts
 
-    key = content_hash(ready.key, _split_key(data), data.get_knowledge(kind).values)
-    tensors, facts = folder.step(f"eszsl-{kind}", key, compute, f"ESZSL from {kind}")
-    return tensors["scores"], facts
+    key = content_hash("curve", ready.key, _split_key(data), data.get_knowledge(kind).values)
+    return folder.step(f"eszsl-{kind}", key, compute, f"ESZSL from {kind}")
