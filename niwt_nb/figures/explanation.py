@@ -166,7 +166,7 @@ def _explained(model: NIWT, x: Tensor, target: str | None, against: str | None) 
     seen = (as_seen(x[0], model.preprocess_), contrast_of(model, explainer, x, found))
     certain, near = float(found.probability[0, 0]), None
     if model.settings_.zoom:
-        near = as_seen(closer(x, model.raw_.activations(x))[0].detach(), model.preprocess_)
+        near = as_seen(closer(x, model.raw_.activations(x))[0].detach().cpu(), model.preprocess_)
     return Explanation(names[row], names[other], certain, *words, where, difference, *seen, near)
 
 # %% ../../nbs/07_figures/04_explanation.ipynb #83a15592

@@ -51,8 +51,8 @@ def closer(
     x: Tensor,  # (B, 3, H, W) preprocessed pictures
     a: Tensor,  # (B, K, h, w) activations of them
 ) -> Tensor:  # (B, 3, H, W)
-    "Each picture cropped to where its activations are and enlarged to its old size."
-    return cropped(x, *place_of(a.float()))
+    "Each picture cropped to where its activations are and enlarged to its old size, on their device."
+    return cropped(x.to(a.device), *place_of(a.float()))
 
 # %% ../../nbs/03_network/07_zoom.ipynb #bec270a4
 LEAST_CELLS = 5  # rows of the layer's map below which there is no closer look

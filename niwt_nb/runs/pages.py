@@ -210,7 +210,7 @@ def _reliability_tables(ready: _Ready, scores: Tensor, temperature: float) -> di
 def _charts_of(ready: _Ready, judged: dict[str, dict[str, Any]]) -> dict[str, _Chart]:
     "The charts of a run, from what `_judge_knowledge` gives for each kind of knowledge."
     data, labels = ready.data, ready.data.labels[ready.test]
-    curves, points = {}, {}
+    curves, points = {}, {}  # type: dict[str, Any], dict[str, Any]
     for kind, part in judged.items():
         ours = seen_unseen_curve(part["scores"], labels, data.seen, data.unseen)
         curves |= {f"NIWT, {kind}": (ours.S, ours.U), f"ESZSL, {kind}": part["curve"].numpy().T}

@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -564,14 +565,37 @@ class _Cost:
         disk = f"{self.bytes / 1e6:,.0f} MB on disk"
         return f"{told}: about {self.seconds / 3600:.2g} hours{shared}, {disk}"
 
+# %% ../../nbs/09_runs/05_steps.ipynb #d5b7cd42
+def _kept_images(folder: _RunFolder, data: ZeroShotData, look: _Look) -> int:
+    "How many images were looked at for kept parts, since the run has had these pictures and this network."
+    key = content_hash(_photos_key(data, look[1]), model_hash(look[0].model))
+
+    def since(mark: Path) -> float:
+        if not mark.is_file() or mark.read_text(encoding="utf-8") != key:
+            folder.write(mark.name, key)
+        return mark.stat().st_mtime
+
+    began = share([folder.path / ".began"], since, "what is kept")[0]
+    kinds = ("*photos/[0-9]*.safetensors", "activations/*.safetensors")
+    parts = [part for kind in kinds for part in folder.path.rglob(kind)]
+    return _PART * sum(part.stat().st_mtime > began for part in parts)
+
 # %% ../../nbs/09_runs/05_steps.ipynb #97143ef2
 def _cost_of(folder: _RunFolder, data: ZeroShotData, n: int = 8) -> _Cost:
     "Try the first `n` images, and count how often every image is still to be looked at or learned from."
-    config, kept = folder.config, len(list(folder.path.rglob("*photos/*.safetensors")))
+    config, processes = folder.config, process_place()[1]
     part = data.validation(config.seed) if len(data.val_classes) else data
     small, whole = config.model == "fieldguide", _trains(config)
     tail = config.train == "tail" or config.compare == "all"
     network, look = _untrained(config, len(data.seen)) if whole and small else _network_of(folder)
+    kept = _kept_images(folder, data, (network, look))
+    looks = max(len(data) + (len(part) if whole else 0) - kept, 0)
+    train, twin, tuned = len(data.train), len(part.train), folder.file("photos/activity").is_file()
+    tunings = 1 if config.compare != "all" else config.seeds * (1 + len(config.knowledge))
+    learned = whole * (not kept) * (config.more_epochs * train + config.epochs * twin)
+    learned += (config.train == "tail") * (not tuned) * config.tune_epochs * (train + twin) * tunings
+    if not looks and not learned:  # features come after training
+        return _Cost(0, 0, 0.0, 0.0, 0, processes)
     start = time.perf_counter()
     x = next(iter(batches(data, data.train[:n], look, n, threads=0)))[0]
     x = x.to(network.head.weight.device)
@@ -583,16 +607,10 @@ def _cost_of(folder: _RunFolder, data: ZeroShotData, n: int = 8) -> _Cost:
             lower = time.perf_counter() - start
             row = network.tail(a)[0].cpu()  # a GPU has finished when its numbers are here
             spent = [lower / len(x), (time.perf_counter() - start) / len(x)]
-    train, twin = len(data.train), len(part.train)
-    tunings = 1 if config.compare != "all" else config.seeds * (1 + len(config.knowledge))
-    learned = whole * (config.more_epochs * train + config.epochs * twin)
-    learned += (config.train == "tail") * config.tune_epochs * (train + twin) * tunings
-    looks = max(len(data) + (len(part) if whole else 0) - kept * _PART, 0)
-    learned = 0 if kept else learned  # features come after training
     upper = spent[1] - spent[0] if tail else spent[1]
     size = 4 * (len(row) + a.shape[1]) * looks + (tail and 2 * 2 * a[0].numel() * len(data))
     each = (read / len(x) + 2 * spent[1], 3 * upper)
-    return _Cost(looks, int(learned), *each, int(size), process_place()[1])
+    return _Cost(looks, int(learned), *each, int(size), processes)
 
 # %% ../../nbs/09_runs/05_steps.ipynb #a414182a
 def _fitted_model(ready: _Ready, kind: str) -> NIWT:
