@@ -15,8 +15,7 @@ import os
 import tempfile
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import suppress
 
 import torch
 from torch import Tensor
@@ -31,18 +30,10 @@ SCRATCH = contextvars.ContextVar("scratch", default="")  # folder for such files
 _MAPS: weakref.WeakValueDictionary[int, mmap.mmap] = weakref.WeakValueDictionary()  # where a storage begins -> its file
 
 # %% ../../nbs/01_data/11_memory.ipynb #27d6d27d
-@contextmanager
-def scratch(
-    folder: str | Path,  # where tables are laid into files
-) -> Iterator[None]:
-    "Work on large tables: inside the block their files lie in `folder`. What is freed goes back to the system from then on, 1 MiB or more at once."
-    with suppress(OSError, AttributeError, TypeError):  # glibc would keep pieces of up to 32 MiB
+def give_back() -> None:
+    "From now on memory of 1 MiB or more goes back to the system as soon as it is free: glibc would keep pieces of up to 32 MiB."
+    with suppress(OSError, AttributeError, TypeError):  # another system's library
         ctypes.CDLL(None).mallopt(-3, 2**20)  # M_MMAP_THRESHOLD
-    before = SCRATCH.set(str(folder))
-    try:
-        yield
-    finally:
-        SCRATCH.reset(before)
 
 # %% ../../nbs/01_data/11_memory.ipynb #638d39e2
 def release(

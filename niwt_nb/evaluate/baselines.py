@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core import NiwtError, check_name
-from ..data.memory import blocks_of, by_rows, release, summed
+from ..data.memory import summed
 from ..method.ranking import Baseline, minimise
 from ..network.modes import in_own_modes
 
@@ -37,12 +37,10 @@ class ESZSL(Baseline):
     knowledge: str = "centre"  # how knowledge is scaled, see `Scaler`
 
     def _fit(self, x: Tensor, k: Tensor, targets: Tensor) -> None:
-        def known(x: Tensor, targets: Tensor) -> Tensor:
-            return x.T @ ((2 * nn.functional.one_hot(targets, len(k)).float() - 1) @ k)
-
+        signs = lambda y: 2 * nn.functional.one_hot(y, len(k)).float() - 1  # noqa: E731
+        right = summed(lambda x, y: x.T @ (signs(y) @ k), x, targets, wide=len(k))
         self.n_seen_ = len(k)
-        gram, right = summed(lambda x: x.T @ x, x), summed(known, x, targets, wide=len(k))
-        left = _ridge_solve(gram, right, self.ridge_features)
+        left = _ridge_solve(summed(lambda x: x.T @ x, x), right, self.ridge_features)
         self.form_ = _ridge_solve(k.T @ k, left.T, self.ridge_knowledge).T
 
     def _scores(self, x: Tensor, k: Tensor) -> Tensor:
@@ -60,11 +58,10 @@ class _SAE(Baseline):
 
     def _fit(self, x: Tensor, k: Tensor, targets: Tensor) -> None:
         check_name(self.direction, ("to features", "to knowledge"), "direction")
-        square = lambda rows: rows.double().T @ rows.double()  # noqa: E731
-        both = lambda x, targets: k[targets].double().T @ x.double()  # noqa: E731
-        encode, u = torch.linalg.eigh(summed(lambda targets: square(k[targets]), targets))
-        decode, v = torch.linalg.eigh(summed(square, x))
-        right = (1 + self.balance) * u.T @ summed(both, x, targets) @ v
+        x, s = x.double(), k[targets].double()
+        encode, u = torch.linalg.eigh(s.T @ s)
+        decode, v = torch.linalg.eigh(x.T @ x)
+        right = (1 + self.balance) * u.T @ (s.T @ x) @ v
         weight = encode.clamp(min=0)[:, None] + self.balance * decode.clamp(min=0)
         self.map_ = (u @ (right / weight.clamp(min=1e-9 * float(weight.max()))) @ v.T).float()
 
@@ -76,14 +73,8 @@ class _SAE(Baseline):
 def _class_means(x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     "Mean of each class's rows (S, D), and the share of rows that it has (S,)."
     share = torch.bincount(targets) / len(targets)
-    empty = torch.zeros(len(share), x.shape[1])
-    total = summed(lambda x, targets: empty.index_add(0, targets, x), x, targets)
+    total = torch.zeros(len(share), x.shape[1]).index_add(0, targets, x)
     return total / (share * len(x))[:, None], share
-
-# %% ../../nbs/05_evaluate/00_baselines.ipynb #f8ba7856
-def _positive(x: Tensor) -> bool:
-    "Whether no feature (n, D) is negative: then a prototype need not be either."
-    return all(bool((rows >= 0).all()) for rows in blocks_of(x))
 
 # %% ../../nbs/05_evaluate/00_baselines.ipynb #21054de4
 @dataclass(eq=False, repr=False)
@@ -99,10 +90,9 @@ class DEM(Baseline):
     seed: int = 0  # initial weights
 
     def _fit(self, x: Tensor, k: Tensor, targets: Tensor) -> None:
-        square = lambda rows: rows.square().mean() * (len(rows) / len(x))  # noqa: E731
-        self.x_size_, self.k_size_ = float(summed(square, x).sqrt()), float(k.square().mean().sqrt())
-        mean, share = _class_means(by_rows(x, None, lambda rows: rows / self.x_size_), targets)
-        last = [nn.ReLU()] if _positive(x) else []
+        self.x_size_, self.k_size_ = (float(t.square().mean().sqrt()) for t in (x, k))
+        mean, share = _class_means(x / self.x_size_, targets)
+        last = [nn.ReLU()] if bool((x >= 0).all()) else []
         first, second = nn.Linear(k.shape[1], self.hidden), nn.Linear(self.hidden, x.shape[1])
         net = nn.Sequential(first, nn.ReLU(), second, *last)
 
@@ -153,14 +143,12 @@ class _ClassNorm(Baseline):
         nn.init.uniform_(last.weight, -bound, bound)
         nn.init.zeros_(last.bias)
         body = [nn.Linear(k.shape[1], self.hidden), nn.ReLU(), nn.Linear(self.hidden, self.hidden)]
-        ends = [nn.ReLU()] if _positive(x) else []
+        ends = [nn.ReLU()] if bool((x >= 0).all()) else []
         norms = (_ClassStandardise(), nn.ReLU(), _ClassStandardise())
         self.net_ = nn.Sequential(*body, *norms, last, *ends)
 
         def step(i: Tensor) -> Tensor:
-            rows = x[i]
-            release(x)
-            return nn.functional.cross_entropy(self._logits(rows, k), targets[i])
+            return nn.functional.cross_entropy(self._logits(x[i], k), targets[i])
 
         how = (self.epochs, self.lr, 256, self.weight_decay)
         self.loss_ = minimise(step, self.net_.parameters(), len(x), *how)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core import NiwtError
-from ..data.memory import _BLOCK, _rows_at_once, blocks_of, by_rows, moments, stacked, summed
+from ..data.memory import _BLOCK, blocks_of, by_rows, moments, stacked, summed
 from ..network.head import linear_of, widened
 from ..network.modes import in_own_modes
 
@@ -74,8 +74,7 @@ def _covariance(
     if len(x) <= _BLOCK:
         return torch.cov(x.T)
     mean = moments(x)[0]
-    total = summed(lambda rows: ((rows - mean).T @ (rows - mean)).double(), x)
-    return (total / (len(x) - 1)).to(x.dtype)
+    return summed(lambda rows: (rows - mean).T @ (rows - mean), x) / (len(x) - 1)
 
 
 # %% ../../nbs/04_method/07_calibration.ipynb #dd119659
@@ -120,33 +119,19 @@ def left_out_rates(
 ) -> tuple[Tensor, Tensor, float]:  # accuracy of held (o,), of others (o,), among held classes
     "Class-averaged accuracies when some seen classes play unseen, for many biases at once."
     is_held = torch.isin(torch.arange(scores.shape[1], device=scores.device), held)
-    weight = 1 / torch.bincount(labels, minlength=scores.shape[1]).clamp_min(1).to(scores)
-    there = labels.unique()
-    n_held, n_rest = (max(int(side[there].sum()), 1) for side in (is_held, ~is_held))
 
-    def rates(scores: Tensor, labels: Tensor) -> Tensor:
-        seen_best, seen_at = scores.masked_fill(is_held, -torch.inf).max(1)
-        held_best, held_at = scores.masked_fill(~is_held, -torch.inf).max(1)
-        wins = held_best[:, None] + biases > seen_best[:, None]  # (m, o): a held class is the best
-        plays, share = is_held[labels], weight[labels]
-        right_held = share * (plays & (held_at == labels)) / n_held
-        right_rest = share * (~plays & (seen_at == labels)) / n_rest
-        found = (right_held @ wins.to(scores), right_rest @ (~wins).to(scores))
-        return torch.cat([*found, right_held.sum()[None]])
+    def best(other: Tensor) -> Tensor:  # (2, m) highest scores and their columns
+        work = lambda rows: torch.stack(rows.masked_fill(other, -torch.inf).max(1), 1)  # noqa: E731
+        return by_rows(scores, None, work, scores.shape[1]).T
 
-    n = len(biases)
-    found = summed(rates, scores, labels, wide=scores.shape[1])
-    return found[:n], found[n : 2 * n], float(found[-1])
-
-# %% ../../nbs/04_method/07_calibration.ipynb #15f4d452
-def _spread(scores: Tensor) -> float:
-    "Standard deviation of all scores (m, S); of many rows block by block, in double precision."
-    n, wide = scores.numel(), scores.shape[1]
-    if len(scores) <= _rows_at_once(wide):
-        return float(scores.std())
-    mean = summed(lambda rows: rows.double().sum(), scores, wide=wide) / n
-    squares = summed(lambda rows: (rows - mean).square().sum(), scores, wide=wide)
-    return float((squares / (n - 1)).sqrt())
+    (seen_best, seen_at), (held_best, held_at) = best(is_held), best(~is_held)
+    wins = held_best[:, None] + biases > seen_best[:, None]  # (m, o): a held class is the best
+    share = 1 / torch.bincount(labels, minlength=scores.shape[1]).clamp_min(1).to(scores)[labels]
+    plays = is_held[labels]
+    n_held, n_rest = (max(len(labels[side].unique()), 1) for side in (plays, ~plays))
+    right_held = share * (plays & (held_at == labels)) / n_held
+    right_rest = share * (~plays & (seen_at == labels)) / n_rest
+    return right_held @ wins.to(scores), right_rest @ (~wins).to(scores), float(right_held.sum())
 
 # %% ../../nbs/04_method/07_calibration.ipynb #563cfb1a
 @in_own_modes
@@ -157,17 +142,18 @@ def _left_out_curve(
     weight, bias = _rows_and_biases(head)
     labels, rows = labels.cpu(), torch.arange(len(weight))
     feats = features.detach().to(weight)
-    wide, found = len(weight), []  # type: int, list[pd.DataFrame]
-    base = by_rows(feats, None, lambda x: x @ weight.T + bias, wide)
-    biases = torch.linspace(-4, 4, 81) * _spread(base)
+    base, found = by_rows(feats, None, lambda x: x @ weight.T + bias, len(weight)), []
+    spread = base.std() if len(base) <= _BLOCK else moments(base.view(-1, 1))[1][0]
+    biases = torch.linspace(-4, 4, 81) * float(spread)
     for held in folds:
         rest = rows[~torch.isin(rows, held)]
         seen = score_statistics(linear_of(weight[rest], bias[rest]), feats[torch.isin(labels, rest)])
         predicted = solve(rest, held)
         for scale in scales:
             w, b = seen.apply(predicted, scale)
-            pairs = zip(blocks_of(base, None, wide), blocks_of(feats, None, wide), strict=True)
-            scores = stacked((old.index_copy(1, held, x @ w.T + b) for old, x in pairs), len(base))  # noqa: B023
+            pairs = zip(*(blocks_of(t, None, len(weight)) for t in (base, feats)), strict=True)
+            made = (old.index_copy(1, held, x @ w.T + b) for old, x in pairs)  # noqa: B023
+            scores = stacked(made, len(base))
             u, s, _ = left_out_rates(scores, labels, held, biases)
             columns = {"step": range(81), "bias": biases.numpy(), "U": u.numpy(), "S": s.numpy()}
             found.append(pd.DataFrame(columns).assign(scale=np.nan if scale is None else scale))

@@ -10,6 +10,7 @@ import copy
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import pandas as pd
@@ -99,14 +100,31 @@ class _Seen:
     network: CutNetwork | None = None  # for solvers that run it
     images: Tensor | None = None  # (M, 3, H, W), for the reference solver
     scaled: bool = False  # the features are standardised already
-    made: dict[Any, Any] = field(init=False, default_factory=dict, repr=False)  # see `once`
 
-    def once(self, make: Callable[..., Any], *how: Any) -> Any:
-        "`make(*how)`, made once: what writers of other settings make of the same measurements."
-        key = make.__name__, how
-        if key not in self.made:
-            self.made[key] = make(*how)
-        return self.made[key]
+    @cached_property
+    def level(self) -> _ScoreStatistics:
+        "What the seen scores do on the training images."
+        return score_statistics(self.head, self.features)
+
+    @cached_property
+    def ranking(self) -> tuple[Tensor, Tensor]:
+        "The mean knowledge and the linear map (D, A) that ranks the seen images, at the seen spread."
+        k, x = self.knowledge, self.features
+        mean, spread = moments(x)
+        spread = spread.clamp_min(1e-12)
+        if self.scaled:
+            mean, spread = torch.zeros_like(mean), torch.ones_like(spread)
+        form = RankingForm("ale", epochs=16, features="none", knowledge="none")
+        unit = lambda rows: nn.functional.normalize((rows - mean) / spread)  # noqa: E731
+        form.fit(by_rows(x, None, unit), self.rows, k)
+        middle, matrix = k.mean(0), form.form_ / spread[:, None]
+        size = self.level.stds(self.level.prior + (k - middle) @ matrix.T).mean()
+        return middle, matrix * self.level.score_std / size
+
+    @cached_property
+    def maps(self) -> dict[Any, tuple[ImportanceMap, ImportanceMap]]:
+        "Maps from knowledge to importance and to rows of the head that were fitted, by their settings."
+        return {}
 
 # %% ../../nbs/04_method/11_choice.ipynb #e0b4869a
 def _make_map(kind: str, settings: Settings = Settings(), seed: int = 0) -> ImportanceMap:
@@ -148,36 +166,16 @@ class Writer:
         "Fit the maps on seen classes; raises `NiwtError` for an unknown map or solver."
         self.seen, self.settings, self.seed = seen, settings, seed
         self.solver = check_name(solver, KNOWN_SOLVERS, "solver")
-        how = (settings.alpha, settings.width)
-        self.level = kept[0] if kept else seen.once(self._level)
-        self.map, self.row_map = seen.once(self._maps, kind, seed, *how)
-        self.form = closed_form(seen.jacobian, seen.head.weight.detach().mean(0), settings.damping)
-        self.ranking = kept[1] if kept else seen.once(self._rank) if settings.ranked else None
+        self.level = kept[0] if kept else seen.level
+        how, rows = (kind, settings.alpha, settings.width, seed), seen.head.weight.detach()
+        if how not in seen.maps:  # writers of other settings share them
+            pairs = ((kind, seen.importance), ("auto", rows))
+            fitted = [_make_map(k, settings, seed).fit(seen.knowledge, y) for k, y in pairs]
+            seen.maps[how] = fitted[0], fitted[1]
+        self.map, self.row_map = seen.maps[how]
+        self.form = closed_form(seen.jacobian, rows.mean(0), settings.damping)
+        self.ranking = kept[1] if kept else seen.ranking if settings.ranked else None
         self.head = seen.head if settings.keep else self._mixed_head()
-
-    def _level(self) -> _ScoreStatistics:
-        "What the seen scores do on the training images."
-        return score_statistics(self.seen.head, self.seen.features)
-
-    def _maps(self, kind: str, seed: int, *_: float) -> tuple[ImportanceMap, ImportanceMap]:
-        "Maps from knowledge to importance and to rows of the head; `_`: alpha and width of the settings."
-        known, rows = self.seen.knowledge, self.seen.head.weight.detach()
-        to_importance = _make_map(kind, self.settings, seed).fit(known, self.seen.importance)
-        return to_importance, _make_map("auto", self.settings).fit(known, rows)
-
-    def _rank(self) -> tuple[Tensor, Tensor]:
-        "The mean knowledge and the linear map (D, A) that ranks the seen images, at the seen spread."
-        k, x = self.seen.knowledge, self.seen.features
-        mean, spread = moments(x)
-        spread = spread.clamp_min(1e-12)
-        if self.seen.scaled:
-            mean, spread = torch.zeros_like(mean), torch.ones_like(spread)
-        form = RankingForm("ale", epochs=16, features="none", knowledge="none")
-        unit = lambda rows: nn.functional.normalize((rows - mean) / spread)  # noqa: E731
-        form.fit(by_rows(x, None, unit), self.seen.rows, k)
-        middle, matrix = k.mean(0), form.form_ / spread[:, None]
-        size = self.level.stds(self.level.prior + (k - middle) @ matrix.T).mean()
-        return middle, matrix * self.level.score_std / size
 
     def _closed(self, knowledge: Tensor) -> Tensor:
         "Rows (n, D) in closed form."
@@ -502,10 +500,7 @@ class Probe(_Looks):
             self.kept[key] = fit_head(self.features, self.rows, len(self.data.seen), l2=settings.l2)
         if self.own is None:
             return self.kept[key]
-        blend = (*key, settings.own)
-        if blend not in self.kept:
-            self.kept[blend] = _blend_heads(self.own, self.kept[key], self.features, settings.own)
-        return self.kept[blend]
+        return _blend_heads(self.own, self.kept[key], self.features, settings.own)
 
     def jacobian(self, each: bool = False) -> PooledJacobian:
         "G on some training images, drawn evenly from all classes; the identity where there is no network."

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from scipy.linalg import solve
 from scipy.spatial.distance import cdist
 from sklearn.base import BaseEstimator, RegressorMixin, clone
 from sklearn.model_selection import KFold
@@ -248,6 +249,9 @@ def held_out_agreement(
     return table.set_axis(names) if names is not None else table
 
 # %% ../../nbs/04_method/04_mapping.ipynb #8e193f16
+_MANY = 1000  # classes from which on the kernel is solved by Cholesky factors
+
+
 @dataclass(eq=False, repr=False)
 class KernelRidgeMap(ImportanceMap):
     "Ridge regression in the space of a kernel."
@@ -287,7 +291,10 @@ class KernelRidgeMap(ImportanceMap):
         self.column_, self.total_ = k.mean(0), k.mean()
         k = self._centred(k)
         k[np.diag_indices_from(k)] += self.alpha * np.trace(k) / len(k)
-        self.dual_ = np.linalg.lstsq(k, y, rcond=None)[0]
+        if len(k) > _MANY and self.alpha > 0:  # in place: half the memory, a tenth of the time
+            self.dual_ = solve(k.T, y, assume_a="pos", overwrite_a=True)
+        else:
+            self.dual_ = np.linalg.lstsq(k, y, rcond=None)[0]
 
     def _predict(self, x: NDArray) -> NDArray:
         return self._centred(self._kernel(x)) @ self.dual_

@@ -29,7 +29,8 @@ def _check(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     "The four inputs of every metric as tensors on the CPU (sorted ids); raises `NiwtError` that names the first thing wrong."
     scores = torch.as_tensor(scores).detach().cpu()
-    labels, seen, unseen = (torch.as_tensor(t).detach().cpu().long() for t in (labels, seen, unseen))
+    given = (labels, seen, unseen)
+    labels, seen, unseen = (torch.as_tensor(t).detach().cpu().long() for t in given)
     if scores.ndim != 2 or labels.shape != scores.shape[:1]:
         got = f"scores {tuple(scores.shape)} and labels {tuple(labels.shape)}"
         raise NiwtError(f"scores must be (images, classes) with one label an image, got {got}")
@@ -40,7 +41,8 @@ def _check(
             wanted = f"different class ids between 0 and {n - 1}"
             raise NiwtError(f"{name} must be {wanted}, got {ids.tolist()}")
     if torch.isin(seen, unseen).any():
-        raise NiwtError(f"class {int(seen[torch.isin(seen, unseen)][0])} is listed both as seen and as unseen")
+        twice = int(seen[torch.isin(seen, unseen)][0])
+        raise NiwtError(f"class {twice} is listed both as seen and as unseen")
     strange = ~torch.isin(labels, torch.cat([seen, unseen]))
     if strange.any():
         who = f"image {int(strange.nonzero()[0])} has label {int(labels[strange][0])}"
@@ -49,8 +51,7 @@ def _check(
         if not torch.isin(labels, ids).any():
             raise NiwtError(f"there is no image of any {name} class, so its accuracy is undefined")
     both = torch.cat([seen, unseen])
-    best = by_rows(scores, None, lambda rows: rows[:, both].amax(1), n)  # NaN where one is
-    bad = ~best.isfinite()
+    bad = by_rows(scores, None, lambda rows: ~rows[:, both].amax(1).isfinite(), n)
     if bad.any():
         some = f"{int(bad.sum())} of {len(bad)} images have NaN, infinite or no scores"
         raise NiwtError(f"{some}, the first is image {int(bad.nonzero()[0])}")
@@ -75,9 +76,8 @@ def predict(
 @in_own_modes
 def _per_class_accuracy(predicted: Tensor, labels: Tensor, classes: Tensor) -> Tensor:
     "Top-1 accuracy within each class (n,), NaN for a class without images."
-    n = int(classes.max()) + 1
-    hits, count = (torch.bincount(y, minlength=n)[classes] for y in (labels[predicted == labels], labels))
-    return hits.double() / count
+    count = lambda y: torch.bincount(y, minlength=int(classes.max()) + 1)[classes]  # noqa: E731
+    return count(labels[predicted == labels]).double() / count(labels)
 
 # %% ../../nbs/04_method/06_metrics.ipynb #9424b6dc
 def _harmonic_mean(seen: float, unseen: float) -> float:
@@ -130,7 +130,8 @@ def gzsl(
     best = lambda rows: rows[:, every].double().sub_(shift).max(1).indices  # noqa: E731
     accuracy = _per_class_accuracy(every[by_rows(scores, None, best, n)], labels, both)
     zero_shot = _per_class_accuracy(predict(scores, unseen), labels, unseen)
-    s, u, t1 = (float(a.nanmean()) for a in (accuracy[: len(seen)], accuracy[len(seen) :], zero_shot))
+    parts = (accuracy[: len(seen)], accuracy[len(seen) :], zero_shot)
+    s, u, t1 = (float(a.nanmean()) for a in parts)
     table = pd.DataFrame(
         {
             "class": both.numpy(),
@@ -150,8 +151,8 @@ def _gaps(
     scores: Tensor, labels: Tensor, seen: Tensor, unseen: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     "Of images right on their own side: the gap between seen and unseen score, and the shares of S lost and of U won when gamma passes it."
-    best = [by_rows(scores, None, lambda rows: rows[:, ids].amax(1), scores.shape[1]) for ids in (seen, unseen)]  # noqa: B023
-    gap = best[0].double() - best[1].double()
+    best = lambda rows: rows[:, seen].amax(1).double() - rows[:, unseen].amax(1)  # noqa: E731
+    gap = by_rows(scores, None, best, scores.shape[1])
     shares = []
     for ids in (seen, unseen):
         count = torch.bincount(labels, minlength=scores.shape[1])[ids]
@@ -172,8 +173,8 @@ def seen_unseen_curve(
     "Class-averaged S and U at every calibration, exactly. `gamma` is the middle of its stretch; the first and last lie a little outside all gaps."
     gap, lost, won = _gaps(*_check(scores, labels, seen, unseen))
     gaps, where = gap.unique(return_inverse=True)
-    none = torch.zeros(1, dtype=torch.float64)
-    lose, win = (torch.zeros(len(gaps), dtype=torch.float64).index_add(0, where, x) for x in (lost, won))
+    none, empty = torch.zeros(1, dtype=torch.float64), torch.zeros(len(gaps), dtype=torch.float64)
+    lose, win = (empty.index_add(0, where, x) for x in (lost, won))
     s = torch.cat([lose.flip(0).cumsum(0).flip(0), none]).clamp(max=1)
     u = torch.cat([none, win.cumsum(0)]).clamp(max=1)
     reached = slice(int((gaps == -math.inf).sum()), len(s) - int((gaps == math.inf).sum()))
@@ -250,9 +251,11 @@ def head_scores(
     "What a head answers, with columns in class-id order."
     columns = torch.as_tensor(columns).long()
     if len(columns) != head.out_features:
-        raise NiwtError(f"the head has {head.out_features} rows but {len(columns)} columns are named")
+        told = f"the head has {head.out_features} rows"
+        raise NiwtError(f"{told} but {len(columns)} columns are named")
     if len(columns.unique()) < len(columns) or columns.min() < 0 or columns.max() >= n_classes:
-        raise NiwtError(f"columns must be different class ids between 0 and {n_classes - 1}, got {columns.tolist()}")
+        wanted = f"different class ids between 0 and {n_classes - 1}"
+        raise NiwtError(f"columns must be {wanted}, got {columns.tolist()}")
 
     def work(rows: Tensor) -> Tensor:
         logits = widened(head(rows.to(head.weight.dtype)))

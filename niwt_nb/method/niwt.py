@@ -26,18 +26,16 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from .. import __version__
-from niwt_nb.core import (
-    NiwtError, atomic_path, check_name, content_hash, import_object, load_tensors, names_of, progress, save_tensors,
-)
+from ..core import NiwtError, atomic_path, check_name, content_hash, import_object
+from ..core import load_tensors, names_of, progress, save_tensors
 from ..data.dataset import DomainKnowledge, ZeroShotData, first_of_each
 from ..data.memory import by_rows
 from ..data.images import list_pictures, open_image, picture_suffixes
 from ..data.text import load_reader, reader_state, text_knowledge, with_encoder, with_reader
 from .calibration import _ScoreStatistics
-from niwt_nb.method.choice import (
-    _Choice, _FeatureScale, Probe, _Seen, Settings, Writer, choose_share, choose_with, choose_zoom,
-    _own_head, scaled_pair, with_combination,
-)
+from .choice import _Choice, _FeatureScale, Probe, _Seen, Settings, Writer
+from .choice import choose_share, choose_with, choose_zoom, _own_head, scaled_pair
+from .choice import with_combination
 from .jacobian import PooledJacobian
 from .metrics import GZSL, gzsl
 from .ranking import Scaler
@@ -214,7 +212,7 @@ def twin_of(
 def choose_settings(
     model: "NIWT",  # unfitted
     data: ZeroShotData,  # the whole data set
-    features: Tensor | None = None,  # (N, D), or (N, 2, D) with close-ups, of all images, if at hand
+    features: Tensor | None = None,  # (N, D), or (N, 2, D) with close-ups, of all images
     validation: tuple[Any, Tensor | None] | None = None,  # a twin, or its head, and its features
 ) -> _Choice:  # with notes about what could not be done
     """Choose on validation classes, seen by a twin of the network that never saw them where there is one.
@@ -251,7 +249,8 @@ def _class_names(knowledge: Any, classes: Sequence[str] | None = None) -> list[s
     "The names of all classes, see `_as_data`; raises `NiwtError` where neither labels nor knowledge say them."
     if isinstance(knowledge, pd.DataFrame):
         knowledge = DomainKnowledge("attributes", knowledge)
-    named = list(knowledge) if isinstance(knowledge, Mapping) else getattr(knowledge, "classes", None)
+    named = getattr(knowledge, "classes", None)
+    named = list(knowledge) if isinstance(knowledge, Mapping) else named
     classes = named if classes is None else classes
     if classes is None:
         remedy = "give classes=, or a table whose index names them"
@@ -551,7 +550,7 @@ def _name_pictures(model: NIWT, scores: Tensor, among: str = "all", top: int | N
 def features_to_score(
     model: NIWT,  # fitted
     data: ZeroShotData,  # with test images
-    features: Tensor | None = None,  # (N, D), or (N, 2, D) with close-ups, of all images, if at hand
+    features: Tensor | None = None,  # (N, D), or (N, 2, D) with close-ups, of all images
 ) -> Tensor:  # (m, D) of the m test images, seen classes first, as the head reads them
     "Features of a data set's test images; raises `NiwtError` where nothing gives them."
     test = torch.cat([data.test_seen, data.test_unseen])
@@ -561,7 +560,7 @@ def features_to_score(
     if rows is None:
         raise NiwtError(f"this model has no network and {data.name!r} has no features")
     if rows.ndim < 3 and model.settings_.zoom:
-        told = "this model looks closer: give features (n, 2, D), of whole pictures and of close-ups"
+        told = "this model looks closer: give features (n, 2, D), of pictures and of close-ups"
         raise NiwtError(f"{told}, got shape {tuple(rows.shape)}")
     look = lambda some: mixed(model.scale_(some.float()), model.settings_.zoom)  # noqa: E731
     return by_rows(rows, test, look)
@@ -733,7 +732,8 @@ def _save_model(model: NIWT, folder: _Folder) -> Path:
     manifest |= {"added": list(model.added_), "blocks": [list(b.names) for b in model.blocks_]}
     manifest["jacobian"] = {k: getattr(told, k) for k in ("images", "how", "layer", "tail")}
     manifest["level"] = [level.score_mean, level.score_std]
-    manifest["knowledge"] = {"name": known.name, "names": list(known.names), "reader": reader_state(known.reader)}
+    about = {"name": known.name, "names": list(known.names)}
+    manifest["knowledge"] = {**about, "reader": reader_state(known.reader)}
     manifest["words"] = None if words is None else [words.name, *words.names]
     manifest |= {"mirrored": model.mirrored_, "unit": getattr(model.scale_, "unit", True)}
     manifest |= {"expected": model.expected_, "notes": list(model.choice_.notes)}

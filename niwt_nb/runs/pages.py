@@ -23,9 +23,8 @@ from ..data.memory import by_rows
 from ..explain.explainer import Explainer, listing, phrase, readable
 from ..explain.maps import grad_cam, neuron_maps
 from ..explain.names import as_seen, name_neurons, outlined, region
-from niwt_nb.explain.sentences import (
-    counter_evidence, distinguishing_attribute, faithfulness_sentence, signed_words,
-)
+from ..explain.sentences import counter_evidence, distinguishing_attribute
+from ..explain.sentences import faithfulness_sentence, signed_words
 from ..explain.verified import verify_names
 from ..explain.words import explain_prediction
 from ..figures.canvas import COLOURS, new_figure, own_style, panel_pixels, to_array
@@ -100,7 +99,8 @@ def _explain_cases(ready: _Ready, explainer: Explainer, scores: Tensor, write: _
         case |= {"truth": data.classes[truth], "predicted": data.classes[named]}
         case |= {"correct": named == truth, "group": "unseen" if unseen[i] else "seen"}
         case |= {"sentence": _because(told), "trust": faithfulness_sentence(told)}
-        names = told["attribute"].map(readable) + told["verdict"].map({"open": " (open)"}).fillna("")
+        names = told["attribute"].map(readable)
+        names += told["verdict"].map({"open": " (open)"}).fillna("")
         case["attributes"] = [[a, float(v)] for a, v in zip(names, signed_words(told), strict=True)]
         return case
 
@@ -186,8 +186,8 @@ def _reliability_figure(tables: dict[str, pd.DataFrame], width: int = 760) -> Fi
     ax.plot([0, 1], [0, 1], color=COLOURS["grey"], lw=1, ls=":")
     looks: Any = (("grey", "s--"), ("blue", "o-"))
     for (name, table), (colour, mark) in zip(tables.items(), looks, strict=True):
-        told, x, y = f"{name}: error {calibration_error(table):.3f}", table.confidence, table.accuracy
-        ax.plot(x, y, mark, color=COLOURS[colour], lw=2, ms=5, label=told)
+        told = f"{name}: error {calibration_error(table):.3f}"
+        ax.plot(table.confidence, table.accuracy, mark, color=COLOURS[colour], lw=2, ms=5, label=told)
     ax.set(xlabel="probability of the name", ylabel="share right", xlim=(0, 1.02), ylim=(0, 1.02))
     ax.legend(loc="upper left", frameon=False)
     ax.spines[["top", "right"]].set_visible(False)
@@ -214,8 +214,9 @@ def _charts_of(ready: _Ready, judged: dict[str, dict[str, Any]]) -> dict[str, _C
     for kind, part in judged.items():
         ours = seen_unseen_curve(part["scores"], labels, data.seen, data.unseen)
         curves |= {f"NIWT, {kind}": (ours.S, ours.U), f"ESZSL, {kind}": part["curve"].numpy().T}
-        found = {f"{row['method']}, {kind}": (row["S"], row["U"]) for row in part["rows"] if row["calibrated"]}
-        points |= {name: found[name] for name in curves if name in found}
+        for row in part["rows"]:
+            if row["calibrated"] and row["method"] in part["gamma"]:
+                points[f"{row['method']}, {kind}"] = (row["S"], row["U"])
     name = "{method}, {knowledge}" if len(judged) > 1 else "{method}"
     every = [row for part in judged.values() for row in part["rows"] if row["calibrated"]]
     rows = [{**row, "method": name.format(**row), "calibrated": False} for row in every]

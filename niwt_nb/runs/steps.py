@@ -31,16 +31,16 @@ from ..fieldguide.world import field_guide
 from ..method.choice import TRIED, Settings, with_combination
 from ..method.importance import fold_batchnorm, frozen_copy, pool
 from ..method.metrics import seen_unseen_curve
-from ..method.niwt import NIWT, _on_device, as_fitted, choose_settings, has_own_head, score_matrix, trial_of, twin_of
+from ..method.niwt import NIWT, _on_device, as_fitted, choose_settings, has_own_head
+from ..method.niwt import score_matrix, trial_of, twin_of
 from ..network.backbones import Backbone, at_size, field_guide_transform, load_backbone
 from ..network.cut import CutNetwork, cut, eval_mode, layer_names, subnetwork
 from ..network.finetuning import FineTuned, fine_tune
 from ..network.head import rows_of, with_head
 from ..network.training import cache_images, train_classifier
 from ..network.zoom import can_zoom, joined, mixed, views_of
-from niwt_nb.runs.comparison import (
-    _Encodings, _add_combinations, _encode_all, _frozen_step, _tuned_network, _tuned_step,
-)
+from .comparison import _Encodings, _add_combinations, _encode_all, _frozen_step
+from .comparison import _tuned_network, _tuned_step
 from .config import RunConfig
 from .folder import _RunFolder
 from ..data.memory import by_rows, stacked
@@ -98,7 +98,7 @@ def _split_key(data: ZeroShotData) -> str:
 
 # %% ../../nbs/09_runs/05_steps.ipynb #80313e76
 _PART = 256  # images a part
-_Look = tuple[CutNetwork, Callable]  # a network, and its preprocessing: PIL image -> (3, H, W) tensor
+_Look = tuple[CutNetwork, Callable]  # a network, and its preprocessing of a PIL image
 _Views = tuple[bool, bool]  # whether mirror images and close-ups are looked at as well
 _Part = tuple[str, ZeroShotData]  # a prefix of the steps' names, and what they work on
 _Found = tuple[dict[str, Tensor], dict]  # tensors and facts of a step
@@ -238,7 +238,7 @@ def _load_network(config: RunConfig) -> _Look:
     transform, side = backbone.preprocess, config.pixels
     if config.train == "tail" and config.model != "fieldguide" and not side:
         usual = look(transform).shape[-1]
-        side = round(usual * 9 / 7 / 32) * 32  # a finer grid: nine by nine places for seven by seven
+        side = round(usual * 9 / 7 / 32) * 32  # a finer grid: 9 x 9 places for 7 x 7
     if side:
         try:
             transform = at_size(backbone.preprocess, side)
@@ -559,7 +559,7 @@ class _Cost:
         return (self.looks * self.look + self.learned * self.learn) / self.processes
 
     def __str__(self) -> str:
-        learned = f" and {self.learned:,} to learn from at {self.learn:.3g} s" if self.learned else ""
+        learned = f" and {self.learned:,} to learn from at {self.learn:.3g} s" * bool(self.learned)
         shared = f" with {self.processes} processes" if self.processes > 1 else ""
         told = f"it will look at {self.looks:,} images at {self.look:.3g} s each{learned}"
         disk = f"{self.bytes / 1e6:,.0f} MB on disk"
@@ -593,7 +593,8 @@ def _cost_of(folder: _RunFolder, data: ZeroShotData, n: int = 8) -> _Cost:
     train, twin, tuned = len(data.train), len(part.train), folder.file("photos/activity").is_file()
     tunings = 1 if config.compare != "all" else config.seeds * (1 + len(config.knowledge))
     learned = whole * (not kept) * (config.more_epochs * train + config.epochs * twin)
-    learned += (config.train == "tail") * (not tuned) * config.tune_epochs * (train + twin) * tunings
+    if config.train == "tail" and not tuned:
+        learned += config.tune_epochs * (train + twin) * tunings
     if not looks and not learned:  # features come after training
         return _Cost(0, 0, 0.0, 0.0, 0, processes)
     start = time.perf_counter()
