@@ -560,8 +560,8 @@ def features_to_score(
     if rows is None:
         raise NiwtError(f"this model has no network and {data.name!r} has no features")
     if rows.ndim < 3 and model.settings_.zoom:
-        told = "this model looks closer: give features (n, 2, D), of pictures and of close-ups"
-        raise NiwtError(f"{told}, got shape {tuple(rows.shape)}")
+        told = "this model looks closer: give features (n, 2, D)"
+        raise NiwtError(f"{told}, of whole pictures and of close-ups, got shape {tuple(rows.shape)}")
     look = lambda some: mixed(model.scale_(some.float()), model.settings_.zoom)  # noqa: E731
     return by_rows(rows, test, look)
 
