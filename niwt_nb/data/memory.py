@@ -61,7 +61,7 @@ def _in_file(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
 # %% ../../nbs/01_data/11_memory.ipynb #9c9f4d39
 def _rows_at_once(wide: int = 0) -> int:
     "How many rows may be worked on together when `wide` numbers, such as scores, are made of each."
-    return max(min(_BLOCK, _ROOMY // (8 * max(wide, 1))), 1)
+    return _BLOCK if wide <= 256 else max(_ROOMY // (32 * wide), 1)
 
 # %% ../../nbs/01_data/11_memory.ipynb #855c22b3
 def blocks_of(
