@@ -14,12 +14,12 @@ from benchmarks.explanations import score_verdicts
 from benchmarks.scores import field_guide_case
 from benchmarks.timing import bench_row, register
 from niwt_nb.core import progress
-from niwt_nb.explain.contrast import telling_words, turning_neurons
+from niwt_nb.explain.contrast import _telling_words, _turning_neurons
 from niwt_nb.explain.explainer import Explainer, fit_explainer
 from niwt_nb.explain.maps import layer_activations
 from niwt_nb.explain.scores import image_truth
 from niwt_nb.explain.words import _Explanations, explain_batch, explain_images
-from niwt_nb.figures.explanation import explainer_of
+from niwt_nb.figures.explanation import _explainer_of
 from niwt_nb.method.niwt import NIWT
 from niwt_nb.network.backbones import field_guide_transform, load_backbone
 
@@ -47,7 +47,7 @@ def contrast_claims(
     indices: Tensor,  # (n,) test images
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # a row a word: image, group, used, holds; a row an image: turns, neurons, by lot
     "Every word that might tell the answer from the runner-up, tested; and the neurons without which the answer turns."
-    explainer, words, turns = explainer_of(model), [], []
+    explainer, words, turns = _explainer_of(model), [], []
     truth = image_truth(explainer, data, indices)
     for k, i in enumerate(indices.tolist()):
         x = model.preprocess_(data.images[i])[None]
@@ -57,9 +57,9 @@ def contrast_claims(
         a, told = layer_activations(explainer.network, views), explain_batch(explainer, x, first, second, draws=1)
         right = int(explainer.columns[first]) == int(data.labels[i])
         group = "wrong answers" if not right else "unseen" if int(explainer.columns[first]) in explainer.unseen else "seen"
-        for word in telling_words(model, explainer, told, a).itertuples():
+        for word in _telling_words(model, explainer, told, a).itertuples():
             words.append({"image": i, "group": group, "used": word.used, "holds": bool(truth[k, explainer.names.index(word.attribute)])})
-        turn = turning_neurons(model, a, first, second)
+        turn = _turning_neurons(model, a, first, second)
         turns.append({"turns": bool(turn.parts), "neurons": len(turn.parts), "by lot": turn.chance / 20})
     return pd.DataFrame(words, columns=["image", "group", "used", "holds"]), pd.DataFrame(turns)
 

@@ -18,7 +18,7 @@ from niwt_nb.core import progress
 from niwt_nb.explain.explainer import Explainer, fit_explainer, topk_activation
 from niwt_nb.explain.names import name_neurons
 from niwt_nb.explain.scores import image_truth
-from niwt_nb.explain.verified import _held_out, formula_of, verify_names
+from niwt_nb.explain.verified import _held_out, _formula_of, verify_names
 from niwt_nb.fieldguide.drawing import draw_bird
 from niwt_nb.network.backbones import field_guide_transform
 from niwt_nb.network.modes import in_own_modes
@@ -75,9 +75,9 @@ def formula_summary(
     for k in range(0, activation.shape[1], every):
         strong = activation[:, k]
         started = time.perf_counter()
-        made, score, alone = formula_of(strong, truth)
+        made, score, alone = _formula_of(strong, truth)
         seconds = time.perf_counter() - started
-        mixed = formula_of(strong[torch.randperm(len(strong), generator=generator)], truth)[1]
+        mixed = _formula_of(strong[torch.randperm(len(strong), generator=generator)], truth)[1]
         active = strong[::2] > strong[::2].quantile(0.9)
         missed = {f"beam {w} misses": float(beam_formula(active, truth[::2], w) < made.iou - 1e-6) for w in (1, 5, 10)}
         rows.append({"formula": score, "single": alone, "mixed": mixed, "shown": float(score > alone and len(made.terms) > 1), "seconds": seconds} | missed)

@@ -162,7 +162,8 @@ def cost_figure(
             found.setdefault((images, classes), {})[row["metric"]] = row["ours"]
     least = min(classes for _, classes in found)
     most = max({images for images, _ in found}, key=lambda n: sum(images == n for images, _ in found))
-    panels = {f"images, {least} classes": [size for size in found if size[1] == least], f"classes, {most:,} images": [size for size in found if size[0] == most]}
+    panels = {f"images, {least} classes": [size for size in found if size[1] == least]}
+    panels[f"classes, {most:,} images"] = [size for size in found if size[0] == most]
     with own_style():
         figure = PlainFigure(figsize=(9, 3.6), layout="constrained")
         for at, (panel, (title, sizes)) in enumerate(zip(figure.subplots(1, 2), panels.items(), strict=True)):

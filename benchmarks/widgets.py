@@ -12,7 +12,7 @@ import psutil
 
 from benchmarks.timing import bench_row, register
 from niwt_nb.fieldguide.attributes import ATTRIBUTES
-from niwt_nb.figures.canvas import panel_figure, panel_png
+from niwt_nb.figures.canvas import _panel_figure, _panel_png
 from niwt_nb.widgets.balance import BalanceExplorer
 from niwt_nb.widgets.drawer import SpeciesDrawer
 from niwt_nb.widgets.editor import ClassEditor
@@ -80,7 +80,7 @@ def empty_seconds(
     "Wall time of drawing every panel of a widget with nothing in it, which nothing can be faster than."
     started = time.perf_counter()
     for panel in widget.panels.values():
-        panel_png(panel_figure(lambda area: None, panel.width, panel.height))
+        _panel_png(_panel_figure(lambda area: None, panel.width, panel.height))
     return time.perf_counter() - started
 
 

@@ -23,11 +23,11 @@ import typer
 
 from . import __version__
 
-# %% ../nbs/11_cli.ipynb #6b642404
+# %% ../nbs/11_cli.ipynb #106e3f0b
 _DEBUG_HELP = "Show the whole way of an error, not only its sentence."
 _Debug = Annotated[bool, typer.Option("--debug", help=_DEBUG_HELP)]
 
-# %% ../nbs/11_cli.ipynb #106e3f0b
+
 def _whole_trace(error: BaseException) -> str:
     "Format an error's traceback with every cause and context, suppressed ones too; never raises."
     seen, e = set(), error  # type: set[int], BaseException | None
@@ -43,9 +43,7 @@ def _first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 # %% ../nbs/11_cli.ipynb #1b67184d
-def _plain_errors(
-    command: Callable[..., Any],  # a command of the program
-) -> Callable[..., Any]:  # the same command, with tidy endings
+def _plain_errors(command: Callable[..., Any]) -> Callable[..., Any]:
     "Turn an error into one line on stderr (exit code 2), an interrupt into a hint (130); adds `--debug`, which shows everything."
 
     @functools.wraps(command)
@@ -133,7 +131,7 @@ def _metrics_table(rows: list[dict[str, Any]]) -> str:
 
 # %% ../nbs/11_cli.ipynb #ea11113a
 def _perform(
-    settings: dict[str, Any], base: Any, out: Path, json_file: Path | None, quiet: bool, replace_run: bool
+    settings: dict, base: Any, out: Path, json_file: Path | None, quiet: bool, replace_run: bool
 ) -> None:
     "Run the pipeline for a command, with its settings over those of `base`, and show what came out."
     from tqdm import tqdm
@@ -165,7 +163,7 @@ def _perform(
         typer.echo("".join(f"  {line}\n" for line in departures(config)), nl=False)
     typer.echo(f"\nreport: {out / 'report.html'}")
 
-# %% ../nbs/11_cli.ipynb #2ac25a59
+# %% ../nbs/11_cli.ipynb #9ced4a18
 _PRESET_HELP = "A recipe of the paper: cub-vgg16, cub-resnet101, awa2-vgg16 or awa2-resnet101. Options given here win."
 _unset = functools.partial(typer.Option, show_default=False)
 _OUT_HELP = "Run folder. An interrupted run in it goes on where it was."
@@ -193,8 +191,6 @@ _LAYER_HELP = "Layer whose channels are the neurons."
 _Layer = Annotated[str | None, typer.Option(help=_LAYER_HELP, show_default="the network's own")]
 _KINDS: Any = {"help": "attributes, captions, ..., or several with commas."}
 _Knowledge = Annotated[str | None, typer.Option(show_default="the first there is", **_KINDS)]
-
-# %% ../nbs/11_cli.ipynb #83f556c6
 _HELP = """Classifiers for classes nobody photographed, from words alone.
 
 A network learned some classes from photos (the seen ones). For others there are only words: attributes or sentences. Neuron Importance-Aware Weight
@@ -205,17 +201,16 @@ Start with:  niwt demo
 The table shows: T1, accuracy on unseen classes among themselves; U and S, on unseen and seen classes when all compete; H, their harmonic mean;
 AUSUC, the area under the curve of S against U. Calibrated rows hold seen classes back by gamma, chosen on seen classes that were held out.
 """
-
-# %% ../nbs/11_cli.ipynb #9ced4a18
 _plain: dict[str, Any] = {"pretty_exceptions_enable": False, "rich_markup_mode": None}
 app = typer.Typer(help=_HELP, no_args_is_help=True, add_completion=False, **_plain)
 _data_app = typer.Typer(help="Look at data sets.", no_args_is_help=True)
+_Version = Annotated[bool, typer.Option("--version", help="Show the version and stop.")]
 app.add_typer(_data_app, name="data")
 
 # %% ../nbs/11_cli.ipynb #30cfaec0
 @app.callback(invoke_without_command=True)
 def version_option(
-    version: Annotated[bool, typer.Option("--version", help="Show the version and stop.")] = False,  # show it
+    version: _Version = False,  # show it
 ) -> None:
     "Options of the program itself."
     if version:
@@ -266,8 +261,8 @@ def demo(
         typer.echo(_what_next(out))
 
 # %% ../nbs/11_cli.ipynb #169a41f3
-def _base_of(config: Path | None, preset: str | None) -> Any:  # a `RunConfig`, or None: the defaults
-    "The settings that options on the command line change: of a file, and over it those of a recipe."
+def _base_of(config: Path | None, preset: str | None) -> Any:
+    "The settings, a `RunConfig` or None for the defaults, that options on the command line change: of a file, and over it those of a recipe."
     from niwt_nb.runs.config import read_config
     from niwt_nb.runs.presets import preset_config
 
@@ -380,9 +375,9 @@ def _name_each(answers: Callable, photos: list[Path], say: Callable) -> tuple[li
     """
     from niwt_nb.core import NiwtError, progress
     from niwt_nb.data.images import open_image
-    from niwt_nb.method.niwt import picture_names
+    from niwt_nb.method.niwt import _picture_names
 
-    pairs = list(dict.fromkeys(pair for photo in photos for pair in picture_names(photo)))
+    pairs = list(dict.fromkeys(pair for photo in photos for pair in _picture_names(photo)))
     rows, read = [], 0
     starts = range(0, len(pairs), _AT_ONCE)
     for start in progress(starts, "pictures", quiet=len(starts) < 2 or not sys.stderr.isatty()):
@@ -478,7 +473,7 @@ def _explanation_page(why: Any, name: str) -> str:  # HTML, complete in one file
     from PIL import Image
 
     from niwt_nb.explain.explainer import readable
-    from niwt_nb.explain.sentences import signed_words
+    from niwt_nb.explain.sentences import _signed_words
     from niwt_nb.figures.canvas import to_array
     from niwt_nb.runs.report import _PAGES
 
@@ -491,9 +486,10 @@ def _explanation_page(why: Any, name: str) -> str:  # HTML, complete in one file
     pictures, photos = ([(label, address(p)) for label, p in some] for some in groups)
     table = why.words
     names = table["attribute"].map(readable) + table["verdict"].map({"open": " (open)"}).fillna("")
-    words, page = list(zip(names, signed_words(table).astype(float), strict=True)), _PAGES.get_template("explanation.html")
+    words = list(zip(names, _signed_words(table).astype(float), strict=True))
     target, against = readable(why.target), readable(why.against)
     told = {"title": f"{name}: {target}", "target": target, "against": against, "why": why}
+    page = _PAGES.get_template("explanation.html")
     return page.render(**told, pictures=pictures, photos=photos, words=words)
 
 # %% ../nbs/11_cli.ipynb #dd9991f7
@@ -618,10 +614,8 @@ def data_check(
         raise typer.Exit(1)
 
 # %% ../nbs/11_cli.ipynb #baa069b1
-def _open_lab(
-    page: Path,  # a notebook
-) -> int:  # exit code of JupyterLab
-    "Start JupyterLab with `page` in its folder and wait until it is closed."
+def _open_lab(page: Path) -> int:
+    "Start JupyterLab with a notebook in its folder, wait until it is closed, and give its exit code."
     typer.echo("Starting JupyterLab; press Ctrl-C twice here to end it.")
     return subprocess.call([sys.executable, "-m", "jupyterlab", page.name], cwd=page.parent)
 
@@ -672,16 +666,16 @@ def _app(
 def _hand_out(folder: Path, overwrite: bool, teacher: bool, to: str | None) -> dict[str, str]:
     "Write the course into a folder, for a student, a teacher or a grader; gives what was done with each file."
     from niwt_nb.course.copies import copy_lessons
-    from niwt_nb.course.formats import export_lessons
-    from niwt_nb.course.progress import start_page
-    from niwt_nb.course.slides import write_slides
+    from niwt_nb.course.formats import _export_lessons
+    from niwt_nb.course.progress import _start_page
+    from niwt_nb.course.slides import _write_slides
 
     if to:
-        return export_lessons(folder, to, overwrite)
+        return _export_lessons(folder, to, overwrite)
     done = copy_lessons(folder, overwrite, teacher)
-    start_page(folder)
+    _start_page(folder)
     if teacher:
-        write_slides(folder)
+        _write_slides(folder)
     return done
 
 # %% ../nbs/11_cli.ipynb #5c7b6d0b
@@ -709,15 +703,13 @@ def _student_folders(folders: list[Path] | None, to: str | None) -> list[Path]:
     return folders[1:]
 
 # %% ../nbs/11_cli.ipynb #b65639b6
-_STUDENT_HELP = "Your folder; several go with --check."
-_FOLDERS: Any = {"metavar": "[export] [FOLDER]...", "help": _STUDENT_HELP}
+_FOLDERS: Any = {"metavar": "[export] [FOLDER]...", "help": "Your folder; several go with --check."}
 _Students = Annotated[list[Path] | None, typer.Argument(**_FOLDERS)]
 _CHECK_HELP = "Run the notebooks, and show which exercises are right."
 _PROGRESS_HELP = "Show what was answered so far and what comes next; runs nothing."
 _JSON_HELP = "With --check: also write a row a student and exercise."
 _CSV_HELP = "The same as --json for a spreadsheet."
 _TEACHER_HELP = "A teacher's copy: with solutions, exam questions and slides."
-_TO_HELP = "With export: otter or nbgrader."
 _FRESH_HELP = "Put fresh lessons in place of changed ones; yours stay as NAME.old-1.ipynb."
 _SECONDS_HELP = "Seconds a cell may take with --check; then it is interrupted."
 _Check = Annotated[bool, typer.Option("--check", help=_CHECK_HELP)]
@@ -725,7 +717,7 @@ _Progress = Annotated[bool, typer.Option("--progress", help=_PROGRESS_HELP)]
 _AsJson = Annotated[Path | None, typer.Option("--json", metavar="FILE", help=_JSON_HELP)]
 _AsCsv = Annotated[Path | None, typer.Option("--csv", metavar="FILE", help=_CSV_HELP)]
 _Teacher = Annotated[bool, typer.Option("--teacher", help=_TEACHER_HELP)]
-_To = Annotated[str | None, typer.Option(metavar="GRADER", help=_TO_HELP)]
+_To = Annotated[str | None, typer.Option(metavar="GRADER", help="With export: otter or nbgrader.")]
 _Fresh = Annotated[bool, typer.Option("--overwrite", help=_FRESH_HELP)]
 _NoOpen = Annotated[bool, typer.Option("--no-open", help="Copy only, do not start JupyterLab.")]
 _Seconds = Annotated[int, typer.Option(min=1, help=_SECONDS_HELP)]
@@ -770,6 +762,5 @@ def lessons(
     if progress:
         from niwt_nb.course.progress import Progress
 
-        typer.echo(str(Progress(folder)))
-        return
+        return typer.echo(str(Progress(folder)))
     _copy(folder, overwrite, teacher, to, not no_open and not to)

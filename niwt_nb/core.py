@@ -45,12 +45,8 @@ class NiwtError(ValueError):
     "Input that cannot be used: the message names the thing, its value and what was expected."
 
 # %% ../nbs/00_core.ipynb #472a3512
-def nearest_names(
-    name: str,  # what was asked for
-    choices: Iterable[str],  # the names that exist
-    n: int = 3,  # at most so many suggestions
-) -> list[str]:  # the closest names, best first; empty when nothing is close
-    "The names in `choices` most like `name`, by difflib's ratio without regard to case or to `[0]` against `.0`."
+def _nearest_names(name: str, choices: Iterable[str], n: int = 3) -> list[str]:
+    "At most `n` of the `choices` most like `name`, best first, by difflib's ratio without regard to case or to `[0]` against `.0`."
     plain = {c: c.lower() for c in choices}
     asked = name.lower().replace("[", ".").replace("]", "")
     ranked = sorted(plain, key=lambda c: -difflib.SequenceMatcher(None, asked, plain[c]).ratio())
@@ -70,7 +66,7 @@ def check_name(
     same = [c for c in choices if unicodedata.normalize("NFC", str(c)) == form]
     if len(same) == 1:
         return same[0]
-    near = nearest_names(str(name), choices)
+    near = _nearest_names(str(name), choices)
     some = ", ".join(map(repr, near or choices[:3]))
     hint = f"nearest: {some}" if near else f"there are {len(choices)}, such as {some}"
     raise NiwtError(f"unknown {what} {name!r}; {hint}")
@@ -80,10 +76,8 @@ def check_name(
 _NO_WIDTH = dict.fromkeys(map(ord, "\u00ad\u200b\u200e\u200f\u2060\ufeff"))
 
 
-def normal_name(
-    name: Any,  # a name from a file, a folder, a table or the caller
-) -> str:  # the form that names are compared in
-    "A name in Unicode's composed form, blanks tidied, marks that nobody sees left out; bytes that are no UTF-8 are read as Windows-1252."
+def _normal_name(name: Any) -> str:
+    "A name as names are compared: in Unicode's composed form, blanks tidied, unseen marks left out; bytes that are no UTF-8 are read as Windows-1252."
     text = str(name)
     if not text.isascii():
         try:
@@ -115,7 +109,7 @@ def names_of(
     plain = [n.decode("utf-8", "surrogateescape") if isinstance(n, bytes) else n for n in every]
     return tuple(map(str, plain))
 
-# %% ../nbs/00_core.ipynb #eb30e97e
+# %% ../nbs/00_core.ipynb #5a8b83d0
 _LFS = "a Git LFS pointer; the file itself was not fetched: run git lfs pull in its folder"
 _HTML = "an HTML page; the address gave a web page instead of the file: download it again"
 _SHEET = "of a spreadsheet save the sheet as 'CSV UTF-8'"
@@ -136,11 +130,9 @@ _FILE_KINDS = {  # first bytes -> what it is, and what to do
     b"MATLAB 5.0": "a MATLAB file",
 }
 
-# %% ../nbs/00_core.ipynb #5a8b83d0
-def file_kind(
-    path: str | os.PathLike,  # a file that could not be read as what it is called
-) -> str:  # such as "an HTML page; ..."; "" where the first bytes say nothing
-    "What a file is by its first bytes, with what can be done about it; never raises."
+
+def _file_kind(path: str | os.PathLike) -> str:
+    "What a file is by its first bytes, with what can be done about it, or nothing where they do not say; never raises."
     try:
         with open(path, "rb") as f:
             head = f.read(512)
@@ -172,7 +164,7 @@ def seeded(
             np.random.set_state(np_state)
 
 # %% ../nbs/00_core.ipynb #767f3a4f
-_BAR: contextvars.ContextVar[Any] = contextvars.ContextVar("bar", default=None)  # of the whole run: the bar, and what a thing of each kind costs
+_BAR: Any = contextvars.ContextVar("bar", default=None)  # of the whole run: bar, cost of each kind
 
 
 def progress(
@@ -197,7 +189,8 @@ def overall(
 ) -> Iterator[None]:
     "One bar with the time left for everything inside the block, which says `advance`; other bars are not shown."
     shape = "{desc:.40}: {percentage:3.0f}%|{bar}| {elapsed}, {remaining} left"
-    with tqdm(total=max(total, 1e-9), disable=quiet, leave=False, dynamic_ncols=True, bar_format=shape) as bar:
+    how: dict[str, Any] = {"leave": False, "dynamic_ncols": True, "bar_format": shape}
+    with tqdm(total=max(total, 1e-9), disable=quiet, **how) as bar:
         before = _BAR.set((bar, costs))
         try:
             yield
@@ -339,8 +332,8 @@ def plain_os_errors(
             raise NiwtError(f"{lost}; make room and run again: finished steps are kept") from e
         if number not in (errno.EACCES, errno.EPERM, errno.EROFS) or only_full:
             raise
-        file, why = getattr(e, "filename", None) or path, os.strerror(number)
-        raise NiwtError(f"may not write to {str(file)!r} ({why}); choose a folder of your own") from e
+        file, remedy = str(getattr(e, "filename", None) or path), "choose a folder of your own"
+        raise NiwtError(f"may not write to {file!r} ({os.strerror(number)}); {remedy}") from e
 
 # %% ../nbs/00_core.ipynb #fb6d3c9c
 _MEETING: dict[str, Any] = {}  # where joined processes leave notes: `store`, `timeout` and `round`
@@ -582,10 +575,8 @@ def users_frame(
 
 # %% ../nbs/00_core.ipynb #56e425dd
 @contextmanager
-def user_code(
-    what: str,  # what is being done, for the message: "cannot import 'my_model.py'"
-) -> Iterator[None]:
-    "Turn whatever the user's own code raises in the block into one sentence with the user's own line, a `UserCodeError`."
+def _user_code(what: str) -> Iterator[None]:
+    "Turn what the user's own code raises in the block into one sentence with the user's own line, a `UserCodeError`; `what` is being done."
     try:
         yield
     except NiwtError:
@@ -605,7 +596,7 @@ def _module_of(path: Path, what: str) -> ModuleType:
     if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))  # last: files beside it are found and hide nothing
     try:
-        with user_code(what):
+        with _user_code(what):
             # not by the loader: it would keep, and believe, a cache of another edit
             exec(compile(path.read_bytes(), path, "exec"), vars(module))
     except NiwtError:
@@ -632,7 +623,7 @@ def import_object(
         known = package in sys.modules or importlib.util.find_spec(package)
         if path.with_name(path.name + ".py").is_file() and not known:
             raise NiwtError(f"{what}: it is a file here, so write {where + '.py:' + name!r}")
-        with user_code(what):
+        with _user_code(what):
             module = importlib.import_module(where)
     if not hasattr(module, name):
         check_name(name, [n for n in vars(module) if not n.startswith("_")], f"name in {where!r}")

@@ -12,11 +12,11 @@ from niwt_nb.runs.config import RunConfig, read_config
 from niwt_nb.runs.pipeline import run
 from niwt_nb.runs.presets import PRESETS, preset_config
 
-TINY = {"weights": "", "subset": (15, 5, 2), "epochs": 1, "more_epochs": 1, "shuffles": 1, "cases": 2}
+TINY = {"weights": "", "subset": (6, 3, 2), "epochs": 1, "more_epochs": 1, "shuffles": 1, "cases": 2}
 
 
 def on_cub(name: str, **settings) -> RunConfig:
-    "A recipe on 20 classes of the real photos."
+    "A recipe on 9 classes of the real photos."
     cub, splits = real("NIWT_CUB_ROOT", "NIWT_XLSA17_ROOT")
     return replace(preset_config(name), root=str(cub), splits=str(splits / "CUB" / "att_splits.mat"), **{**TINY, **settings})
 

@@ -456,7 +456,7 @@ def test_images_follow_the_numbers_of_the_model(kind):
     network = N.cut(copy.deepcopy(w.model).to(kind), "stage2", w.x)
     of = {
         "maps": lambda n: N.grad_cam(n, w.x, 1),
-        "fine": lambda n: N.fine_map(n, w.x, 1),
+        "fine": lambda n: torch.nn.functional.avg_pool2d(N.fine_map(n, w.x, 1), 8),  # a rounded tie sends the gradient to another pixel nearby
         "importance": lambda n: N.neuron_importance(n, w.x, 1),
         "class": lambda n: N.class_importance(n, w.data, w.few, w.transform).mean.nan_to_num(),
         "features": lambda n: N.extract_features(n, w.data, w.few, w.transform),

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from niwt_nb.course.copies import _exercises_in, _solutions, book_text, lesson_files, read_book
-from niwt_nb.course.formats import export_lessons
+from niwt_nb.course.formats import _export_lessons
 
 ROOT = Path(__file__).resolve().parent.parent
 PLACE = ROOT / "build" / "graders"
@@ -51,7 +51,7 @@ def call(folder: Path, program: str, *given: str) -> None:
 
 def export(place: Path, to: str) -> None:
     "The lessons as the grader takes them; the lesson that is graded without the code that its exercises do not need."
-    export_lessons(place, to)
+    _export_lessons(place, to)
     (path,) = place.rglob(f"{LESSON}.ipynb")
     book = read_book(path)
     (needed,) = [i for i, c in enumerate(book["cells"]) if c["source"].startswith(LAST)]

@@ -22,11 +22,10 @@ CHAPTERS = ("core", "data", "network", "fieldguide", "method", "evaluate", "expl
 FREE_OF_THE_DRAWN_WORLD = ("core", "data", "network", "method", "evaluate", "explain", "figures")
 CODE_COLUMNS, LESSON_COLUMNS = 100, 88
 CEILINGS = {  # what is still over its limit may only get smaller: lower a number here whenever that is possible
-    "lines of the package": 26_300,
-    "lines of the largest class": 179,
+    "lines of the package": 25_600,
     "lines of the largest function": 66,
-    "functions of more than six parameters": 40,
-    "code lines beyond": 3_600,
+    "functions of more than six parameters": 36,
+    "code lines beyond": 3_560,
     "seconds of": 60,  # the time of a machine is no verdict
 }
 

@@ -72,13 +72,9 @@ def _compare_arrays(
 
 # %% ../../nbs/10_course/01_exercises.ipynb #8da6dcad
 def _difference(
-    want: Any,  # the reference's result
-    got: Any,  # the student's result
-    rtol: float = 1e-4,  # relative tolerance
-    atol: float = 1e-6,  # absolute tolerance
-    reveal: bool = True,  # say what was expected
-) -> str:  # how they differ, in words; empty if they agree
-    "Compare two results: kind, shape, NaN, values; inside lists, tuples and dictionaries item by item."
+    want: Any, got: Any, rtol: float = 1e-4, atol: float = 1e-6, reveal: bool = True
+) -> str:
+    "How two results differ, in words, by kind, shape, NaN and values; inside lists, tuples and dictionaries item by item. `reveal`: say what was expected."
     a, b = _array(want), _array(got)
     inside = partial(_difference, rtol=rtol, atol=atol, reveal=reveal)
     if a is not None:

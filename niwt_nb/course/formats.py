@@ -13,16 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from ..core import NiwtError, check_name
-from niwt_nb.course.copies import (
-    _asked,
-    _asks,
-    _for_students,
-    _place,
-    _solutions,
-    book_text,
-    lesson_files,
-    read_book,
-)
+from .copies import _asked, _asks, _for_students, _place, _solutions, book_text
+from .copies import lesson_files, read_book
 
 # %% ../../nbs/10_course/04_formats.ipynb #7c1cfb29
 def _cell(kind: str, source: str, name: str, **metadata: Any) -> dict[str, Any]:
@@ -63,8 +55,8 @@ def _for_otter(source: str, number: str, answer: str, code: str) -> list[dict[st
     ]
 
 # %% ../../nbs/10_course/04_formats.ipynb #f6686b5e
-def _for_nbgrader(source: str, number: str, answer: str, code: str) -> list[dict[str, Any]]:  # cells
-    "An exercise as a manual of nbgrader has it: a cell to be answered, a locked cell with tests."
+def _for_nbgrader(source: str, number: str, answer: str, code: str) -> list[dict[str, Any]]:
+    "Cells of an exercise as a manual of nbgrader has them: one to be answered, a locked one with tests."
     name, points = number.replace(".", "-"), _asked(number)["level"]
     kind = {"schema_version": 3, "task": False}
     asks = {"grade": False, "solution": True, "locked": False, "grade_id": f"answer-{name}"}
@@ -78,11 +70,8 @@ def _for_nbgrader(source: str, number: str, answer: str, code: str) -> list[dict
     ]
 
 # %% ../../nbs/10_course/04_formats.ipynb #b81620f8
-def _master(
-    book: Mapping[str, Any],  # a lesson, as `read_book` gives it
-    exercise: Callable[..., list[dict[str, Any]]],  # makes the cells of one
-) -> dict[str, Any]:  # a notebook
-    "A lesson with its exercises in the form of a grader, without outputs and without the folded solutions."
+def _master(book: Mapping[str, Any], exercise: Callable[..., list]) -> dict[str, Any]:
+    "A lesson with its exercises in the form of a grader, cells made by `exercise`, without outputs and without the folded solutions."
     solved, cells = _solutions(book), []
     for cell in _for_students(book)["cells"]:
         asked = _asks(cell["source"]) if cell["cell_type"] == "code" else []
@@ -120,12 +109,10 @@ def _graders_files(to: str) -> dict[str, str]:  # path in the teacher's folder -
     return files
 
 # %% ../../nbs/10_course/04_formats.ipynb #a995b3da
-def export_lessons(
-    folder: str | os.PathLike,  # of a teacher; made if it is not there
-    to: str,  # "otter" or "nbgrader"
-    overwrite: bool = False,  # take the place of changed files; the old ones are kept as NAME.old-N.ipynb
-) -> dict[str, str]:  # file name -> "new", "as it was", "kept, it is yours", or "replaced"
-    "Write the course as a grader takes it; raises `NiwtError` for another grader or a folder that cannot be written."
+def _export_lessons(
+    folder: str | os.PathLike, to: str, overwrite: bool = False
+) -> dict[str, str]:
+    "Write the course as a grader takes it, see `copy_lessons`; raises `NiwtError` for another grader or a folder that cannot be written."
     check_name(to, ("otter", "nbgrader"), "grader")
     done = {}
     try:

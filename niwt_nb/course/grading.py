@@ -207,11 +207,11 @@ def _ask_for(room: _Room, exercise: Exercise, answer: str, fault: str) -> _Verdi
 
 # %% ../../nbs/10_course/03_grading.ipynb #9821c3cc
 def _run_student(
-    room: _Room, book: Mapping[str, Any], judge: _Judge, asked: dict[str, _Verdict], untouched: set[str]
-) -> tuple[list[str], dict[str, float]]:  # cells that failed; exercise number -> seconds
+    room: _Room, book: Any, judge: _Judge, asked: dict[str, _Verdict], untouched: set[str]
+) -> tuple[list[str], dict[str, float]]:
     """Run every cell of a student's notebook, and judge the answers of those that are not as they were shipped.
 
-    The verdicts go into `asked`, by exercise number.
+    The verdicts go into `asked`, by exercise number. Gives the cells that failed, and the seconds of each exercise number.
     """
     faults, seconds = [], {}
     for i, cell in enumerate(book["cells"]):

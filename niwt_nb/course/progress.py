@@ -10,6 +10,7 @@ import html
 import json
 import os
 import re
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -36,17 +37,8 @@ def _marked(text: str) -> str:  # HTML
     return re.sub(r"(?<!\w)\*(\w[^*]*)\*", r"<em>\1</em>", text)
 
 # %% ../../nbs/10_course/05_progress.ipynb #cc17b1c1
-_STYLE = """<style>
-.recall { counter-reset: right; }
-.recall ol.questions > li { margin-bottom: 0.9em; }
-.recall details { margin: 0.1em 0; padding: 0.15em 0.8em; border-left: 3px solid #7F7F7F; }
-.recall summary { cursor: pointer; font-weight: normal; }
-.recall details.right[open] { counter-increment: right; border-color: #009E73; }
-.recall details.wrong[open] { border-color: #D55E00; }
-.recall .count::after { content: counter(right) " of " attr(data-of) " right"; }
-</style>"""
-
-
+_CSS = files("niwt_nb.course").joinpath("recall.css").read_text("utf-8")
+_STYLE = f"<style>\n{_CSS}</style>"
 _SIGNS = {True: ("✓ Right.", "#009E73"), False: ("✗ Not yet.", "#D55E00")}
 
 
@@ -166,10 +158,8 @@ Eleven lessons; each checks its exercises itself. Run the cell below (Shift-Ente
 Words to look up: [glossary](glossary.ipynb). The paper beside the course: [paper map](paper_map.ipynb). To redo a lesson from memory: the folder `clean`."""
 
 
-def start_page(
-    folder: str | os.PathLike,  # of lessons
-) -> Path:  # the notebook
-    "Write `start.ipynb`, with the progress as it is now."
+def _start_page(folder: str | os.PathLike) -> Path:
+    "Write `start.ipynb` into a folder of lessons, with the progress as it is now."
     import nbformat
     from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 

@@ -114,10 +114,8 @@ def _ninety_minutes() -> list[dict[str, Any]]:
     return slides
 
 # %% ../../nbs/10_course/06_slides.ipynb #9b631d32
-def write_slides(
-    folder: str | os.PathLike,  # of a teacher
-) -> Path:  # slides.html
-    "Write the slides for ninety minutes, one page that needs nothing else; raises `NiwtError` if it cannot be written."
+def _write_slides(folder: str | os.PathLike) -> Path:
+    "Write `slides.html`, ninety minutes, one page that needs nothing else, into a teacher's folder; raises `NiwtError` if it cannot be written."
     from jinja2 import Environment, PackageLoader
 
     pages = Environment(loader=PackageLoader("niwt_nb.course", "."), autoescape=True)

@@ -15,12 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..core import NiwtError, normal_name
+from ..core import NiwtError, _normal_name
 from .dataset import DomainKnowledge, ZeroShotData
-from niwt_nb.data.files import (
-    _drop_constant, _inside, _split_fields, _draw_unseen, _find_images, _first_file, _propose_split,
-    _read_matrix, _read_numbered, _scan_folders,
-)
+from .files import _draw_unseen, _drop_constant, _find_images, _first_file, _inside
+from .files import _propose_split, _read_matrix, _read_numbered, _scan_folders
+from .files import _split_fields
 from .images import ImageFiles, _left_note, list_pictures
 from .names import _match_names
 from .tables import _read_csv_rows, _read_json, _read_text
@@ -29,11 +28,11 @@ from .xlsa17 import _attributes, _read_att_splits, _read_features
 
 # %% ../../nbs/01_data/08_awa2.ipynb #21c4c802
 def _awa_knowledge(
-    root: Path, classes: tuple[str, ...]
-) -> tuple[dict[str, DomainKnowledge], tuple[str, ...]]:
+    root: Path, classes: tuple[str, ...], notes: list[str]
+) -> dict[str, DomainKnowledge]:
     "Predicates (0 to 1, unknown as 0) and, where there, the binary ones; constant columns are left out and noted."
     names = _read_numbered(root / "predicates.txt")
-    found, notes = [], []  # type: list[DomainKnowledge], list[str]
+    found: list[DomainKnowledge] = []
     kinds = (("continuous", "attributes", 100), ("binary", "attributes_binary", 1))
     for kind, name, whole in kinds:
         file = f"predicate-matrix-{kind}.txt"
@@ -41,13 +40,13 @@ def _awa_knowledge(
         if path.exists() or not found:  # only the first must be there
             table = _read_matrix(path, columns=len(names), rows=len(classes))
             found.append(_attributes(name, table, names, classes, notes, whole))
-    return _drop_constant(found, notes), tuple(notes)
+    return _drop_constant(found, notes)
 
 # %% ../../nbs/01_data/08_awa2.ipynb #de4c05b1
 def _awa_standard(
-    root: Path, classes: tuple[str, ...], labels: Tensor, seed: int
-) -> tuple[dict[str, Tensor], str]:
-    "A split with the unseen classes of testclasses.txt, or drawn ones, and a note that says which; images of seen classes are split by seed."
+    root: Path, classes: tuple[str, ...], labels: Tensor, seed: int, notes: list[str]
+) -> dict[str, Tensor]:
+    "A split with the unseen classes of testclasses.txt, or drawn ones, with a note that says which; images of seen classes are split by seed."
     path = _first_file(root, "testclasses.txt")
     if path is None:
         unseen = _draw_unseen(len(classes), max(1, len(classes) // 5), seed)
@@ -56,8 +55,8 @@ def _awa_standard(
         names = [n.strip() for n in _read_text(path).splitlines() if n.strip()]
         unseen = _match_names(names, classes)
         where = "unseen classes of testclasses.txt, some of which are in ImageNet"
-    note = f"no att_splits.mat: {where}; not comparable with published results"
-    return _propose_split(classes, labels, unseen, seed=seed), note
+    notes.append(f"no att_splits.mat: {where}; not comparable with published results")
+    return _propose_split(classes, labels, unseen, seed=seed)
 
 # %% ../../nbs/01_data/08_awa2.ipynb #6b093e4a
 def read_awa2(
@@ -68,11 +67,10 @@ def read_awa2(
 ) -> ZeroShotData:  # 50 classes, knowledge "attributes" and perhaps "attributes_binary"
     "Read AwA2 in its published layout; raises `NiwtError` for absent or damaged files and for splits that do not fit."
     root = _inside(Path(root), "Animals_with_Attributes2", "JPEGImages")
-    classes = _read_numbered(root / "classes.txt")
-    knowledge, notes = _awa_knowledge(root, classes)
-    left: Counter[str] = Counter()
-    folders, said = _scan_folders(root / "JPEGImages", left), []  # type: dict[str, list[str]], list[str]
-    own = _match_names(classes, list(folders), "class folder", said).tolist()
+    classes, notes = _read_numbered(root / "classes.txt"), []  # type: tuple[str, ...], list[str]
+    knowledge, left = _awa_knowledge(root, classes, notes), Counter()  # type: Any, Counter[str]
+    folders = _scan_folders(root / "JPEGImages", left)
+    own = _match_names(classes, list(folders), "class folder", notes).tolist()
     path = Path(splits) if splits is not None else _first_file(root, "att_splits.mat")
     place = path if path is None or path.is_dir() else path.parent
     listed = _first_file(place, "res101.mat") if place else None
@@ -82,7 +80,7 @@ def read_awa2(
     else:
         every = [f for files in folders.values() for f in files]
         images = ImageFiles(root / "JPEGImages", every, where="", **kwargs)
-        said += _left_note(left)
+        notes += _left_note(left)
     label_of = {list(folders)[i]: c for c, i in enumerate(own)}
     unknown = [n for n in images.names if n.split("/")[0] not in label_of]
     if unknown:
@@ -90,17 +88,16 @@ def read_awa2(
     labels = torch.tensor([label_of[n.split("/")[0]] for n in images.names])
     if path is not None:
         published = _read_att_splits(path)
-        theirs = _match_names(classes, published.classes, notes=said)
+        theirs = _match_names(classes, published.classes, notes=notes)
         if ff and ff.files and not torch.equal(theirs[labels], ff.labels):
             i = int((theirs[labels] != ff.labels).nonzero()[0])
             told = f"res101.mat gives image {images.names[i]!r} the label {int(ff.labels[i]) + 1}"
             raise NiwtError(f"{told}, which is another class in att_splits.mat")
         split = _split_fields(published, labels, "att_splits.mat")
     else:
-        split, note = _awa_standard(root, classes, labels, seed)
-        notes += (note,)
+        split = _awa_standard(root, classes, labels, seed, notes)
     name = "AwA2" if len(classes) == 50 else root.name
-    made = {"knowledge": knowledge, "notes": (*notes, *said), **split}  # type: dict[str, Any]
+    made: dict[str, Any] = {"knowledge": knowledge, "notes": tuple(notes), **split}
     return ZeroShotData(name, classes, images, labels, **made)
 
 # %% ../../nbs/01_data/08_awa2.ipynb #51192c57
@@ -114,13 +111,13 @@ def _read_sentences(path: str | os.PathLike) -> dict[str, tuple[str, ...]]:
             if not isinstance(lines, list) or not all(isinstance(s, str) for s in lines):
                 wanted = f"a sentence or a list of sentences for class {c!r}"
                 raise NiwtError(f"{name}: expected {wanted}, got {type(value).__name__}")
-            found[normal_name(c)] = lines
+            found[_normal_name(c)] = lines
     else:
         header, rows = _read_csv_rows(path)
         if len(header) != 2:
             raise NiwtError(f"{name}: expected two columns, class and sentence, got {len(header)}")
         for c, s in rows:
-            found.setdefault(normal_name(c), []).append(s)
+            found.setdefault(_normal_name(c), []).append(s)
     empty = next((c for c, lines in found.items() if not any(s.strip() for s in lines)), None)
     if empty is not None:
         raise NiwtError(f"{name}: class {empty!r} has no sentence")
@@ -168,6 +165,6 @@ def _check_folders(base: Path, folders: dict[str, list[str]], left: Counter[str]
         raise NiwtError(f"{told}; {remedy}")
     names: dict[str, str] = {}
     for d in folders:
-        if names.setdefault(normal_name(d), d) != d:
-            both = f"{names[normal_name(d)]!r} and {d!r}"
+        if names.setdefault(_normal_name(d), d) != d:
+            both = f"{names[_normal_name(d)]!r} and {d!r}"
             raise NiwtError(f"the folders {both} have the same name; put their pictures into one")

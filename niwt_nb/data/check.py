@@ -7,7 +7,9 @@ __all__ = ['read_root', 'check_root']
 
 # %% ../../nbs/01_data/10_check.ipynb #e4df1c89
 import os
+import tomllib
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -41,55 +43,8 @@ class _Layout:
         return "\n".join([head, *(f"  {f:<{wide}}  {what}" for f, what in shown.items())])
 
 # %% ../../nbs/01_data/10_check.ipynb #b8c37f60
-_LAYOUT_TEXT = """
-cub; CUB-200-2011; CUB_200_2011; images.txt image_class_labels.txt
-images.txt: number and file of every image
-image_class_labels.txt: number of every image and its class
-classes.txt: number and name of every class
-images: the pictures, one folder a class
-attributes.txt|attributes/attributes.txt|../attributes.txt: number and name of every attribute
-attributes/class_attribute_labels_continuous.txt: classes x attributes, per cent
-? att_splits.mat: the proposed split (or give it by --splits)
-? train_test_split.txt: Caltech's own split, not used for zero-shot learning
-? bounding_boxes.txt: a box an image
-? parts/part_locs.txt: 15 points an image
-? attributes/image_attribute_labels.txt: attributes of every image
-? text_c10|captions: ten sentences an image
-? class_sentence_embeddings.npy: a text embedding a class
-
-awa2; Animals with Attributes 2; Animals_with_Attributes2; JPEGImages predicates.txt
-classes.txt: number and name of every class
-predicates.txt: number and name of every attribute
-predicate-matrix-continuous.txt: classes x attributes, 0 to 100
-JPEGImages: the pictures, one folder a class
-? predicate-matrix-binary.txt: classes x attributes, 0 or 1
-? att_splits.mat: the proposed split (or give it by --splits)
-? res101.mat: the order of images that the split counts
-? testclasses.txt: the standard unseen classes
-
-xlsa17; xlsa17 features (SUN, aPY, FLO, AwA, CUB); ; att_splits.mat
-att_splits.mat: classes, attributes and the proposed split
-res101.mat: features, labels and file names
-
-folder; A folder of your own; ; attributes.csv attributes.json sentences.csv sentences.json images.csv
-attributes.csv|attributes.json|sentences.csv|sentences.json: what is known about every class
-? images: one folder a class with its pictures (or the class folders themselves)
-? images.csv: file,class[,split] instead of class folders
-? unseen.txt: one unseen class a line
-"""  # kind; title; folder; marks, and then a file a line, with a question mark if it may be absent
-
-
-def _layout(text: str) -> _Layout:
-    "The layout that a part of `_LAYOUT_TEXT` describes."
-    head, *rows = text.strip().splitlines()
-    kind, title, folder, marks = head.split("; ")
-    files = [row.split(": ", 1) for row in rows]
-    required = {f: what for f, what in files if not f.startswith("? ")}
-    optional = {f[2:]: what for f, what in files if f.startswith("? ")}
-    return _Layout(kind, title, folder, marks.split(), required, optional)
-
-
-_LAYOUTS = tuple(map(_layout, _LAYOUT_TEXT.split("\n\n")))
+_TABLE = files("niwt_nb.data").joinpath("layouts.toml").read_text("utf-8")
+_LAYOUTS = tuple(_Layout(**layout) for layout in tomllib.loads(_TABLE)["layout"])
 
 # %% ../../nbs/01_data/10_check.ipynb #55b4c371
 def _find_layout(root: str | os.PathLike) -> tuple[_Layout, Path]:

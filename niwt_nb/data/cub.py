@@ -6,7 +6,7 @@
 __all__ = ['read_cub']
 
 # %% ../../nbs/01_data/07_cub.ipynb #75f3b44a
-import io
+import csv
 import os
 from pathlib import Path
 from typing import Any
@@ -18,60 +18,36 @@ from torch import Tensor
 
 from ..core import NiwtError
 from .dataset import DomainKnowledge, ZeroShotData
-from niwt_nb.data.files import (
-    _drop_constant, _inside, _split_fields, _draw_unseen, _first_file, _propose_split, _read_matrix,
-    _read_numbered,
-)
+from .files import _draw_unseen, _drop_constant, _first_file, _inside, _propose_split
+from .files import _read_matrix, _read_numbered, _split_fields
 from .images import ImageFiles
 from .names import _match_names
 
 from .text import _read_captions, _read_embeddings
 from .xlsa17 import _attributes, _read_att_splits
 
-# %% ../../nbs/01_data/07_cub.ipynb #4420b2dc
-def _odd_lines(raw: bytes) -> tuple[bytes, list[list[bytes]]]:
-    "The lines with exactly four blanks, and the words of the others; in numpy, because there are millions."
-    raw = raw if raw.endswith(b"\n") else raw + b"\n"
-    a = np.frombuffer(raw, np.uint8)
-    ends = np.flatnonzero(a == 10) + 1
-    starts = np.concatenate([[0], ends[:-1]])
-    odd = np.flatnonzero(np.add.reduceat((a == 32).view(np.uint8), starts, dtype=np.int32) != 4)
-    pieces, words, at = [], [], 0
-    for i in odd.tolist():
-        pieces.append(raw[at : starts[i]])
-        words.append(raw[starts[i] : ends[i]].split())
-        at = ends[i]
-    return b"".join([*pieces, raw[at:]]), words
-
 # %% ../../nbs/01_data/07_cub.ipynb #d0152a83
 def _read_image_attributes(
     path: str | os.PathLike, n_images: int, n_attributes: int
 ) -> tuple[Tensor, int]:
-    "Per-image attributes of CUB (N, A), and how many lines were not understood; extra values are repaired. Raises `NiwtError` if the file is none."
+    "Per-image attributes of CUB (N, A), and how many lines were not understood; extra values are left out. Raises `NiwtError` if the file is none."
+    how: Any = {"sep": r"\s+", "header": None, "names": range(8), "quoting": csv.QUOTE_NONE}
     try:
-        raw = Path(path).read_bytes()
+        text = pd.read_csv(path, encoding="latin-1", on_bad_lines="skip", **how)[[*range(4)]]
     except OSError as e:
         raise NiwtError(f"cannot read {os.fspath(path)!r}: {e.strerror}") from None
-    regular, odd = _odd_lines(raw)
-    try:
-        how: Any = {"sep": " ", "header": None, "usecols": range(4), "dtype": np.int32}
-        table = pd.read_csv(io.BytesIO(regular), **how).to_numpy() if regular else np.zeros((0, 4))
-    except (ValueError, OverflowError, pd.errors.ParserError):  # a word among the numbers
-        table, odd = np.zeros((0, 4), np.int32), [line.split() for line in raw.splitlines()]
-    long = [words[:4] for words in odd if len(words) >= 4]
-    plain = [four for four in long if all(w.isdigit() and len(w) < 9 for w in four)]
-    mended = [[int(w) for w in four] for four in plain]
-    table = np.concatenate([table, np.array(mended, np.int32).reshape(-1, 4)])
-    image, attribute, present, certainty = table.T.astype(np.int64)
-    first, last = (1, 1, 0), (n_images, n_attributes, 1)
-    good = ((table[:, :3] >= first) & (table[:, :3] <= last)).all(1)
-    seen = (present * (certainty != 1))[good].astype(np.float32)
+    except Exception:  # pandas raises nearly every kind of error on damaged text
+        text = pd.DataFrame(np.empty((0, 4)))
+    table = text.apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
+    first, last = (1, 1, 0, 0), (n_images, n_attributes, 1, np.inf)
+    good = ((table >= first) & (table <= last) & (table == np.rint(table))).all(1)
+    image, attribute, present, certainty = table[good].T.astype(np.int64)
+    seen = (present * (certainty != 1)).astype(np.float32)
     out = torch.zeros(n_images, n_attributes)
-    out[image[good] - 1, attribute[good] - 1] = torch.from_numpy(seen)
-    lost = sum(1 for words in odd if words) - len(mended) + int((~good).sum())
+    out[image - 1, attribute - 1] = torch.from_numpy(seen)
     if not good.any():
         raise NiwtError(f"{os.fspath(path)!r} has no line 'image attribute present certainty time'")
-    return out, lost
+    return out, int((~good).sum())
 
 # %% ../../nbs/01_data/07_cub.ipynb #d021486c
 def _cub_lists(root: Path) -> tuple[tuple[str, ...], tuple[str, ...], Tensor]:
@@ -118,20 +94,20 @@ _ATTRIBUTE_NAMES = [f"{place}attributes.txt" for place in ("", "attributes/", ".
 
 
 def _cub_knowledge(
-    root: Path, classes: tuple[str, ...]
-) -> tuple[dict[str, DomainKnowledge], tuple[str, ...]]:
+    root: Path, classes: tuple[str, ...], notes: list[str]
+) -> dict[str, DomainKnowledge]:
     "Class attributes (per cent / 100) and, where there, sentence embeddings; constant columns are left out and noted."
     listed = _first_file(root, *_ATTRIBUTE_NAMES)
     if listed is None:
         told = f"no attributes.txt in {str(root)!r}"
         raise NiwtError(f"{told}, in its attributes folder or beside it")
     names = _read_numbered(listed)
-    file, notes = root / "attributes" / "class_attribute_labels_continuous.txt", []  # type: Path, list[str]
+    file = root / "attributes" / "class_attribute_labels_continuous.txt"
     table = _read_matrix(file, columns=len(names), rows=len(classes))
     found = [_attributes("attributes", table, names, classes, notes, 100)]
     if path := _first_file(root, "class_sentence_embeddings.npy"):
         found.append(_read_embeddings(path, len(classes)))
-    return _drop_constant(found, notes), tuple(notes)
+    return _drop_constant(found, notes)
 
 # %% ../../nbs/01_data/07_cub.ipynb #2df82307
 def read_cub(
@@ -146,31 +122,29 @@ def read_cub(
     root = _inside(Path(root), "CUB_200_2011", "images.txt")
     classes, files, labels = _cub_lists(root)
     images = ImageFiles(root / "images", files, where="images.txt", **kwargs)
-    knowledge, notes = _cub_knowledge(root, classes)
+    notes: list[str] = []
+    knowledge = _cub_knowledge(root, classes, notes)
     extras = _cub_extras(root, len(files))
     path = Path(splits) if splits is not None else _first_file(root, "att_splits.mat")
     if path is not None:
         published = _read_att_splits(path)
-        said: list[str] = []
-        _match_names(classes, published.classes, notes=said)
-        notes += tuple(said)
+        _match_names(classes, published.classes, notes=notes)
         split = _split_fields(published, labels, "att_splits.mat")
     else:
         unseen = _draw_unseen(len(classes), max(1, len(classes) // 4), seed)
         split = _propose_split(classes, labels, unseen, seed=seed)
         drawn = f"{len(unseen)} unseen classes drawn with seed {seed}"
-        notes += (f"no att_splits.mat: {drawn}; not comparable with published results",)
+        notes.append(f"no att_splits.mat: {drawn}; not comparable with published results")
     attributes = _first_file(root, "attributes/image_attribute_labels.txt")
     if image_attributes and attributes:
         width = len(_read_numbered(_first_file(root, *_ATTRIBUTE_NAMES) or root))
         extras["image_attributes"], lost = _read_image_attributes(attributes, len(files), width)
-        notes += (f"image_attribute_labels.txt: {lost} lines not understood",) if lost else ()
+        notes += [f"image_attribute_labels.txt: {lost} lines not understood"] if lost else []
     usual = _first_file(root, "text_c10", "captions", "../text_c10")
     text = usual if captions is None else Path(captions)
     if text is not None:
-        told: list[str] = []
-        extras["captions"], without = _read_captions(text, files, told)
-        notes += (*told, *((f"captions: {without} images have none",) if without else ()))
+        extras["captions"], without = _read_captions(text, files, notes)
+        notes += [f"captions: {without} images have none"] if without else []
     name = "CUB-200-2011" if len(classes) == 200 else root.name
-    made = {"knowledge": knowledge, "notes": notes, **extras, **split}
+    made = {"knowledge": knowledge, "notes": tuple(notes), **extras, **split}
     return ZeroShotData(name, classes, images, labels, **made)

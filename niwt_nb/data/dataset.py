@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Subset
 
-from ..core import NiwtError, check_name, names_of, user_code
+from ..core import NiwtError, check_name, names_of, _user_code
 from .names import _match_names, _pair_names
 
 # %% ../../nbs/01_data/00_dataset.ipynb #f9c23e54
@@ -36,7 +36,8 @@ def _as_values(values: Any, what: str) -> Tensor:
             values = values.astype(np.float32) if values.dtype == object else values
         table = torch.as_tensor(values).detach().to("cpu", torch.float32)
     except (TypeError, ValueError, RuntimeError) as e:
-        raise NiwtError(f"{what}: expected a table of numbers, got {type(values).__name__} ({e})") from None
+        got = f"{type(values).__name__} ({e})"
+        raise NiwtError(f"{what}: expected a table of numbers, got {got}") from None
     return table
 
 # %% ../../nbs/01_data/00_dataset.ipynb #cef4e1b5
@@ -78,9 +79,11 @@ def as_ids(
 
 # %% ../../nbs/01_data/00_dataset.ipynb #82b5b3ed
 def _of_frame(
-    frame: pd.DataFrame, names: tuple[str, ...], classes: Sequence[str] | None
-) -> tuple[pd.DataFrame, tuple[str, ...], Sequence[str] | None]:
-    "Numbers, column names and class names of a DataFrame: the first column or the index may name the classes, columns are found by name."
+    frame: Any, names: tuple[str, ...], classes: Sequence[str] | None
+) -> tuple[Any, tuple[str, ...], Sequence[str] | None]:
+    "Numbers, columns and classes of a DataFrame: its first column or index may name classes, columns are found by name; other tables as they are."
+    if not isinstance(frame, pd.DataFrame):
+        return frame, names, classes
     if len(frame.columns) > 1 and not pd.api.types.is_numeric_dtype(frame.dtypes.iloc[0]):
         text = frame.iloc[:, 0].map(lambda v: isinstance(v, str)).all()
         if text and frame.iloc[:, 0].is_unique and isinstance(frame.index, pd.RangeIndex):
@@ -98,6 +101,37 @@ def _of_frame(
         classes = tuple(frame.index)
     return frame, names or columns, classes
 
+# %% ../../nbs/01_data/00_dataset.ipynb #98065475
+def _check_table(what: str, values: Tensor, names: Sequence, classes: Any, texts: Sequence) -> None:
+    "Raise `NiwtError` unless a table has a row a class and a column a name, and names and classes (None: not said) are distinct."
+    if values.ndim != 2 or 0 in values.shape:
+        shape = tuple(values.shape)
+        raise NiwtError(f"{what}: expected shape (classes, attributes), got {shape}")
+    n, width = values.shape
+    if len(names) != width:
+        raise NiwtError(f"{what}: {width} columns but {len(names)} names")
+    if len(texts) not in (0, n):
+        raise NiwtError(f"{what}: {n} rows, but texts of {len(texts)} classes")
+    if twice := _repeated(names):
+        raise NiwtError(f"{what}: the name {twice!r} is used for more than one column")
+    if classes is not None and len(set(classes)) < n:
+        raise NiwtError(f"{what}: {n} rows, but {len(set(classes))} distinct class names")
+
+# %% ../../nbs/01_data/00_dataset.ipynb #a88f9439
+def _fault_of(k: Any, rows: Tensor, classes: Any = None, constant: bool = True) -> str:
+    "What is wrong in some rows (n,) of a table: a value that is not finite, or, if asked for, constant columns; nothing where all is well."
+    bad = (~k.values[rows].isfinite()).nonzero()
+    if len(bad):
+        row, col = int(rows[bad[0, 0]]), int(bad[0, 1])
+        who = repr(classes[row]) if classes else f"number {row}"
+        told = f"is {k.values[row, col].item()} ({len(bad)} such values)"
+        return f"{k.names[col]!r} of class {who} {told}"
+    if not constant or len(rows) < 2 or not k.constant:
+        return ""
+    some, remedy = ", ".join(map(repr, k.constant[:3])), "leave them out with .drop_constant()"
+    told = f"{len(k.constant)} column(s) equal for all classes, such as {some}"
+    return f"{told}; {remedy}, or have more classes"
+
 # %% ../../nbs/01_data/00_dataset.ipynb #0dba56ef
 @dataclass(frozen=True, eq=False, repr=False)
 class DomainKnowledge:
@@ -112,33 +146,17 @@ class DomainKnowledge:
 
     def __post_init__(self) -> None:
         "Take any table; raise `NiwtError` if it is not one row a class with one distinct name a column."
-        what, names = f"knowledge {self.name!r}", names_of(self.names, "columns")
-        given: Any = self.values
-        classes: Sequence[str] | None = self.classes
-        if isinstance(given, pd.DataFrame):
-            given, names, classes = _of_frame(given, names, classes)
-        values = _as_values(given, what)
-        if values.ndim != 2 or 0 in values.shape:
-            shape = tuple(values.shape)
-            raise NiwtError(f"{what}: expected shape (classes, attributes), got {shape}")
-        if len(names) != values.shape[1]:
-            raise NiwtError(f"{what}: {values.shape[1]} columns but {len(names)} names")
-        if len(self.texts) not in (0, len(values)):
-            raise NiwtError(f"{what}: {len(values)} rows, but texts of {len(self.texts)} classes")
-        if twice := _repeated(names):
-            raise NiwtError(f"{what}: the name {twice!r} is used for more than one column")
-        distinct = len(values) if classes is None else len(set(classes))
-        if distinct < len(values):
-            raise NiwtError(f"{what}: {len(values)} rows, but {distinct} distinct class names")
+        what, columns = f"knowledge {self.name!r}", names_of(self.names, "columns")
+        given, names, classes = _of_frame(self.values, columns, self.classes)
         classes = None if classes is None else names_of(classes, f"classes of {what}")
+        values = _as_values(given, what)
+        _check_table(what, values, names, classes, self.texts)
         vars(self).update(values=values, names=names, classes=classes)
 
     def __repr__(self) -> str:
-        "One line."
         return f"DomainKnowledge({self.name!r}, {len(self)} classes x {len(self.names)} columns)"
 
     def __len__(self) -> int:
-        "The number of classes."
         return len(self.values)
 
     @property
@@ -161,35 +179,24 @@ class DomainKnowledge:
     ) -> "DomainKnowledge":  # itself
         "Raise `NiwtError` for a value that is not finite or a constant column, naming class and column."
         rows = torch.arange(len(self))[self.known] if ids is None else ids
-        bad = (~self.values[rows].isfinite()).nonzero()
-        if len(bad):
-            row, col = int(rows[bad[0, 0]]), int(bad[0, 1])
-            who = repr(classes[row]) if classes else f"number {row}"
-            told = f"is {self.values[row, col].item()} ({len(bad)} such values)"
-            raise NiwtError(f"knowledge {self.name!r}: {self.names[col]!r} of class {who} {told}")
-        if constant and len(rows) > 1 and self.constant:
-            some, n = ", ".join(map(repr, self.constant[:3])), len(self.constant)
-            told = f"{n} column(s) equal for all classes, such as {some}"
-            remedy = "leave them out with .drop_constant(), or have more classes"
-            raise NiwtError(f"knowledge {self.name!r}: {told}; {remedy}")
+        if told := _fault_of(self, rows, classes, constant):
+            raise NiwtError(f"knowledge {self.name!r}: {told}")
         return self
 
     def rows(self, ids: Tensor) -> Tensor:
         "The rows (n, A) of class ids (n,); raises `NiwtError` if one of them is kept out."
-        what = f"knowledge {self.name!r}"
-        ids = as_ids(ids, f"classes of {what}", len(self), unique=False)
+        ids = as_ids(ids, f"classes of knowledge {self.name!r}", len(self), unique=False)
         out = ids[~self.known[ids]]
         if len(out):
-            told = f"class {out[0].item()} is kept out of this split"
-            raise NiwtError(f"{what}: {told}, so its row cannot be read")
+            told = f"class {out[0].item()} is kept out of this split, so its row cannot be read"
+            raise NiwtError(f"knowledge {self.name!r}: {told}")
         return self.values[ids]
 
     def select(self, names: Sequence[str]) -> "DomainKnowledge":
         "Keep only the named columns, in this order; raises `NiwtError` with the nearest names for one that does not exist."
-        at = {n: i for i, n in enumerate(self.names)}
         asked = names_of(names, "columns to keep")
-        cols = [at[check_name(n, self.names, "attribute")] for n in asked]
-        return replace(self, values=self.values[:, cols], names=tuple(self.names[i] for i in cols))
+        kept = tuple(check_name(n, self.names, "attribute") for n in asked)
+        return replace(self, values=self.values[:, [*map(self.names.index, kept)]], names=kept)
 
     def of_classes(self, ids: Tensor) -> "DomainKnowledge":
         "Only the classes `ids` (n,), in that order."
@@ -216,8 +223,7 @@ class DomainKnowledge:
         "The control: rows permuted over all known classes in one random cycle, so that no class keeps its own row."
         at = torch.arange(len(self))[self.known]
         order = at[torch.randperm(len(at), generator=torch.Generator().manual_seed(seed))]
-        whose = torch.arange(len(self))
-        whose[order] = order.roll(1)
+        whose = torch.arange(len(self)).index_copy(0, order, order.roll(1))
         return replace(self.of_classes(whose), classes=self.classes)
 
     def read(self, sentences: str | Sequence[str]) -> tuple[Tensor, list[str]]:
@@ -245,7 +251,8 @@ def _read(knowledge: DomainKnowledge, sentences: list[str]) -> tuple[Tensor, lis
     at = {n: i for i, n in enumerate(knowledge.reader.names)}
     gone = [n for n in knowledge.names if n not in at]
     if gone:
-        raise NiwtError(f"the reader of knowledge {knowledge.name!r} does not know the column {gone[0]!r}")
+        told = f"the reader of knowledge {knowledge.name!r}"
+        raise NiwtError(f"{told} does not know the column {gone[0]!r}")
     return _as_values(row, "reader")[[at[n] for n in knowledge.names]], list(unused)
 
 # %% ../../nbs/01_data/00_dataset.ipynb #8536db69
@@ -380,6 +387,71 @@ def _held_out(labels: Tensor, classes: Tensor, share: float, seed: int) -> Tenso
         out[own[torch.randperm(len(own), generator=generator)[:n]]] = True
     return out
 
+# %% ../../nbs/01_data/00_dataset.ipynb #c68b34df
+def _aligned(data: Any) -> dict[str, Any]:
+    "`knowledge` in the order of the classes, `notes` about names; raises `NiwtError` for a class in use without a finite row, and a column constant for all."
+    if not data.knowledge:
+        raise NiwtError(f"data set {data.name!r} has no domain knowledge")
+    ids, c, notes = torch.cat([data.seen, data.unseen]), len(data.classes), list(data.notes)
+    known = {key: _align(key, k, data.classes, notes) for key, k in data.knowledge.items()}
+    for key, k in known.items():
+        if len(k) != c:
+            raise NiwtError(f"knowledge {key!r}: {len(k)} rows for {c} classes")
+        k.check(data.classes, ids, constant=len(ids) == c)
+    return {"knowledge": known, "notes": tuple(notes)}
+
+# %% ../../nbs/01_data/00_dataset.ipynb #70f172ca
+def _extras_of(data: Any, n: int) -> dict[str, Any]:
+    "What a data set of `n` images has by image, as tensors and tuples; raises `NiwtError` for a wrong shape or number."
+    shapes: dict[str, tuple] = {"image_attributes": (n, None), "features": (n, None)}
+    shapes |= {"boxes": (n, 4), "parts": (n, len(data.part_names), 3)}
+    found: dict[str, Any] = {}
+    for name, shape in shapes.items():
+        if getattr(data, name) is None:
+            continue
+        value = found[name] = _as_values(getattr(data, name), name)
+        got = tuple(value.shape)
+        wanted = tuple(g if w is None else w for w, g in zip(shape, got, strict=False))
+        if wanted != got or len(got) != len(shape):
+            expected = str(shape).replace("None", "any")
+            raise NiwtError(f"{name}: expected shape {expected}, got {got}")
+    features = found.get("features", torch.zeros(0, 1))
+    if not features.isfinite().all():
+        row = int((~features.isfinite()).any(1).nonzero()[0])
+        raise NiwtError(f"features: row {row} has a value that is not finite")
+    if data.captions is not None:
+        if len(data.captions) != n:
+            raise NiwtError(f"captions: {len(data.captions)} for {n} images")
+        found["captions"] = tuple(names_of(c, "captions of an image") for c in data.captions)
+    return found
+
+# %% ../../nbs/01_data/00_dataset.ipynb #b098844b
+def _settle(data: Any) -> None:
+    "Bring the fields of a data set into their types and check them together; raises `NiwtError` where they contradict each other."
+    put = vars(data).__setitem__  # its class is frozen
+    put("classes", names_of(data.classes, "classes"))
+    n, c = len(data.images), len(data.classes)
+    if not n:
+        raise NiwtError(f"data set {data.name!r} has no images")
+    if data.source is None:
+        put("source", torch.arange(n))
+    sizes = {"labels": c, "seen": c, "unseen": c, "train": n, "test_seen": n, "test_unseen": n}
+    for key, below in {**sizes, "source": 2**62}.items():
+        what = f"{key} classes" if key in ("seen", "unseen") else key
+        put(key, as_ids(getattr(data, key), what, below, unique=key != "labels"))
+    if len(data.labels) != n:
+        raise NiwtError(f"labels: {len(data.labels)} for {n} images")
+    if data.val_classes is None:
+        put("val_classes", _propose_val_classes(data.seen, len(data.unseen)))
+    put("val_classes", as_ids(data.val_classes, "val_classes", c))
+    _check_classes(data.classes, data.seen, data.unseen, data.val_classes)
+    allowed = {"train": data.seen, "test_seen": data.seen, "test_unseen": data.unseen}
+    need = {"train": data.seen} | ({"test_unseen": data.unseen} if data.need_test else {})
+    splits = {k: getattr(data, k) for k in allowed}
+    _check_split(data.classes, data.labels, splits, allowed, need)
+    vars(data).update(_aligned(data))
+    vars(data).update(_extras_of(data, n))
+
 # %% ../../nbs/01_data/00_dataset.ipynb #06aba99f
 def _mask_of(masks: Callable, index: list[int], i: int) -> dict[str, np.ndarray]:
     "Part name -> bool (H, W), of image `index[i]`."
@@ -414,70 +486,9 @@ class ZeroShotData:
 
     def __post_init__(self) -> None:
         "Take lists, arrays or tensors; check everything once, so that nobody has to check again."
-        put = vars(self).__setitem__  # the class is frozen
-        put("classes", names_of(self.classes, "classes"))
-        n, c = len(self.images), len(self.classes)
-        if not n:
-            raise NiwtError(f"data set {self.name!r} has no images")
-        put("labels", as_ids(self.labels, "labels", c, unique=False))
-        if len(self.labels) != n:
-            raise NiwtError(f"labels: {len(self.labels)} for {n} images")
-        for side in ("seen", "unseen"):
-            put(side, as_ids(getattr(self, side), f"{side} classes", c))
-        if self.val_classes is None:
-            put("val_classes", _propose_val_classes(self.seen, len(self.unseen)))
-        put("val_classes", as_ids(self.val_classes, "val_classes", c))
-        for split in ("train", "test_seen", "test_unseen"):
-            put(split, as_ids(getattr(self, split), split, n))
-        source = torch.arange(n) if self.source is None else self.source
-        put("source", as_ids(source, "source", 2**62))
-        _check_classes(self.classes, self.seen, self.unseen, self.val_classes)
-        allowed = {"train": self.seen, "test_seen": self.seen, "test_unseen": self.unseen}
-        need = {"train": self.seen} | ({"test_unseen": self.unseen} if self.need_test else {})
-        splits = {k: getattr(self, k) for k in allowed}
-        _check_split(self.classes, self.labels, splits, allowed, need)
-        self._check_knowledge()
-        self._check_extras(n)
-
-    def _check_knowledge(self) -> None:
-        "Every class that takes part has a finite row; no column is constant, if every class takes part."
-        if not self.knowledge:
-            raise NiwtError(f"data set {self.name!r} has no domain knowledge")
-        ids = torch.cat([self.seen, self.unseen])
-        known, notes = self.knowledge.items(), list(self.notes)
-        if any(isinstance(k, pd.DataFrame) or k.classes is not None for _, k in known):
-            aligned = {key: _align(key, k, self.classes, notes) for key, k in known}
-            vars(self).update(knowledge=aligned, notes=tuple(notes))
-        for key, k in self.knowledge.items():
-            if len(k) != len(self.classes):
-                raise NiwtError(f"knowledge {key!r}: {len(k)} rows for {len(self.classes)} classes")
-            k.check(self.classes, ids, constant=len(ids) == len(self.classes))
-
-    def _check_extras(self, n: int) -> None:
-        "One row an image in everything that is given by image."
-        shapes = {"image_attributes": (n, None), "features": (n, None), "boxes": (n, 4)}
-        for name, shape in {**shapes, "parts": (n, len(self.part_names), 3)}.items():
-            value = getattr(self, name)
-            if value is None:
-                continue
-            value = _as_values(value, name)
-            got = tuple(value.shape)
-            wanted = tuple(g if w is None else w for w, g in zip(shape, got, strict=False))
-            if wanted != got or len(got) != len(shape):
-                expected = str(shape).replace("None", "any")
-                raise NiwtError(f"{name}: expected shape {expected}, got {got}")
-            vars(self)[name] = value
-        if self.features is not None and not self.features.isfinite().all():
-            row = int((~self.features.isfinite()).any(1).nonzero()[0])
-            raise NiwtError(f"features: row {row} has a value that is not finite")
-        if self.captions is not None:
-            if len(self.captions) != n:
-                raise NiwtError(f"captions: {len(self.captions)} for {n} images")
-            told = [names_of(c, "captions of an image") for c in self.captions]
-            vars(self)["captions"] = tuple(told)
+        _settle(self)
 
     def __repr__(self) -> str:
-        "One line."
         classes = f"{len(self.seen)} seen + {len(self.unseen)} unseen classes"
         known = ", ".join(self.knowledge)
         return f"ZeroShotData({self.name!r}, {len(self)} images, {classes}, knowledge: {known})"
@@ -505,13 +516,14 @@ class ZeroShotData:
 
     def summary(self) -> pd.DataFrame:
         "One row a group of classes: how many classes, how many images to train and to test with, fewest and most of a class."
-        count = lambda index: torch.bincount(self.labels[index], minlength=len(self.classes))  # noqa: E731
-        every, test = torch.arange(len(self)), torch.cat([self.test_seen, self.test_unseen])
-        columns, rows = {"train images": self.train, "test images": test}, {}
+        n, test = len(self.classes), torch.cat([self.test_seen, self.test_unseen])
+        parts = (self.train, test, torch.arange(len(self)))
+        train, tested, every = (torch.bincount(self.labels[p], minlength=n) for p in parts)
         sides = {"seen": self.seen, "of them validation": self.val_classes, "unseen": self.unseen}
+        rows = {}
         for side, ids in sides.items():
-            images = {name: int(count(index)[ids].sum()) for name, index in columns.items()}
-            per = count(every)[ids].tolist() or [0]
+            images = {"train images": int(train[ids].sum()), "test images": int(tested[ids].sum())}
+            per = every[ids].tolist() or [0]
             rows[side] = {"classes": len(ids), **images, "fewest": min(per), "most": max(per)}
         return pd.DataFrame(rows).T
 
@@ -525,9 +537,8 @@ class ZeroShotData:
         place = torch.full((len(self),), -1)
         place[index] = torch.arange(len(index))
         new: dict[str, Any] = {"images": Subset(self.images, index.tolist())}  # type: ignore[arg-type]
-        for k in ("train", "test_seen", "test_unseen"):
-            new[k] = place[getattr(self, k)]
-            new[k] = new[k][new[k] >= 0]
+        moved = {k: place[getattr(self, k)] for k in ("train", "test_seen", "test_unseen")}
+        new |= {k: at[at >= 0] for k, at in moved.items()}
         for k in ("labels", "source", "image_attributes", "boxes", "parts", "features"):
             new[k] = None if getattr(self, k) is None else getattr(self, k)[index]
         if self.captions is not None:
@@ -546,26 +557,31 @@ class ZeroShotData:
         It holds nothing but training images (renumbered; `source` has their old indices), and the knowledge rows of
         the truly unseen classes are NaN, so code that chooses settings on it cannot use them. Class ids stay the same.
         """
-        if not 0 < hold < 1:
-            raise NiwtError(f"hold must lie between 0 and 1, got {hold}")
-        val = self.val_classes
-        if not 0 < len(val) < len(self.seen):
-            got = f"{len(val)} of {len(self.seen)} seen classes"
-            raise NiwtError(f"need some but not all seen classes as val_classes, got {got}")
-        keep = self.train.sort().values
-        labels = self.labels[keep]
-        seen = self.seen[~torch.isin(self.seen, val)]
-        test, new = _held_out(labels, seen, hold, seed), torch.isin(labels, val)
-        masks = {"train": ~test & ~new, "test_seen": test, "test_unseen": new}
-        split = {k: mask.nonzero().flatten() for k, mask in masks.items()}
-        hidden = ~torch.isin(torch.arange(len(self.classes)), self.seen)
-        knowledge = {}
-        for key, k in self.knowledge.items():
-            values = k.values.masked_fill(hidden[:, None], torch.nan)
-            texts = tuple(() if hidden[c] else t for c, t in enumerate(k.texts))
-            knowledge[key] = replace(k, values=values, texts=texts)
-        split |= {"seen": seen, "unseen": val, "val_classes": val[:0]}
-        return self.take(keep, name=f"{self.name} (validation)", knowledge=knowledge, **split)
+        return _validation(self, seed, hold)
+
+# %% ../../nbs/01_data/00_dataset.ipynb #7dbf5cab
+def _validation(data: ZeroShotData, seed: int, hold: float) -> ZeroShotData:
+    "See `ZeroShotData.validation`; raises `NiwtError` for a share that is none, and where no or all seen classes are validation classes."
+    if not 0 < hold < 1:
+        raise NiwtError(f"hold must lie between 0 and 1, got {hold}")
+    val = data.val_classes
+    if not 0 < len(val) < len(data.seen):
+        got = f"{len(val)} of {len(data.seen)} seen classes"
+        raise NiwtError(f"need some but not all seen classes as val_classes, got {got}")
+    keep = data.train.sort().values
+    labels = data.labels[keep]
+    seen = data.seen[~torch.isin(data.seen, val)]
+    test, new = _held_out(labels, seen, hold, seed), torch.isin(labels, val)
+    masks = {"train": ~test & ~new, "test_seen": test, "test_unseen": new}
+    split = {k: mask.nonzero().flatten() for k, mask in masks.items()}
+    hidden = ~torch.isin(torch.arange(len(data.classes)), data.seen)
+    knowledge = {}
+    for key, k in data.knowledge.items():
+        values = k.values.masked_fill(hidden[:, None], torch.nan)
+        texts = tuple(() if hidden[c] else t for c, t in enumerate(k.texts))
+        knowledge[key] = replace(k, values=values, texts=texts)
+    split |= {"seen": seen, "unseen": val, "val_classes": val[:0]}
+    return data.take(keep, name=f"{data.name} (validation)", knowledge=knowledge, **split)
 
 # %% ../../nbs/01_data/00_dataset.ipynb #a9a6db90
 def _as_picture(made: Any, where: str, colours: bool = True) -> Tensor:
@@ -595,7 +611,7 @@ def transformed(
     where: str = "an image",  # which image, for messages
 ) -> Tensor:  # (3, H, W) float32
     "One image through a preprocessing; raises `NiwtError` with the user's own line if that fails, and for what is no picture."
-    with user_code(f"the transform failed for {where}"):
+    with _user_code(f"the transform failed for {where}"):
         try:
             made = transform(image)
         except OSError as e:  # a picture that is decoded only now

@@ -20,9 +20,8 @@ from torch import Tensor
 
 from ..core import NiwtError, content_hash
 from .dataset import DomainKnowledge, _held_out
-from niwt_nb.data.images import (
-    ImageFiles, list_pictures, picture_suffixes, _count_pictures, _list_folder, _safe_name,
-)
+from .images import ImageFiles, list_pictures, picture_suffixes
+from .images import _count_pictures, _list_folder, _safe_name
 from .tables import _read_text
 
 # %% ../../nbs/01_data/04_files.ipynb #3f1fc160

@@ -16,15 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..core import NiwtError, check_name, names_of, normal_name
+from ..core import NiwtError, check_name, names_of, _normal_name
 from .awa2 import _check_folders, _read_sentences, sentence_knowledge
 from .dataset import DomainKnowledge, ZeroShotData, _repeated
-from niwt_nb.data.files import (
-    _draw_unseen, _drop_constant, _first_file, _propose_split, _scan_folders,
-)
-from niwt_nb.data.images import (
-    ImageFiles, picture_suffixes, _count_pictures, _left_note, _list_folder, _safe_name,
-)
+from .files import _draw_unseen, _drop_constant, _first_file
+from .files import _propose_split, _scan_folders
+from .images import ImageFiles, picture_suffixes
+from .images import _count_pictures, _left_note, _list_folder, _safe_name
 from .names import _match_names, _match_notes, _pair_names
 from .tables import _read_attribute_table, _read_csv_rows, _read_text
 from .text import with_reader
@@ -48,7 +46,7 @@ def _folder_images(
         more = _count_pictures(os.fspath(root), picture_suffixes()) - len(files)
         if notes is not None and more > 0:
             notes.append(f"{more} pictures in the folder are not listed in images.csv")
-        owners = [normal_name(r[owner]) for r in rows]
+        owners = [_normal_name(r[owner]) for r in rows]
         return ImageFiles(root, files, where="images.csv", **kwargs), owners, part
     place, left = _first_file(root, "images"), Counter()  # type: Path | None, Counter[str]
     base = place if place and place.is_dir() else root
@@ -57,7 +55,7 @@ def _folder_images(
     if notes is not None:
         notes += _left_note(left)
     names = [f for files in folders.values() for f in files]
-    owners = [normal_name(n.split("/")[0]) for n in names]
+    owners = [_normal_name(n.split("/")[0]) for n in names]
     return ImageFiles(base, names, where="", **kwargs), owners, [""] * len(names)
 
 # %% ../../nbs/01_data/09_folder.ipynb #57aee605

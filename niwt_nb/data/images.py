@@ -25,7 +25,8 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ..core import NiwtError, UserCodeError, advance, check_name, file_kind, names_of, progress
+from ..core import NiwtError, UserCodeError, advance, check_name, _file_kind, names_of
+from ..core import progress
 from .dataset import ZeroShotData, as_ids, transformed
 
 # %% ../../nbs/01_data/01_images.ipynb #d43721a1
@@ -110,8 +111,8 @@ class _Batches:
         "Index and tensor of each image, in order, decoded ahead."
         todo, workers = self.indices.tolist(), _workers_for(self.data, len(self.indices))
         if workers or not self.threads:
-            yield from self._from_processes(workers) if workers else ((i, self._read(i)) for i in todo)
-            return
+            here = ((i, self._read(i)) for i in todo)
+            return (yield from self._from_processes(workers) if workers else here)
         with ThreadPoolExecutor(self.threads, thread_name_prefix="niwt-decode") as pool:
             images = ((i, pool.submit(self.data.images.__getitem__, i)) for i in todo)
             try:
@@ -135,7 +136,7 @@ class _Batches:
             else:
                 if xs and x.shape != xs[0].shape:
                     told = f"shape {tuple(x.shape)} for image {i} but {tuple(xs[0].shape)} before"
-                    raise NiwtError(f"the transform gave {told}; images of a batch must be of one size")
+                    raise NiwtError(f"the transform gave {told}; images must be of one size")
                 xs.append(x)
                 kept.append(i)
             if len(xs) == self.batch_size:
@@ -176,13 +177,13 @@ def batches(
     index = as_ids(indices, "indices", len(data), unique=False)
     return _Batches(data, index, transform, batch_size, quiet, desc, on_error, threads)
 
-# %% ../../nbs/01_data/01_images.ipynb #c0e5cc75
+# %% ../../nbs/01_data/01_images.ipynb #e94953b7
 _MAX_PIXELS = 50_000_000  # pictures with more pixels are decoded smaller or refused
 # what `open_image` tries to decode, and what comes out of those or of a plug-in that was registered
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000")
 _SEEN_FORMATS = ("MPO", "HEIF", "DIB")
 
-# %% ../../nbs/01_data/01_images.ipynb #e94953b7
+
 def picture_suffixes() -> frozenset[str]:  # ".jpg", ".jfif", ".avif", ...
     "The suffixes of the pictures that `open_image` decodes here, plug-ins of Pillow (such as pillow-heif's) included."
     Image.init()
@@ -252,7 +253,7 @@ def open_image(
     except FileNotFoundError:
         raise NiwtError(f"{name} does not exist") from None
     except Exception as e:  # decoders raise nearly every kind of error on damaged files
-        kind = file_kind(path) if isinstance(e, UnidentifiedImageError) else ""
+        kind = _file_kind(path) if isinstance(e, UnidentifiedImageError) else ""
         kind += ", cut short or damaged" if kind.endswith("picture") else ""
         told = f"it is {kind}" if kind else f"{type(e).__name__}: {e}"
         raise NiwtError(f"{name} cannot be read ({told})") from None

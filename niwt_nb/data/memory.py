@@ -31,7 +31,7 @@ _MAPS: weakref.WeakValueDictionary[int, mmap.mmap] = weakref.WeakValueDictionary
 
 # %% ../../nbs/01_data/11_memory.ipynb #27d6d27d
 def give_back() -> None:
-    "From now on memory of 1 MiB or more goes back to the system as soon as it is free: glibc would keep pieces of up to 32 MiB."
+    "Give pieces of 1 MiB or more back to the system when they are free; glibc keeps larger ones."
     with suppress(OSError, AttributeError, TypeError):  # another system's library
         ctypes.CDLL(None).mallopt(-3, 2**20)  # M_MMAP_THRESHOLD
 
@@ -60,14 +60,14 @@ def _in_file(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
 
 # %% ../../nbs/01_data/11_memory.ipynb #9c9f4d39
 def _rows_at_once(wide: int = 0) -> int:
-    "How many rows may be worked on together when `wide` numbers, such as scores, are made of each."
+    "How many rows are worked on together when `wide` numbers are made of each."
     return _BLOCK if wide <= 256 else max(_ROOMY // (32 * wide), 1)
 
 # %% ../../nbs/01_data/11_memory.ipynb #855c22b3
 def blocks_of(
     x: Tensor,  # (n, ...)
     index: Tensor | None = None,  # (m,) which rows; None: all
-    wide: int = 0,  # numbers that are made of a row, where they are many: classes that it is scored for
+    wide: int = 0,  # numbers that are made of a row, such as scores of classes
 ) -> Iterator[Tensor]:  # (at most 8192, ...)
     "Rows block by block; what was read leaves memory again, if it lies in a file."
     rows = _rows_at_once(wide)
@@ -127,7 +127,7 @@ def moments(
     x: Tensor,  # (n, D)
     correction: int = 1,  # 0: the spread of these rows, 1: an estimate of that of all
 ) -> tuple[Tensor, Tensor]:  # (D,) each
-    "Mean and standard deviation of columns; of many rows block by block, summed in double precision."
+    "Mean and spread of columns; of many rows block by block, in double precision."
     if len(x) <= _BLOCK:
         return x.mean(0), x.std(0, correction=correction)
     mean = (summed(lambda rows: rows.sum(0).double(), x) / len(x)).to(x.dtype)

@@ -13,12 +13,12 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ..core import NiwtError, check_name, normal_name
+from ..core import NiwtError, check_name, _normal_name
 
 # %% ../../nbs/01_data/02_names.ipynb #49570f92
 def _plain_name(name: str) -> str:
     "A name in lower case without leading number and marks between words, to compare lists that spell it differently; marks at a word's end (`C++`) stay."
-    text = normal_name(name)
+    text = _normal_name(name)
     bare = re.sub(r"^\d+\s*\.\s*(?=[^\W\d_])", "", text).casefold().strip("_ ")
     bare = re.sub(r"^0+(?=\d+$)", "", bare)
     between = r"(?:[\s_]+|[\s_]*['\u2019][\s_]*|\s+[-\u2013]\s+|[-\u2013\u2010+.])"
@@ -38,7 +38,7 @@ def _pair_names(wanted: Sequence[str], have: Sequence[str]) -> tuple[list[int | 
     And how each was found: "same", "form", "spelling", "number", or "" for not at all.
     """
     number = lambda n: m[1].lstrip("0") if (m := re.match(r"(\d+)\s*\.", n)) else None  # noqa: E731
-    forms: dict[str, Callable] = {"same": str, "form": normal_name, "spelling": _plain_name}
+    forms: dict[str, Callable] = {"same": str, "form": _normal_name, "spelling": _plain_name}
     forms["number"] = number
     out: list[int | None] = [None] * len(wanted)
     how, taken = [""] * len(wanted), set()
@@ -77,7 +77,7 @@ def _match_names(
     for name, found in zip(wanted, at, strict=True):
         if found is not None:
             continue
-        for form in (normal_name, _plain_name):
+        for form in (_normal_name, _plain_name):
             ours, hits = ([n for n in names if form(n) == form(name)] for names in (wanted, have))
             if len(hits) > 1:
                 raise NiwtError(f"{what} {name!r} could be {' or '.join(map(repr, hits[:3]))}")

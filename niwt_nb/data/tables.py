@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core import NiwtError, file_kind, normal_name
+from ..core import NiwtError, _file_kind, _normal_name
 from .names import _pair_names
 
 # %% ../../nbs/01_data/03_tables.ipynb #663b9bc5
@@ -34,7 +34,7 @@ def _read_text(path: str | os.PathLike, max_bytes: int = 200_000_000) -> str:
         raise NiwtError(f"cannot read {name}: {e.strerror}") from None
     marks = {"utf-32": (codecs.BOM_UTF32_LE,), "utf-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)}
     encoding = next((e for e, mark in marks.items() if raw.startswith(mark)), "utf-8-sig")
-    kind = file_kind(path) if raw else ""
+    kind = _file_kind(path) if raw else ""
     save = "; save it as UTF-8 (spreadsheets call it 'CSV UTF-8')"
     try:
         text = raw.decode(encoding)
@@ -139,12 +139,12 @@ def _read_json(path: str | os.PathLike) -> dict:
         raise NiwtError(f"{name}: expected an object {{class: ...}}, got {type(found).__name__}")
     return found
 
-# %% ../../nbs/01_data/03_tables.ipynb #fa0095e3
+# %% ../../nbs/01_data/03_tables.ipynb #bac1bb72
 _GAP_WORDS = "na n/a #n/a n.a. <na> nan null none nil - -- \u2013 \u2014 ? . missing unknown nd"
 _GAPS = frozenset(("", *_GAP_WORDS.split()))  # in lower case
 _TRUTHS = {"true": 1.0, "false": 0.0, "yes": 1.0, "no": 0.0}
 
-# %% ../../nbs/01_data/03_tables.ipynb #bac1bb72
+
 def _number(cell: Any, comma: bool = False) -> float | None:
     "One cell of a table as a number, perhaps with a decimal comma: NaN for a gap, None for what is no finite number; never raises."
     text = str(cell).strip().lower().replace("\u2212", "-")
@@ -179,12 +179,8 @@ def _decimal_comma(cells: list[Any], where: str) -> bool:
 _CODES = (-1, -9, -99, -999, -9999)  # the one negative number of a table: it stands for unknown
 
 
-def _unknown_as_zero(
-    table: np.ndarray,  # (C, A) numbers, NaN where unknown, or a number of `_CODES`
-    what: str,  # the name of the knowledge or file, for notes and messages
-    classes: Sequence[str] = (),  # names for the message
-) -> tuple[np.ndarray, list[str]]:  # the table without gaps; a note for each kind of gap
-    "The one rule for gaps: unknown values count as 0 and are noted; raises `NiwtError` for a class of which nothing is known."
+def _unknown_as_zero(table: np.ndarray, what: str, classes: Sequence = ()) -> tuple[Any, list[str]]:
+    "The one rule for gaps: unknown values of a table (C, A) count as 0, with a note of each kind; raises `NiwtError` for a class of which nothing is known."
     gap = np.isnan(table)
     below = np.unique(table[table < 0])
     minus = np.isin(table, below) if len(below) == 1 and below[0] in _CODES else np.zeros_like(gap)
@@ -199,11 +195,11 @@ def _unknown_as_zero(
     notes = [f"{what}: {n} unknown values ({kind}) taken as 0" for kind, n in kinds.items() if n]
     return np.where(gap | minus, 0.0, table), notes
 
-# %% ../../nbs/01_data/03_tables.ipynb #aaa3009c
+# %% ../../nbs/01_data/03_tables.ipynb #600b7dec
 _CALLED = "class,classes,class name,class_name,classname,name,species,label,category"
 _CLASS_WORDS = _CALLED.split(",")  # how a column of classes is called
 
-# %% ../../nbs/01_data/03_tables.ipynb #600b7dec
+
 def _class_first(
     header: list[str], rows: list[list[Any]], notes: list[str]
 ) -> tuple[list[str], list[list[Any]]]:
@@ -265,7 +261,7 @@ def _read_attribute_table(
         said.append("attributes go down and classes across: the table was turned")
         turned = list(zip(header, *rows, strict=True))
         header, rows = [str(n) for n in turned[0]], [list(row) for row in turned[1:]]
-    names = tuple(normal_name(row[0]) for row in rows)
+    names = tuple(_normal_name(row[0]) for row in rows)
     if "" in names:
         raise NiwtError(f"{name} row {names.index('') + 2}: the class has no name")
     if len(set(names)) < len(names):
@@ -282,4 +278,4 @@ def _read_attribute_table(
     filled, gaps = _unknown_as_zero(np.array(table, np.float64), name, names)
     if notes is not None:
         notes += [line if line.startswith(name) else f"{name}: {line}" for line in said + gaps]
-    return names, tuple(normal_name(h) for h in header[1:]), filled
+    return names, tuple(_normal_name(h) for h in header[1:]), filled

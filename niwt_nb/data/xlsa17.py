@@ -25,14 +25,14 @@ from .files import _AttSplits, _drop_constant, _float32, _split_fields, _find_im
 from .tables import _unknown_as_zero
 from .text import with_reader
 
-# %% ../../nbs/01_data/06_xlsa17.ipynb #b3570da5
+# %% ../../nbs/01_data/06_xlsa17.ipynb #3930dfc6
 # types of stored numbers, types of arrays, how text is stored
 _INTEGERS = ["i1", "u1", "i2", "u2", "i4", "u4"]
 _MAT_NUMBERS = {**dict(enumerate(_INTEGERS, 1)), 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
 _MAT_CLASSES = dict(enumerate(["f8", "f4", *_INTEGERS, "i8", "u8"], 6))
 _MAT_TEXT = {1: "latin-1", 2: "latin-1", 4: "utf-16", 16: "utf-8", 17: "utf-16", 18: "utf-32"}
 
-# %% ../../nbs/01_data/06_xlsa17.ipynb #3930dfc6
+
 def _mat_element(raw: memoryview, at: int, order: str) -> tuple[int, memoryview, int]:
     "Type and bytes of the element of a MATLAB file at a byte, and where the next begins; raises `NiwtError` if it claims more bytes than there are."
     if at + 8 > len(raw):
@@ -234,14 +234,9 @@ def _read_features(path: str | os.PathLike, pixels: bool = False) -> _FeatureFil
 
 # %% ../../nbs/01_data/06_xlsa17.ipynb #a6214f20
 def _attributes(
-    name: str,  # of the knowledge
-    table: np.ndarray,  # (C, A) numbers, NaN where unknown
-    names: tuple[str, ...],  # of the columns
-    classes: Sequence[str],  # of the rows
-    notes: list[str],  # gets a line for each kind of gap
-    whole: float = 1.0,  # what stands for 1, such as 100 of per cent
-) -> DomainKnowledge:  # that reads sentences by the names of its columns
-    "A published table of attributes; raises `NiwtError` for a class of which nothing is known."
+    name: str, table: Any, names: tuple, classes: Sequence, notes: list[str], whole: float = 1.0
+) -> DomainKnowledge:
+    "A published table (C, A) that reads sentences, `whole` for 1, NaN and gaps as 0 with a note; raises `NiwtError` for a class of which nothing is known."
     filled, gaps = _unknown_as_zero(table, name, classes)
     notes += gaps
     return with_reader(DomainKnowledge(name, _as_values(filled / whole, name), names))

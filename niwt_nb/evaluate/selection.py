@@ -74,7 +74,7 @@ def shuffled_rows(
         writer = Writer(seen, model.settings_, model.map, model.solver, model.seed)
         head = extend(writer.head, *writer.rows(known[1]))
         scores = head_scores(x, head, torch.cat([data.seen, data.unseen]), len(data.classes))
-        about = (model.knowledge_.name, model.settings_.offset, model.seed)
+        about = (model.knowledge_.name, model.settings_.bias, model.seed)
         runs.append(table_rows("NIWT, shuffled", scores, labels, data, about))
     return _mean_rows(runs, ("U", "S", "H", "T1", "AUSUC"))
 

@@ -35,7 +35,6 @@ def _of_views(model: NIWT, values: Tensor, scaled: bool = True) -> Tensor:
     return mixed(model.scale_(seen) if scaled else seen, zoom)
 
 # %% ../../nbs/06_explain/09_contrast.ipynb #67932b31
-@in_own_modes
 def _scores_without(model: NIWT, activation: Tensor, silent: Tensor) -> Tensor:
     """Scores (n, C) of one picture, as `decision_function` gives them, with each choice of neurons silenced.
 
@@ -57,14 +56,14 @@ def _lots(n: int, k: int, draws: int = 20) -> Tensor:
 
 # %% ../../nbs/06_explain/09_contrast.ipynb #42ab9ef3
 @running
-def telling_words(
-    model: NIWT,  # fitted, with a network
-    explainer: Explainer,  # of its classes
-    told: _Explanations,  # of one picture, the other class as its runner-up
-    activation: Tensor,  # (V, K, h, w) of the picture's views
-    n: int = 10,  # neurons of a word, at most an eighth of the layer
-) -> pd.DataFrame:  # attribute, found, lead, without, usual, least, used; what costs most first
-    "Words that one class has, the other lacks and the picture shows, with the lead after silencing their neurons."
+def _telling_words(
+    model: NIWT, explainer: Explainer, told: _Explanations, activation: Tensor, n: int = 10
+) -> pd.DataFrame:
+    """Words that one class has, the other lacks and the picture shows, with the lead after silencing their neurons; what costs most first.
+
+    `told`: of one picture, the other class as its runner-up; `activation` (V, K, h, w) of its views; `n`: neurons of a word, at most an eighth of
+    the layer. Columns: attribute, found, lead, without, usual, least, used.
+    """
     has, row, other = _presence(explainer.knowledge), int(told.row[0]), int(told.runner_up[0])
     asked = (told.evidence_sign(explainer)[0] > 0) & ~has[other] & (told.contrast[0] > 0)
     share = explainer.parts()
@@ -98,13 +97,11 @@ class _Change:
 
 # %% ../../nbs/06_explain/09_contrast.ipynb #4358065a
 @running
-def turning_neurons(
-    model: NIWT,  # fitted, with a network
-    activation: Tensor,  # (V, K, h, w) of the views of one picture
-    ahead: int,  # head row of the class that leads
-    behind: int,  # and of the one that shall come before it
-) -> _Change:  # `parts`: neurons; empty where silencing all that add to the lead is not enough
-    "Find a small set of neurons without which the answer turns, no member of which can be spared."
+def _turning_neurons(model: NIWT, activation: Tensor, ahead: int, behind: int) -> _Change:
+    """Find a small set of neurons, none of which can be spared, without which the class `behind` comes before the one `ahead` (head rows).
+
+    `activation` (V, K, h, w) of the views of one picture; `parts` is empty where silencing all that add to the lead is not enough.
+    """
     k, w = activation.shape[1], widened(model.network_.head.weight.detach())
     gradient = layer_gradient(model.network_, activation, w[ahead] - w[behind])
     adds = _of_views(model, (gradient * activation).sum((2, 3))[:, None], False)[0].cpu()
@@ -160,13 +157,6 @@ def _change_of(names: tuple[str, ...], old: Tensor, new: Tensor, columns: Tensor
         return f"less of {less}" if float(new[columns].max()) > 0 else f"no {bare}"
     return more if step.min() >= 0 else f"{more} instead of {less}"
 
-# %% ../../nbs/06_explain/09_contrast.ipynb #2cd3dc2a
-def _description_of(model: NIWT, name: str) -> Tensor:
-    "What is known of a class (A,): what it was added with, else its row of the table."
-    if name in model.added_:
-        return model.added_[name]
-    return model.knowledge_.values[model.table_classes_.index(name)]
-
 # %% ../../nbs/06_explain/09_contrast.ipynb #3a452ab8
 def _smallest_choice(gain: Any, n: int, limit: int = 4000) -> tuple[tuple[int, ...] | None, bool]:
     """The smallest choice of `n` groups with a gain above 0, of several the one with the highest.
@@ -201,27 +191,28 @@ def _smallest_choice(gain: Any, n: int, limit: int = 4000) -> tuple[tuple[int, .
 
 # %% ../../nbs/06_explain/09_contrast.ipynb #b20e2bdd
 @in_own_modes
-def turning_words(
-    model: NIWT,  # fitted
-    features: Tensor,  # (1, D) of the picture, as the head reads them
-    ahead: str,  # the class that leads
-    behind: str,  # the one that shall come before it
-) -> _Change:  # `parts`: phrases; empty where no change of the description turns the answer
-    "Find the smallest change of a description, towards that of the other class, that turns the answer; the new row is written and scored."
+def _turning_words(model: NIWT, features: Tensor, ahead: str, behind: str) -> _Change:
+    """Find the smallest change of a description, towards that of the other class, that turns the answer; the new row is written and scored.
+
+    `features` (1, D) of the picture, as the head reads them; `parts`: phrases, none where no change turns the answer.
+    """
     names, told = [str(n) for n in model.classes_], model.scores_of(features)[0]
     written = {*model.unseen_, *model.added_}
     mine = behind if behind in written or ahead not in written else ahead
     fixed, sign = (ahead, 1.0) if mine == behind else (behind, -1.0)
-    old, goal = (_description_of(model, name) for name in (mine, fixed))
+    table = zip(model.table_classes_, model.knowledge_.values, strict=True)
+    known = dict(table) | model.added_  # a class that was added has its own description
+    old, goal = known[mine], known[fixed]
     groups = _groups_that_differ(model.knowledge_.names, old != goal)
     rest = float(told[names.index(fixed)])
 
     def described(choice: tuple[int, ...]) -> Tensor:
-        columns = torch.cat([groups[g] for g in choice]) if choice else torch.empty(0, dtype=torch.long)
+        columns = torch.cat([torch.empty(0, dtype=torch.long), *(groups[g] for g in choice)])
         return old.index_copy(0, columns, goal[columns])
 
     def score(choices: list[tuple[int, ...]]) -> Tensor:
-        weight, bias = model.writer_.rows(model.scaler_.transform(torch.stack([described(c) for c in choices])))
+        known = model.scaler_.transform(torch.stack([described(c) for c in choices]))
+        weight, bias = model.writer_.rows(known)
         return (features @ weight.T + bias)[0].double()
 
     choice, least = _smallest_choice(lambda choices: sign * (score(choices) - rest), len(groups))
@@ -235,20 +226,15 @@ def turning_words(
 
 # %% ../../nbs/06_explain/09_contrast.ipynb #68d0cad7
 @in_own_modes
-def reference_photos(
-    model: NIWT,  # fitted
-    features: Tensor,  # (1, D) of the picture, as the head reads them
-    name: str,  # of a class
-    n: int = 3,  # photos at most
-) -> list[Any]:  # PIL images, the nearest first; none where there are none at hand
-    "The training photos of a class whose features are most like the picture's."
+def _reference_photos(model: NIWT, features: Tensor, name: str, n: int = 3) -> list[Any]:
+    "Up to `n` training photos of a class whose features are most like a picture's (1, D), the nearest first; none where none are at hand."
     data, (known, labels) = getattr(model, "data_", None), model.evidence_
     if data is None or name not in model.seen_ or name in model.added_:
         return []
     each = int(torch.bincount(labels).max())
     ids = torch.tensor([data.classes.index(c) for c in model.seen_ if c in data.classes])
     kept = first_of_each(data, data.train, ids, each)
-    if name not in data.classes or len(kept) != len(labels) or not bool((data.labels[kept] == labels).all()):
+    if name not in data.classes or not torch.equal(data.labels[kept], labels):
         return []  # another data set than the model's
     mine = labels == data.classes.index(name)
     near = torch.nn.functional.cosine_similarity(known - known.mean(0), features - known.mean(0))
@@ -262,9 +248,9 @@ class _Contrast:
 
     target: str  # the class that is explained
     against: str  # the other one
-    words: pd.DataFrame  # see `telling_words`
-    neurons: _Change  # see `turning_neurons`
-    description: _Change | None  # see `turning_words`; None: the columns of this knowledge cannot be said one by one
+    words: pd.DataFrame  # see `_telling_words`
+    neurons: _Change  # see `_turning_neurons`
+    description: _Change | None  # see `_turning_words`; None: columns that cannot be said
     photos: dict[str, list[Any]]  # class -> reference photos
     unseen: tuple[str, ...] = ()  # which of the two were never photographed
 
@@ -275,7 +261,8 @@ class _Contrast:
 
     def sentences(self) -> list[str]:  # up to four
         "What was verified: words, description, neurons, photos."
-        return [_said_words(self), *_said_description(self), _said_neurons(self), *_said_photos(self)]
+        told, photos = _said_description(self), _said_photos(self)
+        return [_said_words(self), *told, _said_neurons(self), *photos]
 
 # %% ../../nbs/06_explain/09_contrast.ipynb #5695ba59
 def _said_words(contrast: _Contrast) -> str:
@@ -343,25 +330,20 @@ def _said_photos(contrast: _Contrast) -> list[str]:
 
 # %% ../../nbs/06_explain/09_contrast.ipynb #c72c5ea6
 @running
-def contrast_of(
-    model: NIWT,  # fitted, with a network
-    explainer: Explainer,  # of its classes, rows as in `classes_`
-    x: Tensor,  # (1, 3, H, W) one picture, preprocessed
-    told: _Explanations,  # of it, the other class as its runner-up
-) -> _Contrast:  # everything verified
-    "Why one class and not the other, and what would turn the answer; each claim is tried on the network itself."
+def _contrast_of(model: NIWT, explainer: Explainer, x: Tensor, told: _Explanations) -> _Contrast:
+    "Why one class of an explanation of a picture (1, 3, H, W) and not the other, and what would turn the answer; each claim is tried on the network itself."
     names, pair = [str(n) for n in model.classes_], (int(told.row[0]), int(told.runner_up[0]))
     with torch.no_grad():
         a = views_of(model.raw_, x, model.mirrored_, model.settings_.zoom > 0)[:, 0]
         features = _of_views(model, _features_above(model.raw_, a)[:, None].cpu())
-    words, scores = telling_words(model, explainer, told, a), model.scores_of(features)[0]
+    words, scores = _telling_words(model, explainer, told, a), model.scores_of(features)[0]
     ahead, behind = pair if scores[pair[0]] >= scores[pair[1]] else pair[::-1]
     words.attrs["behind"] = ahead != pair[0]
     target, against = both = tuple(names[r] for r in pair)
     description = None
     if explainer.names == model.knowledge_.names:
-        description = turning_words(model, features, names[ahead], names[behind])
-    neurons = turning_neurons(model, a, ahead, behind)
-    photos = {n: reference_photos(model, features, n) for n in both}
+        description = _turning_words(model, features, names[ahead], names[behind])
+    neurons = _turning_neurons(model, a, ahead, behind)
+    photos = {n: _reference_photos(model, features, n) for n in both}
     unseen = tuple(n for n in both if n in model.unseen_ or n in model.added_)
     return _Contrast(target, against, words, neurons, description, photos, unseen)

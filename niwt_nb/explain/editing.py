@@ -20,7 +20,7 @@ from ..data.dataset import as_ids
 from ..data.images import batches
 from .masks import object_masks
 from .explainer import Explainer
-from .maps import NetworkView, check_neurons, layer_activations, layer_gradient
+from .maps import NetworkView, _check_neurons, layer_activations, layer_gradient
 from ..network.head import extract_features, fit_head, replace_classes, widened
 from ..network.modes import in_own_modes
 
@@ -56,14 +56,16 @@ def edit_neurons(
     "A view of the network in which some neurons are silenced, scaled or swapped; raises `NiwtError` for neurons that do not exist."
     order, factor = torch.arange(n), torch.ones(n)
     scale = {} if scale is None else scale
-    if not isinstance(scale, Mapping) or not np.isfinite([*scale.values()]).all() or any(len(pair) != 2 for pair in swap):
-        raise NiwtError(f"swap takes pairs of neurons, scale a finite factor for each neuron; got {list(swap)!r} and {scale!r}")
+    finite = isinstance(scale, Mapping) and np.isfinite([*scale.values()]).all()
+    if not finite or any(len(pair) != 2 for pair in swap):
+        wanted = "swap takes pairs of neurons, scale a finite factor for each neuron"
+        raise NiwtError(f"{wanted}; got {list(swap)!r} and {scale!r}")
     for pair in swap:
-        i, j = check_neurons(pair, n)
+        i, j = _check_neurons(pair, n)
         order[[i, j]] = order[[j, i]]
     for k, f in scale.items():
-        factor[check_neurons([k], n)] *= float(f)
-    factor[check_neurons(zero, n)] = 0
+        factor[_check_neurons([k], n)] *= float(f)
+    factor[_check_neurons(zero, n)] = 0
     return NetworkView(network, edit=_NeuronEdit(order, factor).to(network.head.weight.device))
 
 # %% ../../nbs/06_explain/06_editing.ipynb #de6e4a22
@@ -74,16 +76,18 @@ def background_evidence(
     indices: Tensor,  # (n,) image indices, for example training images
     transform: Callable,  # PIL image -> (3, H, W) tensor
     batch_size: int = 64,  # images a batch
-) -> tuple[Tensor, Tensor]:  # (C, K) evidence outside and inside the animal, mean over the images of each head row
+) -> tuple[Tensor, Tensor]:  # (C, K) outside and inside the animal, means of each head row
     "How much each neuron adds to the class of an image, outside and inside the animal."
     net, n = explainer.network, len(explainer.columns)
     row_of = {int(c): i for i, c in enumerate(explainer.columns)}
-    strange = set(data.labels[as_ids(indices, "indices", len(data), unique=False)].tolist()) - set(row_of)
-    if strange or not len(indices):
-        raise NiwtError(f"no head row for {data.classes[min(strange)]!r}" if strange else "no images to weigh evidence in")
+    index = as_ids(indices, "indices", len(data), unique=False)
+    if strange := set(data.labels[index].tolist()) - set(row_of):
+        raise NiwtError(f"no head row for {data.classes[min(strange)]!r}")
+    if not len(index):
+        raise NiwtError("no images to weigh evidence in")
     sums = torch.zeros(2, n, len(explainer.answers))
     count = torch.zeros(n, 1)
-    for x, y, at in batches(data, indices, transform, batch_size):
+    for x, y, at in batches(data, index, transform, batch_size):
         a, rows = layer_activations(net, x), torch.tensor([row_of[int(c)] for c in y])
         mask = object_masks(data, at, transform).float()
         inside = F.interpolate(mask[:, None], a.shape[-2:], mode="area").to(a)
@@ -102,11 +106,13 @@ def suspicious_neurons(
 ) -> pd.DataFrame:  # row (of the head), neuron, outside, inside, excess; strongest first
     "Neurons with more than half of their evidence for a class in the background, by 3 robust deviations more than for all classes."
     if outside.shape != inside.shape or outside.ndim != 2:
-        raise NiwtError(f"evidence outside {tuple(outside.shape)} and inside {tuple(inside.shape)}; expected two tables (C, K)")
+        got = f"evidence outside {tuple(outside.shape)} and inside {tuple(inside.shape)}"
+        raise NiwtError(f"{got}; expected two tables (C, K)")
     middle = outside.median(0).values
     excess = outside - middle
     scale = 1.4826 * excess.abs().median() + 1e-12
-    odd = (excess / scale > 3) & (outside > 0.5 * (outside + inside.clamp_min(0)).clamp_min(1e-12)) & (outside > 0)
+    total = (outside + inside.clamp_min(0)).clamp_min(1e-12)
+    odd = (excess / scale > 3) & (outside > 0.5 * total) & (outside > 0)
     rows, neurons = odd.nonzero(as_tuple=True)
     numbers = {"outside": outside, "inside": inside, "excess": excess / scale}
     table = {"row": rows, "neuron": neurons, **{k: v[odd] for k, v in numbers.items()}}
@@ -131,8 +137,8 @@ def refit_head(
     place = torch.full((int(columns.max()) + 1,), -1)
     place[columns[shown]] = torch.arange(int(shown.sum()))
     new = fit_head(features, place[labels], int(shown.sum()), l2=1e-3)
-    head = replace_classes(view.head, shown.nonzero().flatten().tolist(), new.weight.detach(), new.bias.detach())
-    return NetworkView(view, head.requires_grad_(False))
+    rows = (shown.nonzero().flatten().tolist(), new.weight.detach(), new.bias.detach())
+    return NetworkView(view, replace_classes(view.head, *rows).requires_grad_(False))
 
 # %% ../../nbs/06_explain/06_editing.ipynb #16fe152a
 @in_own_modes

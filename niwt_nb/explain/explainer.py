@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from ..core import NiwtError, check_name
 from ..data.dataset import first_of_each
 from ..data.images import batches
-from .maps import NetworkView, _features_above, _head_scores_of, layer_activations, layer_gradient
+from .maps import NetworkView, _features_above, _head_scores_of, layer_activations
+from .maps import layer_gradient
 from ..method.engine import head_classes
 from ..method.mapping import ImportanceMap, RidgeMap, inverse_map
 from ..network.head import widened
@@ -80,7 +81,6 @@ def listing(
     return f"{', '.join(words[:-1])} and {words[-1]}" if len(words) > 1 else "".join(words)
 
 # %% ../../nbs/06_explain/01_explainer.ipynb #5dfb2033
-@in_own_modes
 def _presence(values: Tensor, like: Tensor | None = None) -> Tensor:
     """Whether each value (n, A) is above the middle of its column's range, which may be that of `like` (m, A).
 
@@ -91,7 +91,6 @@ def _presence(values: Tensor, like: Tensor | None = None) -> Tensor:
     return (values > (low + high) / 2) & (high > low)
 
 # %% ../../nbs/06_explain/01_explainer.ipynb #4bc048ae
-@in_own_modes
 def _average_precision(scores: Tensor, truth: Tensor) -> Tensor:
     """Average precision (K, A) of every ranking (n, K) for every attribute (n, A), bool.
 
@@ -105,7 +104,6 @@ def _average_precision(scores: Tensor, truth: Tensor) -> Tensor:
     return torch.stack(rows) / torch.where(t.sum(0) > 0, t.sum(0), torch.nan)
 
 # %% ../../nbs/06_explain/01_explainer.ipynb #27faba2f
-@in_own_modes
 def _pearson(a: Tensor, b: Tensor) -> Tensor:
     "Pearson's r (K, A) of every column of `a` (n, K) with every column of `b` (n, A); 0 where one is constant."
     both = torch.cat([a.double(), b.double()], 1).T
@@ -130,10 +128,8 @@ class _InvertedMap(ImportanceMap):
         self.coef_ = size[:, None] * np.linalg.solve(damped, forward.T)
 
 # %% ../../nbs/06_explain/01_explainer.ipynb #bb4ab797
-_NO_IMAGES = (
-    "this explainer knows no images to compare with; "
-    "make it with `fit_explainer`, or give `features`"
-)
+_NO_IMAGES = "this explainer knows no images to compare with; make it with `fit_explainer`"
+_NO_IMAGES += ", or give `features`"
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,8 +157,8 @@ class Explainer:
     def __repr__(self) -> str:
         "One line."
         known, new = len(self.columns) - len(self.unseen), len(self.unseen)
-        read = f"{len(self.answers)} neurons, {len(self.names)} attributes"
-        return f"Explainer(layer {self.network.layer!r}: {read}, {known} seen + {new} unseen classes)"
+        read = f"{len(self.answers)} neurons, {len(self.names)} attributes, {known} seen + {new} unseen"
+        return f"Explainer(layer {self.network.layer!r}: {read} classes)"
 
     def class_name(self, row: int) -> str:
         "The name of head row `row`; raises `NiwtError` for a row that the head does not have."
@@ -201,7 +197,6 @@ class Explainer:
         return (share / share.sum(0).clamp_min(1e-12)).T
 
 # %% ../../nbs/06_explain/01_explainer.ipynb #2aa3edac
-@in_own_modes
 def _neuron_answers(importance: Tensor, values: Tensor, alpha: float = 1.0) -> Tensor:
     """The inverse map's answer (K, A) to each neuron alone, in the limit of strong damping.
 
@@ -214,7 +209,6 @@ def _neuron_answers(importance: Tensor, values: Tensor, alpha: float = 1.0) -> T
     return torch.as_tensor(RidgeMap(alpha=alpha).fit(tidy.numpy(), unit.numpy()).coef_).float()
 
 # %% ../../nbs/06_explain/01_explainer.ipynb #7f6b09a6
-@in_own_modes
 def _name_evidence(activation: Tensor, values: Tensor) -> Tensor:
     """How well each neuron answers to each attribute (K, A): 1 at best, 0 for chance.
 
@@ -228,7 +222,6 @@ def _name_evidence(activation: Tensor, values: Tensor) -> Tensor:
     return (lift + _pearson(activation, values)) / 2
 
 # %% ../../nbs/06_explain/01_explainer.ipynb #bdeebb8f
-@in_own_modes
 def _choose_names(
     answers: Tensor, lift: Tensor | None, shortlist: int = 12
 ) -> tuple[Tensor, Tensor]:
@@ -247,7 +240,6 @@ def _choose_names(
     return best.values[:, [0, -1]], best.indices[:, [0, -1]]
 
 # %% ../../nbs/06_explain/01_explainer.ipynb #4d74dd5b
-@in_own_modes
 def _name_floor(
     importance: Tensor, values: Tensor, classes: Tensor, activation: Tensor | None = None
 ) -> float:
@@ -266,7 +258,6 @@ def _name_floor(
     return float(torch.cat(best).quantile(0.95))
 
 # %% ../../nbs/06_explain/01_explainer.ipynb #e9773b4b
-@in_own_modes
 def _evidence_scale(score: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
     """Slope (A,) and middle (A,) such that slope * (score - middle) is the log-odds of an attribute.
 
@@ -278,7 +269,7 @@ def _evidence_scale(score: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
     mean = torch.stack([(score * has).sum(0), (score * (1 - has)).sum(0)]) / n.clamp_min(1)
     apart = ((score - mean[0]) ** 2 * has).sum(0) + ((score - mean[1]) ** 2 * (1 - has)).sum(0)
     pooled, gap = apart / len(score), mean[0] - mean[1]
-    least = (gap**2 / 36).clamp_min(1e-12)  # few images cannot show bells more than six widths apart
+    least = (gap**2 / 36).clamp_min(1e-12)  # few images show no bells more than six widths apart
     return torch.where((n > 0).all(0), gap / pooled.maximum(least), 0.0), mean.mean(0)
 
 # %% ../../nbs/06_explain/01_explainer.ipynb #a73cc895
@@ -291,7 +282,6 @@ def _evidence(explainer: Explainer, features: Tensor) -> Tensor:
     return slope * (features.float() @ explainer.rows.T - middle)
 
 # %% ../../nbs/06_explain/01_explainer.ipynb #2e5255f5
-@in_own_modes
 def _attribute_rows(head: Tensor, values: Tensor) -> Tensor:
     """Weight vectors (A, D): what one standard deviation more of an attribute adds to a class's weights.
 
@@ -303,7 +293,6 @@ def _attribute_rows(head: Tensor, values: Tensor) -> Tensor:
     return torch.as_tensor(ridge.coef_.T).float()
 
 # %% ../../nbs/06_explain/01_explainer.ipynb #4d7f5427
-@in_own_modes
 def _fair_scores(
     head: Tensor, values: Tensor, features: Tensor, place: Tensor, folds: int = 5
 ) -> Tensor:
@@ -323,7 +312,6 @@ def _fair_scores(
     return scores
 
 # %% ../../nbs/06_explain/01_explainer.ipynb #c03af1a1
-@in_own_modes
 def _readout(features: Tensor, shows: Tensor) -> tuple[Tensor, Tensor]:
     """Weights (D, A) and offsets (A,) that read attributes, about 0 to 1, from features.
 
@@ -341,7 +329,6 @@ def _readout(features: Tensor, shows: Tensor) -> tuple[Tensor, Tensor]:
     return weight.float(), (y.mean(0) - mean @ weight).float()
 
 # %% ../../nbs/06_explain/01_explainer.ipynb #92ae3af2
-@in_own_modes
 def _check_fit(
     classes: Sequence[str],
     knowledge: Any,
@@ -392,8 +379,9 @@ def _with_images(
     order = rows.argsort(stable=True)
     place = order[torch.searchsorted(rows[order], shown)]
     head = made.network.head.weight.detach()[known]
-    scale = _evidence_scale(_fair_scores(head, values, features, place), _presence(values[place], like))
-    return replace(made, scale=scale, readout=_readout(features, _presence(values[place], made.knowledge)))
+    fair, shows = _fair_scores(head, values, features, place), values[place]
+    readout = _readout(features, _presence(shows, made.knowledge))
+    return replace(made, scale=_evidence_scale(fair, _presence(shows, like)), readout=readout)
 
 # %% ../../nbs/06_explain/01_explainer.ipynb #4a1831c8
 @in_own_modes

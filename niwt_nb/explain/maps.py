@@ -52,7 +52,6 @@ class NetworkView(nn.Module):
             return self.head(self.features(x))
 
 # %% ../../nbs/06_explain/00_maps.ipynb #4c94feef
-@in_own_modes
 def _check_rows(network: Any, target: int | Tensor | Sequence[int], n: int) -> Tensor:
     "One head row for each of `n` images (n,), from one or as many; raises `NiwtError` for another number or an unknown row."
     try:
@@ -65,7 +64,8 @@ def _check_rows(network: Any, target: int | Tensor | Sequence[int], n: int) -> T
     if len(rows) != n:
         raise NiwtError(f"{len(rows)} targets for {n} images; give one for all or one an image")
     if rows.is_floating_point() or rows.dtype == torch.bool:
-        raise NiwtError(f"head rows are whole numbers, got {rows.dtype} such as {rows[:1].tolist()}")
+        some = f"{rows.dtype} such as {rows[:1].tolist()}"
+        raise NiwtError(f"head rows are whole numbers, got {some}")
     rows, there = rows.long(), network.head.out_features
     bad = rows[(rows < 0) | (rows >= there)]
     if len(bad):
@@ -74,7 +74,6 @@ def _check_rows(network: Any, target: int | Tensor | Sequence[int], n: int) -> T
     return rows.to(network.head.weight.device)
 
 # %% ../../nbs/06_explain/00_maps.ipynb #85fff4f5
-@in_own_modes
 def _check_images(x: Any, size: Sequence[int] | None = None) -> None:
     """Raise `NiwtError` unless `x` is a finite, non-empty batch of images (B, 3, H, W).
 
@@ -138,7 +137,7 @@ def to_size(
     size: Sequence[int],  # height and width of the images
 ) -> Tensor:  # (B, H, W)
     "Maps at the layer's size brought to the images' size, linear between the centres of the cells."
-    return F.interpolate(maps[:, None], size=tuple(size), mode="bilinear", align_corners=False)[:, 0]
+    return F.interpolate(maps[:, None], tuple(size), mode="bilinear", align_corners=False)[:, 0]
 
 # %% ../../nbs/06_explain/00_maps.ipynb #75c3a75f
 @running
@@ -173,19 +172,13 @@ def layer_gradient(
 
 # %% ../../nbs/06_explain/00_maps.ipynb #7fd517bb
 @in_own_modes
-def weighted_map(
-    activation: Tensor,  # (B, K, h, w)
-    weight: Tensor,  # (B, K) or (K,): how much a neuron counts
-) -> Tensor:  # (B, h, w) signed
-    "The sum over neurons of weight times activation: Grad-CAM without its ReLU when `weight` is the neurons' importance."
+def _weighted_map(activation: Tensor, weight: Tensor) -> Tensor:
+    "The sum (B, h, w) over neurons of weight, (B, K) or (K,), times activation (B, K, h, w): Grad-CAM without its ReLU where weight is importance."
     return torch.einsum("bkhw,bk->bhw", activation, weight.expand(len(activation), -1))
 
 # %% ../../nbs/06_explain/00_maps.ipynb #56542d93
-def check_neurons(
-    neurons: Sequence[int],  # channel numbers
-    n: int,  # how many the layer has
-) -> list[int]:  # the same as integers
-    "Raise `NiwtError` for a channel that does not exist."
+def _check_neurons(neurons: Sequence[int], n: int) -> list[int]:
+    "Channel numbers as integers; raises `NiwtError` for one that a layer of `n` does not have."
     picked = [int(k) for k in neurons]
     if any(float(k) != i for k, i in zip(neurons, picked, strict=True)):
         raise NiwtError(f"neurons are whole numbers, got {list(neurons)!r}")
@@ -203,7 +196,7 @@ def neuron_maps(
 ) -> Tensor:  # (B, n, H, W)
     "The activation of chosen neurons at the images' resolution; raises `NiwtError` for a neuron that the layer does not have."
     a = layer_activations(network, x)
-    picked = check_neurons(neurons, a.shape[1])
+    picked = _check_neurons(neurons, a.shape[1])
     if not picked:
         return x.new_empty(len(x), 0, *x.shape[-2:])
     return to_size(a[:, picked].flatten(0, 1), x.shape[-2:]).unflatten(0, (len(x), len(picked)))
@@ -247,7 +240,7 @@ def fine_map(
     gradient = _score_gradients(network, x, widened(network.head.weight[rows].detach()))[0]
     detail = (gradient * (x - x.mean((2, 3), keepdim=True))).sum(1, keepdim=True).abs()
     smooth = _smoothed(detail, blur)
-    return to_size(weighted_map(a, alpha).clamp_min(0), x.shape[-2:]) * smooth
+    return to_size(_weighted_map(a, alpha).clamp_min(0), x.shape[-2:]) * smooth
 
 # %% ../../nbs/06_explain/00_maps.ipynb #efab7db7
 @running

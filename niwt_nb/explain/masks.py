@@ -19,7 +19,6 @@ from ..data.dataset import as_ids
 from ..network.modes import in_own_modes
 
 # %% ../../nbs/06_explain/04_masks.ipynb #afcf7599
-@in_own_modes
 def _source_pixels(transform: Callable, size: tuple[int, int]) -> Tensor:
     "Where each pixel of the network's input comes from in a photo of that width and height: (2, H, W), x and y."
     w, h = size
@@ -41,7 +40,8 @@ def object_masks(
 ) -> Tensor:  # (n, H, W) bool in the network's input
     "Masks of the animal or of a part as the network sees them; raises `NiwtError` where the data set has neither masks nor boxes."
     if data.masks is None and (data.boxes is None or part is not None):
-        raise NiwtError(f"data set {data.name!r} has no {'masks' if part else 'masks and no boxes'}")
+        lacks = "masks" if part else "masks and no boxes"
+        raise NiwtError(f"data set {data.name!r} has no {lacks}")
     places: dict[tuple[int, int], Tensor] = {}
     out = []
     for i in as_ids(indices, "indices", len(data), unique=False).tolist():
@@ -54,6 +54,7 @@ def object_masks(
             x, y, w, h = data.boxes[i].tolist()
             out.append((px >= x - 0.5) & (px < x + w - 0.5) & (py >= y - 0.5) & (py < y + h - 0.5))
         else:
-            name = check_name(part or ("bird" if "bird" in masks else next(iter(masks))), masks, "mask")
+            usual = "bird" if "bird" in masks else next(iter(masks))
+            name = check_name(part or usual, masks, "mask")
             out.append(torch.from_numpy(masks[name])[py.round().long(), px.round().long()])
     return torch.stack(out)

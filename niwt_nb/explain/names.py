@@ -19,7 +19,7 @@ from torch import Tensor
 from ..core import NiwtError
 from ..data.images import batches
 from .explainer import Explainer, _choose_names, topk_activation
-from .maps import check_neurons, layer_activations, to_size
+from .maps import _check_neurons, layer_activations, to_size
 from ..network.backbones import colour_range
 from ..network.modes import in_own_modes
 
@@ -30,7 +30,8 @@ def name_neurons(
     neurons: Sequence[int] | None = None,  # which channels; `None`: all
 ) -> pd.DataFrame:  # a row a neuron: neuron, name, confidence, second, second_confidence, good
     "The attribute that each neuron answers to through the inverse map, the second choice, and whether the name is surer than chance."
-    picked = list(range(len(explainer.answers))) if neurons is None else check_neurons(neurons, len(explainer.answers))
+    n = len(explainer.answers)
+    picked = _check_neurons(range(n) if neurons is None else neurons, n)
     confidence, names = _choose_names(explainer.answers, explainer.lift, 8)
     good = confidence[picked, 0] > explainer.floor
     words = [[explainer.names[i] for i in row] for row in names[picked].tolist()]
@@ -74,17 +75,17 @@ def top_images(
     transform: Callable,  # PIL image -> (3, H, W) tensor
     neurons: Sequence[int],  # n channels
     n: int = 5,  # images a neuron
-    batch_size: int = 64,  # images a batch
 ) -> _TopImages:  # strongest first
     "Find the images with the highest `topk_activation` of each neuron; only those are kept in memory."
     if not len(neurons) or n < 1:
-        raise NiwtError(f"at least one neuron and one image of each are needed, got {len(neurons)} neurons and n {n}")
+        got = f"{len(neurons)} neurons and n {n}"
+        raise NiwtError(f"at least one neuron and one image of each are needed, got {got}")
     top: tuple[Tensor, ...] = ()
     size = (0, 0)
-    for x, _, at in batches(data, indices, transform, batch_size):
+    for x, _, at in batches(data, indices, transform, 64):
         a = layer_activations(network, x)
-        a = a[:, check_neurons(neurons, a.shape[1])].cpu().transpose(0, 1)
-        size, new = (int(x.shape[2]), int(x.shape[3])), (at.expand(len(a), -1), topk_activation(a), a)
+        a = a[:, _check_neurons(neurons, a.shape[1])].cpu().transpose(0, 1)
+        size, new = (x.shape[2], x.shape[3]), (at.expand(len(a), -1), topk_activation(a), a)
         top = tuple(torch.cat(pair, 1) for pair in zip(top, new, strict=True)) if top else new
         best = top[1].topk(min(n, top[1].shape[1]), 1).indices
         top = tuple(t[torch.arange(len(best))[:, None], best] for t in top)
@@ -100,26 +101,26 @@ def outlined(
     side: int = 96,  # pixels of the longer side
 ) -> Image.Image:  # as wide or as tall as asked for
     "A small picture with a region outlined."
-    size = (max(1, round(image.width * side / max(image.size))), max(1, round(image.height * side / max(image.size))))
-    small = image.convert("RGB").resize(size, Image.Resampling.NEAREST if side % max(image.size) == 0 else Image.Resampling.LANCZOS)
+    longer, ways = max(image.size), Image.Resampling
+    size = (max(1, round(image.width * side / longer)), max(1, round(image.height * side / longer)))
+    small = image.convert("RGB").resize(size, ways.LANCZOS if side % longer else ways.NEAREST)
     if outline is not None and bool(outline.any()):
-        mask = Image.fromarray((outline.cpu().numpy() * 255).astype(np.uint8)).resize(size, Image.Resampling.BILINEAR)
-        mask = mask.point(lambda v: 255 if v > 127 else 0)
-        shrunk = ImageOps.expand(mask, 2).filter(ImageFilter.MinFilter(5)).crop((2, 2, size[0] + 2, size[1] + 2))  # the line goes on along the edge
-        inside, core, around = (np.asarray(m) > 0 for m in (mask, shrunk, mask.filter(ImageFilter.MaxFilter(3))))
-        pixels = np.asarray(small).copy()
+        mask = Image.fromarray((outline.cpu().numpy() * 255).astype(np.uint8))
+        mask = mask.resize(size, ways.BILINEAR).point(lambda v: 255 if v > 127 else 0)
+        padded = ImageOps.expand(mask, 2).filter(ImageFilter.MinFilter(5))
+        shrunk = ImageOps.crop(padded, 2)  # the line goes on along the edge
+        grown = mask.filter(ImageFilter.MaxFilter(3))
+        inside, core, around = (np.asarray(m) > 0 for m in (mask, shrunk, grown))
+        pixels = np.asarray(small).copy()  # two pixels of yellow in a dark line: for any ground
         pixels[around & ~inside] = (20, 20, 20)
-        pixels[inside & ~core] = (240, 228, 66)  # two pixels of yellow in a dark line, to be seen on any ground
+        pixels[inside & ~core] = (240, 228, 66)
         small = Image.fromarray(pixels)
     return small
 
 # %% ../../nbs/06_explain/05_names.ipynb #c215d6bb
 @in_own_modes
-def as_seen(
-    x: Tensor,  # (3, H, W) a preprocessed image
-    transform: Callable,  # what preprocessed it
-) -> Image.Image:  # what the network saw, in natural colours
-    "Undo the colours of a preprocessing (not its crop), by looking at what it does to black and to white."
+def _as_seen(x: Tensor, transform: Callable) -> Image.Image:
+    "What the network saw of a preprocessed image (3, H, W) in natural colours, but for the crop, by looking at what `transform` does to black and to white."
     black, white = colour_range(transform)
     pixels = ((x - black) / torch.where(white == black, 1.0, white - black)).clamp(0, 1)
     return Image.fromarray((pixels.permute(1, 2, 0).cpu().numpy() * 255).round().astype(np.uint8))

@@ -19,11 +19,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core import check_name
-from niwt_nb.explain.explainer import (
-    Explainer, _average_precision, _choose_names, fit_explainer, _pearson, _presence,
-)
+from .explainer import Explainer, fit_explainer
+from .explainer import _average_precision, _choose_names, _pearson, _presence
 from .maps import to_size
-from .words import _Explanations, choose_words
+from .words import _Explanations, _choose_words
 from ..network.cut import cut
 from ..network.modes import in_own_modes
 
@@ -61,7 +60,7 @@ def score_maps(
     maps: Tensor,  # (n, H, W) maps
     masks: Tensor,  # (n, H, W) bool, the animal
     group: Sequence[str],  # (n,) "seen" or "unseen"
-    cells: tuple[int, int] | None = None,  # size of the layer, for the random control; `None`: no control
+    cells: tuple[int, int] | None = None,  # size of the layer, for controls; `None`: no controls
     seeds: Sequence[int] = (0, 1, 2),  # of the random control
     kind: str = "Grad-CAM",  # what the maps are
 ) -> pd.DataFrame:  # a row a group and kind of map: energy, pointing, area, ratio, n
@@ -79,7 +78,8 @@ def score_maps(
         rows.append(row(kind, g, maps[pick], pick))
         if cells is not None:
             small = F.interpolate(masks[pick][:, None].float(), cells, mode="area")[:, 0]
-            rows.append(row("perfect map of that size (bound)", g, to_size(small, masks.shape[1:]), pick))
+            best = to_size(small, masks.shape[1:])
+            rows.append(row("perfect map of that size (bound)", g, best, pick))
             n, (h, w) = int(pick.sum()), maps.shape[1:]
             lots = [row("random map", g, _random_maps(n, cells, (h, w), s), pick) for s in seeds]
             rows.append(_mean_row(lots, "energy", "pointing", "ratio"))
@@ -107,7 +107,7 @@ def precision_at(
     k: int = 8,  # how many words
 ) -> Tensor:  # (n,) 0 to 1
     "The share of the k strongest attributes that are true."
-    return truth.gather(1, choose_words(strength, names, k)).float().mean(1)
+    return truth.gather(1, _choose_words(strength, names, k)).float().mean(1)
 
 # %% ../../nbs/06_explain/07_scores.ipynb #8d5ec088
 @in_own_modes
@@ -134,7 +134,8 @@ def score_words(
             for name, s in kinds.items():
                 ranked = _average_precision(s[pick].T, truth[pick].T).diagonal()  # each image's own
                 hits = float(precision_at(s[pick], truth[pick], explainer.names, k).mean())
-                rows.append({"words": name, **common, "precision": hits, "ap": float(ranked.nanmean())})
+                scores = {"precision": hits, "ap": float(ranked.nanmean())}
+                rows.append({"words": name, **common, **scores})
             share = float(truth[pick].float().mean())
             rows.append({"words": "chance", **common, "precision": share, "ap": share})
     return pd.DataFrame(rows)
@@ -201,7 +202,8 @@ def score_faithfulness(
         drops = {f"{k}drop": getattr(explanations, f"{k}drop").numpy()[pick] for k in kinds}
         d, r = drops["drop"], drops["random_drop"]
         again = rng.integers(len(pick), size=(500, len(pick)))
-        low, high = np.quantile(d[again].mean(1) / np.maximum(r[again].mean(1), 1e-9), [0.025, 0.975])
+        ratios = d[again].mean(1) / np.maximum(r[again].mean(1), 1e-9)
+        low, high = np.quantile(ratios, [0.025, 0.975])
         row = {"group": g, **{k: v.mean() for k, v in drops.items()}}
         row["ratio"] = row["drop"] / max(row["random_drop"], 1e-9)
         rows.append(row | {"low": low, "high": high, "n": len(pick)})

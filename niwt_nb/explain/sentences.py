@@ -21,27 +21,21 @@ from .explainer import listing, phrase, readable
 from ..network.modes import in_own_modes
 
 # %% ../../nbs/06_explain/03_sentences.ipynb #3e8a5833
-def signed_words(
-    table: pd.DataFrame,  # from `explain_prediction` or `Explanations.frame`
-) -> pd.Series:  # a number a word, for bars
-    "How far each word is shown; of what speaks against the class, how far it is missing, below zero."
+def _signed_words(table: pd.DataFrame) -> pd.Series:
+    "How far each word of `explain_prediction` is shown, for bars; of what speaks against the class, how far it is missing, below zero."
     return table["shown"].where(table["verdict"] != "against", (table["shown"] - 1).clip(upper=0))
 
 # %% ../../nbs/06_explain/03_sentences.ipynb #43989305
-def counter_evidence(
-    table: pd.DataFrame,  # from `explain_prediction` or `Explanations.frame`
-) -> str:  # one sentence with a space before it, or nothing
-    "Name at most two attributes that speak against the class, the least found first."
+def _counter_evidence(table: pd.DataFrame) -> str:
+    "At most two attributes that speak against the class, the least found first: a sentence with a space before it, or nothing."
     words = table[table["verdict"] == "against"].sort_values("found", kind="stable")["attribute"]
     said = listing([phrase(a) for a in words.head(2)])
     told = f" Against it: the network looked for {said}, which the picture does not seem to show."
     return told if said else ""
 
 # %% ../../nbs/06_explain/03_sentences.ipynb #f2d398f7
-def distinguishing_attribute(
-    table: pd.DataFrame,  # from `explain_prediction` or `Explanations.frame`
-) -> str:  # a phrase, or nothing
-    "Name the supporting attribute with the largest contrast to the runner-up."
+def _distinguishing_attribute(table: pd.DataFrame) -> str:
+    "The supporting attribute with the largest contrast to the runner-up: a phrase, or nothing."
     good = table[(table["verdict"] == "for") & (table["contrast"] > 0)]
     best = good.sort_values("contrast", ascending=False)["attribute"].head(1)
     return "".join(phrase(a) for a in best)
@@ -60,8 +54,8 @@ def sentence(
     text = f"This is {sure} {'an' if name[:1].lower() in 'aeiou' else 'a'} {name} ({p:.0%})"
     nothing = ", though nothing that has a name speaks for it."
     text += f", for {listing([phrase(a) for a in words])}." if len(words) else nothing
-    text += counter_evidence(table)
-    word, rival = distinguishing_attribute(table), readable(table.attrs["runner_up"])
+    text += _counter_evidence(table)
+    word, rival = _distinguishing_attribute(table), readable(table.attrs["runner_up"])
     if asked and apart and word:
         text += f" What tells it most from {rival}: {word}."
     elif asked and apart:
@@ -85,10 +79,10 @@ def faithfulness_sentence(
         return f"{behind} the score falls by {drop:.2f}, {random} by {lot:.2f}."
     return f"{behind} the class loses {drop / score:.0%} of its lead, {random} {lot / score:.0%}."
 
-# %% ../../nbs/06_explain/03_sentences.ipynb #c9ebba9e
+# %% ../../nbs/06_explain/03_sentences.ipynb #8ce21010
 _OPENING = re.compile(r"^.*?\b(?:has|have|had|with|shows?|by|for|notes?|is|are)\b\s+")
 
-# %% ../../nbs/06_explain/03_sentences.ipynb #8ce21010
+
 def _phrases_in(sentence: str) -> list[str]:
     "The phrases of a caption of two words or more: what stands between commas and *and*, without the opening."
     text = _OPENING.sub("", sentence.lower().strip().rstrip("."), count=1)
@@ -96,7 +90,6 @@ def _phrases_in(sentence: str) -> list[str]:
     return [p for p in parts if len(p.split()) > 1]
 
 # %% ../../nbs/06_explain/03_sentences.ipynb #22c48cc2
-@in_own_modes
 def _phrase_uses(data: Any, min_classes: int = 3) -> tuple[list[str], Tensor]:
     """What the captions of training images say: the 400 commonest phrases, most frequent first, and their use.
 

@@ -17,10 +17,9 @@ from torch import Tensor
 
 from ..core import NiwtError
 from ..data.images import batches
-from niwt_nb.explain.explainer import (
-    Explainer, _group_of, _presence, phrase, topk_activation,
-)
-from .maps import check_neurons, layer_activations
+from .explainer import Explainer, phrase, topk_activation
+from .explainer import _group_of, _presence
+from .maps import _check_neurons, layer_activations
 from .names import name_neurons
 from .scores import image_truth
 from .words import _score_without_neurons
@@ -37,7 +36,7 @@ def drawn_pairs(
     transform: Callable,  # PIL image -> (3, H, W) tensor
     draw: Callable,  # (attribute names, seed) -> (PIL image, anything), see `draw_bird`
     n: int = _PAIRS,  # pairs
-) -> tuple[list[Any], Tensor, Tensor]:  # 2 n pictures, the first n with it; activations (n, K) of both
+) -> tuple[list[Any], Tensor, Tensor]:  # 2 n pictures, first those with it; (n, K) of both
     "Draw pictures that differ in one attribute alone; raises `NiwtError` for one without another value."
     group = _group_of(attribute)
     others = [a for a in explainer.names if a != attribute and _group_of(a) == group]
@@ -51,7 +50,6 @@ def drawn_pairs(
     return pictures, peak[:n], peak[n:]
 
 # %% ../../nbs/06_explain/08_verified.ipynb #a28654ae
-@in_own_modes
 def _answer_share(shown: Tensor, other: Tensor, paired: bool = True) -> Tensor:
     """The share of comparisons (K,) in which an attribute excites each neuron more, ties by half.
 
@@ -63,7 +61,6 @@ def _answer_share(shown: Tensor, other: Tensor, paired: bool = True) -> Tensor:
     return wins.flatten(0, -2).mean(0)
 
 # %% ../../nbs/06_explain/08_verified.ipynb #e35220f2
-@in_own_modes
 def _pool_losses(
     explainer: Explainer, pool: Sequence[int], activation: Tensor, row: Tensor, draws: int = 5
 ) -> tuple[float, float]:
@@ -78,7 +75,8 @@ def _pool_losses(
     rest = torch.tensor([i for i in range(k) if i not in set(pool)])
     lots = [rest[torch.randperm(len(rest), generator=generator)[: len(pool)]] for _ in range(draws)]
     silent = [torch.tensor([], dtype=torch.long), torch.as_tensor(list(pool)), *lots]
-    without = lambda s: _score_without_neurons(explainer.network, activation, s.expand(len(row), -1), row)  # noqa: E731
+    net, n = explainer.network, len(row)
+    without = lambda s: _score_without_neurons(net, activation, s.expand(n, -1), row)  # noqa: E731
     left = [float(without(s).mean()) for s in silent]
     return left[0] - left[1], left[0] - float(np.mean(left[2:]))
 
@@ -110,12 +108,13 @@ def verify_names(
     transform: Callable,  # PIL image -> (3, H, W) tensor
     neurons: Sequence[int] | None = None,  # which channels; `None`: all
     draw: Callable | None = None,  # see `draw_bird`; `None`: compare `indices` by their attributes
-) -> pd.DataFrame:  # rows of `name_neurons` with answers, rate, loss, other_loss; `good` only where the name held
+) -> pd.DataFrame:  # of `name_neurons`, and answers, rate, loss, other_loss
     "Put the names of neurons to the test; raises `NiwtError` for neurons or classes that the network does not have."
     names = name_neurons(explainer)
-    picked = names["neuron"].tolist() if neurons is None else check_neurons(neurons, len(names))
+    picked = names["neuron"].tolist() if neurons is None else _check_neurons(neurons, len(names))
     activation, row = _held_out(explainer, data, indices, transform)
-    peak, truth = topk_activation(activation), image_truth(explainer, data, torch.as_tensor(indices))
+    truth = image_truth(explainer, data, torch.as_tensor(indices))
+    peak = topk_activation(activation)
     high, owns = peak.quantile(0.99, 0), _presence(explainer.knowledge)[row]
     told: dict[int, dict[str, float]] = {}
     for name, rows in names.loc[picked].groupby("name"):
@@ -258,13 +257,13 @@ def best_formula(
 
 # %% ../../nbs/06_explain/08_verified.ipynb #a0f6f83f
 @in_own_modes
-def formula_of(
-    activation: Tensor,  # (n,) how strongly pictures excite a neuron
-    truth: Tensor,  # (n, A) bool: what they show
-    share: float = 0.1,  # of the pictures, the most exciting ones, that it shall tell
-    length: int = 3,  # at most so many terms
-) -> tuple[_Formula, float, float]:  # its intersection over union, and of the best attribute
-    "Choose a formula on every second picture and judge it on the others."
+def _formula_of(
+    activation: Tensor, truth: Tensor, share: float = 0.1, length: int = 3
+) -> tuple[_Formula, float, float]:
+    """Choose a formula of at most `length` terms on every second picture and judge it on the others: its intersection over union, and of the best attribute.
+
+    `activation` (n,): how strongly pictures excite a neuron, of which it shall tell the most exciting `share`; `truth` (n, A), bool: what they show.
+    """
     active = activation > activation[::2].quantile(1 - share)
 
     def judged(terms: int) -> tuple[_Formula, float]:

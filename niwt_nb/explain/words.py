@@ -17,21 +17,15 @@ from torch import Tensor
 from ..core import NiwtError
 from ..data.images import batches
 from .explainer import Explainer, _evidence, _group_of, _presence, topk_activation
-from niwt_nb.explain.maps import (
-    _check_images, _check_rows, _features_above, _head_scores_of, layer_activations, layer_gradient,
-    to_size, weighted_map,
-)
+from .maps import layer_activations, layer_gradient, to_size, _weighted_map
+from .maps import _check_images, _check_rows, _features_above, _head_scores_of
 from ..network.cut import running
 from ..network.head import widened
 from ..network.modes import in_own_modes
 
 # %% ../../nbs/06_explain/02_words.ipynb #d7ae862e
-def choose_words(
-    strength: Tensor,  # (n, A) how strongly each attribute is read
-    names: Sequence[str],  # A attribute names
-    top: int = 8,  # how many words
-) -> Tensor:  # (n, at most top) attribute numbers, strongest first
-    "The strongest attributes of each row, at most one of a group."
+def _choose_words(strength: Tensor, names: Sequence[str], top: int = 8) -> Tensor:
+    "The strongest attributes (n, at most top) of each row (n, A), strongest first, at most one of a group."
     groups = [_group_of(n) for n in names]
     ids = torch.tensor([sorted(set(groups)).index(g) for g in groups])
     n = int(ids.max()) + 1
@@ -92,7 +86,8 @@ class _Explanations:
     def __getitem__(self, rows: Any) -> "_Explanations":
         "Some of the explanations."
         rows = torch.as_tensor([rows] if isinstance(rows, int) else rows)
-        return replace(self, **{f.name: getattr(self, f.name)[rows] for f in fields(self) if f.name != "size"})
+        names = [f.name for f in fields(self) if f.name != "size"]
+        return replace(self, **{n: getattr(self, n)[rows] for n in names})
 
     @in_own_modes
     def heat(self, i: int) -> Tensor:
@@ -127,11 +122,13 @@ class _Explanations:
         numbers["known"] = explainer.knowledge[row, w]
         columns: dict[str, Any] = {"attribute": [explainer.names[a] for a in w]}
         columns |= {k: v.numpy() for k, v in numbers.items()}
-        columns |= {"verdict": [call[v] for v in sign[w].tolist()], "class": explainer.class_name(row)}
+        columns["verdict"] = [call[v] for v in sign[w].tolist()]
+        columns["class"] = explainer.class_name(row)
         table = pd.DataFrame(columns)
+        told = {k: float(getattr(self, k)[i]) for k in ("drop", "random_drop", "score")}
+        told["probability"] = float(self.probability[i, 0])
         table.attrs.update(row=row, runner_up=explainer.class_name(other), index=int(self.index[i]))
-        table.attrs.update({k: float(getattr(self, k)[i]) for k in ("drop", "random_drop", "score")})
-        table.attrs.update(probability=float(self.probability[i, 0]), neurons=self.neurons.shape[1])
+        table.attrs.update(told, neurons=self.neurons.shape[1])
         return table
 
 # %% ../../nbs/06_explain/02_words.ipynb #baca49ac
@@ -150,7 +147,6 @@ def _score_without_neurons(
     return scores.gather(1, row.cpu()[:, None])[:, 0] - scores.mean(1)
 
 # %% ../../nbs/06_explain/02_words.ipynb #7f17e24e
-@in_own_modes
 def _neurons_behind(explainer: Explainer, words: Tensor, adds: Tensor, n: int = 10) -> Tensor:
     """The `n` neurons (B, n) that carry the named attributes (B, top) in each image.
 
@@ -196,7 +192,7 @@ def explain_batch(
     explainer: Explainer,  # from `make_explainer` or `fit_explainer`
     x: Tensor,  # (B, 3, H, W) images, preprocessed
     target: int | Tensor | Sequence[int] | None = None,  # head row; `None`: the predicted classes
-    runner_up: int | Tensor | Sequence[int] | None = None,  # to contrast with; `None`: the next best
+    runner_up: int | Tensor | Sequence[int] | None = None,  # the other; `None`: the next best
     top: int = 8,  # words an image
     n_neurons: int = 10,  # neurons behind them
     draws: int = 5,  # random choices of as many neurons
@@ -218,7 +214,7 @@ def explain_batch(
     mine, theirs = (layer_gradient(net, a, w[r]).mean((2, 3)) for r in (row, other))
     strength, less = explainer.read(mine.cpu()), explainer.read(theirs.cpu())
     shown = strength if explainer.readout is None else explainer.shown(phi)
-    words = choose_words(shown, explainer.names, top)
+    words = _choose_words(shown, explainer.names, top)
     found = torch.full_like(strength, torch.nan)
     found = found if explainer.scale is None else _evidence(explainer, phi.cpu())
     adds = (layer_gradient(net, a, w[row] - w.mean(0)) * a).sum((2, 3)).cpu()
@@ -226,12 +222,11 @@ def explain_batch(
     score, drop, other_drop, best_drop, lots = _drops(net, a, row, silent, draws)
     sure = scores.softmax(1).gather(1, torch.stack([row, other], 1))
     read = (row, other, sure, shown, strength, found, strength - less, words)
-    tried = (weighted_map(a, mine).cpu(), silent[0], score, drop, lots, other_drop, best_drop)
+    tried = (_weighted_map(a, mine).cpu(), silent[0], score, drop, lots, other_drop, best_drop)
     kept = (mine.cpu(), phi.cpu(), topk_activation(a).cpu(), (x.shape[2], x.shape[3]))
     return _Explanations(torch.full((n,), -1), *read, *tried, *kept)
 
 # %% ../../nbs/06_explain/02_words.ipynb #48e052f5
-@in_own_modes
 def _join(parts: Sequence[_Explanations]) -> _Explanations:
     "Explanations of several batches by one explainer as one; raises `NiwtError` without parts."
     if not parts:

@@ -24,16 +24,15 @@ def _spline(points: Sequence[tuple[float, float]], steps: int = 6) -> np.ndarray
     b = np.asarray(points, float)[:, None]
     a, c, d = np.roll(b, 1, 0), np.roll(b, -1, 0), np.roll(b, -2, 0)
     t = np.linspace(0, 1, steps, endpoint=False)[:, None]
-    curve = 2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2 + (3 * b - a - 3 * c + d) * t**3
+    curve = 2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2
+    curve += (3 * b - a - 3 * c + d) * t**3
     return 0.5 * curve.reshape(-1, 2)
 
 # %% ../../nbs/02_fieldguide/01_drawing.ipynb #8394de34
-def _ellipse(
-    x: float, y: float, rx: float, ry: float, start: float = 0.0, stop: float = 360.0, n: int = 24
-) -> np.ndarray:
-    "An ellipse, or the arc of one: (n, 2) points, angles in degrees clockwise from the right."
+def _arc(x: float, y: float, r: float, start: int = 0, stop: int = 360, n: int = 24) -> np.ndarray:
+    "A circle, or the arc of one: (n, 2) points, angles in degrees clockwise from the right."
     a = np.radians(np.linspace(start, stop, n, endpoint=stop - start < 360))
-    return np.stack([x + rx * np.cos(a), y + ry * np.sin(a)], 1)
+    return np.stack([x + r * np.cos(a), y + r * np.sin(a)], 1)
 
 # %% ../../nbs/02_fieldguide/01_drawing.ipynb #b27e48f5
 def _turn(points: Any, degrees: float, about: tuple[float, float] = (0.0, 0.0)) -> np.ndarray:
@@ -109,7 +108,7 @@ def _belly(pattern: str) -> tuple[_Shape, ...]:
     table = _TABLES["belly"]
     marks = {
         "solid": [],
-        "spotted": [_ellipse(x, y, 0.05, 0.05, n=10) for x, y in table["spots"]],
+        "spotted": [_arc(x, y, 0.05, n=10) for x, y in table["spots"]],
         "striped": _stripes(_BELLY, table["stripes"], 0.075, 0.06),
     }
     field = _Shape("belly", "belly", _BELLY)
@@ -122,7 +121,7 @@ def _wing(pattern: str) -> tuple[_Shape, ...]:
     table = _TABLES["wing"]
     marks = {
         "solid": [],
-        "spotted": [_ellipse(x, y, 0.052, 0.052, n=10) for x, y in table["spots"]],
+        "spotted": [_arc(x, y, 0.052, n=10) for x, y in table["spots"]],
         "striped": _stripes(_WING, table["stripes"], 0.08, -0.1),
     }
     lines = table["long feathers"] + (table["small feathers"] if pattern == "solid" else [])
@@ -137,13 +136,13 @@ def _head(pattern: str) -> tuple[_Shape, ...]:
     def at(part: str, paint: str, points: Any, **style: Any) -> _Shape:
         return _Shape(part, paint, np.asarray(points) + _HEAD, "head", **style)
 
-    rim, ball = _OUTLINES["rim of the crown"], _ellipse(0, 0, 0.36, 0.36)
-    crown = np.concatenate([_ellipse(0, 0, 0.36, 0.36, 172, 340, 18), rim])
+    rim, ball = _OUTLINES["rim of the crown"], _arc(0, 0, 0.36)
+    crown = np.concatenate([_arc(0, 0, 0.36, 172, 340, 18), rim])
     crest = [at("crown", "crown", _OUTLINES["crest"], edge=True)] if pattern == "crested" else []
     face = [at("face", "body", ball, edge=True), _Shape("body", "body", _TORSO[:18])]
     top = [at("crown", "crown", crown), at("crown", "crown dark", rim, line=0.02)]
     mask = [at("mask", "mask", _OUTLINES["mask"])] if pattern == "masked" else []
-    eye = [at("eye", paint, _ellipse(x, y, r, r, n=16)) for paint, x, y, r in _TABLES["eye"]]
+    eye = [at("eye", paint, _arc(x, y, r, n=16)) for paint, x, y, r in _TABLES["eye"]]
     return (*crest, *face, *top, *mask, *eye)
 
 # %% ../../nbs/02_fieldguide/01_drawing.ipynb #808094ea
@@ -193,11 +192,11 @@ class _Pose:
     scene: str = "sky"  # one of `_SCENES`
     seed: int = 0  # of the clutter, the shades and the noise
 
-# %% ../../nbs/02_fieldguide/01_drawing.ipynb #5cd73daa
+# %% ../../nbs/02_fieldguide/01_drawing.ipynb #0c0fc542
 _COLORS: dict[str, list[int]] = _TABLES["colors"]
 _SCENES: dict[str, dict[str, Any]] = _TABLES["scenes"]  # colours at top and bottom, and things
 
-# %% ../../nbs/02_fieldguide/01_drawing.ipynb #0c0fc542
+
 def _random_pose(rng: np.random.Generator) -> _Pose:
     "A pose at random: mostly a folded wing, sometimes a lifted one; any scene, any light."
     u = rng.uniform(size=17)
@@ -403,10 +402,8 @@ def _render(
     return _expose(pixels, pose, rng), np.asarray(label)[middle, middle].copy()
 
 # %% ../../nbs/02_fieldguide/01_drawing.ipynb #29d2d1cf
-def _part_masks(
-    label: np.ndarray,  # (H, W) part numbers: places in `_LABELS`
-) -> dict[str, np.ndarray]:  # name of `_MASKS` -> (H, W) bool
-    "Split part numbers into masks; `head` holds crown, face, mask, eye and bill, `bird` everything but the background."
+def _part_masks(label: np.ndarray) -> dict[str, np.ndarray]:
+    "Split part numbers (H, W), places in `_LABELS`, into masks of the parts of `_MASKS`: `bird` is everything but the background."
     numbers = {name: [_LABELS.index(p) for p in parts] for name, parts in _MASKS.items()}
     return {name: np.isin(label, own) for name, own in numbers.items()}
 

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..core import NiwtError, nearest_names
-from ..data.text import STOP_WORDS, split_denials
+from ..core import NiwtError, _nearest_names
+from ..data.text import STOP_WORDS, _split_denials
 from .attributes import ATTRIBUTES, ATTRIBUTE_NAMES, _TABLES, _check_look
 from .drawing import _COLORS
 
@@ -58,7 +58,7 @@ def _bind(values: Sequence[str], part: str | None) -> list[str]:
         names += [n for n in found if not n.startswith(bare)]
     return names
 
-# %% ../../nbs/02_fieldguide/02_language.ipynb #f1d0a001
+# %% ../../nbs/02_fieldguide/02_language.ipynb #f1d0a002
 _PART_OF: dict[str, str] = {w: p for p, row in _PART_WORDS.items() for w in row}
 _VALUE_OF: dict[str, str] = {w: v for v, row in _VALUE_WORDS.items() for w in row}
 _FRAME = ("tell", "look", "note", "shows", "bird", "above")  # of what `describe` writes
@@ -66,7 +66,7 @@ _JOINS = (",", "and", "with", "but")
 _LINK = ("show", "like", "shaped", "one", "species")
 _DEGREE = ("bold", "clear", "tall", "strong", "short", "long", "deeply", "broad", "dark", "bright")
 
-# %% ../../nbs/02_fieldguide/02_language.ipynb #f1d0a002
+
 def _group(name: str) -> str:
     "The group of an attribute."
     return name.removeprefix("has_").partition("::")[0]
@@ -75,7 +75,7 @@ def _group(name: str) -> str:
 def _nothing(text: str) -> str:
     "The message that nothing in a text was understood, with the nearest known words."
     words = [w for w in re.findall(r"[a-z]+", text.lower()) if w not in (*STOP_WORDS, *_FRAME)]
-    near = {w: nearest_names(w, [*_PART_OF, *_VALUE_OF], 1) for w in words if len(w) > 2}
+    near = {w: _nearest_names(w, [*_PART_OF, *_VALUE_OF], 1) for w in words if len(w) > 2}
     hints = ", ".join(f"{w!r} (nearest: {n[0]!r})" for w, n in near.items() if n and n[0] != w)
     told = f"; unknown: {hints}" if hints else ""
     return f"nothing in {text!r} says what the bird looks like; name a part and a value, such as 'blue wings' or 'a hooked bill'{told}"
@@ -136,10 +136,10 @@ def _settle(
     return look
 
 # %% ../../nbs/02_fieldguide/02_language.ipynb #1cec7c7a
-def _part_ahead(tokens: Sequence[str], part_of: Mapping[str, str]) -> bool:
+def _part_ahead(tokens: Sequence[str]) -> bool:
     "Whether a part is named before the clause ends, so that a value waits for it."
     for word in tokens:
-        if word in part_of or word in ("crest", "tuft"):
+        if word in _PART_OF or word in ("crest", "tuft"):
             return True
         if word in (".", ";", ",", "and", "with", "but", "while"):
             return False
@@ -149,7 +149,7 @@ def _part_ahead(tokens: Sequence[str], part_of: Mapping[str, str]) -> bool:
 def _tokens(text: str) -> list[str]:
     "Split a description into words and marks in lower case; a denial is one token, 'denied:no crest'."
     tokens: list[str] = []
-    for piece, kind in split_denials(text):
+    for piece, kind in _split_denials(text):
         words = re.findall(r"[a-z]+|[.;,]", piece.lower())
         tokens += words if kind == "said" else [f"{kind}:{piece}"]
     return tokens
@@ -157,16 +157,13 @@ def _tokens(text: str) -> list[str]:
 # %% ../../nbs/02_fieldguide/02_language.ipynb #f1d0a00a
 def _read_description(text: str) -> tuple[dict[str, str], list[tuple[str, list[str]]], list[str]]:
     "The look that sentences describe, denials with their attributes, and what was not understood; raises `NiwtError` for a contradiction."
-    tokens = _tokens(text)
-    said: list[str] = []
-    whole: list[str] = []  # what is said of the whole bird gives way to what is said of a part
+    tokens, last = _tokens(text), None  # type: list[str], str | None
+    said, whole, waiting = [], [], []  # type: list[str], list[str], list[str]
     denied: list[tuple[str, list[str]]] = []
     unused = _unknown(tokens)
-    waiting: list[str] = []
-    last: str | None = None
     after = bare = False  # a value may follow its part: after "are", or at once
     for i, word in enumerate([*tokens, "."]):
-        value = _VALUE_OF.get(word)
+        value, ahead = _VALUE_OF.get(word), tokens[i + 1 : i + 2]
         if ":" in word:
             phrase = word.partition(":")[2]
             names = _denied(phrase, last) if word.startswith("denied") else []
@@ -175,16 +172,14 @@ def _read_description(text: str) -> tuple[dict[str, str], list[tuple[str, list[s
             continue
         if word in ("mask", *_MARK_NOUNS):
             waiting = [v for v in waiting if v not in _COLORS]
+        follows = after and not _part_ahead(tokens[i + 1 :])
         if word in ("crest", "crested", "tuft", "tufted", "mask", "masked"):
             said.append(f"has_head_pattern::{value}")
-        elif value and (
-            (after and not _part_ahead(tokens[i + 1 :], _PART_OF))
-            or (word in _MARK_NOUNS and last and "on" not in tokens[i + 1 : i + 2])
-        ):
+        elif value and (follows or (word in _MARK_NOUNS and last and "on" not in ahead)):
             (whole if last == "bird" else said).extend(_bind([value], last))
         elif value:
             waiting.append(value)
-        elif waiting and _unknown([word]) and tokens[i + 1 : i + 2] != [] and tokens[i + 1] in _JOINS:
+        elif waiting and _unknown([word]) and ahead and ahead[0] in _JOINS:
             unused = [f"{' '.join(waiting)} {word}", *(u for u in unused if u != word)]
             waiting = []  # "blue wngs and": the blue is not of what comes next
         part = "crown" if word in ("crest", "tuft") else _PART_OF.get(word)
@@ -208,7 +203,7 @@ def parse_description(
     "Read a description as a look; raises `NiwtError` for what no look can say, and if nothing is understood."
     look, denied, unused = _read_description(text)
     lost = [phrase for phrase, names in denied if any(_group(n) not in look for n in names)]
-    lost += [p for p in unused if split_denials(p)[0][1] != "said"]
+    lost += [p for p in unused if _split_denials(p)[0][1] != "said"]
     if lost:
         say = "say what the bird has instead, such as 'plain wings' or 'a plain crown'"
         raise NiwtError(f"a look cannot say {lost[0]!r}; {say}")
@@ -222,19 +217,7 @@ def parse_description(
     return look
 
 # %% ../../nbs/02_fieldguide/02_language.ipynb #720370f2
-_KINDS = {  # how a pattern or shape is said
-    "plain": ("{} crown", "plain {} cap"),
-    "crested": ("{} crest", "{} cap with a tall crest"),
-    "masked": ("{} crown above a black mask", "{} cap and a dark mask"),
-    "cone": ("short conical", "stubby"),
-    "dagger": ("long straight", "dagger-like"),
-    "hooked": ("hooked", "strong hooked"),
-    "spatulate": ("spoon-shaped", "spatulate"),
-    "forked": ("forked", "deeply forked"),
-    "fan-shaped": ("fan-shaped", "broad fanned"),
-    "pointed": ("pointed", "tapering"),
-    "squared": ("square", "squared"),
-}
+_KINDS: dict[str, list[str]] = _TABLES["pattern words"]  # how a pattern or shape is said
 
 
 @lru_cache
@@ -245,7 +228,8 @@ def _phrases(part: str, value: str, kind: str = "") -> tuple[str, ...]:
     if part in ("wing", "belly"):
         nouns = ("{} wings",) if part == "wing" else ("a {} belly", "a {} breast", "{} underparts")
         marks = {"spotted": ("spots", "speckles"), "striped": ("stripes", "bars")}.get(kind, ())
-        before = ("", "plain ") if kind == "solid" else tuple(f"{w} " for w in _VALUE_WORDS[kind][:3])
+        patterned = tuple(f"{w} " for w in _VALUE_WORDS[kind][:3])
+        before = ("", "plain ") if kind == "solid" else patterned
         found = [n.format(w + c) for n in nouns for w in before for c in colors]
         fields = [n.format(c) for n in nouns for c in colors]
         found += [f"{f} with {q} {m}" for f in fields for m in marks for q in ("bold", "clear")]

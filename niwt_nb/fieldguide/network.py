@@ -56,12 +56,12 @@ class SmallCNN(nn.Module):
         x = self.stage3(self.shrink(x))
         return self.head(self.dropout(self.pool(x)))
 
-# %% ../../nbs/02_fieldguide/05_network.ipynb #c828701d
+# %% ../../nbs/02_fieldguide/05_network.ipynb #c3ae758f
 _HERE = Path(__file__).parent if "__file__" in globals() else Path("../../niwt_nb/fieldguide")
 FIELD_GUIDE_WEIGHTS = _HERE / "fieldguide_net.safetensors"
 _FIELD_GUIDE_TWIN = _HERE / "fieldguide_twin.safetensors"
 
-# %% ../../nbs/02_fieldguide/05_network.ipynb #c3ae758f
+
 def field_guide_backbone(
     weights: str | os.PathLike | None = None,  # of `train_field_guide_network`; None: the package's
 ) -> Backbone:  # the model in evaluation mode, its preprocessing and the layer to read

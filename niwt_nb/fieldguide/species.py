@@ -6,8 +6,9 @@
 __all__ = []
 
 # %% ../../nbs/02_fieldguide/03_species.ipynb #50ad40ed
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,12 +46,8 @@ _TINTS: dict[str, list[str]] = _TABLES["tints"]
 _NOUNS: dict[str, list[str]] = _TABLES["nouns"]
 
 # %% ../../nbs/02_fieldguide/03_species.ipynb #08cdcf69
-def species_name(
-    look: Mapping[str, str] | Sequence[str],  # a complete look
-    taken: Sequence[str] = (),  # names that are in use
-    seed: int | Sequence[int] = 0,  # which of the fitting names
-) -> str:  # such as "Azure-winged Hookbill"
-    "A name that fits the look and is not taken yet."
+def _species_name(look: Any, taken: Sequence[str] = (), seed: Any = 0) -> str:
+    "A name that fits a complete look and is not taken yet, such as Azure-winged Hookbill; `seed`: which of those that fit."
     full, rng = _check_look(look, complete=True), np.random.default_rng(seed)
     parts = (("wing", "winged"), ("crown", "capped"), ("belly", "breasted"))
     firsts = [f"{t}-{a}" for part, a in parts for t in _TINTS[full[f"{part}_color"]]]
@@ -95,14 +92,15 @@ def _spread(table: np.ndarray, sides: np.ndarray, apart: int, rng: np.random.Gen
 # %% ../../nbs/02_fieldguide/03_species.ipynb #b7bb0208
 def _look_alikes(table: np.ndarray, others: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     "A twin of each row that differs in two groups (shape and legs, or colour and pattern, in turn); values stay balanced with the `others`."
-    sizes, names = [len(v) for v in ATTRIBUTES.values()], list(ATTRIBUTES)
-    shapes = [names.index(n) for n in ("bill_shape", "tail_shape", "head_pattern", "leg_color")]
-    colours = [names.index(n) for n in ("crown_color", "bill_color", "wing_pattern", "belly_pattern")]
+    sizes, place = [len(v) for v in ATTRIBUTES.values()], list(ATTRIBUTES).index
+    shapes = [*map(place, ("bill_shape", "tail_shape", "head_pattern", "leg_color"))]
+    colours = [*map(place, ("crown_color", "bill_color", "wing_pattern", "belly_pattern"))]
     choices = [[(a, b) for k, a in enumerate(row) for b in row[:k]] for row in (shapes, colours)]
     every = np.concatenate([table, table, others])
     for k in range(len(table)):
         row = choices[k % 2]
-        for g in row[(k // 2) % len(row)] if k // 2 % len(row) else row[int(rng.integers(len(row)))]:
+        at = k // 2 % len(row) or int(rng.integers(len(row)))
+        for g in row[at]:
             used = np.bincount(every[:, g], minlength=sizes[g]) + rng.uniform(0, 0.5, sizes[g])
             used[table[k, g]] = np.inf
             every[len(table) + k, g] = used.argmin()
@@ -137,6 +135,6 @@ def _make_species(
         for g in rng.choice(list(ATTRIBUTES), variation, replace=False).tolist():
             other = str(rng.choice([v for v in ATTRIBUTES[g] if v != look[g]]))
             variants[g] = (other, round(float(rng.uniform(0.05, 0.2)), 2))
-        name = species_name(look, [s.name for s in species], rng.integers(2**31, size=2).tolist())
+        name = _species_name(look, [s.name for s in species], rng.integers(2**31, size=2).tolist())
         species.append(_Species(name, look, variants))
     return species, torch.from_numpy(order < n_seen)

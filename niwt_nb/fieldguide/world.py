@@ -20,9 +20,8 @@ from ..data.dataset import DomainKnowledge, ZeroShotData
 from ..data.text import STOP_WORDS, SentenceEncoder, text_knowledge
 from .attributes import ATTRIBUTE_NAMES, _check_look
 from .drawing import _Pose, _render, draw_bird, _part_masks, _random_pose
-from niwt_nb.fieldguide.language import (
-    _FRAME, _DescriptionReader, describe, parse_description, species_attributes,
-)
+from .language import _FRAME, _DescriptionReader
+from .language import describe, parse_description, species_attributes
 from .species import _Species, _make_species
 
 # %% ../../nbs/02_fieldguide/04_world.ipynb #59fc94b2
@@ -111,7 +110,8 @@ def _check_world(shares: Tensor, usual: Tensor, n_seen: int, n_unseen: int) -> N
     same = (shares == shares[:1]).all(0) | (usual == usual[:1]).all(0)
     if same.any():
         name = ATTRIBUTE_NAMES[int(same.nonzero()[0])]
-        told = f"{n_seen} seen and {n_unseen} unseen species are too few: {int(same.sum())} attributes"
+        told = f"{n_seen} seen and {n_unseen} unseen species are too few"
+        told += f": {int(same.sum())} attributes"
         remedy = f"ask for more species (n_seen = {max(2 * n_seen, 20)} is enough)"
         raise NiwtError(f"{told}, such as {name!r}, are the same for all of them; {remedy}")
 

@@ -42,12 +42,13 @@ _STYLE = threading.RLock()  # matplotlib's settings are shared by all threads
 _KEPT: tuple[str, ...] = ("backend", "interactive", "toolbar", "timezone", "webagg", "date.epoch")
 _KEPT += ("tk.", "savefig.directory", "docstring", "figure.max_open")
 _OWN = {k: v for k, v in matplotlib.rcParamsDefault.items() if not k.startswith(_KEPT)}
+_OWN |= {"axes.spines.top": False, "axes.spines.right": False}
 _OPEN: list[bool] = []  # an entry for each open block: in an inner one all is set already
 
 
 @contextlib.contextmanager
 def own_style() -> Iterator[None]:
-    "Use matplotlib's default settings inside the block, and restore the caller's afterwards."
+    "Use matplotlib's default settings inside the block, frames open above and to the right, and restore the caller's afterwards."
     with _STYLE:
         now = matplotlib.rcParams
         other = {} if _OPEN else {k: v for k, v in _OWN.items() if dict.__getitem__(now, k) != v}
@@ -208,14 +209,10 @@ class Area:
 
 # %% ../../nbs/07_figures/00_canvas.ipynb #ae5d9205
 @own_style()
-def panel_figure(
-    paint: Callable[..., None],  # a painter: `paint(area, ...)`
-    width: int,  # pixels
-    height: int,  # pixels
-    *args: Any,  # for the painter
-    **options: Any,  # for the painter
-) -> Figure:  # with nothing else in it
-    "One panel as a figure of its own."
+def _panel_figure(
+    paint: Callable[..., None], width: int, height: int, *args: Any, **options: Any
+) -> Figure:
+    "One panel as a figure of its own, `width` x `height` pixels: `paint(area, *args, **options)`."
     fig = new_figure(width, height, arrange=False)
     paint(Area(fig, 0, 0, width, height), *args, **options)
     return fig
@@ -225,10 +222,8 @@ _DARK_MAP = LinearSegmentedColormap.from_list("dark", ["#FF7A5C", "#212121", "#5
 _PARTS = ("color", "facecolor", "edgecolor", "markerfacecolor", "markeredgecolor")
 
 
-def _dark_colours(
-    colours: Any,  # one or several, as matplotlib takes them
-) -> np.ndarray:  # (n, 4)
-    "Colours for a dark page: greys are inverted, from #212121 to near white, hues become lighter, opacity stays."
+def _dark_colours(colours: Any) -> np.ndarray:
+    "Colours (n, 4) for a dark page: greys are inverted, from #212121 to near white, hues become lighter, opacity stays."
     rgba = to_rgba_array(colours)
     rgb = rgba[:, :3]
     grey = np.ptp(rgb, axis=1, keepdims=True) < 0.1
@@ -237,10 +232,8 @@ def _dark_colours(
 
 # %% ../../nbs/07_figures/00_canvas.ipynb #a844fd8c
 @own_style()
-def _darken(
-    fig: Figure,  # all painted
-) -> None:
-    "Exchange the colours of a figure for those of a dark page."
+def _darken(fig: Figure) -> None:
+    "Exchange the colours of a figure, all painted, for those of a dark page."
     own = [a for ax in fig.axes if ax.get_gid() != "picture" for a in ax.findobj()]
     boxes = [a.get_bbox_patch() for a in own if hasattr(a, "get_bbox_patch")]  # behind words
     for artist in {*fig.texts, *own, *filter(None, boxes)} - {*fig.axes}:
@@ -257,13 +250,10 @@ def _darken(
         ax.patch.set_alpha(0)
 
 # %% ../../nbs/07_figures/00_canvas.ipynb #af7d2fbf
-def panel_pixels(
-    fig: Figure,  # any figure
-    scale: float = 2.0,  # device pixels a pixel
-    clear: bool = False,  # see-through where nothing is painted, instead of white
-    dark: bool = False,  # see-through too, and in the colours of a dark page
-) -> np.ndarray:  # (height, width, 4) bytes: red, green, blue, opacity
-    "A figure as pixels at a multiple of its size."
+def _panel_pixels(
+    fig: Figure, scale: float = 2.0, clear: bool = False, dark: bool = False
+) -> np.ndarray:
+    "A figure as RGBA bytes (height, width, 4) at a multiple of its size; `clear`: see-through where nothing is painted; `dark`: so too, for a dark page."
     dpi, face, canvas = fig.dpi, fig.get_facecolor(), FigureCanvasAgg(fig)
     if dark:
         _darken(fig)
@@ -277,14 +267,11 @@ def panel_pixels(
         fig.set_facecolor(face)
 
 # %% ../../nbs/07_figures/00_canvas.ipynb #5e1f9a01
-def panel_png(
-    fig: Figure,  # any figure
-    scale: float = 2.0,  # device pixels a pixel
-    ground: np.ndarray | None = None,  # pixels from `panel_pixels` on which the figure is laid
-    dark: bool = False,  # in the colours of a dark page, see-through where nothing is painted
-) -> bytes:  # a PNG
-    "A figure as PNG bytes at a multiple of its size, the same bytes for the same figure."
-    top, out = Image.fromarray(panel_pixels(fig, scale, ground is not None, dark)), io.BytesIO()
+def _panel_png(
+    fig: Figure, scale: float = 2.0, ground: np.ndarray | None = None, dark: bool = False
+) -> bytes:
+    "A figure as PNG bytes at a multiple of its size, laid on the `ground` that `_panel_pixels` gave, the same bytes for the same figure."
+    top, out = Image.fromarray(_panel_pixels(fig, scale, ground is not None, dark)), io.BytesIO()
     if ground is not None:
         if ground.shape[1::-1] != top.size:
             told = f"a figure of {top.size} pixels cannot be laid on a ground"
@@ -295,12 +282,8 @@ def panel_png(
 
 # %% ../../nbs/07_figures/00_canvas.ipynb #c7991a6d
 @own_style()
-def stack_page(
-    blocks: Sequence[Sequence[tuple[Callable, int, int]]],  # rows of (painter, width, height)
-    title: str = "",  # above everything
-    width: int = 860,  # pixels
-) -> Figure:  # one page
-    "Panels in rows on one page; raises `NiwtError` for a row that is too wide."
+def _stack_page(blocks: Sequence[Sequence], title: str = "", width: int = 860) -> Figure:
+    "Rows of panels (painter, width, height) on one page; raises `NiwtError` for a row that is too wide."
     gap, top = 16, 44 if title else 12  # pixels between panels and above them
     wide = [sum(w for _, w, _ in row) + gap * (len(row) - 1) for row in blocks]
     tall = [max(h for _, _, h in row) + gap for row in blocks]

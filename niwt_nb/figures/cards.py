@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from ..core import NiwtError
 from ..explain.explainer import readable
-from ..explain.sentences import signed_words
+from ..explain.sentences import _signed_words
 from .canvas import COLOURS, Area, new_figure, own_style, plain, to_array, _write
 from .charts import signed_bars
 from .pictures import overlay, show_image
@@ -41,7 +41,7 @@ def _word_bars(ax: Any, rows: pd.DataFrame, names: list[str], wrap: int) -> None
     faint = rows["verdict"].eq("open").tolist()
     legend = "missing   |   shown" if rows["verdict"].eq("against").any() else "shown"
     legend += "\noutlined: open" if any(faint) else ""  # two lines: the axis is narrow
-    signed_bars(ax, names, signed_words(rows), legend, wrap=wrap, faint=faint)
+    signed_bars(ax, names, _signed_words(rows), legend, wrap=wrap, faint=faint)
 
 # %% ../../nbs/07_figures/03_cards.ipynb #ff577224
 @own_style()

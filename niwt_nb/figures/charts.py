@@ -23,10 +23,10 @@ from ..core import NiwtError
 from ..explain.explainer import readable
 from .canvas import COLOURS, Area, new_figure, own_style, plain, _short, _text_width
 
-# %% ../../nbs/07_figures/02_charts.ipynb #59dcd42d
+# %% ../../nbs/07_figures/02_charts.ipynb #3149cbab
 _OFFSET: dict[str, Any] = {"textcoords": "offset points"}  # of `annotate`: beside a place
 
-# %% ../../nbs/07_figures/02_charts.ipynb #3149cbab
+
 @own_style()
 def signed_bars(
     ax: Axes,  # where to draw
@@ -60,7 +60,7 @@ def signed_bars(
 # %% ../../nbs/07_figures/02_charts.ipynb #765a23f0
 @own_style()
 def balance_curve(
-    curves: Mapping[str, tuple],  # name -> (seen accuracies, unseen accuracies) along the bias, fractions
+    curves: Mapping[str, tuple],  # name -> (seen, unseen accuracies) along the bias, fractions
     ausuc: Mapping[str, float] | None = None,  # name -> area under its curve
     points: Mapping[str, tuple[float, float]] | None = None,  # name -> (S, U) of the point in use
     title: str = "Seen against unseen accuracy",  # above it
@@ -89,11 +89,9 @@ def balance_curve(
         ax.plot(b[best], a[best], "*", color=colour, ms=15, mec="white")
         if points and name in points:
             ax.plot(points[name][1], points[name][0], "o", color=colour, ms=9, mec="white", mew=1.5)
-    ax.set(xlim=(0, 1.01), ylim=(0, 1.01))
-    ax.set_xlabel("accuracy on unseen classes", fontsize=11)
-    ax.set_ylabel("accuracy on seen classes", fontsize=11)
+    words = ("accuracy on unseen classes", "accuracy on seen classes")
+    ax.set(xlim=(0, 1.01), ylim=(0, 1.01), xlabel=words[0], ylabel=words[1])
     ax.set_title(plain(title), fontsize=13, fontweight="bold")
-    ax.spines[["top", "right"]].set_visible(False)
     key: Any = "lower left" if corner > 0.6 else "upper right"  # where the curves are not
     marks = "star: best H" + ("   dot: in use" if points else "")
     ax.legend(fontsize=10, loc=key, frameon=True, title=marks, title_fontsize=9)
@@ -101,11 +99,8 @@ def balance_curve(
 
 # %% ../../nbs/07_figures/02_charts.ipynb #8ea4884a
 @own_style()
-def metrics_bars(
-    rows: Sequence[Mapping[str, Any]] | pd.DataFrame,  # `metric_row`s
-    width: int = 800,  # pixels
-) -> Figure:  # a group of bars a method
-    "The results as grouped bars with their values; raises `NiwtError` without rows or without one of U, S, H and T1."
+def _metrics_bars(rows: Sequence[Mapping] | pd.DataFrame, width: int = 800) -> Figure:
+    "Results (`metric_row`s) as groups of bars with their values; raises `NiwtError` without rows or without one of U, S, H and T1."
     frame, metrics = pd.DataFrame(rows).reset_index(drop=True), ("U", "S", "H", "T1")
     if not len(frame):
         raise NiwtError("no results to show")
@@ -128,16 +123,12 @@ def metrics_bars(
     ax.set_xlim(0, 1.12)
     ax.spines["bottom"].set_bounds(0, 1)
     ax.set_xticks(np.linspace(0, 1, 6), [f"{v:.0%}" for v in np.linspace(0, 1, 6)], fontsize=9)
-    ax.spines[["top", "right"]].set_visible(False)
     return fig
 
 # %% ../../nbs/07_figures/02_charts.ipynb #acccfd9d
 @own_style()
-def history_figure(
-    history: pd.DataFrame,  # a row a step or epoch; one column may be `epoch` or `step`
-    width: int = 800,  # pixels
-) -> Figure:  # one small plot a column
-    "How each column of a history went; columns that are all positive and span more than a factor of 30 get a logarithmic axis."
+def _history_figure(history: pd.DataFrame, width: int = 800) -> Figure:
+    "How each column of a history went, a row an epoch or step; columns that are positive and span more than a factor of 30 get a logarithmic axis."
     numbers = history.select_dtypes("number")
     x_name = next((c for c in ("epoch", "step", "iteration") if c in numbers), None)
     shown = [c for c in numbers if c != x_name]
@@ -159,7 +150,6 @@ def history_figure(
         ax.set_title(f"{plain(shown[i])} (last {y.iloc[-1]:.4g})", fontsize=11, loc="left")
         ax.set_xlabel(x_name or "step", fontsize=10)
         ax.tick_params(labelsize=9)
-        ax.spines[["top", "right"]].set_visible(False)
     return fig
 
 # %% ../../nbs/07_figures/02_charts.ipynb #0611ab88
@@ -175,11 +165,8 @@ def _cluster_order(matrix: Any) -> np.ndarray:  # row numbers, similar rows next
     return np.concatenate([spread[leaves_list(tree)], flat]).astype(int)
 
 # %% ../../nbs/07_figures/02_charts.ipynb #6c23408d
-def map_order(
-    effects: np.ndarray,  # (A, K)
-    limit: int = 80,  # at most so many rows and columns, those of largest norm
-) -> tuple[np.ndarray, np.ndarray]:  # attribute and neuron numbers in the order shown
-    "Clustered order of the rows and columns of a map: similar ones are neighbours."
+def _map_order(effects: np.ndarray, limit: int = 80) -> tuple[np.ndarray, np.ndarray]:
+    "Clustered order of the rows and columns of a map (A, K), at most `limit` of each, those of largest norm: similar ones are neighbours."
     norms = (np.linalg.norm(effects, axis=axis) for axis in (1, 0))
     r, c = (np.sort(np.argsort(-norm)[:limit]) for norm in norms)
     m = effects[np.ix_(r, c)]
@@ -198,7 +185,7 @@ def heatmap_figure(
     m = np.asarray(matrix.detach().cpu() if isinstance(matrix, Tensor) else matrix, dtype=float)
     if m.ndim != 2 or len(m) != len(rows):
         raise NiwtError(f"a matrix of shape {m.shape} with {len(rows)} row names")
-    r, c = map_order(m, 60)
+    r, c = _map_order(m, 60)
     m = m[np.ix_(r, c)]
     fig = new_figure(width, 130 + 17 * len(r) + (30 if title else 0))
     ax = fig.add_subplot()
@@ -217,12 +204,8 @@ def heatmap_figure(
 
 # %% ../../nbs/07_figures/02_charts.ipynb #62c5df5c
 @own_style()
-def confusion_figure(
-    matrix: Any,  # (n, n) counts, row = true class, column = predicted class
-    classes: Sequence[str],  # n names
-    width: int = 800,  # pixels
-) -> Figure:  # fractions of each true class
-    "A confusion matrix, each row as fractions of its class; raises `NiwtError` when the names do not fit."
+def _confusion_figure(matrix: Any, classes: Sequence[str], width: int = 800) -> Figure:
+    "Counts (n, n), a row a true and a column a predicted class, as fractions of each true class; raises `NiwtError` when the names do not fit."
     m = np.asarray(matrix.cpu() if isinstance(matrix, Tensor) else matrix, dtype=float)
     if m.ndim != 2 or m.shape != (len(classes), len(classes)):
         raise NiwtError(f"a confusion matrix of shape {m.shape} for {len(classes)} classes")
@@ -239,18 +222,13 @@ def confusion_figure(
     names = [plain(c, 26, 1) for c in classes]
     ax.set_yticks(np.arange(n)[::every] + 0.5, names[::every], fontsize=9, rotation=0)
     ax.set_xticks(np.arange(n)[::every] + 0.5, names[::every], fontsize=9, rotation=90)
-    ax.set_xlabel("predicted", fontsize=10)
-    ax.set_ylabel("true", fontsize=10)
+    ax.set(xlabel="predicted", ylabel="true")
     return fig
 
 # %% ../../nbs/07_figures/02_charts.ipynb #12ce91e4
 @own_style()
-def class_bars(
-    per_class: pd.DataFrame,  # columns `class`, `accuracy`, and optionally `group` ("seen" or "unseen")
-    limit: int = 40,  # show at most so many classes: the best and the worst halves
-    width: int = 800,  # pixels
-) -> Figure:  # a bar a class, sorted
-    "Accuracy of each class, sorted, seen and unseen in different colours; raises `NiwtError` for missing columns."
+def _class_bars(per_class: pd.DataFrame, limit: int = 40, width: int = 800) -> Figure:
+    "Accuracy of each `class`, sorted, coloured by `group`; of more than `limit` the best and the worst; raises `NiwtError` for missing columns."
     missing = [c for c in ("class", "accuracy") if c not in per_class]
     if missing or not len(per_class):
         there = f"{list(per_class.columns)} and {len(per_class)} rows"
@@ -274,7 +252,6 @@ def class_bars(
     ax.set_xlim(0, 1)
     of_all = f" (best and worst of {len(per_class)} classes)" if cut else ""
     ax.set_xlabel(f"accuracy{of_all}", fontsize=10)
-    ax.spines[["top", "right"]].set_visible(False)
     if "group" in frame:
         key = ax.get_legend_handles_labels()
         fig.legend(*key, fontsize=10, loc="outside upper right", ncols=3, frameon=False)
@@ -289,15 +266,10 @@ def _row_label(ax: Axes, i: int, name: str, room: float, **style: Any) -> None:
     ax.text(-room / ax.get_window_extent().width, i, told, **look, **style)
 
 # %% ../../nbs/07_figures/02_charts.ipynb #55349443
-def paint_bars(
-    area: Area,  # where; each bar gets an equal share of the height
-    values: Any,  # signed numbers, top to bottom
-    off: Sequence[bool] = (),  # bars of what is switched off are only outlined
-    focus: int | None = None,  # this bar stands on a grey ground
-    names: Sequence[str] = (),  # words left of the bars
-    room: float = 0,  # pixels for these words
+def _draw_bars(
+    area: Area, values: Any, off: Any = (), focus: Any = None, names: Sequence = (), room: float = 0
 ) -> None:
-    "Horizontal signed bars, blue for positive and hatched vermilion for negative values, the number at the end of each."
+    "Signed bars, numbers at their ends, hatched vermilion below zero, outlined if `off`; bar `focus` on grey, `names` left in `room` pixels."
     v, n = np.asarray(values, float), len(values)
     if len(off) not in (0, n) or len(names) not in (0, n):
         raise NiwtError(f"{n} values with {len(off)} switches and {len(names)} names")
@@ -325,17 +297,11 @@ def paint_bars(
     ax.set_axis_off()
 
 # %% ../../nbs/07_figures/02_charts.ipynb #89b9a2a7
-def paint_change(
-    area: Area,  # where
-    names: Sequence[str],  # a label a bar
-    before: Any,  # shares between 0 and 1
-    after: Any,  # as many
-    title: str = "",  # above
-    bold: int | None = None,  # this name stands out
-    legend: tuple[str, str] = ("before", "now"),  # what the two bars are
+def _draw_change(
+    area: Area, names: Sequence, shares: Mapping, title: str = "", bold: int | None = None
 ) -> None:
-    "Shares before (a grey line with an end) and now (a bar), as per cent."
-    a, b = np.asarray(before, float), np.asarray(after, float)
+    "`shares` before (a grey line with an end) and now (a bar), by what each is called, as per cent; the name number `bold` stands out."
+    legend, (a, b) = list(shares), (np.asarray(s, float) for s in shares.values())
     if not len(names) == len(a) == len(b):
         counts = f"{len(names)} names, {len(a)} values before and {len(b)} after"
         raise NiwtError(f"{counts}: the numbers must be equal")
@@ -367,14 +333,10 @@ def _map_axes(area: Area, shape: tuple[int, int]) -> tuple[Axes, float, int]:
     return ax, room, max(1, math.ceil(shape[0] * 12 / (area.height - foot)))
 
 # %% ../../nbs/07_figures/02_charts.ipynb #5e1f9a03
-def paint_map_ground(
-    area: Area,  # where
-    effects: np.ndarray,  # (A, K) signed
-    rows: np.ndarray,  # attribute numbers in the order shown
-    columns: np.ndarray,  # neuron numbers in the order shown
-    names: Sequence[str],  # A attribute names
+def _draw_map_ground(
+    area: Area, effects: np.ndarray, rows: np.ndarray, columns: np.ndarray, names: Sequence[str]
 ) -> None:
-    "The heatmap from attributes to neurons; blue raises a neuron's importance, red lowers it."
+    "The heatmap of effects (A, K), `rows` and `columns` in the order shown; blue raises a neuron's importance, red lowers it."
     ax, room, every = _map_axes(area, (len(rows), len(columns)))
     m = effects[np.ix_(rows, columns)]
     top = float(np.nanpercentile(np.abs(m), 99.5)) or 1.0
@@ -393,15 +355,10 @@ def paint_map_ground(
     area.text(note, left=room, top=area.height - 48, size=8.5, color="#555555")
 
 # %% ../../nbs/07_figures/02_charts.ipynb #5e1f9a05
-def paint_map_choice(
-    area: Area,  # the one of `paint_map_ground`
-    rows: np.ndarray,  # attribute numbers in the order shown
-    columns: np.ndarray,  # neuron numbers in the order shown
-    names: Sequence[str],  # A attribute names
-    attribute: int | None = None,  # framed, its name bold
-    neuron: int | None = None,  # framed
+def _draw_map_choice(
+    area: Area, rows: Any, columns: Any, names: Sequence, attribute: Any = None, neuron: Any = None
 ) -> None:
-    "Frames around one attribute and one neuron of a map, to be laid on it."
+    "Frames around one attribute, its name bold, and one neuron, to be laid on `_draw_map_ground` of the same rows and columns."
     ax, room, every = _map_axes(area, (len(rows), len(columns)))
     ax.set_axis_off()
     at = np.flatnonzero(rows == attribute)
@@ -429,13 +386,8 @@ def _agreement_axes(area: Area, predicted: np.ndarray, measured: np.ndarray) -> 
 # %% ../../nbs/07_figures/02_charts.ipynb #4b52ce2f
 _TITLES = ("predicted from words (in spreads)", "measured on pictures")
 
-def paint_agreement(
-    area: Area,  # where
-    predicted: np.ndarray,  # (K,) in spreads
-    measured: np.ndarray,  # (K,) in spreads
-    axes: tuple[str, str] = _TITLES,  # what is across and what is up
-) -> None:
-    "Predicted against measured importance, a dot a neuron; on the line the two agree."
+def _draw_agreement(area: Area, predicted: Any, measured: Any, axes: Sequence = _TITLES) -> None:
+    "Predicted against measured importance (K,) in spreads, a dot a neuron; on the line the two agree. `axes`: what is across and up."
     ax = _agreement_axes(area, predicted, measured)
     ax.axline((0, 0), slope=1, color="#BBBBBB", lw=1, ls="--")
     ax.axhline(0, color=COLOURS["pale"], lw=1)
@@ -446,19 +398,12 @@ def paint_agreement(
     ax.scatter(predicted[~agree], measured[~agree], s=26, **cross)
     for k in np.argsort(-np.abs(measured))[:3].tolist():
         ax.annotate(str(k), (predicted[k], measured[k]), (5, 4), fontsize=9, **_OFFSET)
-    ax.set_xlabel(axes[0], fontsize=9)
-    ax.set_ylabel(axes[1], fontsize=9)
+    ax.set(xlabel=axes[0], ylabel=axes[1])
     ax.tick_params(labelsize=8)
-    ax.spines[["top", "right"]].set_visible(False)
 
 # %% ../../nbs/07_figures/02_charts.ipynb #5e1f9a0b
-def paint_agreement_focus(
-    area: Area,  # the one of `paint_agreement`
-    predicted: np.ndarray,  # (K,) in spreads
-    measured: np.ndarray,  # (K,) in spreads
-    focus: int,  # a neuron
-) -> None:
-    "A ring around one neuron and its number, to be laid on `paint_agreement`."
+def _draw_agreement_focus(area: Area, predicted: Any, measured: Any, focus: int) -> None:
+    "A ring around one neuron and its number, to be laid on `_draw_agreement`."
     ax = _agreement_axes(area, predicted, measured)
     ax.set_axis_off()
     at = (predicted[focus], measured[focus])
@@ -474,14 +419,10 @@ def _curve_axes(area: Area, xlim: tuple[float, float] = (0, 1.02), top: float = 
     return ax
 
 # %% ../../nbs/07_figures/02_charts.ipynb #99f4ec47
-def paint_curve(
-    area: Area,  # where
-    seen: Any,  # S along the curve
-    unseen: Any,  # U along the curve
-    chosen: tuple[float, float] | None = None,  # S and U at the gamma of the validation classes
-    area_under: float | None = None,  # AUSUC
+def _draw_curve(
+    area: Area, seen: Any, unseen: Any, chosen: Any = None, area_under: float | None = None
 ) -> None:
-    "The seen-unseen curve over lines of equal H, the area below it shaded; `paint_here` lays the place in use on it."
+    "The curve of S and U over lines of equal H, the area below it shaded, S and U `chosen` on validation classes; `_draw_here` lays the place in use on it."
     ax = _curve_axes(area)
     grid = np.linspace(0.001, 1, 120)
     s, u = np.meshgrid(grid, grid, indexing="ij")
@@ -499,31 +440,22 @@ def paint_curve(
         told = "gamma from validation classes"
         ax.plot(chosen[1], chosen[0], "D", label=told, zorder=4, **mark)
     ax.plot([], [], "o", ms=10, color=COLOURS["vermilion"], mec="white", mew=1.6, label="here")
-    ax.set_xlabel("U: accuracy on unseen classes", fontsize=9.5)
-    ax.set_ylabel("S: accuracy on seen classes", fontsize=9.5)
+    ax.set(xlabel="U: accuracy on unseen classes", ylabel="S: accuracy on seen classes")
     ax.tick_params(labelsize=8.5)
-    ax.spines[["top", "right"]].set_visible(False)
     ax.legend(fontsize=8.5, loc="lower left", frameon=False)
 
 # %% ../../nbs/07_figures/02_charts.ipynb #2d680795
-def gamma_limits(
-    gamma: Any,  # along a curve
-) -> tuple[float, float]:  # the lowest and the highest, and 0, which is no calibration
+def _gamma_limits(gamma: Any) -> tuple[float, float]:
     "The range of gamma along a curve; 0, no calibration, is always in it."
     return min(float(np.min(gamma)), 0.0), max(float(np.max(gamma)), 0.01)
 
 # %% ../../nbs/07_figures/02_charts.ipynb #3340832c
-def paint_gamma(
-    area: Area,  # where
-    gamma: Any,  # along the curve
-    unseen: Any,  # U
-    seen: Any,  # S
-    harmonic: Any,  # H
-    chosen: float | None = None,  # of the validation classes
+def _draw_gamma(
+    area: Area, gamma: Any, unseen: Any, seen: Any, harmonic: Any, chosen: float | None = None
 ) -> None:
-    "S, U and H against gamma, each with its name; `paint_here` lays the gamma in use on it."
+    "S, U and H against gamma, each with its name, and the gamma `chosen` on validation classes; `_draw_here` lays the gamma in use on it."
     g = np.asarray(gamma, float)
-    ax = _curve_axes(area, gamma_limits(g), 1.24)
+    ax = _curve_axes(area, _gamma_limits(g), 1.24)
     s, u, h = (np.asarray(v, float) for v in (seen, unseen, harmonic))
     curves = {"S": (s, 0, 9, "orange", "--", 1.8), "U": (u, len(u) - 1, -6, "sky", "-.", 1.8)}
     curves["H"] = (h, int(h.argmax()), 0, "blue", "-", 2.4)
@@ -537,17 +469,13 @@ def paint_gamma(
     ax.set_xlabel("gamma: taken off every seen score", fontsize=9.5)
     ax.tick_params(labelsize=8.5)
     ax.set_yticks(np.arange(0, 1.01, 0.2))
-    ax.spines[["top", "right"]].set_visible(False)
     ax.legend(fontsize=8.5, loc="upper center", ncols=2, framealpha=1, edgecolor="white")
 
 # %% ../../nbs/07_figures/02_charts.ipynb #849a96e9
-def paint_here(
-    area: Area,  # the one of `paint_curve` or `paint_gamma`
-    x: float,  # U, or gamma
-    y: float | None = None,  # S; None: on `paint_gamma`
-    xlim: tuple[float, float] = (0, 1.02),  # of `paint_gamma`: from `gamma_limits`
+def _draw_here(
+    area: Area, x: float, y: float | None = None, xlim: tuple[float, float] = (0, 1.02)
 ) -> None:
-    "The place in use: a dot on the curve, a line at a gamma."
+    "The place in use: a dot at U and S on the curve; without `y` a line at a gamma, `xlim` from `_gamma_limits`."
     ax = _curve_axes(area, xlim, 1.24 if y is None else 1.02)
     ax.set_axis_off()
     if y is None:
@@ -556,13 +484,8 @@ def paint_here(
         ax.plot(x, y, "o", ms=10, color=COLOURS["vermilion"], mec="white", mew=1.6, clip_on=False)
 
 # %% ../../nbs/07_figures/02_charts.ipynb #0c0b6974
-def paint_words(
-    area: Area,  # where
-    title: str,  # bold
-    text: str = "",  # below it
-    small: str = "",  # grey, below that
-) -> None:
-    "A heading, a sentence and a remark, wrapped at the area's width."
+def _draw_words(area: Area, title: str, text: str = "", small: str = "") -> None:
+    "A bold heading, a sentence and a grey remark, wrapped at the area's width."
     top = area.text(title, size=12, wrap=True, fontweight="bold") + 2 if title else 0
     top += area.text(text, top=top, size=11, wrap=True) + 2 if text else 0
     if small:

@@ -19,16 +19,16 @@ from torch import Tensor
 from ..core import NiwtError, check_name
 from ..data.dataset import DomainKnowledge, ZeroShotData
 from ..data.text import SentenceEncoder, text_knowledge
-from ..explain.contrast import _Contrast, contrast_of
+from ..explain.contrast import _Contrast, _contrast_of
 from ..explain.explainer import Explainer, make_explainer, readable
 from ..explain.maps import contrast_map, fine_map
-from ..explain.names import as_seen
+from ..explain.names import _as_seen
 from ..explain.sentences import faithfulness_sentence, phrase_knowledge, sentence
 from ..explain.words import explain_batch
 from .canvas import figure_png, to_array
 from .cards import explanation_card
 from .pictures import overlay
-from ..method.niwt import NIWT, picture_batches, picture_names
+from ..method.niwt import NIWT, _picture_batches, _picture_names
 from ..network.cut import eval_mode
 from ..network.modes import in_own_modes
 from ..network.zoom import closer
@@ -61,10 +61,8 @@ def words_of(
     return model.words_
 
 # %% ../../nbs/07_figures/04_explanation.ipynb #04519dd0
-def explainer_of(
-    model: NIWT,  # fitted, with a network
-) -> Explainer:  # for all of its classes, made once
-    "Make or return the model's explainer; raises `NiwtError` for a model without a network."
+def _explainer_of(model: NIWT) -> Explainer:
+    "Make or return a fitted model's explainer, for all of its classes; raises `NiwtError` for a model without a network."
     if model.network_ is None:
         why = "explanations of pictures need a network"
         raise NiwtError(f"this model was fitted on features; {why}")
@@ -135,7 +133,8 @@ class Explanation:
         near = self.pictures[1:2] if self.closer else []
         note = "\n".join([self.faithfulness, *self.proofs])
         more: dict[str, Any] = {"title": readable(self.target), "runner_up": readable(self.against)}
-        more |= {"note": note, "difference": self.difference, "photos": [*near, *self.photos], "width": 1000}
+        more |= {"note": note, "difference": self.difference, "width": 1000}
+        more["photos"] = [*near, *self.photos]
         return explanation_card(self.image, self.map, self.words, self.sentence, **more)
 
     def _repr_png_(self) -> bytes:
@@ -149,7 +148,7 @@ def _explained(model: NIWT, x: Tensor, target: str | None, against: str | None) 
     for name in (target, against):
         if name is not None:
             check_name(name, names, "class")
-    explainer = explainer_of(model)
+    explainer = _explainer_of(model)
     scores = model.decision_function(x)[0]
     row = int(scores.argmax()) if target is None else names.index(target)
     others = scores.index_fill(0, torch.tensor([row]), -torch.inf)
@@ -163,10 +162,10 @@ def _explained(model: NIWT, x: Tensor, target: str | None, against: str | None) 
     where = fine_map(explainer.network, x, row)[0].detach().cpu()
     difference = contrast_map(explainer.network, x, row, other)[0].detach().cpu()
     words = (said, faithfulness_sentence(table), table)
-    seen = (as_seen(x[0], model.preprocess_), contrast_of(model, explainer, x, found))
+    seen = (_as_seen(x[0], model.preprocess_), _contrast_of(model, explainer, x, found))
     certain, near = float(found.probability[0, 0]), None
     if model.settings_.zoom:
-        near = as_seen(closer(x, model.raw_.activations(x))[0].detach().cpu(), model.preprocess_)
+        near = _as_seen(closer(x, model.raw_.activations(x))[0].detach().cpu(), model.preprocess_)
     return Explanation(names[row], names[other], certain, *words, where, difference, *seen, near)
 
 # %% ../../nbs/07_figures/04_explanation.ipynb #83a15592
@@ -178,10 +177,10 @@ def explain_picture(
     against: str | None = None,  # the class to tell it from; None: the runner-up
 ) -> Explanation:  # shows itself in a notebook
     "Why this class and not that one; raises `NiwtError` for an unknown class, two equal ones, or more than one picture."
-    if len(picture_names(image)) != 1:
-        raise NiwtError(f"explain takes one picture at a time, got {len(picture_names(image))}")
+    if len(_picture_names(image)) != 1:
+        raise NiwtError(f"explain takes one picture at a time, got {len(_picture_names(image))}")
     with eval_mode(None):
-        explainer_of(model)  # or there is no network to ask
-    (x,) = picture_batches(image, model.preprocess_)
+        _explainer_of(model)  # or there is no network to ask
+    (x,) = _picture_batches(image, model.preprocess_)
     with eval_mode(model.network_.model):  # no class comes or goes meanwhile
         return _explained(model, x, target, against)

@@ -181,7 +181,7 @@ def _outline(ax: Axes, regions: Sequence[tuple], side: int, shape: Sequence[int]
     ax.set(xlim=(0, shape[1]), ylim=(shape[0], 0))
 
 # %% ../../nbs/07_figures/01_pictures.ipynb #7181e4d5
-def paint_mosaic(
+def _draw_mosaic(
     area: Area,  # where
     images: Sequence[Any],  # as `to_array` takes them
     labels: Sequence[str] = (),  # one a picture, below it
@@ -220,11 +220,8 @@ def paint_mosaic(
         area.text(label, left=left, top=top, size=8, linespacing=1.15, ha="center")
 
 # %% ../../nbs/07_figures/01_pictures.ipynb #e88ac68e
-def paint_beside(
-    area: Area,  # where
-    pictures: Sequence[tuple[str, Any]],  # (title, picture as `to_array` takes it)
-) -> None:
-    "A few pictures beside each other, each with a title above it."
+def _draw_beside(area: Area, pictures: Sequence[tuple[str, Any]]) -> None:
+    "A few pictures, as `to_array` takes them, beside each other, each with a title above it."
     gap = 10  # pixels between them
     side = min((area.width - gap * (len(pictures) - 1)) / len(pictures), area.height - 40)
     for i, (title, picture) in enumerate(pictures):

@@ -35,7 +35,8 @@ def match_length(
 def _rows_and_biases(head: nn.Linear) -> tuple[Tensor, Tensor]:
     "Weights and biases of a head (zeros where it has none), float32 at least."
     weight = widened(head.weight.detach())
-    return weight, weight.new_zeros(len(weight)) if head.bias is None else widened(head.bias.detach())
+    none = weight.new_zeros(len(weight))
+    return weight, none if head.bias is None else widened(head.bias.detach())
 
 # %% ../../nbs/04_method/07_calibration.ipynb #d8241bca
 @dataclass(frozen=True, eq=False)
@@ -67,15 +68,12 @@ class _ScoreStatistics:
         return weight, self.score_mean + bias - weight @ self.mean
 
 # %% ../../nbs/04_method/07_calibration.ipynb #f1d8805c
-def _covariance(
-    x: Tensor,  # (m, D)
-) -> Tensor:  # (D, D)
-    "The covariance of columns; of many rows block by block, summed in double precision."
+def _covariance(x: Tensor) -> Tensor:
+    "The covariance (D, D) of columns (m, D); of many rows block by block, summed in double precision."
     if len(x) <= _BLOCK:
         return torch.cov(x.T)
     mean = moments(x)[0]
     return summed(lambda rows: (rows - mean).T @ (rows - mean), x) / (len(x) - 1)
-
 
 # %% ../../nbs/04_method/07_calibration.ipynb #dd119659
 @in_own_modes
@@ -96,7 +94,7 @@ def score_statistics(
 
 # %% ../../nbs/04_method/07_calibration.ipynb #04936bf1
 _Solver = Callable[[Tensor, Tensor], Tensor]  # rows to fit on, rows to predict -> weights (h, D)
-_SCALES = (0.7, 0.85, 1.0, 1.2, None)
+_SCALES = (0.7, 0.85, 1.0, 1.2, None)  # standard deviations to try, the seen one is 1; None: as is
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,9 +132,8 @@ def left_out_rates(
     return right_held @ wins.to(scores), right_rest @ (~wins).to(scores), float(right_held.sum())
 
 # %% ../../nbs/04_method/07_calibration.ipynb #563cfb1a
-@in_own_modes
 def _left_out_curve(
-    solve: _Solver, head: nn.Linear, features: Tensor, labels: Tensor, folds: Sequence, scales: Any
+    solve: _Solver, head: nn.Linear, features: Tensor, labels: Tensor, folds: Sequence
 ) -> pd.DataFrame:
     "Accuracies on classes left out, means over the folds, for every scale and bias: scale (NaN: length kept), bias, U, S, H."
     weight, bias = _rows_and_biases(head)
@@ -147,9 +144,10 @@ def _left_out_curve(
     biases = torch.linspace(-4, 4, 81) * float(spread)
     for held in folds:
         rest = rows[~torch.isin(rows, held)]
-        seen = score_statistics(linear_of(weight[rest], bias[rest]), feats[torch.isin(labels, rest)])
+        part = linear_of(weight[rest], bias[rest])
+        seen = score_statistics(part, feats[torch.isin(labels, rest)])
         predicted = solve(rest, held)
-        for scale in scales:
+        for scale in _SCALES:
             w, b = seen.apply(predicted, scale)
             pairs = zip(*(blocks_of(t, None, len(weight)) for t in (base, feats)), strict=True)
             made = (old.index_copy(1, held, x @ w.T + b) for old, x in pairs)  # noqa: B023
@@ -170,7 +168,6 @@ def calibrate(
     features: Tensor,  # (m, D) features of seen images; best of images that the head was not fitted on
     labels: Tensor,  # (m,) head row of each
     folds: int | Sequence[Tensor] = 5,  # number of parts, or the sets of rows that play unseen
-    scales: Sequence[float | None] = _SCALES,  # standard deviations to try, seen: 1; None: as is
     seed: int = 0,  # of the parts
 ) -> _Calibration:  # what did best on classes left out
     "Choose scale, bias and, among several, the solver (`settings` is its key) by leaving seen classes out; sees nothing but seen classes."
@@ -186,7 +183,7 @@ def calibrate(
         folds = list(order.chunk(folds))
     tried = []
     for key, one in (solve if isinstance(solve, Mapping) else {None: solve}).items():
-        curve = _left_out_curve(one, head, features, labels, folds, scales)
+        curve = _left_out_curve(one, head, features, labels, folds)
         scale, bias, h = curve.loc[curve["H"].idxmax(), ["scale", "bias", "H"]].tolist()
         tried.append(_Calibration(None if np.isnan(scale) else scale, bias, h, curve, key))
     if not tried:
@@ -195,9 +192,9 @@ def calibrate(
 
 # %% ../../nbs/04_method/07_calibration.ipynb #74e7f8ec
 @in_own_modes
-def _blend_heads(one: nn.Linear, other: nn.Linear, features: Tensor, share: float = 0.5) -> nn.Linear:
+def _blend_heads(one: nn.Linear, other: nn.Linear, x: Tensor, share: float = 0.5) -> nn.Linear:
     "A head whose scores are the weighted mean of two heads' scores, each around its mean over the classes, at the first one's standard deviation."
-    first, second = score_statistics(one, features), score_statistics(other, features)
+    first, second = score_statistics(one, x), score_statistics(other, x)
     ratio = (1 - share) * first.score_std / second.score_std
     (w, b), (v, c) = _rows_and_biases(one), _rows_and_biases(other)
     weight = share * (w - first.prior) + ratio * (v - second.prior)

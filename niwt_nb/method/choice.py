@@ -50,7 +50,7 @@ class Settings:
     l2: float = 1e-5  # penalty of a fitted head, see `fit_head`
     share: float = 0.5  # of the first of two kinds of knowledge, see `with_combination`
     zoom: float = 0.0  # share of the close-up in a picture's features, see `network.zoom`
-    offset: float = 0.0  # added to the scores of new classes: the balance of seen and unseen
+    bias: float = 0.0  # added to the scores of new classes: the balance of seen and unseen
     keep: bool = True  # the seen classes' rows stay as they are
 
 # %% ../../nbs/04_method/11_choice.ipynb #8d8b29e0
@@ -66,6 +66,7 @@ _IMAGES_OF_EACH = 16  # training images of a class on which its importance is me
 _JACOBIAN_IMAGES = 32  # training images whose Jacobians are averaged
 KNOWN_MAPS = ("auto", "kernel", "ridge", "cosine")
 KNOWN_SOLVERS = ("auto", "closed", "lbfgs", "reference")
+_Body = Backbone | nn.Linear | None  # a network, a head, or neither
 
 # %% ../../nbs/04_method/11_choice.ipynb #1c4e569a
 class _FeatureScale(nn.Module):
@@ -102,7 +103,7 @@ class _Seen:
     scaled: bool = False  # the features are standardised already
 
     @cached_property
-    def level(self) -> _ScoreStatistics:
+    def statistics(self) -> _ScoreStatistics:
         "What the seen scores do on the training images."
         return score_statistics(self.head, self.features)
 
@@ -118,8 +119,8 @@ class _Seen:
         unit = lambda rows: nn.functional.normalize((rows - mean) / spread)  # noqa: E731
         form.fit(by_rows(x, None, unit), self.rows, k)
         middle, matrix = k.mean(0), form.form_ / spread[:, None]
-        size = self.level.stds(self.level.prior + (k - middle) @ matrix.T).mean()
-        return middle, matrix * self.level.score_std / size
+        size = self.statistics.stds(self.statistics.prior + (k - middle) @ matrix.T).mean()
+        return middle, matrix * self.statistics.score_std / size
 
     @cached_property
     def maps(self) -> dict[Any, tuple[ImportanceMap, ImportanceMap]]:
@@ -140,15 +141,13 @@ def _make_map(kind: str, settings: Settings = Settings(), seed: int = 0) -> Impo
     return KernelRidgeMap(settings.alpha, "rbf", settings.width)
 
 # %% ../../nbs/04_method/11_choice.ipynb #eeb73a4f
-def feature_network(
-    head: nn.Linear,  # D -> S
-) -> CutNetwork:  # features in, scores out; its layer is called "features"
-    "A network that consists of its head: for data sets that come as features, where importance is the weights."
+def _feature_network(head: nn.Linear) -> CutNetwork:
+    "A network that consists of its head, with a layer \"features\": for data sets that come as features, where importance is the weights."
     model = nn.Sequential(OrderedDict(tail=nn.Identity(), head=head))
     return CutNetwork(model, "features", nn.Identity(), nn.Identity(), "head", "features")
 
 # %% ../../nbs/04_method/11_choice.ipynb #9b0ddb42
-_Kept = tuple[_ScoreStatistics, tuple[Tensor, Tensor] | None]  # `level` and `ranking`
+_Kept = tuple[_ScoreStatistics, tuple[Tensor, Tensor] | None]  # `statistics` and `ranking`
 
 
 class Writer:
@@ -166,7 +165,7 @@ class Writer:
         "Fit the maps on seen classes; raises `NiwtError` for an unknown map or solver."
         self.seen, self.settings, self.seed = seen, settings, seed
         self.solver = check_name(solver, KNOWN_SOLVERS, "solver")
-        self.level = kept[0] if kept else seen.level
+        self.statistics = kept[0] if kept else seen.statistics
         how, rows = (kind, settings.alpha, settings.width, seed), seen.head.weight.detach()
         if how not in seen.maps:  # writers of other settings share them
             pairs = ((kind, seen.importance), ("auto", rows))
@@ -187,10 +186,10 @@ class Writer:
 
         `knowledge` (n, A), scaled. Gives (n,), 1: as the seen rows; near 0: the network can tell nothing of it.
         """
-        return self.level.stds(self._closed(knowledge)) / self.level.score_std
+        return self.statistics.stds(self._closed(knowledge)) / self.statistics.score_std
 
     def _solved(self, knowledge: Tensor) -> Tensor:
-        "Rows (n, D) whose importance is the predicted one, before their scores are levelled."
+        "Rows (n, D) whose importance is the predicted one, before their scores are matched to the seen ones'."
         if self.solver in ("auto", "closed"):
             return self._closed(knowledge)
         demand = self.map.predict(knowledge).float()
@@ -198,16 +197,16 @@ class Writer:
         if where is None:
             told = "the reference solver runs on training images, which a saved model does not hold"
             raise NiwtError(f"{told}; fit again with solver='closed' (--set solver=closed)")
-        network = self.seen.network or feature_network(self.seen.head)
+        network = self.seen.network or _feature_network(self.seen.head)
         rows = transfer_weights(network, demand, where, self.solver, seed=self.seed).weight
         return rows.to(demand.device)
 
-    def _levelled(self, knowledge: Tensor) -> tuple[Tensor, Tensor]:
+    def _matched(self, knowledge: Tensor) -> tuple[Tensor, Tensor]:
         "Rows and biases with the seen scores' mean and spread; the paper's solver leaves them as solved, with bias 0."
         weight = self._solved(knowledge)
         if self.solver == "reference":
             return weight, torch.zeros(len(weight))
-        return self.level.apply(weight)
+        return self.statistics.apply(weight)
 
     def _mixed(self, knowledge: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
         "Rows and biases of classes with `knowledge`, mixed with the ranking map's."
@@ -215,7 +214,7 @@ class Writer:
             return weight, bias
         middle, matrix = self.ranking
         ranked, share = (knowledge - middle) @ matrix.T, self.settings.ranked
-        mixed = (1 - share) * bias - share * (ranked @ self.level.mean)
+        mixed = (1 - share) * bias - share * (ranked @ self.statistics.mean)
         return (1 - share) * weight + share * ranked, mixed
 
     def _mixed_head(self) -> nn.Linear:
@@ -223,21 +222,21 @@ class Writer:
         old, pull, known = self.seen.head, self.settings.pull, self.seen.knowledge
         weight, bias = old.weight.detach() * (1 - pull), old.bias.detach() * (1 - pull)
         if pull:
-            mapped, level = self._levelled(known)
-            weight, bias = weight + pull * mapped, bias + pull * level
+            mapped, shift = self._matched(known)
+            weight, bias = weight + pull * mapped, bias + pull * shift
         weight, bias = self._mixed(known, weight, bias)
         return replace_classes(old, range(len(weight)), weight, bias)
 
     def rows(self, knowledge: Tensor) -> tuple[Tensor, Tensor]:
-        "Weights (n, D) and biases (n,) of classes with scaled `knowledge` (n, A), offset included."
-        weight, bias = self._mixed(knowledge, *self._levelled(knowledge))
-        return weight, bias + self.settings.offset
+        "Weights (n, D) and biases (n,) of classes with scaled `knowledge` (n, A), the bias of the settings included."
+        weight, bias = self._mixed(knowledge, *self._matched(knowledge))
+        return weight, bias + self.settings.bias
 
 # %% ../../nbs/04_method/11_choice.ipynb #25ffde22
-def _best_offset(
+def _best_bias(
     scores: Tensor, labels: Tensor, seen: Tensor, unseen: Tensor, trained_on: bool = False
 ) -> tuple[float, float]:
-    """The offset with the highest H, and that H; `scores` (m, C) and class ids (m,) of validation images.
+    """The bias with the highest H, and that H; `scores` (m, C) and class ids (m,) of validation images.
 
     `trained_on`, the network knows all classes: within one standard error of it, the largest.
     """
@@ -259,7 +258,7 @@ class _Choice:
     "Settings chosen on validation classes, and what every combination reached there."
 
     settings: Settings
-    table: pd.DataFrame = field(repr=False)  # a row a combination: settings, H, T1, AUSUC, offset
+    table: pd.DataFrame = field(repr=False)  # a row a combination: settings, H, T1, AUSUC, bias
     notes: tuple[str, ...] = ()
     doubt: Doubt | None = field(default=None, repr=False)  # of the chosen settings
 
@@ -270,16 +269,16 @@ class _Choice:
 
 # %% ../../nbs/04_method/11_choice.ipynb #803a2c0a
 def _doubt_from(
-    scores: Tensor, offset: float, labels: Tensor, data: ZeroShotData, strength: float
+    scores: Tensor, bias: float, labels: Tensor, data: ZeroShotData, strength: float
 ) -> Doubt | None:
-    """What a validation problem says about scores (m, C), before the `offset` of new classes; see `doubt_of`.
+    """What a validation problem says about scores (m, C), before the `bias` of new classes; see `doubt_of`.
 
     `strength`: the least of a new row. None: a single class cannot play both a new one and a stranger.
     """
     if len(data.unseen) < 2:
         return None
     columns, n = torch.cat([data.seen, data.unseen]), len(data.seen)
-    shift = torch.tensor([0.0] * n + [offset] * len(data.unseen))
+    shift = torch.tensor([0.0] * n + [bias] * len(data.unseen))
     moved = by_rows(scores, None, lambda rows: rows[:, columns] + shift, scores.shape[1])
     place = torch.full((scores.shape[1],), -1)
     place[columns] = torch.arange(len(columns))
@@ -312,23 +311,14 @@ def _choose(
         head = extend(writer.head, *writer.rows(knowledge))
         scores = head_scores(features, head, columns, len(data.classes))
         what = (scores, labels, data.seen, data.unseen)
-        offset, h = _best_offset(*what, trained_on)
-        tried.append(replace(settings, offset=offset))
-        told = {"H": h, "T1": gzsl(*what).T1, "AUSUC": ausuc(*what), "offset": offset}
+        bias, h = _best_bias(*what, trained_on)
+        tried.append(replace(settings, bias=bias))
+        told = {"H": h, "T1": gzsl(*what).T1, "AUSUC": ausuc(*what), "bias": bias}
         rows.append({**params, **told})
         if h > best[0]:
-            best = (h, scores, offset, labels, data, float(writer.strength(knowledge).min()))
+            best = (h, scores, bias, labels, data, float(writer.strength(knowledge).min()))
     table = pd.DataFrame(rows)
     return _Choice(tried[int(table.H.idxmax())], table, doubt=_doubt_from(*best[1:]))
-
-# %% ../../nbs/04_method/11_choice.ipynb #fa7d1c2c
-def _topped(network: CutNetwork, top: nn.Module) -> nn.Module:
-    "A network's model with any module, features -> scores, in place of its last layer; all else is shared."
-    plain = linear_of(torch.zeros(1, network.head.in_features))
-    model = with_head(network, plain).model  # new on the path to the head
-    above, _, name = network.head_name.rpartition(".")
-    model.get_submodule(above)._modules[name] = top
-    return model
 
 # %% ../../nbs/04_method/11_choice.ipynb #185c206e
 def _scaled_network(
@@ -338,17 +328,17 @@ def _scaled_network(
 
     `example` (2, 3, H, W): preprocessed images, to find the same layer.
     """
-    model = _topped(network, nn.Sequential(scale, head))
+    plain = linear_of(torch.zeros(1, network.head.in_features))
+    model = with_head(network, plain).model  # new on the path to the head
+    above, _, name = network.head_name.rpartition(".")
+    model.get_submodule(above)._modules[name] = nn.Sequential(scale, head)
     return cut(model, network.layer, example, f"{network.head_name}.1")
 
 # %% ../../nbs/04_method/11_choice.ipynb #89759a60
-def scaled_pair(
-    network: CutNetwork,  # not changed
-    scale: _FeatureScale,  # features -> features
-    head: nn.Linear,  # reads the scaled features
-    example: Tensor,  # (2, 3, H, W) preprocessed images
-) -> tuple[CutNetwork, CutNetwork]:  # for scores; for importance: not brought to one length
-    "A network with a scale in front of its head, for scores and for importance."
+def _scaled_pair(
+    network: CutNetwork, scale: _FeatureScale, head: nn.Linear, example: Tensor
+) -> tuple[CutNetwork, CutNetwork]:
+    "A network with a scale in front of its head, for scores, and for importance (not brought to one length); `example` as in `_scaled_network`."
     there = network.head.weight.device
     mean, spread = scale.mean.to(there), scale.scale.to(there)
     head = head if head.weight.device == there else copy.deepcopy(head).to(there)
@@ -373,9 +363,7 @@ def _own_head(head: nn.Linear, classes: Sequence[str], data: ZeroShotData) -> nn
     return linear_of(head.weight.detach().cpu()[order], bias)  # heads are fitted on the CPU
 
 # %% ../../nbs/04_method/11_choice.ipynb #21aa4c59
-def _head_for(
-    backbone: Backbone | nn.Linear | None, raw: Any, data: ZeroShotData
-) -> nn.Linear | None:
+def _head_for(backbone: _Body, raw: Any, data: ZeroShotData) -> nn.Linear | None:
     """The rows for the seen classes that a network, cut as `raw`, or a head brings, if any.
 
     Raises `NiwtError` for a head of another number of classes.
@@ -393,11 +381,7 @@ class _Looks:
     "Images of a data set and what a network makes of them; each is looked at once."
 
     def __init__(
-        self,
-        backbone: Backbone | nn.Linear | None,
-        data: ZeroShotData,
-        features: Tensor | None,
-        quiet: bool,
+        self, backbone: _Body, data: ZeroShotData, features: Tensor | None, quiet: bool
     ) -> None:
         "Cut the network; raises `NiwtError` where there are neither pictures to look at nor features."
         self.data, self.quiet, self.given = data, quiet, features
@@ -409,7 +393,8 @@ class _Looks:
             self.preprocess = backbone.preprocess
             self.raw = backbone.cut(None, self.pictures(data.train[:2]))
         elif features is None and data.features is None:
-            remedy = "give a backbone to make them with, such as load_backbone('resnet50', 'DEFAULT')"
+            remedy = "give a backbone to make them with, such as"
+            remedy += " load_backbone('resnet50', 'DEFAULT')"
             raise NiwtError(f"data set {data.name!r} has no features; {remedy}")
 
     def pictures(self, index: Tensor) -> Tensor:
@@ -442,9 +427,9 @@ class Probe(_Looks):
 
     def __init__(
         self,
-        backbone: Backbone | nn.Linear | None,  # None or a head: `data.features` are the features
+        backbone: _Body,  # None or a head: `data.features` are the features
         data: ZeroShotData,  # labels and splits
-        features: Tensor | None = None,  # (N, D), or (N, 2, D) with close-ups, of all images, if at hand
+        features: Tensor | None = None,  # (N, D), or (N, 2, D) with close-ups, of all images
         quiet: bool = True,  # no progress bars
         keep_rows: bool = True,  # an own head stays as it is; False: it may be mixed
         zoom: float | None = None,  # share of the close-up to begin with; None: there is none
@@ -472,8 +457,7 @@ class Probe(_Looks):
         self.rows = rows.repeat_interleave(len(raw) // len(train))
         if own is not None and own.in_features != raw.shape[1]:
             raise NiwtError(f"the head reads {own.in_features} features, there are {raw.shape[1]}")
-        self.scale: Any = nn.Identity()
-        self.own: nn.Linear | None = own
+        self.scale, self.own = nn.Identity(), own  # type: Any, nn.Linear | None
         if free:
             scaler = Scaler("standard").fit(raw)
             self.scale = _FeatureScale(scaler.mean_, scaler.scale_, unit=own is None)
@@ -483,7 +467,7 @@ class Probe(_Looks):
         self.measured = self.network = self.raw
         if free and self.raw is not None:
             head = self.own or linear_of(raw.new_zeros(n, raw.shape[1]))
-            pair = scaled_pair(self.raw, self.scale, head, self.pictures(train[:2]))
+            pair = _scaled_pair(self.raw, self.scale, head, self.pictures(train[:2]))
             self.network, self.measured = pair
         return self
 
@@ -498,16 +482,15 @@ class Probe(_Looks):
         key = ("head", settings.l2)
         if key not in self.kept:
             self.kept[key] = fit_head(self.features, self.rows, len(self.data.seen), l2=settings.l2)
-        if self.own is None:
-            return self.kept[key]
-        return _blend_heads(self.own, self.kept[key], self.features, settings.own)
+        made, share = self.kept[key], settings.own
+        return made if self.own is None else _blend_heads(self.own, made, self.features, share)
 
     def jacobian(self, each: bool = False) -> PooledJacobian:
         "G on some training images, drawn evenly from all classes; the identity where there is no network."
         made = self.kept.get("jacobian")
         if made is None and self.measured is None:
             eye = torch.eye(self.features.shape[1])
-            tail = _tail_hash(feature_network(linear_of(eye[:1])))
+            tail = _tail_hash(_feature_network(linear_of(eye[:1])))
             made = PooledJacobian(eye[None], eye, 1, "identity", "features", tail)
         elif made is None or (each and not len(made.each)):
             how: dict[str, Any] = {"each": each, "quiet": self.quiet}
@@ -534,9 +517,9 @@ class Probe(_Looks):
         whole = ("seen", key, solver, content_hash(knowledge))
         if whole not in self.kept:
             asked = solver == "reference" and self.network is not None
-            images = self.some_pictures() if asked else None
             network = None if self.measured is None else with_head(self.measured, head)
-            told = (self.kept[key], self.jacobian(solver == "lbfgs"), network, images, scaled)
+            told: Any = (self.kept[key], self.jacobian(solver == "lbfgs"), network)
+            told += (self.some_pictures() if asked else None, scaled)
             self.kept[whole] = _Seen(self.features, self.rows, knowledge, head, *told)
         return self.kept[whole]
 
@@ -554,14 +537,10 @@ def with_combination(
     return replace(data, knowledge={**data.knowledge, kind: joined})
 
 # %% ../../nbs/04_method/11_choice.ipynb #6afa4b1d
-def choose_with(
-    model: Any,  # a `NIWT`, unfitted
-    part: ZeroShotData,  # the validation problem
-    probe: Probe,  # a network on its training images
-    trained_on: bool = False,  # the network knows the classes that play unseen
-    grid: _Grid | None = None,  # settings to try; None: those of `TRIED` that fit
-) -> _Choice:  # see `_choose`
-    "Choose settings on a validation problem that a network has looked at."
+def _choose_with(
+    model: Any, part: ZeroShotData, probe: Probe, trained_on: bool = False, grid: Any = None
+) -> _Choice:
+    "Choose settings of a `NIWT` on a validation problem that a network has looked at, see `_choose`; `grid` None: those of `TRIED` that fit."
     known = part.get_knowledge(model.knowledge)
     scaler = Scaler("centre").fit(known.rows(part.seen))
     table = [scaler.transform(known.rows(ids)) for ids in (part.seen, part.unseen)]
@@ -575,35 +554,27 @@ def choose_with(
     return _choose(write, part, test, table[1], grid or TRIED[kind], trained_on)
 
 # %% ../../nbs/04_method/11_choice.ipynb #39a1b709
-def choose_zoom(
-    model: Any,  # a `NIWT`, unfitted
-    part: ZeroShotData,  # the validation problem
-    probe: Probe,  # a network on its training images; left with the share that was chosen
-) -> dict[str, Any]:  # {"zoom": one of `TRIED`}; nothing where there is nothing to choose
-    "Choose how much a close-up counts beside the whole picture: the highest AUSUC, the first of equals."
+def _choose_zoom(model: Any, part: ZeroShotData, probe: Probe) -> dict[str, Any]:
+    "How much a close-up counts beside the whole picture (`zoom`): the highest AUSUC, the first of equals; nothing where there is nothing to choose."
     if not probe.close:
         return {}
     grid, part = TRIED["zoomed"], with_combination(part, model.knowledge)
-    tried = lambda z: choose_with(model, part, probe.zoomed(z), grid={**grid, "zoom": [z]})  # noqa: E731
+    tried = lambda z: _choose_with(model, part, probe.zoomed(z), grid={**grid, "zoom": [z]})  # noqa: E731
     area = {z: tried(z).table.AUSUC[0] for z in grid["zoom"]}
     best = max(area, key=area.__getitem__)
     probe.zoomed(best)
     return {"zoom": best}
 
 # %% ../../nbs/04_method/11_choice.ipynb #68191e7f
-def choose_share(
-    model: Any,  # a `NIWT`, unfitted
-    part: ZeroShotData,  # the validation problem
-    probe: Probe,  # a network on its training images
-) -> dict[str, Any]:  # {"share": one of `TRIED`}; nothing where there is nothing to choose
-    "Choose how much the first of two kinds of knowledge counts: the highest AUSUC, the first of equals."
+def _choose_share(model: Any, part: ZeroShotData, probe: Probe) -> dict[str, Any]:
+    "How much the first of two kinds of knowledge counts (`share`): the highest AUSUC, the first of equals; nothing where there is nothing to choose."
     kind, grid = model.knowledge, TRIED["combined"]
     if kind is None or kind in part.knowledge or kind.count("+") != 1:
         return {}
 
     def tried(share: float) -> _Choice:
         both = with_combination(part, kind, share)
-        return choose_with(model, both, probe, grid={**grid, "share": [share]})
+        return _choose_with(model, both, probe, grid={**grid, "share": [share]})
 
     area = {s: tried(s).table.AUSUC[0] for s in grid["share"]}
     return {"share": max(area, key=area.__getitem__)}

@@ -27,7 +27,7 @@ from ..network.modes import in_own_modes
 def _check(
     scores: Any, labels: Any, seen: Any, unseen: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    "The four inputs of every metric as tensors on the CPU (sorted ids); raises `NiwtError` that names the first thing wrong."
+    "The inputs of every metric as tensors on the CPU, ids sorted; raises `NiwtError` for bad ones."
     scores = torch.as_tensor(scores).detach().cpu()
     given = (labels, seen, unseen)
     labels, seen, unseen = (torch.as_tensor(t).detach().cpu().long() for t in given)

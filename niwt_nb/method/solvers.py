@@ -22,10 +22,8 @@ from torch.func import jvp
 
 from ..core import NiwtError, check_name, progress
 from .calibration import _ScoreStatistics, score_statistics
-from niwt_nb.method.jacobian import (
-    PooledJacobian, _activations_of, importance_of_weights, _jacobian_reverse, noise_images,
-    pooled_jacobian,
-)
+from .jacobian import PooledJacobian, _activations_of, importance_of_weights
+from .jacobian import _jacobian_reverse, noise_images, pooled_jacobian
 from ..network.cut import eval_mode, running
 from ..network.head import widened
 from ..network.modes import in_own_modes
@@ -123,12 +121,13 @@ def solve_reference(
     adam = torch.optim.Adam([weight], lr=lr)
     for step in progress(range(max_steps), "optimising new weights", quiet=quiet):
         i, c = (torch.randint(len(t), (batch_size,), generator=draw) for t in (activations, importance))
-        alpha = _LinearImportance.apply(weight[c], network, activations[i])
-        cosine_loss = (1 - torch.cosine_similarity(alpha, importance[c].to(alpha))).mean()
-        penalty = lam / 2 * ((weight - mean) ** 2).sum()
-        loss = cosine_loss + penalty
-        adam.zero_grad()
-        loss.backward()
+        with eval_mode(network):
+            alpha = _LinearImportance.apply(weight[c], network, activations[i])
+            cosine_loss = (1 - torch.cosine_similarity(alpha, importance[c].to(alpha))).mean()
+            penalty = lam / 2 * ((weight - mean) ** 2).sum()
+            loss = cosine_loss + penalty
+            adam.zero_grad()
+            loss.backward()
         adam.step()
         rows.append((step, loss.item(), cosine_loss.item(), penalty.item()))
         better = loss.item() < best * (1 - tolerance)

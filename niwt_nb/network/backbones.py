@@ -22,9 +22,8 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from niwt_nb.core import (
-    NiwtError, check_name, file_kind, import_object, import_torchvision, user_code,
-)
+from ..core import NiwtError, check_name, _file_kind, import_object, import_torchvision
+from ..core import _user_code
 from ..data.dataset import transformed
 from .cut import CutNetwork, choose_layer, cut
 from .modes import seeded_in_turn
@@ -124,7 +123,7 @@ def _read_weights(path: str | os.PathLike) -> dict[str, Tensor]:
     path = Path(path)
     if not path.is_file():
         raise NiwtError(f"no file {str(path)!r}")
-    kind = file_kind(path)
+    kind = _file_kind(path)
     keep = "save torch.save(model.state_dict(), FILE) where the model is, and give FILE"
     try:
         read = partial(torch.load, map_location="cpu", weights_only=True)
@@ -236,7 +235,7 @@ def _load_function(spec: str, weights: Any, head: str | None = None) -> Backbone
     "What a function of the reader's own returns: a model, or a model and its preprocessing."
     import_torchvision()  # such a file may import it, which needs help on some installs
     function = import_object(spec)
-    with user_code(f"{spec!r} failed"):
+    with _user_code(f"{spec!r} failed"):
         call = callable(function) and not isinstance(function, nn.Module)
         made = function() if call else function
     where = str(spec).rpartition(":")[0]
@@ -261,7 +260,7 @@ def _load_function(spec: str, weights: Any, head: str | None = None) -> Backbone
     _name_head(model, head)
     example = torch.stack([preprocess(Image.new("RGB", (256, 256), c)) for c in ("gray", "black")])
     what = f"the model of {spec!r} failed on a picture of shape {tuple(example.shape[1:])}"
-    with user_code(what):
+    with _user_code(what):
         return Backbone(model.eval(), preprocess, choose_layer(model, example), spec)
 
 # %% ../../nbs/03_network/02_backbones.ipynb #17efd2b5

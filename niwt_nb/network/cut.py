@@ -128,19 +128,26 @@ def head_output(
 
 # %% ../../nbs/03_network/01_cut.ipynb #93fda2ea
 _TURN = threading.RLock()  # networks run in turns: their modes and hooks are shared by all threads
+_EVALUATED: dict[int, nn.Module] = {}  # every part of the networks that have the turn, by its id
 
 
 @contextlib.contextmanager
 def eval_mode(
-    model: Any,  # any module; of a plain function only the turn is taken
+    model: Any,  # any module, or what has one as its `network` or `tail`; of a plain function only the turn is taken
 ) -> Iterator[None]:
     """Evaluation mode inside the block, one thread at a time; afterwards every submodule has the mode that it had.
 
     Whatever runs a network goes through here. Do not read images inside: a preprocessing may run a network too.
+    A block inside a block has nothing to do for the same network, or a part of it.
     """
+    while not isinstance(model, nn.Module) and (hasattr(model, "network") or hasattr(model, "tail")):
+        model = model.network if hasattr(model, "network") else model.tail
     with _TURN:
-        modules = model.modules() if isinstance(model, nn.Module) else ()
+        inside = id(model) in _EVALUATED and not model.training
+        modules = list(model.modules()) if isinstance(model, nn.Module) and not inside else []
         trained = [m for m in modules if m.training]
+        entered = {id(m): m for m in modules if id(m) not in _EVALUATED}
+        _EVALUATED.update(entered)
         for m in trained:
             m.training = False
         try:
@@ -148,6 +155,8 @@ def eval_mode(
         finally:
             for m in trained:
                 m.training = True
+            for key in entered:
+                del _EVALUATED[key]
 
 # %% ../../nbs/03_network/01_cut.ipynb #f039ddfc
 def running(
@@ -157,10 +166,7 @@ def running(
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        first = args[0] if args else next(iter(kwargs.values()))
-        while not isinstance(first, nn.Module) and (hasattr(first, "network") or hasattr(first, "tail")):
-            first = first.network if hasattr(first, "network") else first.tail
-        with eval_mode(first):
+        with eval_mode(args[0] if args else next(iter(kwargs.values()))):
             return function(*args, **kwargs)
 
     return in_own_modes(call)  # type: ignore[return-value]

@@ -21,18 +21,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from niwt_nb.core import (
-    NiwtError, Steps, check_name, content_hash, model_hash, process_place, progress, share, shards,
-)
+from ..core import NiwtError, Steps, check_name, content_hash, model_hash, process_place
+from ..core import progress, share, shards
 from ..data.dataset import ZeroShotData
 from ..data.images import batches
 from .backbones import ImageTransform
 from .cut import CutNetwork, copy_module, eval_mode
 from .head import fit_head, with_head
 from .modes import gpu_group, in_own_modes, seeded_in_turn
-from niwt_nb.network.training import (
-    _KnowledgeHead, _PixelCache, cache_images, class_to_column, _hold_out, _train_loop,
-)
+from .training import _KnowledgeHead, _PixelCache, cache_images, class_to_column
+from .training import _hold_out, _train_loop
 
 # %% ../../nbs/03_network/05_finetuning.ipynb #441a8ef4
 @lru_cache(maxsize=1)

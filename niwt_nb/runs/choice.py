@@ -23,16 +23,17 @@ from .steps import _Ready, _eszsl_step, _fitted_model, _model_step
 def _judge_knowledge(folder: _RunFolder, ready: _Ready, kind: str, first: bool = True) -> Any:
     """NIWT, its control and ESZSL for one kind of knowledge: settings are chosen on held-out seen classes, figures come from the real network.
 
-    Gives `rows` of the table, NIWT's `scores` at gamma = 0, ESZSL's `curve`, `gamma` by method, the `model`, `facts` of `_model_step` and of `eszsl`.
+    Gives `rows` of the table, NIWT's `scores` at gamma = 0, ESZSL's `curve`, `gamma` by method,
+    the `model`, `facts` of `_model_step` and of `eszsl`.
     """
     config = folder.config
     fit = functools.cache(lambda: _fitted_model(ready, kind))
     model, scores, facts = _model_step(folder, ready, kind, first, fit)
     data = with_combination(ready.data, kind, model.settings_.share)  # the same for all methods
-    offset, labels = model.settings_.offset, data.labels[ready.test]
-    rows = table_rows("NIWT", scores, labels, data, (kind, offset, config.seed))
+    bias, labels = model.settings_.bias, data.labels[ready.test]
+    rows = table_rows("NIWT", scores, labels, data, (kind, bias, config.seed))
     known = (data.get_knowledge(kind).values, config.shuffles)
-    key = content_hash(model.head_.weight, model.settings_.offset, ready.key, *known)
+    key = content_hash(model.head_.weight, model.settings_.bias, ready.key, *known)
 
     def control() -> tuple[dict[str, Tensor], dict]:
         return {}, {"rows": shuffled_rows(fit(), data, ready.photos.features, config.shuffles)}
@@ -47,7 +48,7 @@ def _judge_knowledge(folder: _RunFolder, ready: _Ready, kind: str, first: bool =
     found = share(tasks, work, f"what {kind} is compared with")
     tensors, eszsl = found[0]
     rows += [row for more in (eszsl["rows"], *found[1:]) for row in more]
-    gamma = {"NIWT": offset, "ESZSL": eszsl["gamma"]}
-    bare = stack(scores, data.unseen, offset)
+    gamma = {"NIWT": bias, "ESZSL": eszsl["gamma"]}
+    bare = stack(scores, data.unseen, bias)
     judged = {"rows": rows, "scores": bare, "curve": tensors["curve"], "gamma": gamma}
     return {**judged, "model": model, "facts": facts, "eszsl": eszsl}

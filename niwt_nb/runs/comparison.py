@@ -21,14 +21,13 @@ from ..core import NiwtError, content_hash, model_hash, share
 from ..data.dataset import ZeroShotData
 from ..evaluate.selection import Encoded, baselines, measure, shuffled_rows, table_rows
 from ..figures.canvas import COLOURS, new_figure, own_style, plain
-from ..method.choice import TRIED, Probe, choose_share, with_combination
+from ..method.choice import TRIED, Probe, _choose_share, with_combination
 from ..method.metrics import chance
 from ..method.niwt import NIWT, choose_settings, score_matrix
 from ..method.ranking import Baseline
 from ..network.cut import CutNetwork
-from niwt_nb.network.finetuning import (
-    ActivationCache, cache_activations, cached_features, fine_tune,
-)
+from ..network.finetuning import ActivationCache, cache_activations, cached_features
+from ..network.finetuning import fine_tune
 from ..network.head import linear_of, rows_of, with_head
 from .folder import _RunFolder
 
@@ -125,14 +124,14 @@ def _tuned_step(
 
 # %% ../../nbs/09_runs/04_comparison.ipynb #cf0a7bf1
 def _shares_step(shared: _Encodings, frozen: Encoded, name: str) -> dict[str, float]:
-    "Choose how much each of two kinds of knowledge counts in the combination `name`, on validation classes; see `choose_share`."
+    "Choose how much each of two kinds of knowledge counts in the combination `name`, on validation classes; see `_choose_share`."
     config = shared.folder.config
     val = shared.data.validation(seed=config.seed)
     features = frozen.features[rows_of(val, shared.data)]
 
     def compute() -> tuple[dict[str, Tensor], dict]:
         model = NIWT(knowledge=name, map=config.map)
-        return {}, choose_share(model, val, Probe(None, val, features=features))
+        return {}, _choose_share(model, val, Probe(None, val, features=features))
 
     known = [val.get_knowledge(kind).values for kind in name.split("+")]
     key = content_hash(shared.key, features, known, config.map, repr(TRIED))
@@ -163,9 +162,9 @@ def _niwt_step(
         choice = choose_settings(model, real.data, real.features, (twin.head, twin.features))
         model.set_params(calibrate=choice).fit(real.data, features=real.features)
         found = score_matrix(model, real.data, real.features)
-        rows = table_rows("NIWT", *found, real.data, (knowledge, choice.settings.offset, seed))
+        rows = table_rows("NIWT", *found, real.data, (knowledge, choice.settings.bias, seed))
         control = shuffled_rows(model, real.data, real.features, shuffles) if shuffles else []
-        own = vars(choice.settings).keys() - {"offset", "keep"}
+        own = vars(choice.settings).keys() - {"bias", "keep"}
         told = ", ".join(f"{k}={getattr(choice.settings, k)}" for k in choice.table if k in own)
         seconds = round(time.perf_counter() - start, 2)
         about = {"network": network, "seconds": seconds, "settings": told}

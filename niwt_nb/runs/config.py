@@ -17,7 +17,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import tomli_w
 
 from .. import __version__
-from ..core import NiwtError, check_name, nearest_names
+from ..core import NiwtError, check_name, _nearest_names
 
 # %% ../../nbs/09_runs/00_config.ipynb #180949b5
 _RIVALS: tuple[str, ...] = ("ESZSL", "SAE", "DeViSE", "SJE", "ALE", "DEM", "class-norm MLP", "ICIS")
@@ -199,7 +199,7 @@ def config_from_dict(
     known = RunConfig.__dataclass_fields__
     for name in values:
         if name not in known:
-            near = ", ".join(map(repr, nearest_names(name, known)))
+            near = ", ".join(map(repr, _nearest_names(name, known)))
             there = f"nearest: {near}" if near else f"there are: {', '.join(known)}"
             raise NiwtError(f"unknown setting {name!r}; {there}")
     return replace(base or RunConfig(), **values)

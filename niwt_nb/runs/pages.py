@@ -22,14 +22,14 @@ from ..core import share
 from ..data.memory import by_rows
 from ..explain.explainer import Explainer, listing, phrase, readable
 from ..explain.maps import grad_cam, neuron_maps
-from ..explain.names import as_seen, name_neurons, outlined, region
-from ..explain.sentences import counter_evidence, distinguishing_attribute
-from ..explain.sentences import faithfulness_sentence, signed_words
+from ..explain.names import _as_seen, name_neurons, outlined, region
+from ..explain.sentences import _counter_evidence, _distinguishing_attribute
+from ..explain.sentences import faithfulness_sentence, _signed_words
 from ..explain.verified import verify_names
 from ..explain.words import explain_prediction
-from ..figures.canvas import COLOURS, new_figure, own_style, panel_pixels, to_array
-from ..figures.charts import balance_curve, class_bars, confusion_figure, history_figure
-from ..figures.charts import metrics_bars
+from ..figures.canvas import COLOURS, new_figure, own_style, _panel_pixels, to_array
+from ..figures.charts import balance_curve, _class_bars, _confusion_figure, _history_figure
+from ..figures.charts import _metrics_bars
 from ..figures.pictures import overlay
 from ..method.metrics import gzsl, predict, seen_unseen_curve, stack
 from ..method.unknown import calibration_error, reliability
@@ -74,9 +74,9 @@ def _because(told: pd.DataFrame) -> str:  # up to three sentences
     text = "Nothing that has a name speaks for this class here."
     if len(good):
         text = f"For it: {listing([phrase(a) for a in good['attribute'].head(3)])}."
-    word, other = distinguishing_attribute(told), readable(told.attrs["runner_up"])
+    word, other = _distinguishing_attribute(told), readable(told.attrs["runner_up"])
     most = f" What tells it most from {other}: {word}." if word else ""
-    return text + counter_evidence(told) + most
+    return text + _counter_evidence(told) + most
 
 # %% ../../nbs/09_runs/07_pages.ipynb #f5c51102
 def _explain_cases(ready: _Ready, explainer: Explainer, scores: Tensor, write: _Write) -> list[dict]:
@@ -89,7 +89,7 @@ def _explain_cases(ready: _Ready, explainer: Explainer, scores: Tensor, write: _
         number, i = place
         name, look = f"case-{number:02d}", ready.backbone.preprocess
         x, row = look(data.images[int(ready.test[i])]), int(ready.rows[guess[i]])
-        pixels = np.asarray(as_seen(x, look)) / 255
+        pixels = np.asarray(_as_seen(x, look)) / 255
         heat = grad_cam(explainer.network, x[None], row)[0].cpu()
         write(f"{name}.jpg", _picture(pixels))
         write(f"{name}-cam.jpg", _picture(overlay(pixels, heat)))
@@ -101,7 +101,7 @@ def _explain_cases(ready: _Ready, explainer: Explainer, scores: Tensor, write: _
         case |= {"sentence": _because(told), "trust": faithfulness_sentence(told)}
         names = told["attribute"].map(readable)
         names += told["verdict"].map({"open": " (open)"}).fillna("")
-        case["attributes"] = [[a, float(v)] for a, v in zip(names, signed_words(told), strict=True)]
+        case["attributes"] = [[a, float(v)] for a, v in zip(names, _signed_words(told), strict=True)]
         return case
 
     return share(list(enumerate(chosen.tolist())), explain, "explanations")
@@ -122,7 +122,7 @@ def _neuron_dictionary(
         top = test[active.argsort(descending=True)[:each]]
         x = torch.stack([ready.backbone.preprocess(ready.data.images[int(i)]) for i in top])
         where = region(neuron_maps(explainer.network, x, [k])[:, 0].cpu())
-        seen = [as_seen(one, ready.backbone.preprocess) for one in x]
+        seen = [_as_seen(one, ready.backbone.preprocess) for one in x]
         images = [to_array(outlined(one, at, 128)) for one, at in zip(seen, where, strict=True)]
         gap = ((0, 0), (0, 4), (0, 0))
         strip = np.concatenate([np.pad(one, gap, constant_values=1) for one in images], 1)[:, :-4]
@@ -145,7 +145,7 @@ def _draw_charts(charts: dict[str, _Chart], write: _Write) -> list[dict]:
     made = []
     for name, (caption, draw) in charts.items():
         for ending, width in (("", 760), ("-small", 460))[: 1 if name in _TOO_WIDE else 2]:
-            image = Image.fromarray(panel_pixels(draw(width), 1.6)).convert("RGB").quantize(96)
+            image = Image.fromarray(_panel_pixels(draw(width), 1.6)).convert("RGB").quantize(96)
             out = io.BytesIO()
             image.save(out, "PNG", optimize=True)
             write(f"{name}{ending}.png", out.getvalue())
@@ -229,9 +229,9 @@ def _charts_of(ready: _Ready, judged: dict[str, dict[str, Any]]) -> dict[str, _C
     charts: dict[str, _Chart] = {
         "balance": ("Accuracy on seen against unseen classes as gamma runs through all values; the dot is the gamma chosen on held-out seen classes.",
                     lambda width: balance_curve(curves, points=points, title="", width=width)),
-        "methods": ("Methods side by side, calibrated.", lambda width: metrics_bars(rows, width=width)),
-        "confusion": (f"Unseen classes among themselves: what each was taken for.{which}", lambda width: confusion_figure(count, names, width=width)),
-        "classes": (f"Accuracy of each class when all classes are allowed, calibrated.{which}", lambda width: class_bars(table, limit=30, width=width)),
+        "methods": ("Methods side by side, calibrated.", lambda width: _metrics_bars(rows, width=width)),
+        "confusion": (f"Unseen classes among themselves: what each was taken for.{which}", lambda width: _confusion_figure(count, names, width=width)),
+        "classes": (f"Accuracy of each class when all classes are allowed, calibrated.{which}", lambda width: _class_bars(table, limit=30, width=width)),
     }  # fmt: skip
     if first["model"].doubt_ is not None:
         warm = first["model"].doubt_.temperature
@@ -240,6 +240,6 @@ def _charts_of(ready: _Ready, judged: dict[str, dict[str, Any]]) -> dict[str, _C
         charts["reliability"] = (text + which, lambda width: _reliability_figure(tables, width))
     if ready.history:
         history = pd.DataFrame(ready.history).drop(columns="seconds")
-        draw = lambda width: history_figure(history, width=width)  # noqa: E731
+        draw = lambda width: _history_figure(history, width=width)  # noqa: E731
         charts["training"] = ("Training on the seen classes.", draw)
     return {key: chart for key, chart in charts.items() if key != "confusion" or len(names) <= 60}

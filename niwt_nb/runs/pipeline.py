@@ -22,7 +22,7 @@ from ..core import share, wait_for_all
 from ..data.dataset import ZeroShotData
 from ..data.images import reading
 from ..figures.canvas import figure_png
-from ..figures.explanation import explainer_of
+from ..figures.explanation import _explainer_of
 from ..method.metrics import chance, gzsl, stack
 from .choice import _judge_knowledge
 from .comparison import _Encodings, _comparison, _comparison_figure, _side_by_side
@@ -37,7 +37,6 @@ from .steps import _Cost, _Ready, _cost_of, _encodings_of, load_data, _photos_ke
 from .steps import _prepare, _readable_step, _split_key, _transform_of
 from ..data.memory import SCRATCH, give_back
 from ..network.modes import device_of
-
 
 # %% ../../nbs/09_runs/08_pipeline.ipynb #a61f3016
 _ABOUT = {
@@ -66,7 +65,7 @@ def _choices_of(name: str, part: dict[str, Any]) -> list[list[str]]:
     table, best = facts["table"], facts["settings"]
     rows = []
     for k in table[0] if table else ():
-        if k in best and k not in ("offset", "keep"):
+        if k in best and k not in ("bias", "keep"):
             values = ", ".join(map(str, dict.fromkeys(row[k] for row in table)))
             rows.append([f"{k}, {name}", f"{best[k]}" + (f" of {values}" if "," in values else "")])
     rows.append([f"gamma, {name}", f"{gamma['NIWT']:.3f} (NIWT), {gamma['ESZSL']:.3f} (ESZSL)"])
@@ -164,7 +163,7 @@ def _finish(
     gamma, told = part["gamma"]["NIWT"], part["scores"]
     scores = stack(told, data.seen, gamma)
     write = lambda name, raw: folder.write(f"pictures/{name}", raw)  # noqa: E731
-    explainer = explainer_of(part["model"])
+    explainer = _explainer_of(part["model"])
     table = gzsl(told, labels, data.seen, data.unseen, gamma, data.classes).per_class
     results = {"format": _FORMAT, **_describe(ready, judged, rows), "metrics": rows}
     results["paper"] = beside_paper(config, rows)

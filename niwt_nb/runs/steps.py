@@ -567,7 +567,7 @@ class _Cost:
 
 # %% ../../nbs/09_runs/05_steps.ipynb #d5b7cd42
 def _kept_images(folder: _RunFolder, data: ZeroShotData, look: _Look) -> int:
-    "How many images were looked at for kept parts, since the run has had these pictures and this network."
+    "How many images kept parts were made of, with these pictures and this network."
     key = content_hash(_photos_key(data, look[1]), model_hash(look[0].model))
 
     def since(mark: Path) -> float:
@@ -676,7 +676,7 @@ def _model_step(
 def _eszsl_step(folder: _RunFolder, ready: _Ready, kind: str) -> _Found:
     """The baseline, with settings from the validation classes.
 
-    Gives its `curve`, see `seen_unseen_curve`, as columns S and U, and rows of the table, best settings and gamma.
+    Gives its `curve` as columns S and U, and rows of the table, best settings and gamma.
     """
     data, features, config = ready.data, ready.photos.features, ready.config
     held_out = Encoded(ready.validation[1], data.validation(config.seed))

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from ..core import check_name
 from ..figures.canvas import Area
-from ..figures.charts import gamma_limits, paint_curve, paint_gamma, paint_here
-from ..method.choice import feature_network
+from ..figures.charts import _gamma_limits, _draw_curve, _draw_gamma, _draw_here
+from ..method.choice import _feature_network
 from ..method.jacobian import PooledJacobian, pooled_jacobian
 from ..method.metrics import ausuc, choose_gamma, seen_unseen_curve
 from ..method.solvers import transfer_weights
@@ -67,22 +67,20 @@ def _some_jacobian(session: Session) -> PooledJacobian:
     return pooled_jacobian(session.network, session.pictures(index))
 
 # %% ../../nbs/08_widgets/08_balance.ipynb #ec98a2b0
-@in_own_modes
 def _lambda_scores(
-    session: Session,  # any
-    new: Tensor,  # (n,) class ids that are described
-    known: Tensor,  # (s,) class ids that are learned from
-    lam: float,  # weight of the pull towards the mean seen weight
-    matched: bool,  # give the new rows the mean and spread of the seen classes' scores
-    index: Tensor,  # (m,) images to score
-) -> tuple[Tensor, Tensor]:  # scores (m, C) by class id, and the new weights (n, D)
-    "Solve the paper's objective for some classes and score images for all."
+    session: Session, new: Tensor, known: Tensor, lam: float, matched: bool, index: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Solve the paper's objective for some classes and score images for all: (m, C) by class id, and the new weights (n, D).
+
+    `new` (n,) and `known` (s,): class ids that are described and learned from; `lam`: weight of the pull towards the mean seen weight;
+    `matched`: give the new rows the mean and spread of the seen classes' scores; `index` (m,): images to score.
+    """
     data, model, at = session.data, session.model, class_to_column(session.data)[known]
     own, see = model.writer_.seen.head, lambda i: model.scale_(session.given[i].float())
     part = linear_of(own.weight.detach()[at], own.bias.detach()[at])
     told = [model.scaler_.transform(session.knowledge.rows(ids)) for ids in (known, new)]
     demand = clone(model.map_).fit(told[0], model.importance_[at]).predict(told[1]).float()
-    view = feature_network(part) if session.network is None else with_head(session.network, part)
+    view = _feature_network(part) if session.network is None else with_head(session.network, part)
     rows = see(data.train[torch.isin(data.labels[data.train], known)]) if matched else None
     options: dict[str, Any] = {"lam": lam, "features": rows, "steps": 40}
     solved = transfer_weights(view, demand, _some_jacobian(session), "lbfgs", **options)
@@ -92,20 +90,16 @@ def _lambda_scores(
 
 # %% ../../nbs/08_widgets/08_balance.ipynb #397b9438
 @in_own_modes
-def _study_balance(
-    session: Session,  # any
-    rows: str = "model",  # where the new rows come from, see `_ROWS`
-    lam: float = 1e-3,  # weight of the pull towards the mean seen weight, not for "model"
-) -> _BalanceStudy:  # curve, area, gamma chosen on validation classes
-    "Trace S against U; raises `NiwtError` for unknown `rows` or a `lam` that is no weight."
+def _study_balance(session: Session, rows: str = "model", lam: float = 1e-3) -> _BalanceStudy:
+    "Trace S against U for rows of a kind of `_ROWS`, solved with `lam` but for the model's own; raises `NiwtError` for an unknown kind."
     check_name(rows, _ROWS, "kind of rows")
     data, model, labels = session.data, session.model, session.data.labels[session.test]
     seen, unseen = data.seen, data.unseen
     if rows == "model":
         scores = torch.full((len(labels), len(data.classes)), -torch.inf)
         scores[:, session.columns] = session.scores
-        scores[:, unseen] -= model.settings_.offset
-        gamma, weight = model.settings_.offset, session.head.weight[len(seen) :]
+        scores[:, unseen] -= model.settings_.bias
+        gamma, weight = model.settings_.bias, session.head.weight[len(seen) :]
     else:
         matched, some = rows == "matched", session.some
         scores, weight = _lambda_scores(session, unseen, seen, lam, matched, session.test)
@@ -137,18 +131,18 @@ class _BalancePictures(Explorer):
 
     def _paint_curve(self, area: Area) -> None:
         s, good = self.study, self.study.at(self.study.chosen)
-        paint_curve(area, s.curve["S"], s.curve["U"], (good.S, good.U), s.area)
+        _draw_curve(area, s.curve["S"], s.curve["U"], (good.S, good.U), s.area)
 
     def _paint_point(self, area: Area) -> None:
         at = self.study.at(self.state["gamma"])
-        paint_here(area, at.U, at.S)
+        _draw_here(area, at.U, at.S)
 
     def _paint_gamma(self, area: Area) -> None:
         c = self.study.curve
-        paint_gamma(area, c["gamma"], c["U"], c["S"], c["H"], self.study.chosen)
+        _draw_gamma(area, c["gamma"], c["U"], c["S"], c["H"], self.study.chosen)
 
     def _paint_line(self, area: Area) -> None:
-        paint_here(area, self.state["gamma"], xlim=gamma_limits(self.study.curve["gamma"]))
+        _draw_here(area, self.state["gamma"], xlim=_gamma_limits(self.study.curve["gamma"]))
 
     def page(self) -> _Page:
         "Numbers, curve, accuracies."
@@ -206,7 +200,7 @@ class BalanceExplorer(_BalancePictures):
 
     def _range(self) -> None:
         "Let gamma run over the whole curve."
-        slider, (low, high) = self.controls["gamma"], gamma_limits(self.study.curve["gamma"])
+        slider, (low, high) = self.controls["gamma"], _gamma_limits(self.study.curve["gamma"])
         step = 10.0 ** np.floor(np.log10((high - low) / 100))
         steps = (np.floor(low / step), np.ceil(high / step))
         low, high = (round(step * n, 6) for n in steps)  # 0 is a step

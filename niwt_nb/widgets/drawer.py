@@ -7,7 +7,7 @@ __all__ = ['SpeciesDrawer']
 
 # %% ../../nbs/08_widgets/04_drawer.ipynb #3e821368
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -20,16 +20,16 @@ from torch import Tensor
 
 from ..core import NiwtError
 from ..explain.explainer import readable
-from ..explain.maps import layer_activations, layer_gradient, to_size, weighted_map
-from ..explain.names import as_seen
-from ..explain.words import choose_words
+from ..explain.maps import layer_activations, layer_gradient, to_size, _weighted_map
+from ..explain.names import _as_seen
+from ..explain.words import _choose_words
 from ..fieldguide.attributes import ATTRIBUTES, ATTRIBUTE_NAMES
 from ..fieldguide.language import parse_description, species_attributes, _read_description
-from ..fieldguide.species import species_name
+from ..fieldguide.species import _species_name
 from ..fieldguide.world import FieldGuideImages, draw_species
 from ..figures.canvas import Area
-from ..figures.charts import paint_bars
-from ..figures.pictures import overlay, paint_beside, paint_mosaic
+from ..figures.charts import _draw_bars
+from ..figures.pictures import overlay, _draw_beside, _draw_mosaic
 from ..network.modes import in_own_modes
 from .explorer import Explorer, _Page, _Panel, _button, _choice, _column, _escaped
 from .explorer import _grid, _titled, _told
@@ -66,19 +66,17 @@ class _SpeciesStudy:
         return Counter(self.predicted).most_common()
 
 # %% ../../nbs/08_widgets/04_drawer.ipynb #3fa348e2
-@in_own_modes
-def _nearest_species(session: Session, look: Mapping[str, str], n: int = 3) -> list[tuple]:
-    "Head rows of the known species whose usual look differs in the fewest groups of `look`, and these; among equals by the shares of their birds."
+def _nearest_species(session: Session, look: Mapping[str, str]) -> list[tuple]:
+    "Head rows of the three known species whose usual look differs in the fewest groups of `look`, and these; among equals by the shares of their birds."
     species: Any = session.data.images
     apart, found = (session.rows - species_attributes(look)).abs().sum(1).tolist(), []
     for row, c in enumerate(session.columns.tolist()):
         own = species.species[c].look
         differ = [g for g in look if own[g] != look[g]]
         found.append((len(differ), apart[row], row, differ))
-    return [(row, differ) for _, _, row, differ in sorted(found)[:n]]
+    return [(row, differ) for _, _, row, differ in sorted(found)[:3]]
 
 # %% ../../nbs/08_widgets/04_drawer.ipynb #3410f353
-@in_own_modes
 def _others_right(session: Session, weight: Tensor, bias: Any) -> tuple[float, float]:
     "Accuracy on the test images of all known classes without and with a new class of this weight (D,) and bias ()."
     best = session.scores.max(1)
@@ -87,37 +85,31 @@ def _others_right(session: Session, weight: Tensor, bias: Any) -> tuple[float, f
     return float(right.float().mean()), float((right & stays).float().mean())
 
 # %% ../../nbs/08_widgets/04_drawer.ipynb #167125ea
-@in_own_modes
 def _new_class_words(
-    session: Session,  # with a network
-    activation: Tensor,  # (B, K, h, w) of pictures of the class
-    weight: Tensor,  # (D,) of the class
-    wanted: Tensor,  # (A,) its description
-    top: int = 8,  # words
-) -> tuple[list[tuple[str, float, bool]], Tensor]:  # (attribute, strength, asked for), strongest first; (h, w) map in the first picture
-    "What the inverse map reads from the importances of a class, on its own pictures."
+    session: Session, activation: Tensor, weight: Tensor, wanted: Tensor
+) -> tuple[list[tuple[str, float, bool]], Tensor]:
+    """What the inverse map reads from the importances of a class: (attribute, strength, asked for), strongest first.
+
+    And where it looks in the first picture (h, w). `activation` (B, K, h, w) of pictures of the class, its `weight` (D,), its description `wanted` (A,).
+    """
     gradient = layer_gradient(session.explainer.network, activation, weight).mean((2, 3))
     read, names = session.explainer.read(gradient.mean(0, keepdim=True)), session.explainer.names
-    chosen = choose_words(read, names, top)[0].tolist()
+    chosen = _choose_words(read, names)[0].tolist()
     said = wanted > 0.5  # what is left open has a share of each value
     words = [(names[a], float(read[0, a]), bool(said[a])) for a in chosen]
-    return words, weighted_map(activation[:1], gradient[:1])[0].clamp_min(0)
+    return words, _weighted_map(activation[:1], gradient[:1])[0].clamp_min(0)
 
 # %% ../../nbs/08_widgets/04_drawer.ipynb #30fcaf6b
 @in_own_modes
-def _study_species(
-    session: Session,  # of the field guide
-    look: Mapping[str, str] | Sequence[str] | str,  # a look, or a sentence for `parse_description`; open groups differ from bird to bird
-    n: int = 12,  # fresh drawings
-    seed: int = 0,  # which
-) -> _SpeciesStudy:  # drawings, predictions, what it costs, neighbours, words
-    "Design a species and try it on fresh drawings; raises `NiwtError` for a look that cannot be drawn, or without the field guide."
+def _study_species(session: Session, look: Any, n: int = 12, seed: int = 0) -> _SpeciesStudy:
+    "Design a species by a look or a sentence and try it on fresh drawings; raises `NiwtError` for a look that cannot be drawn, or without the field guide."
     data, network = session.data, session.network
     if not isinstance(data.images, FieldGuideImages) or network is None:
         remedy = f"on {data.name!r} edit the attributes of an unseen class instead (mode 'edit')"
         raise NiwtError(f"only the field guide can draw new species; {remedy}")
     wanted = species_attributes(look)
-    chosen = dict(_groups_said(wanted))
+    said = (n for n, v in zip(ATTRIBUTE_NAMES, wanted.tolist(), strict=True) if v == 1)
+    chosen = {g: v for g, _, v in (n.removeprefix("has_").partition("::") for n in said)}
     images, _ = draw_species(chosen, n, seed, data.images.size)
     weight, bias = session.new_row(wanted)
     x = torch.stack([session.transform(i) for i in images])
@@ -127,22 +119,16 @@ def _study_species(
         new = (features @ weight + bias)[:, None]
         scores = torch.cat([session.model.scores_of(features), new], 1)
     words, heat = _new_class_words(session, activation, weight, wanted)
-    name = species_name(chosen, data.classes) if len(chosen) == len(ATTRIBUTES) else "Your species"
+    name = _species_name(chosen, data.classes) if len(chosen) == len(ATTRIBUTES) else "Your species"
     costs, near = _others_right(session, weight, bias), _nearest_species(session, chosen)
     heat, taken = to_size(heat[None], x.shape[2:])[0], scores.argmax(1).tolist()
     found = (taken, costs, near, words, heat)
     return _SpeciesStudy(chosen, name, images, *found, session.head.out_features)
 
-# %% ../../nbs/08_widgets/04_drawer.ipynb #bbd13de0
-def _groups_said(wanted: Tensor) -> list[tuple[str, str]]:  # group and value
-    "The groups that a description (A,) from `species_attributes` decides."
-    said = [n for n, v in zip(ATTRIBUTE_NAMES, wanted.tolist(), strict=True) if v == 1]
-    return [tuple(n.removeprefix("has_").split("::")) for n in said]  # type: ignore[misc]
-
-# %% ../../nbs/08_widgets/04_drawer.ipynb #8551a08b
+# %% ../../nbs/08_widgets/04_drawer.ipynb #59b5e346
 _FIRST_BIRD = "green spotted wings, a striped yellow belly, a red crown above a black mask, a dagger-like black bill, a pointed tail and blue legs"
 
-# %% ../../nbs/08_widgets/04_drawer.ipynb #59b5e346
+
 def _look_of(values: Mapping[str, Any]) -> dict[str, str]:
     "The groups of `values` (group -> value) for which a value was chosen."
     return {g: v for g, v in values.items() if g in ATTRIBUTES and v}
@@ -189,19 +175,19 @@ class _SpeciesPictures(Explorer):
         s = self.study
         marks = ["green" if p == s.n else "vermilion" for p in s.predicted]
         labels = ["✓" if p == s.n else "✗ " + self.session.label(p) for p in s.predicted]
-        paint_mosaic(area, s.images, labels, 4, marks)
+        _draw_mosaic(area, s.images, labels, 4, marks)
 
     def _paint_nearest(self, area: Area) -> None:
         data, classes = self.session.data, [self.session.columns[r] for r, _ in self.study.nearest]
         pictures = [data.images[int((data.labels == c).nonzero()[0])] for c in classes]
-        paint_mosaic(area, pictures, self.differs, 3, lines=5)
+        _draw_mosaic(area, pictures, self.differs, 3, lines=5)
 
     def _paint_why(self, area: Area) -> None:
         s, transform = self.study, self.session.transform
         names = [("✓ " if asked else "✗ ") + readable(a) for a, _, asked in s.words]
-        picture = overlay(as_seen(transform(s.images[0]), transform), s.heat)
-        paint_bars(area.part(width=256), [v for _, v, _ in s.words], names=names, room=172)
-        paint_beside(area.part(262, width=98, height=140), [("where it looks", picture)])
+        picture = overlay(_as_seen(transform(s.images[0]), transform), s.heat)
+        _draw_bars(area.part(width=256), [v for _, v, _ in s.words], names=names, room=172)
+        _draw_beside(area.part(262, width=98, height=140), [("where it looks", picture)])
 
     def page(self) -> _Page:
         "Name and verdict, drawings, words, neighbours, confusion."

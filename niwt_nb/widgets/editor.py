@@ -20,7 +20,8 @@ from torch import Tensor
 from ..core import NiwtError, check_name
 from ..explain.explainer import readable
 from ..figures.canvas import Area
-from ..figures.charts import paint_change
+from ..figures.charts import _draw_change
+from ..method.metrics import _harmonic_mean, _per_class_accuracy
 from ..network.modes import in_own_modes
 from .explorer import Explorer, _Page, _Panel, _choice, _column, _escaped, _grid
 from .explorer import _told
@@ -50,13 +51,8 @@ def _known_values(session: Session, row: int, changes: Mapping[str, float]) -> T
 
 # %% ../../nbs/08_widgets/05_editor.ipynb #213ae3ce
 @in_own_modes
-def _study_edit(
-    session: Session,  # any
-    row: int,  # head row of an unseen class
-    changes: Mapping[str, float],  # attribute -> new value
-    top: int = 5,  # classes that its images go to
-) -> _EditStudy:  # scores before and after
-    "Solve an unseen class anew from an edited description and judge all classes again; raises `NiwtError` for a seen class."
+def _study_edit(session: Session, row: int, changes: Mapping[str, float]) -> _EditStudy:
+    "Solve an unseen class (a head row) anew from a description with changes and judge all classes again; raises `NiwtError` for a seen class."
     seen, n = len(session.data.seen), len(session.columns)
     if not seen <= row < n:
         rows = f"head rows {seen} to {n - 1}"
@@ -72,19 +68,14 @@ def _study_edit(
     cosine = torch.cosine_similarity(session.rows - mean, (values - mean)[None])
     order = [i for i in cosine.argsort(descending=True).tolist() if i != row][:3]
     before, after = (_rates(session, t, labels, row) for t in tables)
-    return _EditStudy(row, before, after, taken[:top], [(i, float(cosine[i])) for i in order])
+    return _EditStudy(row, before, after, taken[:5], [(i, float(cosine[i])) for i in order])
 
 # %% ../../nbs/08_widgets/05_editor.ipynb #3d449655
-@in_own_modes
 def _rates(session: Session, scores: Tensor, labels: Tensor, row: int) -> dict[str, float]:
     "Class-averaged accuracies U, S and H, and that of a head row (`own`), from scores (m, n) of every head row and class ids (m,)."
-    n, at = len(session.columns), torch.full((len(session.data.classes),), -1)
-    at[session.columns] = torch.arange(n)
-    truth = at[labels]
-    right = torch.bincount(truth[scores.argmax(1) == truth], minlength=n)
-    rate = right.double() / torch.bincount(truth, minlength=n)
+    rate = _per_class_accuracy(session.columns[scores.argmax(1)], labels, session.columns)
     s, u = (float(part.nanmean()) for part in rate.tensor_split([len(session.data.seen)]))
-    return {"U": u, "S": s, "H": 2 * s * u / (s + u) if s + u else 0.0, "own": float(rate[row])}
+    return {"U": u, "S": s, "H": _harmonic_mean(s, u), "own": float(rate[row])}
 
 # %% ../../nbs/08_widgets/05_editor.ipynb #f6ca6c64
 def _attribute_groups(names: Sequence[str], most: int = 12) -> dict[str, list[int]]:
@@ -177,10 +168,9 @@ class _EditPictures(Explorer):
 
     def _paint_rates(self, area: Area) -> None:
         names = ["this class", "unseen classes (U)", "seen classes (S)", "both: harmonic mean (H)"]
-        rates = (self.study.before, self.study.after)
-        before, after = ([r[k] for k in ("own", "U", "S", "H")] for r in rates)
-        title = "Share of test pictures named right"
-        paint_change(area, names, before, after, title, 0, ("as described", "now"))
+        rates = {"as described": self.study.before, "now": self.study.after}
+        shares = {what: [r[k] for k in ("own", "U", "S", "H")] for what, r in rates.items()}
+        _draw_change(area, names, shares, "Share of test pictures named right", 0)
 
     def _paint_taken(self, area: Area) -> None:
         taken, labels = self.study.taken, self.session.data.labels[self.session.test]
@@ -190,8 +180,8 @@ class _EditPictures(Explorer):
         rest = [1 - sum(part) for part in list(zip(*rows, strict=True))[1:]]
         rows += [("others", *rest)] if max(rest) > 1e-6 else []
         names, before, after = zip(*rows, strict=True)
-        told = (f"What its {n} test pictures are taken for", at, ("as described", "now"))
-        paint_change(area.part(height=52 + 27 * len(rows)), names, before, after, *told)
+        shares, told = {"as described": before, "now": after}, f"What its {n} test pictures are taken for"
+        _draw_change(area.part(height=52 + 27 * len(rows)), names, shares, told, at)
 
     def page(self) -> _Page:
         "Verdict, changes, rates, confusion."

@@ -17,14 +17,14 @@ from PIL import Image
 from torch import Tensor
 
 from ..core import NiwtError
-from ..explain.contrast import contrast_of
+from ..explain.contrast import _contrast_of
 from ..explain.explainer import phrase
-from ..explain.maps import contrast_map, to_size, weighted_map
-from ..explain.sentences import faithfulness_sentence, sentence, signed_words
+from ..explain.maps import contrast_map, to_size, _weighted_map
+from ..explain.sentences import faithfulness_sentence, sentence, _signed_words
 from ..explain.words import explain_batch
 from ..figures.canvas import Area, to_array
-from ..figures.charts import paint_bars, paint_words
-from ..figures.pictures import overlay, paint_beside
+from ..figures.charts import _draw_bars, _draw_words
+from ..figures.pictures import overlay, _draw_beside
 from ..network.modes import in_own_modes
 from .explorer import _Page, _Panel, _PictureExplorer, _choice, _column, _escaped
 from .explorer import _grid, _told
@@ -49,12 +49,9 @@ class _ExplanationStudy:
 # %% ../../nbs/08_widgets/07_explanations.ipynb #cc7d4fde
 @in_own_modes
 def _study_explanation(
-    session: Session,  # with a network
-    x: Tensor,  # (3, H, W) a picture, preprocessed
-    target: int | None = None,  # head row to explain; None: the predicted class
-    other: int | None = None,  # head row to tell it from; None: the best other one
-) -> _ExplanationStudy:  # maps, words, sentence, trust
-    "Why this class and not that one; raises `NiwtError` if the two are the same."
+    session: Session, x: Tensor, target: int | None = None, other: int | None = None
+) -> _ExplanationStudy:
+    "Why this class and not that one (head rows; None: predicted, best other) for a picture (3, H, W); raises `NiwtError` if the two are the same."
     if target is not None and target == other:
         twice = f"got {session.label(target)!r} twice"
         raise NiwtError(f"choose two different classes to tell apart, {twice}")
@@ -69,7 +66,7 @@ def _study_explanation(
         no, perhaps = "It does not take this for", r"^This is perhaps (.*? \(\d+%\)), for"
         words = re.sub(perhaps, rf"{no} \1; for it would speak", words)
         words = words.replace("This is perhaps", no, 1)
-    contrast = contrast_of(session.model, session.explainer, x[None], told)
+    contrast = _contrast_of(session.model, session.explainer, x[None], told)
     difference = contrast_map(session.explainer.network, x[None], row, rival)[0]
     probability = (float(told.probability[0, 0]), float(told.probability[0, 1]))
     pictures, said = (told.heat(0), difference), (words, faithfulness_sentence(table))
@@ -100,7 +97,7 @@ class _ExplanationPictures(_PictureExplorer):
     def bars(self) -> tuple[list[str], list[float], list[bool]]:
         "Words, how far each is shown (below zero: missing) and which of them are left open."
         t = self.study.table
-        signed = signed_words(t)
+        signed = _signed_words(t)
         place = t["verdict"].map({"for": 0, "open": 1, "against": 2})
         t, by = t.assign(signed=signed, place=place), ["place", "signed"]
         t = t.sort_values(by, ascending=[True, False], kind="stable")
@@ -116,7 +113,7 @@ class _ExplanationPictures(_PictureExplorer):
         read = self._read(self.session, self.x, s.row)
         some = torch.zeros_like(read.importance)
         some[read.adds.abs().argsort(descending=True)[:n]] = 1
-        heat = weighted_map(read.activation, read.importance * some).clamp_min(0)
+        heat = _weighted_map(read.activation, read.importance * some).clamp_min(0)
         heat = to_size(heat, read.size)[0]
         return heat, min(1.0, float(heat.max() / s.heat.max().clamp_min(1e-12)))
 
@@ -126,16 +123,16 @@ class _ExplanationPictures(_PictureExplorer):
         both = f"blue: for it, orange: for {self.session.label(s.other)}"
         where = overlay(picture, heat, strength=0.8 * share)
         apart = overlay(picture, s.difference, signed=True)
-        paint_beside(area, [("the picture", picture), (looked, where), (both, apart)])
+        _draw_beside(area, [("the picture", picture), (looked, where), (both, apart)])
 
     def _paint_photos(self, area: Area) -> None:
         if not self.study.photos:
-            return paint_words(area, "", "no photo of either class to compare with")
-        paint_beside(area, [(label, to_array(photo)) for label, photo in self.study.photos])
+            return _draw_words(area, "", "no photo of either class to compare with")
+        _draw_beside(area, [(label, to_array(photo)) for label, photo in self.study.photos])
 
     def _paint_bars(self, area: Area) -> None:
         names, values, unsure = self.bars
-        paint_bars(area, values, unsure, names=names, room=150)
+        _draw_bars(area, values, unsure, names=names, room=150)
 
     def _alt_maps(self) -> str:
         one, other = (self.session.label(r) for r in (self.study.row, self.study.other))

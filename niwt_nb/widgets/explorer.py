@@ -34,16 +34,11 @@ from ..core import NiwtError, check_name, content_hash
 from ..data.dataset import ZeroShotData
 from ..data.images import FORMATS, open_image
 from ..explain.explainer import readable
-from ..explain.names import as_seen
-from ..figures.canvas import Area, figure_png, panel_figure, panel_pixels, panel_png
-from ..figures.canvas import stack_page
-from ..figures.charts import paint_words
+from ..explain.names import _as_seen
+from ..figures.canvas import Area, figure_png, _panel_figure, _panel_pixels, _panel_png
+from ..figures.canvas import _stack_page
+from ..figures.charts import _draw_words
 from .session import Session, _layers_of, _session_at, open_session
-
-# %% ../../nbs/08_widgets/01_explorer.ipynb #a0f2615e
-def _under_test() -> bool:  # whether errors must not only be shown but raised
-    "Whether the environment says that a test is running (`IN_TEST`)."
-    return os.environ.get("IN_TEST", "0") not in ("", "0")
 
 # %% ../../nbs/08_widgets/01_explorer.ipynb #58337f33
 def _read_part(kind: str) -> str:
@@ -78,31 +73,29 @@ def _choice(description: str, options: Sequence[Any], value: Any = None, tooltip
         made.value = value
     return made
 
-# %% ../../nbs/08_widgets/01_explorer.ipynb #b5eaf4f5
+# %% ../../nbs/08_widgets/01_explorer.ipynb #b97d5fa1
 _Painter = Callable[[Area], None]  # draws in an area
+_Key = Callable[[], Any]  # hashable; the same key means the same picture
 _Page = list[list[tuple[_Painter, int, int]]]  # rows of (painter, width, height in pixels)
 
-# %% ../../nbs/08_widgets/01_explorer.ipynb #b97d5fa1
+
 class _Panel:
     "A picture of a widget: `key()` is what it depends on, `paint(area)` draws it, `alt()` says in words what it shows."
 
     def __init__(
-        self,
-        width: int,  # pixels
-        height: int,  # pixels
-        key: Callable[[], Any],  # hashable; the same key means the same picture
-        paint: _Painter,  # called only for a key that is new
-        alt: Callable[[], str] = lambda: "",  # for screen readers
-        ground: tuple[Callable[[], Any], _Painter] | None = None,  # key, painter of what lies below
+        self, width: int, height: int, key: _Key, paint: _Painter, alt: _Key = str, ground: Any = None
     ) -> None:
-        "Nothing is drawn yet. The last ground is kept as pixels, and only what lies on it is painted anew."
+        """Nothing is drawn yet; `paint` is called for a key that is new. `alt`: for screen readers.
+
+        `ground`: key and painter of what lies below; the last one is kept as pixels, and only what lies on it is painted anew.
+        """
         self.width, self.height, self.key, self.paint, self.alt = width, height, key, paint, alt
-        self.ground_key: Callable[[], Any] = ground[0] if ground else lambda: None
-        self.ground: _Painter | None = ground[1] if ground else None
+        below: Any = ground or (lambda: None, None)
+        self.ground_key, self.ground = below
         self.shown: Any = object()
         self.picture = lru_cache(24)(lambda key: self.render(key[1]))  # the last ones
-        below = lambda dark: panel_pixels(self.figure(self.ground), dark=dark)  # noqa: E731
-        self.grounds = lru_cache(1)(lambda key, dark: below(dark))
+        drawn = lambda dark: _panel_pixels(self.figure(self.ground), dark=dark)  # noqa: E731
+        self.grounds = lru_cache(1)(lambda key, dark: drawn(dark))
         room = {"width": "100%", "height": "auto"}
         self.image = widgets.Image(format="png", layout=room).add_class("niwt-panel")
         self.caption = widgets.HTML().add_class("niwt-alt")  # alternative text: the page's script
@@ -120,12 +113,12 @@ class _Panel:
 
     def figure(self, paint: Any) -> Figure:
         "What a painter draws, as a figure of the panel's size."
-        return panel_figure(paint, self.width, self.height)
+        return _panel_figure(paint, self.width, self.height)
 
     def render(self, dark: bool = False) -> bytes:
         "The picture for the present state as a PNG."
         ground = self.grounds(self.ground_key(), dark) if self.ground else None
-        return panel_png(self.figure(self.paint), ground=ground, dark=dark)
+        return _panel_png(self.figure(self.paint), ground=ground, dark=dark)
 
     def whole(self, area: Area) -> None:
         "Paint everything that the panel shows: the ground and what lies on it."
@@ -151,18 +144,18 @@ def _telling(words: str) -> Iterator[None]:
         if told:
             told.update({}, raw=True)
 
-# %% ../../nbs/08_widgets/01_explorer.ipynb #0f08f389
+# %% ../../nbs/08_widgets/01_explorer.ipynb #0aa0bc41
 _STILL = "A picture of this widget. To use it, run its cell."
 _ALONE = """<style class="niwt-still">
 .jp-OutputArea:has(.niwt-still):not(:has(.niwt)) .jp-OutputArea-child:has(>.lm-Panel),
 .jp-OutputArea-child:has(.niwt-still){display:none}
 </style>"""  # a widget that is not found says so in a line of its own: the picture stands alone
 
-# %% ../../nbs/08_widgets/01_explorer.ipynb #0aa0bc41
+
 def _picture_of(made: Any) -> bytes:
     "What an explorer shows (its `page` and `title`), as one PNG of at most 256 colours: for pages on which nothing answers."
     note = lambda area: area.text(_STILL, size=10, style="italic")  # noqa: E731
-    page = figure_png(stack_page([[(note, 840, 16)], *made.page()], made.title, 900))
+    page = figure_png(_stack_page([[(note, 840, 16)], *made.page()], made.title, 900))
     out = io.BytesIO()
     with Image.open(io.BytesIO(page)) as picture:
         picture.convert("RGB").quantize(256, Image.Quantize.FASTOCTREE).save(out, "PNG")
@@ -277,7 +270,7 @@ class _History:
             fault = f"that did not work ({type(e).__name__}: {e}); choose something else"
             told = _escaped(e if isinstance(e, NiwtError) else fault)
             self.status.value = f'<div class="niwt-error" role="alert">{told}</div>'
-            if _under_test():
+            if os.environ.get("IN_TEST", "0") not in ("", "0"):  # a test is running
                 raise
         finally:
             self.ui.remove_class("niwt-late")
@@ -392,7 +385,7 @@ class _Shown(_Controls):
         before, self._depth = self.snapshot(), self._depth + 1
         try:
             self._set_all(values)
-            return stack_page(self.page(), self.title, width)
+            return _stack_page(self.page(), self.title, width)
         finally:
             if values:
                 self.restore(before)
@@ -494,16 +487,14 @@ def _titled(title: str, paint: _Painter) -> _Painter:
 
 # %% ../../nbs/08_widgets/01_explorer.ipynb #6e7b2630
 def _told(height: int, *words: str, width: int = 860) -> tuple[_Painter, int, int]:
-    "Words for `page`: a heading, a sentence and a remark, see `paint_words`."
-    return lambda area: paint_words(area, *words), width, height
+    "Words for `page`: a heading, a sentence and a remark, see `_draw_words`."
+    return lambda area: _draw_words(area, *words), width, height
 
 # %% ../../nbs/08_widgets/01_explorer.ipynb #65fae21f
 def _read_upload(
-    upload: Mapping[str, Any],  # an entry of `FileUpload.value`: name, content
-    max_bytes: int = 30_000_000,  # larger files are refused
-    max_pixels: int = 40_000_000,  # more are decoded smaller (JPEG) or refused
-) -> tuple[Image.Image, str]:  # the picture in RGB, and what is to be said about it
-    "Open an uploaded picture; raises `NiwtError` naming the file if it is empty, too large or no picture."
+    upload: Mapping[str, Any], max_bytes: int = 30_000_000, max_pixels: int = 40_000_000
+) -> tuple[Image.Image, str]:
+    "Open an entry of `FileUpload.value` (name, content) in RGB and say what it is; raises `NiwtError` naming a file that is empty, too large or no picture."
     name, content = os.path.basename(str(upload["name"])) or "the file", bytes(upload["content"])
     if not content:
         raise NiwtError(f"{name!r} is empty (0 bytes)")
@@ -531,7 +522,7 @@ def _read_upload(
 class _Pictures(Explorer):
     "The picture that an explorer looks at: of the data set, or uploaded."
 
-    own: tuple[str, Image.Image] | None = None  # what identifies an uploaded picture, and the picture
+    own: tuple[str, Image.Image] | None = None  # an uploaded picture, and before it what tells it
     _x: Callable[[Any], Tensor]
     _seen: Callable[[Any], Image.Image]
 
@@ -601,7 +592,7 @@ class _PictureExplorer(_Pictures):
             told = f"{data.name!r} was opened with features only"
             raise NiwtError(f"{type(self).__name__} looks at pictures; {told}")
         self._x = lru_cache(24)(lambda key: self.session.transform(self._pixels))
-        self._seen = lru_cache(24)(lambda key: as_seen(self.x, self.session.transform))
+        self._seen = lru_cache(24)(lambda key: _as_seen(self.x, self.session.transform))
         by_name = lambda c: readable(data.classes[c])  # noqa: E731
         parts = [sorted(c.tolist(), key=by_name) for c in (data.seen, data.unseen)]
         label = dict(zip(self.session.columns.tolist(), self.session.menu, strict=True))

@@ -17,8 +17,8 @@ from sklearn.base import clone
 from ..core import NiwtError
 from ..explain.explainer import readable
 from ..figures.canvas import Area
-from ..figures.charts import map_order, paint_agreement, paint_agreement_focus, paint_bars
-from ..figures.charts import paint_map_choice, paint_map_ground, paint_words
+from ..figures.charts import _map_order, _draw_agreement, _draw_agreement_focus, _draw_bars
+from ..figures.charts import _draw_map_choice, _draw_map_ground, _draw_words
 from ..network.modes import in_own_modes
 from .explorer import Explorer, _Page, _Panel, _choice, _column, _escaped, _grid
 from .explorer import _titled
@@ -82,17 +82,17 @@ class _MapPictures(Explorer):
         return _neuron_label(self.session, self.state["neuron"])
 
     def _paint_map(self, area: Area) -> None:
-        paint_map_ground(area, self.session.effects, *self.order, self.session.knowledge.names)
+        _draw_map_ground(area, self.session.effects, *self.order, self.session.knowledge.names)
 
     def _paint_choice(self, area: Area) -> None:
         chosen = (self.state["attribute"], self.state["neuron"])
-        paint_map_choice(area, *self.order, self.session.knowledge.names, *chosen)
+        _draw_map_choice(area, *self.order, self.session.knowledge.names, *chosen)
 
     def _bars(self, area: Area, values: np.ndarray, name: Callable[[int], str], n: int = 6) -> None:
         "The strongest of some values, the largest first."
         best = np.argsort(-np.abs(values))[:n]
         best = best[np.argsort(-values[best])]
-        paint_bars(area, values[best], names=[name(int(i)) for i in best], room=140)
+        _draw_bars(area, values[best], names=[name(int(i)) for i in best], room=140)
 
     def _paint_row(self, area: Area) -> None:
         name = lambda k: _neuron_label(self.session, k)  # noqa: E731
@@ -103,10 +103,10 @@ class _MapPictures(Explorer):
         self._bars(area, self.session.effects[:, self.state["neuron"]], name)
 
     def _paint_test(self, area: Area) -> None:
-        paint_agreement(area, self.held.predicted, self.held.measured)
+        _draw_agreement(area, self.held.predicted, self.held.measured)
 
     def _paint_focus(self, area: Area) -> None:
-        paint_agreement_focus(area, self.held.predicted, self.held.measured, self.state["neuron"])
+        _draw_agreement_focus(area, self.held.predicted, self.held.measured, self.state["neuron"])
 
     def page(self) -> _Page:
         "Heatmap, then row, column and test."
@@ -118,7 +118,7 @@ class _MapPictures(Explorer):
         def details(area: Area) -> None:
             _titled(f"{self.attribute}: its neurons", self._paint_row)(area.part(height=156))
             _titled(f"{self.neuron}: its words", self._paint_column)(area.part(top=170, height=156))
-            paint_words(area.part(top=340), title, words)
+            _draw_words(area.part(top=340), title, words)
             self.panels["test"].whole(area.part(top=420, height=240))
 
         return [[self.painter("map"), (details, 340, 670)]]
@@ -188,7 +188,7 @@ class MapExplorer(_MapPictures):
     def _start(self) -> None:
         "Look at the strongest entry of the map."
         effects = self.session.effects
-        self.order = map_order(effects)
+        self.order = _map_order(effects)
         a, k = np.unravel_index(np.abs(effects).argmax(), effects.shape)
         self.controls["attribute"].value, self.controls["neuron"].value = int(a), int(k)
 

@@ -17,15 +17,15 @@ import torch
 
 from ..core import check_name
 from ..explain.explainer import phrase, readable
-from ..explain.maps import check_neurons, layer_activations, neuron_maps, to_size
-from ..explain.names import as_seen, region
+from ..explain.maps import _check_neurons, layer_activations, neuron_maps, to_size
+from ..explain.names import _as_seen, region
 from ..explain.scores import image_truth
-from ..explain.verified import drawn_pairs, formula_of
+from ..explain.verified import drawn_pairs, _formula_of
 from ..fieldguide.drawing import draw_bird
 from ..fieldguide.world import FieldGuideImages
 from ..figures.canvas import Area
-from ..figures.charts import paint_bars, paint_change, paint_words
-from ..figures.pictures import overlay, paint_beside, paint_mosaic
+from ..figures.charts import _draw_bars, _draw_change, _draw_words
+from ..figures.pictures import overlay, _draw_beside, _draw_mosaic
 from ..network.modes import in_own_modes
 from .explorer import _Page, _Panel, _PictureExplorer, _button, _choice, _column
 from .explorer import _escaped, _grid, _titled, _told
@@ -49,30 +49,26 @@ class _NeuronStudy:
 # %% ../../nbs/08_widgets/02_neurons.ipynb #69de2899
 @in_own_modes
 def _study_neurons(
-    session: Session,  # with a network
-    reading: _Reading,  # from `_read_picture`
-    off: Sequence[int] = (),  # neurons to silence
-    by: str = "importance",  # or "adds": importance times activation
-    top: int = 10,  # neurons
-    classes: int = 6,  # classes
-) -> _NeuronStudy:  # neurons and probabilities
-    "The strongest neurons of a reading and the effect of silencing some; raises `NiwtError` for neurons that do not exist."
+    session: Session, reading: _Reading, off: Sequence[int] = (), by: str = "importance", top: int = 10
+) -> _NeuronStudy:
+    "The `top` strongest neurons by \"importance\" or what it \"adds\", and scores without some (`off`); raises `NiwtError` for neurons that do not exist."
     measure = getattr(reading, check_name(by, ["importance", "adds"], "measure"))
     order = measure.abs().argsort(descending=True)[:top]
     order = order[measure[order].argsort(descending=True)]
     keep = torch.ones(len(measure))
-    keep[check_neurons(off, len(measure))] = 0
+    keep[_check_neurons(off, len(measure))] = 0
     view, left = session.explainer.network, reading.scores
     if len(off):
         with torch.no_grad():
             left = view.head(view.tail(reading.activation * keep[:, None, None]))[0]
     before, after = reading.scores.softmax(0), left.softmax(0)
-    best = torch.maximum(before, after).argsort(descending=True)[:classes].tolist()
+    best = torch.maximum(before, after).argsort(descending=True)[:6].tolist()
     best = best if reading.row in best else [*best[:-1], reading.row]
     best.sort(key=lambda i: -float(before[i]))
     own = (float(before[reading.row]), float(after[reading.row]))
     taken = (int(before.argmax()), int(after.argmax()))
-    ranked, shares = (order.tolist(), measure[order].numpy()), (before[best].numpy(), after[best].numpy())
+    ranked = (order.tolist(), measure[order].numpy())
+    shares = (before[best].numpy(), after[best].numpy())
     return _NeuronStudy(reading.row, *ranked, best, *shares, tuple(off), own, taken)
 
 # %% ../../nbs/08_widgets/02_neurons.ipynb #f8e95024
@@ -81,7 +77,7 @@ def _neuron_label(session: Session, neuron: int) -> str:  # such as "17 · blue 
     "Number and name of a neuron; a question mark where the name is no surer than chance. Without a network: of a feature."
     if session.network is None:
         return f"feature {neuron}"
-    entry = session.names.iloc[check_neurons([neuron], len(session.names))[0]]
+    entry = session.names.iloc[_check_neurons([neuron], len(session.names))[0]]
     name = phrase(entry["name"]).removeprefix("a ").removeprefix("an ")
     return f"{neuron} · {name}{'' if entry['good'] else ' ?'}"
 
@@ -100,7 +96,7 @@ class _Exciting:
 @in_own_modes
 def _exciting_pictures(session: Session, neuron: int, n: int = 6) -> _Exciting:
     "The `n` pictures of `session.some` whose most active places excite a neuron most."
-    check_neurons([neuron], session.model.importance_.shape[1])
+    _check_neurons([neuron], session.model.importance_.shape[1])
     best = session.answers[:, neuron].argsort(descending=True)[:n]
     index = session.some[best].tolist()
     pictures = [session.data.images[i] for i in index]
@@ -129,12 +125,12 @@ def _try_attribute(session: Session, attribute: str, n: int = 20) -> _Trial:  # 
 @in_own_modes
 def _said_by_formula(session: Session, neuron: int) -> str:  # a sentence, or nothing
     "What up to three attributes tell of a neuron, where they tell more than one on pictures they were not chosen on."
-    strong = session.answers[:, check_neurons([neuron], session.answers.shape[1])[0]]
+    strong = session.answers[:, _check_neurons([neuron], session.answers.shape[1])[0]]
     half = strong[::2]
     if session.data.image_attributes is None or not bool((half > half.quantile(0.9)).any()):
         return ""
     truth = image_truth(session.explainer, session.data, session.some)
-    made, score, alone = formula_of(strong, truth)
+    made, score, alone = _formula_of(strong, truth)
     if score <= alone or len(made.terms) < 2:
         return ""
     told = f"Neuron {neuron} answers best to: {made.text(session.explainer.names)}"
@@ -200,12 +196,12 @@ class _NeuronTrials(_PictureExplorer):
     def _paint_trial(self, area: Area) -> None:
         if not self.state["guess"]:
             ask = f"Draw what you think neuron {self.neuron} likes ('draw birds with'), and see whether it answers."
-            return paint_words(area, "", ask)
+            return _draw_words(area, "", ask)
         trial = self._tried(self.session, self.state["guess"])
         n, wins = len(trial.wins), trial.wins[:6, self.neuron].tolist()
         marks = ["blue" if w else "" for w in wins] + ["" if w else "blue" for w in wins]
         pictures = [*trial.pictures[:6], *trial.pictures[n : n + 6]]
-        paint_mosaic(area, pictures, columns=6, marks=marks)
+        _draw_mosaic(area, pictures, columns=6, marks=marks)
 
 # %% ../../nbs/08_widgets/02_neurons.ipynb #50d4f242
 class _NeuronPictures(_NeuronTrials):
@@ -239,7 +235,7 @@ class _NeuronPictures(_NeuronTrials):
     def _paint_picture(self, area: Area) -> None:
         heat = neuron_maps(self.session.network, self.x[None], [self.neuron])[0, 0]
         answers = (f"where neuron {self.neuron} answers", overlay(self.seen_picture, heat))
-        paint_beside(area, [("the picture", self.seen_picture), answers])
+        _draw_beside(area, [("the picture", self.seen_picture), answers])
 
     def _alt_picture(self) -> str:
         return f"{self.truth}, and where neuron {_neuron_label(self.session, self.neuron)} answers in it"
@@ -249,18 +245,17 @@ class _NeuronPictures(_NeuronTrials):
         study, places = self.study, self.reading.activation[0, 0].numel()
         values = study.values * (places if self.state["by"] == "importance" else 1)
         focus = study.neurons.index(self.neuron) if self.neuron in study.neurons else None
-        paint_bars(area, values, [k in study.off for k in study.neurons], focus, names, room)
+        _draw_bars(area, values, [k in study.off for k in study.neurons], focus, names, room)
 
     def _paint_exciting(self, area: Area) -> None:
         found, transform = _exciting_pictures(self.session, self.neuron, 5), self.session.transform
-        pictures = [as_seen(transform(p), transform) for p in found.images]
-        paint_mosaic(area, pictures, found.labels, 5, outlines=found.regions, lines=3)
+        pictures = [_as_seen(transform(p), transform) for p in found.images]
+        _draw_mosaic(area, pictures, found.labels, 5, outlines=found.regions, lines=3)
 
     def _paint_scores(self, area: Area) -> None:
         s = self.study
-        names, bold = [self.session.label(r) for r in s.rows], s.rows.index(s.row)
-        told = ("What it says", bold, ("all neurons on", "now"))
-        paint_change(area, names, s.before, s.after, *told)
+        names, shares = map(self.session.label, s.rows), {"all neurons on": s.before, "now": s.after}
+        _draw_change(area, [*names], shares, "What it says", s.rows.index(s.row))
 
     def _alt_scores(self) -> str:
         rows = zip(self.study.rows, self.study.before, self.study.after, strict=True)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ..core import NiwtError
 from ..data.dataset import DomainKnowledge, ZeroShotData, first_of_each
 from ..explain.explainer import Explainer, fit_explainer, readable, topk_activation
-from ..explain.maps import check_neurons, layer_activations, layer_gradient
+from ..explain.maps import _check_neurons, layer_activations, layer_gradient
 from ..explain.names import name_neurons
 from ..fieldguide.network import FIELD_GUIDE_WEIGHTS
 from ..fieldguide.world import FieldGuideImages, field_guide
@@ -204,7 +204,7 @@ def _session_at(session: Session, layer: str | None) -> Session:
 @in_own_modes
 def open_session(
     data: ZeroShotData | None = None,  # None: the field guide, all of it
-    backbone: Backbone | str | None = None,  # see `as_backbone`; None: the shipped network, or the data set's own features
+    backbone: Backbone | str | None = None,  # None: the shipped one, or the data set's features
     layer: str | None = None,  # where importance is read; None: the backbone's own
     knowledge: str | None = None,  # which domain knowledge; None: the first
     per_class: int | None = 8,  # images of each class in each split that are used; None: all
@@ -271,7 +271,7 @@ def _read_picture(session: Session, x: Tensor, target: int | None = None) -> _Re
     a = layer_activations(view, x[None])
     with torch.no_grad():
         scores = view.head(view.tail(a))[0]
-    row = int(scores.argmax()) if target is None else check_neurons([target], len(scores))[0]
+    row = int(scores.argmax()) if target is None else _check_neurons([target], len(scores))[0]
     alpha = layer_gradient(view, a, view.head.weight[[row]]).mean((2, 3))[0]
     adds = (alpha[:, None, None] * a[0]).sum((1, 2))
     return _Reading(a, scores, row, alpha, adds, (x.shape[1], x.shape[2]))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..figures.canvas import Area
-from ..figures.charts import paint_agreement, paint_bars
+from ..figures.charts import _draw_agreement, _draw_bars
 from .explorer import Explorer, _Page, _Panel, _choice, _column, _escaped, _grid
 from .explorer import _told
 from .neurons import _neuron_label
@@ -57,11 +57,11 @@ class _WeightPictures(Explorer):
         column = self.session.model.jacobian_.mean[:, self.state["feature"]]
         best = column.abs().argsort(descending=True)[:10].tolist()
         names = [_neuron_label(self.session, k) for k in best]
-        paint_bars(area, 1000 * self.now[best], names=names, room=170)
+        _draw_bars(area, 1000 * self.now[best], names=names, room=170)
 
     def _paint_agreement(self, area: Area) -> None:
         unit, axes = self.demand.std(), ("asked for by the words (in spreads)", "of these weights")
-        paint_agreement(area, (self.demand / unit).numpy(), (self.now / unit).numpy(), axes=axes)
+        _draw_agreement(area, (self.demand / unit).numpy(), (self.now / unit).numpy(), axes=axes)
 
     def page(self) -> _Page:
         "Numbers, neurons, demand."
