@@ -359,11 +359,11 @@ def alone() -> Iterator[None]:
 # %% ../nbs/00_core.ipynb #4e5d5d1b
 def _lost(what: str, late: bool) -> NiwtError:
     "The error that names the processes which did not come: the time was up (`late`), or a connection broke."
-    world, names = dist.get_world_size(), []
+    own, world, names = dist.get_rank(), dist.get_world_size(), []
     store: Any = _MEETING.get("store")
     for rank in range(world) if store is not None else ():
         try:
-            if not store.check([f"{_MEETING['round']}/{rank}"]):
+            if rank != own and (world == 2 or not store.check([f"{_MEETING['round']}/{rank}"])):
                 names.append(store.get(f"name{rank}").decode())
         except RuntimeError:  # the notes are lost with the process that kept them
             names = ["process 0"]

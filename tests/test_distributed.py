@@ -56,6 +56,24 @@ def test_fine_tuning_is_the_same_up_to_the_order_of_sums(done):
     assert tables[0][["network", "method", "knowledge"]].equals(tables[1][["network", "method", "knowledge"]])
 
 
+@pytest.mark.parametrize("name", ["two", "three"])
+def test_training_a_whole_network_is_the_same_up_to_the_order_of_sums(done, name):
+    """The pictures, the masks of dropout and the statistics of batch norm are those of one process: loss and gradient of a step, and batch
+    norm's means and variances, agree to 1e-4 of the largest of their tensor (1e-5 here). What AdamW makes of it after an epoch: as above.
+    """
+    folder, told = done
+    assert [t["status"] for t in told[name]] == [0] * len(told[name]), told[name]
+    (one, about), (two, also) = (load_tensors(folder / n / "step.safetensors") for n in ("one", name))
+    assert also == {"right": about["right"], "loss": pytest.approx(about["loss"], rel=1e-4)} and list(two) == list(one)
+    for key, value in one.items():
+        assert float((two[key].double() - value.double()).abs().max()) <= 1e-4 * float(value.double().abs().max()) + 1e-9, key
+    (one, about), (two, also) = (load_tensors(folder / n / "trained/network.safetensors") for n in ("one", name))
+    assert [r["loss"] for r in also["facts"]["history"]] == pytest.approx([r["loss"] for r in about["facts"]["history"]], rel=1e-3)
+    assert list(two) == list(one)
+    for key, value in one.items():
+        assert float((two[key].double() - value.double()).abs().max()) <= 1e-2 * float(value.double().abs().max()) + 1e-12, key
+
+
 def test_importances_are_the_same(done):
     folder, told = done
     assert [t["status"] for t in told["two"]] == [0, 0], told

@@ -118,19 +118,19 @@ def _check_table(what: str, values: Tensor, names: Sequence, classes: Any, texts
         raise NiwtError(f"{what}: {n} rows, but {len(set(classes))} distinct class names")
 
 # %% ../../nbs/01_data/00_dataset.ipynb #a88f9439
-def _fault_of(k: Any, rows: Tensor, classes: Any = None, constant: bool = True) -> str:
-    "What is wrong in some rows (n,) of a table: a value that is not finite, or, if asked for, constant columns; nothing where all is well."
-    bad = (~k.values[rows].isfinite()).nonzero()
+def _check_rows(k: Any, rows: Tensor, classes: Any = None, constant: bool = True) -> None:
+    "Raise `NiwtError` for a value in some rows (n,) of a table that is not finite, or, if asked for, constant columns, naming class and column."
+    bad, what = (~k.values[rows].isfinite()).nonzero(), f"knowledge {k.name!r}"
     if len(bad):
         row, col = int(rows[bad[0, 0]]), int(bad[0, 1])
         who = repr(classes[row]) if classes else f"number {row}"
         told = f"is {k.values[row, col].item()} ({len(bad)} such values)"
-        return f"{k.names[col]!r} of class {who} {told}"
-    if not constant or len(rows) < 2 or not k.constant:
-        return ""
-    some, remedy = ", ".join(map(repr, k.constant[:3])), "leave them out with .drop_constant()"
-    told = f"{len(k.constant)} column(s) equal for all classes, such as {some}"
-    return f"{told}; {remedy}, or have more classes"
+        raise NiwtError(f"{what}: {k.names[col]!r} of class {who} {told}")
+    if constant and len(rows) > 1 and k.constant:
+        some = ", ".join(map(repr, k.constant[:3]))
+        told = f"{len(k.constant)} column(s) equal for all classes, such as {some}"
+        remedy = "leave them out with .drop_constant(), or have more classes"
+        raise NiwtError(f"{what}: {told}; {remedy}")
 
 # %% ../../nbs/01_data/00_dataset.ipynb #0dba56ef
 @dataclass(frozen=True, eq=False, repr=False)
@@ -179,8 +179,7 @@ class DomainKnowledge:
     ) -> "DomainKnowledge":  # itself
         "Raise `NiwtError` for a value that is not finite or a constant column, naming class and column."
         rows = torch.arange(len(self))[self.known] if ids is None else ids
-        if told := _fault_of(self, rows, classes, constant):
-            raise NiwtError(f"knowledge {self.name!r}: {told}")
+        _check_rows(self, rows, classes, constant)
         return self
 
     def rows(self, ids: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ..core import NiwtError
+from ..core import NiwtError, share
 from ..data.images import batches
 from .explainer import Explainer, phrase, topk_activation
 from .explainer import _group_of, _presence
@@ -95,8 +95,12 @@ def _held_out(
     if strange or not labels:
         lost = f"class {data.classes[strange[0]]!r} has no head row" if strange else "no images"
         raise NiwtError(f"names are tested on images of classes in the head: {lost}")
-    every = batches(data, pick, transform, 64)
-    seen = [layer_activations(explainer.network, x).cpu() for x, _, _ in every]
+
+    def look(part: Tensor) -> Tensor:
+        [(x, _, _)] = batches(data, part, transform, 64)
+        return layer_activations(explainer.network, x).cpu()
+
+    seen = share(pick.split(64), look, "activations of neurons with names")
     return torch.cat(seen), torch.tensor([row_of[c] for c in labels])
 
 # %% ../../nbs/06_explain/08_verified.ipynb #4672ca59

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ..core import NiwtError, check_name, content_hash
 from ..data.dataset import ZeroShotData, first_of_each
 from ..data.images import batches
-from ..data.memory import by_rows, moments, stacked
+from ..data.memory import by_rows, moments
 from .calibration import _ScoreStatistics, _blend_heads, score_statistics
 from .engine import class_importance
 from .jacobian import PooledJacobian, pooled_jacobian, _tail_hash
@@ -31,10 +31,10 @@ from .ranking import RankingForm, Scaler, scaled_head
 from .solvers import DAMPING, closed_form, transfer_weights
 from .unknown import Doubt, doubt_of
 from ..network.backbones import Backbone
-from ..network.cut import CutNetwork, cut, eval_mode
+from ..network.cut import CutNetwork, cut
 from ..network.head import extend, fit_head, linear_of, replace_classes, with_head
 from ..network.training import class_to_column
-from ..network.zoom import can_zoom, looks, mixed
+from ..network.zoom import can_zoom, features_of, mixed
 
 # %% ../../nbs/04_method/11_choice.ipynb #a536cb13
 @dataclass(frozen=True)
@@ -415,10 +415,9 @@ class _Looks:
             return by_rows(given, index, Tensor.float)
         key, how = content_hash(index), {"quiet": self.quiet, "desc": "features"}
         if key not in self.looked:
-            with torch.no_grad(), eval_mode(self.raw):
-                seen = batches(self.data, index, self.preprocess, **how)  # type: ignore[arg-type]
-                made = (looks(self.raw, x, self.mirrored, self.close).cpu() for x, _, _ in seen)
-                self.looked[key] = stacked(made, len(index))
+            seen = batches(self.data, index, self.preprocess, **how)  # type: ignore[arg-type]
+            views = (self.mirrored, self.close)
+            self.looked[key] = features_of(self.raw, seen, len(index), *views)
         return self.looked[key]
 
 # %% ../../nbs/04_method/11_choice.ipynb #026af959

@@ -269,22 +269,6 @@ def measure(
             yield result, index[start : start + len(result.logits)]
             start += len(result.logits)
 
-# %% ../../nbs/04_method/02_engine.ipynb #f1daf2f3
-@in_own_modes
-def _sum_over_processes(sums: ClassSums) -> ClassSums:
-    "Add up the sums of all processes, in their order, in place; does nothing when there is only one."
-    world = process_place()[1]
-    if world == 1:
-        return sums
-    own = sums.count, {layer: total.cpu() for layer, total in sums.by_layer.items()}
-    parts = share(range(world), lambda rank: own, "sums of importance")
-    sums.count, sums.by_layer = torch.zeros_like(own[0]), {}
-    for count, by_layer in parts:  # a process may have had nothing to do
-        sums.count += count
-        for layer, total in by_layer.items():
-            sums.by_layer[layer] = sums.by_layer.get(layer, 0) + total
-    return sums
-
 # %% ../../nbs/04_method/02_engine.ipynb #d8228b88
 @in_own_modes
 def class_importance(
@@ -303,14 +287,22 @@ def class_importance(
     classes = head_classes(data, engine.network.head, columns)
     rank, world = process_place()
     every = data.train if indices is None else torch.as_tensor(indices)
-    mine = torch.cat([torch.arange(0), *torch.arange(len(every)).split(batch_size)[rank::world]])
-    rows = _image_targets(target, len(every))
-    sums = ClassSums(len(classes))
-    own = target if rows is None else rows[mine]
+    rows, sums = _image_targets(target, len(every)), ClassSums(len(classes))
     how = (classes, batch_size, on_error, quiet or rank > 0)
-    for result, _ in measure(engine, data, every[mine], transform, own, *how):
-        sums.add(result)
-    if not _sum_over_processes(sums).by_layer:
+
+    def part(number: int) -> tuple[Tensor, dict[str, Tensor]]:  # of the batches of one process
+        parts = torch.arange(len(every)).split(batch_size)[number::world]
+        mine, own = torch.cat([torch.arange(0), *parts]), ClassSums(len(classes))
+        targets = target if rows is None else rows[mine]
+        for result, _ in measure(engine, data, every[mine], transform, targets, *how):
+            own.add(result)
+        return own.count, {layer: total.cpu() for layer, total in own.by_layer.items()}
+
+    for count, by_layer in share(range(world), part, "sums of importance"):  # in their order
+        sums.count += count
+        for layer, total in by_layer.items():  # a process may have had nothing to do
+            sums.by_layer[layer] = sums.by_layer.get(layer, 0) + total
+    if not sums.by_layer:
         raise NiwtError("no image to measure importance on")
     means = sums.means(classes, engine.method)
     return means if len(engine.layers) > 1 else means[engine.layers[0]]

@@ -44,7 +44,7 @@ from ..network.cut import copy_module, eval_mode, running
 from ..network.export import about_text, as_image_transform, export_model, export_onnx
 from ..network.head import extend, linear_of, rows_of, with_head
 from ..network.modes import device_of, in_own_modes
-from ..network.zoom import looks, mixed
+from ..network.zoom import features_of, looks, mixed
 
 # %% ../../nbs/04_method/12_niwt.ipynb #48eaa583
 def _one_picture(image: Any, name: str) -> tuple[str, Any]:
@@ -517,12 +517,10 @@ def _look_at(model: NIWT, images: Any) -> Tensor:
             told = f"this model has no network: give features (n, {wanted})"
             raise NiwtError(f"{told}, got shape {tuple(x.shape)}")
         return model.scale_(x)
-    found, zoom = [], model.settings_.zoom
-    for x in _picture_batches(images, model.preprocess_, quiet=model.quiet):
-        with torch.no_grad(), eval_mode(model.raw_):
-            seen = looks(model.raw_, x, model.mirrored_, zoom > 0).cpu()
-            found.append(mixed(model.scale_(seen), zoom))
-    return torch.cat(found)
+    pictures = _picture_batches(images, model.preprocess_, quiet=model.quiet)
+    zoom = model.settings_.zoom
+    seen = features_of(model.raw_, pictures, 0, model.mirrored_, zoom > 0)
+    return mixed(model.scale_(seen), zoom)
 
 # %% ../../nbs/04_method/12_niwt.ipynb #87e21d5b
 def _name_pictures(
@@ -774,9 +772,9 @@ def _restore_backbone(record: Any, tensors: Any, given: Any = None) -> Backbone 
         try:
             given = load_backbone(name, head=record["head"])
         except NiwtError as e:
-            give = "NIWT.load(folder, backbone=Backbone(...)), or --model on the command line"
-            told = f"the network {name!r} cannot be made again ({e})"
-            raise NiwtError(f"{told}; give it: {give}") from None
+            remedy = "give it: NIWT.load(folder, backbone=Backbone(...))"
+            remedy += ", or --model on the command line"
+            raise NiwtError(f"the network {name!r} cannot be made again ({e}); {remedy}") from None
     backbone: Any = as_backbone(given)
     if record["preprocess"] is not None:
         lists = record["preprocess"].items()

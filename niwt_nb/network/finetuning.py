@@ -10,8 +10,8 @@ import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -19,18 +19,17 @@ from typing import Any
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
-from ..core import NiwtError, Steps, check_name, content_hash, model_hash, process_place
-from ..core import progress, share, shards
+from ..core import NiwtError, Steps, check_name, content_hash, model_hash, progress
+from ..core import share, shards
 from ..data.dataset import ZeroShotData
 from ..data.images import batches
 from .backbones import ImageTransform
 from .cut import CutNetwork, copy_module, eval_mode
 from .head import fit_head, with_head
-from .modes import gpu_group, in_own_modes, seeded_in_turn
-from .training import _KnowledgeHead, _PixelCache, cache_images, class_to_column
-from .training import _hold_out, _train_loop
+from .modes import in_own_modes, seeded_in_turn
+from .training import _KnowledgeHead, _PixelCache, _Plan, _hold_out, _steps_of
+from .training import _train_loop, cache_images, class_to_column
 
 # %% ../../nbs/03_network/05_finetuning.ipynb #441a8ef4
 @lru_cache(maxsize=1)
@@ -68,10 +67,6 @@ class _Rows:
         for row, *others in zip(rows.tolist(), *(other.tolist() for other in rest), strict=True):
             found.append(self.parts[row // size][(row % size, *others)])
         return torch.stack(found) if found else self.parts[0][(rows, *rest)]
-
-    def split(self, n: int) -> Iterator[Tensor]:
-        "Pieces of n rows."
-        return (self[rows] for rows in torch.arange(self.shape[0]).split(n))
 
 # %% ../../nbs/03_network/05_finetuning.ipynb #7b0e8bc1
 @dataclass(frozen=True, eq=False)
@@ -172,16 +167,10 @@ class _Tuned(nn.Module):
                 m.eval()
         return self
 
-    def forward(self, x: Tensor, part: slice | None = None, total: int = 0) -> Tensor:
-        "Scores; of a `part` of a batch of `total` images with the dropout that this part has in the whole batch."
+    def forward(self, x: Tensor) -> Tensor:
         with _arithmetic(self.precision, x.device):
             features = self.body(x).float()
-        if not self.training:
-            return self.head(features)
-        keep = 1 - self.dropout.p  # not nn.Dropout: it draws in an order of its own
-        mask = torch.empty(total or len(x), features.shape[1], device=x.device)
-        mask = mask.bernoulli_(keep).div_(keep)
-        return self.head(features * mask[slice(None) if part is None else part])
+        return self.head(self.dropout(features))
 
 # %% ../../nbs/03_network/05_finetuning.ipynb #093df490
 @torch.no_grad()
@@ -225,51 +214,37 @@ def cached_features(
     return torch.stack(views).mean(0).cpu()
 
 # %% ../../nbs/03_network/05_finetuning.ipynb #7db8430c
-def _first_head(features: Tensor, y: Tensor, knowledge: Tensor | None, n: int) -> nn.Module:
+def _first_head(
+    features: Tensor, y: Tensor, knowledge: Tensor | None, seen: Tensor, seed: int = 0
+) -> nn.Module:
     "The best head for the body as it is: logistic regression, or the ridge regression from knowledge to its rows."
+    device, n = features.device, len(seen)
+    y = y.to(device)
     if knowledge is None:
         return fit_head(features, y, n, l2=1e-4, max_iter=60).requires_grad_(True)
-    head = _KnowledgeHead(knowledge.to(features.device), features.shape[1], 30.0, 0.1, True)
+    known = torch.as_tensor(knowledge)[seen].to(device)
+    with seeded_in_turn(seed):
+        head = _KnowledgeHead(known, features.shape[1], 30.0, 0.1, True).to(device)
     head.standardise(features)
     even = (features - head.shift) / head.spread
     return head.start(fit_head(even, y, n, l2=1e-4, max_iter=100).weight)
 
-# %% ../../nbs/03_network/05_finetuning.ipynb #2d4f0cd9
-def _mixed_loss(
-    scores_of: Callable[..., Tensor], x: Tensor, y: Tensor, mix: float = 0.0, part: slice | None = None
-) -> tuple[Tensor, int]:
-    """Cross-entropy with mixup (Zhang et al., ICLR 2018), and how many scores are largest at `y`.
-
-    Inputs (B, ...) and targets (B,) are mixed in shares from Beta(mix, mix): 0.2 mixes a little, 1 evenly, 0 not at all.
-    With a `part` of the batch, `scores_of` gets (inputs, part, B), and the loss is this part's share of the mean.
-    """
-    n, share, second = len(x), 1.0, y
-    if mix:
-        share, other = float(torch.distributions.Beta(mix, mix).sample()), torch.randperm(n)
-        x, second = share * x + (1 - share) * x[other], y[other]
-    scores = scores_of(x) if part is None else scores_of(x[part], part, n)
-    own, second = (y, second) if part is None else (y[part], second[part])
-    how: dict[str, Any] = {"reduction": "mean" if part is None else "sum"}
-    loss = share * nn.functional.cross_entropy(scores, own, **how)
-    if mix:
-        loss = loss + (1 - share) * nn.functional.cross_entropy(scores, second, **how)
-    return loss if part is None else loss / n, int((scores.argmax(1) == own).sum())
-
-# %% ../../nbs/03_network/05_finetuning.ipynb #886c1621
-def _over_processes(loss: Tensor, right: int, world: int) -> tuple[Tensor, int]:
-    "A step's loss and hits summed over all processes; the gradient is of the own loss, as DistributedDataParallel takes their mean."
-    mine = (float(loss.detach()), right)
-    every = share(range(world), lambda _: mine, "the next step of fine-tuning")
-    losses, rights = zip(*every, strict=True)
-    return loss * world + (sum(losses) - loss.detach() * world), sum(rights)
-
 # %% ../../nbs/03_network/05_finetuning.ipynb #11cbca39
-def _check_cache(cache: _Cache, network: CutNetwork, part: str) -> None:
-    "Raise `NiwtError` unless a cache holds what this part of the network reads."
+def _fitting_cache(
+    cache: Any, network: CutNetwork, data: ZeroShotData, look: Callable, part: str, quiet: bool
+) -> _Cache:
+    "A cache of what this part of the network reads, made where there is none; raises `NiwtError` for one of something else."
+    check_name(part, ("tail", "all"), "part")
+    if cache is None and part == "tail":
+        return cache_activations(network, data, data.train, look, quiet=quiet)
+    if cache is None:
+        pixels = cache_images(data, data.train, look, quiet)
+        return replace(pixels, index=data.source[data.train])
     if getattr(cache, "layer", None) != (network.layer if part == "tail" else None):
         given = f"{type(cache).__name__.lstrip('_')} of {getattr(cache, 'layer', 'images')!r}"
         what = f"part {part!r} of a network cut at {network.layer!r}"
         raise NiwtError(f"{what} does not fit a {given}")
+    return cache
 
 # %% ../../nbs/03_network/05_finetuning.ipynb #8df37786
 @dataclass(frozen=True, eq=False)
@@ -279,6 +254,15 @@ class FineTuned:
     network: CutNetwork  # a copy of the given one, trained; its head is linear, one row for each class of `data.seen`
     history: pd.DataFrame  # one row an epoch
     knowledge_head: _KnowledgeHead | None = None  # the map from knowledge to weights, if any
+
+# %% ../../nbs/03_network/05_finetuning.ipynb #9970e551
+def _ended(network: CutNetwork, head: nn.Module, first: Tensor, history: pd.DataFrame) -> FineTuned:
+    "What a training came to; a head of knowledge becomes a linear one for features (n, D) as they were at `first`."
+    network.requires_grad_(False)
+    if isinstance(head, _KnowledgeHead):
+        return FineTuned(with_head(network, head.linear_for(first)), history, head)
+    assert isinstance(head, nn.Linear)
+    return FineTuned(with_head(network, head), history)
 
 # %% ../../nbs/03_network/05_finetuning.ipynb #185a72c2
 @in_own_modes
@@ -304,47 +288,21 @@ def fine_tune(
     quiet: bool = True,  # no progress bars
 ) -> FineTuned:  # the trained copy, and how it went
     "Adapt a network to the seen classes; raises `NiwtError` for settings or a cache that do not fit."
-    check_name(part, ("tail", "all"), "part")
+    cache = _fitting_cache(cache, network, data, transform, part, quiet)
     tuned, device = copy_module(network), network.head.weight.device
     body: nn.Module = tuned.tail if part == "tail" else nn.Sequential(tuned.lower, tuned.tail)
-    if cache is None and part == "tail":
-        cache = cache_activations(network, data, data.train, transform, quiet=quiet)
-    elif cache is None:
-        cache = cache_images(data, data.train, transform, quiet)
-    _check_cache(cache, network, part)
     body.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     learn, watch = (_rows_of(cache, data.source[i]) for i in _hold_out(data, hold, seed))
-    column = class_to_column(data)
-    known = None if knowledge is None else torch.as_tensor(knowledge)[data.seen]
-    with seeded_in_turn(seed):
-        first = _cached_features(body, cache, learn, device, precision)
-        head = _first_head(first, column[cache.labels[learn]].to(device), known, len(data.seen)).to(device)
+    y, windows = class_to_column(data)[cache.labels], (window,) if part == "tail" else ()
+    features = lambda rows: _cached_features(body, cache, rows, device, precision)  # noqa: E731
+    head = _first_head(first := features(learn), y[learn], knowledge, data.seen, seed)
     module = _Tuned(body, head, 0.2, precision).requires_grad_(True)
-    rank, world = process_place()
-    runner: Any = DistributedDataParallel(module, process_group=gpu_group() if device.type == "cuda" else None) if world > 1 else module
-    own = slice(rank, None, world) if world > 1 else None
-    windows: dict[str, Any] = {"window": window} if part == "tail" else {}
-
-    def step(rows: Tensor) -> tuple[Tensor, int]:
-        x = cache.batch(learn[rows], augment=True, **windows).to(device)
-        y = column[cache.labels[learn[rows]]].to(device)
-        loss, right = _mixed_loss(runner, x, y, mix, own)
-        return (loss, right) if own is None else _over_processes(loss, right, world)
-
-    def watched() -> float:
-        found = head(_cached_features(body, cache, watch, device, precision)).argmax(1).cpu()
-        return float((found == column[cache.labels[watch]]).float().mean())
-
-    how: dict[str, Any] = {"seed": seed, "patience": patience, "average": average, "stop": stop}
-    how |= {"rates": {"head": 10.0}, "score": watched if len(watch) else None}
-    how |= {"checkpoint": checkpoint, "quiet": quiet, "desc": "fine-tuning"}
-    how["belongs_to"] = {"part": part, "window": window, "mix": mix, "precision": precision}
-    how["belongs_to"]["data"] = content_hash(data.name, cache.index[learn])
-    history = _train_loop(module, step, len(learn), epochs, lr, batch_size, **how)
-    tuned.requires_grad_(False)
-    if isinstance(head, _KnowledgeHead):
-        length = float(((first - head.shift) / head.spread).norm(dim=1).mean())
-        linear = head.linear(head.scale / length).to(device)
-        return FineTuned(with_head(tuned, linear), history, head)
-    assert isinstance(head, nn.Linear)
-    return FineTuned(with_head(tuned, head), history)
+    own: Any = {"part": part, "window": window, "mix": mix, "precision": precision}
+    own["data"] = content_hash(data.name, cache.index[learn])
+    how: Any = {"checkpoint": checkpoint, "belongs_to": own, "quiet": quiet, "desc": "fine-tuning"}
+    plan = _Plan(epochs, lr, batch_size, 0.05, seed, {"head": 10.0}, patience, average, stop, **how)
+    right = lambda: head(features(watch)).argmax(1).cpu() == y[watch]  # noqa: E731
+    score = (lambda: float(right().float().mean())) if len(watch) else None
+    with _steps_of(module, lambda r: cache.batch(learn[r], True, *windows), y[learn], mix) as step:
+        history = _train_loop(module, step, len(learn), plan, score)
+    return _ended(tuned, head, first, history)

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from ..core import NiwtError
 from ..data.dataset import ZeroShotData
 from ..data.images import batches
-from .cut import CutNetwork, eval_mode
+from .cut import CutNetwork
 from .modes import in_own_modes
+from .zoom import features_of
 from ..data.memory import blocks_of, by_rows, moments
-
 
 # %% ../../nbs/03_network/03_head.ipynb #7a49094a
 def widened(
@@ -42,7 +42,6 @@ def linear_of(
 
 # %% ../../nbs/03_network/03_head.ipynb #4e71a75d
 @in_own_modes
-@torch.no_grad()
 def extract_features(
     network: CutNetwork,  # whose penultimate features are wanted
     data: ZeroShotData,  # where the images are
@@ -52,13 +51,8 @@ def extract_features(
     quiet: bool = True,  # no progress bar
 ) -> Tensor:  # (n, D) float32 on the CPU
     "Penultimate features of images, in the order of `indices`."
-    device = network.head.weight.device
-    found = []
-    for x, _, _ in batches(data, indices, transform, batch_size, quiet=quiet, desc="features"):
-        with eval_mode(network):
-            x = x.to(device, memory_format=torch.channels_last)  # about twice as fast
-            found.append(network.features(x).float().cpu())
-    return torch.cat(found)
+    pictures = batches(data, indices, transform, batch_size, quiet=quiet, desc="features")
+    return features_of(network, pictures, len(indices))
 
 # %% ../../nbs/03_network/03_head.ipynb #80bfd85c
 def _odd_row(values: Tensor) -> int:

@@ -13,14 +13,16 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from ..core import NiwtError, advance, content_hash, load_tensors, model_hash, process_place
 from ..core import progress, save_tensors, share
@@ -29,7 +31,7 @@ from ..data.images import batches
 from .backbones import colour_range, field_guide_transform
 from .cut import choose_layer, cut, eval_mode, _scores_of
 from .head import linear_of
-from .modes import in_own_modes, seeded_in_turn
+from .modes import gpu_group, in_own_modes, seeded_in_turn
 
 # %% ../../nbs/03_network/04_training.ipynb #ed2abc2e
 @dataclass(frozen=True, eq=False)
@@ -101,7 +103,7 @@ def _one_cycle(step: int, total: int) -> float:
     return max((1 + math.cos(math.pi * (step + 1 - up) / max(total - up, 1.0))) / 2, 1e-4)
 
 # %% ../../nbs/03_network/04_training.ipynb #e037b450
-def _groups(module: nn.Module, weight_decay: float, lr: float, rates: dict[str, float] | None) -> list:
+def _groups(module: nn.Module, weight_decay: float, lr: float, rates: dict | None) -> list:
     "AdamW's parameter groups: no decay for biases and norms; parameters whose name starts with a key of `rates` get that factor on the rate."
     groups: dict[tuple[float, float], dict[str, Any]] = {}
     for name, p in module.named_parameters():
@@ -188,60 +190,74 @@ def _epoch(
             right, rows = right + correct, rows + len(chosen)
     return {"loss": total / rows, "accuracy": right / rows}
 
+# %% ../../nbs/03_network/04_training.ipynb #e1f6e28d
+_Step = Callable[[Tensor], tuple[Tensor, int]]  # rows (B,) -> loss, and how many were right
+
+
+@dataclass(frozen=True, eq=False)
+class _Plan:
+    "How long, how fast and in which order `_train_loop` learns."
+
+    epochs: int  # times that each row is seen
+    lr: float  # largest learning rate
+    batch_size: int = 64  # rows a step
+    weight_decay: float = 0.05  # of weights, not of biases and norms
+    seed: int = 0  # of order, augmentation and dropout
+    rates: dict[str, float] | None = None  # prefix of parameter names -> factor of the rate
+    patience: int | None = None  # stop after so many epochs without a better score
+    average: float = 0.0  # decay of a mean of the weights to score and keep, such as 0.99; 0: none
+    stop: int | None = None  # end after this epoch, with the learning rate as for all `epochs`
+    checkpoint: str | os.PathLike | None = None  # to continue from, written after each epoch
+    belongs_to: dict[str, Any] = field(default_factory=dict)  # see `settings`
+    quiet: bool = True  # no progress bar
+    desc: str = "training"  # left of the bar
+
+    def settings(self, n: int, scored: bool) -> dict[str, Any]:
+        "What a checkpoint of a training on n rows must agree with; raises `NiwtError` for a plan that cannot be."
+        if self.epochs < 1 or n < 1 or self.batch_size < 1 or not self.lr > 0:
+            got = f"{self.epochs}, {n}, {self.batch_size}, {self.lr}"
+            raise NiwtError(f"epochs, rows, batch_size and lr must be positive, got {got}")
+        if self.patience is not None and not scored:
+            raise NiwtError("patience needs a score (or validation images) to watch")
+        names = ("epochs", "lr", "batch_size", "seed", "weight_decay", "rates", "average")
+        return {"n": n, **{name: getattr(self, name) for name in names}, **self.belongs_to}
+
 # %% ../../nbs/03_network/04_training.ipynb #0c39de1b
 @in_own_modes
 def _train_loop(
     module: nn.Module,  # what is trained: its parameters that require a gradient
-    step: Callable[[Tensor], tuple[Tensor, int]],  # rows (B,) -> loss, and how many were right
+    step: _Step,  # see `_steps_of`
     n: int,  # rows to learn from
-    epochs: int,  # times that each row is seen
-    lr: float,  # largest learning rate
-    batch_size: int = 64,  # rows a step
-    weight_decay: float = 0.05,  # of weights, not of biases and norms
-    seed: int = 0,  # of order, augmentation and dropout
-    rates: dict[str, float] | None = None,  # prefix of parameter names -> factor of the rate
+    plan: _Plan,  # how long, how fast
     score: Callable[[], float] | None = None,  # after each epoch; the one with the largest is kept
-    patience: int | None = None,  # stop after so many epochs without a better score
-    average: float = 0.0,  # decay of a mean of the weights to score and keep, such as 0.99; 0: none
-    stop: int | None = None,  # end after this epoch, with the learning rate as for all `epochs`
-    checkpoint: str | os.PathLike | None = None,  # to continue from, written after each epoch
-    belongs_to: dict | None = None,  # what a checkpoint must agree with besides the settings
-    quiet: bool = True,  # no progress bar
-    desc: str = "training",  # left of the bar
 ) -> pd.DataFrame:  # one row an epoch: loss, accuracy, seconds, and score if measured
     "Minimise the loss; raises `NiwtError` if it becomes infinite, or if the checkpoint belongs to another training."
-    if epochs < 1 or n < 1 or batch_size < 1 or not lr > 0:
-        got = f"{epochs}, {n}, {batch_size}, {lr}"
-        raise NiwtError(f"epochs, rows, batch_size and lr must be positive, got {got}")
-    if patience is not None and score is None:
-        raise NiwtError("patience needs a score (or validation images) to watch")
-    settings: dict[str, Any] = {"epochs": epochs, "n": n, "lr": lr, "batch_size": batch_size}
-    settings |= {"seed": seed, "weight_decay": weight_decay, "rates": rates, "average": average}
-    settings |= {"start": model_hash(module), **(belongs_to or {})}
-    optimiser = torch.optim.AdamW(_groups(module, weight_decay, lr, rates))
+    settings = plan.settings(n, score is not None) | {"start": model_hash(module)}
+    optimiser = torch.optim.AdamW(_groups(module, plan.weight_decay, plan.lr, plan.rates))
     history: list[dict[str, float]] = []
     best, mean = {}, {}  # type: _State, _State
-    if checkpoint is not None and share([checkpoint], os.path.exists, "the checkpoint")[0]:
-        tensors, manifest = load_tensors(checkpoint, expect=json.loads(json.dumps(settings)))
+    kept, patience = plan.checkpoint, plan.patience
+    if kept is not None and share([kept], os.path.exists, "the checkpoint")[0]:
+        tensors, manifest = load_tensors(kept, expect=json.loads(json.dumps(settings)))
         (best, mean), history = _unpack_training(tensors, module, optimiser), manifest["history"]
         advance("learn", len(history) * n / process_place()[1])
-    for epoch in progress(range(len(history), min(stop or epochs, epochs)), desc, quiet=quiet):
+    todo = range(len(history), min(plan.stop or plan.epochs, plan.epochs))
+    for epoch in progress(todo, plan.desc, quiet=plan.quiet):
         if patience is not None and history and _since_best(history) >= patience:
             break
         start = time.perf_counter()
-        keep = partial(_towards, mean, module, average) if average else None
+        keep = partial(_towards, mean, module, plan.average) if plan.average else None
         module.train()
         row = {"epoch": epoch + 1, **_epoch(step, optimiser, epoch, settings, keep)}
         module.eval()
         with _with_mean(module, mean):
-            if score is not None:
-                row["score"] = float(score())
+            row |= {} if score is None else {"score": float(score())}
             history.append({**row, "seconds": time.perf_counter() - start})
             if score is not None and _since_best(history) == 0:
                 best = {k: v.detach().clone() for k, v in module.state_dict().items()}
-        if checkpoint is not None and process_place()[0] == 0:
+        if kept is not None and process_place()[0] == 0:
             state = _pack_training(module, optimiser, best, mean)
-            save_tensors(checkpoint, state, {**settings, "history": history})
+            save_tensors(kept, state, {**settings, "history": history})
     if best or mean:
         module.load_state_dict(best or mean, strict=bool(best))
     module.eval()
@@ -250,6 +266,8 @@ def _train_loop(
 # %% ../../nbs/03_network/04_training.ipynb #745a2d4a
 def _erase_squares(x: Tensor, n: int = 3, side: float = 0.35) -> Tensor:
     "Set n random squares of each image (B, 3, H, W) to 0; their side is between half of `side` and all of it, as a share of the height."
+    if not side:
+        return x
     B, _, H, W = x.shape
     y, z = torch.arange(H, device=x.device)[:, None], torch.arange(W, device=x.device)
     keep = torch.ones(B, H, W, dtype=torch.bool, device=x.device)
@@ -322,7 +340,7 @@ class _KnowledgeHead(nn.Module):
         self.register_buffer("mean", knowledge.mean(0))
         self.register_buffer("knowledge", self.prepare(knowledge))
         self.map = nn.Linear(knowledge.shape[1], features)
-        self.dropout = nn.Dropout(dropout)
+        self.drop = dropout
         log_scale = nn.Parameter(torch.tensor(math.log(scale)))
         self.first_scale, self.log_scale = scale, log_scale if learn_scale else None
         self.register_buffer("shift", torch.zeros(features))
@@ -362,14 +380,20 @@ class _KnowledgeHead(nn.Module):
 
     def rows(self, knowledge: Tensor | None = None) -> Tensor:
         "Weight vectors of length 1, (n, D), of the head's own classes or of others."
-        prepared = self.knowledge if knowledge is None else self.prepare(knowledge)
-        return nn.functional.normalize(self.map(self.dropout(prepared)), dim=1)
+        prepared: Any = self.knowledge if knowledge is None else self.prepare(knowledge)
+        prepared = nn.functional.dropout(prepared, self.drop, self.training)  # classes, not pictures
+        return nn.functional.normalize(self.map(prepared), dim=1)
 
     @in_own_modes
     def linear(self, scale: float = 1.0, knowledge: Tensor | None = None) -> nn.Linear:
         "An nn.Linear that ranks classes as this head does, since the length of the features does not change the order."
         rows = self.rows(knowledge).detach() / self.spread
         return linear_of(scale * rows, -scale * (rows @ self.shift))
+
+    def linear_for(self, features: Tensor) -> nn.Linear:
+        "`linear` with scores as large as this head's on features (m, D)."
+        length = ((features - self.shift) / self.spread).norm(dim=1).mean()
+        return self.linear(self.scale / float(length)).to(features.device)
 
     def forward(self, features: Tensor) -> Tensor:
         "Features (B, D) -> scores (B, n)."
@@ -395,12 +419,134 @@ class _WithKnowledge(nn.Module):
     def into_model(self, example: Tensor) -> None:
         "Give the model's own linear head the weights that the knowledge head makes; it ranks classes alike."
         with eval_mode(self):
-            length = float(self._network[0].features(example).norm(dim=1).mean())
-            made = self.knowledge_head.linear(self.knowledge_head.scale / length)
+            made = self.knowledge_head.linear_for(self._network[0].features(example))
             own = self._network[0].head
         own.weight.copy_(made.weight)
         if own.bias is not None:
             own.bias.copy_(made.bias)
+
+# %% ../../nbs/03_network/04_training.ipynb #9d6928d5
+class _OverAll(torch.autograd.Function):
+    "The sum of a tensor over all processes; its gradient is the sum of theirs."
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, group: Any) -> Tensor:
+        ctx.group, total = group, x.clone()
+        dist.all_reduce(total, group=group)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        return _OverAll.apply(grad.contiguous(), ctx.group), None
+
+
+_DRAWING = ("Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "StochasticDepth", "DropPath")
+
+
+class _WholeBatch:
+    "Inside the block, batch norms and dropouts of a module that sees a `part` of `total` pictures do to them what they would do if it saw all."
+
+    def __init__(self, module: nn.Module, part: slice, group: Any = None):
+        self.part, self.group, self.total = part, group, 0
+        norm = nn.modules.batchnorm._BatchNorm
+        self.norms = [m for m in module.modules() if isinstance(m, norm)]
+        self.drops = [m for m in module.modules() if type(m).__name__ in _DRAWING]
+
+    def __enter__(self) -> "_WholeBatch":
+        for way, layers in ((self.normed, self.norms), (self.dropped, self.drops)):
+            for m in layers:
+                m.forward = partial(way, m)  # type: ignore[method-assign]
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        for m in (*self.norms, *self.drops):
+            del m.forward
+
+    def normed(self, norm: Any, x: Tensor) -> Tensor:
+        "Batch norm of (b, C, ...) by mean and variance over all processes."
+        if not norm.training:
+            return type(norm).forward(norm, x)
+        axes, wide = [0, *range(2, x.ndim)], x.to(torch.promote_types(x.dtype, torch.float32))
+        both = [v.sum(axes, dtype=torch.float64) for v in (wide, wide.square())]
+        n = both[0].new_tensor([x.numel() / x.shape[1]])
+        sums = _OverAll.apply(torch.cat([*both, n]), self.group)
+        n, (mean, square) = sums[-1].detach(), (sums[:-1] / sums[-1].detach()).view(2, -1)
+        var = (square - mean.square()).clamp_min(0)
+        if norm.running_mean is not None:
+            norm.num_batches_tracked.add_(1)
+            share = 1 / float(norm.num_batches_tracked) if norm.momentum is None else norm.momentum
+            for kept, new in ((norm.running_mean, mean), (norm.running_var, var * n / (n - 1))):
+                kept.lerp_(new.detach().to(kept), share)
+        scale = (var + norm.eps).rsqrt() * (1 if norm.weight is None else norm.weight)
+        shift = -mean * scale + (0 if norm.bias is None else norm.bias)
+        scale, shift = (v.to(wide).view(-1, *[1] * (x.ndim - 2)) for v in (scale, shift))
+        return torch.addcmul(shift, wide, scale).to(x)
+
+    def dropped(self, drop: Any, x: Tensor) -> Tensor:
+        "Dropout of (b * k, ...), drawn for k rows of each picture of the whole batch."
+        b = len(range(self.total)[self.part])
+        if not drop.training or not b or len(x) % b:
+            return type(drop).forward(drop, x)
+        ones = x.new_ones(len(x) // b * self.total, *x.shape[1:])
+        if x.ndim == 4 and x.stride(1) == 1:  # numbers are drawn in the order of memory
+            ones = ones.contiguous(memory_format=torch.channels_last)
+        drawn = type(drop).forward(drop, ones).unflatten(0, (self.total, -1))
+        return x * drawn[self.part].flatten(0, 1)
+
+# %% ../../nbs/03_network/04_training.ipynb #9cf3e7d4
+def _mixed_loss(
+    model: Callable, x: Tensor, y: Tensor, part: slice, mix: float = 0.0, smoothing: float = 0.0
+) -> tuple[Tensor, int]:
+    """Cross-entropy with mixup (Zhang et al., ICLR 2018), and how many scores are largest at `y`.
+
+    Inputs (B, ...) and targets (B,) are mixed in shares from Beta(mix, mix): 0.2 mixes a little, 1 evenly, 0 not at all.
+    The model sees a `part` of them, and the loss is this part's share of the mean.
+    """
+    n, share, second = len(x), 1.0, y
+    if mix:
+        share, other = float(torch.distributions.Beta(mix, mix).sample()), torch.randperm(n)
+        x, second = share * x + (1 - share) * x[other], y[other]
+    scores = _scores_of(model(x[part]))
+    how: dict[str, Any] = {"reduction": "sum", "label_smoothing": smoothing}
+    loss = share * nn.functional.cross_entropy(scores, y[part], **how)
+    if mix:
+        loss = loss + (1 - share) * nn.functional.cross_entropy(scores, second[part], **how)
+    return loss / n, int((scores.argmax(1) == y[part]).sum())
+
+# %% ../../nbs/03_network/04_training.ipynb #e56e7afc
+@contextlib.contextmanager
+def _steps_of(
+    module: nn.Module, draw: Callable, y: Tensor, mix: float = 0.0, smoothing: float = 0.0
+) -> Iterator[_Step]:
+    """Give the step of `_train_loop` that all processes share: loss and hits are of the whole batch.
+
+    `draw`: rows (B,) -> inputs (B, ...), with all that is random in them; `y` (n,): targets; `mix` and `smoothing`: see `_mixed_loss`.
+    """
+    (rank, world), device = process_place(), next(module.parameters()).device
+    part, dice = slice(rank, None, world), torch.get_rng_state()
+    loss_of = lambda net, rows: _mixed_loss(  # noqa: E731
+        net, draw(rows).to(device), y[rows].to(device), part, mix, smoothing
+    )
+    if world == 1:
+        yield partial(loss_of, module)
+        return
+    group = gpu_group() if device.type == "cuda" else None
+    idle = isinstance(module, _WithKnowledge)  # the head that it replaces
+    runner = DistributedDataParallel(module, process_group=group, find_unused_parameters=idle)
+    with _WholeBatch(module, part, group) as whole:
+
+        def step(rows: Tensor) -> tuple[Tensor, int]:
+            # layers may draw in ways of their own
+            dist.broadcast(dice.copy_(torch.get_rng_state()), 0)
+            torch.set_rng_state(dice)
+            whole.total = len(rows)
+            loss, right = loss_of(runner, rows)
+            told = torch.tensor([loss.item(), right], dtype=torch.float64)
+            dist.all_reduce(told)
+            # the loss of all; its gradient is that of the own part, of which the mean is taken
+            return loss * world + (told[0] - loss.item() * world), int(told[1])
+
+        yield step
 
 # %% ../../nbs/03_network/04_training.ipynb #4e6e5909
 @in_own_modes
@@ -408,7 +554,7 @@ def train_classifier(
     model: nn.Module,  # scores one class of `data.seen` per output, in that order; trained in place
     data: ZeroShotData,  # learned from are `data.train` images, nothing else
     transform: Callable = field_guide_transform,  # PIL image -> (3, H, W) float tensor
-    knowledge: Tensor | None = None,  # (C, A) by class id: the head is made of it while training (`_KnowledgeHead`); rows of unseen classes are not read
+    knowledge: Tensor | None = None,  # (C, A) by class id, of which the head is made; unseen rows are not read
     epochs: int = 10,  # times that each image is seen
     lr: float = 4e-3,  # largest learning rate
     batch_size: int = 32,  # images a step
@@ -430,20 +576,15 @@ def train_classifier(
     if knowledge is not None:
         rows_seen = torch.as_tensor(knowledge)[data.seen]
         module = _WithKnowledge(model, rows_seen, example.to(device), seed)
-
-    def step(rows: Tensor) -> tuple[Tensor, int]:
-        x, y = cache.batch(rows, augment=True).to(device), column[cache.labels[rows]].to(device)
-        scores = _scores_of(module(_erase_squares(x, 2, erase) if erase else x))
-        loss = nn.functional.cross_entropy(scores, y, label_smoothing=label_smoothing)
-        return loss, int((scores.argmax(1) == y).sum())
-
+    draw = lambda rows: _erase_squares(cache.batch(rows, augment=True), 2, erase)  # noqa: E731
     watched = cache_images(data, watch, transform, quiet) if len(watch) else None
-    how: dict[str, Any] = {"patience": patience, "checkpoint": checkpoint, "quiet": quiet}
-    how["score"] = (lambda: accuracy(module, watched, column)) if watched else None
-    how["belongs_to"] = {"label_smoothing": label_smoothing, "erase": erase}
-    how["belongs_to"]["data"] = content_hash(data.name, learn)
-    numbers = (len(learn), epochs, lr, batch_size, weight_decay, seed)
-    history = _train_loop(module, step, *numbers, **how)
+    score = (lambda: accuracy(module, watched, column)) if watched else None
+    own: dict[str, Any] = {"label_smoothing": label_smoothing, "erase": erase}
+    own["data"] = content_hash(data.name, learn)
+    how: dict[str, Any] = {"checkpoint": checkpoint, "belongs_to": own, "quiet": quiet}
+    plan = _Plan(epochs, lr, batch_size, weight_decay, seed, patience=patience, **how)
+    with _steps_of(module, draw, column[cache.labels], 0.0, label_smoothing) as step:
+        history = _train_loop(module, step, len(learn), plan, score)
     if isinstance(module, _WithKnowledge):
         module.into_model(example.to(device))
     return history

@@ -6,10 +6,14 @@
 __all__ = ['closer']
 
 # %% ../../nbs/03_network/07_zoom.ipynb #d0d84757
+from collections.abc import Iterable
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..data.memory import stacked
 from .cut import CutNetwork, eval_mode
 
 # %% ../../nbs/03_network/07_zoom.ipynb #00cdd184
@@ -78,7 +82,7 @@ def views_of(
 ) -> Tensor:  # (V, B, K, h, w) of the pictures, their mirror images and their close-ups
     "Activations of all views of some pictures."
     x = x.to(network.head.weight.device)  # all views are made there
-    look = lambda v: network.activations(v.to(memory_format=torch.channels_last))  # noqa: E731
+    look = lambda v: network.lower(v.to(memory_format=torch.channels_last))  # noqa: E731
     views = [look(x)]
     if both:
         views.append(look(x.flip(3)))
@@ -114,3 +118,20 @@ def looks(
     "What a network makes of some pictures, seen from all sides that are asked for."
     a = views_of(network, x, both, close)
     return joined(network.tail(a.flatten(0, 1)).float().unflatten(0, a.shape[:2]), both, close)
+
+# %% ../../nbs/03_network/07_zoom.ipynb #4ddd34cc
+@torch.no_grad()
+def features_of(
+    network: CutNetwork,  # cut where importance is read
+    pictures: Iterable[Any],  # batches of preprocessed pictures (B, 3, H, W), or tuples that begin with one
+    n: int = 0,  # how many in all, if they may not fit into memory
+    both: bool = False,  # see `views_of`
+    close: bool = False,  # see `views_of`
+) -> Tensor:  # (n, D) or (n, 2, D), see `joined`; on the CPU
+    "What a network in evaluation mode makes of many pictures, see `looks`."
+
+    def look(x: Any) -> Tensor:
+        with eval_mode(network):
+            return looks(network, x if isinstance(x, Tensor) else x[0], both, close).cpu()
+
+    return stacked(map(look, pictures), n)

@@ -190,6 +190,16 @@ class RunConfig:
         "`hold` and `patience` as `fine_tune` takes them: two epochs without a better one end it, if images are kept aside."
         return {"hold": self.tune_hold, **({"patience": 2} if self.tune_hold else {})}
 
+    @property
+    def zooms(self) -> bool:
+        "Whether a run looks closer: without calibration nothing could choose it."
+        return self.zoom and self.calibrate
+
+    @property
+    def guidance(self) -> str:
+        "What the report says of a head that is made of knowledge."
+        return ", with a head of knowledge" if self.guided else ""
+
 # %% ../../nbs/09_runs/00_config.ipynb #946debbf
 def config_from_dict(
     values: dict[str, Any],  # setting -> value, as TOML or the command line gives them

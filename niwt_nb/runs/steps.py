@@ -35,9 +35,9 @@ from ..method.niwt import NIWT, _on_device, as_fitted, choose_settings, has_own_
 from ..method.niwt import score_matrix, trial_of, twin_of
 from ..network.backbones import Backbone, at_size, field_guide_transform, load_backbone
 from ..network.cut import CutNetwork, cut, eval_mode, layer_names, subnetwork
-from ..network.finetuning import FineTuned, fine_tune
+from ..network.finetuning import fine_tune
 from ..network.head import rows_of, with_head
-from ..network.training import cache_images, train_classifier
+from ..network.training import train_classifier
 from ..network.zoom import can_zoom, joined, mixed, views_of
 from .comparison import _Encodings, _add_combinations, _encode_all, _frozen_step
 from .comparison import _tuned_network, _tuned_step
@@ -45,7 +45,6 @@ from .config import RunConfig
 from .folder import _RunFolder
 from ..data.memory import by_rows, stacked
 from ..network.modes import device_of
-
 
 # %% ../../nbs/09_runs/05_steps.ipynb #f90091fb
 def load_data(
@@ -97,7 +96,7 @@ def _split_key(data: ZeroShotData) -> str:
     return content_hash(data.name, data.classes, [getattr(data, name) for name in names])
 
 # %% ../../nbs/09_runs/05_steps.ipynb #80313e76
-_PART = 256  # images a part
+_PART = 64  # images a part: small, or processes wait for the one with the last
 _Look = tuple[CutNetwork, Callable]  # a network, and its preprocessing of a PIL image
 _Views = tuple[bool, bool]  # whether mirror images and close-ups are looked at as well
 _Part = tuple[str, ZeroShotData]  # a prefix of the steps' names, and what they work on
@@ -117,10 +116,6 @@ class _Photos:
 
     features: Tensor
     activity: Tensor
-
-    def take(self, index: Tensor) -> "_Photos":
-        "The rows of some images."
-        return _Photos(self.features[index], self.activity[index])
 
 # %% ../../nbs/09_runs/05_steps.ipynb #829fdefa
 def _faster(network: CutNetwork, example: Tensor) -> CutNetwork:
@@ -206,16 +201,6 @@ def _trains(config: RunConfig) -> bool:
     small = config.train == "auto" and config.model == "fieldguide"
     return small or config.train in ("network", "tune")
 
-# %% ../../nbs/09_runs/05_steps.ipynb #054e6f14
-def _guidance(config: RunConfig) -> str:
-    "What the report says of a head that is made of knowledge."
-    return ", with a head of knowledge" if config.guided else ""
-
-# %% ../../nbs/09_runs/05_steps.ipynb #b4f02fff
-def _zooms(config: RunConfig) -> bool:
-    "Whether a run looks closer: without calibration nothing could choose it."
-    return config.zoom and config.calibrate
-
 # %% ../../nbs/09_runs/05_steps.ipynb #e118a319
 def _untrained(config: RunConfig, n_classes: int) -> _Look:
     "Where training starts: a fresh small CNN for the field guide, else the backbone with a fresh head."
@@ -265,20 +250,6 @@ def _transform_of(folder: _RunFolder) -> Callable:
         return replace(field_guide_transform, size=config.image_size)
     return _network_of(folder)[1]
 
-# %% ../../nbs/09_runs/05_steps.ipynb #d7e38ac0
-def _tune(
-    config: RunConfig, look: _Look, data: ZeroShotData, knowledge: Tensor | None, **how: Any
-) -> FineTuned:
-    """Fine-tune a copy of the whole network on the seen classes of `data`.
-
-    `knowledge` (C, A) by class id: for a head that is made of it; `how`: see `fine_tune`.
-    """
-    network, transform = look
-    cache = cache_images(data, data.train, transform, how.get("quiet", True))
-    cache = replace(cache, index=data.source[data.train])
-    how |= {"batch_size": config.batch_size, **config.early_end}
-    return fine_tune(network, data, transform, cache, "all", knowledge, **how)
-
 # %% ../../nbs/09_runs/05_steps.ipynb #2a671a49
 def _network_step(
     folder: _RunFolder, part: _Part, key: str, start: CutNetwork | None = None, quiet: bool = True
@@ -304,7 +275,8 @@ def _network_step(
 
     def compute() -> _Found:
         if tunes:
-            tuned = _tune(config, (network, transform), data, knowledge, **how)
+            more = {"batch_size": config.batch_size, **config.early_end}
+            tuned = fine_tune(network, data, transform, None, "all", knowledge, **how, **more)
             state, history = tuned.network.model.state_dict(), tuned.history
         else:
             history = train_classifier(network.model, data, transform, knowledge, **how)
@@ -313,7 +285,7 @@ def _network_step(
         return dict(state), {"history": rows, "images": epochs * len(data.train)}
 
     step = (f"{prefix}network", content_hash(key, _split_key(data), *asked, *way), compute)
-    state, facts = folder.step(*step, f"training on {len(data.seen)} classes", together=tunes)
+    state, facts = folder.step(*step, f"training on {len(data.seen)} classes", together=True)
     checkpoint.unlink(missing_ok=True)
     network.model.load_state_dict(state)
     return network.eval(), transform, facts["history"]
@@ -407,7 +379,7 @@ def _frozen_ready(
     config, look = folder.config, _network_of(folder)
     network, part = look[0], data.validation(config.seed)
     key = content_hash(pictures, model_hash(network.model), network.layer)
-    views = (True, shared is None and _zooms(config))
+    views = (True, shared is None and config.zooms)
     photos: _Photos | None = None
     if shared is not None:
         photos = _cached_photos(folder, shared, network, _frozen_step(shared).features, key)
@@ -428,12 +400,12 @@ def _trained_ready(
     network, keys = None, []
     for part in (("validation/", data.validation(config.seed)), ("", data)):
         network, transform, rows = _network_step(folder, part, pictures, network, quiet)
-        look, views = (network, transform), (True, _zooms(config))
+        look, views = (network, transform), (True, config.zooms)
         keys.append(content_hash(pictures, model_hash(network.model)))
         photos = _photos_step(folder, part, look, keys[-1], views, quiet)
         found.append((_as_trained(config, look, part[1]), photos))
         history += rows
-    how = f"{'fine-tuned' if config.train == 'tune' else 'trained'} here{_guidance(config)}"
+    how = f"{'fine-tuned' if config.train == 'tune' else 'trained'} here{config.guidance}"
     history = [{**row, "epoch": number + 1} for number, row in enumerate(history)]
     (twin, by_twin), (backbone, photos) = found
     validation = (twin, by_twin.features)
@@ -491,7 +463,7 @@ def _tuned_ready(
         photos = _photos_step(folder, ("", data), (network, transform), key, quiet=quiet)
         photos = replace(photos, features=features)
     key = content_hash(key, twin[1], network.layer)
-    how = f"fine-tuned above {shared.network.layer}{_guidance(config)}"
+    how = f"fine-tuned above {shared.network.layer}{config.guidance}"
     return _Ready(config, data, backbone, photos, twin, key, how, history)
 
 # %% ../../nbs/09_runs/05_steps.ipynb #a3b3b27c
@@ -576,9 +548,8 @@ def _kept_images(folder: _RunFolder, data: ZeroShotData, look: _Look) -> int:
         return mark.stat().st_mtime
 
     began = share([folder.path / ".began"], since, "what is kept")[0]
-    kinds = ("*photos/[0-9]*.safetensors", "activations/*.safetensors")
-    parts = [part for kind in kinds for part in folder.path.rglob(kind)]
-    return _PART * sum(part.stat().st_mtime > began for part in parts)
+    late = lambda kind: sum(p.stat().st_mtime > began for p in folder.path.rglob(kind))  # noqa: E731
+    return _PART * late("*photos/[0-9]*.safetensors") + 256 * late("activations/*.safetensors")
 
 # %% ../../nbs/09_runs/05_steps.ipynb #97143ef2
 def _cost_of(folder: _RunFolder, data: ZeroShotData, n: int = 8) -> _Cost:

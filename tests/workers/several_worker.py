@@ -1,4 +1,4 @@
-"""Runs that several processes share: two that finish, three of which one dies, two of which one hangs.
+"""Runs that several processes share: two that finish, three of which one dies, two of which one hangs; and a training by one, two and three.
 
 Each is a fork of this process, joined as torchrun joins processes.
 
@@ -6,6 +6,7 @@ python several_worker.py FOLDER
 """
 
 import contextlib
+import copy
 import json
 import os
 import signal
@@ -24,8 +25,10 @@ from niwt_nb.method.engine import class_importance
 from niwt_nb.method.store import write_importance
 from niwt_nb.network.backbones import load_backbone
 from niwt_nb.network.head import with_head
+from niwt_nb.network.training import _steps_of, cache_images, class_to_column
 from niwt_nb.runs import pipeline, steps
 from niwt_nb.runs.config import RunConfig, config_text
+from niwt_nb.runs.folder import _RunFolder
 from niwt_nb.runs.pipeline import run
 
 NETWORK = """
@@ -65,6 +68,24 @@ def measure(folder: Path, config: RunConfig) -> None:
             save_tensors(folder / f"{name}{rank}.safetensors", {"mean": means.mean.nan_to_num(-1), "count": means.count}, {})
 
 
+def trained(folder: Path, config: RunConfig) -> None:
+    "A whole network with batch norms and dropout: the gradient of a step on ten pictures, and the training step of a run."
+    config = replace(config, model="fieldguide", train="network", guided=True, epochs=1, knowledge=("attributes",))
+    data = steps.load_data(config)
+    with several_processes(60) as (rank, _):
+        network, look = steps._untrained(config, len(data.seen))
+        cache, y = cache_images(data, data.train, look), class_to_column(data)[data.labels[data.train]]
+        model = copy.deepcopy(network.model).train()
+        torch.manual_seed(rank + 5)  # process 0 decides
+        with _steps_of(model, lambda rows: cache.batch(rows, augment=True), y, 0.2, 0.1) as step:
+            loss, right = step(torch.arange(0, 40, 4))
+            loss.backward()
+        found = {f"gradient {k}": p.grad for k, p in model.named_parameters()} | dict(model.named_buffers())
+        if rank == 0:
+            save_tensors(folder / "step.safetensors", found, {"loss": loss.item(), "right": right})
+        steps._network_step(_RunFolder(folder / "trained", config=config), ("", data), "of these pictures")
+
+
 def command(folder: Path) -> None:
     "`niwt run` with the settings, its output in a file of each process."
     with open(folder / f"said{os.environ['RANK']}.txt", "w") as f, contextlib.redirect_stdout(f):
@@ -76,6 +97,7 @@ def both(folder: Path, config: RunConfig) -> None:
     pipeline._finish = lambda *given: None
     run(tuned(config), folder / "tuned")
     measure(folder, config)  # joins again
+    trained(folder, config)
 
 
 def forked(folder: Path, n: int, work) -> list[dict]:
@@ -123,13 +145,14 @@ def main(folder: Path) -> dict:
     torch.set_num_threads(1)  # a process with a thread pool must not be forked
     steps._PART = 16  # the key of a shard is that of its images
     config, told = settings(folder), {}
-    for name in ("one", "two", "dead", "hung"):
+    for name in ("one", "two", "three", "dead", "hung"):
         (folder / name).mkdir()
     run(config, folder / "one" / "frozen")  # first: what is imported here, the others have
     finish, _ = pipeline._finish, both(folder / "one", config)
     pipeline._finish = finish
     (folder / "two/settings.toml").write_text(config_text(config))
     told["two"] = forked(folder / "two", 2, lambda: (command(folder / "two"), both(folder / "two", config)))
+    told["three"] = forked(folder / "three", 3, lambda: trained(folder / "three", config))
     told["dead"] = forked(folder / "dead", 3, lambda: broken(folder / "dead", config, lambda: os.kill(os.getpid(), signal.SIGKILL)))
     told["kept"] = len(list((folder / "dead/frozen/photos").glob("*")))
     slow = replace(config, timeout=5)
