@@ -12,10 +12,12 @@ from typing import Any
 
 import numpy as np
 import psutil
+from matplotlib.figure import Figure
 from PIL import Image
 
 from benchmarks.timing import bench_row, bench_table, register
 from niwt_nb.core import NiwtError
+from niwt_nb.figures.canvas import PlainFigure, own_style
 from niwt_nb.runs.config import RunConfig
 from niwt_nb.runs.pipeline import run
 
@@ -32,7 +34,13 @@ def load():
     below = [nn.Sequential(nn.Conv2d(3, 16, 4, 4), nn.ReLU()), nn.Sequential(nn.Conv2d(16, 64, 2, 2), nn.ReLU())]
     return nn.Sequential(*below, nn.Conv2d(64, 256, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(256, 10))
 """
-SIZES = ((1000, 20), (10_000, 20), (100_000, 20), (200_000, 20), (10_000, 50), (10_000, 500), (50_000, 5000))
+SIZES = ((1000, 20), (10_000, 20), (100_000, 20), (200_000, 20), (20_000, 50), (20_000, 500), (20_000, 5000), (200_000, 2000))
+KINDS = {  # how lines of a run's log begin -> what they end
+    "features of": "features of all images",
+    "classifiers": "choosing settings, fitting",
+    "ESZSL": "ESZSL",
+    "control": "control",
+}
 DISTINCT = 50  # pictures of a class; further ones are hard links to them: the run opens, decodes and keeps every one
 
 
@@ -63,11 +71,12 @@ def write_pictures(
 
 
 class Watch(threading.Thread):
-    "The resident memory of this process, twenty times a second, in MiB."
+    "The resident memory of this process, twenty times a second, in MiB, and its CPU seconds by what they were spent on, see `KINDS`."
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
         self.settled, self.most, self.counting, self.over = 0.0, 0.0, False, threading.Event()
+        self.spent, self.before = dict.fromkeys(("reading the folder", *KINDS.values(), "report"), 0.0), time.process_time()
 
     def run(self) -> None:
         process = psutil.Process()
@@ -78,8 +87,14 @@ class Watch(threading.Thread):
             else:
                 self.settled = max(self.settled, now)
 
+    def spend(self, kind: str) -> None:
+        "What was spent since the last call goes to `kind`."
+        now = time.process_time()
+        self.spent[kind], self.before = self.spent[kind] + now - self.before, now
+
     def hear(self, line: str) -> None:
         "A line of the run's log: when the first 5,000 images were looked at, or all that there are, growth is counted from here."
+        self.spend(next((kind for start, kind in KINDS.items() if line.startswith(start)), "reading the folder"))
         if line.startswith("features of images") and "already" not in line:
             words = line.split()
             self.counting = self.counting or int(words[5]) >= min(5000, int(words[7].rstrip(":")))
@@ -88,24 +103,21 @@ class Watch(threading.Thread):
 def measure_run(
     images: int,  # how many
     classes: int,  # of how many classes
-) -> dict[str, float]:  # growth (MiB), H and chance of it, and seconds and CPU seconds of features, fits and pages
+) -> dict[str, float]:  # growth (MiB), run folder (MiB), H and chance of it, CPU seconds in all and by what they were spent on
     "One run from folder to report, in this process: fresh, or memory of what came before is reused."
     with tempfile.TemporaryDirectory() as place:
         root = Path(place)
         write_pictures(root / "data", images, classes)
         config = RunConfig(data="folder", root=str(root / "data"), model=f"{root / 'data/net.py'}:load", train="head", shuffles=1, cases=4, workers=0)
-        watch, wall, cpu = Watch(), time.perf_counter(), time.process_time()
+        watch = Watch()
         watch.start()
         rows = run(config, root / "run", notify=watch.hear)
-        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+        watch.spend("report")
         watch.over.set()
-        timings = json.loads((root / "run/results.json").read_text(encoding="utf-8"))["timings"]
         size = sum(f.stat().st_size for f in (root / "run").rglob("*") if f.is_file())
-    features = sum(t["seconds"] for t in timings if t["step"].startswith("photos"))
-    fits = sum(t["seconds"] for t in timings if t["step"].startswith(("model", "eszsl", "control")))
     h = {r["method"]: r["H"] for r in rows if r["calibrated"]}
-    return {"growth": watch.most - watch.settled, "peak": watch.most, "wall": wall, "cpu": cpu, "features": features, "fits": fits,
-            "disk": size / 2**20, "H": h["NIWT"], "chance": h["chance"]}  # fmt: skip
+    told = {"growth": watch.most - watch.settled, "peak": watch.most, "disk": size / 2**20, "H": h["NIWT"], "chance": h["chance"]}
+    return told | {"cpu": sum(watch.spent.values()), **watch.spent}
 
 
 def in_fresh_process(images: int, classes: int) -> dict[str, float]:
@@ -121,15 +133,14 @@ def bench_scale(
     quiet: bool = False,  # do not show each row as soon as it is known
     sizes: tuple[tuple[int, int], ...] = SIZES,  # images and classes
 ) -> list[dict[str, Any]]:  # rows as `bench_row` makes them
-    "Time and memory of whole runs, from 1,000 to 200,000 small images and from 20 to 5,000 classes."
+    "CPU time and memory of whole runs, from 1,000 to 200,000 small images and from 20 to 5,000 classes."
     rows: list[dict[str, Any]] = []
     for images, classes in sizes:
         got = in_fresh_process(images, classes)
         case = f"{images} images, {classes} classes"
         found = [
-            bench_row(case, "features", "ms/image", got["features"] / images * 1e3),
-            bench_row(case, "choosing, fitting, controls", "ms/image", got["fits"] / images * 1e3),
-            bench_row(case, "whole run, CPU time", "ms/image", got["cpu"] / images * 1e3),
+            *(bench_row(case, kind, "ms/image", seconds / images * 1e3) for kind, seconds in got.items() if kind in Watch().spent),
+            bench_row(case, "whole run", "ms/image", got["cpu"] / images * 1e3),
             bench_row(case, "growth after 5,000 images", "MiB", got["growth"], "allowed", 200.0),
             bench_row(case, "run folder", "KiB/image", got["disk"] / images * 1024),
             bench_row(case, "H", "share", got["H"], "chance", got["chance"]),
@@ -138,6 +149,33 @@ def bench_scale(
             print("\n".join(bench_table(found).splitlines()[2 if rows else 0 :]), file=sys.stderr, flush=True)
         rows += found
     return rows
+
+
+def cost_figure(
+    rows: list[dict[str, Any]],  # of `bench_scale`
+) -> Figure:  # two panels: against images, at the fewest classes; against classes, at the number of images that most classes share
+    "CPU time of an image by what it is spent on."
+    found: dict[tuple[int, int], dict[str, float]] = {}
+    for row in rows:
+        if row["unit"] == "ms/image" and row["metric"] != "whole run":
+            images, classes = (int(part.split()[0]) for part in row["case"].split(", "))
+            found.setdefault((images, classes), {})[row["metric"]] = row["ours"]
+    least = min(classes for _, classes in found)
+    most = max({images for images, _ in found}, key=lambda n: sum(images == n for images, _ in found))
+    panels = {f"images, {least} classes": [size for size in found if size[1] == least]}
+    panels[f"classes, {most:,} images"] = [size for size in found if size[0] == most]
+    with own_style():
+        figure = PlainFigure(figsize=(9, 3.6), layout="constrained")
+        for at, (panel, (title, sizes)) in enumerate(zip(figure.subplots(1, 2), panels.items(), strict=True)):
+            sizes, below = sorted(sizes), np.zeros(len(sizes))
+            for kind in Watch().spent:
+                height = np.array([found[size].get(kind, 0.0) for size in sizes])
+                panel.bar([f"{size[at]:,}" for size in sizes], height, 0.6, below, label=kind)
+                below = below + height
+            panel.set(xlabel=title, ylabel="CPU time, ms an image")
+            panel.spines[["top", "right"]].set_visible(False)
+        figure.axes[1].legend(frameon=False, loc="upper left")
+        return figure
 
 
 if __name__ == "__main__":

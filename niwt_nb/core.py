@@ -241,7 +241,7 @@ def content_hash(
         if isinstance(x, Tensor):
             x = x.detach().cpu().contiguous()
             h.update(f"T{x.dtype}{tuple(x.shape)}".encode())
-            h.update(x.reshape(-1).view(torch.uint8).numpy().tobytes() if x.numel() else b"")
+            h.update(x.reshape(-1).view(torch.uint8).numpy() if x.numel() else b"")
         elif isinstance(x, np.ndarray):
             h.update(f"N{x.dtype}{x.shape}".encode() + np.ascontiguousarray(x).tobytes())
         elif isinstance(x, dict):

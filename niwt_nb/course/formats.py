@@ -13,16 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from ..core import NiwtError, check_name
-from niwt_nb.course.copies import (
-    _asked,
-    _asks,
-    _for_students,
-    _place,
-    _solutions,
-    book_text,
-    lesson_files,
-    read_book,
-)
+from .copies import _asked, _asks, _for_students, _place, _solutions, book_text
+from .copies import lesson_files, read_book
 
 # %% ../../nbs/10_course/04_formats.ipynb #7c1cfb29
 def _cell(kind: str, source: str, name: str, **metadata: Any) -> dict[str, Any]:

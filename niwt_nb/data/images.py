@@ -25,7 +25,8 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ..core import NiwtError, UserCodeError, advance, check_name, _file_kind, names_of, progress
+from ..core import NiwtError, UserCodeError, advance, check_name, _file_kind, names_of
+from ..core import progress
 from .dataset import ZeroShotData, as_ids, transformed
 
 # %% ../../nbs/01_data/01_images.ipynb #d43721a1

@@ -7,6 +7,7 @@ __all__ = []
 
 # %% ../../nbs/01_data/11_memory.ipynb #8105e2be
 import contextvars
+import ctypes
 import itertools
 import math
 import mmap
@@ -14,6 +15,7 @@ import os
 import tempfile
 import weakref
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 
 import torch
 from torch import Tensor
@@ -23,9 +25,15 @@ from ..core import plain_os_errors
 
 # %% ../../nbs/01_data/11_memory.ipynb #9edad4c6
 _ROOMY = 16 * 2**20  # bytes that a tensor may take in memory before it is laid into a file
-_BLOCK = 8192  # rows at a time
+_BLOCK = 8192  # rows at a time, fewer where much is made of each, see `_rows_at_once`
 SCRATCH = contextvars.ContextVar("scratch", default="")  # folder for such files; "": the usual one
 _MAPS: weakref.WeakValueDictionary[int, mmap.mmap] = weakref.WeakValueDictionary()  # where a storage begins -> its file
+
+# %% ../../nbs/01_data/11_memory.ipynb #27d6d27d
+def give_back() -> None:
+    "Give pieces of 1 MiB or more back to the system when they are free; glibc keeps larger ones."
+    with suppress(OSError, AttributeError, TypeError):  # another system's library
+        ctypes.CDLL(None).mallopt(-3, 2**20)  # M_MMAP_THRESHOLD
 
 # %% ../../nbs/01_data/11_memory.ipynb #638d39e2
 def release(
@@ -50,14 +58,21 @@ def _in_file(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     _MAPS[x.data_ptr()] = file
     return x
 
+# %% ../../nbs/01_data/11_memory.ipynb #9c9f4d39
+def _rows_at_once(wide: int = 0) -> int:
+    "How many rows are worked on together when `wide` numbers are made of each."
+    return _BLOCK if wide <= 256 else max(_ROOMY // (32 * wide), 1)
+
 # %% ../../nbs/01_data/11_memory.ipynb #855c22b3
 def blocks_of(
     x: Tensor,  # (n, ...)
     index: Tensor | None = None,  # (m,) which rows; None: all
+    wide: int = 0,  # numbers that are made of a row, such as scores of classes
 ) -> Iterator[Tensor]:  # (at most 8192, ...)
     "Rows block by block; what was read leaves memory again, if it lies in a file."
-    for at in range(0, len(x) if index is None else len(index), _BLOCK):
-        yield x[at : at + _BLOCK] if index is None else x[index[at : at + _BLOCK]]
+    rows = _rows_at_once(wide)
+    for at in range(0, len(x) if index is None else len(index), rows):
+        yield x[at : at + rows] if index is None else x[index[at : at + rows]]
         release(x)
 
 
@@ -84,10 +99,38 @@ def by_rows(
     x: Tensor,  # (n, ...)
     index: Tensor | None = None,  # (m,) which rows; None: all
     work: Callable[[Tensor], Tensor] = lambda rows: rows,  # of some rows, which does not mix them
+    wide: int = 0,  # see `blocks_of`
 ) -> Tensor:  # (m, ...)
     "`work(x[index])`, block by block where there are many rows."
     n = len(x) if index is None else len(index)
-    if n <= _BLOCK:
+    if n <= _rows_at_once(wide):
         return work(x if index is None else x[index])
-    return stacked((work(rows) for rows in blocks_of(x, index)), n)
+    return stacked((work(rows) for rows in blocks_of(x, index, wide)), n)
+
+
+# %% ../../nbs/01_data/11_memory.ipynb #da99ef97
+def summed(
+    work: Callable[..., Tensor],  # of some rows of each table
+    *tables: Tensor,  # (n, ...) each
+    wide: int = 0,  # see `blocks_of`
+) -> Tensor:  # as `work` gives it
+    "The sum of `work` over blocks; of more than one in double precision."
+    parts = (work(*rows) for rows in zip(*(blocks_of(t, None, wide) for t in tables), strict=True))
+    total = first = next(parts)
+    for part in parts:
+        total = total.double() + part
+    return total.to(first.dtype)
+
+
+# %% ../../nbs/01_data/11_memory.ipynb #5d11de06
+def moments(
+    x: Tensor,  # (n, D)
+    correction: int = 1,  # 0: the spread of these rows, 1: an estimate of that of all
+) -> tuple[Tensor, Tensor]:  # (D,) each
+    "Mean and spread of columns; of many rows block by block, in double precision."
+    if len(x) <= _BLOCK:
+        return x.mean(0), x.std(0, correction=correction)
+    mean = (summed(lambda rows: rows.sum(0).double(), x) / len(x)).to(x.dtype)
+    squares = summed(lambda rows: (rows - mean).square().sum(0).double(), x)
+    return mean, (squares / (len(x) - correction)).sqrt().to(x.dtype)
 

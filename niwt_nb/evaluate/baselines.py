@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core import NiwtError, check_name
+from ..data.memory import summed
 from ..method.ranking import Baseline, minimise
 from ..network.modes import in_own_modes
 
@@ -36,9 +37,10 @@ class ESZSL(Baseline):
     knowledge: str = "centre"  # how knowledge is scaled, see `Scaler`
 
     def _fit(self, x: Tensor, k: Tensor, targets: Tensor) -> None:
-        y = 2 * nn.functional.one_hot(targets, len(k)).float() - 1
+        signs = lambda y: 2 * nn.functional.one_hot(y, len(k)).float() - 1  # noqa: E731
+        right = summed(lambda x, y: x.T @ (signs(y) @ k), x, targets, wide=len(k))
         self.n_seen_ = len(k)
-        left = _ridge_solve(x.T @ x, x.T @ (y @ k), self.ridge_features)
+        left = _ridge_solve(summed(lambda x: x.T @ x, x), right, self.ridge_features)
         self.form_ = _ridge_solve(k.T @ k, left.T, self.ridge_knowledge).T
 
     def _scores(self, x: Tensor, k: Tensor) -> Tensor:

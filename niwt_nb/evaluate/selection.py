@@ -23,9 +23,8 @@ from ..data.dataset import ZeroShotData
 from .baselines import DEM, ESZSL, _SAE, _ClassNorm
 from .heads import _ICIS, _PublishedNIWT, WeightRegression
 from ..method.choice import Writer
-from niwt_nb.method.metrics import (
-    ausuc, chance, choose_gamma, gzsl, head_scores, metric_row, metric_rows,
-)
+from ..method.metrics import ausuc, chance, choose_gamma, gzsl, head_scores, metric_row
+from ..method.metrics import metric_rows
 from ..method.niwt import NIWT, features_to_score
 from ..method.ranking import Baseline, RankingForm, Scaler
 from ..network.head import extend, linear_of, rows_of, widened

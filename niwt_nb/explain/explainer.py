@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from ..core import NiwtError, check_name
 from ..data.dataset import first_of_each
 from ..data.images import batches
-from .maps import NetworkView, _features_above, _head_scores_of, layer_activations, layer_gradient
+from .maps import NetworkView, _features_above, _head_scores_of, layer_activations
+from .maps import layer_gradient
 from ..method.engine import head_classes
 from ..method.mapping import ImportanceMap, RidgeMap, inverse_map
 from ..network.head import widened
@@ -319,7 +320,8 @@ def _readout(features: Tensor, shows: Tensor) -> tuple[Tensor, Tensor]:
     """
     x, y = features.detach().double().cpu(), shows.double()
     mean, spread = x.mean(0), x.std(0).clamp_min(1e-6)
-    x, (m, d) = (x - mean) / spread, x.shape
+    x, (m, d) = x - mean, x.shape
+    x /= spread
     left = x @ x.T if m < d else x.T @ x  # whichever is smaller
     right = y - y.mean(0) if m < d else x.T @ (y - y.mean(0))
     solved = torch.linalg.solve(left + d * torch.eye(len(left), dtype=left.dtype), right)
@@ -374,7 +376,8 @@ def _with_images(
         raise NiwtError(f"features of {len(features)} images but {len(shown)} class ids")
     if not bool(torch.isin(shown, rows).all()):
         raise NiwtError("features of images whose class has no importance or no head row")
-    place = (shown[:, None] == rows).int().argmax(1)
+    order = rows.argsort(stable=True)
+    place = order[torch.searchsorted(rows[order], shown)]
     head = made.network.head.weight.detach()[known]
     fair, shows = _fair_scores(head, values, features, place), values[place]
     readout = _readout(features, _presence(shows, made.knowledge))

@@ -165,7 +165,7 @@ def _explained(model: NIWT, x: Tensor, target: str | None, against: str | None) 
     seen = (_as_seen(x[0], model.preprocess_), _contrast_of(model, explainer, x, found))
     certain, near = float(found.probability[0, 0]), None
     if model.settings_.zoom:
-        near = _as_seen(closer(x, model.raw_.activations(x))[0].detach(), model.preprocess_)
+        near = _as_seen(closer(x, model.raw_.activations(x))[0].detach().cpu(), model.preprocess_)
     return Explanation(names[row], names[other], certain, *words, where, difference, *seen, near)
 
 # %% ../../nbs/07_figures/04_explanation.ipynb #83a15592

@@ -15,17 +15,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from captum.attr import (
-    FeatureAblation, InternalInfluence, LayerConductance, LayerDeepLift, LayerFeatureAblation,
-    LayerGradCam, LayerGradientShap, LayerGradientXActivation, LayerIntegratedGradients,
-)
+from captum.attr import FeatureAblation, InternalInfluence, LayerConductance, LayerDeepLift
+from captum.attr import LayerFeatureAblation, LayerGradCam, LayerGradientShap
+from captum.attr import LayerGradientXActivation, LayerIntegratedGradients
 from captum.attr._core.deep_lift import SUPPORTED_NON_LINEAR
 from torch import Tensor, nn
 
 from ..core import NiwtError, seeded
-from niwt_nb.method.importance import (
-    _POOLINGS, _Importance, _record, frozen_copy, pool, _pooling_at, _targets_of,
-)
+from .importance import _POOLINGS, _Importance, _record, frozen_copy, pool
+from .importance import _pooling_at, _targets_of
 from ..network.cut import cut, head_output, layout_of, running
 from ..network.head import widened
 from ..network.modes import PowerMean

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core import NiwtError
-from ..data.memory import _BLOCK, blocks_of
+from ..data.memory import _BLOCK, blocks_of, by_rows, moments, stacked, summed
 from ..network.head import linear_of, widened
 from ..network.modes import in_own_modes
 
@@ -70,14 +70,10 @@ class _ScoreStatistics:
 # %% ../../nbs/04_method/07_calibration.ipynb #f1d8805c
 def _covariance(x: Tensor) -> Tensor:
     "The covariance (D, D) of columns (m, D); of many rows block by block, summed in double precision."
-    blocks = list(range(0, len(x), _BLOCK))
-    if len(blocks) == 1:
+    if len(x) <= _BLOCK:
         return torch.cov(x.T)
-    mean, total = x.mean(0), x.new_zeros(x.shape[1], x.shape[1], dtype=torch.float64)
-    for rows in blocks_of(x):
-        total += ((rows - mean).T @ (rows - mean)).double()
-    return (total / (len(x) - 1)).to(x.dtype)
-
+    mean = moments(x)[0]
+    return summed(lambda rows: (rows - mean).T @ (rows - mean), x) / (len(x) - 1)
 
 # %% ../../nbs/04_method/07_calibration.ipynb #dd119659
 @in_own_modes
@@ -91,7 +87,8 @@ def score_statistics(
         raise NiwtError(f"features must be {wanted}, got {tuple(features.shape)}")
     weight, bias = _rows_and_biases(head)
     features = features.detach().to(weight)  # not copied where it is of that kind already
-    mean, score_mean = features.mean(0), float((weight @ features.mean(0) + bias).mean())
+    mean = moments(features)[0]
+    score_mean = float((weight @ mean + bias).mean())
     plain = _ScoreStatistics(mean, _covariance(features), weight.mean(0), score_mean, 0.0)
     return replace(plain, score_std=float(plain.stds(weight).mean()))
 
@@ -120,8 +117,12 @@ def left_out_rates(
 ) -> tuple[Tensor, Tensor, float]:  # accuracy of held (o,), of others (o,), among held classes
     "Class-averaged accuracies when some seen classes play unseen, for many biases at once."
     is_held = torch.isin(torch.arange(scores.shape[1], device=scores.device), held)
-    seen_best, seen_at = scores.masked_fill(is_held, -torch.inf).max(1)
-    held_best, held_at = scores.masked_fill(~is_held, -torch.inf).max(1)
+
+    def best(other: Tensor) -> Tensor:  # (2, m) highest scores and their columns
+        work = lambda rows: torch.stack(rows.masked_fill(other, -torch.inf).max(1), 1)  # noqa: E731
+        return by_rows(scores, None, work, scores.shape[1]).T
+
+    (seen_best, seen_at), (held_best, held_at) = best(is_held), best(~is_held)
     wins = held_best[:, None] + biases > seen_best[:, None]  # (m, o): a held class is the best
     share = 1 / torch.bincount(labels, minlength=scores.shape[1]).clamp_min(1).to(scores)[labels]
     plays = is_held[labels]
@@ -138,8 +139,9 @@ def _left_out_curve(
     weight, bias = _rows_and_biases(head)
     labels, rows = labels.cpu(), torch.arange(len(weight))
     feats = features.detach().to(weight)
-    base, found = feats @ weight.T + bias, []
-    biases = torch.linspace(-4, 4, 81) * float(base.std())
+    base, found = by_rows(feats, None, lambda x: x @ weight.T + bias, len(weight)), []
+    spread = base.std() if len(base) <= _BLOCK else moments(base.view(-1, 1))[1][0]
+    biases = torch.linspace(-4, 4, 81) * float(spread)
     for held in folds:
         rest = rows[~torch.isin(rows, held)]
         part = linear_of(weight[rest], bias[rest])
@@ -147,7 +149,9 @@ def _left_out_curve(
         predicted = solve(rest, held)
         for scale in _SCALES:
             w, b = seen.apply(predicted, scale)
-            scores = base.index_copy(1, held, feats @ w.T + b)
+            pairs = zip(*(blocks_of(t, None, len(weight)) for t in (base, feats)), strict=True)
+            made = (old.index_copy(1, held, x @ w.T + b) for old, x in pairs)  # noqa: B023
+            scores = stacked(made, len(base))
             u, s, _ = left_out_rates(scores, labels, held, biases)
             columns = {"step": range(81), "bias": biases.numpy(), "U": u.numpy(), "S": s.numpy()}
             found.append(pd.DataFrame(columns).assign(scale=np.nan if scale is None else scale))

@@ -10,6 +10,7 @@ import copy
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import pandas as pd
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from ..core import NiwtError, check_name, content_hash
 from ..data.dataset import ZeroShotData, first_of_each
 from ..data.images import batches
-from ..data.memory import by_rows
+from ..data.memory import by_rows, moments
 from .calibration import _ScoreStatistics, _blend_heads, score_statistics
 from .engine import class_importance
 from .jacobian import PooledJacobian, pooled_jacobian, _tail_hash
@@ -101,6 +102,31 @@ class _Seen:
     images: Tensor | None = None  # (M, 3, H, W), for the reference solver
     scaled: bool = False  # the features are standardised already
 
+    @cached_property
+    def statistics(self) -> _ScoreStatistics:
+        "What the seen scores do on the training images."
+        return score_statistics(self.head, self.features)
+
+    @cached_property
+    def ranking(self) -> tuple[Tensor, Tensor]:
+        "The mean knowledge and the linear map (D, A) that ranks the seen images, at the seen spread."
+        k, x = self.knowledge, self.features
+        mean, spread = moments(x)
+        spread = spread.clamp_min(1e-12)
+        if self.scaled:
+            mean, spread = torch.zeros_like(mean), torch.ones_like(spread)
+        form = RankingForm("ale", epochs=16, features="none", knowledge="none")
+        unit = lambda rows: nn.functional.normalize((rows - mean) / spread)  # noqa: E731
+        form.fit(by_rows(x, None, unit), self.rows, k)
+        middle, matrix = k.mean(0), form.form_ / spread[:, None]
+        size = self.statistics.stds(self.statistics.prior + (k - middle) @ matrix.T).mean()
+        return middle, matrix * self.statistics.score_std / size
+
+    @cached_property
+    def maps(self) -> dict[Any, tuple[ImportanceMap, ImportanceMap]]:
+        "Maps from knowledge to importance and to rows of the head that were fitted, by their settings."
+        return {}
+
 # %% ../../nbs/04_method/11_choice.ipynb #e0b4869a
 def _make_map(kind: str, settings: Settings = Settings(), seed: int = 0) -> ImportanceMap:
     """The map from knowledge to importance, unfitted; raises `NiwtError` for an unknown kind.
@@ -139,25 +165,16 @@ class Writer:
         "Fit the maps on seen classes; raises `NiwtError` for an unknown map or solver."
         self.seen, self.settings, self.seed = seen, settings, seed
         self.solver = check_name(solver, KNOWN_SOLVERS, "solver")
-        self.statistics = kept[0] if kept else score_statistics(seen.head, seen.features)
-        self.map = _make_map(kind, settings, seed).fit(seen.knowledge, seen.importance)
-        self.row_map = _make_map("auto", settings).fit(seen.knowledge, seen.head.weight.detach())
-        self.form = closed_form(seen.jacobian, seen.head.weight.detach().mean(0), settings.damping)
-        self.ranking = kept[1] if kept else self._rank() if settings.ranked else None
+        self.statistics = kept[0] if kept else seen.statistics
+        how, rows = (kind, settings.alpha, settings.width, seed), seen.head.weight.detach()
+        if how not in seen.maps:  # writers of other settings share them
+            pairs = ((kind, seen.importance), ("auto", rows))
+            fitted = [_make_map(k, settings, seed).fit(seen.knowledge, y) for k, y in pairs]
+            seen.maps[how] = fitted[0], fitted[1]
+        self.map, self.row_map = seen.maps[how]
+        self.form = closed_form(seen.jacobian, rows.mean(0), settings.damping)
+        self.ranking = kept[1] if kept else seen.ranking if settings.ranked else None
         self.head = seen.head if settings.keep else self._mixed_head()
-
-    def _rank(self) -> tuple[Tensor, Tensor]:
-        "The mean knowledge and the linear map (D, A) that ranks the seen images, at the seen spread."
-        k, x = self.seen.knowledge, self.seen.features
-        mean, spread = x.mean(0), x.std(0).clamp_min(1e-12)
-        if self.seen.scaled:
-            mean, spread = torch.zeros_like(mean), torch.ones_like(spread)
-        form = RankingForm("ale", epochs=16, features="none", knowledge="none")
-        unit = lambda rows: nn.functional.normalize((rows - mean) / spread)  # noqa: E731
-        form.fit(by_rows(x, None, unit), self.seen.rows, k)
-        middle, matrix = k.mean(0), form.form_ / spread[:, None]
-        size = self.statistics.stds(self.statistics.prior + (k - middle) @ matrix.T).mean()
-        return middle, matrix * self.statistics.score_std / size
 
     def _closed(self, knowledge: Tensor) -> Tensor:
         "Rows (n, D) in closed form."
@@ -261,7 +278,8 @@ def _doubt_from(
     if len(data.unseen) < 2:
         return None
     columns, n = torch.cat([data.seen, data.unseen]), len(data.seen)
-    moved = scores[:, columns] + torch.tensor([0.0] * n + [bias] * len(data.unseen))
+    shift = torch.tensor([0.0] * n + [bias] * len(data.unseen))
+    moved = by_rows(scores, None, lambda rows: rows[:, columns] + shift, scores.shape[1])
     place = torch.full((scores.shape[1],), -1)
     place[columns] = torch.arange(len(columns))
     return replace(doubt_of(moved, place[labels], n), strength=strength)
@@ -286,7 +304,7 @@ def _choose(
     """
     labels = data.labels[torch.cat([data.test_seen, data.test_unseen])]
     columns, tried, rows = torch.cat([data.seen, data.unseen]), [], []
-    best: tuple[float, Doubt | None] = (-1.0, None)
+    best: Any = (-1.0,)
     for params in ParameterGrid(dict(grid)):
         settings = replace(Settings(), **params)
         writer = write(settings)
@@ -298,10 +316,9 @@ def _choose(
         told = {"H": h, "T1": gzsl(*what).T1, "AUSUC": ausuc(*what), "bias": bias}
         rows.append({**params, **told})
         if h > best[0]:
-            least = float(writer.strength(knowledge).min())
-            best = (h, _doubt_from(scores, bias, labels, data, least))
+            best = (h, scores, bias, labels, data, float(writer.strength(knowledge).min()))
     table = pd.DataFrame(rows)
-    return _Choice(tried[int(table.H.idxmax())], table, doubt=best[1])
+    return _Choice(tried[int(table.H.idxmax())], table, doubt=_doubt_from(*best[1:]))
 
 # %% ../../nbs/04_method/11_choice.ipynb #185c206e
 def _scaled_network(
@@ -439,8 +456,7 @@ class Probe(_Looks):
         self.rows = rows.repeat_interleave(len(raw) // len(train))
         if own is not None and own.in_features != raw.shape[1]:
             raise NiwtError(f"the head reads {own.in_features} features, there are {raw.shape[1]}")
-        self.scale: Any = nn.Identity()
-        self.own: nn.Linear | None = own
+        self.scale, self.own = nn.Identity(), own  # type: Any, nn.Linear | None
         if free:
             scaler = Scaler("standard").fit(raw)
             self.scale = _FeatureScale(scaler.mean_, scaler.scale_, unit=own is None)
@@ -465,9 +481,8 @@ class Probe(_Looks):
         key = ("head", settings.l2)
         if key not in self.kept:
             self.kept[key] = fit_head(self.features, self.rows, len(self.data.seen), l2=settings.l2)
-        if self.own is None:
-            return self.kept[key]
-        return _blend_heads(self.own, self.kept[key], self.features, settings.own)
+        made, share = self.kept[key], settings.own
+        return made if self.own is None else _blend_heads(self.own, made, self.features, share)
 
     def jacobian(self, each: bool = False) -> PooledJacobian:
         "G on some training images, drawn evenly from all classes; the identity where there is no network."
@@ -498,11 +513,14 @@ class Probe(_Looks):
         key = ("importance", content_hash(head.weight))
         if key not in self.kept:
             self.kept[key] = self.importance(head)
-        asked = solver == "reference" and self.network is not None
-        images = self.some_pictures() if asked else None
-        network = None if self.measured is None else with_head(self.measured, head)
-        told = (self.kept[key], self.jacobian(solver == "lbfgs"), network, images, scaled)
-        return _Seen(self.features, self.rows, knowledge, head, *told)
+        whole = ("seen", key, solver, content_hash(knowledge))
+        if whole not in self.kept:
+            asked = solver == "reference" and self.network is not None
+            network = None if self.measured is None else with_head(self.measured, head)
+            told: Any = (self.kept[key], self.jacobian(solver == "lbfgs"), network)
+            told += (self.some_pictures() if asked else None, scaled)
+            self.kept[whole] = _Seen(self.features, self.rows, knowledge, head, *told)
+        return self.kept[whole]
 
 # %% ../../nbs/04_method/11_choice.ipynb #970d3602
 def with_combination(

@@ -20,9 +20,8 @@ from ..core import NiwtError, check_name, process_place, share
 from ..data.dataset import ZeroShotData
 from ..data.images import batches
 from .attribution import _METHODS, _MethodOptions, _captum_pass
-from niwt_nb.method.importance import (
-    _Importance, fold_batchnorm, frozen_copy, _gradient_pass, _targets_of,
-)
+from .importance import _Importance, fold_batchnorm, frozen_copy, _gradient_pass
+from .importance import _targets_of
 from ..network.cut import CutNetwork, eval_mode, layout_of
 from ..network.head import widened
 from ..network.modes import in_own_modes, own_modes, seeded_in_turn

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core import NiwtError
+from ..data.memory import by_rows
 from ..network.head import widened
 from ..network.modes import in_own_modes
 
@@ -26,9 +27,10 @@ from ..network.modes import in_own_modes
 def _check(
     scores: Any, labels: Any, seen: Any, unseen: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    "The four inputs of every metric as tensors on the CPU (float64 scores, sorted ids); raises `NiwtError` that names the first thing wrong."
-    scores = torch.as_tensor(scores).detach().cpu().double()
-    labels, seen, unseen = (torch.as_tensor(t).detach().cpu().long() for t in (labels, seen, unseen))
+    "The inputs of every metric as tensors on the CPU, ids sorted; raises `NiwtError` for bad ones."
+    scores = torch.as_tensor(scores).detach().cpu()
+    given = (labels, seen, unseen)
+    labels, seen, unseen = (torch.as_tensor(t).detach().cpu().long() for t in given)
     if scores.ndim != 2 or labels.shape != scores.shape[:1]:
         got = f"scores {tuple(scores.shape)} and labels {tuple(labels.shape)}"
         raise NiwtError(f"scores must be (images, classes) with one label an image, got {got}")
@@ -39,7 +41,8 @@ def _check(
             wanted = f"different class ids between 0 and {n - 1}"
             raise NiwtError(f"{name} must be {wanted}, got {ids.tolist()}")
     if torch.isin(seen, unseen).any():
-        raise NiwtError(f"class {int(seen[torch.isin(seen, unseen)][0])} is listed both as seen and as unseen")
+        twice = int(seen[torch.isin(seen, unseen)][0])
+        raise NiwtError(f"class {twice} is listed both as seen and as unseen")
     strange = ~torch.isin(labels, torch.cat([seen, unseen]))
     if strange.any():
         who = f"image {int(strange.nonzero()[0])} has label {int(labels[strange][0])}"
@@ -47,8 +50,8 @@ def _check(
     for name, ids in (("seen", seen), ("unseen", unseen)):
         if not torch.isin(labels, ids).any():
             raise NiwtError(f"there is no image of any {name} class, so its accuracy is undefined")
-    used = scores[:, torch.cat([seen, unseen])]
-    bad = (used.isnan() | (used == math.inf)).any(1) | (used == -math.inf).all(1)
+    both = torch.cat([seen, unseen])
+    bad = by_rows(scores, None, lambda rows: ~rows[:, both].amax(1).isfinite(), n)
     if bad.any():
         some = f"{int(bad.sum())} of {len(bad)} images have NaN, infinite or no scores"
         raise NiwtError(f"{some}, the first is image {int(bad.nonzero()[0])}")
@@ -62,17 +65,19 @@ def predict(
 ) -> Tensor:  # (N,) class ids, -1 where every allowed class scores minus infinity
     "The best-scored class of each image among `classes`."
     classes = torch.as_tensor(classes).sort().values
-    best = scores[:, classes].max(1)
-    return classes.to(scores.device)[best.indices].masked_fill(best.values == -math.inf, -1)
+
+    def work(rows: Tensor) -> Tensor:
+        best = rows[:, classes].max(1)
+        return classes.to(rows.device)[best.indices].masked_fill(best.values == -math.inf, -1)
+
+    return by_rows(scores, None, work, scores.shape[1])
 
 # %% ../../nbs/04_method/06_metrics.ipynb #b3ea7374
 @in_own_modes
 def _per_class_accuracy(predicted: Tensor, labels: Tensor, classes: Tensor) -> Tensor:
     "Top-1 accuracy within each class (n,), NaN for a class without images."
-    right = (predicted == labels).double()
-    hits = torch.stack([right[labels == c].sum() for c in classes])
-    count = torch.stack([(labels == c).sum() for c in classes])
-    return hits / count
+    count = lambda y: torch.bincount(y, minlength=int(classes.max()) + 1)[classes]  # noqa: E731
+    return count(labels[predicted == labels]).double() / count(labels)
 
 # %% ../../nbs/04_method/06_metrics.ipynb #9424b6dc
 def _harmonic_mean(seen: float, unseen: float) -> float:
@@ -87,9 +92,13 @@ def stack(
     gamma: float,  # what to take off every seen class's score
 ) -> Tensor:  # (N, C) calibrated scores, a new tensor
     "Calibrated stacking: `scores` with `gamma` subtracted from the columns of the seen classes."
-    out = scores.clone()
-    out[:, seen] -= gamma
-    return out
+
+    def work(rows: Tensor) -> Tensor:
+        out = rows.clone()
+        out[:, seen] -= gamma
+        return out
+
+    return by_rows(scores, None, work, scores.shape[1])
 
 # %% ../../nbs/04_method/06_metrics.ipynb #9df2414d
 @dataclass(frozen=True, eq=False)
@@ -115,15 +124,19 @@ def gzsl(
 ) -> GZSL:  # U, S, H, T1 and a table of classes
     "Generalized zero-shot accuracies; classes without images are left out of the means. Raises `NiwtError` for labels or scores that cannot be judged."
     scores, labels, seen, unseen = _check(scores, labels, seen, unseen)
-    both = torch.cat([seen, unseen])
-    accuracy = _per_class_accuracy(predict(stack(scores, seen, gamma), both), labels, both)
+    both, n = torch.cat([seen, unseen]), scores.shape[1]
+    every = both.sort().values  # of equal scores the first counts
+    shift = gamma * torch.isin(every, seen).double()
+    best = lambda rows: rows[:, every].double().sub_(shift).max(1).indices  # noqa: E731
+    accuracy = _per_class_accuracy(every[by_rows(scores, None, best, n)], labels, both)
     zero_shot = _per_class_accuracy(predict(scores, unseen), labels, unseen)
-    s, u, t1 = (float(a.nanmean()) for a in (accuracy[: len(seen)], accuracy[len(seen) :], zero_shot))
+    parts = (accuracy[: len(seen)], accuracy[len(seen) :], zero_shot)
+    s, u, t1 = (float(a.nanmean()) for a in parts)
     table = pd.DataFrame(
         {
             "class": both.numpy(),
             "group": ["seen"] * len(seen) + ["unseen"] * len(unseen),
-            "images": [int((labels == c).sum()) for c in both],
+            "images": torch.bincount(labels, minlength=n)[both].numpy(),
             "accuracy": accuracy.numpy(),
             "zero_shot": torch.cat([torch.full((len(seen),), math.nan), zero_shot]).numpy(),
         }
@@ -138,7 +151,8 @@ def _gaps(
     scores: Tensor, labels: Tensor, seen: Tensor, unseen: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     "Of images right on their own side: the gap between seen and unseen score, and the shares of S lost and of U won when gamma passes it."
-    gap = scores[:, seen].max(1).values - scores[:, unseen].max(1).values
+    best = lambda rows: rows[:, seen].amax(1).double() - rows[:, unseen].amax(1)  # noqa: E731
+    gap = by_rows(scores, None, best, scores.shape[1])
     shares = []
     for ids in (seen, unseen):
         count = torch.bincount(labels, minlength=scores.shape[1])[ids]
@@ -159,8 +173,8 @@ def seen_unseen_curve(
     "Class-averaged S and U at every calibration, exactly. `gamma` is the middle of its stretch; the first and last lie a little outside all gaps."
     gap, lost, won = _gaps(*_check(scores, labels, seen, unseen))
     gaps, where = gap.unique(return_inverse=True)
-    none = torch.zeros(1, dtype=torch.float64)
-    lose, win = (torch.zeros(len(gaps), dtype=torch.float64).index_add(0, where, x) for x in (lost, won))
+    none, empty = torch.zeros(1, dtype=torch.float64), torch.zeros(len(gaps), dtype=torch.float64)
+    lose, win = (empty.index_add(0, where, x) for x in (lost, won))
     s = torch.cat([lose.flip(0).cumsum(0).flip(0), none]).clamp(max=1)
     u = torch.cat([none, win.cumsum(0)]).clamp(max=1)
     reached = slice(int((gaps == -math.inf).sum()), len(s) - int((gaps == math.inf).sum()))
@@ -237,14 +251,20 @@ def head_scores(
     "What a head answers, with columns in class-id order."
     columns = torch.as_tensor(columns).long()
     if len(columns) != head.out_features:
-        raise NiwtError(f"the head has {head.out_features} rows but {len(columns)} columns are named")
+        told = f"the head has {head.out_features} rows"
+        raise NiwtError(f"{told} but {len(columns)} columns are named")
     if len(columns.unique()) < len(columns) or columns.min() < 0 or columns.max() >= n_classes:
-        raise NiwtError(f"columns must be different class ids between 0 and {n_classes - 1}, got {columns.tolist()}")
+        wanted = f"different class ids between 0 and {n_classes - 1}"
+        raise NiwtError(f"columns must be {wanted}, got {columns.tolist()}")
+
+    def work(rows: Tensor) -> Tensor:
+        logits = widened(head(rows.to(head.weight.dtype)))
+        out = logits.new_full((len(logits), n_classes), -math.inf)
+        out[:, columns.to(out.device)] = logits
+        return out
+
     with torch.no_grad():
-        logits = widened(head(features.to(head.weight.dtype)))
-    out = logits.new_full((len(logits), n_classes), -math.inf)
-    out[:, columns.to(out.device)] = logits
-    return out
+        return by_rows(features, None, work, n_classes)
 
 # %% ../../nbs/04_method/06_metrics.ipynb #d6b104c2
 def chance(

@@ -15,7 +15,7 @@ from sklearn.base import BaseEstimator
 from torch import Tensor, nn
 
 from ..core import NiwtError, check_name
-from ..data.memory import by_rows, release
+from ..data.memory import by_rows, moments, release
 from ..network.head import linear_of
 from ..network.modes import in_own_modes, seeded_in_turn
 
@@ -34,8 +34,7 @@ class Scaler(BaseEstimator):
     def fit(self, x: Tensor) -> "Scaler":
         "Learn the column means and spreads of training rows (n, D)."
         check_name(self.kind, ["none", "unit", "centre", "standard", "sphere"], "kind of scaling")
-        x = x.float()
-        mean, spread = x.mean(0), x.std(0, correction=0)
+        mean, spread = moments(x.float(), 0)
         self.mean_ = mean if self.kind not in ("none", "unit") else torch.zeros_like(mean)
         even = self.kind in ("standard", "sphere")
         self.scale_ = torch.where((spread > 0) & even, spread, 1.0)
@@ -85,10 +84,11 @@ class Baseline(BaseEstimator):
     @in_own_modes
     def scores(self, features: Tensor, knowledge: Tensor) -> Tensor:
         "Scores (N, C) of features (N, D) of any images, minus infinity where nothing is known of a class."
-        x = by_rows(features, None, self.scale_features_.transform)
         k = self.scale_knowledge_.transform(knowledge.nan_to_num())
+        lost, scale = ~knowledge.isfinite().all(1), self.scale_features_.transform
+        work = lambda rows: self._scores(scale(rows), k).masked_fill(lost, -math.inf)  # noqa: E731
         with torch.no_grad():
-            return self._scores(x, k).masked_fill(~knowledge.isfinite().all(1), -math.inf)
+            return by_rows(features, None, work, len(k))
 
     def _fit(self, x: Tensor, k: Tensor, targets: Tensor) -> None:
         raise NotImplementedError

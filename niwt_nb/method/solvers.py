@@ -22,10 +22,8 @@ from torch.func import jvp
 
 from ..core import NiwtError, check_name, progress
 from .calibration import _ScoreStatistics, score_statistics
-from niwt_nb.method.jacobian import (
-    PooledJacobian, _activations_of, importance_of_weights, _jacobian_reverse, noise_images,
-    pooled_jacobian,
-)
+from .jacobian import PooledJacobian, _activations_of, importance_of_weights
+from .jacobian import _jacobian_reverse, noise_images, pooled_jacobian
 from ..network.cut import eval_mode, running
 from ..network.head import widened
 from ..network.modes import in_own_modes

@@ -19,9 +19,8 @@ from torch import Tensor
 
 from ..core import NiwtError, Steps, atomic_path, check_name, content_hash, model_hash, shards
 from ..data.dataset import ZeroShotData
-from niwt_nb.method.engine import (
-    _ClassImportance, ClassSums, ImportanceEngine, head_classes, _image_targets, measure,
-)
+from .engine import _ClassImportance, ClassSums, ImportanceEngine, head_classes
+from .engine import _image_targets, measure
 from .importance import _Importance
 from ..network.cut import CutNetwork
 from ..network.modes import in_own_modes

@@ -15,6 +15,7 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from torch import Tensor
 
 from ..core import NiwtError
+from ..data.memory import by_rows, summed
 
 # %% ../../nbs/04_method/09_unknown.ipynb #3cbc510c
 def fit_temperature(
@@ -23,13 +24,16 @@ def fit_temperature(
     weight: Tensor,  # (m,) how much each image counts
 ) -> float:  # between 0.001 and 1000
     "The temperature under which the right classes are most likely."
-    scores, weight = scores.double(), weight.double()
-    own = scores.gather(1, rows[:, None])[:, 0]
     low, high = 1e-3, 1e3
+
+    def excess(scores: Tensor, rows: Tensor, weight: Tensor) -> Tensor:
+        scores = scores.double()
+        expected = (scores * middle).softmax(1).mul_(scores).sum(1)
+        return (weight * (expected - scores.gather(1, rows[:, None])[:, 0])).sum()
+
     for _ in range(60):
         middle = (low * high) ** 0.5  # 1 / T
-        expected = ((scores * middle).softmax(1) * scores).sum(1)
-        above = float((weight * (expected - own)).sum()) > 0
+        above = float(summed(excess, scores, rows, weight.double(), wide=scores.shape[1])) > 0
         low, high = (low, middle) if above else (middle, high)
     return 1 / middle
 
@@ -123,7 +127,8 @@ def doubt_of(
     away, known = [], []
     for seed in range(draws):
         play = n_seen + torch.randperm(n, generator=torch.Generator().manual_seed(seed))[: n // 2]
-        sure = certainty(scores[:, ~torch.isin(torch.arange(scores.shape[1]), play)])
+        rest = ~torch.isin(torch.arange(scores.shape[1]), play)
+        sure = by_rows(scores, None, lambda some: certainty(some[:, rest]), len(rest))  # noqa: B023
         strange = torch.isin(rows, play)
         away.append(sure[strange])
         known += [sure[~strange & new], sure[~new]]

@@ -22,9 +22,8 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from niwt_nb.core import (
-    NiwtError, check_name, _file_kind, import_object, import_torchvision, _user_code,
-)
+from ..core import NiwtError, check_name, _file_kind, import_object, import_torchvision
+from ..core import _user_code
 from ..data.dataset import transformed
 from .cut import CutNetwork, choose_layer, cut
 from .modes import seeded_in_turn

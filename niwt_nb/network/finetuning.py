@@ -20,18 +20,16 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from niwt_nb.core import (
-    NiwtError, Steps, check_name, content_hash, model_hash, progress, share, shards,
-)
+from ..core import NiwtError, Steps, check_name, content_hash, model_hash, progress
+from ..core import share, shards
 from ..data.dataset import ZeroShotData
 from ..data.images import batches
 from .backbones import ImageTransform
 from .cut import CutNetwork, copy_module, eval_mode
 from .head import fit_head, with_head
 from .modes import in_own_modes, seeded_in_turn
-from niwt_nb.network.training import (
-    _KnowledgeHead, _PixelCache, _Plan, _hold_out, _steps_of, _train_loop, cache_images, class_to_column,
-)
+from .training import _KnowledgeHead, _PixelCache, _Plan, _hold_out, _steps_of
+from .training import _train_loop, cache_images, class_to_column
 
 # %% ../../nbs/03_network/05_finetuning.ipynb #441a8ef4
 @lru_cache(maxsize=1)

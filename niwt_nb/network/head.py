@@ -19,8 +19,7 @@ from ..data.images import batches
 from .cut import CutNetwork
 from .modes import in_own_modes
 from .zoom import features_of
-from ..data.memory import blocks_of, by_rows
-
+from ..data.memory import blocks_of, by_rows, moments
 
 # %% ../../nbs/03_network/03_head.ipynb #7a49094a
 def widened(
@@ -95,19 +94,20 @@ def fit_head(
     Raises `NiwtError` for shapes, labels or values that cannot be used.
     """
     X, y, C = _check_head_input(features, labels, n_classes, l2)
-    mean = X.mean(0)
+    mean = moments(X)[0]
     apart = by_rows(X, None, lambda rows: (rows - mean).square().sum(1))
     scale = float(apart.mean().sqrt().clamp(min=1e-12))
     X = by_rows(X, None, lambda rows: (rows - mean) / scale)
     head = linear_of(X.new_zeros(C, X.shape[1])).requires_grad_(True)
     limits: dict[str, Any] = {"max_iter": max_iter, "max_eval": 2 * max_iter}
     limits |= {"tolerance_grad": tol, "tolerance_change": 0}
+    limits["history_size"] = 100 if head.weight.numel() <= 2**18 else 10  # each step takes two heads
     optimiser = torch.optim.LBFGS(head.parameters(), **limits, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
         optimiser.zero_grad()
         penalty, total = l2 / 2 * head.weight.square().sum(), torch.zeros(())
-        for part, own in zip(blocks_of(X), blocks_of(y), strict=True):
+        for part, own in zip(blocks_of(X, None, C), blocks_of(y, None, C), strict=True):
             value = nn.functional.cross_entropy(head(part), own) * (len(own) / len(y)) + penalty
             value.backward()
             total, penalty = total.to(value) + value.detach(), torch.zeros(()).to(value)

@@ -24,10 +24,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from niwt_nb.core import (
-    NiwtError, advance, content_hash, load_tensors, model_hash, process_place, progress,
-    save_tensors, share,
-)
+from ..core import NiwtError, advance, content_hash, load_tensors, model_hash, process_place
+from ..core import progress, save_tensors, share
 from ..data.dataset import ZeroShotData, as_ids, transformed, _held_out
 from ..data.images import batches
 from .backbones import colour_range, field_guide_transform

@@ -55,8 +55,8 @@ def closer(
     x: Tensor,  # (B, 3, H, W) preprocessed pictures
     a: Tensor,  # (B, K, h, w) activations of them
 ) -> Tensor:  # (B, 3, H, W)
-    "Each picture cropped to where its activations are and enlarged to its old size."
-    return cropped(x, *place_of(a.float()))
+    "Each picture cropped to where its activations are and enlarged to its old size, on their device."
+    return cropped(x.to(a.device), *place_of(a.float()))
 
 # %% ../../nbs/03_network/07_zoom.ipynb #bec270a4
 LEAST_CELLS = 5  # rows of the layer's map below which there is no closer look
@@ -81,13 +81,13 @@ def views_of(
     close: bool = False,  # the close-up, too
 ) -> Tensor:  # (V, B, K, h, w) of the pictures, their mirror images and their close-ups
     "Activations of all views of some pictures."
-    how = (network.head.weight.device, torch.channels_last)
-    look = lambda v: network.lower(v.to(how[0], memory_format=how[1]))  # noqa: E731
+    x = x.to(network.head.weight.device)  # all views are made there
+    look = lambda v: network.lower(v.to(memory_format=torch.channels_last))  # noqa: E731
     views = [look(x)]
     if both:
         views.append(look(x.flip(3)))
     if close:
-        views.append(look(closer(x, views[0].to(x.device))))
+        views.append(look(closer(x, views[0])))
     return torch.stack(views)
 
 # %% ../../nbs/03_network/07_zoom.ipynb #7dfbf688

@@ -15,6 +15,7 @@ from torch import Tensor
 from ..core import content_hash, share
 from ..evaluate.selection import shuffled_rows, table_rows
 from ..method.choice import with_combination
+from ..method.metrics import stack
 from .folder import _RunFolder
 from .steps import _Ready, _eszsl_step, _fitted_model, _model_step
 
@@ -22,7 +23,8 @@ from .steps import _Ready, _eszsl_step, _fitted_model, _model_step
 def _judge_knowledge(folder: _RunFolder, ready: _Ready, kind: str, first: bool = True) -> Any:
     """NIWT, its control and ESZSL for one kind of knowledge: settings are chosen on held-out seen classes, figures come from the real network.
 
-    Gives `rows` of the table, `scores` at gamma = 0 and `gamma` by method, the `model`, `facts` of `_model_step` and of `eszsl`.
+    Gives `rows` of the table, NIWT's `scores` at gamma = 0, ESZSL's `curve`, `gamma` by method,
+    the `model`, `facts` of `_model_step` and of `eszsl`.
     """
     config = folder.config
     fit = functools.cache(lambda: _fitted_model(ready, kind))
@@ -44,10 +46,9 @@ def _judge_knowledge(folder: _RunFolder, ready: _Ready, kind: str, first: bool =
 
     tasks = ["eszsl", "control"] if config.shuffles else ["eszsl"]
     found = share(tasks, work, f"what {kind} is compared with")
-    theirs, eszsl = found[0]
+    tensors, eszsl = found[0]
     rows += [row for more in (eszsl["rows"], *found[1:]) for row in more]
-    bare = scores.clone()
-    bare[:, data.unseen] -= bias
     gamma = {"NIWT": bias, "ESZSL": eszsl["gamma"]}
-    judged = {"rows": rows, "scores": {"NIWT": bare, "ESZSL": theirs}, "gamma": gamma}
+    bare = stack(scores, data.unseen, bias)
+    judged = {"rows": rows, "scores": bare, "curve": tensors["curve"], "gamma": gamma}
     return {**judged, "model": model, "facts": facts, "eszsl": eszsl}

@@ -26,9 +26,8 @@ from ..method.metrics import chance
 from ..method.niwt import NIWT, choose_settings, score_matrix
 from ..method.ranking import Baseline
 from ..network.cut import CutNetwork
-from niwt_nb.network.finetuning import (
-    ActivationCache, cache_activations, cached_features, fine_tune,
-)
+from ..network.finetuning import ActivationCache, cache_activations, cached_features
+from ..network.finetuning import fine_tune
 from ..network.head import linear_of, rows_of, with_head
 from .folder import _RunFolder
 

@@ -19,12 +19,12 @@ from sklearn.metrics import confusion_matrix
 from torch import Tensor
 
 from ..core import share
+from ..data.memory import by_rows
 from ..explain.explainer import Explainer, listing, phrase, readable
 from ..explain.maps import grad_cam, neuron_maps
 from ..explain.names import _as_seen, name_neurons, outlined, region
-from niwt_nb.explain.sentences import (
-    _counter_evidence, _distinguishing_attribute, faithfulness_sentence, _signed_words,
-)
+from ..explain.sentences import _counter_evidence, _distinguishing_attribute
+from ..explain.sentences import faithfulness_sentence, _signed_words
 from ..explain.verified import verify_names
 from ..explain.words import explain_prediction
 from ..figures.canvas import COLOURS, new_figure, own_style, _panel_pixels, to_array
@@ -99,7 +99,8 @@ def _explain_cases(ready: _Ready, explainer: Explainer, scores: Tensor, write: _
         case |= {"truth": data.classes[truth], "predicted": data.classes[named]}
         case |= {"correct": named == truth, "group": "unseen" if unseen[i] else "seen"}
         case |= {"sentence": _because(told), "trust": faithfulness_sentence(told)}
-        names = told["attribute"].map(readable) + told["verdict"].map({"open": " (open)"}).fillna("")
+        names = told["attribute"].map(readable)
+        names += told["verdict"].map({"open": " (open)"}).fillna("")
         case["attributes"] = [[a, float(v)] for a, v in zip(names, _signed_words(told), strict=True)]
         return case
 
@@ -117,7 +118,8 @@ def _neuron_dictionary(
 
     def describe(entry: dict[str, Any]) -> dict[str, Any]:
         k = int(entry["neuron"])
-        top = test[ready.photos.activity[test, k].argsort(descending=True)[:each]]
+        active = by_rows(ready.photos.activity, test, lambda rows: rows[:, k])
+        top = test[active.argsort(descending=True)[:each]]
         x = torch.stack([ready.backbone.preprocess(ready.data.images[int(i)]) for i in top])
         where = region(neuron_maps(explainer.network, x, [k])[:, 0].cpu())
         seen = [_as_seen(one, ready.backbone.preprocess) for one in x]
@@ -184,8 +186,8 @@ def _reliability_figure(tables: dict[str, pd.DataFrame], width: int = 760) -> Fi
     ax.plot([0, 1], [0, 1], color=COLOURS["grey"], lw=1, ls=":")
     looks: Any = (("grey", "s--"), ("blue", "o-"))
     for (name, table), (colour, mark) in zip(tables.items(), looks, strict=True):
-        told, x, y = f"{name}: error {calibration_error(table):.3f}", table.confidence, table.accuracy
-        ax.plot(x, y, mark, color=COLOURS[colour], lw=2, ms=5, label=told)
+        told = f"{name}: error {calibration_error(table):.3f}"
+        ax.plot(table.confidence, table.accuracy, mark, color=COLOURS[colour], lw=2, ms=5, label=told)
     ax.set(xlabel="probability of the name", ylabel="share right", xlim=(0, 1.02), ylim=(0, 1.02))
     ax.legend(loc="upper left", frameon=False)
     ax.spines[["top", "right"]].set_visible(False)
@@ -194,26 +196,32 @@ def _reliability_figure(tables: dict[str, pd.DataFrame], width: int = 760) -> Fi
 # %% ../../nbs/09_runs/07_pages.ipynb #2b308986
 def _reliability_tables(ready: _Ready, scores: Tensor, temperature: float) -> dict[str, Any]:
     "Tables: how often names are right, by the probability from calibrated scores (n, C) as they are and at a temperature."
-    shown, rows = scores[:, ready.columns].double(), ready.rows[ready.data.labels[ready.test]]
+    columns, rows = ready.columns, ready.rows[ready.data.labels[ready.test]]
+
+    def table(t: float) -> pd.DataFrame:  # the best probability of each image, and whose it is
+        best = lambda some: torch.stack((some[:, columns].double() / t).softmax(1).max(1), 1)  # noqa: E731
+        surest = by_rows(scores, None, best, scores.shape[1])
+        return reliability(surest[:, :1], (surest[:, 1] != rows).long())
+
     kinds = {"scores as they are": 1.0, f"temperature {temperature:.2f}": temperature}
-    return {name: reliability((shown / t).softmax(1), rows) for name, t in kinds.items()}
+    return {name: table(t) for name, t in kinds.items()}
 
 # %% ../../nbs/09_runs/07_pages.ipynb #8ec54485
 def _charts_of(ready: _Ready, judged: dict[str, dict[str, Any]]) -> dict[str, _Chart]:
     "The charts of a run, from what `_judge_knowledge` gives for each kind of knowledge."
     data, labels = ready.data, ready.data.labels[ready.test]
-    curves, points = {}, {}
+    curves, points = {}, {}  # type: dict[str, Any], dict[str, Any]
     for kind, part in judged.items():
-        for method, scores in part["scores"].items():
-            curve = seen_unseen_curve(scores, labels, data.seen, data.unseen)
-            found = gzsl(scores, labels, data.seen, data.unseen, part["gamma"][method])
-            curves[f"{method}, {kind}"] = (curve.S, curve.U)
-            points[f"{method}, {kind}"] = (found.S, found.U)
+        ours = seen_unseen_curve(part["scores"], labels, data.seen, data.unseen)
+        curves |= {f"NIWT, {kind}": (ours.S, ours.U), f"ESZSL, {kind}": part["curve"].numpy().T}
+        for row in part["rows"]:
+            if row["calibrated"] and row["method"] in part["gamma"]:
+                points[f"{row['method']}, {kind}"] = (row["S"], row["U"])
     name = "{method}, {knowledge}" if len(judged) > 1 else "{method}"
     every = [row for part in judged.values() for row in part["rows"] if row["calibrated"]]
     rows = [{**row, "method": name.format(**row), "calibrated": False} for row in every]
     first = next(iter(judged.values()))
-    ours, gamma = first["scores"]["NIWT"], first["gamma"]["NIWT"]
+    ours, gamma = first["scores"], first["gamma"]["NIWT"]
     table = gzsl(ours, labels, data.seen, data.unseen, gamma, data.classes).per_class
     table = table.drop(columns="class").rename(columns={"name": "class"})
     count, names = _zero_shot_confusion(ready, ours)

@@ -17,32 +17,26 @@ from typing import Any
 import pandas as pd
 
 from .. import __version__
-from niwt_nb.core import (
-    NiwtError, content_hash, overall, process_place, seeded, several_processes, share, wait_for_all,
-)
+from ..core import NiwtError, content_hash, overall, process_place, seeded, several_processes
+from ..core import share, wait_for_all
 from ..data.dataset import ZeroShotData
 from ..data.images import reading
 from ..figures.canvas import figure_png
 from ..figures.explanation import _explainer_of
 from ..method.metrics import chance, gzsl, stack
 from .choice import _judge_knowledge
-from niwt_nb.runs.comparison import (
-    _Encodings, _comparison, _comparison_figure, _side_by_side, _summary,
-)
+from .comparison import _Encodings, _comparison, _comparison_figure, _side_by_side
+from .comparison import _summary
 from .config import _FORMAT, RunConfig, config_text
 from .folder import _RunFolder, _open_run, _versions
-from niwt_nb.runs.pages import (
-    _charts_of, _draw_charts, _explain_cases, _frequent_confusions, _neuron_dictionary,
-)
+from .pages import _charts_of, _draw_charts, _explain_cases, _frequent_confusions
+from .pages import _neuron_dictionary
 from .presets import beside_paper, departures, _get_preset
 from .report import write_report
-from niwt_nb.runs.steps import (
-    _Cost, _Ready, _cost_of, _encodings_of, load_data, _photos_key, _prepare, _readable_step, _split_key,
-    _transform_of,
-)
-from ..data.memory import SCRATCH
+from .steps import _Cost, _Ready, _cost_of, _encodings_of, load_data, _photos_key
+from .steps import _prepare, _readable_step, _split_key, _transform_of
+from ..data.memory import SCRATCH, give_back
 from ..network.modes import device_of
-
 
 # %% ../../nbs/09_runs/08_pipeline.ipynb #a61f3016
 _ABOUT = {
@@ -166,7 +160,7 @@ def _finish(
     "Explanations, charts, tables and the report of a finished run; `compared`: of `_comparison_step`. Gives the report."
     data, labels, first = ready.data, ready.data.labels[ready.test], next(iter(judged))
     part, config = judged[first], folder.config
-    gamma, told = part["gamma"]["NIWT"], part["scores"]["NIWT"]
+    gamma, told = part["gamma"]["NIWT"], part["scores"]
     scores = stack(told, data.seen, gamma)
     write = lambda name, raw: folder.write(f"pictures/{name}", raw)  # noqa: E731
     explainer = _explainer_of(part["model"])
@@ -258,6 +252,7 @@ def run(
         notify = notify if rank == 0 else lambda text: None
         folder = stack.enter_context(_open_run(out, config, replace_run, notify))
         stack.callback(SCRATCH.reset, SCRATCH.set(str(folder.path)))
+        give_back()
         data, shared = load_data(config), None
         _check_alike(config, data)
         cost = _announce(folder, data, quiet)

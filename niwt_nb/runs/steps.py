@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,21 +30,21 @@ from ..fieldguide.network import SmallCNN
 from ..fieldguide.world import field_guide
 from ..method.choice import TRIED, Settings, with_combination
 from ..method.importance import fold_batchnorm, frozen_copy, pool
-from ..method.niwt import NIWT, _on_device, as_fitted, choose_settings, has_own_head, score_matrix, trial_of, twin_of
+from ..method.metrics import seen_unseen_curve
+from ..method.niwt import NIWT, _on_device, as_fitted, choose_settings, has_own_head
+from ..method.niwt import score_matrix, trial_of, twin_of
 from ..network.backbones import Backbone, at_size, field_guide_transform, load_backbone
 from ..network.cut import CutNetwork, cut, eval_mode, layer_names, subnetwork
 from ..network.finetuning import fine_tune
 from ..network.head import rows_of, with_head
 from ..network.training import train_classifier
 from ..network.zoom import can_zoom, joined, mixed, views_of
-from niwt_nb.runs.comparison import (
-    _Encodings, _add_combinations, _encode_all, _frozen_step, _tuned_network, _tuned_step,
-)
+from .comparison import _Encodings, _add_combinations, _encode_all, _frozen_step
+from .comparison import _tuned_network, _tuned_step
 from .config import RunConfig
 from .folder import _RunFolder
 from ..data.memory import by_rows, stacked
 from ..network.modes import device_of
-
 
 # %% ../../nbs/09_runs/05_steps.ipynb #f90091fb
 def load_data(
@@ -96,7 +97,7 @@ def _split_key(data: ZeroShotData) -> str:
 
 # %% ../../nbs/09_runs/05_steps.ipynb #80313e76
 _PART = 64  # images a part: small, or processes wait for the one with the last
-_Look = tuple[CutNetwork, Callable]  # a network, and its preprocessing: PIL image -> (3, H, W) tensor
+_Look = tuple[CutNetwork, Callable]  # a network, and its preprocessing of a PIL image
 _Views = tuple[bool, bool]  # whether mirror images and close-ups are looked at as well
 _Part = tuple[str, ZeroShotData]  # a prefix of the steps' names, and what they work on
 _Found = tuple[dict[str, Tensor], dict]  # tensors and facts of a step
@@ -222,7 +223,7 @@ def _load_network(config: RunConfig) -> _Look:
     transform, side = backbone.preprocess, config.pixels
     if config.train == "tail" and config.model != "fieldguide" and not side:
         usual = look(transform).shape[-1]
-        side = round(usual * 9 / 7 / 32) * 32  # a finer grid: nine by nine places for seven by seven
+        side = round(usual * 9 / 7 / 32) * 32  # a finer grid: 9 x 9 places for 7 x 7
     if side:
         try:
             transform = at_size(backbone.preprocess, side)
@@ -530,20 +531,43 @@ class _Cost:
         return (self.looks * self.look + self.learned * self.learn) / self.processes
 
     def __str__(self) -> str:
-        learned = f" and {self.learned:,} to learn from at {self.learn:.3g} s" if self.learned else ""
+        learned = f" and {self.learned:,} to learn from at {self.learn:.3g} s" * bool(self.learned)
         shared = f" with {self.processes} processes" if self.processes > 1 else ""
         told = f"it will look at {self.looks:,} images at {self.look:.3g} s each{learned}"
         disk = f"{self.bytes / 1e6:,.0f} MB on disk"
         return f"{told}: about {self.seconds / 3600:.2g} hours{shared}, {disk}"
 
+# %% ../../nbs/09_runs/05_steps.ipynb #d5b7cd42
+def _kept_images(folder: _RunFolder, data: ZeroShotData, look: _Look) -> int:
+    "How many images kept parts were made of, with these pictures and this network."
+    key = content_hash(_photos_key(data, look[1]), model_hash(look[0].model))
+
+    def since(mark: Path) -> float:
+        if not mark.is_file() or mark.read_text(encoding="utf-8") != key:
+            folder.write(mark.name, key)
+        return mark.stat().st_mtime
+
+    began = share([folder.path / ".began"], since, "what is kept")[0]
+    late = lambda kind: sum(p.stat().st_mtime > began for p in folder.path.rglob(kind))  # noqa: E731
+    return _PART * late("*photos/[0-9]*.safetensors") + 256 * late("activations/*.safetensors")
+
 # %% ../../nbs/09_runs/05_steps.ipynb #97143ef2
 def _cost_of(folder: _RunFolder, data: ZeroShotData, n: int = 8) -> _Cost:
     "Try the first `n` images, and count how often every image is still to be looked at or learned from."
-    config, kept = folder.config, len(list(folder.path.rglob("*photos/*.safetensors")))
+    config, processes = folder.config, process_place()[1]
     part = data.validation(config.seed) if len(data.val_classes) else data
     small, whole = config.model == "fieldguide", _trains(config)
     tail = config.train == "tail" or config.compare == "all"
     network, look = _untrained(config, len(data.seen)) if whole and small else _network_of(folder)
+    kept = _kept_images(folder, data, (network, look))
+    looks = max(len(data) + (len(part) if whole else 0) - kept, 0)
+    train, twin, tuned = len(data.train), len(part.train), folder.file("photos/activity").is_file()
+    tunings = 1 if config.compare != "all" else config.seeds * (1 + len(config.knowledge))
+    learned = whole * (not kept) * (config.more_epochs * train + config.epochs * twin)
+    if config.train == "tail" and not tuned:
+        learned += config.tune_epochs * (train + twin) * tunings
+    if not looks and not learned:  # features come after training
+        return _Cost(0, 0, 0.0, 0.0, 0, processes)
     start = time.perf_counter()
     x = next(iter(batches(data, data.train[:n], look, n, threads=0)))[0]
     x = x.to(network.head.weight.device)
@@ -555,16 +579,10 @@ def _cost_of(folder: _RunFolder, data: ZeroShotData, n: int = 8) -> _Cost:
             lower = time.perf_counter() - start
             row = network.tail(a)[0].cpu()  # a GPU has finished when its numbers are here
             spent = [lower / len(x), (time.perf_counter() - start) / len(x)]
-    train, twin = len(data.train), len(part.train)
-    tunings = 1 if config.compare != "all" else config.seeds * (1 + len(config.knowledge))
-    learned = whole * (config.more_epochs * train + config.epochs * twin)
-    learned += (config.train == "tail") * config.tune_epochs * (train + twin) * tunings
-    looks = max(len(data) + (len(part) if whole else 0) - kept * _PART, 0)
-    learned = 0 if kept else learned  # features come after training
     upper = spent[1] - spent[0] if tail else spent[1]
     size = 4 * (len(row) + a.shape[1]) * looks + (tail and 2 * 2 * a[0].numel() * len(data))
     each = (read / len(x) + 2 * spent[1], 3 * upper)
-    return _Cost(looks, int(learned), *each, int(size), process_place()[1])
+    return _Cost(looks, int(learned), *each, int(size), processes)
 
 # %% ../../nbs/09_runs/05_steps.ipynb #a414182a
 def _fitted_model(ready: _Ready, kind: str) -> NIWT:
@@ -610,27 +628,26 @@ def _model_step(
         model = fit() if fit else _fitted_model(ready, kind)
         if process_place()[0] == 0:
             model.save(place)
-        scores = score_matrix(model, data, ready.photos.features)[0]
         tried = json.loads(model.choice_.table.to_json(orient="records", double_precision=15))
         facts = {"settings": asdict(model.settings_), "table": tried, "notes": model.choice_.notes}
-        return {"scores": scores}, {**facts, "certificate": _certificate_of(model, data)}
+        return {}, {**facts, "certificate": _certificate_of(model, data)}
 
     step = (f"model-{kind}", key, compute, f"classifiers from {kind}")
     load = lambda: as_fitted(NIWT.load(place, ready.backbone, device=folder.config.device))  # noqa: E731
-    tensors, facts = folder.step(*step, together=True)
+    facts = folder.step(*step, together=True)[1]
     try:
         model = load()  # with the run's own classes: the folder keeps what came and went later
     except NiwtError:
         folder.file(f"model-{kind}").unlink(missing_ok=True)
-        tensors, facts = folder.step(*step, together=True)
+        facts = folder.step(*step, together=True)[1]
         model = load()
-    return model, tensors["scores"], facts
+    return model, score_matrix(model, data, ready.photos.features)[0], facts
 
 # %% ../../nbs/09_runs/05_steps.ipynb #b2ace7c2
-def _eszsl_step(folder: _RunFolder, ready: _Ready, kind: str) -> tuple[Tensor, dict[str, Any]]:
+def _eszsl_step(folder: _RunFolder, ready: _Ready, kind: str) -> _Found:
     """The baseline, with settings from the validation classes.
 
-    Gives scores (n, C) of the test images, and a dictionary of rows of the table, best settings and gamma.
+    Gives its `curve` as columns S and U, and rows of the table, best settings and gamma.
     """
     data, features, config = ready.data, ready.photos.features, ready.config
     held_out = Encoded(ready.validation[1], data.validation(config.seed))
@@ -641,8 +658,8 @@ def _eszsl_step(folder: _RunFolder, ready: _Ready, kind: str) -> tuple[Tensor, d
         got: Measured = measure("ESZSL", *what, validation=held_out)
         best = {name: got.selection.estimator.get_params()[name] for name in grid}
         facts = {"rows": got.rows, "best": best, "gamma": got.selection.gamma}
-        return {"scores": got.scores}, facts
+        curve = seen_unseen_curve(got.scores, got.labels, data.seen, data.unseen)
+        return {"curve": torch.tensor(curve[["S", "U"]].to_numpy().copy())}, facts
 
-    key = content_hash(ready.key, _split_key(data), data.get_knowledge(kind).values)
-    tensors, facts = folder.step(f"eszsl-{kind}", key, compute, f"ESZSL from {kind}")
-    return tensors["scores"], facts
+    key = content_hash("curve", ready.key, _split_key(data), data.get_knowledge(kind).values)
+    return folder.step(f"eszsl-{kind}", key, compute, f"ESZSL from {kind}")

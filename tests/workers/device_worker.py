@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from pretend_gpu import pretend
@@ -26,7 +27,7 @@ from niwt_nb.fieldguide.network import SmallCNN
 from niwt_nb.fieldguide.world import field_guide
 from niwt_nb.method import engine, jacobian, solvers, store
 from niwt_nb.method.niwt import NIWT
-from niwt_nb.network import finetuning, head, training
+from niwt_nb.network import finetuning, head, training, zoom
 from niwt_nb.network.backbones import Backbone, field_guide_transform
 from niwt_nb.network.cut import layer_names
 from niwt_nb.runs import pipeline
@@ -85,6 +86,13 @@ def checks(folder: Path, data: Any, device: Any) -> dict[str, Callable[[], Any]]
     def tuned(part: str) -> Any:
         return finetuning.fine_tune(net, data, look, part=part, **short).network
 
+    def zoomed() -> Any:
+        met, crop = [], zoom.closer
+        with mock.patch.object(zoom, "closer", lambda x, a: met.extend([x.device, a.device]) or crop(x, a)):
+            views = zoom.views_of(net, x, True, True)
+        assert set(met) == {net.head.weight.device}, met  # pictures go there once, activations stay
+        return views, crop(x, net.activations(x))
+
     def whole(train: str, **more: Any) -> Any:
         pipeline._finish = lambda *given: None  # explanations have a check of their own
         rows = pipeline.run(RunConfig(**RUN, train=train, device=str(device), **more), folder / f"{train}-{str(device)[:3]}")
@@ -104,6 +112,7 @@ def checks(folder: Path, data: Any, device: Any) -> dict[str, Callable[[], Any]]
         "L-BFGS": lambda: solvers.transfer_weights(net, demand, of_all(), "lbfgs").cosine,
         "the reference solver": lambda: solvers.transfer_weights(net, demand, x, "reference", max_steps=3).weight,
         "maps": lambda: [f(net, x, 1) for f in (maps.grad_cam, maps.fine_map)] + [maps.contrast_map(net, x, 1, 2)],
+        "zoom": zoomed,
         "neuron_maps": lambda: maps.neuron_maps(net, x, [0, 1]),
         "NIWT": lambda: fitted().decision_function([data.images[int(i)] for i in data.test_unseen]),
         "NIWT: save, load, add_class, explain, export": explained,
