@@ -120,6 +120,10 @@ class _Block:
         "(m,) rows whose class is still there."
         return torch.tensor([i for i, name in enumerate(self.names) if name], dtype=torch.long)
 
+    def scores(self, x: Tensor) -> Tensor:
+        "Scores (n, m) of features (n, D) for those classes."
+        return nn.functional.linear(x, self.weight, self.bias)[:, self.alive]
+
 # %% ../../nbs/04_method/12_niwt.ipynb #3ccfbea0
 @dataclass(frozen=True, eq=False)
 class _Added:
@@ -405,9 +409,9 @@ class NIWT(BaseEstimator):
     @in_own_modes
     def scores_of(self, features: Tensor) -> Tensor:
         "Calibrated scores (n, C) of features (n, D) as the head reads them, block by block."
-        rows = lambda b: nn.functional.linear(features, b.weight, b.bias)[:, b.alive]  # noqa: E731
+        every = lambda rows: torch.cat([b.scores(rows) for b in self.blocks_], 1)  # noqa: E731
         with torch.no_grad():
-            return torch.cat([rows(b) for b in self.blocks_], 1)
+            return by_rows(features, None, every, len(self.classes_))
 
     @in_own_modes
     def score(self, data: ZeroShotData, features: Tensor | None = None) -> GZSL:  # type: ignore[override]
@@ -575,9 +579,14 @@ def score_matrix(
     known = {str(n): i for i, n in enumerate(model.classes_)}
     test, ids = torch.cat([data.test_seen, data.test_unseen]), torch.cat([data.seen, data.unseen])
     place = [known[check_name(data.classes[int(c)], known, "class of this model")] for c in ids]
-    out = torch.full((len(test), len(data.classes)), -math.inf)
-    out[:, ids] = model.scores_of(features_to_score(model, data, features))[:, place]
-    return out, data.labels[test]
+
+    def work(rows: Tensor) -> Tensor:
+        out = torch.full((len(rows), len(data.classes)), -math.inf)
+        out[:, ids] = model.scores_of(rows)[:, place]
+        return out
+
+    x = features_to_score(model, data, features)
+    return by_rows(x, None, work, len(data.classes)), data.labels[test]
 
 # %% ../../nbs/04_method/12_niwt.ipynb #ccd07de8
 def score_data(
