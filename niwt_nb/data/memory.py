@@ -30,10 +30,10 @@ SCRATCH = contextvars.ContextVar("scratch", default="")  # folder for such files
 _MAPS: weakref.WeakValueDictionary[int, mmap.mmap] = weakref.WeakValueDictionary()  # where a storage begins -> its file
 
 # %% ../../nbs/01_data/11_memory.ipynb #27d6d27d
-def give_back() -> None:
-    "Give pieces of 1 MiB or more back to the system when they are free; glibc keeps larger ones."
+def _give_back() -> None:
+    "Give what is free in memory back to the system: between pieces in use glibc keeps it."
     with suppress(OSError, AttributeError, TypeError):  # another system's library
-        ctypes.CDLL(None).mallopt(-3, 2**20)  # M_MMAP_THRESHOLD
+        ctypes.CDLL(None).malloc_trim(0)
 
 # %% ../../nbs/01_data/11_memory.ipynb #638d39e2
 def release(
@@ -43,6 +43,7 @@ def release(
     file = _MAPS.get(x.untyped_storage().data_ptr()) if _MAPS else None
     if file is not None and hasattr(mmap, "MADV_DONTNEED"):
         file.madvise(mmap.MADV_DONTNEED)
+        _give_back()
     return x
 
 # %% ../../nbs/01_data/11_memory.ipynb #01eb4f9b

@@ -35,7 +35,7 @@ from .presets import beside_paper, departures, _get_preset
 from .report import write_report
 from .steps import _Cost, _Ready, _cost_of, _encodings_of, load_data, _photos_key
 from .steps import _prepare, _readable_step, _split_key, _transform_of
-from ..data.memory import SCRATCH, give_back
+from ..data.memory import SCRATCH
 from ..network.modes import device_of
 
 # %% ../../nbs/09_runs/08_pipeline.ipynb #a61f3016
@@ -252,7 +252,6 @@ def run(
         notify = notify if rank == 0 else lambda text: None
         folder = stack.enter_context(_open_run(out, config, replace_run, notify))
         stack.callback(SCRATCH.reset, SCRATCH.set(str(folder.path)))
-        give_back()
         data, shared = load_data(config), None
         _check_alike(config, data)
         cost = _announce(folder, data, quiet)
