@@ -1,4 +1,4 @@
-"The paper's recipes from the command line to the report, on a subset of the real photos and with random weights of a small network."
+"The paper's recipes from the command line to the report, on a subset of the real photos and with random weights of a tiny network."
 
 import html
 import json
@@ -12,6 +12,13 @@ from niwt_nb.runs.config import RunConfig, read_config
 from niwt_nb.runs.pipeline import run
 from niwt_nb.runs.presets import PRESETS, preset_config
 
+NETWORK = """
+from torch import nn
+from torchvision.transforms.functional import pil_to_tensor
+def preprocess(image): return pil_to_tensor(image.resize((48, 48))).float() / 255
+def load(): return nn.Sequential(nn.Conv2d(3, 16, 5, 2), nn.ReLU(), nn.Conv2d(16, 24, 3, 2), nn.ReLU(), nn.Conv2d(24, 32, 3), nn.ReLU(),
+    nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 2))
+"""
 TINY = {"weights": "", "subset": (6, 3, 2), "epochs": 1, "more_epochs": 1, "shuffles": 1, "cases": 2}
 
 
@@ -22,13 +29,14 @@ def on_cub(name: str, **settings) -> RunConfig:
 
 
 def test_the_recipe_and_the_paper_stand_in_the_report(tmp_path):
-    config = on_cub("cub-vgg16", model="mobilenet_v3_small", layer="features.12", batch_size=8, pixels=64)
+    (tmp_path / "net.py").write_text("from niwt_nb.core import import_torchvision; import_torchvision()\n" + NETWORK)
+    config = on_cub("cub-vgg16", model=f"{tmp_path}/net.py:load", layer="5", batch_size=8)
     rows = run(config, tmp_path / "run")
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["paper"][0] == {"what": "the paper, as recalled", "calibrated": False, "U": None, "S": None, "H": 0.37}
     assert [r["H"] for r in results["paper"][1:]] == [r["H"] for r in rows if r["method"] == "NIWT"]
     page = html.unescape((tmp_path / "run" / "report.html").read_text())
-    for words in ("Beside the paper", "model is 'mobilenet_v3_small', the recipe has 'vgg16'", "3,000 ImageNet photos", "fine-tuned here"):
+    for words in ("Beside the paper", f"model is '{tmp_path}/net.py:load', the recipe has 'vgg16'", "3,000 ImageNet photos", "fine-tuned here"):
         assert words in page, words
     assert read_config(tmp_path / "run" / "config.toml") == config
 

@@ -18,7 +18,7 @@ from sklearn.base import clone
 from sklearn.model_selection import ParameterGrid
 from torch import Tensor, nn
 
-from ..core import NiwtError, check_name, progress
+from ..core import NiwtError, check_name, progress, share
 from ..data.dataset import ZeroShotData
 from .baselines import DEM, ESZSL, _SAE, _ClassNorm
 from .heads import _ICIS, _PublishedNIWT, WeightRegression
@@ -61,12 +61,13 @@ def shuffled_rows(
     features: Tensor | None = None,  # see `features_to_score`
     shuffles: int = 5,  # permutations
 ) -> list[dict[str, Any]]:  # two rows as `table_rows` makes them, means over the permutations
-    "Score the control: same network, importances and settings, knowledge permuted between classes."
+    "Score the control: same network, importances and settings, knowledge permuted between classes; all processes share the permutations."
     if shuffles < 1:
         raise NiwtError(f"shuffles must be at least 1, got {shuffles}")
-    x, runs = features_to_score(model, data, features), []
+    x = features_to_score(model, data, features)
     labels = data.labels[torch.cat([data.test_seen, data.test_unseen])]
-    for number in range(shuffles):
+
+    def once(number: int) -> list[dict[str, Any]]:
         wrong = model.knowledge_.shuffled(1000 * model.seed + number)
         scaler = Scaler("centre").fit(wrong.rows(data.seen))
         known = [scaler.transform(wrong.rows(ids)) for ids in (data.seen, data.unseen)]
@@ -75,7 +76,9 @@ def shuffled_rows(
         head = extend(writer.head, *writer.rows(known[1]))
         scores = head_scores(x, head, torch.cat([data.seen, data.unseen]), len(data.classes))
         about = (model.knowledge_.name, model.settings_.bias, model.seed)
-        runs.append(table_rows("NIWT, shuffled", scores, labels, data, about))
+        return table_rows("NIWT, shuffled", scores, labels, data, about)
+
+    runs = share(range(shuffles), once, "the control with permuted knowledge")
     return _mean_rows(runs, ("U", "S", "H", "T1", "AUSUC"))
 
 # %% ../../nbs/05_evaluate/02_selection.ipynb #eafe71b7

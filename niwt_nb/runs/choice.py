@@ -38,16 +38,13 @@ def _judge_knowledge(folder: _RunFolder, ready: _Ready, kind: str, first: bool =
     def control() -> tuple[dict[str, Tensor], dict]:
         return {}, {"rows": shuffled_rows(fit(), data, ready.photos.features, config.shuffles)}
 
-    def work(name: str) -> Any:
-        if name == "eszsl":
-            return _eszsl_step(folder, replace(ready, data=data).as_mixed(model.settings_.zoom), kind)
+    rival = replace(ready, data=data).as_mixed(model.settings_.zoom)
+    told = f"what {kind} is compared with"
+    tensors, eszsl = share([kind], lambda _: _eszsl_step(folder, rival, kind), told)[0]
+    rows += eszsl["rows"]
+    if config.shuffles:
         told = f"control: shuffled {kind}, {config.shuffles} times"
-        return folder.step(f"control-{kind}", key, control, told)[1]["rows"]
-
-    tasks = ["eszsl", "control"] if config.shuffles else ["eszsl"]
-    found = share(tasks, work, f"what {kind} is compared with")
-    tensors, eszsl = found[0]
-    rows += [row for more in (eszsl["rows"], *found[1:]) for row in more]
+        rows += folder.step(f"control-{kind}", key, control, told, together=True)[1]["rows"]
     gamma = {"NIWT": bias, "ESZSL": eszsl["gamma"]}
     bare = stack(scores, data.unseen, bias)
     judged = {"rows": rows, "scores": bare, "curve": tensors["curve"], "gamma": gamma}
