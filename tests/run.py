@@ -1,18 +1,17 @@
 """All tests, one command: `python tests/run.py`. Prints the slowest tests and the CPU time of all.
 
 Installed packages, style and the measures of the house, then pytest: the notebooks' checks with branch coverage of the package, types, files,
-faults, command line, browser, lessons, wheel. Beside it the part that computes (the notebooks of the method, lessons 0 to 6) once more, as a processor
-without vector instructions does it; what it prints comes afterwards.
+faults, command line, browser, lessons, wheel. Then the part that computes (the notebooks of the method, lessons 0 to 6) once more as a processor
+without vector instructions does it;
 `--only numeric` runs that part alone, as the environment says: `ATEN_CPU_CAPABILITY=avx2 python tests/run.py --only numeric`.
 """
 
 import argparse
 import os
+import resource
 import subprocess
 import sys
-import tempfile
 import time
-from contextlib import ExitStack
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -23,34 +22,21 @@ MEASURED = [sys.executable, "-m", "slipcover", "--branch", "--source", "niwt_nb"
 COVERAGE = [sys.executable, "-m", "slipcover", "--branch", "--skip-covered", "--fail-under", "90", "--out", FILE, "--merge", FILE]
 NUMERIC = [*PYTEST, "-m", "numeric", "tests/test_notebooks.py", "tests/test_lessons.py"]
 LESSER = {"ATEN_CPU_CAPABILITY": "default"}
-Command = tuple[list[str], dict[str, str]]  # a command, and what it adds to the environment
-STEPS: list[dict[str, Command]] = [  # those of a row at once
-    {"pip check": ([sys.executable, "-m", "pip", "check"], {})},
-    {"ruff": ([str(BIN / "ruff"), "check", "niwt_nb", "tests", "tools", "benchmarks"], {})},
-    {"house": ([sys.executable, "tools/house.py", "--no-worse"], {})},
-    {"pytest": (MEASURED, {}), "pytest, lesser processor": (NUMERIC, LESSER)},
-    {"coverage": (COVERAGE, {})},
-]
-ONLY: dict[str, list[dict[str, Command]]] = {"numeric": [{"pytest, numeric": (NUMERIC, {})}]}
+STEPS: dict[str, tuple[list[str], dict[str, str]]] = {  # command, and what it adds to the environment
+    "pip check": ([sys.executable, "-m", "pip", "check"], {}),
+    "ruff": ([str(BIN / "ruff"), "check", "niwt_nb", "tests", "tools", "benchmarks"], {}),
+    "house": ([sys.executable, "tools/house.py", "--no-worse"], {}),
+    "pytest": (MEASURED, {}),
+    "coverage": (COVERAGE, {}),
+    "pytest, lesser processor": (NUMERIC, LESSER),
+}
+ONLY = {"numeric": {"pytest, numeric": (NUMERIC, {})}}
 
 
-def at_once(commands: dict[str, Command], env: dict[str, str]) -> dict[str, tuple[bool, float, float]]:
-    "Run commands beside each other; whether each passed, its seconds, and those of the processor. The first prints as it goes, the others when they are done."
-    print(f"== {', '.join(commands)}", flush=True)
-    start, told = time.monotonic(), {}
-    with ExitStack() as stack:
-        texts = [None, *(stack.enter_context(tempfile.TemporaryFile("w+")) for _ in list(commands)[1:])]
-        begun = [subprocess.Popen(c, cwd=ROOT, env=env | more, stdout=t, stderr=t) for (c, more), t in zip(commands.values(), texts, strict=True)]
-        names = {process.pid: name for process, name in zip(begun, commands, strict=True)}
-        while names:
-            pid, status, used = os.wait4(-1, 0)
-            told[names.pop(pid)] = (status == 0, time.monotonic() - start, used.ru_utime + used.ru_stime)
-        for name, process, text in zip(commands, begun, texts, strict=True):
-            process.returncode = int(not told[name][0])  # it was waited for
-            if text:
-                text.seek(0)
-                print(f"== {name}", text.read(), sep="\n", flush=True)
-    return told
+def cpu() -> float:
+    "Seconds of processor time (user and system) of all finished children."
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def main(only: str | None = None) -> int:
@@ -58,15 +44,15 @@ def main(only: str | None = None) -> int:
     threads = os.environ.get("OMP_NUM_THREADS", "1")
     env = {**os.environ, "OMP_NUM_THREADS": threads, "MPLBACKEND": "Agg", "PYTHONHASHSEED": "0", "JUPYTER_PLATFORM_DIRS": "1"}
     env["PATH"] = f"{BIN}{os.pathsep}{env['PATH']}"
-    start, told = time.monotonic(), {}
-    for commands in ONLY[only] if only else STEPS:
-        told |= at_once(commands, env)
-    for name in (n for commands in (ONLY[only] if only else STEPS) for n in commands):
-        passed, seconds, cpu = told[name]
-        print(f"{name:26} {seconds:6.1f} s, {cpu:6.1f} s of CPU  {'ok' if passed else 'FAILED'}")
-    failed = sum(not passed for passed, _, _ in told.values())
-    minutes = (time.monotonic() - start) / 60, sum(cpu for _, _, cpu in told.values()) / 60
-    print(f"{len(told) - failed} passed, {failed} failed; {minutes[0]:.1f} minutes, {minutes[1]:.1f} of CPU")
+    steps, lines, failed = ONLY[only] if only else STEPS, [], 0
+    for name, (command, more) in steps.items():
+        print(f"== {name}", flush=True)
+        start, spent = time.monotonic(), cpu()
+        wrong = subprocess.run(command, cwd=ROOT, env=env | more).returncode != 0
+        failed += wrong
+        lines.append(f"{name:26} {time.monotonic() - start:6.1f} s, {cpu() - spent:6.1f} s of CPU  {'FAILED' if wrong else 'ok'}")
+    print("\n".join(lines))
+    print(f"{len(steps) - failed} passed, {failed} failed; {cpu() / 60:.1f} minutes of CPU")
     return int(failed > 0)
 
 
