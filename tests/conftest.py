@@ -23,15 +23,16 @@ _connect = socket.socket.connect
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items):
-    "Groups of tests that stay together, the longest first."
+def pytest_collection_modifyitems(config, items):
+    "Groups of tests that stay together, the longest first; what is run once more is dealt out one by one."
+    again = config.option.markexpr == "numeric"
     place = {name: i for i, name in enumerate(FIRST)}
     items.sort(key=lambda item: place.get(TOGETHER.get(item.path.stem, item.path.stem), len(FIRST)))
     for item in items:
         name = TOGETHER.get(item.path.stem, item.path.stem)
-        if name != "test_notebooks":
+        if name != "test_notebooks" and not again:
             item.add_marker(pytest.mark.xdist_group(name))
-        elif "widgets" in item.name:  # one session for all of them
+        elif not again and "widgets" in item.name:  # one session for all of them
             item.add_marker(pytest.mark.xdist_group("test_widgets"))
 
 

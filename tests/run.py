@@ -16,7 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
-PYTEST = [sys.executable, "-m", "pytest", "-n", "3", "--dist", "loadgroup", "--no-loadscope-reorder", "--durations", "10"]
+PYTEST = [sys.executable, "-m", "pytest", "-n", "2", "--dist", "loadgroup", "--no-loadscope-reorder", "--durations", "10"]
 FILE = str(ROOT / ".coverage")
 MEASURED = [sys.executable, "-m", "slipcover", "--branch", "--source", "niwt_nb", "--omit", "niwt_nb/_modidx.py", "--json", "--out", FILE, *PYTEST[1:]]
 COVERAGE = [sys.executable, "-m", "slipcover", "--branch", "--skip-covered", "--fail-under", "90", "--out", FILE, "--merge", FILE]
