@@ -4,7 +4,6 @@
 import copy
 import importlib.util
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -21,8 +20,8 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.timing import bench_row, bench_table, register
-from niwt_nb.core import NiwtError, import_object, import_torchvision, seeded
+from benchmarks.timing import bench_row, bench_table, in_new_process, register
+from niwt_nb.core import import_object, import_torchvision, seeded
 from niwt_nb.fieldguide.network import SmallCNN
 from niwt_nb.fieldguide.world import FieldGuideImages, field_guide
 from niwt_nb.method.attribution import _Scores
@@ -232,12 +231,8 @@ def peak_memory() -> float:  # MiB
 def in_fresh_process(
     call: str,  # a Python expression that names functions of this module and gives a number
 ) -> float:  # its value
-    "Evaluate an expression in a new Python process; raises `NiwtError` with the end of its error output."
-    code = f"import warnings; warnings.filterwarnings('ignore'); from benchmarks.importance import *; print('value', float({call}))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    if done.returncode:
-        raise NiwtError(f"measuring {call} failed: {done.stderr.strip().splitlines()[-1] if done.stderr.strip() else done.returncode}")
-    return float(done.stdout.split("value")[-1])
+    "Evaluate an expression in a new Python process; raises as `in_new_process`."
+    return float(in_new_process(call, "-c", f"from benchmarks.importance import *; print(float({call}))"))
 
 
 def memory_of(

@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import threading
@@ -15,8 +14,7 @@ import psutil
 from matplotlib.figure import Figure
 from PIL import Image
 
-from benchmarks.timing import bench_row, bench_table, register
-from niwt_nb.core import NiwtError
+from benchmarks.timing import bench_row, bench_table, in_new_process, register
 from niwt_nb.figures.canvas import PlainFigure, own_style
 from niwt_nb.runs.config import RunConfig
 from niwt_nb.runs.pipeline import run
@@ -41,6 +39,7 @@ KINDS = {  # how lines of a run's log begin -> what they end
     "ESZSL": "ESZSL",
     "control": "control",
 }
+SPENT = ("reading the folder", *KINDS.values(), "report")
 DISTINCT = 50  # pictures of a class; further ones are hard links to them: the run opens, decodes and keeps every one
 
 
@@ -76,7 +75,7 @@ class Watch(threading.Thread):
     def __init__(self) -> None:
         super().__init__(daemon=True)
         self.settled, self.most, self.counting, self.over = 0.0, 0.0, False, threading.Event()
-        self.spent, self.before = dict.fromkeys(("reading the folder", *KINDS.values(), "report"), 0.0), time.process_time()
+        self.spent, self.before = dict.fromkeys(SPENT, 0.0), time.process_time()
 
     def run(self) -> None:
         process = psutil.Process()
@@ -120,14 +119,6 @@ def measure_run(
     return told | {"cpu": sum(watch.spent.values()), **watch.spent}
 
 
-def in_fresh_process(images: int, classes: int) -> dict[str, float]:
-    "`measure_run` in a new Python process; raises `NiwtError` with the end of its error output."
-    done = subprocess.run([sys.executable, "-W", "ignore", "-m", "benchmarks.scale", str(images), str(classes)], capture_output=True, text=True)
-    if done.returncode:
-        raise NiwtError(f"a run of {images} images failed: {done.stderr.strip()[-500:]}")
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 @register("scale")
 def bench_scale(
     quiet: bool = False,  # do not show each row as soon as it is known
@@ -136,10 +127,10 @@ def bench_scale(
     "CPU time and memory of whole runs, from 1,000 to 200,000 small images and from 20 to 5,000 classes."
     rows: list[dict[str, Any]] = []
     for images, classes in sizes:
-        got = in_fresh_process(images, classes)
+        got = json.loads(in_new_process(f"a run of {images} images", "-m", "benchmarks.scale", images, classes))
         case = f"{images} images, {classes} classes"
         found = [
-            *(bench_row(case, kind, "ms/image", seconds / images * 1e3) for kind, seconds in got.items() if kind in Watch().spent),
+            *(bench_row(case, kind, "ms/image", seconds / images * 1e3) for kind, seconds in got.items() if kind in SPENT),
             bench_row(case, "whole run", "ms/image", got["cpu"] / images * 1e3),
             bench_row(case, "growth after 5,000 images", "MiB", got["growth"], "allowed", 200.0),
             bench_row(case, "run folder", "KiB/image", got["disk"] / images * 1024),
@@ -168,7 +159,7 @@ def cost_figure(
         figure = PlainFigure(figsize=(9, 3.6), layout="constrained")
         for at, (panel, (title, sizes)) in enumerate(zip(figure.subplots(1, 2), panels.items(), strict=True)):
             sizes, below = sorted(sizes), np.zeros(len(sizes))
-            for kind in Watch().spent:
+            for kind in SPENT:
                 height = np.array([found[size].get(kind, 0.0) for size in sizes])
                 panel.bar([f"{size[at]:,}" for size in sizes], height, 0.6, below, label=kind)
                 below = below + height

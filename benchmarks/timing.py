@@ -100,17 +100,25 @@ print(forward_seconds(network, x))
 """
 
 
+def in_new_process(
+    what: str,  # that is measured, for the message
+    *command: object,  # what Python is started with
+    **env: str,  # added to the environment
+) -> str:  # the last line that it prints
+    "Measure in a new Python process; raises `NiwtError` with the end of its error output."
+    command, root = (sys.executable, "-W", "ignore", *command), Path(__file__).resolve().parent.parent
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, env={**os.environ, **env}, cwd=root)
+    if done.returncode:
+        raise NiwtError(f"measuring {what} failed: {done.stderr.strip()[-500:] or done.returncode}")
+    return done.stdout.splitlines()[-1]
+
+
 def pass_with_pages(
     large: bool,  # ask for pages of 2 MiB, as the package does
     side: int = 224,  # pixels
 ) -> float:  # milliseconds an image
     "A bare forward pass of MobileNetV2 on 32 images in a new process: the setting is read when the first tensor is made."
-    env = {**os.environ, "THP_MEM_ALLOC_ENABLE": str(int(large))}
-    root = Path(__file__).resolve().parent.parent
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", PASS, str(side)], capture_output=True, text=True, env=env, cwd=root)
-    if done.returncode:
-        raise NiwtError(f"the pass did not run: {done.stderr.strip()[-500:]}")
-    return 1000 * float(done.stdout)
+    return 1000 * float(in_new_process("a forward pass", "-c", PASS, side, THP_MEM_ALLOC_ENABLE=str(int(large))))
 
 
 @register("pages")

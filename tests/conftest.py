@@ -105,3 +105,13 @@ def real(*variables: str) -> list[Path]:
     if missing:
         pytest.skip(f"{', '.join(missing)} not set: real data is not at hand")
     return [Path(os.environ[v]) for v in variables]
+
+
+TINY_NETWORK = """
+from niwt_nb.core import import_torchvision; import_torchvision()
+from torch import nn
+from torchvision.transforms.functional import pil_to_tensor
+def preprocess(image): return pil_to_tensor(image.resize((32, 32))).float() / 255
+def load(): return nn.Sequential(nn.Conv2d(3, 16, 5, 2), nn.ReLU(), nn.Conv2d(16, 24, 3, 2), nn.ReLU(), nn.Conv2d(24, 32, 3), nn.ReLU(),
+    nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 2))
+"""

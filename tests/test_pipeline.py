@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import real
+from conftest import TINY_NETWORK, real
 from PIL import Image, ImageDraw
 
 from niwt_nb.runs import folder as runs_folder
@@ -169,13 +169,6 @@ def test_the_caller_keeps_its_random_numbers(finished, tmp_path):
 
 
 SHAPES, COLOURS = ("circle", "square", "triangle", "cross"), {"red": (200, 40, 40), "green": (40, 160, 60), "blue": (50, 80, 200), "yellow": (220, 200, 40)}
-NETWORK = """
-from torch import nn
-from torchvision.transforms.functional import pil_to_tensor
-def preprocess(image): return pil_to_tensor(image.resize((32, 32))).float() / 255
-def load(): return nn.Sequential(nn.Conv2d(3, 16, 5, 2), nn.ReLU(), nn.Conv2d(16, 24, 3, 2), nn.ReLU(), nn.Conv2d(24, 32, 3), nn.ReLU(),
-    nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 2))
-"""
 
 
 def draw_shape(shape: str, colour: tuple[int, int, int], dice: np.random.Generator) -> Image.Image:
@@ -208,7 +201,7 @@ def shapes(tmp_path):
                 draw_shape(shape, paint, dice).save(tmp_path / "shapes" / name / f"{i}.png")
     table = [["class", *SHAPES, *COLOURS], *([n, *(int(s == x) for x in SHAPES), *(int(c == x) for x in COLOURS)] for n, (s, c) in names.items())]
     (tmp_path / "shapes" / "attributes.csv").write_text("\n".join(",".join(map(str, row)) for row in table))
-    (tmp_path / "net.py").write_text("from niwt_nb.core import import_torchvision; import_torchvision()\n" + NETWORK)
+    (tmp_path / "net.py").write_text(TINY_NETWORK)
     unseen = ("<b>red<", "green square", "blue triangle", "yellow cross")
     config = RunConfig(data="folder", root=str(tmp_path / "shapes"), unseen=unseen, model=f"{tmp_path}/net.py:load", shuffles=1, cases=4)
     return config, tmp_path

@@ -6,19 +6,12 @@ import os
 from dataclasses import replace
 
 import pytest
-from conftest import real
+from conftest import TINY_NETWORK, real
 
 from niwt_nb.runs.config import RunConfig, read_config
 from niwt_nb.runs.pipeline import run
 from niwt_nb.runs.presets import PRESETS, preset_config
 
-NETWORK = """
-from torch import nn
-from torchvision.transforms.functional import pil_to_tensor
-def preprocess(image): return pil_to_tensor(image.resize((48, 48))).float() / 255
-def load(): return nn.Sequential(nn.Conv2d(3, 16, 5, 2), nn.ReLU(), nn.Conv2d(16, 24, 3, 2), nn.ReLU(), nn.Conv2d(24, 32, 3), nn.ReLU(),
-    nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 2))
-"""
 TINY = {"weights": "", "subset": (6, 3, 2), "epochs": 1, "more_epochs": 1, "shuffles": 1, "cases": 2}
 
 
@@ -29,7 +22,7 @@ def on_cub(name: str, **settings) -> RunConfig:
 
 
 def test_the_recipe_and_the_paper_stand_in_the_report(tmp_path):
-    (tmp_path / "net.py").write_text("from niwt_nb.core import import_torchvision; import_torchvision()\n" + NETWORK)
+    (tmp_path / "net.py").write_text(TINY_NETWORK)
     config = on_cub("cub-vgg16", model=f"{tmp_path}/net.py:load", layer="5", batch_size=8)
     rows = run(config, tmp_path / "run")
     results = json.loads((tmp_path / "run" / "results.json").read_text())

@@ -35,15 +35,19 @@ def _give_back() -> None:
     with suppress(OSError, AttributeError, TypeError):  # another system's library
         ctypes.CDLL(None).malloc_trim(0)
 
+# %% ../../nbs/01_data/11_memory.ipynb #562f67c0
+def _file_of(x: Tensor) -> mmap.mmap | None:
+    "The file that a tensor lies in, if it does."
+    return _MAPS.get(x.untyped_storage().data_ptr()) if _MAPS else None
+
 # %% ../../nbs/01_data/11_memory.ipynb #638d39e2
 def release(
     x: Tensor,  # any tensor
 ) -> Tensor:  # the same
     "Let the pages of a tensor that lies in a file go from memory; they come back when they are read."
-    file = _MAPS.get(x.untyped_storage().data_ptr()) if _MAPS else None
+    file = _file_of(x)
     if file is not None and hasattr(mmap, "MADV_DONTNEED"):
         file.madvise(mmap.MADV_DONTNEED)
-        _give_back()
     return x
 
 # %% ../../nbs/01_data/11_memory.ipynb #01eb4f9b
@@ -75,6 +79,8 @@ def blocks_of(
     for at in range(0, len(x) if index is None else len(index), rows):
         yield x[at : at + rows] if index is None else x[index[at : at + rows]]
         release(x)
+    if _file_of(x) is not None:  # once a pass: what was made of the rows left holes
+        _give_back()
 
 
 # %% ../../nbs/01_data/11_memory.ipynb #0bde48da
@@ -92,6 +98,7 @@ def stacked(
         out[at : at + len(block)] = block
         at += len(block)
         release(out)
+    _give_back()
     return out
 
 

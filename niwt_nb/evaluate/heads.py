@@ -45,10 +45,11 @@ class _HeadBaseline(Baseline):
             self.head_ = _seen_head(x, targets, self.l2)
         else:
             self.head_ = scaled_head(self.head, self.scale_features_, len(k))
+        self.table_: tuple = (None, None)  # knowledge of the last scores, and its rows
         self._fit_rows(k, torch.cat([self.head_.weight, self.head_.bias[:, None]], 1).detach())
 
     def _scores(self, x: Tensor, k: Tensor) -> Tensor:
-        if getattr(self, "table_", (None,))[0] is not k:  # once for all blocks of images
+        if self.table_[0] is not k:  # once for all blocks of images
             self.table_ = k, self._table(k)
         rows = self.table_[1]
         return x @ rows[:, :-1].T + rows[:, -1]

@@ -111,6 +111,9 @@ def _shard_of(network: CutNetwork, pictures: Iterable, dtype: Any, precision: st
     return torch.cat(parts)
 
 # %% ../../nbs/03_network/05_finetuning.ipynb #e3e878b3
+_SHARD = 256  # images a part of kept activations
+
+
 @in_own_modes
 @torch.no_grad()
 def cache_activations(
@@ -121,7 +124,7 @@ def cache_activations(
     dtype: torch.dtype = torch.float16,  # float16 halves the memory
     precision: str = "float32",  # of the convolutions, see `_arithmetic`
     folder: str | os.PathLike | Steps | None = None,  # keep finished parts here; a later call reads them
-    shard: int = 256,  # images a part
+    shard: int = _SHARD,  # images a part
     key: str = "",  # of the pictures: parts that were kept with another key are made again
     quiet: bool = True,  # no progress bar
 ) -> ActivationCache:  # n * V * K * H * W values, in memory or, with a folder, on the disk

@@ -35,7 +35,7 @@ from ..method.niwt import NIWT, _on_device, as_fitted, choose_settings, has_own_
 from ..method.niwt import score_matrix, trial_of, twin_of
 from ..network.backbones import Backbone, at_size, field_guide_transform, load_backbone
 from ..network.cut import CutNetwork, cut, eval_mode, layer_names, subnetwork
-from ..network.finetuning import fine_tune
+from ..network.finetuning import _SHARD, fine_tune
 from ..network.head import rows_of, with_head
 from ..network.training import train_classifier
 from ..network.zoom import can_zoom, joined, mixed, views_of
@@ -549,7 +549,7 @@ def _kept_images(folder: _RunFolder, data: ZeroShotData, look: _Look) -> int:
 
     began = share([folder.path / ".began"], since, "what is kept")[0]
     late = lambda kind: sum(p.stat().st_mtime > began for p in folder.path.rglob(kind))  # noqa: E731
-    return _PART * late("*photos/[0-9]*.safetensors") + 256 * late("activations/*.safetensors")
+    return _PART * late("*photos/[0-9]*.safetensors") + _SHARD * late("activations/*.safetensors")
 
 # %% ../../nbs/09_runs/05_steps.ipynb #97143ef2
 def _cost_of(folder: _RunFolder, data: ZeroShotData, n: int = 8) -> _Cost:
