@@ -43,6 +43,7 @@ def main(only: str | None = None) -> int:
     "Run every step; the exit code is 0 only if all of them passed."
     threads = os.environ.get("OMP_NUM_THREADS", "1")
     env = {**os.environ, "OMP_NUM_THREADS": threads, "MPLBACKEND": "Agg", "PYTHONHASHSEED": "0", "JUPYTER_PLATFORM_DIRS": "1"}
+    env.pop("PYTHONDONTWRITEBYTECODE", None)  # many processes import the same files
     env["PATH"] = f"{BIN}{os.pathsep}{env['PATH']}"
     steps, lines, failed = ONLY[only] if only else STEPS, [], 0
     for name, (command, more) in steps.items():

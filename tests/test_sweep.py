@@ -347,15 +347,13 @@ def call(name: str) -> Any:
     return plain(ENTRIES[name](world()))
 
 
+@lru_cache(maxsize=1)  # whether bfloat16 works is tried in a process of its own
 def situations() -> dict[str, Callable[[], Any]]:
     kinds: dict[str, Callable[[], Any]] = {"plain": nullcontext, "no_grad": torch.no_grad, "inference_mode": torch.inference_mode}
     kinds["default device"] = lambda: torch.device("meta")
     if N.bfloat16_works():
         kinds["autocast"] = lambda: torch.autocast("cpu", dtype=torch.bfloat16)
     return kinds
-
-
-SITUATIONS = situations()
 
 
 class Interrupted(KeyboardInterrupt):
@@ -368,7 +366,7 @@ def test_equal_in_every_situation_and_nothing_moved(name):
     model.eval()
     expected = call(name)
     before = surroundings(model)
-    for situation, enter in SITUATIONS.items():
+    for situation, enter in situations().items():
         with enter():
             found = call(name)
         check_same(expected, found, f"{name}, {situation}")
