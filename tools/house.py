@@ -23,7 +23,7 @@ FREE_OF_THE_DRAWN_WORLD = ("core", "data", "network", "method", "evaluate", "exp
 CODE_COLUMNS, LESSON_COLUMNS = 100, 88
 CEILINGS = {  # what is still over its limit may only get smaller: lower a number here whenever that is possible
     "lines of the package": 25_700,
-    "lines of the largest function": 42,
+    "lines of the largest function": 41,
     "functions of more than six parameters": 35,
     "code lines beyond": 3_560,
     "seconds of": 60,  # the time of a machine is no verdict

@@ -217,14 +217,13 @@ def write_importance(
     if not (Path(folder) / "importance.json").exists():
         with atomic_path(Path(folder) / "importance.json") as tmp:
             tmp.write_text(json.dumps(wanted, indent=1), encoding="utf-8")
-    store = open_store(folder, wanted)
-    rows = _image_targets(target, len(every))
+    store, rows = open_store(folder, wanted), _image_targets(target, len(every))
 
     def compute(i: int) -> tuple[dict[str, Tensor], dict]:
-        part = slice(i * shard, (i + 1) * shard)
-        own = target if rows is None else rows[part]
-        results = measure(engine, data, every[part], transform, own, classes, batch_size, on_error)
-        return _shard_tensors(results, len(classes), keep, dtype), {}
+        some = slice(i * shard, (i + 1) * shard)
+        own = target if rows is None else rows[some]
+        got = measure(engine, data, every[some], transform, own, classes, batch_size, on_error)
+        return _shard_tensors(got, len(classes), keep, dtype), {}
 
     say = lambda line: warnings.warn(line, stacklevel=2) if "computed again" in line else None  # noqa: E731
     keys = [content_hash(wanted, i) for i in range(store.n_shards)]
