@@ -25,6 +25,7 @@ from ..core import plain_os_errors
 
 # %% ../../nbs/01_data/11_memory.ipynb #9edad4c6
 _ROOMY = 16 * 2**20  # bytes that a tensor may take in memory before it is laid into a file
+_HOLES = 32  # blocks after which free memory is given back: what is made of their rows leaves holes
 _BLOCK = 8192  # rows at a time, fewer where much is made of each, see `_rows_at_once`
 SCRATCH = contextvars.ContextVar("scratch", default="")  # folder for such files; "": the usual one
 _MAPS: weakref.WeakValueDictionary[int, mmap.mmap] = weakref.WeakValueDictionary()  # where a storage begins -> its file
@@ -75,12 +76,12 @@ def blocks_of(
     wide: int = 0,  # numbers that are made of a row, such as scores of classes
 ) -> Iterator[Tensor]:  # (at most 8192, ...)
     "Rows block by block; what was read leaves memory again, if it lies in a file."
-    rows = _rows_at_once(wide)
-    for at in range(0, len(x) if index is None else len(index), rows):
+    rows, n = _rows_at_once(wide), len(x) if index is None else len(index)
+    for i, at in enumerate(range(0, n, rows), 1):
         yield x[at : at + rows] if index is None else x[index[at : at + rows]]
         release(x)
-    if _file_of(x) is not None:  # once a pass: what was made of the rows left holes
-        _give_back()
+        if _file_of(x) is not None and (i % _HOLES == 0 or at + rows >= n):
+            _give_back()
 
 
 # %% ../../nbs/01_data/11_memory.ipynb #0bde48da
@@ -94,11 +95,12 @@ def stacked(
     if rows * first[:1].numel() * first.element_size() <= _ROOMY:
         return torch.cat([first, *blocks])
     out, at = _in_file((rows, *first.shape[1:]), first.dtype), 0
-    for block in itertools.chain([first], blocks):
+    for i, block in enumerate(itertools.chain([first], blocks), 1):
         out[at : at + len(block)] = block
         at += len(block)
         release(out)
-    _give_back()
+        if i % _HOLES == 0 or at == rows:
+            _give_back()
     return out
 
 
