@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core import NiwtError
-from ..data.memory import _BLOCK, blocks_of, by_rows, moments, stacked, summed
+from ..data.memory import _BLOCK, moments, summed
 from ..network.head import linear_of, widened
 from ..network.modes import in_own_modes
 
@@ -117,12 +117,8 @@ def left_out_rates(
 ) -> tuple[Tensor, Tensor, float]:  # accuracy of held (o,), of others (o,), among held classes
     "Class-averaged accuracies when some seen classes play unseen, for many biases at once."
     is_held = torch.isin(torch.arange(scores.shape[1], device=scores.device), held)
-
-    def best(other: Tensor) -> Tensor:  # (2, m) highest scores and their columns
-        work = lambda rows: torch.stack(rows.masked_fill(other, -torch.inf).max(1), 1)  # noqa: E731
-        return by_rows(scores, None, work, scores.shape[1]).T
-
-    (seen_best, seen_at), (held_best, held_at) = best(is_held), best(~is_held)
+    best = [scores.masked_fill(other, -torch.inf).max(1) for other in (is_held, ~is_held)]
+    (seen_best, seen_at), (held_best, held_at) = best
     wins = held_best[:, None] + biases > seen_best[:, None]  # (m, o): a held class is the best
     share = 1 / torch.bincount(labels, minlength=scores.shape[1]).clamp_min(1).to(scores)[labels]
     plays = is_held[labels]
@@ -139,9 +135,8 @@ def _left_out_curve(
     weight, bias = _rows_and_biases(head)
     labels, rows = labels.cpu(), torch.arange(len(weight))
     feats = features.detach().to(weight)
-    base, found = by_rows(feats, None, lambda x: x @ weight.T + bias, len(weight)), []
-    spread = base.std() if len(base) <= _BLOCK else moments(base.view(-1, 1))[1][0]
-    biases = torch.linspace(-4, 4, 81) * float(spread)
+    base, found = feats @ weight.T + bias, []
+    biases = torch.linspace(-4, 4, 81) * float(base.std())
     for held in folds:
         rest = rows[~torch.isin(rows, held)]
         part = linear_of(weight[rest], bias[rest])
@@ -149,9 +144,7 @@ def _left_out_curve(
         predicted = solve(rest, held)
         for scale in _SCALES:
             w, b = seen.apply(predicted, scale)
-            pairs = zip(*(blocks_of(t, None, len(weight)) for t in (base, feats)), strict=True)
-            made = (old.index_copy(1, held, x @ w.T + b) for old, x in pairs)  # noqa: B023
-            scores = stacked(made, len(base))
+            scores = base.index_copy(1, held, feats @ w.T + b)
             u, s, _ = left_out_rates(scores, labels, held, biases)
             columns = {"step": range(81), "bias": biases.numpy(), "U": u.numpy(), "S": s.numpy()}
             found.append(pd.DataFrame(columns).assign(scale=np.nan if scale is None else scale))

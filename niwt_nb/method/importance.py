@@ -50,7 +50,8 @@ def cmp(
 ) -> _Agreement:  # print it, or read `.exact`, `.close`, `.max_diff`, `.relative`
     "Compare two tensors; raises `NiwtError` if their shapes differ, since broadcasting would hide a mistake."
     if mine.shape != judge.shape:
-        raise NiwtError(f"{name}: cannot compare shape {tuple(mine.shape)} with {tuple(judge.shape)}")
+        told = f"{name}: cannot compare shape {tuple(mine.shape)} with {tuple(judge.shape)}"
+        raise NiwtError(told)
     a, b = mine.detach().double().cpu(), judge.detach().double().cpu()
     diff = float((a - b).abs().max()) if a.numel() else 0.0
     largest = float(b.abs().max()) if b.numel() else 0.0
@@ -107,7 +108,8 @@ def _targets_of(target: int | str | Tensor | list, logits: Tensor) -> Tensor:
         raise NiwtError(f"targets of shape {tuple(columns.shape)} for {n} images; give ({n},), ({n}, T), or (1, T) for the same T classes in every image")
     if columns.min() < 0 or columns.max() >= n_classes:
         bad = columns[(columns < 0) | (columns >= n_classes)][0]
-        raise NiwtError(f"target {int(bad)} is not a column of the head, which has 0 to {n_classes - 1}")
+        told = f"target {int(bad)} is not a column of the head, which has 0 to {n_classes - 1}"
+        raise NiwtError(told)
     return columns
 
 # %% ../../nbs/04_method/00_importance.ipynb #7a121f95

@@ -72,7 +72,8 @@ class ImportanceMap(RegressorMixin, BaseEstimator):
         "Importance as scikit-learn checks it."
         if y is None:
             told = "requires y to be passed, but the target y is None"
-            raise NiwtError(f"{type(self).__name__} {told}: it holds the importance, one row a class")
+            why = f"{type(self).__name__} {told}: it holds the importance, one row a class"
+            raise NiwtError(why)
         table = y.detach().cpu().double().numpy() if isinstance(y, Tensor) else y
         try:
             return check_array(table, dtype=np.float64, ensure_2d=False, input_name="y")
@@ -237,7 +238,8 @@ def held_out_agreement(
     if len(x) != len(y):
         raise NiwtError(f"domain knowledge has {len(x)} rows, importance has {len(y)}")
     if not 2 <= folds <= len(x):
-        raise NiwtError(f"folds must be between 2 and the number of classes ({len(x)}), got {folds}")
+        told = f"folds must be between 2 and the number of classes ({len(x)}), got {folds}"
+        raise NiwtError(told)
     if shuffled:
         x = x[np.random.default_rng(seed).permutation(len(x))]
     parts = []

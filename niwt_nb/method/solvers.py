@@ -366,7 +366,8 @@ def _solve_rows(
         activations = _activations_of(network, images)
         have = activations.shape[1]
     if have != target.shape[1]:
-        raise NiwtError(f"importance has {target.shape[1]} neurons, layer {network.layer!r} has {have}")
+        told = f"importance has {target.shape[1]} neurons, layer {network.layer!r} has {have}"
+        raise NiwtError(told)
     if isinstance(images, PooledJacobian):
         solve = solve_lbfgs if solver == "lbfgs" else _solve_closed
         weight, history, reason = solve(images, target, network.head, lam=lam, **options)

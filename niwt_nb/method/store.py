@@ -126,7 +126,8 @@ class _ImportanceStore:
         "Importances (N, K) or (N, T, K) in float32, in the order of the images given; all in memory."
         layer = check_name(layer or self.manifest["layers"][0], self.manifest["layers"], "layer")
         if "alpha" not in self.manifest["keep"]:
-            raise NiwtError(f"{str(self.folder)!r} holds class sums only; write it with keep=('alpha',)")
+            told = f"{str(self.folder)!r} holds class sums only; write it with keep=('alpha',)"
+            raise NiwtError(told)
         shards = (self.shard(i) for i in range(self.n_shards))
         return torch.cat([s[f"alpha.{layer}"].float() * s[f"scale.{layer}"][..., None] for s in shards])
 
@@ -162,7 +163,8 @@ def open_store(
         raise NiwtError(f"{str(path)!r} is damaged ({e}); delete it to start again, or restore it") from None
     if expect is not None and manifest != expect:
         told = "; ".join(_differences(manifest, expect))
-        raise NiwtError(f"{str(folder)!r} holds the importances of another run: {told}. Use another folder")
+        why = f"{str(folder)!r} holds the importances of another run: {told}. Use another folder"
+        raise NiwtError(why)
     return _ImportanceStore(Path(folder), manifest)
 
 # %% ../../nbs/04_method/03_store.ipynb #514c79d3

@@ -105,7 +105,8 @@ class Doubt:
             shares = torch.linspace(0, 1, 101, dtype=torch.float64)[1:-1]
             return float(shares[(shares - self.lost(shares)).argmax()])
         if not 0 < unknown < 1:
-            raise NiwtError(f"unknown is {unknown}, expected True or a share of strangers between 0 and 1")
+            told = f"unknown is {unknown}, expected True or a share of strangers between 0 and 1"
+            raise NiwtError(told)
         return float(unknown)
 
     def needed(self, scores: Tensor, unknown: bool | float = True) -> Tensor:

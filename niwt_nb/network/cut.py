@@ -222,7 +222,8 @@ def layout_of(
 ) -> str | None:  # "space": (B, K, H, W); "last": (B, H, W, K); None: something else than four axes
     "How a layer's output lies, seen by running it on two sizes of image: the channels are the axis that does not change."
     kind = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
-    sizes = [torch.zeros(1, 3, s, s) for s in (224, 64, 32, 256)] if example is None else [example[:1]]
+    usual = (torch.zeros(1, 3, s, s) for s in (224, 64, 32, 256))
+    sizes = list(usual) if example is None else [example[:1]]
     with eval_mode(model):  # another thread must not trace meanwhile
         found: Any = None
         for x in (s.to(kind) for s in sizes):
@@ -247,7 +248,8 @@ def layout_of(
 def _trace(model: nn.Module, *layers: str, head: str | None = None) -> tuple[fx.Graph, fx.Node]:
     "The graph of `model` with the surroundings of `layers` and of the head opened, and the node that runs the head."
     wrap, paths = _Wrap(model), [layer.split(".") for layer in (*layers, *filter(None, [head]))]
-    opened = {"model"} | {".".join(["model", *path[:i]]) for path in paths for i in range(1, len(path))}
+    parts = (path[:i] for path in paths for i in range(1, len(path)))
+    opened = {"model", *(".".join(["model", *part]) for part in parts)}
     while True:
         try:
             with eval_mode(model):
@@ -259,7 +261,8 @@ def _trace(model: nn.Module, *layers: str, head: str | None = None) -> tuple[fx.
             runs = [n for n in graph.nodes if n.op == "call_module" and n.target == f"model.{head}"]
             node = runs[0] if runs else None
             if node is None:
-                raise NiwtError(f"the layer {head!r} that was named as head does not run in a forward pass")
+                why = f"the layer {head!r} that was named as head does not run in a forward pass"
+                raise NiwtError(why)
             _check_head(node, wrap.get_submodule(str(node.target)), wrap)
             return graph, node
         node = _scores_of(next(n for n in graph.nodes if n.op == "output").args[0])
@@ -293,7 +296,8 @@ def _check_head(node: fx.Node, module: nn.Module | None, model: nn.Module) -> No
         why = "its scores are not linear in the features (a cosine classifier?)"
         why += ", so importance does not tell the weights of a class. Put an nn.Linear in its place and fit it"
         raise NiwtError(f"the last layer is not linear: {step} is no nn.Linear; {why}")
-    linear = [name for name in before if isinstance(model.get_submodule(f"model.{name}"), nn.Linear)]
+    earlier = {name: model.get_submodule(f"model.{name}") for name in before}
+    linear = [name for name, part in earlier.items() if isinstance(part, nn.Linear)]
     remedy = "the model must end in an nn.Linear"
     if linear:
         remedy = f"name the layer whose output are the scores, as head={linear[0]!r} (in a run --set head={linear[0]})"
@@ -347,7 +351,8 @@ def _check_flow(layer: str, at: fx.Node, into_head: fx.Node) -> None:
         return
     if all(_is_size(n) for n, _ in around):
         raise _Untraceable("the part above the layer needs the size of the image")
-    what = "; ".join(sorted({f"{_name(n)} goes into {_name(u)}" for n, u in around if not _is_size(n)}))
+    crossings = {f"{_name(n)} goes into {_name(u)}" for n, u in around if not _is_size(n)}
+    what = "; ".join(sorted(crossings))
     block = repr(layer.rpartition(".")[0] or "after it")
     remedy = f"choose a layer that all data flow through, such as the block {block}"
     raise NiwtError(f"cannot cut at {layer!r}: values pass around it ({what}); {remedy}")
@@ -406,7 +411,8 @@ def _check_once(layer: str, head: str, runs: int, head_runs: int) -> None:
     "Raise unless layer and head run once each, and the head is not the layer nor in it."
     if head == layer or head.startswith(layer + "."):
         word = "is" if head == layer else "holds"
-        raise NiwtError(f"cannot cut at {layer!r}: it {word} the head {head!r}; choose a layer below")
+        told = f"cannot cut at {layer!r}: it {word} the head {head!r}; choose a layer below"
+        raise NiwtError(told)
     if runs != 1 or head_runs != 1:
         times = f"it runs {runs} times in a forward pass and the head {head!r} {head_runs} times"
         once = "each must run once (name the block around a layer that is used again)"
@@ -546,7 +552,8 @@ def _verify(network: CutNetwork, example: Tensor) -> None:
         told = f"the parts give other scores than the model ({by})"
         raise NiwtError(f"cannot cut at {network.layer!r}: {told}")
     if not torch.equal(A, before):
-        raise NiwtError(f"cannot cut at {network.layer!r}: the part above changes the activation in place")
+        why = f"cannot cut at {network.layer!r}: the part above changes the activation in place"
+        raise NiwtError(why)
 
 # %% ../../nbs/03_network/01_cut.ipynb #01c14657
 @in_own_modes
@@ -560,7 +567,8 @@ def cut(
     if isinstance(model, CutNetwork):
         model, head = model.model, head or str(model.head_name)
     model = _usable(model)
-    example = None if example is None else example.to(next((p.device for p in model.parameters()), example.device))
+    if example is not None:
+        example = example.to(next((p.device for p in model.parameters()), example.device))
     named: Any = vars(model).get("default_head") or getattr(type(model), "default_head", None)
     if head is None and isinstance(named, str):
         head = named

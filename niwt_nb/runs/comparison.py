@@ -29,6 +29,7 @@ from ..network.cut import CutNetwork
 from ..network.finetuning import ActivationCache, cache_activations, cached_features
 from ..network.finetuning import fine_tune
 from ..network.head import linear_of, rows_of, with_head
+from ..network.zoom import mixed
 from .folder import _RunFolder
 
 # %% ../../nbs/09_runs/04_comparison.ipynb #caeea8ad
@@ -47,21 +48,22 @@ class _Encodings:
 def _encode_all(
     folder: _RunFolder,  # keeps everything; `config.precision` says how activations are computed
     data: ZeroShotData,  # the whole data set
-    network: CutNetwork,  # pretrained, cut where fine-tuning begins
-    transform: Any,  # PIL image -> (3, H, W) tensor
+    look: tuple[CutNetwork, Any],  # pretrained, cut where fine-tuning begins; its preprocessing
     key: str,  # of the pictures
+    reader: CutNetwork | None = None,  # see `cache_activations`
     quiet: bool = True,  # no progress bar
 ) -> _Encodings:  # ready to be compared on
-    "Compute the activations of every image and its mirror image at the cut, and keep them in the run folder."
-    precision, every = folder.config.precision, torch.arange(len(data))
+    "Compute the activations of every image at the cut, and keep them in the run folder."
+    precision, every, (network, transform) = folder.config.precision, torch.arange(len(data)), look
     how: dict[str, Any] = {"precision": precision, "folder": folder, "key": key, "quiet": quiet}
-    cache = cache_activations(network, data, every, transform, **how)
-    own = content_hash(key, model_hash(network.model), network.layer, precision)
+    cache = cache_activations(network, data, every, transform, reader=reader, **how)
+    layers = (network.layer, reader.layer if reader else None)
+    own = content_hash(key, model_hash(network.model), layers, precision)
     return _Encodings(folder, data, network, cache, own, transform)
 
 # %% ../../nbs/09_runs/04_comparison.ipynb #4e996e8f
 def _frozen_step(shared: _Encodings) -> Encoded:  # no head
-    "Features of all images as the pretrained network gives them, the mean over plain and mirrored ones."
+    "Features of all images as the pretrained network gives them, see `cached_features`."
 
     def compute() -> tuple[dict[str, Tensor], dict]:
         how = (shared.data.source, shared.folder.config.precision)
@@ -155,7 +157,8 @@ def _niwt_step(
 ) -> list[dict[str, Any]]:  # the uncalibrated and the calibrated row, and those of the control
     "NIWT on one network's features with its own head, where it was trained with one."
     config, (seed, shuffles) = shared.folder.config, place
-    model = NIWT(real.head, knowledge=knowledge, map=config.map, seed=seed, keep_rows=False)
+    asked: Any = {"map": config.map, "zoom": config.zoom, "seed": seed, "keep_rows": False}
+    model = NIWT(real.head, knowledge=knowledge, **asked)
 
     def compute() -> tuple[dict[str, Tensor], dict]:
         start = time.perf_counter()
@@ -172,7 +175,7 @@ def _niwt_step(
         return {}, {"rows": every, "curve": choice.table.to_dict("list")}
 
     heads = [None if e.head is None else (e.head.weight, e.head.bias) for e in (real, twin)]
-    key = content_hash(*_seen_by(real, twin, knowledge), heads, config.map, repr(TRIED), *place)
+    key = content_hash(*_seen_by(real, twin, knowledge), heads, asked, repr(TRIED), *place)
     about = f"comparison: NIWT, {network}, {knowledge}, seed {seed}"
     name = f"compare/{network}-{knowledge}-{seed}/NIWT"
     return shared.folder.step(name, key, compute, about)[1]["rows"]
@@ -188,22 +191,33 @@ def _method_step(
     twin: Encoded,  # the validation part as its twin sees it
     seed: int = 0,  # of the method
 ) -> list[dict[str, Any]]:  # the uncalibrated and the calibrated row
-    "One method: settings are chosen on the twin, which never saw the validation classes, figures come from the real network."
+    """One method: settings, and whether it looks closer, are chosen on the twin.
+
+    That never saw the validation classes; figures come from the real network.
+    """
+    zooms = TRIED["zoomed"]["zoom"] if real.features.ndim == 3 else [0.0]
 
     def compute() -> tuple[dict[str, Tensor], dict]:
-        more: Any = {"head": real.head, "validation": twin}
-        got = measure(method, *estimator, real.features, real.data, knowledge, seed, **more)
-        given, chosen = got.selection.estimator.get_params(), got.selection.curve.to_dict("list")
+        found = {}
+        for z in zooms:
+            seen = replace(twin, features=mixed(twin.features, z))
+            more: Any = {"seed": seed, "head": real.head, "validation": seen}
+            features, data = mixed(real.features, z), real.data
+            found[z] = measure(method, *estimator, features, data, knowledge, **more)
+        zoom = max(zooms, key=lambda z: found[z].selection.curve.H.max())
+        got, seconds = found[zoom], round(sum(one.seconds for one in found.values()), 2)
+        given, curve = got.selection.estimator.get_params(), got.selection.curve.to_dict("list")
         settings = {k: v for k, v in given.items() if isinstance(v, (int, float, str))}
-        rows = [{"network": network, **row, "seconds": round(got.seconds, 2)} for row in got.rows]
-        return {}, {"rows": rows, "settings": settings, "curve": chosen}
+        rows = [{"network": network, **row, "seconds": seconds} for row in got.rows]
+        return {}, {"rows": rows, "settings": {**settings, "zoom": zoom}, "curve": curve}
 
     heads = [None if e.head is None else e.head.weight for e in (real, twin)]
     key = content_hash(*_seen_by(real, twin, knowledge), heads, repr(estimator), seed)
     name = f"compare/{network}-{knowledge}-{seed}/{method}".replace(" ", "-")
     about = f"comparison: {method}, {network}, {knowledge}, seed {seed}"
     facts = shared.folder.step(name, key, compute, about)[1]
-    chosen = ", ".join(f"{k}={facts['settings'].get(k)}" for k in estimator[1])
+    names = [*estimator[1], *["zoom"][: len(zooms) - 1]]
+    chosen = ", ".join(f"{k}={facts['settings'].get(k)}" for k in names)
     return [{**row, "settings": chosen} for row in facts["rows"]]
 
 # %% ../../nbs/09_runs/04_comparison.ipynb #30d1c361

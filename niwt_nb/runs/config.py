@@ -144,8 +144,8 @@ class RunConfig:
     guided: bool = True
     tune_from: str = ""
     tune_epochs: int = 8
-    tune_lr: float = 2e-4
-    tune_mix: float = 0.3
+    tune_lr: float = 3e-4
+    tune_mix: float = 0.5
     tune_hold: float = 0.0
     precision: str = "float32"
     epochs: int = 8

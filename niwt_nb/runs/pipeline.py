@@ -214,7 +214,8 @@ def _check_alike(config: RunConfig, data: ZeroShotData) -> None:
         differ = [what for what, a, b in zip(kinds, own, other, strict=True) if a != b]
         if differ:
             told = f"process {rank} has other {differ[0]} than process {process_place()[0]}"
-            raise NiwtError(f"{told}; start all with the same command, on one shared folder of data")
+            why = f"{told}; start all with the same command, on one shared folder of data"
+            raise NiwtError(why)
 
 # %% ../../nbs/09_runs/08_pipeline.ipynb #ad55e110
 def _announce(folder: _RunFolder, data: ZeroShotData, quiet: bool) -> _Cost:

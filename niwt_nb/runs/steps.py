@@ -379,7 +379,7 @@ def _frozen_ready(
     config, look = folder.config, _network_of(folder)
     network, part = look[0], data.validation(config.seed)
     key = content_hash(pictures, model_hash(network.model), network.layer)
-    views = (True, shared is None and config.zooms)
+    views = (True, config.zooms)
     photos: _Photos | None = None
     if shared is not None:
         photos = _cached_photos(folder, shared, network, _frozen_step(shared).features, key)
@@ -413,15 +413,17 @@ def _trained_ready(
 
 # %% ../../nbs/09_runs/05_steps.ipynb #f8a45296
 def _default_cut(network: CutNetwork, example: Tensor) -> str:
-    """The layer above which a network is fine-tuned when nothing is said.
-
-    Two thirds of the way through the blocks beside its own layer, and not above that.
-    `example` (2, 3, H, W): preprocessed images.
-    """
+    "Two fifths of the way through the blocks beside the network's own layer, and not above that."
     table, depth = layer_names(network.model, example), network.layer.count(".")
     maps = [str(n) for n, row in table.iterrows() if row["cuttable"] and len(row["shape"]) == 3]
     blocks = [name for name in maps if name.count(".") == depth]
-    return blocks[min(2 * len(blocks) // 3, blocks.index(network.layer))]
+    return blocks[min(2 * len(blocks) // 5, blocks.index(network.layer))]
+
+# %% ../../nbs/09_runs/05_steps.ipynb #64bacbec
+def _tuning_cut(config: RunConfig, network: CutNetwork, example: Tensor) -> CutNetwork:
+    "The network, cut where fine-tuning begins; `example` (2, 3, H, W): preprocessed images."
+    usual = _default_cut(network, example) if config.train == "tail" else network.layer
+    return cut(network.model, config.tune_from or usual, example)
 
 # %% ../../nbs/09_runs/05_steps.ipynb #fd62468f
 def _encodings_of(
@@ -431,14 +433,13 @@ def _encodings_of(
     config = folder.config
     network, transform = _network_of(folder)
     example = _two_pictures(data, transform)
-    if config.tune_from:
-        network = cut(network.model, config.tune_from, example)
-    elif config.train == "tail":
-        network = cut(network.model, _default_cut(network, example), example)
+    reader = network if config.zooms and can_zoom(network, example) else None
+    network = _tuning_cut(config, network, example)
+    if config.train == "tail" and not config.tune_from:
         side = " x ".join(map(str, example.shape[2:]))
-        where = f"fine-tuning above {network.layer} (two thirds of the layers)"
+        where = f"fine-tuning above {network.layer} (two fifths of the layers)"
         folder.notify(f"{where}, on pictures of {side}; tune_from and pixels say otherwise")
-    encoded = _encode_all(folder, data, network, transform, pictures, quiet)
+    encoded = _encode_all(folder, data, (network, transform), pictures, reader, quiet)
     return _add_combinations(encoded, config.knowledge)
 
 # %% ../../nbs/09_runs/05_steps.ipynb #bfbe9f96
@@ -572,6 +573,7 @@ def _cost_of(folder: _RunFolder, data: ZeroShotData, n: int = 8) -> _Cost:
     x = next(iter(batches(data, data.train[:n], look, n, threads=0)))[0]
     x = x.to(network.head.weight.device)
     read, spent = time.perf_counter() - start, []
+    near, network = config.zooms and can_zoom(network, x), _tuning_cut(config, network, x)
     with torch.no_grad(), eval_mode(network):
         for _ in range(2):  # the first time warms up
             start = time.perf_counter()
@@ -580,8 +582,9 @@ def _cost_of(folder: _RunFolder, data: ZeroShotData, n: int = 8) -> _Cost:
             row = network.tail(a)[0].cpu()  # a GPU has finished when its numbers are here
             spent = [lower / len(x), (time.perf_counter() - start) / len(x)]
     upper = spent[1] - spent[0] if tail else spent[1]
-    size = 4 * (len(row) + a.shape[1]) * looks + (tail and 2 * 2 * a[0].numel() * len(data))
-    each = (read / len(x) + 2 * spent[1], 3 * upper)
+    size = 4 * (len(row) * (1 + near) + a.shape[1]) * looks
+    size += tail and 2 * (2 + 2 * near) * a[0].numel() * len(data)
+    each = (read / len(x) + (2 + near * (3 if tail else 1)) * spent[1], 3 * upper)
     return _Cost(looks, int(learned), *each, int(size), processes)
 
 # %% ../../nbs/09_runs/05_steps.ipynb #a414182a
