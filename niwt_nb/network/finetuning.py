@@ -114,7 +114,7 @@ def _shard_of(
     device, parts = network.head.weight.device, []
     for x, _, _ in pictures:
         views = [x := x.to(device)]
-        with eval_mode(network):
+        with eval_mode(network), eval_mode(reader or network):
             if reader is not None:  # cropped in float32: places of pixels are not for bfloat16
                 views.append(closer(x, _seen_through(reader.lower, x, precision)))
             sides = [side for view in views for side in (view, view.flip(3))]
