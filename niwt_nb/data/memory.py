@@ -64,6 +64,13 @@ def _in_file(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     _MAPS[x.data_ptr()] = file
     return x
 
+# %% ../../nbs/01_data/11_memory.ipynb #14f0f71a
+def _let_go(x: Tensor, block: int, last: bool) -> None:
+    "A block of rows, counted from 1, was read or written: its pages go from memory, and now and then what is free."
+    release(x)
+    if _file_of(x) is not None and (block % _HOLES == 0 or last):
+        _give_back()
+
 # %% ../../nbs/01_data/11_memory.ipynb #9c9f4d39
 def _rows_at_once(wide: int = 0) -> int:
     "How many rows are worked on together when `wide` numbers are made of each."
@@ -79,9 +86,7 @@ def blocks_of(
     rows, n = _rows_at_once(wide), len(x) if index is None else len(index)
     for i, at in enumerate(range(0, n, rows), 1):
         yield x[at : at + rows] if index is None else x[index[at : at + rows]]
-        release(x)
-        if _file_of(x) is not None and (i % _HOLES == 0 or at + rows >= n):
-            _give_back()
+        _let_go(x, i, at + rows >= n)
 
 
 # %% ../../nbs/01_data/11_memory.ipynb #0bde48da
@@ -98,9 +103,7 @@ def stacked(
     for i, block in enumerate(itertools.chain([first], blocks), 1):
         out[at : at + len(block)] = block
         at += len(block)
-        release(out)
-        if i % _HOLES == 0 or at == rows:
-            _give_back()
+        _let_go(out, i, at == rows)
     return out
 
 

@@ -122,12 +122,13 @@ def solve_reference(
     for step in progress(range(max_steps), "optimising new weights", quiet=quiet):
         i, c = (torch.randint(len(t), (batch_size,), generator=draw) for t in (activations, importance))
         alpha = _LinearImportance.apply(weight[c], network, activations[i])
-        far = (1 - torch.cosine_similarity(alpha, importance[c].to(alpha))).mean()
-        loss = far + (penalty := lam / 2 * ((weight - mean) ** 2).sum())
+        cosine_loss = (1 - torch.cosine_similarity(alpha, importance[c].to(alpha))).mean()
+        penalty = lam / 2 * ((weight - mean) ** 2).sum()
+        loss = cosine_loss + penalty
         adam.zero_grad()
         loss.backward()  # not inside `eval_mode`: on a GPU another thread runs it, and waits for its turn
         adam.step()
-        rows.append((step, loss.item(), far.item(), penalty.item()))
+        rows.append((step, loss.item(), cosine_loss.item(), penalty.item()))
         better = loss.item() < best * (1 - tolerance)
         best, since = (loss.item(), 0) if better else (best, since + 1)
         if since >= patience:

@@ -74,7 +74,7 @@ class _Rows:
 class ActivationCache:
     "Activations at a cut, of pictures from several sides; `batch` gives them back as float32."
 
-    values: Tensor | _Rows  # (n, V, K, H, W); V = 2 with mirror images, 4 with close-ups and theirs
+    values: Tensor | _Rows  # (n, V, K, H, W): picture, mirror image, close-up, mirror image of that
     labels: Tensor  # (n,) class ids
     index: Tensor  # (n,) image indices in the original data set (`data.source`)
     layer: str  # where they were taken
@@ -84,10 +84,7 @@ class ActivationCache:
         return len(self.labels)
 
     def batch(self, rows: Tensor, augment: bool = False, window: float = 1, view: int = 0) -> Tensor:
-        """Activations (B, K, H, W) of a view; with `augment` of any, and a random window of that share.
-
-        `view` 1 is the mirror image, 2 the close-up, 3 its mirror image.
-        """
+        "Activations (B, K, H, W) of a view; with `augment` of any, a random window of that share."
         which = torch.full((len(rows),), view)
         which = torch.randint(self.values.shape[1], which.shape) if augment else which
         x = self.values[rows, which]

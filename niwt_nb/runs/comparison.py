@@ -57,8 +57,8 @@ def _encode_all(
     precision, every, (network, transform) = folder.config.precision, torch.arange(len(data)), look
     how: dict[str, Any] = {"precision": precision, "folder": folder, "key": key, "quiet": quiet}
     cache = cache_activations(network, data, every, transform, reader=reader, **how)
-    layers = (network.layer, reader.layer if reader else None)
-    own = content_hash(key, model_hash(network.model), layers, precision)
+    own = content_hash(key, model_hash(network.model), network.layer, precision)
+    own = content_hash(own, reader.layer) if reader else own
     return _Encodings(folder, data, network, cache, own, transform)
 
 # %% ../../nbs/09_runs/04_comparison.ipynb #4e996e8f
@@ -157,8 +157,7 @@ def _niwt_step(
 ) -> list[dict[str, Any]]:  # the uncalibrated and the calibrated row, and those of the control
     "NIWT on one network's features with its own head, where it was trained with one."
     config, (seed, shuffles) = shared.folder.config, place
-    asked: Any = {"map": config.map, "zoom": config.zoom, "seed": seed, "keep_rows": False}
-    model = NIWT(real.head, knowledge=knowledge, **asked)
+    model = NIWT(real.head, knowledge=knowledge, map=config.map, seed=seed, keep_rows=False)
 
     def compute() -> tuple[dict[str, Tensor], dict]:
         start = time.perf_counter()
@@ -175,7 +174,7 @@ def _niwt_step(
         return {}, {"rows": every, "curve": choice.table.to_dict("list")}
 
     heads = [None if e.head is None else (e.head.weight, e.head.bias) for e in (real, twin)]
-    key = content_hash(*_seen_by(real, twin, knowledge), heads, asked, repr(TRIED), *place)
+    key = content_hash(*_seen_by(real, twin, knowledge), heads, config.map, repr(TRIED), *place)
     about = f"comparison: NIWT, {network}, {knowledge}, seed {seed}"
     name = f"compare/{network}-{knowledge}-{seed}/NIWT"
     return shared.folder.step(name, key, compute, about)[1]["rows"]
@@ -191,10 +190,7 @@ def _method_step(
     twin: Encoded,  # the validation part as its twin sees it
     seed: int = 0,  # of the method
 ) -> list[dict[str, Any]]:  # the uncalibrated and the calibrated row
-    """One method: settings, and whether it looks closer, are chosen on the twin.
-
-    That never saw the validation classes; figures come from the real network.
-    """
+    "One method: settings, and whether it looks closer, are chosen on the twin, which never saw the validation classes, figures come from the real network."
     zooms = TRIED["zoomed"]["zoom"] if real.features.ndim == 3 else [0.0]
 
     def compute() -> tuple[dict[str, Tensor], dict]:
@@ -212,11 +208,11 @@ def _method_step(
         return {}, {"rows": rows, "settings": {**settings, "zoom": zoom}, "curve": curve}
 
     heads = [None if e.head is None else e.head.weight for e in (real, twin)]
-    key = content_hash(*_seen_by(real, twin, knowledge), heads, repr(estimator), seed)
+    key = content_hash(*_seen_by(real, twin, knowledge), heads, repr(estimator), seed, *zooms[1:])
     name = f"compare/{network}-{knowledge}-{seed}/{method}".replace(" ", "-")
     about = f"comparison: {method}, {network}, {knowledge}, seed {seed}"
     facts = shared.folder.step(name, key, compute, about)[1]
-    names = [*estimator[1], *["zoom"][: len(zooms) - 1]]
+    names = [*estimator[1], "zoom"] if len(zooms) > 1 else estimator[1]
     chosen = ", ".join(f"{k}={facts['settings'].get(k)}" for k in names)
     return [{**row, "settings": chosen} for row in facts["rows"]]
 

@@ -379,11 +379,10 @@ def _frozen_ready(
     config, look = folder.config, _network_of(folder)
     network, part = look[0], data.validation(config.seed)
     key = content_hash(pictures, model_hash(network.model), network.layer)
-    views = (True, config.zooms)
     photos: _Photos | None = None
     if shared is not None:
         photos = _cached_photos(folder, shared, network, _frozen_step(shared).features, key)
-    photos = photos or _photos_step(folder, ("", data), look, key, views, quiet)
+    photos = photos or _photos_step(folder, ("", data), look, key, (True, config.zooms), quiet)
     backbone = _as_trained(config, look, None)
     validation = (backbone, by_rows(photos.features, rows_of(part, data)))
     return _Ready(config, data, backbone, photos, validation, key, "frozen")
@@ -422,8 +421,9 @@ def _default_cut(network: CutNetwork, example: Tensor) -> str:
 # %% ../../nbs/09_runs/05_steps.ipynb #64bacbec
 def _tuning_cut(config: RunConfig, network: CutNetwork, example: Tensor) -> CutNetwork:
     "The network, cut where fine-tuning begins; `example` (2, 3, H, W): preprocessed images."
-    usual = _default_cut(network, example) if config.train == "tail" else network.layer
-    return cut(network.model, config.tune_from or usual, example)
+    usual = _default_cut(network, example) if config.train == "tail" else ""
+    layer = config.tune_from or usual
+    return cut(network.model, layer, example) if layer else network
 
 # %% ../../nbs/09_runs/05_steps.ipynb #fd62468f
 def _encodings_of(
@@ -573,7 +573,7 @@ def _cost_of(folder: _RunFolder, data: ZeroShotData, n: int = 8) -> _Cost:
     x = next(iter(batches(data, data.train[:n], look, n, threads=0)))[0]
     x = x.to(network.head.weight.device)
     read, spent = time.perf_counter() - start, []
-    near, network = config.zooms and can_zoom(network, x), _tuning_cut(config, network, x)
+    near, network = config.zooms and can_zoom(network, x[:2]), _tuning_cut(config, network, x)
     with torch.no_grad(), eval_mode(network):
         for _ in range(2):  # the first time warms up
             start = time.perf_counter()
@@ -584,7 +584,8 @@ def _cost_of(folder: _RunFolder, data: ZeroShotData, n: int = 8) -> _Cost:
     upper = spent[1] - spent[0] if tail else spent[1]
     size = 4 * (len(row) * (1 + near) + a.shape[1]) * looks
     size += tail and 2 * (2 + 2 * near) * a[0].numel() * len(data)
-    each = (read / len(x) + (2 + near * (3 if tail else 1)) * spent[1], 3 * upper)
+    passes = 2 + near * (3 if tail else 1)  # of tails: close-ups of both sides, and where to look
+    each = (read / len(x) + passes * spent[1], 3 * upper)
     return _Cost(looks, int(learned), *each, int(size), processes)
 
 # %% ../../nbs/09_runs/05_steps.ipynb #a414182a
