@@ -78,8 +78,10 @@ def choose_rows(
 ) -> tuple[dict[str, Any], float]:  # settings, and the agreement that they reach
     "Settings whose left-out rows agree best (cosine around the mean row) with those of the head; no photo, no other class."
     mean = rows.mean(0)
-    agree = lambda p: float(torch.cosine_similarity(left_out(predict, k, rows, **p) - mean, rows - mean).mean())  # noqa: E731
-    found = [(agree(p), p) for p in ParameterGrid(dict(grid))]
+    found = []
+    for p in ParameterGrid(dict(grid)):
+        rest = left_out(predict, k, rows, **p) - mean
+        found.append((float(torch.cosine_similarity(rest, rows - mean).mean()), p))
     best = max(found, key=lambda pair: pair[0])
     return best[1], best[0]
 

@@ -55,8 +55,13 @@ def export(place: Path, to: str) -> None:
     (path,) = place.rglob(f"{LESSON}.ipynb")
     book = read_book(path)
     (needed,) = [i for i, c in enumerate(book["cells"]) if c["source"].startswith(LAST)]
-    asked = lambda cell: cell["cell_type"] != "code" or re.search(r"check_\d|checkers\(|BEGIN", cell["source"])  # noqa: E731
-    book["cells"] = [c for i, c in enumerate(book["cells"]) if i <= needed or asked(c)]
+    asked = re.compile(r"check_\d|checkers\(|BEGIN")
+    code = [c["cell_type"] == "code" for c in book["cells"]]
+    book["cells"] = [
+        c
+        for i, c in enumerate(book["cells"])
+        if i <= needed or not code[i] or asked.search(c["source"])
+    ]
     path.write_text(book_text(book), encoding="utf-8")
 
 

@@ -183,8 +183,9 @@ def unchecked(path: Path) -> list[str]:
 def import_seconds(times: int = 5) -> float:
     "Seconds of `import niwt_nb` in a fresh process: the best of several."
     code = f"import time; t = time.perf_counter(); import {PACKAGE}; print(time.perf_counter() - t)"
-    run = lambda: float(subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout)  # noqa: E731
-    return min(run() for _ in range(times))
+    command = [sys.executable, "-c", code]
+    runs = (subprocess.run(command, cwd=ROOT, capture_output=True, check=True) for _ in range(times))
+    return min(float(run.stdout) for run in runs)
 
 
 def measure() -> list[Measure]:

@@ -178,7 +178,7 @@ def measure(
     seed: int = 0,  # of the validation split and of an estimator that has a seed
     criterion: str = "H",  # see `_select`
     head: nn.Linear | None = None,  # the network's own head, for methods that keep it
-    validation: Encoded | None = None,  # `data.validation()` seen by a network that did not learn its unseen classes; None: the features are the same
+    validation: Encoded | None = None,  # by a network that did not learn its unseen classes
 ) -> Measured:  # rows, choice and scores
     "Choose settings on validation classes, refit on all seen classes, score the test images."
     start = time.perf_counter()
@@ -246,7 +246,7 @@ def compare(
     features: Tensor,  # (N, D) a row for each image of `data`, the same for all methods
     data: ZeroShotData,  # the whole data set
     knowledge: Sequence[str] | None = None,  # kinds of knowledge to try; None: all that `data` has
-    methods: Mapping[str, tuple[Baseline, Mapping[str, Sequence]]] | None = None,  # name -> (estimator, grid); None: `baselines()`
+    methods: Mapping[str, tuple] | None = None,  # name -> (estimator, grid); None: `baselines()`
     shuffles: int = 5,  # permutations of the shuffled control; 0: leave it out
     seed: int = 0,  # of everything random
     quiet: bool = False,  # no progress bar

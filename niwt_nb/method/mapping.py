@@ -306,7 +306,7 @@ class KernelRidgeMap(ImportanceMap):
 def combine(
     parts: Sequence[DomainKnowledge],  # two kinds or more, of the same classes
     seen: Any,  # (S,) ids of the classes that each kind is centred on
-    weights: Sequence[float] | None = None,  # share of each kind in the squared length of a row; None: equal
+    weights: Sequence[float] | None = None,  # share of each in a squared length; None: equal
 ) -> DomainKnowledge:  # named "attributes+captions"; columns "attributes: ...", "captions: ..."
     "Several kinds of knowledge as one; a class is known if all kinds know it. Raises `NiwtError` for gaps."
     sizes = sorted({len(part) for part in parts})

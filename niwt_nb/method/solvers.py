@@ -399,14 +399,14 @@ def _judge_of(
 def transfer_weights(
     network: Any,  # cut network: `activations`, `tail`, `head`, `layer`
     importance: Tensor,  # (n, K) demanded importance, one row per new class
-    images: Tensor | PooledJacobian,  # (M, 3, H, W) preprocessed images that need not show the new classes, or their Jacobian
+    images: Tensor | PooledJacobian,  # (M, 3, H, W) images of any class, or their Jacobian
     solver: str = "closed",  # "reference", "lbfgs" or "closed"
     lam: float = 1e-3,  # weight of the pull towards the mean seen weight (in the objective; "closed" has `ridge` instead)
     seed: int = 0,  # of everything random
     fresh: Tensor | PooledJacobian | None = None,  # others for the certificate; None: its, or noise
     names: Sequence[str] | None = None,  # names of the new classes, one per row
     features: Tensor | _ScoreStatistics | None = None,  # (m, D) of seen images, to match scores
-    scale: float | None = 1.0,  # with `features`: standard deviation of scores, seen: 1; None: as is
+    scale: float | None = 1.0,  # with `features`: spread of scores, seen: 1; None: as is
     bias: float = 0.0,  # with `features`: added to the scores; what `calibrate` says
     quiet: bool = True,  # no progress bar
     **options: Any,  # passed to the solver

@@ -138,7 +138,7 @@ def _read_weights(path: str | os.PathLike) -> dict[str, Tensor]:
             raise NiwtError(f"{str(path)!r} is not {wanted}; {keep}") from None
         told = f"{type(e).__name__}: {str(e).partition(chr(10))[0][:200]}"
         raise NiwtError(f"cannot read weights from {str(path)!r} ({told})") from None
-    tensors = lambda v: isinstance(v, dict) and bool(v) and all(isinstance(w, Tensor) for w in v.values())  # noqa: E731
+    tensors = lambda v: isinstance(v, dict) and {isinstance(w, Tensor) for w in v.values()} == {True}  # noqa: E731
     while isinstance(state, dict) and state and not tensors(state):
         named = [k for k in _WEIGHT_KEYS if isinstance(state.get(k), dict)]
         whole = [k for k, v in state.items() if tensors(v)]

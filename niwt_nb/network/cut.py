@@ -396,7 +396,7 @@ def _may_overwrite(model: nn.Module, at: fx.Node) -> bool:
 # %% ../../nbs/03_network/01_cut.ipynb #381ebdb5
 def _may_turn(model: nn.Module, nodes: set[fx.Node]) -> bool:
     "Whether some step up to a layer could put the channels last; a network of convolutions alone need not be run to know."
-    turns = lambda m: isinstance(m, nn.Linear) or hasattr(m, "normalized_shape") or hasattr(m, "dims")  # noqa: E731
+    turns = lambda m: isinstance(m, nn.Linear) or {"normalized_shape", "dims"} & {*dir(m)}  # noqa: E731
     for node in nodes:
         if node.op == "call_module":
             parts = model.get_submodule(str(node.target).removeprefix("model.")).modules()
@@ -560,8 +560,8 @@ def _verify(network: CutNetwork, example: Tensor) -> None:
 def cut(
     model: nn.Module,  # any network whose last step is an nn.Linear (else name it as `head`); a `CutNetwork` is cut anew
     layer: str,  # the name of a submodule, as in `model.named_modules()`
-    example: Tensor | None = None,  # images (B, 3, H, W) to check the cut on; needed where no trace is
-    head: str | None = None,  # the nn.Linear of the scores; None: `model.default_head`, or the last step
+    example: Tensor | None = None,  # images (B, 3, H, W) to check the cut on; where no trace is
+    head: str | None = None,  # the nn.Linear of the scores; None: `model.default_head` or the last
 ) -> CutNetwork:  # lower, tail and head, sharing the model's parameters
     "Split `model` at the output of `layer`; raises `NiwtError` saying why when that is impossible."
     if isinstance(model, CutNetwork):

@@ -184,7 +184,7 @@ def export_model(
     folder: str | os.PathLike,  # where to; made if absent
     classes: Sequence[str],  # class names in the order of the scores
     example: Tensor,  # (B, 3, H, W) preprocessed images, two or more
-    preprocess: Callable | None = None,  # PIL image -> (3, H, W) tensor, written down too if `as_image_transform` can
+    preprocess: Callable | None = None,  # PIL image -> (3, H, W); written down if it can be
 ) -> Path:  # the folder
     "Write `model.py`, `model.safetensors` and `classes.json`; the folder loads and predicts with torch and safetensors alone."
     names = _check_classes(model, example, classes)

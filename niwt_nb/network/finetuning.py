@@ -289,7 +289,7 @@ def fine_tune(
     transform: Callable,  # PIL image -> (3, H, W) float tensor
     cache: _Cache | None = None,  # of (at least) the training images; None: made here
     part: str = "tail",  # "tail": on cached activations; "all": the whole network, on cached pixels
-    knowledge: Tensor | None = None,  # (C, A) by class id: train a `_KnowledgeHead`; None: an ordinary linear head
+    knowledge: Tensor | None = None,  # (C, A) by class id: train a `_KnowledgeHead`; None: linear
     epochs: int = 8,  # times that each image is seen
     lr: float = 3e-4,  # largest learning rate of the body
     batch_size: int = 32,  # images a step

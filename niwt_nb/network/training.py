@@ -554,7 +554,7 @@ def train_classifier(
     model: nn.Module,  # scores one class of `data.seen` per output, in that order; trained in place
     data: ZeroShotData,  # learned from are `data.train` images, nothing else
     transform: Callable = field_guide_transform,  # PIL image -> (3, H, W) float tensor
-    knowledge: Tensor | None = None,  # (C, A) by class id, of which the head is made; unseen rows are not read
+    knowledge: Tensor | None = None,  # (C, A) by class id, makes the head; unseen rows are not read
     epochs: int = 10,  # times that each image is seen
     lr: float = 4e-3,  # largest learning rate
     batch_size: int = 32,  # images a step

@@ -123,7 +123,7 @@ def looks(
 @torch.no_grad()
 def features_of(
     network: CutNetwork,  # cut where importance is read
-    pictures: Iterable[Any],  # batches of preprocessed pictures (B, 3, H, W), or tuples that begin with one
+    pictures: Iterable[Any],  # batches of preprocessed pictures (B, 3, H, W), or tuples of them first
     n: int = 0,  # how many in all, if they may not fit into memory
     both: bool = False,  # see `views_of`
     close: bool = False,  # see `views_of`

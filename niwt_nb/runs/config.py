@@ -203,7 +203,7 @@ class RunConfig:
 # %% ../../nbs/09_runs/00_config.ipynb #946debbf
 def config_from_dict(
     values: dict[str, Any],  # setting -> value, as TOML or the command line gives them
-    base: RunConfig | None = None,  # where settings that are not named come from; the defaults if absent
+    base: RunConfig | None = None,  # where settings that are not named come from; None: defaults
 ) -> RunConfig:  # checked settings
     "Settings from a dictionary; raises `NiwtError` for an unknown name (with the nearest ones), a wrong type or an impossible value."
     known = RunConfig.__dataclass_fields__
