@@ -5,7 +5,8 @@ PYTHON ?= python
 
 .PHONY: export test lessons readme site check-site graders bench house
 
-export:  ## the package from the notebooks
+export:  ## notebooks and scripts formatted, the package from the notebooks
+	ruff format nbs tests tools benchmarks
 	nbdev_export
 	nbdev_clean
 

@@ -11,7 +11,21 @@ from typing import Any
 from benchmarks.timing import BENCHES, bench_table
 from niwt_nb.core import NiwtError, atomic_path, check_name
 
-for module in ("importance", "transfer", "widgets", "explain", "contrast", "names", "words", "parts", "claims", "scale", "scores", "zoom", "imagefree"):
+for module in (
+    "importance",
+    "transfer",
+    "widgets",
+    "explain",
+    "contrast",
+    "names",
+    "words",
+    "parts",
+    "claims",
+    "scale",
+    "scores",
+    "zoom",
+    "imagefree",
+):
     importlib.import_module(f"benchmarks.{module}")  # each puts itself on the list
 
 SHORT: dict[str, dict[str, Any]] = {  # without --full
@@ -28,11 +42,17 @@ SHORT: dict[str, dict[str, Any]] = {  # without --full
 
 def main(arguments: list[str] | None = None) -> int:
     "Run the command line; the exit code is 2 for a name that there is not."
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="ratio = ours / theirs")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="ratio = ours / theirs"
+    )
     parser.add_argument("name", nargs="?", help="which measurement; without it, the list of them")
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
     parser.add_argument("--full", action="store_true", help="as long as the recorded tables took")
-    parser.add_argument("--keep", metavar="FOLDER", help="keep trained networks and activations here, and take those that are there")
+    parser.add_argument(
+        "--keep",
+        metavar="FOLDER",
+        help="keep trained networks and activations here, and take those that are there",
+    )
     parser.add_argument("--quiet", "-q", action="store_true", help="no progress")
     told = parser.parse_args(arguments)
     if told.name is None:

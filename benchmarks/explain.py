@@ -1,6 +1,5 @@
 """What does it cost to explain a thousand predictions, in pictures and in words, beside the forward passes that they contain?"""
 
-
 import statistics
 import time
 from collections.abc import Callable
@@ -38,10 +37,25 @@ def bench_explain(
     bare = forward_seconds(network, x[:64]) * len(test)
     whole, told = seconds(lambda: explain_images(explainer, data, test, field_guide_transform))
     speak = seconds(lambda: [sentence(told.frame(explainer, i)) for i in range(len(told))])[0]
-    sharp = seconds(lambda: [fine_map(explainer.network, part, told.row[64 * i : 64 * i + len(part)]) for i, part in enumerate(x.split(64))])[0]
+    sharp = seconds(
+        lambda: [
+            fine_map(explainer.network, part, told.row[64 * i : 64 * i + len(part)])
+            for i, part in enumerate(x.split(64))
+        ]
+    )[0]
     peer = f"bare forward, {len(test)} images"
-    steps = {"map, words and faithfulness, drawing included": whole, "sentences and tables": speak, "fine maps": sharp, "all together": whole + speak + sharp}
-    return [bench_row(f"explaining {len(test)} images: {case}", "wall time", "s", value, peer, bare, repeats) for case, value in steps.items()]
+    steps = {
+        "map, words and faithfulness, drawing included": whole,
+        "sentences and tables": speak,
+        "fine maps": sharp,
+        "all together": whole + speak + sharp,
+    }
+    return [
+        bench_row(
+            f"explaining {len(test)} images: {case}", "wall time", "s", value, peer, bare, repeats
+        )
+        for case, value in steps.items()
+    ]
 
 
 @register("explain")

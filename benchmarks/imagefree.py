@@ -20,7 +20,9 @@ from niwt_nb.method.metrics import ausuc, gzsl, head_scores
 from niwt_nb.method.ranking import Scaler
 from niwt_nb.network.head import extend
 
-Rows = Callable[..., Tensor]  # knowledge (S, A) and rows (S, D) of classes that the head knows, knowledge (U, A) of others, settings -> rows (U, D)
+# knowledge (S, A) and rows (S, D) of classes that the head knows, knowledge (U, A) of others,
+# settings -> rows (U, D)
+Rows = Callable[..., Tensor]
 
 
 def mapped_rows(
@@ -92,7 +94,9 @@ def image_free(
     features: Tensor,  # (m, D) of the test images, seen ones first, as the head reads them
     kind: str,  # of knowledge
     seeds: int = 3,  # of what is drawn by lot
-) -> dict[str, list[dict[str, float]]]:  # method -> for each seed T1, U, S, H, AUSUC, and `agreement` on left-out rows
+) -> dict[
+    str, list[dict[str, float]]
+]:  # method -> for each seed T1, U, S, H, AUSUC, and `agreement` on left-out rows
     "New rows from the head and descriptions: NIWT's map, ICIS, and the map with descriptions shuffled between the new classes."
     known, columns = data.get_knowledge(kind), torch.cat([data.seen, data.unseen])
     scaler = Scaler("centre").fit(known.rows(data.seen))
@@ -104,11 +108,18 @@ def image_free(
         for seed in range(seeds):
             told = predict(k, rows, new, **chosen, **({"seed": seed} if name == "ICIS" else {}))
             lot = torch.randperm(len(new), generator=torch.Generator().manual_seed(seed))
-            for label, written in ({name: told} | ({"shuffled": told[lot]} if name == "NIWT" else {})).items():
-                scores = head_scores(features, extend(head, written, bias), columns, len(data.classes))
+            for label, written in (
+                {name: told} | ({"shuffled": told[lot]} if name == "NIWT" else {})
+            ).items():
+                scores = head_scores(
+                    features, extend(head, written, bias), columns, len(data.classes)
+                )
                 got = gzsl(scores, labels, data.seen, data.unseen)
                 row = {metric: float(getattr(got, metric)) for metric in ("T1", "U", "S", "H")}
-                row |= {"AUSUC": ausuc(scores, labels, data.seen, data.unseen), "agreement": agreement} | {n: float(v) for n, v in chosen.items()}
+                row |= {
+                    "AUSUC": ausuc(scores, labels, data.seen, data.unseen),
+                    "agreement": agreement,
+                } | {n: float(v) for n, v in chosen.items()}
                 found.setdefault(label, []).append(row)
     return found
 
@@ -129,5 +140,7 @@ def bench_image_free(
         mean = lambda name, metric: sum(row[metric] for row in found[name]) / seeds  # noqa: B023, E731
         for peer in ("ICIS", "shuffled"):
             metrics = ("T1", "U", "S", "H", "AUSUC", *(["agreement"] if peer == "ICIS" else []))
-            rows += [bench_row(kind, m, "", mean("NIWT", m), peer, mean(peer, m), seeds) for m in metrics]
+            rows += [
+                bench_row(kind, m, "", mean("NIWT", m), peer, mean(peer, m), seeds) for m in metrics
+            ]
     return rows

@@ -1,6 +1,5 @@
 """How fast is neuron importance, and how much memory does it take, beside Captum, pytorch-grad-cam and a bare forward pass?"""
 
-
 import copy
 import importlib.util
 import statistics
@@ -36,9 +35,13 @@ from niwt_nb.network.modes import in_own_modes
 def count_operations(
     network: CutNetwork,  # made by `cut`; may be on the "meta" device
     x: Tensor,  # (1, 3, H, W)
-) -> dict[str, float]:  # floating-point operations of "lower", "tail", "backward", "full backward" for one image; "K", "D", "positions"
+) -> dict[
+    str, float
+]:  # floating-point operations of "lower", "tail", "backward", "full backward" for one image; "K", "D", "positions"
     "Operations of a forward pass up to the layer, of the tail, and of one backward pass through the tail: the engine's, and one that keeps all positions."
-    twin = cut(frozen_copy(network.model), network.layer, None if x.is_meta else x.expand(2, *x.shape[1:]))
+    twin = cut(
+        frozen_copy(network.model), network.layer, None if x.is_meta else x.expand(2, *x.shape[1:])
+    )
     counted = {}
 
     def count(name: str, work: Callable[[], Any]) -> Any:
@@ -51,9 +54,15 @@ def count_operations(
         A = count("lower", lambda: twin.activations(x)).detach().requires_grad_()
         features = count("tail", lambda: twin.head(twin.tail(A)))
         count("full backward", lambda: torch.autograd.grad(features[:, 0].sum(), A))
-        acts, phi, scores = _record(twin.model, [network.layer], network.head_name, x, None if A.ndim == 4 else "tokens")
+        acts, phi, scores = _record(
+            twin.model, [network.layer], network.head_name, x, None if A.ndim == 4 else "tokens"
+        )
         count("backward", lambda: torch.autograd.grad(scores[:, 0].sum(), acts[network.layer]))
-    return counted | {"K": A.shape[-1 if A.ndim == 3 else 1], "D": phi.shape[1], "positions": A[0].numel() // A.shape[-1 if A.ndim == 3 else 1]}
+    return counted | {
+        "K": A.shape[-1 if A.ndim == 3 else 1],
+        "D": phi.shape[1],
+        "positions": A[0].numel() // A.shape[-1 if A.ndim == 3 else 1],
+    }
 
 
 @in_own_modes
@@ -78,7 +87,10 @@ def plan_run(
         "of them below the layer": (ops["lower"] / each, "share"),
         "computing": (hours, "h"),
         "reading and decoding": (images / reading / 3600, "h"),
-        "a loop of whole passes instead": (images * targets * (ops["lower"] + ops["tail"] + ops["full backward"]) / speed / 3600, "h"),
+        "a loop of whole passes instead": (
+            images * targets * (ops["lower"] + ops["tail"] + ops["full backward"]) / speed / 3600,
+            "h",
+        ),
         "class means, float32": (classes * k * 4 / 1e6, "MB"),
         "sums in memory, float64": (classes * k * 8 / 1e6, "MB"),
         "importance rows, float16": (images * targets * per_row / 1e9, "GB"),
@@ -100,7 +112,11 @@ def measure_costs(
 ) -> pd.DataFrame:  # columns vary ("classes" or "images"), n, method, seconds (CPU time)
     "CPU seconds of the engine, of a loop over Captum's class, and of a bare forward pass."
     engine, model = ImportanceEngine(network), frozen_copy(network.model)
-    judge = LayerGradientXActivation(_Scores(model, network.head_name), model.get_submodule(network.layer), multiply_by_inputs=False)
+    judge = LayerGradientXActivation(
+        _Scores(model, network.head_name),
+        model.get_submodule(network.layer),
+        multiply_by_inputs=False,
+    )
     batch = lambda n: torch.cat([x] * -(-n // len(x)))[:n]  # noqa: E731
     columns = network.head.out_features
 
@@ -120,9 +136,29 @@ def measure_costs(
     rows = []
     for vary, numbers in (("classes", classes), ("images", images)):
         for n in numbers:
-            data, wanted = (x, [c % columns for c in range(n)]) if vary == "classes" else (batch(n), [0])
-            rows.append((vary, n, "engine", seconds(lambda data=data, wanted=wanted: engine(data, [wanted]))))  # type: ignore[misc]
-            rows.append((vary, n, "Captum, frozen", seconds(lambda data=data, wanted=wanted: [judge.attribute(data, target=c) for c in wanted])))  # type: ignore[misc]
+            data, wanted = (
+                (x, [c % columns for c in range(n)]) if vary == "classes" else (batch(n), [0])
+            )
+            rows.append(
+                (
+                    vary,
+                    n,
+                    "engine",
+                    seconds(lambda data=data, wanted=wanted: engine(data, [wanted])),
+                )
+            )  # type: ignore[misc]
+            rows.append(
+                (
+                    vary,
+                    n,
+                    "Captum, frozen",
+                    seconds(
+                        lambda data=data, wanted=wanted: [
+                            judge.attribute(data, target=c) for c in wanted
+                        ]
+                    ),
+                )
+            )  # type: ignore[misc]
             rows.append((vary, n, "bare forward pass", seconds(lambda data=data: bare(data))))  # type: ignore[misc]
     return pd.DataFrame(rows, columns=["vary", "n", "method", "seconds"])
 
@@ -139,7 +175,11 @@ def cost_figure(
         for panel, vary in zip(panels, ("classes", "images"), strict=True):
             for method, part in costs[costs.vary == vary].groupby("method", sort=False):
                 panel.plot(part.n, part.seconds, marker="o", label=str(method))
-            panel.set(xlabel="classes an image" if vary == "classes" else "images", ylabel="CPU seconds", ylim=(0, None))
+            panel.set(
+                xlabel="classes an image" if vary == "classes" else "images",
+                ylabel="CPU seconds",
+                ylim=(0, None),
+            )
             panel.spines[["top", "right"]].set_visible(False)
         panels[0].legend(frameon=False)
         return figure
@@ -171,7 +211,9 @@ def contestants(
     def captum(frozen: bool) -> Callable[[Tensor], Tensor]:
         own = frozen_copy(model) if frozen else model
         judge = LayerGradientXActivation(own, own.get_submodule(layer), multiply_by_inputs=False)
-        return lambda x: torch.stack([judge.attribute(x, target=t).mean((2, 3)) for t in range(n_classes)], 1)
+        return lambda x: torch.stack(
+            [judge.attribute(x, target=t).mean((2, 3)) for t in range(n_classes)], 1
+        )
 
     def engine() -> Callable[[Tensor], Tensor]:
         own = ImportanceEngine(cut(model, layer))
@@ -179,7 +221,8 @@ def contestants(
 
     def grad_cam() -> Callable[[Tensor], Tensor]:
         import_torchvision()
-        own = copy.deepcopy(model) if only is None else model  # it leaves hooks on the model, which would slow the others down
+        # it leaves hooks on the model, which would slow the others down
+        own = copy.deepcopy(model) if only is None else model
         cam = import_object("pytorch_grad_cam:GradCAM")(own, [own.get_submodule(layer)])
 
         def run(x: Tensor) -> Tensor:
@@ -196,7 +239,12 @@ def contestants(
     def bare() -> Callable[[Tensor], Tensor]:
         return torch.no_grad()(model)
 
-    makers = {"engine": engine, "Captum, frozen": lambda: captum(True), "Captum": lambda: captum(False), "bare forward pass": bare}
+    makers = {
+        "engine": engine,
+        "Captum, frozen": lambda: captum(True),
+        "Captum": lambda: captum(False),
+        "bare forward pass": bare,
+    }
     if importlib.util.find_spec("pytorch_grad_cam"):
         makers["pytorch-grad-cam"] = grad_cam
     return {name: make() for name, make in makers.items() if only in (None, name)}
@@ -216,23 +264,34 @@ def race(
             runners[name](x if turn else x[:2])
             if turn:
                 spent[name].append((time.perf_counter() - wall, time.process_time() - cpu))
-    return {name: {"wall": statistics.median(w for w, _ in s), "cpu": statistics.median(c for _, c in s)} for name, s in spent.items()}
+    return {
+        name: {
+            "wall": statistics.median(w for w, _ in s),
+            "cpu": statistics.median(c for _, c in s),
+        }
+        for name, s in spent.items()
+    }
 
 
 def peak_memory() -> float:  # MiB
     "The highest resident memory this process ever had."
     status = Path("/proc/self/status")
-    if status.exists():  # on Linux getrusage also counts what the parent had before it started this program
+    # on Linux getrusage also counts what the parent had before it started this program
+    if status.exists():
         return int(status.read_text().split("VmHWM:")[1].split()[0]) / 1024
     resource = importlib.import_module("resource")
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 1024)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
+        2**20 if sys.platform == "darwin" else 1024
+    )
 
 
 def in_fresh_process(
     call: str,  # a Python expression that names functions of this module and gives a number
 ) -> float:  # its value
     "Evaluate an expression in a new Python process; raises as `in_new_process`."
-    return float(in_new_process(call, "-c", f"from benchmarks.importance import *; print(float({call}))"))
+    return float(
+        in_new_process(call, "-c", f"from benchmarks.importance import *; print(float({call}))")
+    )
 
 
 def memory_of(
@@ -255,7 +314,13 @@ def streaming_growth(
     process, seen, settled, most = psutil.Process(), 0, 0.0, 0.0
     data = field_guide(n_seen=50, n_unseen=10, images_per_class=(-(-images // 50), 1), size=64)
     drawn: Any = data.images
-    data = replace(data, images=FieldGuideImages(drawn.looks, drawn.poses, drawn.cues, drawn.species, drawn.size, keep=0))  # drawings kept would be counted
+    # drawings kept would be counted
+    data = replace(
+        data,
+        images=FieldGuideImages(
+            drawn.looks, drawn.poses, drawn.cues, drawn.species, drawn.size, keep=0
+        ),
+    )
     with seeded(0):
         engine = ImportanceEngine(cut(SmallCNN(50).eval(), SmallCNN.default_layer))
     sums = ClassSums(50)
@@ -308,14 +373,46 @@ def bench_importance(
         runners = contestants(random_model(name), layer, n)
         took = race({who: run for who, run in runners.items() if who not in left_out}, x, repeats)
         for peer in [p for p in took if p != "engine"]:
-            add(where, "speed", "images/s", batch / took["engine"]["wall"], peer, batch / took[peer]["wall"], repeats)
-            add(where, "CPU time", "ms/image", took["engine"]["cpu"] / batch * 1e3, peer, took[peer]["cpu"] / batch * 1e3, repeats)
+            add(
+                where,
+                "speed",
+                "images/s",
+                batch / took["engine"]["wall"],
+                peer,
+                batch / took[peer]["wall"],
+                repeats,
+            )
+            add(
+                where,
+                "CPU time",
+                "ms/image",
+                took["engine"]["cpu"] / batch * 1e3,
+                peer,
+                took[peer]["cpu"] / batch * 1e3,
+                repeats,
+            )
         if classes == 1:
-            peaks = in_fresh_processes({who: f"memory_of({name!r}, {layer!r}, {who!r}, {side}, {batch})" for who in MEASURED}, repeats)
+            peaks = in_fresh_processes(
+                {
+                    who: f"memory_of({name!r}, {layer!r}, {who!r}, {side}, {batch})"
+                    for who in MEASURED
+                },
+                repeats,
+            )
             for peer in MEASURED[1:]:
                 add(where, "peak memory", "MiB", peaks["engine"], peer, peaks[peer], repeats)
-    growth = in_fresh_processes({"growth": f"streaming_growth({stream}, {stream // 10})"}, repeats)["growth"]
-    add(f"{stream} field-guide images to class means", "growth after the first tenth", "MiB", growth, "allowed", 50.0, repeats)
+    growth = in_fresh_processes({"growth": f"streaming_growth({stream}, {stream // 10})"}, repeats)[
+        "growth"
+    ]
+    add(
+        f"{stream} field-guide images to class means",
+        "growth after the first tenth",
+        "MiB",
+        growth,
+        "allowed",
+        50.0,
+        repeats,
+    )
     return rows
 
 

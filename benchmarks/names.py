@@ -28,7 +28,9 @@ from niwt_nb.network.modes import in_own_modes
 def exchanged_names(
     explainer: Explainer,  # with names
     seed: int = 0,  # of the exchange
-) -> Explainer:  # the control: each name stands for another attribute, the neurons that share a name still do
+) -> (
+    Explainer
+):  # the control: each name stands for another attribute, the neurons that share a name still do
     "Give every attribute's answers to another attribute."
     n = len(explainer.names)
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
@@ -41,12 +43,19 @@ def exchanged_names(
 def name_summary(
     found: pd.DataFrame,  # from `verify_names`
     surer: np.ndarray,  # (n,) bool: which names are surer than chance
-) -> dict[str, float]:  # means over these names: answers, rate, held (share whose name held), loss over that of as many other neurons
+) -> dict[
+    str, float
+]:  # means over these names: answers, rate, held (share whose name held), loss over that of as many other neurons
     "What the two experiments say of names that are surer than chance, before any is taken back."
     told = found[surer]
     pools = told.drop_duplicates("name")
     ratio = pools["loss"].mean() / pools["other_loss"].mean()
-    return {"answers": told["answers"].mean(), "rate": told["rate"].mean(), "held": told["good"].mean(), "specificity": ratio}
+    return {
+        "answers": told["answers"].mean(),
+        "rate": told["rate"].mean(),
+        "held": told["good"].mean(),
+        "specificity": ratio,
+    }
 
 
 def beam_formula(
@@ -69,7 +78,9 @@ def formula_summary(
     activation: Tensor,  # (n, K) on pictures that names were not chosen on
     truth: Tensor,  # (n, A) bool
     every: int = 3,  # one neuron of so many
-) -> dict[str, float]:  # iou on held-out pictures of formula, single attribute and formula of mixed activation; beam misses; seconds
+) -> dict[
+    str, float
+]:  # iou on held-out pictures of formula, single attribute and formula of mixed activation; beam misses; seconds
     "Formulas, single attributes and beam search on every second picture, judged on the others."
     rows, generator = [], torch.Generator().manual_seed(0)
     for k in range(0, activation.shape[1], every):
@@ -79,8 +90,20 @@ def formula_summary(
         seconds = time.perf_counter() - started
         mixed = _formula_of(strong[torch.randperm(len(strong), generator=generator)], truth)[1]
         active = strong[::2] > strong[::2].quantile(0.9)
-        missed = {f"beam {w} misses": float(beam_formula(active, truth[::2], w) < made.iou - 1e-6) for w in (1, 5, 10)}
-        rows.append({"formula": score, "single": alone, "mixed": mixed, "shown": float(score > alone and len(made.terms) > 1), "seconds": seconds} | missed)
+        missed = {
+            f"beam {w} misses": float(beam_formula(active, truth[::2], w) < made.iou - 1e-6)
+            for w in (1, 5, 10)
+        }
+        rows.append(
+            {
+                "formula": score,
+                "single": alone,
+                "mixed": mixed,
+                "shown": float(score > alone and len(made.terms) > 1),
+                "seconds": seconds,
+            }
+            | missed
+        )
     return {c: float(v) for c, v in pd.DataFrame(rows).mean().items()}
 
 
@@ -97,11 +120,19 @@ def name_scores(
     surer = name_neurons(explainer)["good"].to_numpy()
     found = verify_names(explainer, data, indices, transform, None, draw)
     own = name_summary(found, surer)
-    wrong = [name_summary(verify_names(exchanged_names(explainer, s), data, indices, transform, None, draw), surer) for s in range(seeds)]
+    wrong = [
+        name_summary(
+            verify_names(exchanged_names(explainer, s), data, indices, transform, None, draw), surer
+        )
+        for s in range(seeds)
+    ]
     control = pd.DataFrame(wrong).mean()
     kept = name_summary(found, found["good"].to_numpy())
     asked = {k: (float(own[k]), float(control[k])) for k in own}
-    return asked | {f"{k}, names that held": (float(kept[k]), float(control[k])) for k in ("answers", "rate", "specificity")}
+    return asked | {
+        f"{k}, names that held": (float(kept[k]), float(control[k]))
+        for k in ("answers", "rate", "specificity")
+    }
 
 
 def field_guide_names(
@@ -130,16 +161,48 @@ def names_bench(
     folder: str | None = None,  # trained networks are kept here
 ) -> list[dict[str, Any]]:  # rows as `bench_row` makes them
     "Names of neurons tested by drawn birds and silenced pools, formulas and beam search: mean and spread over worlds of the field guide."
-    runs = [field_guide_names(s, folder) for s in progress(list(range(worlds)), "worlds", quiet=quiet)]
+    runs = [
+        field_guide_names(s, folder) for s in progress(list(range(worlds)), "worlds", quiet=quiet)
+    ]
     rows = []
     for question in runs[0][0]:
         value, control = (np.array([r[0][question][i] for r in runs]) for i in (0, 1))
-        rows.append(bench_row(f"{question} (spread {value.std():.3f})", "mean", "share", value.mean(), "exchanged names", control.mean(), worlds))
+        rows.append(
+            bench_row(
+                f"{question} (spread {value.std():.3f})",
+                "mean",
+                "share",
+                value.mean(),
+                "exchanged names",
+                control.mean(),
+                worlds,
+            )
+        )
     table = pd.DataFrame([r[1] for r in runs])
-    said = {"formula": "formula, intersection over union on other pictures", "seconds": "seconds for formula and single attribute"}
+    said = {
+        "formula": "formula, intersection over union on other pictures",
+        "seconds": "seconds for formula and single attribute",
+    }
     peers = {"single": "the best single attribute", "mixed": "formula of mixed activations"}
-    asked = [("formula", "single"), ("formula", "mixed"), *((name, "") for name in ("shown", "beam 1 misses", "beam 5 misses", "beam 10 misses", "seconds"))]
+    asked = [
+        ("formula", "single"),
+        ("formula", "mixed"),
+        *(
+            (name, "")
+            for name in ("shown", "beam 1 misses", "beam 5 misses", "beam 10 misses", "seconds")
+        ),
+    ]
     for name, peer in asked:
         case = f"{said.get(name, name)} (spread {table[name].std(ddof=0):.3f})"
-        rows.append(bench_row(case, "mean", "", table[name].mean(), peers.get(peer, ""), table[peer].mean() if peer else None, worlds))
+        rows.append(
+            bench_row(
+                case,
+                "mean",
+                "",
+                table[name].mean(),
+                peers.get(peer, ""),
+                table[peer].mean() if peer else None,
+                worlds,
+            )
+        )
     return rows

@@ -23,7 +23,8 @@ from niwt_nb.explain.masks import object_masks
 from niwt_nb.network.backbones import load_backbone
 from niwt_nb.network.modes import in_own_modes
 
-BODY: dict[str, tuple[str, ...]] = {  # the seven parts of the published measure, and CUB's points that belong to each
+# the seven parts of the published measure, and CUB's points that belong to each
+BODY: dict[str, tuple[str, ...]] = {
     "head": ("beak", "crown", "forehead", "left eye", "right eye", "nape"), "breast": ("breast", "throat"), "belly": ("belly",), "back": ("back",),
     "wing": ("left wing", "right wing"), "tail": ("tail",), "leg": ("left leg", "right leg"),
 }  # fmt: skip
@@ -91,7 +92,9 @@ def part_maps(
 ) -> Tensor:  # (n, G, h, w), not negative
     "Where any attribute of a group's part speaks up, more than those of other parts do: the energy times the cube of its share."
     weight, mean, spread = branch
-    heat = torch.einsum("nkhw,ka->nahw", (acts.float() - mean[:, None, None]) / spread[:, None, None], weight).clamp_min(0)
+    heat = torch.einsum(
+        "nkhw,ka->nahw", (acts.float() - mean[:, None, None]) / spread[:, None, None], weight
+    ).clamp_min(0)
     parts = sorted({g.points for g in groups})
     columns = [[c for g in groups if g.points == p for c in g.columns] for p in parts]
     energy = torch.stack([heat[:, c].pow(2).mean(1) for c in columns], 1)
@@ -144,7 +147,9 @@ def score_parts(
     boxes: Tensor,  # (n, 4) x0, y0, x1, y1 of the bird
     groups: Sequence[Group],  # G of them
     size: tuple[int, int],  # of the images
-) -> dict[str, float]:  # iou of each of `BODY` and "mean" (without the tail), distance in diagonals of the bird's box, energy ratio
+) -> dict[
+    str, float
+]:  # iou of each of `BODY` and "mean" (without the tail), distance in diagonals of the bird's box, energy ratio
     "Part IoU (share of boxes, a quarter of the bird's wide and high, that overlap by more than half with the nearest point's), distance, energy over area."
     side = (boxes[:, 2:] - boxes[:, :2]) / 4
     diagonal = 4 * side.norm(dim=1)
@@ -156,14 +161,21 @@ def score_parts(
         step = step[torch.arange(len(step)), step.norm(dim=2).argmin(1)]
         both = (side - step.abs()).clamp_min(0).prod(1)
         known = (step.norm(dim=1) < 1e5).float()
-        hit.setdefault(g.body, []).append(torch.where(known > 0, (both / (2 * side.prod(1) - both) > 0.5).float(), torch.nan))
+        hit.setdefault(g.body, []).append(
+            torch.where(known > 0, (both / (2 * side.prod(1) - both) > 0.5).float(), torch.nan)
+        )
         own = points[:, list(g.points)]
         gap = (own - places[:, i, None]).norm(dim=2).nan_to_num(torch.inf).amin(1) / diagonal
         away.append(torch.where(gap.isfinite(), gap, torch.nan))
         if maps is not None:
-            near = ((xs - own[..., 0, None, None]).abs() <= side[:, None, :1, None] / 2) & ((ys - own[..., 1, None, None]).abs() <= side[:, None, 1:, None] / 2)
+            near = ((xs - own[..., 0, None, None]).abs() <= side[:, None, :1, None] / 2) & (
+                (ys - own[..., 1, None, None]).abs() <= side[:, None, 1:, None] / 2
+            )
             mask, heat = near.any(1).float(), to_size(maps[:, i], size)
-            area, inside = mask.mean((1, 2)), (heat * mask).sum((1, 2)) / heat.sum((1, 2)).clamp_min(1e-9)
+            area, inside = (
+                mask.mean((1, 2)),
+                (heat * mask).sum((1, 2)) / heat.sum((1, 2)).clamp_min(1e-9),
+            )
             ratio.append(torch.where(area > 0, inside / area, torch.nan))
     found = {body: float(torch.stack(t).nanmean(0).nanmean()) for body, t in hit.items()}
     found["mean"] = float(np.mean([v for body, v in found.items() if body != "tail"]))
@@ -209,29 +221,61 @@ def draw_of_parts(
     network = KeptActivations(whole_head(features, labels[learn], data))
     photo = lambda i: acts[place[i]].float()  # noqa: E731
     measured = _measure_seen(network, numbered, photo, columns)
-    explainer, mixed = (fit_explainer(network, numbered, photo, knowledge=k, measured=measured) for k in (known, known.shuffled(seed)))
+    explainer, mixed = (
+        fit_explainer(network, numbered, photo, knowledge=k, measured=measured)
+        for k in (known, known.shuffled(seed))
+    )
     branch = attribute_branch(acts[place[learn]], has[labels[learn]], seed=seed)
     masks, points = object_masks(data, test, transform), part_points(data, test, transform)
     size, groups = (masks.shape[1], masks.shape[2]), attribute_groups(known.names, data.part_names)
     masks |= ~masks.flatten(1).any(1)[:, None, None]  # a bird that is cropped away: the whole photo
-    spans = [[(m.any(d).nonzero().min(), m.any(d).nonzero().max() + 1) for d in (0, 1)] for m in masks]
+    spans = [
+        [(m.any(d).nonzero().min(), m.any(d).nonzero().max() + 1) for d in (0, 1)] for m in masks
+    ]
     boxes = torch.tensor([[x[0], y[0], x[1], y[1]] for x, y in spans]).float()
-    mine, own = part_maps(acts[place[test]], branch, groups), row_maps(acts[place[test]], explainer.rows, groups)
+    mine, own = (
+        part_maps(acts[place[test]], branch, groups),
+        row_maps(acts[place[test]], explainer.rows, groups),
+    )
     order, draw = other_parts(groups, seed), torch.Generator().manual_seed(seed)
     middle = ((boxes[:, :2] + boxes[:, 2:]) / 2)[:, None].expand(-1, len(groups), -1)
-    lots = boxes[:, None, :2] + torch.rand(len(test), len(groups), 2, generator=draw) * (boxes[:, 2:] - boxes[:, :2])[:, None]
-    kinds: dict[str, tuple[Tensor | None, Tensor]] = {"attribute branch": (mine, middle_of(mine, size)), "attribute's own row": (own, highest(own, size))}
-    kinds |= {f"{k}, another part's": (m[:, order], p[:, order]) for k, (m, p) in kinds.items() if m is not None}
+    lots = (
+        boxes[:, None, :2]
+        + torch.rand(len(test), len(groups), 2, generator=draw)
+        * (boxes[:, 2:] - boxes[:, :2])[:, None]
+    )
+    kinds: dict[str, tuple[Tensor | None, Tensor]] = {
+        "attribute branch": (mine, middle_of(mine, size)),
+        "attribute's own row": (own, highest(own, size)),
+    }
+    kinds |= {
+        f"{k}, another part's": (m[:, order], p[:, order])
+        for k, (m, p) in kinds.items()
+        if m is not None
+    }
     kinds |= {"middle of the box": (None, middle), "any place in the box": (None, lots)}
     found: dict[tuple[str, str, str], float] = {}
-    shown, new = {"shown": explainer, "shown, shuffled": mixed}, torch.isin(labels[test], data.unseen)
+    shown, new = (
+        {"shown": explainer, "shown, shuffled": mixed},
+        torch.isin(labels[test], data.unseen),
+    )
     for g, pick in (("seen", ~new), ("unseen", new)):
         for kind, (maps, places) in kinds.items():
-            scores = score_parts(None if maps is None else maps[pick], places[pick], points[pick], boxes[pick], groups, size)
+            scores = score_parts(
+                None if maps is None else maps[pick],
+                places[pick],
+                points[pick],
+                boxes[pick],
+                groups,
+                size,
+            )
             found |= {(kind, g, what): value for what, value in scores.items()}
         truth = has[labels[test[pick]]]
         pooled = acts[place[test[pick]]].float().mean((2, 3))
-        found |= {(kind, g, "attribute AP"): attribute_precision(e.shown(pooled), truth) for kind, e in shown.items()}
+        found |= {
+            (kind, g, "attribute AP"): attribute_precision(e.shown(pooled), truth)
+            for kind, e in shown.items()
+        }
     return found
 
 
@@ -248,12 +292,30 @@ def parts_bench(
         learn, few = some_of_each(data, train, 12, seed), some_of_each(data, test, 1, seed)
         runs.append(draw_of_parts(data, (place, acts), learn, few, transform, seed))
     table, rows = pd.DataFrame(runs), []
-    control = {"attribute branch": "attribute branch, another part's", "attribute's own row": "attribute's own row, another part's", "shown": "shown, shuffled"}
+    control = {
+        "attribute branch": "attribute branch, another part's",
+        "attribute's own row": "attribute's own row, another part's",
+        "shown": "shown, shuffled",
+    }
     for kind, g, what in table.columns:
         column, other = table[(kind, g, what)], (control.get(kind, ""), g, what)
         theirs = float(table[other].mean()) if other in table.columns else None
-        metric = what if what in ("distance", "energy ratio", "attribute AP") else f"part IoU > 0.5, {what}"
+        metric = (
+            what
+            if what in ("distance", "energy ratio", "attribute AP")
+            else f"part IoU > 0.5, {what}"
+        )
         if kind not in control.values():
             case = f"{kind}, {g} photos (spread {column.std(ddof=0):.3f})"
-            rows.append(bench_row(case, metric, "", column.mean(), control[kind] if theirs is not None else "", theirs, seeds))
+            rows.append(
+                bench_row(
+                    case,
+                    metric,
+                    "",
+                    column.mean(),
+                    control[kind] if theirs is not None else "",
+                    theirs,
+                    seeds,
+                )
+            )
     return rows

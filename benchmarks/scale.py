@@ -32,7 +32,16 @@ def load():
     below = [nn.Sequential(nn.Conv2d(3, 16, 4, 4), nn.ReLU()), nn.Sequential(nn.Conv2d(16, 64, 2, 2), nn.ReLU())]
     return nn.Sequential(*below, nn.Conv2d(64, 256, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(256, 10))
 """
-SIZES = ((1000, 20), (10_000, 20), (100_000, 20), (200_000, 20), (20_000, 50), (20_000, 500), (20_000, 5000), (200_000, 2000))
+SIZES = (
+    (1000, 20),
+    (10_000, 20),
+    (100_000, 20),
+    (200_000, 20),
+    (20_000, 50),
+    (20_000, 500),
+    (20_000, 5000),
+    (200_000, 2000),
+)
 KINDS = {  # how lines of a run's log begin -> what they end
     "features of": "features of all images",
     "classifiers": "choosing settings, fitting",
@@ -40,7 +49,9 @@ KINDS = {  # how lines of a run's log begin -> what they end
     "control": "control",
 }
 SPENT = ("reading the folder", *KINDS.values(), "report")
-DISTINCT = 50  # pictures of a class; further ones are hard links to them: the run opens, decodes and keeps every one
+# pictures of a class; further ones are hard links to them: the run opens, decodes and keeps every
+# one
+DISTINCT = 50
 
 
 def write_pictures(
@@ -62,10 +73,19 @@ def write_pictures(
             if i >= DISTINCT:
                 os.link(folder / f"{i % DISTINCT:06d}.png", folder / f"{i:06d}.png")
                 continue
-            cells = (128 + 25 * (row - 0.5) @ patches + dice.normal(size=192) * 30).reshape(8, 8, 3).repeat(4, 0).repeat(4, 1)
-            Image.fromarray(cells.clip(0, 255).astype(np.uint8)).save(folder / f"{i:06d}.png", compress_level=1)
+            cells = (
+                (128 + 25 * (row - 0.5) @ patches + dice.normal(size=192) * 30)
+                .reshape(8, 8, 3)
+                .repeat(4, 0)
+                .repeat(4, 1)
+            )
+            Image.fromarray(cells.clip(0, 255).astype(np.uint8)).save(
+                folder / f"{i:06d}.png", compress_level=1
+            )
     (root / "attributes.csv").write_text("\n".join(lines), encoding="utf-8")
-    (root / "unseen.txt").write_text("\n".join(f"class {c:05d}" for c in range(0, classes, 5)), encoding="utf-8")
+    (root / "unseen.txt").write_text(
+        "\n".join(f"class {c:05d}" for c in range(0, classes, 5)), encoding="utf-8"
+    )
     (root / "net.py").write_text(NETWORK, encoding="utf-8")
 
 
@@ -93,7 +113,12 @@ class Watch(threading.Thread):
 
     def hear(self, line: str) -> None:
         "A line of the run's log: when the first 5,000 images were looked at, or all that there are, growth is counted from here."
-        self.spend(next((kind for start, kind in KINDS.items() if line.startswith(start)), "reading the folder"))
+        self.spend(
+            next(
+                (kind for start, kind in KINDS.items() if line.startswith(start)),
+                "reading the folder",
+            )
+        )
         if line.startswith("features of images") and "already" not in line:
             words = line.split()
             self.counting = self.counting or int(words[5]) >= min(5000, int(words[7].rstrip(":")))
@@ -102,12 +127,22 @@ class Watch(threading.Thread):
 def measure_run(
     images: int,  # how many
     classes: int,  # of how many classes
-) -> dict[str, float]:  # growth (MiB), run folder (MiB), H and chance of it, CPU seconds in all and by what they were spent on
+) -> dict[
+    str, float
+]:  # growth (MiB), run folder (MiB), H and chance of it, CPU seconds in all and by what they were spent on
     "One run from folder to report, in this process: fresh, or memory of what came before is reused."
     with tempfile.TemporaryDirectory() as place:
         root = Path(place)
         write_pictures(root / "data", images, classes)
-        config = RunConfig(data="folder", root=str(root / "data"), model=f"{root / 'data/net.py'}:load", train="head", shuffles=1, cases=4, workers=0)
+        config = RunConfig(
+            data="folder",
+            root=str(root / "data"),
+            model=f"{root / 'data/net.py'}:load",
+            train="head",
+            shuffles=1,
+            cases=4,
+            workers=0,
+        )
         watch = Watch()
         watch.start()
         rows = run(config, root / "run", notify=watch.hear)
@@ -115,7 +150,13 @@ def measure_run(
         watch.over.set()
         size = sum(f.stat().st_size for f in (root / "run").rglob("*") if f.is_file())
     h = {r["method"]: r["H"] for r in rows if r["calibrated"]}
-    told = {"growth": watch.most - watch.settled, "peak": watch.most, "disk": size / 2**20, "H": h["NIWT"], "chance": h["chance"]}
+    told = {
+        "growth": watch.most - watch.settled,
+        "peak": watch.most,
+        "disk": size / 2**20,
+        "H": h["NIWT"],
+        "chance": h["chance"],
+    }
     return told | {"cpu": sum(watch.spent.values()), **watch.spent}
 
 
@@ -127,17 +168,27 @@ def bench_scale(
     "CPU time and memory of whole runs, from 1,000 to 200,000 small images and from 20 to 5,000 classes."
     rows: list[dict[str, Any]] = []
     for images, classes in sizes:
-        got = json.loads(in_new_process(f"a run of {images} images", "-m", "benchmarks.scale", images, classes))
+        got = json.loads(
+            in_new_process(f"a run of {images} images", "-m", "benchmarks.scale", images, classes)
+        )
         case = f"{images} images, {classes} classes"
         found = [
-            *(bench_row(case, kind, "ms/image", seconds / images * 1e3) for kind, seconds in got.items() if kind in SPENT),
+            *(
+                bench_row(case, kind, "ms/image", seconds / images * 1e3)
+                for kind, seconds in got.items()
+                if kind in SPENT
+            ),
             bench_row(case, "whole run", "ms/image", got["cpu"] / images * 1e3),
             bench_row(case, "growth after 5,000 images", "MiB", got["growth"], "allowed", 200.0),
             bench_row(case, "run folder", "KiB/image", got["disk"] / images * 1024),
             bench_row(case, "H", "share", got["H"], "chance", got["chance"]),
         ]
         if not quiet:
-            print("\n".join(bench_table(found).splitlines()[2 if rows else 0 :]), file=sys.stderr, flush=True)
+            print(
+                "\n".join(bench_table(found).splitlines()[2 if rows else 0 :]),
+                file=sys.stderr,
+                flush=True,
+            )
         rows += found
     return rows
 
@@ -152,12 +203,16 @@ def cost_figure(
             images, classes = (int(part.split()[0]) for part in row["case"].split(", "))
             found.setdefault((images, classes), {})[row["metric"]] = row["ours"]
     least = min(classes for _, classes in found)
-    most = max({images for images, _ in found}, key=lambda n: sum(images == n for images, _ in found))
+    most = max(
+        {images for images, _ in found}, key=lambda n: sum(images == n for images, _ in found)
+    )
     panels = {f"images, {least} classes": [size for size in found if size[1] == least]}
     panels[f"classes, {most:,} images"] = [size for size in found if size[0] == most]
     with own_style():
         figure = PlainFigure(figsize=(9, 3.6), layout="constrained")
-        for at, (panel, (title, sizes)) in enumerate(zip(figure.subplots(1, 2), panels.items(), strict=True)):
+        for at, (panel, (title, sizes)) in enumerate(
+            zip(figure.subplots(1, 2), panels.items(), strict=True)
+        ):
             sizes, below = sorted(sizes), np.zeros(len(sizes))
             for kind in SPENT:
                 height = np.array([found[size].get(kind, 0.0) for size in sizes])

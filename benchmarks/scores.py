@@ -1,6 +1,5 @@
 """What the scores of explanations are on drawings and photographs."""
 
-
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -38,51 +37,144 @@ from niwt_nb.network.training import class_to_column
 def headline(
     tables: Mapping[str, pd.DataFrame],  # from `score_explanations`
     photos: bool = False,  # the values wanted on photos with boxes, not on drawings with masks
-) -> pd.DataFrame:  # a row a question: question, value, control, wanted, sense ("at least" or "at most")
+) -> (
+    pd.DataFrame
+):  # a row a question: question, value, control, wanted, sense ("at least" or "at most")
     "The scores that matter, each with its control and the value wanted."
     rows: list[dict[str, Any]] = []
 
-    def ask(question: str, value: float, control: float, wanted: float = np.nan, sense: str = "at least") -> None:
-        rows.append({"question": question, "value": float(value), "control": float(control), "wanted": wanted, "sense": sense})
+    def ask(
+        question: str, value: float, control: float, wanted: float = np.nan, sense: str = "at least"
+    ) -> None:
+        rows.append(
+            {
+                "question": question,
+                "value": float(value),
+                "control": float(control),
+                "wanted": wanted,
+                "sense": sense,
+            }
+        )
 
-    where, words, names = (tables[k].set_index(i) for k, i in (("where", ["group", "maps"]), ("words", ["group", "words"]), ("names", "names")))
+    where, words, names = (
+        tables[k].set_index(i)
+        for k, i in (
+            ("where", ["group", "maps"]),
+            ("words", ["group", "words"]),
+            ("names", "names"),
+        )
+    )
     for g in sorted({g for g, _ in where.index}):
         for kind in ("fine map", "Grad-CAM"):
-            for what, wanted in (("energy", 0.8), ("pointing", np.nan if photos else 0.9), ("ratio", 1.3 if photos else np.nan)):
-                ask(f"{kind}, {what}, {g}", where.loc[(g, kind), what], where.loc[(g, f"{kind}, untrained network"), what], wanted)
+            for what, wanted in (
+                ("energy", 0.8),
+                ("pointing", np.nan if photos else 0.9),
+                ("ratio", 1.3 if photos else np.nan),
+            ):
+                ask(
+                    f"{kind}, {what}, {g}",
+                    where.loc[(g, kind), what],
+                    where.loc[(g, f"{kind}, untrained network"), what],
+                    wanted,
+                )
     if {"seen", "unseen"} <= {g for g, _ in where.index}:
         for kind in ("fine map", "Grad-CAM"):
-            here, blank = (abs(where.loc[("seen", k), "energy"] - where.loc[("unseen", k), "energy"]) for k in (kind, f"{kind}, untrained network"))
-            ask(f"{kind}, energy, seen and unseen apart", here, blank, 0.03 if photos else np.nan, "at most")
+            here, blank = (
+                abs(where.loc[("seen", k), "energy"] - where.loc[("unseen", k), "energy"])
+                for k in (kind, f"{kind}, untrained network")
+            )
+            ask(
+                f"{kind}, energy, seen and unseen apart",
+                here,
+                blank,
+                0.03 if photos else np.nan,
+                "at most",
+            )
     parts = tables["attributes"].set_index("maps") if len(tables["attributes"]) else pd.DataFrame()
-    for what, wanted, sense in (("ratio", 3.0, "at least"), ("pointing", np.nan, "at least"), ("distance", np.nan, "at most")):
+    for what, wanted, sense in (
+        ("ratio", 3.0, "at least"),
+        ("pointing", np.nan, "at least"),
+        ("distance", np.nan, "at most"),
+    ):
         if what in parts:
-            ask(f"attribute map on its part, {what}", parts.loc["own attribute, fine", what], parts.loc["another part's attribute", what], wanted, sense)
+            ask(
+                f"attribute map on its part, {what}",
+                parts.loc["own attribute, fine", what],
+                parts.loc["another part's attribute", what],
+                wanted,
+                sense,
+            )
     if "centre_distance" in parts:
         own = parts.loc["own attribute, fine"]
-        ask("attribute map, distance to its part, beside the middle of the box", own["distance"], own["centre_distance"], np.nan, "at most")
+        ask(
+            "attribute map, distance to its part, beside the middle of the box",
+            own["distance"],
+            own["centre_distance"],
+            np.nan,
+            "at most",
+        )
     for g in sorted({g for g, _ in words.index}):
         mixed = [w for w in words.loc[g].index if w.startswith("shuffled")]
         right = words.loc[g, "precision"]
-        ask(f"words, precision of 8, {g}", right["NIWT"], right[mixed].mean(), 0.75 if g == "unseen" and not photos else np.nan)
+        ask(
+            f"words, precision of 8, {g}",
+            right["NIWT"],
+            right[mixed].mean(),
+            0.75 if g == "unseen" and not photos else np.nan,
+        )
         common = words.loc[(g, "commonest attributes"), "ap"]
         chance = words.loc[g].loc[mixed, "ap"].mean() / common
-        ask(f"words, average precision over that of the commonest, {g}", words.loc[(g, "NIWT"), "ap"] / common, chance, 1.5 if photos else np.nan)
-        ask(f"ranked by what was used: precision of 8, {g}", right["what was used"], right[mixed].mean())
-        ask(f"ranked by what was used: average precision over that of the commonest, {g}", words.loc[(g, "what was used"), "ap"] / common, chance)
+        ask(
+            f"words, average precision over that of the commonest, {g}",
+            words.loc[(g, "NIWT"), "ap"] / common,
+            chance,
+            1.5 if photos else np.nan,
+        )
+        ask(
+            f"ranked by what was used: precision of 8, {g}",
+            right["what was used"],
+            right[mixed].mean(),
+        )
+        ask(
+            f"ranked by what was used: average precision over that of the commonest, {g}",
+            words.loc[(g, "what was used"), "ap"] / common,
+            chance,
+        )
     for _, row in tables["verdicts"].iterrows():
         if row["verdict"] != "open" and np.isfinite(row["right"]):
-            ask(f"words {row['verdict']} the class that hold, {row['group']}", row["right"], row["control"])
+            ask(
+                f"words {row['verdict']} the class that hold, {row['group']}",
+                row["right"],
+                row["control"],
+            )
     mixed = [w for w in names.index if w.startswith("shuffled")]
     level, good = names.loc[mixed, "auprc"].mean(), names.loc["NIWT, good names only"]
     ask("names given, AUPRC over that of shuffled knowledge", good["auprc"] / level, 1.0, 2.0)
-    ask("names of all neurons, the same", names.loc["NIWT, all neurons", "auprc"] / level, names.loc["random", "auprc"] / level)
-    ask("names given, share above shuffled knowledge", good["above"], names.loc[mixed, "above"].mean(), 0.8)
+    ask(
+        "names of all neurons, the same",
+        names.loc["NIWT, all neurons", "auprc"] / level,
+        names.loc["random", "auprc"] / level,
+    )
+    ask(
+        "names given, share above shuffled knowledge",
+        good["above"],
+        names.loc[mixed, "above"].mean(),
+        0.8,
+    )
     ask("names given, Pearson r", good["pearson"], names.loc[mixed, "pearson"].mean())
     for _, row in tables["faithfulness"].iterrows():
         lot = max(row["random_drop"], 1e-9)
-        ask(f"faithfulness, named over random neurons, {row['group']}", row["ratio"], row["other_drop"] / lot, 3.0 if photos else 5.0)
-        ask(f"the same for the neurons that add most (bound), {row['group']}", row["best_drop"] / lot, row["other_drop"] / lot)
+        ask(
+            f"faithfulness, named over random neurons, {row['group']}",
+            row["ratio"],
+            row["other_drop"] / lot,
+            3.0 if photos else 5.0,
+        )
+        ask(
+            f"the same for the neurons that add most (bound), {row['group']}",
+            row["best_drop"] / lot,
+            row["other_drop"] / lot,
+        )
     gone = tables["deletion"].set_index("maps")
     for what in ("deletion", "insertion"):
         ask(f"fine map, {what} area", gone.loc["fine map", what], gone.loc["random map", what])
@@ -99,32 +191,54 @@ def head_with_unseen(
     n_images: int = 64,  # images of the Jacobian
 ) -> nn.Linear:  # rows for `data.seen`, then for `data.unseen`
     "The head extended by NIWT from the attributes, balanced on seen classes that were left out."
-    words, some, model = data.get_knowledge("attributes"), data.train[::every], estimator or RidgeMap()
-    seen, features = class_importance(network, data, some, transform).mean, extract_features(network, data, some, transform)
-    images = torch.stack([transform(data.images[i]) for i in some[:: max(1, len(some) // n_images)].tolist()])
+    words, some, model = (
+        data.get_knowledge("attributes"),
+        data.train[::every],
+        estimator or RidgeMap(),
+    )
+    seen, features = (
+        class_importance(network, data, some, transform).mean,
+        extract_features(network, data, some, transform),
+    )
+    images = torch.stack(
+        [transform(data.images[i]) for i in some[:: max(1, len(some) // n_images)].tolist()]
+    )
     jacobian, known = pooled_jacobian(network, images), words.rows(data.seen)
 
     def weights(learn: Tensor, new: Tensor) -> Tensor:
-        return transfer_weights(network, clone(model).fit(known[learn], seen[learn]).predict(known[new]), jacobian).weight
+        return transfer_weights(
+            network, clone(model).fit(known[learn], seen[learn]).predict(known[new]), jacobian
+        ).weight
 
     balance = calibrate(weights, network.head, features, class_to_column(data)[data.labels[some]])
     wanted = clone(model).fit(known, seen).predict(words.rows(data.unseen))
-    found = transfer_weights(network, wanted, jacobian, features=features, scale=balance.scale, bias=balance.bias)
+    found = transfer_weights(
+        network, wanted, jacobian, features=features, scale=balance.scale, bias=balance.bias
+    )
     return extend(network.head, found.weight, found.bias)
 
 
 def field_guide_case(
     seed: int = 0,  # of the world, the first weights and the training
-    folder: str | os.PathLike | None = None,  # trained networks are kept here; `None`: trained anew (0 is the shipped network)
-) -> tuple[ZeroShotData, CutNetwork, nn.Linear]:  # world, network, head with a row for every species
+    folder: str
+    | os.PathLike
+    | None = None,  # trained networks are kept here; `None`: trained anew (0 is the shipped network)
+) -> tuple[
+    ZeroShotData, CutNetwork, nn.Linear
+]:  # world, network, head with a row for every species
     "A world of the field guide, its network, and the head extended to the unseen species."
-    data, path = field_guide(seed=seed), None if folder is None else Path(folder) / f"field-guide-{seed}.safetensors"
+    data, path = (
+        field_guide(seed=seed),
+        None if folder is None else Path(folder) / f"field-guide-{seed}.safetensors",
+    )
     if seed == 0:
         network = load_backbone().cut()
     elif path is not None and path.exists():
         network = load_backbone(weights=path).cut()
     else:
-        network = cut(train_field_guide_network(data, seed=seed, path=path)[0], SmallCNN.default_layer)
+        network = cut(
+            train_field_guide_network(data, seed=seed, path=path)[0], SmallCNN.default_layer
+        )
     return data, network, head_with_unseen(network, data, field_guide_transform)
 
 
@@ -145,15 +259,24 @@ def field_guide_scores(
 def headlines(
     runs: Mapping[Any, Mapping[str, pd.DataFrame]],  # seed or name -> tables
     photos: bool = False,  # see `headline`
-) -> pd.DataFrame:  # a row a question: a column a run, mean, control, wanted, sense, reached ("yes", "no", "")
+) -> (
+    pd.DataFrame
+):  # a row a question: a column a run, mean, control, wanted, sense, reached ("yes", "no", "")
     "`headline` of several runs side by side."
     tables = {name: headline(t, photos).set_index("question") for name, t in runs.items()}
     first = next(iter(tables.values()))
     table = pd.DataFrame({str(name): t["value"] for name, t in tables.items()}, index=first.index)
     table["mean"] = table.mean(axis=1)
     table["control"] = pd.DataFrame({name: t["control"] for name, t in tables.items()}).mean(axis=1)
-    table["wanted"], table["sense"] = first["wanted"], np.where(first["wanted"].isna(), "", first["sense"])
-    far = np.where(first["sense"] == "at least", table["mean"] - table["wanted"], table["wanted"] - table["mean"])
+    table["wanted"], table["sense"] = (
+        first["wanted"],
+        np.where(first["wanted"].isna(), "", first["sense"]),
+    )
+    far = np.where(
+        first["sense"] == "at least",
+        table["mean"] - table["wanted"],
+        table["wanted"] - table["mean"],
+    )
     table["reached"] = np.where(table["wanted"].isna(), "", np.where(far >= 0, "yes", "no"))
     return table.reset_index()
 
@@ -167,8 +290,12 @@ def drawn_with_cue(
     "The same birds with berries in the background of all of them, or of none; raises `NiwtError` for images that are no drawings."
     drawn = data.images
     if not isinstance(drawn, FieldGuideImages):
-        raise NiwtError(f"only drawings of the field guide can be drawn again; data set {data.name!r} has {type(drawn).__name__}")
-    every = FieldGuideImages(drawn.looks, drawn.poses, torch.full_like(drawn.cues, on), drawn.species, drawn.size)
+        raise NiwtError(
+            f"only drawings of the field guide can be drawn again; data set {data.name!r} has {type(drawn).__name__}"
+        )
+    every = FieldGuideImages(
+        drawn.looks, drawn.poses, torch.full_like(drawn.cues, on), drawn.species, drawn.size
+    )
     return torch.stack([field_guide_transform(every[i]) for i in torch.as_tensor(indices).tolist()])
 
 
@@ -181,16 +308,35 @@ def cue_rates(
     "What berries in the background do to the names that networks give."
     test = data.test_seen if indices is None else indices
     shown_in: Any = getattr(data.images, "cues", torch.zeros(len(data), dtype=torch.bool))
-    share = torch.stack([shown_in[data.train[data.labels[data.train] == c]].float().mean() for c in data.seen])
+    share = torch.stack(
+        [shown_in[data.train[data.labels[data.train] == c]].float().mean() for c in data.seen]
+    )
     cued, columns = (share > 0.5).nonzero().flatten(), class_to_column(data)[data.labels[test]]
-    here, (bare, berries) = torch.isin(columns, cued), (drawn_with_cue(data, test, on) for on in (False, True))
+    here, (bare, berries) = (
+        torch.isin(columns, cued),
+        (drawn_with_cue(data, test, on) for on in (False, True)),
+    )
     rows = []
     for name, network in networks.items():
         with torch.no_grad():
-            without, shown = (torch.cat([network(x).argmax(1) for x in images.split(100)]) for images in (bare, berries))
+            without, shown = (
+                torch.cat([network(x).argmax(1) for x in images.split(100)])
+                for images in (bare, berries)
+            )
         rate = lambda named, pick: float((named == columns)[pick].float().mean())  # noqa: E731
-        row = {"network": name, "berry_bare": rate(without, here), "berry_with": rate(shown, here), "other_bare": rate(without, ~here)}
-        rows.append(row | {"other_with": rate(shown, ~here), "pulled": float(((without != shown) & torch.isin(shown, cued)).float().mean())})
+        row = {
+            "network": name,
+            "berry_bare": rate(without, here),
+            "berry_with": rate(shown, here),
+            "other_bare": rate(without, ~here),
+        }
+        rows.append(
+            row
+            | {
+                "other_with": rate(shown, ~here),
+                "pulled": float(((without != shown) & torch.isin(shown, cued)).float().mean()),
+            }
+        )
     return pd.DataFrame(rows)
 
 
@@ -201,25 +347,47 @@ def planted_cue_scores(
     draws: int = 3,  # random choices of as many
 ) -> pd.DataFrame:  # as `cue_rates`: before, silenced, repaired, and the controls
     "Train on a field guide with a planted cue, find the neurons that carry it, silence them, fit the head again; the same with random neurons."
-    data, path = field_guide(seed=seed, spurious=1.0), None if folder is None else Path(folder) / f"berries-{seed}.safetensors"
+    data, path = (
+        field_guide(seed=seed, spurious=1.0),
+        None if folder is None else Path(folder) / f"berries-{seed}.safetensors",
+    )
     if path is not None and path.exists():
         network = load_backbone(weights=path).cut()
     else:
-        network = cut(train_field_guide_network(data, seed=seed, path=path)[0], SmallCNN.default_layer)
+        network = cut(
+            train_field_guide_network(data, seed=seed, path=path)[0], SmallCNN.default_layer
+        )
     explainer = fit_explainer(network, data, field_guide_transform, columns=data.seen, per_class=10)
     k, some = len(explainer.answers), data.train[::4]
     repaired, worst = repair_background(explainer, data, some, field_guide_transform, n)
     fit = lambda view: refit_head(view, data, some, field_guide_transform, explainer.columns)  # noqa: E731
-    lots = [edit_neurons(network, k, zero=torch.randperm(k, generator=torch.Generator().manual_seed(s))[:n].tolist()) for s in range(draws)]
-    named = {"before": network, "silenced": edit_neurons(network, k, zero=worst), "silenced and refitted": repaired, "only refitted": fit(NetworkView(network))}
-    named |= {f"random {s}": view for s, view in enumerate(lots)} | {f"random {s}, refitted": fit(view) for s, view in enumerate(lots)}
+    lots = [
+        edit_neurons(
+            network,
+            k,
+            zero=torch.randperm(k, generator=torch.Generator().manual_seed(s))[:n].tolist(),
+        )
+        for s in range(draws)
+    ]
+    named = {
+        "before": network,
+        "silenced": edit_neurons(network, k, zero=worst),
+        "silenced and refitted": repaired,
+        "only refitted": fit(NetworkView(network)),
+    }
+    named |= {f"random {s}": view for s, view in enumerate(lots)} | {
+        f"random {s}, refitted": fit(view) for s, view in enumerate(lots)
+    }
     table = cue_rates(named, data)
-    table["network"] = table["network"].str.replace(r"random \d+", f"{n} random neurons silenced", regex=True)
+    table["network"] = table["network"].str.replace(
+        r"random \d+", f"{n} random neurons silenced", regex=True
+    )
     return table.groupby("network", sort=False).mean().reset_index()
 
 
 def read_head(
-    path: str | os.PathLike,  # a safetensors file with `weight` (C, D) and `bias` (C,), rows by class id
+    path: str
+    | os.PathLike,  # a safetensors file with `weight` (C, D) and `bias` (C,), rows by class id
     n_classes: int,  # C
     width: int,  # D
     ids: Tensor,  # (n,) class id of each row wanted
@@ -229,7 +397,9 @@ def read_head(
     try:
         table = load_file(os.fspath(path))
     except Exception as e:  # safetensors raises several kinds
-        raise NiwtError(f"head {os.fspath(path)!r} is not a readable safetensors file with {wanted} ({type(e).__name__}: {str(e)[:120]})") from None
+        raise NiwtError(
+            f"head {os.fspath(path)!r} is not a readable safetensors file with {wanted} ({type(e).__name__}: {str(e)[:120]})"
+        ) from None
     shapes = {k: tuple(v.shape) for k, v in table.items()}
     if shapes.get("weight") != (n_classes, width) or shapes.get("bias") != (n_classes,):
         raise NiwtError(f"head {os.fspath(path)!r} holds {shapes}; expected {wanted}")
@@ -248,18 +418,32 @@ def cub_case(
     l2: float = 1e-5,  # of the head fitted to frozen features
     head: str | os.PathLike | None = None,  # see `read_head`; `None`: transferred here
     every: int = 8,  # one training photo of so many is used for the transfer
-) -> tuple[ZeroShotData, CutNetwork, Callable, nn.Linear]:  # data, network, its preprocessing, head with a row for every class
+) -> tuple[
+    ZeroShotData, CutNetwork, Callable, nn.Linear
+]:  # data, network, its preprocessing, head with a row for every class
     "CUB and a network whose head knows all classes: fitted or given for the seen ones, transferred or given for the unseen ones."
     data, backbone = read_cub(root, splits), load_backbone(model)
     network = backbone.cut(layer)
     if head is not None:
-        known = read_head(head, len(data.classes), network.head.in_features, torch.cat([data.seen, data.unseen]))
+        known = read_head(
+            head, len(data.classes), network.head.in_features, torch.cat([data.seen, data.unseen])
+        )
         return data, with_head(network, known), backbone.preprocess, known
     if network.head.out_features != len(data.seen):
         features = extract_features(network, data, data.train, backbone.preprocess)
-        network = with_head(network, fit_head(features, class_to_column(data)[data.labels[data.train]], len(data.seen), l2=l2))
+        network = with_head(
+            network,
+            fit_head(
+                features, class_to_column(data)[data.labels[data.train]], len(data.seen), l2=l2
+            ),
+        )
     estimator = KernelRidgeMap()
-    return data, network, backbone.preprocess, head_with_unseen(network, data, backbone.preprocess, estimator, every)
+    return (
+        data,
+        network,
+        backbone.preprocess,
+        head_with_unseen(network, data, backbone.preprocess, estimator, every),
+    )
 
 
 @in_own_modes
@@ -271,7 +455,13 @@ def some_of_each(
 ) -> Tensor:  # image indices, ascending
     "A few images of every class, drawn by lot."
     order = indices[torch.randperm(len(indices), generator=torch.Generator().manual_seed(seed))]
-    return torch.cat([order[data.labels[order] == c][:per_class] for c in data.labels[indices].unique()]).sort().values
+    return (
+        torch.cat(
+            [order[data.labels[order] == c][:per_class] for c in data.labels[indices].unique()]
+        )
+        .sort()
+        .values
+    )
 
 
 @in_own_modes
@@ -288,7 +478,9 @@ def cub_scores(
     "The scores on a few test photos of every CUB class."
     data, network, transform, known = cub_case(root, splits, model, layer, head=head)
     test = some_of_each(data, torch.cat([data.test_seen, data.test_unseen]), per_class)
-    return score_explanations(network, data, transform, head=known, indices=test, some=some, per_class=train_images)
+    return score_explanations(
+        network, data, transform, head=known, indices=test, some=some, per_class=train_images
+    )
 
 
 @register("scores")
@@ -303,5 +495,15 @@ def scores_bench(
     for _, row in table.iterrows():
         spread = float(np.std([row[str(s)] for s in range(worlds)]))
         if np.isfinite(row["mean"]) and np.isfinite(row["control"]):
-            rows.append(bench_row(f"{row['question']} (spread {spread:.3f})", "mean", "", row["mean"], "control", row["control"], worlds))
+            rows.append(
+                bench_row(
+                    f"{row['question']} (spread {spread:.3f})",
+                    "mean",
+                    "",
+                    row["mean"],
+                    "control",
+                    row["control"],
+                    worlds,
+                )
+            )
     return rows

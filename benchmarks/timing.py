@@ -1,6 +1,5 @@
 """Numbers that say what the code costs, beside what it could cost at least."""
 
-
 import json
 import os
 import statistics
@@ -34,7 +33,16 @@ def bench_row(
             raise NiwtError(f"{name} of {case!r} is {value}, expected a finite number")
     other = None if theirs is None else float(theirs)
     ratio = float(ours) / other if other else None
-    return {"case": case, "metric": metric, "unit": unit, "ours": float(ours), "peer": peer, "theirs": other, "ratio": ratio, "repeats": int(repeats)}
+    return {
+        "case": case,
+        "metric": metric,
+        "unit": unit,
+        "ours": float(ours),
+        "peer": peer,
+        "theirs": other,
+        "ratio": ratio,
+        "repeats": int(repeats),
+    }
 
 
 BENCHES: dict[str, Callable[[bool], list[dict[str, Any]]]] = {}
@@ -45,7 +53,9 @@ def register(
 ) -> Callable:  # a decorator that leaves the function as it is
     "Make a benchmark known under a name."
 
-    def keep(function: Callable[[bool], list[dict[str, Any]]]) -> Callable[[bool], list[dict[str, Any]]]:
+    def keep(
+        function: Callable[[bool], list[dict[str, Any]]],
+    ) -> Callable[[bool], list[dict[str, Any]]]:
         BENCHES[name] = function
         return function
 
@@ -70,7 +80,10 @@ def bench_table(
     width = [max(len(line[i]) for line in cells) for i in range(len(keys))]
     numeric = {"ours", "theirs", "ratio", "repeats"}
     pad = [str.rjust if k in numeric else str.ljust for k in keys]
-    lines = ["  ".join(p(c, w) for p, c, w in zip(pad, line, width, strict=True)).rstrip() for line in cells]
+    lines = [
+        "  ".join(p(c, w) for p, c, w in zip(pad, line, width, strict=True)).rstrip()
+        for line in cells
+    ]
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
 
 
@@ -106,8 +119,17 @@ def in_new_process(
     **env: str,  # added to the environment
 ) -> str:  # the last line that it prints
     "Measure in a new Python process; raises `NiwtError` with the end of its error output."
-    command, root = (sys.executable, "-W", "ignore", *command), Path(__file__).resolve().parent.parent
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, env={**os.environ, **env}, cwd=root)
+    command, root = (
+        (sys.executable, "-W", "ignore", *command),
+        Path(__file__).resolve().parent.parent,
+    )
+    done = subprocess.run(
+        [str(part) for part in command],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **env},
+        cwd=root,
+    )
     if done.returncode:
         raise NiwtError(f"measuring {what} failed: {done.stderr.strip()[-500:] or done.returncode}")
     return done.stdout.splitlines()[-1]
@@ -118,7 +140,9 @@ def pass_with_pages(
     side: int = 224,  # pixels
 ) -> float:  # milliseconds an image
     "A bare forward pass of MobileNetV2 on 32 images in a new process: the setting is read when the first tensor is made."
-    return 1000 * float(in_new_process("a forward pass", "-c", PASS, side, THP_MEM_ALLOC_ENABLE=str(int(large))))
+    return 1000 * float(
+        in_new_process("a forward pass", "-c", PASS, side, THP_MEM_ALLOC_ENABLE=str(int(large)))
+    )
 
 
 @register("pages")
@@ -128,7 +152,18 @@ def bench_pages(
 ) -> list[dict[str, Any]]:  # a row a size
     "A forward pass with pages of 2 MiB beside one with those of 4 KiB."
     made = {side: (pass_with_pages(True, side), pass_with_pages(False, side)) for side in sides}
-    return [bench_row(f"MobileNetV2, {side} pixels", "forward pass", "ms/image", ours, "4 KiB pages", theirs, 5) for side, (ours, theirs) in made.items()]
+    return [
+        bench_row(
+            f"MobileNetV2, {side} pixels",
+            "forward pass",
+            "ms/image",
+            ours,
+            "4 KiB pages",
+            theirs,
+            5,
+        )
+        for side, (ours, theirs) in made.items()
+    ]
 
 
 STEPS = {
@@ -151,14 +186,37 @@ def timing_rows(
     "Steps of the same kind added up, beside the forward passes that they contain."
     rows, known = [], 0.0
     for kind, title in STEPS.items():
-        own = [t for t in timings if t["step"].removeprefix("validation/").split("/")[0].split("-")[0] == kind]
+        own = [
+            t
+            for t in timings
+            if t["step"].removeprefix("validation/").split("/")[0].split("-")[0] == kind
+        ]
         seconds, images = sum(t["seconds"] for t in own), sum(t["images"] for t in own)
         known += seconds
         peer = f"bare forward, {images} images" if images else ""
-        rows.append(bench_row(title, "wall time", "s", seconds, peer, images * bare if images else None, repeats))
+        rows.append(
+            bench_row(
+                title, "wall time", "s", seconds, peer, images * bare if images else None, repeats
+            )
+        )
     images = sum(t["images"] for t in timings)
-    rows.append(bench_row("drawing, charts, report", "wall time", "s", max(total - known, 0.0), repeats=repeats))
-    return [*rows, bench_row("whole demo", "wall time", "s", total, f"bare forward, {images} images", images * bare, repeats)]
+    rows.append(
+        bench_row(
+            "drawing, charts, report", "wall time", "s", max(total - known, 0.0), repeats=repeats
+        )
+    )
+    return [
+        *rows,
+        bench_row(
+            "whole demo",
+            "wall time",
+            "s",
+            total,
+            f"bare forward, {images} images",
+            images * bare,
+            repeats,
+        ),
+    ]
 
 
 @register("demo")
@@ -167,12 +225,15 @@ def bench_demo(
     config: Any = None,  # `RunConfig`, other settings than the demo's, for a quick look
 ) -> list[dict[str, Any]]:  # rows as `bench_row` makes them
     "Seconds of each step of `niwt demo` beside the bare forward passes that it contains."
-    config = config or import_object("niwt_nb.runs.config:RunConfig")()  # imported here, so that other benchmarks are not measured with a pipeline in memory
+    # imported here, so that other benchmarks are not measured with a pipeline in memory
+    config = config or import_object("niwt_nb.runs.config:RunConfig")()
     run = import_object("niwt_nb.runs.pipeline:run")
     with tempfile.TemporaryDirectory() as place:
         start = time.perf_counter()
         run(config, Path(place) / "demo", quiet=quiet)
         total = time.perf_counter() - start
-        timings = json.loads((Path(place) / "demo" / "results.json").read_text(encoding="utf-8"))["timings"]
+        timings = json.loads((Path(place) / "demo" / "results.json").read_text(encoding="utf-8"))[
+            "timings"
+        ]
     x = torch.zeros(config.batch_size, 3, config.image_size, config.image_size)
     return timing_rows(timings, total, forward_seconds(SmallCNN(config.n_seen).eval(), x))

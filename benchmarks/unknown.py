@@ -34,7 +34,9 @@ def mahalanobis(
     features: Tensor,  # (n, D) of training images
     labels: Tensor,  # (n,) their classes
     shrink: float = 0.1,  # share of the mean variance that is added to every direction
-) -> Callable[[Tensor], Tensor]:  # features (m, D) -> minus the distance (m,) to the nearest class mean
+) -> Callable[
+    [Tensor], Tensor
+]:  # features (m, D) -> minus the distance (m,) to the nearest class mean
     "The distance of Lee and others (NeurIPS 2018): class means, one covariance; new classes have no photos and so no mean."
     x, (ids, rows) = features.double(), labels.unique(return_inverse=True)
     means = torch.stack([x[rows == i].mean(0) for i in range(len(ids))])
@@ -55,10 +57,13 @@ MEASURES: dict[str, Callable[[Tensor], Tensor]] = {
 def strangers_table(
     model: NIWT,  # fitted here, with validation classes
     data: ZeroShotData,  # that it was fitted on
-    others: Tensor | None = None,  # (k, D) features of pictures of something else, as the head reads them
+    others: Tensor
+    | None = None,  # (k, D) features of pictures of something else, as the head reads them
     draws: int = 10,  # of half of the unseen classes, which lose their names
     features: Tensor | None = None,  # see `features_to_score`
-) -> tuple[pd.DataFrame, dict[str, float]]:  # AUROC and FPR95 of each measure, means over the draws; what the threshold does, and errors of probabilities
+) -> tuple[
+    pd.DataFrame, dict[str, float]
+]:  # AUROC and FPR95 of each measure, means over the draws; what the threshold does, and errors of probabilities
     "Strangers among the test images, whose classes were not among those that thresholds were chosen on."
     doubt, ids = known_doubt(model.doubt_), torch.cat([data.seen, data.unseen])
     scores, labels = score_matrix(model, data, features)
@@ -70,20 +75,45 @@ def strangers_table(
     seen = model.writer_.seen
     far = mahalanobis(seen.features, seen.rows)
     near, off = far(x), far(away)
-    level, found, told = float(np.interp(doubt.share(), np.linspace(0, 1, 101), doubt.strangers)), [], []
+    level, found, told = (
+        float(np.interp(doubt.share(), np.linspace(0, 1, 101), doubt.strangers)),
+        [],
+        [],
+    )
     for seed in range(draws):
-        lost = n + torch.randperm(len(data.unseen), generator=torch.Generator().manual_seed(seed))[: len(data.unseen) // 2]
+        lost = (
+            n
+            + torch.randperm(len(data.unseen), generator=torch.Generator().manual_seed(seed))[
+                : len(data.unseen) // 2
+            ]
+        )
         keep, strange = ~torch.isin(torch.arange(len(ids)), lost), torch.isin(rows, lost)
         astray = {name: f(foreign[:, keep]) if len(away) else off for name, f in MEASURES.items()}
-        values = {name: (f(scores[:, keep]), astray[name]) for name, f in MEASURES.items()} | {"Mahalanobis": (near, off)}
+        values = {name: (f(scores[:, keep]), astray[name]) for name, f in MEASURES.items()} | {
+            "Mahalanobis": (near, off)
+        }
         for name, (here, there) in values.items():
             pairs = {"strangers": here[strange]} | ({"others": there} if len(away) else {})
             areas = {k: detection(here[~strange], v) for k, v in pairs.items()}
-            found.append({"measure": name} | {f"{what}, {k}": a[i] for k, a in areas.items() for i, what in enumerate(("AUROC", "FPR95"))})
+            found.append(
+                {"measure": name}
+                | {
+                    f"{what}, {k}": a[i]
+                    for k, a in areas.items()
+                    for i, what in enumerate(("AUROC", "FPR95"))
+                }
+            )
         sure, gone = values["stands out"]
-        told.append({"strangers refused": (sure[strange] < level).double().mean(), "known refused": (sure[~strange] < level).double().mean()})
+        told.append(
+            {
+                "strangers refused": (sure[strange] < level).double().mean(),
+                "known refused": (sure[~strange] < level).double().mean(),
+            }
+        )
         told[-1] |= {"others refused": (gone < level).double().mean()} if len(away) else {}
-    about = {k: float(v) for k, v in pd.DataFrame(told).astype(float).mean().items()} | {"share asked": doubt.share()}
+    about = {k: float(v) for k, v in pd.DataFrame(told).astype(float).mean().items()} | {
+        "share asked": doubt.share()
+    }
     for name, t in (("error before", 1.0), ("error after", doubt.temperature)):
         about[name] = calibration_error(reliability((scores / t).softmax(1), rows))
     return pd.DataFrame(found).groupby("measure", sort=False).mean(), about

@@ -1,6 +1,5 @@
 """How long from a changed control to the redrawn picture, and does memory grow?"""
 
-
 import gc
 import statistics
 import time
@@ -51,8 +50,16 @@ def new_changes(
         ],
         MapExplorer: [lambda: pick("attribute"), lambda: pick("neuron"), lambda: pick("held_out")],
         SpeciesDrawer: [lambda: pick(str(rng.choice(list(ATTRIBUTES)))), lambda: pick("seed")],
-        ClassEditor: [lambda: pick("edited"), lambda: pick("group"), lambda: setattr(widget.sliders[0], "value", float(rng.uniform()))],
-        ExplanationViewer: [lambda: pick("picture"), lambda: pick("species"), lambda: pick("other")],
+        ClassEditor: [
+            lambda: pick("edited"),
+            lambda: pick("group"),
+            lambda: setattr(widget.sliders[0], "value", float(rng.uniform())),
+        ],
+        ExplanationViewer: [
+            lambda: pick("picture"),
+            lambda: pick("species"),
+            lambda: pick("other"),
+        ],
         BalanceExplorer: [lambda: drag("gamma"), lambda: drag("gamma"), lambda: pick("rows")],
         WeightExplorer: [lambda: drag("weight"), lambda: drag("length"), lambda: pick("feature")],
     }
@@ -95,8 +102,24 @@ def widget_rows(
     high, empty = float(np.quantile(took, 0.95)), [1e3 * empty_seconds(widget) for _ in range(9)]
     return [
         bench_row(f"{name}: its panels empty", "wall time, median", "ms", statistics.median(empty)),
-        bench_row(f"{name}: change to redrawn", "wall time, median", "ms", statistics.median(took), "limit", 200.0, n),
-        bench_row(f"{name}: change to redrawn", "wall time, 95th percentile", "ms", high, "limit", 400.0, n),
+        bench_row(
+            f"{name}: change to redrawn",
+            "wall time, median",
+            "ms",
+            statistics.median(took),
+            "limit",
+            200.0,
+            n,
+        ),
+        bench_row(
+            f"{name}: change to redrawn",
+            "wall time, 95th percentile",
+            "ms",
+            high,
+            "limit",
+            400.0,
+            n,
+        ),
     ]
 
 
@@ -128,12 +151,31 @@ def bench_widgets(
     started = time.perf_counter()
     session = open_session() if session is None else session
     rows = [bench_row("opening a session", "wall time", "s", time.perf_counter() - started)]
-    kinds = {"neuron explorer": NeuronExplorer, "map explorer": MapExplorer, "species designer": SpeciesDrawer, "class editor": ClassEditor}
-    kinds |= {"explanation viewer": ExplanationViewer, "balance explorer": BalanceExplorer, "weight explorer": WeightExplorer}
+    kinds = {
+        "neuron explorer": NeuronExplorer,
+        "map explorer": MapExplorer,
+        "species designer": SpeciesDrawer,
+        "class editor": ClassEditor,
+    }
+    kinds |= {
+        "explanation viewer": ExplanationViewer,
+        "balance explorer": BalanceExplorer,
+        "weight explorer": WeightExplorer,
+    }
     for name, kind in kinds.items():
         started = time.perf_counter()
         widget: Explorer = kind(session=session)
-        rows.append(bench_row(f"{name}: first picture", "wall time", "s", time.perf_counter() - started))
+        rows.append(
+            bench_row(f"{name}: first picture", "wall time", "s", time.perf_counter() - started)
+        )
         rows += widget_rows(name, widget, n)
-        rows.append(bench_row(f"{name}: {changes} changes", "memory growth", "MB", memory_growth(widget, changes), repeats=1))
+        rows.append(
+            bench_row(
+                f"{name}: {changes} changes",
+                "memory growth",
+                "MB",
+                memory_growth(widget, changes),
+                repeats=1,
+            )
+        )
     return rows

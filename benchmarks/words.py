@@ -34,7 +34,11 @@ class KeptActivations(nn.Module):
 
     def __init__(self, head: nn.Linear) -> None:
         super().__init__()
-        self.lower, self.tail, self.head = nn.Identity(), nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), head
+        self.lower, self.tail, self.head = (
+            nn.Identity(),
+            nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+            head,
+        )
 
     def features(self, x: Tensor) -> Tensor:
         "Activations (B, K, h, w) -> features (B, K)."
@@ -51,20 +55,32 @@ def kept_photos(
     model: str,  # what `load_backbone` takes
     layer: str,  # its last layer with a spatial output
     folder: str | os.PathLike | None = None,  # kept here; `None`: not kept
-) -> tuple[Tensor, Tensor]:  # photos (n,), 15 training and 6 test ones of each class, and (n, K, h, w) half-precision activations
+) -> tuple[
+    Tensor, Tensor
+]:  # photos (n,), 15 training and 6 test ones of each class, and (n, K, h, w) half-precision activations
     "One pass over the photos, or what is kept of it."
-    train, test = some_of_each(data, data.train, 15), some_of_each(data, torch.cat([data.test_seen, data.test_unseen]), 6)
+    train, test = (
+        some_of_each(data, data.train, 15),
+        some_of_each(data, torch.cat([data.test_seen, data.test_unseen]), 6),
+    )
     ids = torch.cat([train, test])
     path = None if folder is None else Path(folder) / f"{layer}.pt"
     if path is not None and path.exists():
         kept = torch.load(path)
         if not torch.equal(kept["ids"], ids):
-            raise NiwtError(f"{os.fspath(path)!r} keeps {len(kept['ids'])} other photos than the {len(ids)} wanted; delete it")
+            raise NiwtError(
+                f"{os.fspath(path)!r} keeps {len(kept['ids'])} other photos than the {len(ids)} wanted; delete it"
+            )
         return ids, kept["acts"]
     backbone = load_backbone(model)
     lower = backbone.cut(layer).lower
     with torch.no_grad():
-        acts = torch.cat([lower(x.contiguous(memory_format=torch.channels_last)).half() for x, _, _ in batches(data, ids, backbone.preprocess, 64)])
+        acts = torch.cat(
+            [
+                lower(x.contiguous(memory_format=torch.channels_last)).half()
+                for x, _, _ in batches(data, ids, backbone.preprocess, 64)
+            ]
+        )
     if path is not None:
         torch.save({"ids": ids, "acts": acts}, path)
     return ids, acts
@@ -73,16 +89,27 @@ def kept_photos(
 def cub_photos(
     folder: str | os.PathLike | None = None,  # activations are kept here
     layer: str = "features.18",  # last layer with a spatial output
-) -> tuple[ZeroShotData, Tensor, Tensor, Tensor, Tensor]:  # CUB, (N,) place of each photo in what is kept, activations, training and test photos
+) -> tuple[
+    ZeroShotData, Tensor, Tensor, Tensor, Tensor
+]:  # CUB, (N,) place of each photo in what is kept, activations, training and test photos
     "CUB's kept photos; raises `NiwtError` where the environment does not say where things are."
-    missing = [n for n in ("NIWT_CUB_ROOT", "NIWT_XLSA17_ROOT", "NIWT_BACKBONE") if n not in os.environ]
+    missing = [
+        n for n in ("NIWT_CUB_ROOT", "NIWT_XLSA17_ROOT", "NIWT_BACKBONE") if n not in os.environ
+    ]
     if missing:
-        raise NiwtError(f"set {', '.join(missing)} to where the photos, the splits and the network are")
-    data = read_cub(os.environ["NIWT_CUB_ROOT"], Path(os.environ["NIWT_XLSA17_ROOT"]) / "CUB" / "att_splits.mat")
+        raise NiwtError(
+            f"set {', '.join(missing)} to where the photos, the splits and the network are"
+        )
+    data = read_cub(
+        os.environ["NIWT_CUB_ROOT"], Path(os.environ["NIWT_XLSA17_ROOT"]) / "CUB" / "att_splits.mat"
+    )
     ids, acts = kept_photos(data, os.environ["NIWT_BACKBONE"], layer, folder)
     place = torch.full((len(data),), -1)
     place[ids] = torch.arange(len(ids))
-    train, test = (ids[torch.isin(ids, part)] for part in (data.train, torch.cat([data.test_seen, data.test_unseen])))
+    train, test = (
+        ids[torch.isin(ids, part)]
+        for part in (data.train, torch.cat([data.test_seen, data.test_unseen]))
+    )
     return data, place, acts, train, test
 
 
@@ -97,9 +124,13 @@ def whole_head(
     known, place = data.get_knowledge("attributes"), torch.full((len(data.classes),), -1)
     place[data.seen] = torch.arange(len(data.seen))
     own = fit_head(features, place[labels], len(data.seen))
-    rows = torch.as_tensor(KernelRidgeMap().fit(known.rows(data.seen), own.weight).predict(known.rows(data.unseen))).float()
+    rows = torch.as_tensor(
+        KernelRidgeMap().fit(known.rows(data.seen), own.weight).predict(known.rows(data.unseen))
+    ).float()
     rows = rows * own.weight.norm(dim=1).mean() / rows.norm(dim=1, keepdim=True)
-    head = nn.utils.skip_init(nn.Linear, features.shape[1], len(own.weight) + len(rows)).requires_grad_(False)
+    head = nn.utils.skip_init(
+        nn.Linear, features.shape[1], len(own.weight) + len(rows)
+    ).requires_grad_(False)
     head.weight.copy_(torch.cat([own.weight, rows]))
     head.bias.copy_(torch.cat([own.bias, own.bias.mean() + offset + torch.zeros(len(rows))]))
     return head
@@ -122,18 +153,24 @@ def said_first(
     told: _Explanations,  # of n images
     truth: Tensor,  # (n, A) bool
     n: int = 3,  # words of a sentence
-) -> tuple[Tensor, Tensor]:  # (n,) share of these words that hold, NaN where none is said; the same for another photo's words
+) -> tuple[
+    Tensor, Tensor
+]:  # (n,) share of these words that hold, NaN where none is said; the same for another photo's words
     "What `sentence` says for the class: the first words whose verdict is *for*."
     sign = told.evidence_sign(explainer).gather(1, told.words) > 0
     first = sign & (sign.cumsum(1) <= n)
     holds = lambda t: (t.gather(1, told.words) & first).sum(1) / first.sum(1)  # noqa: E731
-    return holds(truth), holds(truth[torch.randperm(len(truth), generator=torch.Generator().manual_seed(0))])
+    return holds(truth), holds(
+        truth[torch.randperm(len(truth), generator=torch.Generator().manual_seed(0))]
+    )
 
 
 @in_own_modes
 def photo_words(
     data: ZeroShotData,  # CUB, its images replaced by their numbers
-    kept: tuple[Tensor, Tensor, Tensor],  # (N,) place of each photo in what is kept, its activations, test photos (m,)
+    kept: tuple[
+        Tensor, Tensor, Tensor
+    ],  # (N,) place of each photo in what is kept, its activations, test photos (m,)
     train: Tensor,  # (n,) training photos
     seed: int = 0,  # of the shuffled knowledge
 ) -> dict[tuple[str, str], float]:  # (words, group) -> average precision over that of the commonest
@@ -147,24 +184,50 @@ def photo_words(
     measured = _measure_seen(network, data, transform, columns)
     explainer = fit_explainer(network, data, transform, knowledge=known, measured=measured)
     told = explain_images(explainer, data, test, transform, draws=1)
-    wrong = fit_explainer(network, data, transform, knowledge=known.shuffled(seed), measured=measured)
+    wrong = fit_explainer(
+        network, data, transform, knowledge=known.shuffled(seed), measured=measured
+    )
     kinds: dict[str, Tensor] = {}
     for name, e in (("", explainer), (", shuffled", wrong)):
-        shown, believed = e.shown(told.features), network.head(told.features).softmax(1) @ _presence(e.knowledge).float()
-        halves = {"read from features": 2 * shown - believed, "believed": believed, "what was used": e.read(told.importance)}
-        kinds |= {k + name: v for k, v in ({"shown, the words of the package": shown} | halves).items()}
+        shown, believed = (
+            e.shown(told.features),
+            network.head(told.features).softmax(1) @ _presence(e.knowledge).float(),
+        )
+        halves = {
+            "read from features": 2 * shown - believed,
+            "believed": believed,
+            "what was used": e.read(told.importance),
+        }
+        kinds |= {
+            k + name: v for k, v in ({"shown, the words of the package": shown} | halves).items()
+        }
     kinds["used and shown"] = torch.where(told.strength > 0, told.shown, told.shown - 9)
-    kinds["recital of the predicted class"] = has[columns[told.row]] + 1e-3 * known.values[columns[told.row]]
+    kinds["recital of the predicted class"] = (
+        has[columns[told.row]] + 1e-3 * known.values[columns[told.row]]
+    )
     kinds["recital of the true class"] = known.values[labels[test]]
     seen = known.values[data.seen].mean(0)
-    common, truth = (has[data.seen].float().mean(0) + 1e-6 * seen).expand(len(test), -1), has[labels[test]]
+    common, truth = (
+        (has[data.seen].float().mean(0) + 1e-6 * seen).expand(len(test), -1),
+        has[labels[test]],
+    )
     new, level = torch.isin(labels[test], data.unseen), ranking_precision(common, truth)
-    ranked, groups = {k: ranking_precision(v, truth) for k, v in kinds.items()}, (("seen", ~new), ("unseen", new))
-    table = {(k, g): float(r[pick].mean() / level[pick].mean()) for k, r in ranked.items() for g, pick in groups}
+    ranked, groups = (
+        {k: ranking_precision(v, truth) for k, v in kinds.items()},
+        (("seen", ~new), ("unseen", new)),
+    )
+    table = {
+        (k, g): float(r[pick].mean() / level[pick].mean())
+        for k, r in ranked.items()
+        for g, pick in groups
+    }
     ours, others = (said_first(explainer, told, truth)[i] for i in (0, 1))
     right = explainer.columns[told.row] == labels[test]
     for g, pick in (*groups, ("wrongly named", ~right)):
-        table |= {(f"{SAID}{name}", g): float(v[pick].nanmean()) for name, v in (("", ours), (", shuffled", others))}
+        table |= {
+            (f"{SAID}{name}", g): float(v[pick].nanmean())
+            for name, v in (("", ours), (", shuffled", others))
+        }
     return table
 
 
@@ -188,8 +251,14 @@ def words_bench(
             control = float(told[other].mean()) if other in told.columns else None
             column = told[(kind, group)]
             case = f"{kind}, {group} photos (spread {column.std(ddof=0):.3f})"
-            metric, peer = ("share", "another photo") if kind == SAID else ("average precision over the commonest", "shuffled")
-            rows.append(bench_row(case, metric, "", column.mean(), peer if control else "", control, seeds))
+            metric, peer = (
+                ("share", "another photo")
+                if kind == SAID
+                else ("average precision over the commonest", "shuffled")
+            )
+            rows.append(
+                bench_row(case, metric, "", column.mean(), peer if control else "", control, seeds)
+            )
     return rows
 
 
@@ -207,10 +276,23 @@ def photo_names_bench(
         mine = ZeroShotData(**{**vars(data), "images": range(len(data)), "train": learn})
         features = torch.cat([transform(part).mean((2, 3)) for part in learn.split(256)])
         network = KeptActivations(whole_head(features, data.labels[learn], mine))
-        explainer = fit_explainer(network, mine, transform, torch.cat([data.seen, data.unseen]), per_class=4)
+        explainer = fit_explainer(
+            network, mine, transform, torch.cat([data.seen, data.unseen]), per_class=4
+        )
         names.append(name_scores(explainer, mine, few, transform, seeds=1))
-    for question in (q for q in names[0] if not q.startswith("rate")):  # a few hundred photos have no top 1 %
+    # a few hundred photos have no top 1 %
+    for question in (q for q in names[0] if not q.startswith("rate")):
         held, exchanged = (float(np.mean([n[question][i] for n in names])) for i in (0, 1))
         spread = float(np.std([n[question][0] for n in names]))
-        rows.append(bench_row(f"{question} (spread {spread:.3f})", "mean", "", held, "exchanged names", exchanged, seeds))
+        rows.append(
+            bench_row(
+                f"{question} (spread {spread:.3f})",
+                "mean",
+                "",
+                held,
+                "exchanged names",
+                exchanged,
+                seeds,
+            )
+        )
     return rows

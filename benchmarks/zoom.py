@@ -60,8 +60,12 @@ def kept_views(
                 a = views_of(network, x, True, True)
                 if crops:
                     side = place_of(a[0])[1]
-                    far = side[:, None] / 2 + (1 - side[:, None]) * torch.rand(len(x), 2, generator=dice)
-                    controls = (cropped(x, place, side) for place in (far, torch.full_like(far, 0.5)))
+                    far = side[:, None] / 2 + (1 - side[:, None]) * torch.rand(
+                        len(x), 2, generator=dice
+                    )
+                    controls = (
+                        cropped(x, place, side) for place in (far, torch.full_like(far, 0.5))
+                    )
                     a = torch.cat([a, torch.stack([views_of(network, v)[0] for v in controls])])
                 f = network.tail(a.flatten(0, 1)).unflatten(0, a.shape[:2])
                 rows.append(torch.stack([f[:2].mean(0), *f[2:]], 1))
@@ -79,22 +83,34 @@ def cub_and_network(
     names = ("NIWT_CUB_ROOT", "NIWT_XLSA17_ROOT", "NIWT_BACKBONE")
     if missing := [n for n in names if n not in os.environ]:
         raise NiwtError(f"the benchmark needs {', '.join(missing)} in the environment")
-    data = read_cub(os.environ["NIWT_CUB_ROOT"], Path(os.environ["NIWT_XLSA17_ROOT"]) / "CUB" / "att_splits.mat", image_attributes=False)
+    data = read_cub(
+        os.environ["NIWT_CUB_ROOT"],
+        Path(os.environ["NIWT_XLSA17_ROOT"]) / "CUB" / "att_splits.mat",
+        image_attributes=False,
+    )
     backbone = load_backbone(os.environ["NIWT_BACKBONE"])
-    return data, Backbone(backbone.model, at_size(backbone.preprocess, side), "features.18", backbone.name)
+    return data, Backbone(
+        backbone.model, at_size(backbone.preprocess, side), "features.18", backbone.name
+    )
 
 
 def cub_views(
-    per_class: int | None = 12,  # training photos of each seen species, test photos of each unseen one, and a third as many of each seen one; None: all
+    per_class: int
+    | None = 12,  # training photos of each seen species, test photos of each unseen one, and a third as many of each seen one; None: all
     side: int = 288,  # pixels
     folder: str | os.PathLike | None = None,  # see `kept_views`
     quiet: bool = False,  # no progress
-) -> tuple[ZeroShotData, Tensor]:  # CUB with no other photos in its splits, and features (N, 2, D), zeros for photos that were not looked at
+) -> tuple[
+    ZeroShotData, Tensor
+]:  # CUB with no other photos in its splits, and features (N, 2, D), zeros for photos that were not looked at
     "CUB with close-ups."
     data, backbone = cub_and_network(side)
     most = [per_class, per_class, None if per_class is None else -(-per_class // 3)]
     splits = {"train": data.seen, "test_unseen": data.unseen, "test_seen": data.seen}
-    few = {name: first_of_each(data, getattr(data, name), ids, n) for (name, ids), n in zip(splits.items(), most, strict=True)}
+    few = {
+        name: first_of_each(data, getattr(data, name), ids, n)
+        for (name, ids), n in zip(splits.items(), most, strict=True)
+    }
     ids = torch.cat(list(few.values()))
     found = kept_views(data, backbone, ids, folder, quiet=quiet)
     features = found.new_zeros(len(data), *found.shape[1:])
@@ -109,7 +125,9 @@ def zoom_table(
     kind: str,  # of knowledge
     seeds: int = 3,  # draws of the validation photos
     quiet: bool = False,  # no progress
-) -> dict[str, list[tuple[float, float]]]:  # H at the best gamma and AUSUC on the validation species, for each row and seed
+) -> dict[
+    str, list[tuple[float, float]]
+]:  # H at the best gamma and AUSUC on the validation species, for each row and seed
     "No ranking, pull 0.3, for all rows alike."
     place, found = torch.full((len(data),), -1), {}  # type: Tensor, dict[str, list[tuple[float, float]]]
     place[ids] = torch.arange(len(ids))
@@ -118,7 +136,9 @@ def zoom_table(
         part = few.validation(seed)
         for row, (views, share) in ROWS.items():
             probe = Probe(None, part, features[place[part.source]][:, views], zoom=share)
-            got = _choose_with(NIWT(knowledge=kind), part, probe, grid={"pull": [0.3], "keep": [False]}).table
+            got = _choose_with(
+                NIWT(knowledge=kind), part, probe, grid={"pull": [0.3], "keep": [False]}
+            ).table
             found.setdefault(row, []).append((float(got.H[0]), float(got.AUSUC[0])))
     return found
 
@@ -136,7 +156,10 @@ def zoom_test(
     got, took = model.score(data, features), time.process_time() - start
     scores, labels = score_matrix(model, data, features)
     row = {name: float(getattr(got, name)) for name in ("T1", "U", "S", "H")}
-    row |= {"AUSUC": ausuc(scores, labels, data.seen, data.unseen), "H, validation": float(model.choice_.table.H.max())}
+    row |= {
+        "AUSUC": ausuc(scores, labels, data.seen, data.unseen),
+        "H, validation": float(model.choice_.table.H.max()),
+    }
     return row | {"CPU minutes": took / 60, "share": model.settings_.zoom}, model
 
 
@@ -153,10 +176,24 @@ def bench_zoom(
     ids = first_of_each(data, data.train, data.seen, per_class)
     features, rows = kept_views(data, backbone, ids, folder, True, quiet), []
     for kind in ("attributes", "captions"):
-        found = {row: torch.tensor(v).T for row, v in zoom_table(data, ids, features, kind, seeds, quiet).items()}
+        found = {
+            row: torch.tensor(v).T
+            for row, v in zoom_table(data, ids, features, kind, seeds, quiet).items()
+        }
         first, *_ = found
         for i, metric in enumerate(("H on validation species", "AUSUC on validation species")):
-            rows += [bench_row(f"{kind}: {row}", metric, "", float(v[i].mean()), first, float(found[first][i].mean()), v.shape[1]) for row, v in found.items()]
+            rows += [
+                bench_row(
+                    f"{kind}: {row}",
+                    metric,
+                    "",
+                    float(v[i].mean()),
+                    first,
+                    float(found[first][i].mean()),
+                    v.shape[1],
+                )
+                for row, v in found.items()
+            ]
     return rows
 
 
@@ -167,7 +204,9 @@ def bench_zoom_test(
     seeds: int = 3,  # of the validation photos
     kinds: Sequence[str] = ("attributes", "captions", "attributes+captions"),  # of knowledge
     folder: str | os.PathLike | None = None,  # features are kept here
-) -> list[dict[str, Any]]:  # with the close-up beside the whole picture; then strangers, our measure beside others
+) -> list[
+    dict[str, Any]
+]:  # with the close-up beside the whole picture; then strangers, our measure beside others
     "Test species with and without a close-up, and strangers among them (needs what `zoom` needs)."
     data, features = cub_views(per_class, folder=folder, quiet=quiet)
     rows: list[dict[str, Any]] = []
@@ -180,10 +219,16 @@ def bench_zoom_test(
                 side.append(row)
                 tables += [strangers_table(model, data, features=features)[0]] if zoom else []
         a, b = (pd.DataFrame(side).mean() for side in found.values())
-        rows += [bench_row(kind, name, "", a[name], "whole picture", b[name], seeds) for name in a.index]
+        rows += [
+            bench_row(kind, name, "", a[name], "whole picture", b[name], seeds) for name in a.index
+        ]
         strange = pd.concat(tables).groupby(level=0, sort=False).mean()
         for column in strange:
             peer = strange[column].drop("stands out")
             best = peer.idxmin() if column.startswith("FPR") else peer.idxmax()
-            rows.append(bench_row(kind, column, "", strange[column]["stands out"], str(best), peer[best], seeds))
+            rows.append(
+                bench_row(
+                    kind, column, "", strange[column]["stands out"], str(best), peer[best], seeds
+                )
+            )
     return rows

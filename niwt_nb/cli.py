@@ -136,7 +136,7 @@ def _perform(
     "Run the pipeline for a command, with its settings over those of `base`, and show what came out."
     from tqdm import tqdm
 
-    from niwt_nb.core import atomic_path, plain_os_errors
+    from niwt_nb.core import plain_os_errors, write_text
     from niwt_nb.runs.config import config_from_dict
     from niwt_nb.runs.pipeline import run as run_pipeline
     from niwt_nb.runs.presets import beside_paper, departures
@@ -155,8 +155,8 @@ def _perform(
     if not first:
         return
     if json_file is not None:
-        with plain_os_errors(json_file.parent), atomic_path(json_file) as tmp:
-            tmp.write_text(json.dumps(rows, indent=1), encoding="utf-8")
+        with plain_os_errors(json_file.parent):
+            write_text(json_file, json.dumps(rows, indent=1))
     typer.echo(_metrics_table(rows))
     if paper := beside_paper(config, rows):
         typer.echo(f"\n{_metrics_table(paper)}")
@@ -327,6 +327,7 @@ _Folder = Annotated[Path, typer.Argument(metavar="RUN", help=_RUN_HELP)]
 _MOVED_HELP = "The network, where the run's own file of it has moved: as in niwt run."
 _Network = Annotated[str | None, _unset("--model", help=_MOVED_HELP)]
 
+
 def _open_model(folder: Path, backbone: str | None = None) -> Any:  # a fitted `NIWT`
     "Open the classifier in a folder, with the network of `--model` if one is named; raises `NiwtError` if there is none."
     from niwt_nb.method.niwt import NIWT
@@ -367,6 +368,7 @@ def _namer(
 
 # %% ../nbs/11_cli.ipynb #8b6fea5b
 _AT_ONCE = 32  # pictures that are open at a time
+
 
 def _name_each(answers: Callable, photos: list[Path], say: Callable) -> tuple[list[dict], int]:
     """Find the best classes of every picture in files and folders: rows (picture, rank, class, score).
@@ -409,6 +411,7 @@ _Csv = Annotated[Path | None, _unset("--csv", help="Also write the answers to th
 _ANSWERS_HELP = "Also write the answers to this JSON file."
 _Answers = Annotated[Path | None, _unset("--json", help=_ANSWERS_HELP)]
 
+
 @app.command()
 @_plain_errors
 def predict(
@@ -433,7 +436,7 @@ def predict(
     """
     import pandas as pd
 
-    from niwt_nb.core import NiwtError, atomic_path
+    from niwt_nb.core import NiwtError, write_text
 
     if refuse is not None and not unknown:
         raise NiwtError("--refuse goes with --unknown")
@@ -446,8 +449,7 @@ def predict(
     table, as_json = pd.DataFrame(rows), json.dumps(rows, indent=1, ensure_ascii=False)
     for path, text in ((csv_file, table.to_csv(index=False)), (json_file, as_json)):
         if path is not None:
-            with atomic_path(path) as tmp:
-                tmp.write_text(text, encoding="utf-8")
+            write_text(path, text)
     if failed:
         raise typer.Exit(1)
 
@@ -499,6 +501,7 @@ _Target = Annotated[str | None, _predicted("--class", help=_TARGET)]
 _Page = Annotated[Path | None, _unset(help="Write a page with the pictures here.")]
 _Against = Annotated[str | None, typer.Option(help=_AGAINST, show_default="the runner-up")]
 
+
 @app.command()
 @_plain_errors
 def explain(
@@ -511,24 +514,23 @@ def explain(
 ) -> None:
     """Why the network names a picture as it does, and not as another class: in sentences, with the numbers that verify them.
 
-      niwt explain niwt-demo photo.jpg
-      niwt explain niwt-demo photo.jpg --against "Crested Finch" --out why.html
+    niwt explain niwt-demo photo.jpg
+    niwt explain niwt-demo photo.jpg --against "Crested Finch" --out why.html
     """
-    from niwt_nb.core import atomic_path
+    from niwt_nb.core import write_text
 
     opened = _open_model(folder, model)
     opened.data_ = _pictures_of(folder)  # photos to compare with
     why = opened.explain(photo, target, against)
     typer.echo(str(why))
     if out is not None:
-        with atomic_path(out) as tmp:
-            tmp.write_text(_explanation_page(why, photo.name), encoding="utf-8")
+        write_text(out, _explanation_page(why, photo.name))
         typer.echo(f"page: {out}")
-
 
 # %% ../nbs/11_cli.ipynb #ac3d93bf
 _Sentences = Annotated[list[str] | None, _unset(help="A sentence about it. May be repeated.")]
 _Table = Annotated[Path | None, _unset(help="A table of two columns, attribute and value.")]
+
 
 @app.command()
 @_plain_errors
@@ -581,8 +583,8 @@ def export(
 ) -> None:
     """Ship the classifier of a run: plain PyTorch code and weights, or ONNX. Neither needs niwt_nb.
 
-      niwt export niwt-demo --out shipped
-      python shipped/model.py photo.jpg
+    niwt export niwt-demo --out shipped
+    python shipped/model.py photo.jpg
     """
     _open_model(folder, model).export(out, format)
     typer.echo(f"exported: {out}")
@@ -590,6 +592,7 @@ def export(
 # %% ../nbs/11_cli.ipynb #d5aae5dc
 _DataRoot = Annotated[Path, typer.Argument(metavar="ROOT", help="A folder with a data set.")]
 _Verify = Annotated[bool, typer.Option("--verify", help="Also decode every image (slow).")]
+
 
 @_data_app.command("check")
 @_plain_errors
@@ -646,6 +649,7 @@ _SHOWN_HELP = "Folder of a run; without one, the field guide."
 _Shown = Annotated[Path | None, typer.Argument(metavar="[RUN]", help=_SHOWN_HELP)]
 _Port = Annotated[int, typer.Option(help="Where the page is served, on this machine.")]
 _NoBrowser = Annotated[bool, typer.Option("--no-browser", help="Only say the address.")]
+
 
 @app.command("app")
 @_plain_errors
@@ -721,6 +725,7 @@ _To = Annotated[str | None, typer.Option(metavar="GRADER", help="With export: ot
 _Fresh = Annotated[bool, typer.Option("--overwrite", help=_FRESH_HELP)]
 _NoOpen = Annotated[bool, typer.Option("--no-open", help="Copy only, do not start JupyterLab.")]
 _Seconds = Annotated[int, typer.Option(min=1, help=_SECONDS_HELP)]
+
 
 @app.command()
 @_plain_errors

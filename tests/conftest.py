@@ -14,9 +14,12 @@ from pathlib import Path
 
 import pytest
 
-CHROMIUM = os.environ.get("NIWT_CHROMIUM") or next((p for p in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if p), None)
+CHROMIUM = os.environ.get("NIWT_CHROMIUM") or next(
+    (p for p in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if p), None
+)
 FLAGS = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync"
-TOGETHER = {"test_report": "test_browser", "test_fuzz_files": "test_data_fuzz"}  # files that share a process with another one
+# files that share a process with another one
+TOGETHER = {"test_report": "test_browser", "test_fuzz_files": "test_data_fuzz"}
 FIRST = ("test_lessons", "test_browser", "test_style", "test_notebooks")
 
 _connect = socket.socket.connect
@@ -38,9 +41,15 @@ def pytest_collection_modifyitems(config, items):
 
 def pytest_collection_finish(session):
     "Groups that are lost would go unnoticed: everything that tests share would be made in each process, and some of it at once."
-    lost = [i.nodeid for i in session.items if i.get_closest_marker("xdist_group") and "@" not in i.nodeid]
+    lost = [
+        i.nodeid
+        for i in session.items
+        if i.get_closest_marker("xdist_group") and "@" not in i.nodeid
+    ]
     if getattr(session.config.option, "loadgroup", False) and lost:
-        raise pytest.UsageError(f"this pytest-xdist does not group tests under pytest {pytest.__version__}: {lost[0]}")
+        raise pytest.UsageError(
+            f"this pytest-xdist does not group tests under pytest {pytest.__version__}: {lost[0]}"
+        )
 
 
 def _stays_here(address: object) -> bool:
@@ -61,7 +70,9 @@ def no_network(monkeypatch):
 
     def connect(self, address):
         if not _stays_here(address):
-            raise AssertionError(f"a test tried to reach {address!r}; nothing may touch the network unless asked to")
+            raise AssertionError(
+                f"a test tried to reach {address!r}; nothing may touch the network unless asked to"
+            )
         return _connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", connect)

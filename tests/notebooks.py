@@ -23,7 +23,11 @@ class Cell:
 
     @property
     def directives(self) -> set[str]:
-        return set(re.findall(r"^#\|\s*(.+?)\s*$", self.source, re.M)) if self.kind == "code" else set()
+        return (
+            set(re.findall(r"^#\|\s*(.+?)\s*$", self.source, re.M))
+            if self.kind == "code"
+            else set()
+        )
 
     @property
     def exported(self) -> bool:
@@ -34,12 +38,19 @@ class Cell:
 def cells(path: Path) -> list[Cell]:
     "The cells of a notebook, numbered from 0 over code and markdown, as nbdev_test counts them."
     book = json.loads(path.read_text(encoding="utf-8"))
-    return [Cell(i, c["cell_type"], "".join(c["source"]), c.get("outputs", []), c.get("id", "")) for i, c in enumerate(book["cells"])]
+    return [
+        Cell(i, c["cell_type"], "".join(c["source"]), c.get("outputs", []), c.get("id", ""))
+        for i, c in enumerate(book["cells"])
+    ]
 
 
 def default_exp(path: Path) -> str:
     "What stands after `default_exp`; empty for a notebook that exports nothing."
-    found = (re.search(r"^#\|\s*default_exp\s+(\S+)", c.source, re.M) for c in cells(path) if c.kind == "code")
+    found = (
+        re.search(r"^#\|\s*default_exp\s+(\S+)", c.source, re.M)
+        for c in cells(path)
+        if c.kind == "code"
+    )
     return next((f[1] for f in found if f), "")
 
 
@@ -67,13 +78,19 @@ TESTED = [p for p in ALL if not (p.parent / ".notest").exists()]  # by nbdev_tes
 
 def notebook(name: str) -> Path:
     "The one notebook of this file name (without its number) or of this module, wherever it lies."
-    found = [p for p in ALL if p.parent.name != "clean" and name in (p.stem, re.sub(r"^\d+[a-z]?_", "", p.stem), default_exp(p))]
+    found = [
+        p
+        for p in ALL
+        if p.parent.name != "clean"
+        and name in (p.stem, re.sub(r"^\d+[a-z]?_", "", p.stem), default_exp(p))
+    ]
     if len(found) != 1:
         raise LookupError(f"{len(found)} notebooks are called {name!r}: {list(map(label, found))}")
     return found[0]
 
 
-METHOD = {"method", "evaluate", "importance", "mapping", "transfer", "baselines"}  # modules, or folders of modules, that compute
+# modules, or folders of modules, that compute
+METHOD = {"method", "evaluate", "importance", "mapping", "transfer", "baselines"}
 
 
 def numeric(path: Path) -> bool:

@@ -16,15 +16,54 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
-PYTEST = [sys.executable, "-m", "pytest", "-n", "2", "--dist", "loadgroup", "--no-loadscope-reorder", "--durations", "10"]
+PYTEST = [
+    sys.executable,
+    "-m",
+    "pytest",
+    "-n",
+    "2",
+    "--dist",
+    "loadgroup",
+    "--no-loadscope-reorder",
+    "--durations",
+    "10",
+]
+SOURCES = ["niwt_nb", "tests", "tools", "benchmarks"]
 FILE = str(ROOT / ".coverage")
-MEASURED = [sys.executable, "-m", "slipcover", "--branch", "--source", "niwt_nb", "--omit", "niwt_nb/_modidx.py", "--json", "--out", FILE, *PYTEST[1:]]
-COVERAGE = [sys.executable, "-m", "slipcover", "--branch", "--skip-covered", "--fail-under", "90", "--out", FILE, "--merge", FILE]
+MEASURED = [
+    sys.executable,
+    "-m",
+    "slipcover",
+    "--branch",
+    "--source",
+    "niwt_nb",
+    "--omit",
+    "niwt_nb/_modidx.py",
+    "--json",
+    "--out",
+    FILE,
+    *PYTEST[1:],
+]
+COVERAGE = [
+    sys.executable,
+    "-m",
+    "slipcover",
+    "--branch",
+    "--skip-covered",
+    "--fail-under",
+    "90",
+    "--out",
+    FILE,
+    "--merge",
+    FILE,
+]
 NUMERIC = [*PYTEST, "-m", "numeric", "tests/test_notebooks.py", "tests/test_lessons.py"]
 LESSER = {"ATEN_CPU_CAPABILITY": "default"}
-STEPS: dict[str, tuple[list[str], dict[str, str]]] = {  # command, and what it adds to the environment
+# command, and what it adds to the environment
+STEPS: dict[str, tuple[list[str], dict[str, str]]] = {
     "pip check": ([sys.executable, "-m", "pip", "check"], {}),
-    "ruff": ([str(BIN / "ruff"), "check", "niwt_nb", "tests", "tools", "benchmarks"], {}),
+    "ruff": ([str(BIN / "ruff"), "check", *SOURCES], {}),
+    "ruff format": ([str(BIN / "ruff"), "format", "--check", "nbs", *SOURCES[1:]], {}),
     "house": ([sys.executable, "tools/house.py", "--no-worse"], {}),
     "pytest": (MEASURED, {}),
     "coverage": (COVERAGE, {}),
@@ -42,7 +81,13 @@ def cpu() -> float:
 def main(only: str | None = None) -> int:
     "Run every step; the exit code is 0 only if all of them passed."
     threads = os.environ.get("OMP_NUM_THREADS", "1")
-    env = {**os.environ, "OMP_NUM_THREADS": threads, "MPLBACKEND": "Agg", "PYTHONHASHSEED": "0", "JUPYTER_PLATFORM_DIRS": "1"}
+    env = {
+        **os.environ,
+        "OMP_NUM_THREADS": threads,
+        "MPLBACKEND": "Agg",
+        "PYTHONHASHSEED": "0",
+        "JUPYTER_PLATFORM_DIRS": "1",
+    }
     env.pop("PYTHONDONTWRITEBYTECODE", None)  # many processes import the same files
     env["PATH"] = f"{BIN}{os.pathsep}{env['PATH']}"
     steps, lines, failed = ONLY[only] if only else STEPS, [], 0
@@ -51,7 +96,9 @@ def main(only: str | None = None) -> int:
         start, spent = time.monotonic(), cpu()
         wrong = subprocess.run(command, cwd=ROOT, env=env | more).returncode != 0
         failed += wrong
-        lines.append(f"{name:26} {time.monotonic() - start:6.1f} s, {cpu() - spent:6.1f} s of CPU  {'FAILED' if wrong else 'ok'}")
+        lines.append(
+            f"{name:26} {time.monotonic() - start:6.1f} s, {cpu() - spent:6.1f} s of CPU  {'FAILED' if wrong else 'ok'}"
+        )
     print("\n".join(lines))
     print(f"{len(steps) - failed} passed, {failed} failed; {cpu() / 60:.1f} minutes of CPU")
     return int(failed > 0)

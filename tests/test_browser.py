@@ -37,14 +37,17 @@ WIDGETS = {  # where it lives, the lesson that shows it
     "ExplanationViewer": ("explanations", "07"),
     "BalanceExplorer": ("balance", "05"),
 }
-IMPORTS = "\n".join(f"from niwt_nb.widgets.{room} import {name}" for name, (room, _) in WIDGETS.items())
+IMPORTS = "\n".join(
+    f"from niwt_nb.widgets.{room} import {name}" for name, (room, _) in WIDGETS.items()
+)
 # What sticks out at the right, two columns that became one, a slider without a track, an empty choice, bars that left the rows of their names.
 CROOKED = """e => { const all = q => [...e.querySelectorAll(q)], box = x => x.getBoundingClientRect(), right = box(e).right + 1;
 return [...all('img, select, button').filter(x => box(x).width && box(x).right > right),
 ...all('.niwt-body').filter(x => box(x.children[0]).top != box(x.children[1]).top),
 ...all('.noUi-target').filter(x => box(x).width && box(x).width < 60), ...all('select').filter(x => box(x).width && x.selectedIndex < 0),
 ...all('.niwt-rows img').filter(x => box(x).height < 290)].map(x => x.outerHTML.slice(0, 90)) }"""
-NOW = "() => window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel"  # of the notebook in front
+# of the notebook in front
+NOW = "() => window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel"
 DROP = """(e, [name, text]) => { const dataTransfer = new DataTransfer(); dataTransfer.items.add(new File([text], name));
 ['dragover', 'drop'].forEach(kind => e.dispatchEvent(new DragEvent(kind, {bubbles: true, cancelable: true, dataTransfer}))) }"""
 THEME = "theme => window.jupyterapp.commands.execute('apputils:change-theme', {theme})"
@@ -56,7 +59,11 @@ def place_lesson(name: str, folder: Path) -> tuple[str, int]:
     path = next(p for p in LESSONS if p.name.startswith(WIDGETS[name][1]))
     shutil.copy(path, folder)
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    return path.name, next(i for i, c in enumerate(cells) if c["cell_type"] == "code" and f"{name}()" in "".join(c["source"]))
+    return path.name, next(
+        i
+        for i, c in enumerate(cells)
+        if c["cell_type"] == "code" and f"{name}()" in "".join(c["source"])
+    )
 
 
 class Lab:
@@ -69,24 +76,52 @@ class Lab:
             s.bind(("127.0.0.1", 0))
             self.port = s.getsockname()[1]
         settings = folder / "settings" / "@jupyterlab"
-        for plugin, values in (("notebook-extension/tracker", {"windowingMode": "none"}), ("apputils-extension/notification", {"fetchNews": "false"})):
+        for plugin, values in (
+            ("notebook-extension/tracker", {"windowingMode": "none"}),
+            ("apputils-extension/notification", {"fetchNews": "false"}),
+        ):
             file = settings / f"{plugin}.jupyterlab-settings"
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(json.dumps(values))
-        places = {f"JUPYTER_{k}_DIR": str(folder / k.lower()) for k in ("CONFIG", "DATA", "RUNTIME")}
-        env = {**os.environ, **places, "JUPYTERLAB_SETTINGS_DIR": str(settings.parent), "IPYTHONDIR": str(folder / "ipython")}
+        places = {
+            f"JUPYTER_{k}_DIR": str(folder / k.lower()) for k in ("CONFIG", "DATA", "RUNTIME")
+        }
+        env = {
+            **os.environ,
+            **places,
+            "JUPYTERLAB_SETTINGS_DIR": str(settings.parent),
+            "IPYTHONDIR": str(folder / "ipython"),
+        }
         env |= {"OMP_NUM_THREADS": "1", "IN_TEST": "0"} | variables
-        options = ["--no-browser", "--ip=127.0.0.1", f"--port={self.port}", "--ServerApp.port_retries=0", "--ServerApp.allow_root=True"]
-        options += [f"--ServerApp.root_dir={self.root}", f"--IdentityProvider.token={self.token}", "--LabApp.news_url=None"]
-        options += ["--LabApp.expose_app_in_browser=True"]  # to open a notebook on a kernel of our choice
+        options = [
+            "--no-browser",
+            "--ip=127.0.0.1",
+            f"--port={self.port}",
+            "--ServerApp.port_retries=0",
+            "--ServerApp.allow_root=True",
+        ]
+        options += [
+            f"--ServerApp.root_dir={self.root}",
+            f"--IdentityProvider.token={self.token}",
+            "--LabApp.news_url=None",
+        ]
+        # to open a notebook on a kernel of our choice
+        options += ["--LabApp.expose_app_in_browser=True"]
         self.log = open(folder / "log", "w")  # noqa: SIM115 (closed in `close`)
-        self.process = subprocess.Popen([sys.executable, "-m", "jupyterlab", *options], env=env, stdout=self.log, stderr=subprocess.STDOUT)
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "jupyterlab", *options],
+            env=env,
+            stdout=self.log,
+            stderr=subprocess.STDOUT,
+        )
         self.runtime, self.client, self.notebooks = folder / "runtime", None, {}
 
     def call(self, path: str, body: dict | None = None) -> dict:
         "A call of the server's REST interface."
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"http://127.0.0.1:{self.port}/{path}", data, {"Authorization": f"token {self.token}"})
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.port}/{path}", data, {"Authorization": f"token {self.token}"}
+        )
         return json.load(urllib.request.urlopen(request, timeout=60))
 
     def start(self) -> None:
@@ -104,14 +139,17 @@ class Lab:
             self.notebooks[name] = place_lesson(name, self.root)
         kernel = self.call("api/kernels", {"name": "python3"})
         self.kernel = kernel["id"]
-        self.client = BlockingKernelClient(connection_file=str(self.runtime / f"kernel-{kernel['id']}.json"))
+        self.client = BlockingKernelClient(
+            connection_file=str(self.runtime / f"kernel-{kernel['id']}.json")
+        )
         self.client.load_connection_file()
         self.client.start_channels()
         for left in reversed(range(8)):
             try:
                 self.client.wait_for_ready(timeout=120)
                 break
-            except RuntimeError:  # a busy machine answers a heartbeat late, and the client calls that dead
+            # a busy machine answers a heartbeat late, and the client calls that dead
+            except RuntimeError:
                 if not left or self.process.poll() is not None:
                     raise
                 time.sleep(2)
@@ -123,8 +161,15 @@ class Lab:
     def run(self, code: str) -> str:
         "Run code in the kernel; what it prints."
         out: list[str] = []
-        reply = self.client.execute_interactive(code, timeout=240, output_hook=lambda m: out.append(m["content"].get("text", "")), store_history=False)
-        assert reply["content"]["status"] == "ok", reply["content"].get("traceback") or reply["content"]
+        reply = self.client.execute_interactive(
+            code,
+            timeout=240,
+            output_hook=lambda m: out.append(m["content"].get("text", "")),
+            store_history=False,
+        )
+        assert reply["content"]["status"] == "ok", (
+            reply["content"].get("traceback") or reply["content"]
+        )
         return "".join(out)
 
     def ask(self, name: str, expression: str):
@@ -190,8 +235,16 @@ class Shown:
         read = "async es => Promise.all(es.map(async e => Array.from(new Uint8Array(await (await fetch(e.src)).arrayBuffer()))))"
         end = time.monotonic() + 90
         while True:  # both sides anew: a change that is still on its way may redraw a picture
-            wanted = sorted(self.lab.ask(self.name, "[hashlib.sha256(bytes(p.image.value)).hexdigest() for p in w.panels.values()]"))
-            got = sorted(hashlib.sha256(bytes(b)).hexdigest() for b in self.part.locator("img.niwt-panel").evaluate_all(read))
+            wanted = sorted(
+                self.lab.ask(
+                    self.name,
+                    "[hashlib.sha256(bytes(p.image.value)).hexdigest() for p in w.panels.values()]",
+                )
+            )
+            got = sorted(
+                hashlib.sha256(bytes(b)).hexdigest()
+                for b in self.part.locator("img.niwt-panel").evaluate_all(read)
+            )
             if got == wanted or time.monotonic() > end:
                 break
             time.sleep(0.2)
@@ -222,7 +275,9 @@ def show(lab, context, tmp_path):
         cell = page.locator(".jp-Notebook .jp-Cell").nth(place)
         cell.locator(".cm-content").first.wait_for(timeout=60_000)
         idle = page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]")
-        for _ in range(10):  # a Lab starts a kernel of its own, at times twice, and shuts the first one down: ours is given to it when it is done
+        # a Lab starts a kernel of its own, at times twice, and shuts the first one down: ours is
+        # given to it when it is done
+        for _ in range(10):
             page.wait_for_function(f"({NOW})()?.connectionStatus == 'connected'", timeout=60_000)
             idle.wait_for(timeout=60_000)  # asked earlier, it loses the wish to run
             if page.evaluate(f"({NOW})().id") == lab.kernel:
@@ -240,18 +295,32 @@ def show(lab, context, tmp_path):
     yield opened
     for name, page, wrong in pages:
         for width, theme in ((1280, "JupyterLab Light"), (800, "JupyterLab Dark")):
-            page.set_viewport_size({"width": width, "height": 2400})  # a picture of a part that is scrolled away would be cut
+            # a picture of a part that is scrolled away would be cut
+            page.set_viewport_size({"width": width, "height": 2400})
             page.evaluate(THEME, theme)
-            page.evaluate(f"() => window.jupyterapp.shell.{'expand' if width > 1000 else 'collapse'}Left()")  # the Lab's sidebar
+            # the Lab's sidebar
+            page.evaluate(
+                f"() => window.jupyterapp.shell.{'expand' if width > 1000 else 'collapse'}Left()"
+            )
             page.wait_for_timeout(500)
             if "Dark" in theme and not page.locator(".niwt.jupyter-widgets-disconnected").count():
                 page.locator(".niwt.niwt-dark").first.wait_for(timeout=60_000)  # the charts follow
             page.locator(".niwt").first.screenshot(path=str(tmp_path / f"{name}_{width}.png"))
             assert (tmp_path / f"{name}_{width}.png").stat().st_size > 20_000
             assert page.locator(".niwt").first.evaluate(CROOKED) == [], f"{name} at {width}"
-            assert page.locator(".niwt").first.bounding_box()["height"] < 850, f"{name} at {width} needs more than one screen"
-            found = Axe().run(page, context=".niwt", options={"resultTypes": ["violations"]}).response["violations"]
-            serious = [(v["id"], v["nodes"][0]["html"][:120]) for v in found if v["impact"] in ("serious", "critical")]
+            assert page.locator(".niwt").first.bounding_box()["height"] < 850, (
+                f"{name} at {width} needs more than one screen"
+            )
+            found = (
+                Axe()
+                .run(page, context=".niwt", options={"resultTypes": ["violations"]})
+                .response["violations"]
+            )
+            serious = [
+                (v["id"], v["nodes"][0]["html"][:120])
+                for v in found
+                if v["impact"] in ("serious", "critical")
+            ]
             assert serious == [], f"{name} in {theme}"
         assert wrong == [], f"{name}: errors in the console"
         page.close()
@@ -318,14 +387,17 @@ def test_species_designer_by_sentence_and_dropdown(show):
     w.wait("w.state['bill_shape']", "hooked")
     w.select("tail shape", "forked")
     w.wait("w.study.look['tail_shape']", "forked")
-    told = w.lab.ask("SpeciesDesigner", "(w.study.name, sum(p == w.study.n for p in w.study.predicted))")
+    told = w.lab.ask(
+        "SpeciesDesigner", "(w.study.name, sum(p == w.study.n for p in w.study.predicted))"
+    )
     w.part.get_by_text(f"{told[1]} of 12", exact=True).wait_for()
     w.agree()
     words.fill("a bird with blue wings, no crest")
     words.press("Enter")
     message = w.part.locator("[role=alert]").get_by_text("no crest")
     message.wait_for()
-    assert abs(message.bounding_box()["y"] - words.bounding_box()["y"]) < 120  # beside what caused it
+    # beside what caused it
+    assert abs(message.bounding_box()["y"] - words.bounding_box()["y"]) < 120
     surprise = w.part.get_by_role("button", name="Surprise me")
     surprise.evaluate("e => { for (let i = 0; i < 10; i++) e.click() }")  # faster than any hand
     w.part.locator("[role=alert]").wait_for(state="detached")
@@ -374,5 +446,8 @@ def test_after_the_kernel_is_gone_the_page_says_so(show):  # the last one: nothi
     style = '<div class="jp-OutputArea-child"><div>' + _ALONE + "</div></div>"
     draw = """(e, html) => { const made = document.createElement('div'); made.innerHTML = `<div class=jp-OutputArea>${html}</div>`;
     e.append(made); const told = made.innerText; made.remove(); return told }"""
-    for html, shown in ((lost + style, ""), (lost.replace("lm-Panel", "lm-Panel niwt") + style, "not found")):
+    for html, shown in (
+        (lost + style, ""),
+        (lost.replace("lm-Panel", "lm-Panel niwt") + style, "not found"),
+    ):
         assert w.page.locator("body").evaluate(draw, html).strip() == shown

@@ -16,13 +16,23 @@ from niwt_nb.cli import app
 
 NIWT = [sys.executable, "-c", "from niwt_nb.cli import app; app()"]
 ENV = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
-TINY = ["n_seen=10", "n_unseen=3", "images_per_class=[5, 2]", "epochs=1", "more_epochs=1", "shuffles=1", "cases=2"]
+TINY = [
+    "n_seen=10",
+    "n_unseen=3",
+    "images_per_class=[5, 2]",
+    "epochs=1",
+    "more_epochs=1",
+    "shuffles=1",
+    "cases=2",
+]
 TINY = [part for setting in TINY for part in ("--set", setting)]
 
 
 def process(*arguments: str, **kw) -> subprocess.CompletedProcess:
     "The command with these arguments, in a process of its own."
-    return subprocess.run([*NIWT, *arguments], capture_output=True, text=True, timeout=300, env=ENV, **kw)
+    return subprocess.run(
+        [*NIWT, *arguments], capture_output=True, text=True, timeout=300, env=ENV, **kw
+    )
 
 
 @pytest.fixture
@@ -43,19 +53,35 @@ def niwt(tmp_path, monkeypatch, capfd):
 
 def test_the_entry_point_is_installed():
     script = Path(sys.executable).parent / "niwt"
-    done = subprocess.run([str(script), "--version"], capture_output=True, text=True, timeout=60, env=ENV)
+    done = subprocess.run(
+        [str(script), "--version"], capture_output=True, text=True, timeout=60, env=ENV
+    )
     assert (done.returncode, done.stdout.strip()) == (0, f"niwt_nb {__version__}")
 
 
 def test_help_teaches_and_does_not_wait_for_torch():
     code = "import sys; from niwt_nb.cli import app\ntry: app(['--help'])\nfinally: print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env=ENV)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env=ENV
+    )
     assert done.stdout.strip().endswith("False"), "niwt --help loads torch"
-    for word in ("niwt demo", "harmonic mean", "run", "report", "predict", "explain", "add", "export", "data"):
+    for word in (
+        "niwt demo",
+        "harmonic mean",
+        "run",
+        "report",
+        "predict",
+        "explain",
+        "add",
+        "export",
+        "data",
+    ):
         assert word in done.stdout
 
 
-@pytest.mark.parametrize("command", ["demo", "run", "report", "predict", "explain", "add", "export", "data check"])
+@pytest.mark.parametrize(
+    "command", ["demo", "run", "report", "predict", "explain", "add", "export", "data check"]
+)
 def test_every_command_explains_itself(command, niwt):
     done = niwt(*command.split(), "--help")
     assert done.returncode == 0
@@ -105,7 +131,17 @@ def test_quiet_prints_the_table_and_where_the_report_is_and_nothing_else(tmp_pat
     assert done.returncode == 0, done.stderr
     assert not done.stderr
     lines = done.stdout.strip().splitlines()
-    assert lines[0].split() == ["method", "knowledge", "calibrated", "T1", "U", "S", "H", "AUSUC", "gamma"]
+    assert lines[0].split() == [
+        "method",
+        "knowledge",
+        "calibrated",
+        "T1",
+        "U",
+        "S",
+        "H",
+        "AUSUC",
+        "gamma",
+    ]
     assert lines[-1] == "report: niwt-demo/report.html"
     rows = json.loads((tmp_path / "t.json").read_text())
     assert len(lines) == len(rows) + 4
@@ -120,9 +156,18 @@ def test_quiet_prints_the_table_and_where_the_report_is_and_nothing_else(tmp_pat
 def test_an_interrupt_says_how_to_go_on_and_the_same_command_does(tmp_path, niwt):
     long = [*TINY, "--set", "more_epochs=60"]  # some seconds of training in which to stop it
     heard = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731 (a shell's background jobs inherit a deaf ear)
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "preexec_fn": heard}
+    pipes = {
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+        "text": True,
+        "preexec_fn": heard,
+    }
     started = subprocess.Popen([*NIWT, "demo", *long], **pipes, env=ENV, cwd=tmp_path)
-    while started.poll() is None and not list((tmp_path / "niwt-demo" / "validation").glob("network.*") if (tmp_path / "niwt-demo").exists() else ()):
+    while started.poll() is None and not list(
+        (tmp_path / "niwt-demo" / "validation").glob("network.*")
+        if (tmp_path / "niwt-demo").exists()
+        else ()
+    ):
         time.sleep(0.01)
     for _ in range(5):
         started.send_signal(signal.SIGINT)
@@ -143,7 +188,10 @@ def test_a_folder_that_holds_something_else_is_left_alone(tmp_path, niwt):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     done = niwt("demo", "--out", tmp_path / "mine", *TINY)
-    assert done.returncode == 2 and "is not empty and holds no run (there is 'thesis.txt')" in done.stderr
+    assert (
+        done.returncode == 2
+        and "is not empty and holds no run (there is 'thesis.txt')" in done.stderr
+    )
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
 
 

@@ -33,11 +33,34 @@ from niwt_nb.data.text import _read_embeddings
 from niwt_nb.data.xlsa17 import _read_att_splits, _read_features
 
 NAMES = st.one_of(
-    st.sampled_from(["C", "C++", "C#", "c", "A+", "A-", "A", "Cafe\u0301", "Caf\u00e9", "1", "01", "9.Kea", "009.kea", "9.Owl"]),
+    st.sampled_from(
+        [
+            "C",
+            "C++",
+            "C#",
+            "c",
+            "A+",
+            "A-",
+            "A",
+            "Cafe\u0301",
+            "Caf\u00e9",
+            "1",
+            "01",
+            "9.Kea",
+            "009.kea",
+            "9.Owl",
+        ]
+    ),
     st.text(max_size=5),
 )
 TIMES = int(os.environ.get("NIWT_FUZZ", "1"))
-FEW = settings(max_examples=60 * TIMES, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
+FEW = settings(
+    max_examples=60 * TIMES,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    derandomize=True,
+    database=None,
+)
 
 
 def damaged(raw: bytes, n: int, seed: int):
@@ -61,7 +84,9 @@ def damaged(raw: bytes, n: int, seed: int):
             elif kind == 3:
                 b[at:at] = dice.randbytes(dice.randrange(1, 32))
             elif kind == 4:
-                b[at : at + 4] = dice.choice((b"\xff\xff\xff\xff", b"\xff\xff\xff\x7f", b"\0\0\0\0", b"\0\0\0\x80"))
+                b[at : at + 4] = dice.choice(
+                    (b"\xff\xff\xff\xff", b"\xff\xff\xff\x7f", b"\0\0\0\0", b"\0\0\0\x80")
+                )
             elif kind == 5:
                 del b[dice.randrange(len(b)) :]
             else:
@@ -100,26 +125,51 @@ def mat_bytes(compress: bool) -> bytes:
     names = np.empty((4, 1), dtype=object)
     names[:, 0] = list("abcd")
     f = io.BytesIO()
-    loc = {"trainval_loc": [1, 3, 5], "test_seen_loc": [2, 4, 6], "test_unseen_loc": [7, 8], "train_loc": [1, 3], "val_loc": [5]}
+    loc = {
+        "trainval_loc": [1, 3, 5],
+        "test_seen_loc": [2, 4, 6],
+        "test_unseen_loc": [7, 8],
+        "train_loc": [1, 3],
+        "val_loc": [5],
+    }
     columns = {k: np.array([v], np.uint16).T for k, v in loc.items()}
-    savemat(f, {"allclasses_names": names, "att": np.arange(12.0).reshape(3, 4), **columns}, do_compression=compress)
+    savemat(
+        f,
+        {"allclasses_names": names, "att": np.arange(12.0).reshape(3, 4), **columns},
+        do_compression=compress,
+    )
     return f.getvalue()
 
 
 @pytest.mark.parametrize("compress", [False, True], ids=["plain", "compressed"])
 def test_a_damaged_mat_file_is_read_or_refused(tmp_path, compress):
-    count = survives(_read_att_splits, tmp_path / "att_splits.mat", damaged(mat_bytes(compress), 300 * TIMES, seed=compress))
+    count = survives(
+        _read_att_splits,
+        tmp_path / "att_splits.mat",
+        damaged(mat_bytes(compress), 300 * TIMES, seed=compress),
+    )
     assert count["refused"] > 50 * TIMES
 
 
 @FEW
 @given(
-    key=st.sampled_from(["att", "allclasses_names", "trainval_loc", "test_seen_loc", "test_unseen_loc", "val_loc"]),
-    value=arrays(scalar_dtypes().filter(lambda d: d.kind in "biufcS"), array_shapes(min_dims=1, max_dims=3, max_side=4)),
+    key=st.sampled_from(
+        ["att", "allclasses_names", "trainval_loc", "test_seen_loc", "test_unseen_loc", "val_loc"]
+    ),
+    value=arrays(
+        scalar_dtypes().filter(lambda d: d.kind in "biufcS"),
+        array_shapes(min_dims=1, max_dims=3, max_side=4),
+    ),
 )
 def test_a_mat_file_of_wrong_contents_is_read_or_refused(tmp_path_factory, key, value):
     path = tmp_path_factory.getbasetemp() / "wrong.mat"
-    columns = {"att": np.eye(2), "allclasses_names": np.array(["a", "b"], dtype=object), "trainval_loc": [1], "test_seen_loc": [2], "test_unseen_loc": [3]}
+    columns = {
+        "att": np.eye(2),
+        "allclasses_names": np.array(["a", "b"], dtype=object),
+        "trainval_loc": [1],
+        "test_seen_loc": [2],
+        "test_unseen_loc": [3],
+    }
     try:
         savemat(path, columns | {key: value})
     except Exception:  # scipy cannot write it: nothing to read
@@ -188,7 +238,18 @@ LABELS = b"1 1 1 3 1.5\n1 2 0 1 0.2\n2 1 1 4 0 0 1.509\n2 2 1 2 3\n"
         ("m.txt", MATRIX, _read_matrix),
         ("l.txt", LABELS, lambda p: _read_image_attributes(p, 2, 2)),
     ],
-    ids=["csv", "json", "sentences.json", "sentences.csv", "sheet", "utf-16", "across", "numbered", "matrix", "image attributes"],
+    ids=[
+        "csv",
+        "json",
+        "sentences.json",
+        "sentences.csv",
+        "sheet",
+        "utf-16",
+        "across",
+        "numbered",
+        "matrix",
+        "image attributes",
+    ],
 )
 def test_a_damaged_text_file_is_read_or_refused(tmp_path, name, raw, read):
     count = survives(read, tmp_path / name, damaged(raw, 400 * TIMES, seed=2))
@@ -198,13 +259,24 @@ def test_a_damaged_text_file_is_read_or_refused(tmp_path, name, raw, read):
 def test_a_damaged_embedding_is_read_or_refused(tmp_path):
     f = io.BytesIO()
     np.save(f, np.arange(12, dtype=np.float32).reshape(4, 3))
-    survives(lambda p: _read_embeddings(p, 4), tmp_path / "e.npy", damaged(f.getvalue(), 300 * TIMES, seed=3))
+    survives(
+        lambda p: _read_embeddings(p, 4),
+        tmp_path / "e.npy",
+        damaged(f.getvalue(), 300 * TIMES, seed=3),
+    )
 
 
 def test_a_damaged_feature_file_is_read_or_refused(tmp_path):
     f = io.BytesIO()
     files = np.array([f"/x/{i}.jpg" for i in range(6)], dtype=object)
-    savemat(f, {"features": np.arange(12.0).reshape(2, 6), "labels": np.arange(1, 7)[:, None], "image_files": files})
+    savemat(
+        f,
+        {
+            "features": np.arange(12.0).reshape(2, 6),
+            "labels": np.arange(1, 7)[:, None],
+            "image_files": files,
+        },
+    )
     survives(_read_features, tmp_path / "res101.mat", damaged(f.getvalue(), 300 * TIMES, seed=4))
 
 
@@ -213,7 +285,14 @@ def test_a_damaged_feature_file_is_read_or_refused(tmp_path):
 def test_any_text_is_a_table_or_an_error(tmp_path_factory, text):
     path = tmp_path_factory.getbasetemp() / "any.csv"
     path.write_text(text, encoding="utf-8")
-    for read in (_read_csv_rows, _read_attribute_table, _read_sentences, _read_numbered, _read_matrix, _read_json):
+    for read in (
+        _read_csv_rows,
+        _read_attribute_table,
+        _read_sentences,
+        _read_numbered,
+        _read_matrix,
+        _read_json,
+    ):
         with contextlib.suppress(NiwtError):
             read(path)
 
@@ -248,7 +327,14 @@ def test_no_name_from_a_list_leaves_the_folder(name):
 @FEW
 @given(st.data())
 def test_match_names_undoes_any_order(data):
-    names = data.draw(st.lists(st.text(alphabet="abcdefgh", min_size=1, max_size=8), min_size=1, max_size=12, unique=True))
+    names = data.draw(
+        st.lists(
+            st.text(alphabet="abcdefgh", min_size=1, max_size=8),
+            min_size=1,
+            max_size=12,
+            unique=True,
+        )
+    )
     other = data.draw(st.permutations(names))
     spelled = [f"{i:03d}." + n.upper().replace("A", "A_") for i, n in enumerate(other)]
     assert [other[i] for i in _match_names(names, spelled).tolist()] == names
@@ -260,11 +346,22 @@ def made_up(dice: np.random.Generator) -> ZeroShotData:
     labels = torch.from_numpy(np.repeat(np.arange(n_classes), per))
     order = torch.from_numpy(dice.permutation(n_classes))
     unseen = order[: int(dice.integers(1, n_classes - 2))]
-    split = _propose_split([f"class {i}" for i in range(n_classes)], labels, unseen, test=float(dice.choice([0, 0.25, 0.6])), seed=int(dice.integers(99)))
+    split = _propose_split(
+        [f"class {i}" for i in range(n_classes)],
+        labels,
+        unseen,
+        test=float(dice.choice([0, 0.25, 0.6])),
+        seed=int(dice.integers(99)),
+    )
     values = dice.normal(size=(n_classes, 3)).astype(np.float32)
     images = [Image.new("RGB", (2, 2), (i, int(c), 0)) for i, c in enumerate(labels)]
     return ZeroShotData(
-        "made up", tuple(f"class {i}" for i in range(n_classes)), images, labels, knowledge={"a": DomainKnowledge("a", values, ("x", "y", "z"))}, **split
+        "made up",
+        tuple(f"class {i}" for i in range(n_classes)),
+        images,
+        labels,
+        knowledge={"a": DomainKnowledge("a", values, ("x", "y", "z"))},
+        **split,
     )
 
 
@@ -292,10 +389,15 @@ def test_validation_holds_nothing_of_the_unseen_classes(seed):
 def test_excerpt_and_take_keep_every_image_with_its_class(seed):
     dice = np.random.default_rng(seed)
     data = made_up(dice)
-    n_seen, n_unseen = int(dice.integers(2, len(data.seen) + 1)), int(dice.integers(1, len(data.unseen) + 1))
+    n_seen, n_unseen = (
+        int(dice.integers(2, len(data.seen) + 1)),
+        int(dice.integers(1, len(data.unseen) + 1)),
+    )
     part = subset(data, n_seen, n_unseen, per_class=int(dice.integers(1, 4)), seed=seed)
     for i, image in enumerate(part.images):
         index, label, _ = image.getpixel((0, 0))
         assert index == part.source[i] and part.classes[part.labels[i]] == data.classes[label]
     for c, name in enumerate(part.classes):
-        assert torch.equal(part.get_knowledge().values[c], data.get_knowledge().values[data.class_id(name)])
+        assert torch.equal(
+            part.get_knowledge().values[c], data.get_knowledge().values[data.class_id(name)]
+        )

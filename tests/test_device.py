@@ -10,7 +10,9 @@ import pytest
 import torch
 from torch.utils import backend_registration
 
-if not torch.cuda.is_available() and not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"):
+if not torch.cuda.is_available() and not hasattr(
+    backend_registration, "_setup_privateuseone_for_python_backend"
+):
     pytest.skip("no CUDA device, and this PyTorch cannot pretend one", allow_module_level=True)
 WORKER = Path(__file__).parent / "workers/device_worker.py"
 
@@ -20,7 +22,13 @@ def told(tmp_path_factory):
     "Check -> the largest difference as a share of the largest number, or the error."
     device = ["cuda:0"] if torch.cuda.is_available() else []
     command = [sys.executable, "-W", "ignore", WORKER, tmp_path_factory.mktemp("device"), *device]
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=580, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    done = subprocess.run(
+        [str(part) for part in command],
+        capture_output=True,
+        text=True,
+        timeout=580,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
 

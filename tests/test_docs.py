@@ -31,24 +31,48 @@ def listed(text):
 def test_every_notebook_has_one_place_on_the_site(sources):
     places = listed((sources / "contents.txt").read_text(encoding="utf-8"))
     for name in [p for p in places if p.endswith("/index")]:
-        places += [f"{name[:-5]}{page}" for page in listed((sources / f"{name}.md").read_text(encoding="utf-8"))]
+        places += [
+            f"{name[:-5]}{page}"
+            for page in listed((sources / f"{name}.md").read_text(encoding="utf-8"))
+        ]
     assert len(places) == len(set(places))
     assert {label(p) for p in ALL} - set(places) == {"index"}
-    assert all(any((sources / f"{p}{end}").exists() for end in (".ipynb", ".md", ".rst")) for p in places)
+    assert all(
+        any((sources / f"{p}{end}").exists() for end in (".ipynb", ".md", ".rst")) for p in places
+    )
     api = "\n".join(p.read_text(encoding="utf-8") for p in (sources / "api").iterdir())
     assert sorted(re.findall(r"automodule:: (\S+)", api)) == sorted(map(module_name, MODULES))
 
 
 @pytest.mark.parametrize("path", ALL, ids=label)
 def test_links_and_pictures_of_notebooks_lead_somewhere(path):
-    text = "\n".join(re.sub(r"```.*?```|`[^`\n]*`", "", c.source, flags=re.S) for c in cells(path) if c.kind == "markdown")
-    links = [*re.findall(r"\]\(<?([^)>\s]+)", text), *re.findall(r"(?:src|href)=\"([^\"]+)\"", text)]
-    for target, _, anchor in (link.partition("#") for link in links if not re.match(r"\w+:|//", link)):
+    text = "\n".join(
+        re.sub(r"```.*?```|`[^`\n]*`", "", c.source, flags=re.S)
+        for c in cells(path)
+        if c.kind == "markdown"
+    )
+    links = [
+        *re.findall(r"\]\(<?([^)>\s]+)", text),
+        *re.findall(r"(?:src|href)=\"([^\"]+)\"", text),
+    ]
+    for target, _, anchor in (
+        link.partition("#") for link in links if not re.match(r"\w+:|//", link)
+    ):
         found = (path.parent / target) if target else path
         assert found.exists() and found.resolve().is_relative_to(NBS), f"{label(path)}: {target}"
-        heads = re.findall(r"^#+ (.+)$", pages.words(found), re.M) if anchor and found.suffix == ".ipynb" else []
-        assert not anchor or anchor in [re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in heads], f"{label(path)}: #{anchor}"
-    assert not [link for link in re.findall(r"!\[[^]]*\]\((\S+?)\)", text) if re.match(r"(https?:)?//", link)], "a picture from elsewhere"
+        heads = (
+            re.findall(r"^#+ (.+)$", pages.words(found), re.M)
+            if anchor and found.suffix == ".ipynb"
+            else []
+        )
+        assert not anchor or anchor in [
+            re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in heads
+        ], f"{label(path)}: #{anchor}"
+    assert not [
+        link
+        for link in re.findall(r"!\[[^]]*\]\((\S+?)\)", text)
+        if re.match(r"(https?:)?//", link)
+    ], "a picture from elsewhere"
 
 
 def test_programs_find_every_page_and_the_ten_commands(sources):
@@ -56,7 +80,8 @@ def test_programs_find_every_page_and_the_ten_commands(sources):
     links = re.findall(r"^- \[.+?\]\((\S+)\.html\)", text, re.M)
     assert {label(p) for p in ALL} - set(links) == {"index"} and "(howto/agents.html)" in text
     steps = re.findall(r"^\*\*(\d+)\*\*", pages.words(NBS / "howto" / "agents.ipynb"), re.M)
-    assert steps == [str(i) for i in range(1, 11)]  # each is the cell below it, run with the other notebooks
+    # each is the cell below it, run with the other notebooks
+    assert steps == [str(i) for i in range(1, 11)]
 
 
 def test_a_page_shows_no_directives_and_offers_its_notebook():
@@ -65,7 +90,11 @@ def test_a_page_shows_no_directives_and_offers_its_notebook():
     text = ["".join(c["source"]) for c in book["cells"]]
     assert text[-1] == "the end" and '<a href="../_sources/a/b.ipynb" download>' in text[0]
     hidden = [c.source for c in cells(path) if "hide" in c.directives]
-    assert hidden and not set(hidden) & set(text) and not [t for t in text if re.search(r"^#\|", t, re.M)]
+    assert (
+        hidden
+        and not set(hidden) & set(text)
+        and not [t for t in text if re.search(r"^#\|", t, re.M)]
+    )
     exported = next(c.source for c in cells(path) if c.exported and "class NiwtError" in c.source)
     assert exported.partition("\n")[2].strip() in "\n".join(text)
 
@@ -107,6 +136,11 @@ def test_the_citation_agrees_with_the_package():
 
 
 def test_only_tested_versions_of_python_are_declared():
-    setup, config = ((ROOT / name).read_text(encoding="utf-8") for name in ("setup.py", "settings.ini"))
+    setup, config = (
+        (ROOT / name).read_text(encoding="utf-8") for name in ("setup.py", "settings.ini")
+    )
     declared = re.findall(r"Programming Language :: Python :: (\d\.\d+)", setup)
-    assert declared == ["3.11", "3.12", "3.13"] and declared[0] == re.search(r"^min_python = (\S+)", config, re.M)[1]
+    assert (
+        declared == ["3.11", "3.12", "3.13"]
+        and declared[0] == re.search(r"^min_python = (\S+)", config, re.M)[1]
+    )

@@ -48,7 +48,10 @@ def whole_path(path, function: str, layer: str | None = None) -> str:
     return network.layer
 
 
-LARGE = pytest.mark.skipif(not os.environ.get("NIWT_LONG"), reason="a minute for random weights alone: NIWT_LONG=1 python -m pytest tests/test_ecosystem.py")
+LARGE = pytest.mark.skipif(
+    not os.environ.get("NIWT_LONG"),
+    reason="a minute for random weights alone: NIWT_LONG=1 python -m pytest tests/test_ecosystem.py",
+)
 
 
 @pytest.mark.parametrize(
@@ -67,10 +70,14 @@ def test_torchvision_networks_by_name_with_their_own_preprocessing(name, layer):
     assert x.shape[2:] == (224, 224)
     network = backbone.cut(None, x)
     with torch.no_grad():
-        assert torch.allclose(network.head(network.tail(network.activations(x))), backbone.model(x), atol=1e-3)
+        assert torch.allclose(
+            network.head(network.tail(network.activations(x))), backbone.model(x), atol=1e-3
+        )
 
 
-@pytest.mark.parametrize("name, layer", [("resnet50", "layer4.0"), ("resnet101", "layer4.0"), ("vgg16", "features.29")])
+@pytest.mark.parametrize(
+    "name, layer", [("resnet50", "layer4.0"), ("resnet101", "layer4.0"), ("vgg16", "features.29")]
+)
 def test_the_papers_networks_have_the_papers_layers(name, layer):
     with torch.device("meta"):
         backbone = load_backbone(name)
@@ -98,13 +105,19 @@ def test_kinds_of_networks_of_torchvision(name, layer, tmp_path):
     assert whole_path(tmp_path / "small.py", name) == layer
 
 
-TIMM = {"resnet10t": "layer3", "mobilenetv3_small_050": "blocks", "convnext_atto": "stages.2", "vit_tiny_patch16_224": "patch_embed.proj"}
+TIMM = {
+    "resnet10t": "layer3",
+    "mobilenetv3_small_050": "blocks",
+    "convnext_atto": "stages.2",
+    "vit_tiny_patch16_224": "patch_embed.proj",
+}
 
 
 @pytest.mark.parametrize("name, layer", TIMM.items())
 def test_timm_networks(name, layer, tmp_path):
     import_torchvision()
-    more = ", img_size=64" if name.startswith("vit") else ""  # small pictures: the same parts, a tenth of the time
+    # small pictures: the same parts, a tenth of the time
+    more = ", img_size=64" if name.startswith("vit") else ""
     (tmp_path / "of_timm.py").write_text(f"""
 import timm
 def load():
@@ -128,7 +141,15 @@ def mobilenet(): return MobileNetV2ForImageClassification(MobileNetV2Config(dept
 """
 
 
-@pytest.mark.parametrize("name, part", [("resnet", "encoder.stages.2"), ("vit", "projection"), ("convnext", "encoder"), ("mobilenet", "mobilenet_v2")])
+@pytest.mark.parametrize(
+    "name, part",
+    [
+        ("resnet", "encoder.stages.2"),
+        ("vit", "projection"),
+        ("convnext", "encoder"),
+        ("mobilenet", "mobilenet_v2"),
+    ],
+)
 def test_hugging_face_networks(name, part, tmp_path):
     import_torchvision()
     (tmp_path / "of_hf.py").write_text(HUGGING_FACE)
@@ -153,18 +174,42 @@ def test_dataloaders_and_transforms_v2_as_they_are(birds):
     import_torchvision()
     from torchvision.transforms import v2
 
-    transform = v2.Compose([v2.ToImage(), v2.Resize(24), v2.ToDtype(torch.float32, scale=True), v2.Normalize([0.5] * 3, [0.25] * 3)])
+    transform = v2.Compose(
+        [
+            v2.ToImage(),
+            v2.Resize(24),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize([0.5] * 3, [0.25] * 3),
+        ]
+    )
     ours = torch.cat([x for x, _, _ in batches(birds, birds.train, transform, batch_size=7)])
 
     def fetch(index, transform=transform):
-        return torch.stack([transform(birds.images[int(i)]) for i in index]), birds.labels[torch.stack(index)], torch.stack(index)
+        return (
+            torch.stack([transform(birds.images[int(i)]) for i in index]),
+            birds.labels[torch.stack(index)],
+            torch.stack(index),
+        )
 
     loader = torch.utils.data.DataLoader(birds.train, batch_size=5, num_workers=0, collate_fn=fetch)
     theirs, labels, index = (torch.cat(part) for part in zip(*loader, strict=True))
-    assert torch.equal(ours, theirs) and torch.equal(labels, birds.labels[birds.train]) and torch.equal(index, birds.train)
+    assert (
+        torch.equal(ours, theirs)
+        and torch.equal(labels, birds.labels[birds.train])
+        and torch.equal(index, birds.train)
+    )
     random = v2.Compose([transform, v2.RandomHorizontalFlip()])
     sampler = torch.utils.data.WeightedRandomSampler(torch.ones(len(birds.train)), 10)
-    x, y, _ = next(iter(torch.utils.data.DataLoader(birds.train, batch_size=10, sampler=sampler, collate_fn=partial(fetch, transform=random))))
+    x, y, _ = next(
+        iter(
+            torch.utils.data.DataLoader(
+                birds.train,
+                batch_size=10,
+                sampler=sampler,
+                collate_fn=partial(fetch, transform=random),
+            )
+        )
+    )
     assert x.shape == (10, 3, 24, 24) and set(y.tolist()) <= set(birds.seen.tolist())
 
 
@@ -180,9 +225,15 @@ def test_maps_are_scikit_learn_estimators(estimator):
     piped = make_pipeline(StandardScaler(), copy).fit(know, imp)
     assert piped.predict(know).shape == (20, 8) and np.isfinite(piped.score(know, imp))
     frame = pd.DataFrame(know, columns=list("abcde"))
-    assert np.allclose(clone(estimator).fit(frame, imp).predict(frame), clone(estimator).fit(know, imp).predict(know), atol=1e-5)
+    assert np.allclose(
+        clone(estimator).fit(frame, imp).predict(frame),
+        clone(estimator).fit(know, imp).predict(know),
+        atol=1e-5,
+    )
     tensor = clone(estimator).fit(torch.tensor(know), torch.tensor(imp)).predict(torch.tensor(know))
-    assert isinstance(tensor, torch.Tensor) and np.allclose(tensor, clone(estimator).fit(know, imp).predict(know), atol=1e-5)
+    assert isinstance(tensor, torch.Tensor) and np.allclose(
+        tensor, clone(estimator).fit(know, imp).predict(know), atol=1e-5
+    )
 
 
 def test_a_grid_search_over_a_map():
@@ -199,6 +250,8 @@ def test_knowledge_goes_to_pandas_and_numpy_and_back(birds):
     assert list(frame.index) == list(birds.classes)
     again = DomainKnowledge("again", frame, frame.columns)
     assert torch.equal(again.values, known.values) and again.names == known.names
-    assert torch.equal(DomainKnowledge("again", np.asarray(known.values), known.names).values, known.values)
+    assert torch.equal(
+        DomainKnowledge("again", np.asarray(known.values), known.names).values, known.values
+    )
     with pytest.raises(NiwtError, match="expected shape"):
         DomainKnowledge("again", frame.iloc[:, 0], frame.columns[:1])

@@ -14,7 +14,13 @@ from niwt_nb.evaluate.baselines import DEM, ESZSL, _SAE, _ClassNorm
 from niwt_nb.evaluate.heads import _ICIS, _PublishedNIWT, WeightRegression
 from niwt_nb.evaluate.selection import Encoded, measure, _select
 from niwt_nb.method.metrics import (
-    ausuc, chance, choose_gamma, gzsl, metric_rows, seen_unseen_curve, stack,
+    ausuc,
+    chance,
+    choose_gamma,
+    gzsl,
+    metric_rows,
+    seen_unseen_curve,
+    stack,
 )
 from niwt_nb.method.niwt import NIWT, choose_settings
 from niwt_nb.method.ranking import Baseline, RankingForm
@@ -28,7 +34,12 @@ settings.load_profile("evaluate")
 @st.composite
 def cases(draw, min_side=1):
     "Scores, labels, seen and unseen of a small random problem; every side has an image, some classes have none, ties are frequent."
-    seed, n, seen, unseen = draw(st.integers(0, 2**32 - 1)), draw(st.integers(4, 60)), draw(st.integers(min_side, 5)), draw(st.integers(min_side, 4))
+    seed, n, seen, unseen = (
+        draw(st.integers(0, 2**32 - 1)),
+        draw(st.integers(4, 60)),
+        draw(st.integers(min_side, 5)),
+        draw(st.integers(min_side, 4)),
+    )
     rng = np.random.default_rng(seed)
     classes = seen + unseen + draw(st.integers(0, 2))  # some ids take no part
     ids = rng.permutation(classes)[: seen + unseen]
@@ -58,17 +69,29 @@ def test_renumbering_classes_and_reordering_images_changes_nothing(case, seed):
     to, order = rng.permutation(scores.shape[1]), rng.permutation(len(labels))
     moved = np.empty_like(scores)
     moved[:, to] = scores
-    after = everything(moved[order], to[labels][order], rng.permutation(to[seen]), rng.permutation(to[unseen]))
+    after = everything(
+        moved[order], to[labels][order], rng.permutation(to[seen]), rng.permutation(to[unseen])
+    )
     np.testing.assert_allclose(before, after, atol=1e-12)
-    assert choose_gamma(scores, labels, seen, unseen) == pytest.approx(choose_gamma(moved[order], to[labels][order], to[seen], to[unseen]), abs=1e-9)
+    assert choose_gamma(scores, labels, seen, unseen) == pytest.approx(
+        choose_gamma(moved[order], to[labels][order], to[seen], to[unseen]), abs=1e-9
+    )
 
 
 @given(cases(), st.integers(1, 4))
 def test_duplicated_images_of_one_class_change_nothing(case, copies):
     scores, labels, seen, unseen = case
-    again = np.concatenate([np.arange(len(labels)), *[np.flatnonzero(labels == labels[0])] * copies])
-    np.testing.assert_allclose(everything(scores, labels, seen, unseen), everything(scores[again], labels[again], seen, unseen), atol=1e-12)
-    assert choose_gamma(scores, labels, seen, unseen) == pytest.approx(choose_gamma(scores[again], labels[again], seen, unseen))
+    again = np.concatenate(
+        [np.arange(len(labels)), *[np.flatnonzero(labels == labels[0])] * copies]
+    )
+    np.testing.assert_allclose(
+        everything(scores, labels, seen, unseen),
+        everything(scores[again], labels[again], seen, unseen),
+        atol=1e-12,
+    )
+    assert choose_gamma(scores, labels, seen, unseen) == pytest.approx(
+        choose_gamma(scores[again], labels[again], seen, unseen)
+    )
 
 
 @given(cases(min_side=2))
@@ -90,10 +113,16 @@ def test_a_column_of_minus_infinity_is_never_predicted_and_columns_of_others_nev
     other = np.setdiff1d(np.arange(scores.shape[1]), np.concatenate([seen, unseen]))
     strange = scores.copy()
     strange[:, other] = np.nan
-    np.testing.assert_array_equal(everything(scores, labels, seen, unseen), everything(strange, labels, seen, unseen))
+    np.testing.assert_array_equal(
+        everything(scores, labels, seen, unseen), everything(strange, labels, seen, unseen)
+    )
     silent = scores.copy()
     silent[:, unseen] = -np.inf
-    assert gzsl(silent, labels, seen, unseen, gamma=1e6).U == 0 == gzsl(silent, labels, seen, unseen).T1
+    assert (
+        gzsl(silent, labels, seen, unseen, gamma=1e6).U
+        == 0
+        == gzsl(silent, labels, seen, unseen).T1
+    )
     assert ausuc(silent, labels, seen, unseen) == 0
 
 
@@ -101,14 +130,20 @@ def test_a_column_of_minus_infinity_is_never_predicted_and_columns_of_others_nev
 def test_the_curve_is_what_scoring_at_each_gamma_gives(case, scale, seed):
     scores, labels, seen, unseen = case
     curve = seen_unseen_curve(scores, labels, seen, unseen)
-    assert curve.gamma.is_monotonic_increasing and curve.U.is_monotonic_increasing and curve.S.is_monotonic_decreasing
+    assert (
+        curve.gamma.is_monotonic_increasing
+        and curve.U.is_monotonic_increasing
+        and curve.S.is_monotonic_decreasing
+    )
     for row in curve.itertuples():
         r = gzsl(scores, labels, seen, unseen, gamma=row.gamma)
         assert pytest.approx((row.S, row.U, row.H), abs=1e-12) == (r.S, r.U, r.H)
     area = ausuc(scores, labels, seen, unseen)
     assert area <= curve.S.max() * curve.U.max() + 1e-12
     shifted = scale * untied(scores) + np.random.default_rng(seed).normal(size=(len(scores), 1))
-    assert ausuc(shifted, labels, seen, unseen) == pytest.approx(ausuc(untied(scores), labels, seen, unseen), abs=1e-9)
+    assert ausuc(shifted, labels, seen, unseen) == pytest.approx(
+        ausuc(untied(scores), labels, seen, unseen), abs=1e-9
+    )
 
 
 @given(cases(), st.floats(-5, 5))
@@ -116,7 +151,10 @@ def test_no_gamma_beats_the_chosen_one(case, gamma):
     scores, labels, seen, unseen = case
     scores = untied(scores)
     best = choose_gamma(scores, labels, seen, unseen)
-    assert gzsl(scores, labels, seen, unseen, best).H >= gzsl(scores, labels, seen, unseen, gamma).H - 1e-12
+    assert (
+        gzsl(scores, labels, seen, unseen, best).H
+        >= gzsl(scores, labels, seen, unseen, gamma).H - 1e-12
+    )
 
 
 @given(cases(), st.floats(-3, 3), st.floats(-3, 3))
@@ -150,16 +188,33 @@ def world(n_seen=20, n_unseen=5, per_class=8, width=12, attributes=6, seed=0):
     g, C = torch.Generator().manual_seed(seed), n_seen + n_unseen
     K = torch.randn(C, attributes, generator=g)
     y = torch.arange(C).repeat_interleave(per_class)
-    x = K[y] @ torch.randn(attributes, width, generator=g) + 0.4 * torch.randn(len(y), width, generator=g)
+    x = K[y] @ torch.randn(attributes, width, generator=g) + 0.4 * torch.randn(
+        len(y), width, generator=g
+    )
     i = torch.arange(len(y))
     old, late = y < n_seen, i % per_class >= 6
     order = torch.randperm(C, generator=g)  # seen and unseen ids are mixed
     table = torch.empty_like(K)
     table[order] = K
-    knowledge = {"attributes": DomainKnowledge("attributes", table, tuple(f"a{j}" for j in range(attributes)))}
+    knowledge = {
+        "attributes": DomainKnowledge(
+            "attributes", table, tuple(f"a{j}" for j in range(attributes))
+        )
+    }
     names = tuple(f"class {c}" for c in range(C))
     ids = order[:n_seen], order[n_seen:]
-    return ZeroShotData("world", names, NoImages(len(y)), order[y], *ids, i[old & ~late], i[old & late], i[~old], knowledge, features=x)
+    return ZeroShotData(
+        "world",
+        names,
+        NoImages(len(y)),
+        order[y],
+        *ids,
+        i[old & ~late],
+        i[old & late],
+        i[~old],
+        knowledge,
+        features=x,
+    )
 
 
 ESTIMATORS = {
@@ -187,11 +242,15 @@ def test_every_estimator_uses_knowledge_and_only_that_of_seen_classes(name):
     scores = ESTIMATORS[name].fit(*args, known).scores(x, known)
     assert torch.equal(before, torch.get_rng_state()), "the caller's random stream moved"
     blind = ESTIMATORS[name].fit(*args, hidden)
-    assert torch.equal(blind.scores(x, known), scores), "knowledge of unseen classes leaked into training"
+    assert torch.equal(blind.scores(x, known), scores), (
+        "knowledge of unseen classes leaked into training"
+    )
     assert blind.scores(x, hidden)[:, data.unseen].max() == -torch.inf
     assert not scores.requires_grad and scores.shape == (len(x), 25)
     assert gzsl(scores, data.labels, data.seen, data.unseen).T1 > 0.55, "chance is 0.2"
-    assert torch.allclose(scores.flip(0), blind.scores(x.flip(0), known), atol=1e-4), "the order of images matters"
+    assert torch.allclose(scores.flip(0), blind.scores(x.flip(0), known), atol=1e-4), (
+        "the order of images matters"
+    )
 
 
 class Spy(Baseline):
@@ -219,12 +278,17 @@ def test_selection_is_handed_nothing_of_test_classes():
     val = data.validation()
     Spy.seen_by.clear()
     _select(Spy(), {}, data.features[rows_of(val, data)], val)
-    test_rows = {tuple(r) for r in data.features[torch.cat([data.test_seen, data.test_unseen])].tolist()}
+    test_rows = {
+        tuple(r) for r in data.features[torch.cat([data.test_seen, data.test_unseen])].tolist()
+    }
     assert len(Spy.seen_by) == 2
     for _, features, labels, knowledge in Spy.seen_by:
         assert not test_rows & {tuple(r) for r in features.tolist()}, "a test image was handed over"
         assert knowledge[data.unseen].isnan().all(), "knowledge of an unseen class was handed over"
-        assert labels is None or not torch.isin(labels, torch.cat([data.unseen, data.val_classes])).any()
+        assert (
+            labels is None
+            or not torch.isin(labels, torch.cat([data.unseen, data.val_classes])).any()
+        )
 
 
 @settings(deadline=None, max_examples=15)
@@ -245,11 +309,19 @@ def test_whatever_test_images_and_unseen_knowledge_are_the_choice_is_the_same(se
 def test_with_a_twin_network_the_choice_comes_from_the_twin_alone():
     data, g = world(), torch.Generator().manual_seed(5)
     val = data.validation()
-    twin = Encoded(data.features[rows_of(val, data)], val, torch.nn.Linear(12, len(val.seen)).requires_grad_(False))
+    twin = Encoded(
+        data.features[rows_of(val, data)],
+        val,
+        torch.nn.Linear(12, len(val.seen)).requires_grad_(False),
+    )
     head = torch.nn.Linear(12, len(data.seen)).requires_grad_(False)
     chosen = []
     for x in (data.features, 100 * torch.randn(data.features.shape, generator=g)):
-        chosen.append(choose_settings(NIWT(head, keep_rows=False), data, x, (twin.head, twin.features)).settings)
+        chosen.append(
+            choose_settings(
+                NIWT(head, keep_rows=False), data, x, (twin.head, twin.features)
+            ).settings
+        )
     assert chosen[0] == chosen[1]
 
 

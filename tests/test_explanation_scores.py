@@ -46,7 +46,11 @@ class Tiny(nn.Module):
 
     def __init__(self, w):
         super().__init__()
-        self.lower, self.tail, self.layer = nn.Identity(), nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), "lower"
+        self.lower, self.tail, self.layer = (
+            nn.Identity(),
+            nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+            "lower",
+        )
         self.head = nn.Linear(w.shape[1], w.shape[0], bias=False)
         self.head.weight.data = w
 
@@ -67,7 +71,9 @@ def photo_of(c, rng):
 
 rng, labels = np.random.default_rng(0), torch.tensor([0, 0, 1, 1, 2, 2])
 facts = DomainKnowledge(
-    "attributes", torch.tensor([[1.0, 0], [0, 1], [1, 1]]), ("has_wing_color::red", "has_crown_color::green")
+    "attributes",
+    torch.tensor([[1.0, 0], [0, 1], [1, 1]]),
+    ("has_wing_color::red", "has_crown_color::green"),
 )
 data = ZeroShotData(
     "pixels",
@@ -86,7 +92,10 @@ data = ZeroShotData(
     part_names=("left wing", "crown"),
 )
 ex = fit_explainer(
-    Tiny(torch.tensor([[1.0, -1, 0], [-1, 1, 0], [0.4, 0.4, 0]])).eval(), data, to_tensor, columns=torch.arange(3)
+    Tiny(torch.tensor([[1.0, -1, 0], [-1, 1, 0], [0.4, 0.4, 0]])).eval(),
+    data,
+    to_tensor,
+    columns=torch.arange(3),
 )
 photo = to_tensor(data.images[1])[None]
 many = explain_images(ex, data, torch.tensor([1, 3, 4, 5]), to_tensor, top=2, n_neurons=1)
@@ -96,7 +105,10 @@ def test_part_points():
     eq(part_points(data, [0], to_tensor)[0].tolist(), [[1, 1], [2, 2]])
     gone = replace(data, parts=torch.tensor([[[1.0, 1, 0], [90, 90, 1]]] * 6))
     eq(part_points(gone, [0], to_tensor).isnan().all().item(), True)
-    fails(lambda: part_points(replace(data, parts=None, part_names=()), [0], to_tensor), contains="has no part points")
+    fails(
+        lambda: part_points(replace(data, parts=None, part_names=()), [0], to_tensor),
+        contains="has no part points",
+    )
     cub = ["back", "beak", "belly", "left leg", "left wing", "right leg", "right wing", "tail"]
     eq(
         [
@@ -116,14 +128,25 @@ def test_part_points():
 
 def test_attribute_pairs():
     got = attribute_pairs(ex, data, torch.tensor([1, 4]), to_tensor, per_image=2)
-    eq([(p["image"], p["attribute"], p["part"]) for p in got[:1]], [(1, "has_wing_color::red", "left wing")])
-    eq(sorted(p["part"] for p in got[1:]), ["crown", "left wing"])
-    wing = replace(data, masks=lambda i: {"bird": np.ones((4, 4), bool), "wing": np.eye(4, dtype=bool)})
     eq(
-        [p["mask"].sum().item() for p in attribute_pairs(ex, wing, torch.tensor([1, 4]), to_tensor)], [4, 4]
+        [(p["image"], p["attribute"], p["part"]) for p in got[:1]],
+        [(1, "has_wing_color::red", "left wing")],
+    )
+    eq(sorted(p["part"] for p in got[1:]), ["crown", "left wing"])
+    wing = replace(
+        data, masks=lambda i: {"bird": np.ones((4, 4), bool), "wing": np.eye(4, dtype=bool)}
+    )
+    eq(
+        [
+            p["mask"].sum().item()
+            for p in attribute_pairs(ex, wing, torch.tensor([1, 4]), to_tensor)
+        ],
+        [4, 4],
     )  # nothing is known about the crown here
     fails(
-        lambda: attribute_pairs(ex, replace(data, parts=None, part_names=()), torch.tensor([1]), to_tensor),
+        lambda: attribute_pairs(
+            ex, replace(data, parts=None, part_names=()), torch.tensor([1]), to_tensor
+        ),
         contains="neither masks of parts nor part points",
     )
 
@@ -143,13 +166,17 @@ def test_an_attribute_is_one_more_row_of_the_head():
     view = attribute_view(ex)
     eq(view.head.weight.shape, (2, 3))
     near(view(photo), (ex.rows @ photo[0].mean((1, 2)))[None])
-    fails(lambda: attribute_view(replace(ex, rows=None)), contains="no weight vectors for attributes")
+    fails(
+        lambda: attribute_view(replace(ex, rows=None)), contains="no weight vectors for attributes"
+    )
     red, green = "has_wing_color::red", "has_crown_color::green"
     maps = attribute_map(ex, torch.cat([photo, to_tensor(data.images[3])[None]]), [red, green])
     eq([divmod(int(m.argmax()), 4) for m in maps], [(1, 1), (2, 2)])
     fails(lambda: attribute_map(ex, photo, ["has_wing_color::rde"]), contains=f"nearest: {red!r}")
     deaf = replace(ex, answers=-torch.ones(3, 2))
-    fails(lambda: attribute_map(deaf, photo, [red]), contains="no neuron of layer 'lower' answers to")
+    fails(
+        lambda: attribute_map(deaf, photo, [red]), contains="no neuron of layer 'lower' answers to"
+    )
 
 
 def test_attribute_maps():
@@ -169,7 +196,9 @@ def test_attribute_maps():
 
 def test_verdicts():
     sure = replace(
-        many, found=torch.tensor([[9.0, -10], [-10, 9], [9, -10], [-10, -10]]), strength=torch.ones(4, 2)
+        many,
+        found=torch.tensor([[9.0, -10], [-10, 9], [9, -10], [-10, -10]]),
+        strength=torch.ones(4, 2),
     )  # Christmas birds are said to lack their green crowns, and one its red wings: wrong
     tab = score_verdicts(ex, sure, data).set_index(["group", "verdict"])
     eq([tab.loc[(g, "for"), "right"] for g in ("seen", "unseen")], [1.0, 1.0])
@@ -185,11 +214,21 @@ def test_verdicts():
 
 
 def test_deletion():
-    good = deletion_insertion(ex.network, photo, attribute_map(ex, photo, ["has_wing_color::red"]), 0, blur=3)[0]
-    poor = deletion_insertion(ex.network, photo, -attribute_map(ex, photo, ["has_wing_color::red"]), 0, blur=3)[0]
+    good = deletion_insertion(
+        ex.network, photo, attribute_map(ex, photo, ["has_wing_color::red"]), 0, blur=3
+    )[0]
+    poor = deletion_insertion(
+        ex.network, photo, -attribute_map(ex, photo, ["has_wing_color::red"]), 0, blur=3
+    )[0]
     eq(bool(good[0] < poor[0] and good[1] > poor[1]), True)
     tab = score_deletion(
-        ex.network, data, torch.tensor([1, 3, 4]), to_tensor, torch.tensor([0, 1, 2]), steps=4, batch_size=2
+        ex.network,
+        data,
+        torch.tensor([1, 3, 4]),
+        to_tensor,
+        torch.tensor([0, 1, 2]),
+        steps=4,
+        batch_size=2,
     ).set_index("maps")
     three = [
         deletion_insertion(ex.network, x, fine_map(ex.network, x, r), r, 4)[0]
@@ -214,9 +253,9 @@ def test_kept_images():
 
 
 def test_tables():
-    tab = map_table(ex, many, ex, many, data, to_tensor, ["seen", "seen", "unseen", "unseen"], (0,)).set_index(
-        ["group", "maps"]
-    )["energy"]
+    tab = map_table(
+        ex, many, ex, many, data, to_tensor, ["seen", "seen", "unseen", "unseen"], (0,)
+    ).set_index(["group", "maps"])["energy"]
     eq(tab["seen"]["fine map"], tab["seen"]["fine map, untrained network"])
     eq(tab["seen"]["Grad-CAM"], tab["seen"]["Grad-CAM, untrained network"])  # the same network here
     eq(bool(tab["seen"]["fine map"] > tab["seen"]["random map"]), True)
@@ -226,14 +265,25 @@ def test_tables():
         tab.loc["own attribute, fine: crown", "n"] + tab.loc["own attribute, fine: left wing", "n"],
         tab.loc["own attribute, fine", "n"],
     )
-    eq(len(part_table(ex, ex, replace(data, parts=None, part_names=()), torch.tensor([1]), to_tensor)), 0)
+    eq(
+        len(
+            part_table(
+                ex, ex, replace(data, parts=None, part_names=()), torch.tensor([1]), to_tensor
+            )
+        ),
+        0,
+    )
 
 
 def test_everything():
     class Small(nn.Module):
         def __init__(self):
             super().__init__()
-            self.conv, self.pool, self.head = nn.Conv2d(3, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Linear(4, 3)
+            self.conv, self.pool, self.head = (
+                nn.Conv2d(3, 4, 1),
+                nn.AdaptiveAvgPool2d(1),
+                nn.Linear(4, 3),
+            )
 
         def forward(self, x):
             return self.head(self.pool(torch.relu(self.conv(x))).flatten(1))
@@ -241,7 +291,10 @@ def test_everything():
     with seeded(0):
         learner = cut(Small().eval(), "conv")
     tables = score_explanations(learner, data, to_tensor, seeds=(0,), per_class=1)
-    eq(list(tables), ["where", "attributes", "words", "verdicts", "names", "faithfulness", "deletion"])
+    eq(
+        list(tables),
+        ["where", "attributes", "words", "verdicts", "names", "faithfulness", "deletion"],
+    )
     eq(
         set(tables["where"]["maps"]),
         {
@@ -253,9 +306,19 @@ def test_everything():
             "Grad-CAM, untrained network",
         },
     )
-    eq(set(tables["words"]["words"]) >= {"NIWT", "shuffled knowledge 0", "untrained network 0", "chance"}, True)
+    eq(
+        set(tables["words"]["words"])
+        >= {"NIWT", "shuffled knowledge 0", "untrained network 0", "chance"},
+        True,
+    )
     eq(
         set(tables["names"]["names"])
-        >= {"NIWT, good names only", "shuffled knowledge 0", "untrained network 0", "one name for all", "random"},
+        >= {
+            "NIWT, good names only",
+            "shuffled knowledge 0",
+            "untrained network 0",
+            "one name for all",
+            "random",
+        },
         True,
     )

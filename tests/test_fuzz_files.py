@@ -18,7 +18,11 @@ from niwt_nb.runs.config import _FORMAT, RunConfig, config_text, read_config
 from niwt_nb.runs.folder import _open_run
 from niwt_nb.runs.report import write_report
 
-TENSORS = {"weight": torch.arange(12.0).view(3, 4), "bias": torch.tensor([1.0, 2.0, 3.0]), "count": torch.arange(5)}
+TENSORS = {
+    "weight": torch.arange(12.0).view(3, 4),
+    "bias": torch.tensor([1.0, 2.0, 3.0]),
+    "count": torch.arange(5),
+}
 
 
 def test_damaged_tensors_are_those_that_were_written_or_refused(tmp_path):
@@ -27,7 +31,9 @@ def test_damaged_tensors_are_those_that_were_written_or_refused(tmp_path):
 
     def read(p):
         found, manifest = load_tensors(p, {"step": "x", "key": "k"})
-        assert found.keys() == TENSORS.keys() and all(torch.equal(found[k], v) for k, v in TENSORS.items()), "silently another result"
+        assert found.keys() == TENSORS.keys() and all(
+            torch.equal(found[k], v) for k, v in TENSORS.items()
+        ), "silently another result"
 
     count = survives(read, path, damaged(path.read_bytes(), 1500 * TIMES, seed=5))
     assert count["refused"] > 1000 * TIMES
@@ -50,13 +56,19 @@ def test_damaged_weights_are_read_or_refused(tmp_path, kind):
 
 
 def test_files_that_are_no_weights_are_refused(tmp_path):
-    for raw in (b"version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 34\n", b"<!DOCTYPE html><html><body>404</body></html>", b"PK\x03\x04sheet"):
+    for raw in (
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 34\n",
+        b"<!DOCTYPE html><html><body>404</body></html>",
+        b"PK\x03\x04sheet",
+    ):
         count = survives(_read_weights, tmp_path / "net.pth", damaged(raw, 30 * TIMES, seed=12))
         assert not count["read"]
 
 
 def test_damaged_settings_are_settings_or_refused(tmp_path):
-    raw = config_text(RunConfig(seed=3, unseen=("a 'b'", "größer"), subset=(15, 5, 20), root="/some where")).encode()
+    raw = config_text(
+        RunConfig(seed=3, unseen=("a 'b'", "größer"), subset=(15, 5, 20), root="/some where")
+    ).encode()
     short = b'data = "folder"\nroot = "x"\nunseen = ["a", "b"]\nseed = 3\nlr = 0.1\nkeep_rows = true\nexcerpt = [5, 2, 3]\n'
 
     def read(p):
@@ -92,7 +104,11 @@ def test_damaged_results_make_a_page_or_are_refused(tmp_path):
         page = write_report(tmp_path).read_text(encoding="utf-8")
         assert page.startswith("<!doctype html>") and "<script" not in page
 
-    count = survives(read, tmp_path / "results.json", damaged(json.dumps(results).encode(), 1500 * TIMES, seed=10))
+    count = survives(
+        read,
+        tmp_path / "results.json",
+        damaged(json.dumps(results).encode(), 1500 * TIMES, seed=10),
+    )
     assert count["refused"] > 700 * TIMES
 
 
@@ -103,9 +119,15 @@ def test_the_shipped_network_is_refused_when_damaged(tmp_path):
 
     def read(p):
         found = load_backbone("fieldguide", weights=p).model
-        assert isinstance(found, SmallCNN) and all(torch.equal(v, sound[k]) for k, v in found.state_dict().items())
+        assert isinstance(found, SmallCNN) and all(
+            torch.equal(v, sound[k]) for k, v in found.state_dict().items()
+        )
 
-    survives(read, tmp_path / "net.safetensors", damaged(FIELD_GUIDE_WEIGHTS.read_bytes(), 40 * TIMES, seed=11))
+    survives(
+        read,
+        tmp_path / "net.safetensors",
+        damaged(FIELD_GUIDE_WEIGHTS.read_bytes(), 40 * TIMES, seed=11),
+    )
 
 
 def test_enough_files_go_through(request):
@@ -113,8 +135,16 @@ def test_enough_files_go_through(request):
     import inspect
     import re
 
-    cases = [item.function for item in request.session.items if item.path.name in ("test_data_fuzz.py", "test_fuzz_files.py")]
+    cases = [
+        item.function
+        for item in request.session.items
+        if item.path.name in ("test_data_fuzz.py", "test_fuzz_files.py")
+    ]
     if not {"test_data_fuzz", "test_fuzz_files"} <= {f.__module__ for f in cases}:
         pytest.skip("only a part of the fuzz tests was collected")
-    counts = [int(n) for f in cases for n in re.findall(r"damaged\(.*?, (\d+) \* TIMES", inspect.getsource(f))]
+    counts = [
+        int(n)
+        for f in cases
+        for n in re.findall(r"damaged\(.*?, (\d+) \* TIMES", inspect.getsource(f))
+    ]
     assert len(counts) > 20 and sum(counts) * TIMES >= 10_000, sum(counts)

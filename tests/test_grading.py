@@ -28,7 +28,10 @@ check_0_2 = Exercise(
     mistakes={"You squared it.": lambda x: x * x, "You halved it.": lambda x: x / 2},
 )
 """
-TOTAL, TWICE = "total = sum(numbers)\ncheck_0_1(total)", "def twice(x):\n    return x + x\n\n\ncheck_0_2(twice)"
+TOTAL, TWICE = (
+    "total = sum(numbers)\ncheck_0_1(total)",
+    "def twice(x):\n    return x + x\n\n\ncheck_0_2(twice)",
+)
 LOOP = "def twice(x):\n    while True:\n        pass\n\n\ncheck_0_2(twice)"
 DELETE = """import os, pathlib
 for victim in (pathlib.Path("00_tiny.ipynb"), *pathlib.Path(OUTSIDE).rglob("*")):
@@ -53,12 +56,24 @@ CHEAT_2 = "def twice(x):\n    return check_0_2.reference(x)\n\n\ncheck_0_2(twice
 STUDENTS = {  # cells, states of the two exercises, and a word of the hint or the trouble
     "right": ([TOTAL, TWICE], "++", ""),
     "half": ([TOTAL, PAGE[2]], "+.", ""),
-    "wrong": (["total = 8\ncheck_0_1(total)", "def twice(x):\n    return x * x\n\n\ncheck_0_2(twice)"], "--", "You squared it."),
+    "wrong": (
+        ["total = 8\ncheck_0_1(total)", "def twice(x):\n    return x * x\n\n\ncheck_0_2(twice)"],
+        "--",
+        "You squared it.",
+    ),
     "looping": (["import time; time.sleep(60)", LOOP, TOTAL], "+-", "took longer than 3 s"),
-    "flooding": (["while True: print('x' * 1000)", TOTAL], "+.", "cell 2: printed more than 5 MB|cell 2: took longer"),
+    "flooding": (
+        ["while True: print('x' * 1000)", TOTAL],
+        "+.",
+        "cell 2: printed more than 5 MB|cell 2: took longer",
+    ),
     "deleting": ([DELETE, TWICE], "++", ""),
     "cheating": ([CHEAT, CHEAT_2], "--", "no answer that could be read"),
-    "crashing": ([TOTAL, "import os; os._exit(1)", TWICE], "+.", "the process died; the rest was not run"),
+    "crashing": (
+        [TOTAL, "import os; os._exit(1)", TWICE],
+        "+.",
+        "the process died; the rest was not run",
+    ),
     "hungry": (["x = bytearray(5 << 30)", TOTAL, TWICE], "++", "MemoryError"),
     "unreadable": (None, "..", "cannot be read as a notebook"),
 }
@@ -66,7 +81,17 @@ STUDENTS = {  # cells, states of the two exercises, and a word of the hint or th
 
 def book(cells) -> str:
     "A notebook's text."
-    made = [{"cell_type": "code", "source": s, "id": f"c{i}", "metadata": {}, "outputs": [], "execution_count": None} for i, s in enumerate(cells)]
+    made = [
+        {
+            "cell_type": "code",
+            "source": s,
+            "id": f"c{i}",
+            "metadata": {},
+            "outputs": [],
+            "execution_count": None,
+        }
+        for i, s in enumerate(cells)
+    ]
     return copies.book_text({"cells": made, "metadata": {}, "nbformat": 4, "nbformat_minor": 5})
 
 
@@ -84,7 +109,10 @@ def graded(tmp_path_factory):
         (place / name / "00_tiny.ipynb").write_text(book([PAGE[0], *cells]) if cells else "{broken")
     folders = [str(place / name) for name in STUDENTS]
     with patch.object(copies, "_lessons_folder", lambda: lessons):
-        done = CliRunner().invoke(app, ["lessons", "--check", *folders, "--timeout", "3", "--json", str(place / "rows.json")])
+        done = CliRunner().invoke(
+            app,
+            ["lessons", "--check", *folders, "--timeout", "3", "--json", str(place / "rows.json")],
+        )
     return place, done, json.loads((place / "rows.json").read_text())
 
 
@@ -105,5 +133,9 @@ def test_the_call_says_what_it_is_worth_and_fails_unless_all_is_right(graded):
 
 def test_nothing_outside_a_copy_was_touched(graded):
     place = graded[0]
-    assert all((place / name / "00_tiny.ipynb").exists() for name in STUDENTS if name != "right" or _landlock())
+    assert all(
+        (place / name / "00_tiny.ipynb").exists()
+        for name in STUDENTS
+        if name != "right" or _landlock()
+    )
     assert not list(Path(place).rglob("verdicts.jsonl"))

@@ -34,7 +34,10 @@ def traces(model: nn.Module) -> list:
             module.training,
             sorted(vars(module)),
             [len(v) for k, v in sorted(vars(module).items()) if "hooks" in k],
-            [(n, id(p), p.requires_grad, p.grad, p._version) for n, p in module.named_parameters(recurse=False)],
+            [
+                (n, id(p), p.requires_grad, p.grad, p._version)
+                for n, p in module.named_parameters(recurse=False)
+            ],
             [(n, id(b), b._version) for n, b in module.named_buffers(recurse=False)],
         )
         for name, module in model.named_modules()
@@ -57,7 +60,13 @@ def resnet():
 def test_every_method_leaves_a_resnet_as_it_was(resnet, method):
     model, x = resnet
     before, answer = traces(model), model_hash(model)
-    alpha = neuron_importance(cut(model, "layer4"), x, [1, 2, 3], method, **({} if method == "gradient" else {"steps": 4, "samples": 2, "at_once": 64}))
+    alpha = neuron_importance(
+        cut(model, "layer4"),
+        x,
+        [1, 2, 3],
+        method,
+        **({} if method == "gradient" else {"steps": 4, "samples": 2, "at_once": 64}),
+    )
     assert alpha.shape == (3, 512) and alpha.isfinite().all() and not alpha.requires_grad
     assert traces(model) == before and model_hash(model) == answer
     assert torch.is_grad_enabled()
@@ -75,9 +84,15 @@ class Interrupt(nn.Module):
         return x
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("out of memory"), SystemExit(3)], ids=lambda e: type(e).__name__)
+@pytest.mark.parametrize(
+    "error",
+    [KeyboardInterrupt(), RuntimeError("out of memory"), SystemExit(3)],
+    ids=lambda e: type(e).__name__,
+)
 @pytest.mark.parametrize("after", [0, 1, 2])
-@pytest.mark.parametrize("method", ["gradient", "conductance", "deeplift", "ablation", "gradient_shap"])
+@pytest.mark.parametrize(
+    "method", ["gradient", "conductance", "deeplift", "ablation", "gradient_shap"]
+)
 def test_an_interrupt_anywhere_leaves_the_model_as_it_was(error, after, method):
     with seeded(0):
         model = SmallCNN(4, width=4, features=8)
@@ -97,8 +112,10 @@ def test_an_interrupt_anywhere_leaves_the_model_as_it_was(error, after, method):
 
 def test_an_interrupt_from_outside_while_the_engine_runs(monkeypatch):
     "A real SIGINT, as a notebook's stop button sends it, in the middle of a long batch."
-    if measured := slipcover_plugin._slipcover_instance:  # no code of the measurement in which the signal could arrive
-        monkeypatch.setattr(measured, "deinstrument_seen", int, raising=False)  # Python 3.12 and later have none
+    # no code of the measurement in which the signal could arrive
+    if measured := slipcover_plugin._slipcover_instance:
+        # Python 3.12 and later have none
+        monkeypatch.setattr(measured, "deinstrument_seen", int, raising=False)
     with seeded(0):
         model = import_torchvision().models.resnet18(num_classes=7).eval()
     network = cut(model, "layer4.0")
@@ -106,7 +123,8 @@ def test_an_interrupt_from_outside_while_the_engine_runs(monkeypatch):
     engine = ImportanceEngine(network, chunk=1)
     old = signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
     old_int = signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.setitimer(signal.ITIMER_REAL, 0.5, 5)  # once more where Python was in a destructor, which swallows the first
+    # once more where Python was in a destructor, which swallows the first
+    signal.setitimer(signal.ITIMER_REAL, 0.5, 5)
     give_up = time.monotonic() + 60
     try:
         with pytest.raises(KeyboardInterrupt):
@@ -136,7 +154,11 @@ def test_equal_to_captum_on_a_network_in_training_mode_switched_to_evaluation(re
     model, x = resnet
     ours = ImportanceEngine(cut(model, "layer4.0"), chunk=2)(x, [0, 1, 2])
     plain = frozen_copy(model)
-    judge = LayerGradientXActivation(plain, plain.layer4[0], multiply_by_inputs=False).attribute(x, target=[0, 1, 2]).mean((2, 3))
+    judge = (
+        LayerGradientXActivation(plain, plain.layer4[0], multiply_by_inputs=False)
+        .attribute(x, target=[0, 1, 2])
+        .mean((2, 3))
+    )
     assert cmp("resnet18", ours.alpha, judge).close
     assert cmp("scores", ours.logits, plain(x), tol=1e-5).close
 
@@ -144,7 +166,9 @@ def test_equal_to_captum_on_a_network_in_training_mode_switched_to_evaluation(re
 def test_integrated_gradients_where_captum_stops():
     "A convolution before an in-place ReLU: Captum's own class raises on the model, and works on the engine's copy."
     with seeded(0):
-        model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(4 * 36, 3)).eval()
+        model = nn.Sequential(
+            nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(4 * 36, 3)
+        ).eval()
         x = torch.randn(2, 3, 8, 8)
     with pytest.raises(RuntimeError, match="in-place"):
         LayerIntegratedGradients(model, model[0]).attribute(x, target=1)
@@ -156,8 +180,13 @@ def test_integrated_gradients_where_captum_stops():
 def test_chunks_do_not_change_the_result(resnet):
     model, x = resnet
     network = cut(model, "layer3")
-    results = [ImportanceEngine(network, chunk=c)(torch.cat([x, x, x]), "all").alpha for c in (1, 4, 64)]
-    assert cmp("1 = 4", results[0], results[1], tol=2e-6).close and cmp("4 = 64", results[1], results[2], tol=2e-6).close
+    results = [
+        ImportanceEngine(network, chunk=c)(torch.cat([x, x, x]), "all").alpha for c in (1, 4, 64)
+    ]
+    assert (
+        cmp("1 = 4", results[0], results[1], tol=2e-6).close
+        and cmp("4 = 64", results[1], results[2], tol=2e-6).close
+    )
 
 
 def test_a_model_on_half_the_memory_layout_and_strided_input(resnet):
@@ -166,7 +195,9 @@ def test_a_model_on_half_the_memory_layout_and_strided_input(resnet):
     expected = neuron_importance(cut(model, "layer4.0"), x, 1)
     strided = torch.stack([x, x], 1).flatten(0, 1)[::2].to(memory_format=torch.channels_last)
     model.to(memory_format=torch.channels_last)
-    assert cmp("layout", neuron_importance(cut(model, "layer4.0"), strided, 1), expected, tol=2e-6).close
+    assert cmp(
+        "layout", neuron_importance(cut(model, "layer4.0"), strided, 1), expected, tol=2e-6
+    ).close
 
 
 @pytest.fixture(scope="module")
@@ -178,12 +209,20 @@ def world():
 
 
 def transform(image):
-    return torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).view(image.height, image.width, 3).permute(2, 0, 1) / 255 - 0.5
+    return (
+        torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
+        .view(image.height, image.width, 3)
+        .permute(2, 0, 1)
+        / 255
+        - 0.5
+    )
 
 
 def test_a_killed_run_goes_on_where_it_stopped(tmp_path, world):
     data, network = world
-    whole = write_importance(network, data, None, transform, tmp_path / "whole", shard=8, dtype="float32")
+    whole = write_importance(
+        network, data, None, transform, tmp_path / "whole", shard=8, dtype="float32"
+    )
     script = f"""
 import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
 import os, signal, torch
@@ -203,15 +242,24 @@ def transform(image):
     return t.transform(image)
 write_importance(network, data, None, transform, {str(tmp_path / "killed")!r}, shard=8, dtype="float32")
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == -signal.SIGKILL, done.stderr
-    left = sorted(str(p.relative_to(tmp_path / "killed")) for p in (tmp_path / "killed").rglob("*.*"))
-    assert left == ["importance.json"] + [f"shards/{i:05d}.safetensors" for i in range(3)], left  # 30 images: three whole shards of 8, nothing half
+    left = sorted(
+        str(p.relative_to(tmp_path / "killed")) for p in (tmp_path / "killed").rglob("*.*")
+    )
+    # 30 images: three whole shards of 8, nothing half
+    assert left == ["importance.json"] + [f"shards/{i:05d}.safetensors" for i in range(3)], left
     kept = {p: p.stat().st_mtime_ns for p in (tmp_path / "killed").rglob("*.safetensors")}
-    store = write_importance(network, data, None, transform, tmp_path / "killed", shard=8, dtype="float32")
+    store = write_importance(
+        network, data, None, transform, tmp_path / "killed", shard=8, dtype="float32"
+    )
     assert {p: p.stat().st_mtime_ns for p in kept} == kept
     assert torch.equal(store.rows(), whole.rows()) and store.damaged() == []
-    assert torch.equal(store.class_importance()["stage2"].mean, whole.class_importance()["stage2"].mean)
+    assert torch.equal(
+        store.class_importance()["stage2"].mean, whole.class_importance()["stage2"].mean
+    )
 
 
 def test_a_full_disk_or_an_unwritable_folder_leaves_no_half_shard(tmp_path, world, monkeypatch):
@@ -240,12 +288,18 @@ def test_a_store_of_another_model_or_transform_is_refused_and_untouched(tmp_path
     before = {p.name: p.read_bytes() for p in tmp_path.rglob("*.*")}
     with seeded(1):
         other = cut(SmallCNN(20, width=8, features=16).eval(), "stage2")
-    with pytest.raises(NiwtError, match=r"model: the folder has '[0-9a-f]{16}', this run '[0-9a-f]{16}'"):
+    with pytest.raises(
+        NiwtError, match=r"model: the folder has '[0-9a-f]{16}', this run '[0-9a-f]{16}'"
+    ):
         write_importance(other, data, None, transform, tmp_path, shard=32)
     with pytest.raises(NiwtError, match="data: the folder has"):
-        write_importance(network, data, None, lambda image: transform(image) + 1, tmp_path, shard=32)
+        write_importance(
+            network, data, None, lambda image: transform(image) + 1, tmp_path, shard=32
+        )
     with pytest.raises(NiwtError, match="method: the folder has 'gradient', this run 'grad_cam'"):
-        write_importance(ImportanceEngine(network, method="grad_cam"), data, None, transform, tmp_path, shard=32)
+        write_importance(
+            ImportanceEngine(network, method="grad_cam"), data, None, transform, tmp_path, shard=32
+        )
     assert {p.name: p.read_bytes() for p in tmp_path.rglob("*.*")} == before
 
 
@@ -273,7 +327,9 @@ def test_unreadable_images_are_left_out_when_asked(tmp_path, world):
     with pytest.raises(NiwtError, match="truncated"):
         class_importance(network, data, None, sometimes)
     with pytest.warns(UserWarning, match="images left out"):
-        store = write_importance(network, data, None, sometimes, tmp_path, on_error="skip", shard=16)
+        store = write_importance(
+            network, data, None, sometimes, tmp_path, on_error="skip", shard=16
+        )
     index = store.column("index")
     assert 0 < len(index) < len(data.train) and len(store.rows()) == len(index)
     with pytest.warns(UserWarning, match="images left out"):

@@ -32,7 +32,11 @@ def copy(tmp_path_factory):
     for name in COPIED:
         source = ROOT / name
         if source.is_dir():
-            shutil.copytree(source, there / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
+            shutil.copytree(
+                source,
+                there / name,
+                ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"),
+            )
         else:
             shutil.copy(source, there / name)
     with open(there / PACKAGE.name / DAMAGED, "a", encoding="utf-8") as f:
@@ -42,7 +46,14 @@ def copy(tmp_path_factory):
 
 def run(command: str, cwd: Path, **kw) -> subprocess.CompletedProcess:
     "Run an nbdev command of this environment."
-    return subprocess.run([str(BIN / command), *kw.pop("args", [])], cwd=cwd, capture_output=True, text=True, timeout=300, **kw)
+    return subprocess.run(
+        [str(BIN / command), *kw.pop("args", [])],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        **kw,
+    )
 
 
 def test_exported_package_is_in_step_with_the_notebooks(copy):
@@ -52,18 +63,28 @@ def test_exported_package_is_in_step_with_the_notebooks(copy):
     ours, exported = package(ROOT), package(copy)
     differ = sorted(n for n in ours | exported if ours.get(n) != exported.get(n))
     assert not differ, f"run nbdev_export: {differ} differ from what the notebooks export"
-    assert [n for n in ours if ours[n] != before[n]] == [DAMAGED], "a damaged module is noticed, and written anew"
+    assert [n for n in ours if ours[n] != before[n]] == [DAMAGED], (
+        "a damaged module is noticed, and written anew"
+    )
 
 
 def test_notebooks_are_clean(copy):
     done = run("nbdev_clean", copy)
     assert done.returncode == 0, done.stderr
-    dirty = [str(p.relative_to(ROOT)) for p in ALL if (copy / p.relative_to(ROOT)).read_bytes() != p.read_bytes()]
+    dirty = [
+        str(p.relative_to(ROOT))
+        for p in ALL
+        if (copy / p.relative_to(ROOT)).read_bytes() != p.read_bytes()
+    ]
     assert not dirty, f"run nbdev_clean: {dirty}"
 
 
 def test_every_module_has_its_notebook():
-    modules = {p for p in PACKAGE.rglob("*.py") if p.name not in ("__init__.py", "__main__.py", "_modidx.py")}
+    modules = {
+        p
+        for p in PACKAGE.rglob("*.py")
+        if p.name not in ("__init__.py", "__main__.py", "_modidx.py")
+    }
     assert modules == {module_file(module_name(p)) for p in MODULES}
 
 
@@ -92,25 +113,43 @@ def test_imports_point_downwards_only():
     for name in sorted(known):
         for other in sorted(imported(module_file(name).read_text(encoding="utf-8"), name, known)):
             mine, theirs = name.split(".")[1], other.split(".")[1]
-            up = place[theirs] > place[mine] or (theirs == "fieldguide" and mine in FREE_OF_THE_DRAWN_WORLD)
+            up = place[theirs] > place[mine] or (
+                theirs == "fieldguide" and mine in FREE_OF_THE_DRAWN_WORLD
+            )
             wrong += [f"{name} imports {other}"] * up
     assert not wrong, wrong
 
 
 def test_readme_is_rendered_from_the_index():
-    assert (ROOT / "README.md").read_text(encoding="utf-8") == render(ROOT / "nbs" / "index.ipynb"), "run: python tools/readme.py"
+    assert (ROOT / "README.md").read_text(encoding="utf-8") == render(
+        ROOT / "nbs" / "index.ipynb"
+    ), "run: python tools/readme.py"
 
 
 def test_versions_agree():
     config = (ROOT / "settings.ini").read_text(encoding="utf-8")
     version = re.search(r"^version = (\S+)", config, re.M)[1]
-    assert f'__version__ = "{version}"' in (ROOT / "niwt_nb" / "__init__.py").read_text(encoding="utf-8")
+    assert f'__version__ = "{version}"' in (ROOT / "niwt_nb" / "__init__.py").read_text(
+        encoding="utf-8"
+    )
 
 
 def test_every_requirement_is_pinned():
-    pinned = {re.split(r"==", line)[0].lower().replace("_", "-") for line in (ROOT / "constraints.txt").read_text().split() if "==" in line}
-    wanted = re.findall(r"^(?:dev_|site_)?requirements = (.+)$", (ROOT / "settings.ini").read_text(encoding="utf-8"), re.M)
-    names = {re.split(r"[<>=!~\[]", w)[0].lower().replace("_", "-") for line in wanted for w in line.split()}
+    pinned = {
+        re.split(r"==", line)[0].lower().replace("_", "-")
+        for line in (ROOT / "constraints.txt").read_text().split()
+        if "==" in line
+    }
+    wanted = re.findall(
+        r"^(?:dev_|site_)?requirements = (.+)$",
+        (ROOT / "settings.ini").read_text(encoding="utf-8"),
+        re.M,
+    )
+    names = {
+        re.split(r"[<>=!~\[]", w)[0].lower().replace("_", "-")
+        for line in wanted
+        for w in line.split()
+    }
     assert names and not names - pinned, f"not in constraints.txt: {names - pinned}"
 
 

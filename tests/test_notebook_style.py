@@ -27,13 +27,25 @@ def test_module_notebook_keeps_no_outputs_and_starts_as_promised(path):
     every = cells(path)
     assert not any(c.outputs for c in every), "module notebooks keep no outputs"
     first = every[0].source
-    assert first.startswith("# ") and "\n> " in first, "the first cell is a title and a one-line quote"
-    assert re.search(r"will be able to", first) and re.search(r"Needs", first) and re.search(r"Runs in", first)
-    assert re.fullmatch(r"#\|\s*default_exp \S+", every[1].source.strip()), "the second cell is default_exp alone"
+    assert first.startswith("# ") and "\n> " in first, (
+        "the first cell is a title and a one-line quote"
+    )
+    assert (
+        re.search(r"will be able to", first)
+        and re.search(r"Needs", first)
+        and re.search(r"Runs in", first)
+    )
+    assert re.fullmatch(r"#\|\s*default_exp \S+", every[1].source.strip()), (
+        "the second cell is default_exp alone"
+    )
 
 
 def definitions(source: str) -> list[ast.FunctionDef | ast.ClassDef]:
-    return [n for n in ast.parse(source).body if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))]
+    return [
+        n
+        for n in ast.parse(source).body
+        if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
+    ]
 
 
 @pytest.mark.parametrize("path", MODULES, ids=ids)
@@ -45,7 +57,12 @@ def test_one_definition_a_cell_and_a_check_below_it(path):
             continue
         defs = definitions(cell.source)
         names = [d.name for d in defs]
-        helpers = [n for n in names[:-1] if n.startswith("_") and len(re.findall(rf"\b{n}\b", cell.source)) > 1]  # of the one below
+        # of the one below
+        helpers = [
+            n
+            for n in names[:-1]
+            if n.startswith("_") and len(re.findall(rf"\b{n}\b", cell.source)) > 1
+        ]
         if names[:-1] != helpers:
             faults.append(f"cell {cell.number} defines {names}")
         if re.search(r"^\s*from \S+ import \*", cell.source, re.M):
@@ -75,7 +92,10 @@ def undocumented(source: str) -> list[str]:
                 faults.append(f"{d.name}: parameter {a.arg} has no comment that documents it")
         if d.returns is None:
             faults.append(f"{d.name}: no return type")
-        elif ast.unparse(d.returns) not in ("None", "Iterator[None]") and "#" not in lines[d.returns.end_lineno - 1][d.returns.end_col_offset :]:
+        elif (
+            ast.unparse(d.returns) not in ("None", "Iterator[None]")
+            and "#" not in lines[d.returns.end_lineno - 1][d.returns.end_col_offset :]
+        ):
             faults.append(f"{d.name}: the return value has no comment that documents it")
     return faults
 
@@ -98,7 +118,9 @@ def test_the_documentation_check_can_fail():
 def test_no_assert_where_it_would_be_swallowed(path):
     for cell in cells(path):
         if cell.kind == "code":
-            assert not re.search(r"with\s+.*Output\(\)", cell.source), f"cell {cell.number}: errors inside `with Output()` are swallowed"
+            assert not re.search(r"with\s+.*Output\(\)", cell.source), (
+                f"cell {cell.number}: errors inside `with Output()` are swallowed"
+            )
 
 
 @pytest.mark.parametrize("path", ALL, ids=ids)
@@ -106,10 +128,20 @@ def test_cells_left_out_say_why(path):
     every = cells(path)
     for i, cell in enumerate(every):
         if {"eval: false", "eval:false", "notest"} & cell.directives:
-            assert i and every[i - 1].kind == "markdown", f"cell {cell.number} is not run; the cell above must say why"
+            assert i and every[i - 1].kind == "markdown", (
+                f"cell {cell.number} is not run; the cell above must say why"
+            )
 
 
-FORBIDDEN = [r"/work/", r"/home/\w+/", r"/tmp/w\b", r"pypi\.org", r"files\.pythonhosted", r"deb\.debian\.org", r"registry\.npmjs"]
+FORBIDDEN = [
+    r"/work/",
+    r"/home/\w+/",
+    r"/tmp/w\b",
+    r"pypi\.org",
+    r"files\.pythonhosted",
+    r"deb\.debian\.org",
+    r"registry\.npmjs",
+]
 
 
 @pytest.mark.parametrize("path", ALL, ids=ids)
@@ -121,5 +153,10 @@ def test_no_machine_paths_or_registry_hosts(path):
 
 def test_every_kind_of_notebook_is_found():
     assert MODULES and LESSONS and HOWTOS and all(p.is_relative_to(NBS) for p in ALL)
-    assert all(re.match(r"\d", p.name) for p in [*MODULES, *LESSONS]), "a notebook's number is its place in the reading order"
-    assert len({default_exp(p) for p in MODULES}) == len(MODULES) and notebook(default_exp(MODULES[0])) == MODULES[0]
+    assert all(re.match(r"\d", p.name) for p in [*MODULES, *LESSONS]), (
+        "a notebook's number is its place in the reading order"
+    )
+    assert (
+        len({default_exp(p) for p in MODULES}) == len(MODULES)
+        and notebook(default_exp(MODULES[0])) == MODULES[0]
+    )

@@ -26,7 +26,11 @@ MEASURE = pytest_plugin._slipcover_instance  # of this process, where coverage i
 def exported_lines(file: Path) -> dict[str, int]:
     "Id of an exported cell -> the line of the exported file before its first one."
     lines = file.read_text(encoding="utf-8").splitlines()
-    return {found[1]: i for i, line in enumerate(lines, 1) if (found := re.match(r"# %% \S+\.ipynb #(\w+)$", line))}
+    return {
+        found[1]: i
+        for i, line in enumerate(lines, 1)
+        if (found := re.match(r"# %% \S+\.ipynb #(\w+)$", line))
+    }
 
 
 class Compiler(CachingCompiler):
@@ -74,7 +78,11 @@ def shell(monkeypatch):
     monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
     monkeypatch.setitem(os.environ, "IN_TEST", "1")
     monkeypatch.setattr(sys, "path", [*sys.path])
-    kept = {name: getattr(sys, name) for name in ("excepthook", "displayhook", "ps1", "ps2") if hasattr(sys, name)}
+    kept = {
+        name: getattr(sys, name)
+        for name in ("excepthook", "displayhook", "ps1", "ps2")
+        if hasattr(sys, name)
+    }
     cwd, style, backend = os.getcwd(), matplotlib.rcParams.copy(), matplotlib.get_backend()
     yield Shell
     os.chdir(cwd)
@@ -94,19 +102,33 @@ def run(path: Path) -> bool:
 LARGEST_FIRST = sorted(TESTED, key=lambda p: -p.stat().st_size)
 
 
-@pytest.mark.parametrize("path", [pytest.param(p, id=label(p), marks=[pytest.mark.numeric] if numeric(p) else []) for p in LARGEST_FIRST])
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(p, id=label(p), marks=[pytest.mark.numeric] if numeric(p) else [])
+        for p in LARGEST_FIRST
+    ],
+)
 def test_the_notebook_runs_and_its_checks_hold(path, shell, monkeypatch, capfd):
     if path in MODULES:
         file = module_file(module_name(path))
-        monkeypatch.setattr(shell, "exported", {cell: (str(file), line) for cell, line in exported_lines(file).items()})
+        monkeypatch.setattr(
+            shell,
+            "exported",
+            {cell: (str(file), line) for cell, line in exported_lines(file).items()},
+        )
     if not run(path):
         pytest.fail(capfd.readouterr().err, pytrace=False)
     if path in MODULES:
-        assert shell.ran["exported"] == len(shell.exported), "run nbdev_export: the package holds other cells than the notebook"
+        assert shell.ran["exported"] == len(shell.exported), (
+            "run nbdev_export: the package holds other cells than the notebook"
+        )
         assert shell.ran["check"] >= 3, f"only {shell.ran['check']} check cells"
 
 
-def test_a_failing_check_fails_the_notebook_and_an_exported_cell_knows_its_file(shell, tmp_path, capfd, monkeypatch):
+def test_a_failing_check_fails_the_notebook_and_an_exported_cell_knows_its_file(
+    shell, tmp_path, capfd, monkeypatch
+):
     for name in ("sound", "broken"):
         shutil.copy(Path(__file__).parent / "fixtures" / f"{name}.ipynb", tmp_path)
     assert run(tmp_path / "sound.ipynb")

@@ -13,14 +13,33 @@ import pytest
 from notebooks import LESSONS, MODULES, NBS, PACKAGE, ROOT, module_name
 from packaging.requirements import Requirement
 
-DEV_ONLY = ("nbdev", "fastcore", "execnb", "pytest", "hypothesis", "nbclient_", "playwright", "mypy", "ruff")
+DEV_ONLY = (
+    "nbdev",
+    "fastcore",
+    "execnb",
+    "pytest",
+    "hypothesis",
+    "nbclient_",
+    "playwright",
+    "mypy",
+    "ruff",
+)
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
     "The wheel built from this checkout."
     out = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(ROOT)]
+    command = [
+        sys.executable,
+        "-m",
+        "build",
+        "--wheel",
+        "--no-isolation",
+        "--outdir",
+        str(out),
+        str(ROOT),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=out)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return next(out.glob("*.whl"))
@@ -28,18 +47,28 @@ def wheel(tmp_path_factory):
 
 def test_wheel_holds_every_module_and_data_file(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
-    wanted = {p.relative_to(ROOT).as_posix() for p in PACKAGE.rglob("*") if p.is_file() and p.suffix != ".pyc"}
+    wanted = {
+        p.relative_to(ROOT).as_posix()
+        for p in PACKAGE.rglob("*")
+        if p.is_file() and p.suffix != ".pyc"
+    }
     assert not wanted - names, f"missing from the wheel: {wanted - names}"
     assert not [n for n in names if n.startswith(("tests", "nbs", "tools", "benchmarks"))]
     pages = {"glossary.ipynb", "paper_map.ipynb", "limits.ipynb", "teaching.ipynb"}
-    course = pages | {p.name for p in (NBS / "lessons").rglob("*") if p.suffix in (".ipynb", ".json", ".csv", ".py")}
+    course = pages | {
+        p.name
+        for p in (NBS / "lessons").rglob("*")
+        if p.suffix in (".ipynb", ".json", ".csv", ".py")
+    }
     missing = course - {Path(n).name for n in names if n.startswith("niwt_nb/lessons/")}
     assert len(course) > 25 and not missing, f"missing from the wheel: {missing}"
 
 
 def runtime_closure() -> set[str]:
     "Names of the distributions that the package's requirements need, without extras."
-    line = re.search(r"^requirements = (.+)$", (ROOT / "settings.ini").read_text(encoding="utf-8"), re.M)[1]
+    line = re.search(
+        r"^requirements = (.+)$", (ROOT / "settings.ini").read_text(encoding="utf-8"), re.M
+    )[1]
     todo, found = [Requirement(r) for r in line.split()], set()
     while todo:
         wanted = todo.pop()
@@ -87,14 +116,22 @@ assert all(state == "new" for state in done.values()), done
 assert all(state == "as it was" for state in copy_lessons("course").values())
 print("imported", len({modules!r}))
 """
-    done = subprocess.run([str(bare), "-I", "-c", code], capture_output=True, text=True, timeout=300, cwd=tmp_path)
+    done = subprocess.run(
+        [str(bare), "-I", "-c", code], capture_output=True, text=True, timeout=300, cwd=tmp_path
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.split() == ["imported", str(len(modules))]
-    assert len(list((tmp_path / "course").glob("[0-9][0-9]_*.ipynb"))) == len(list((tmp_path / "course" / "clean").glob("*.ipynb"))) == len(LESSONS)
+    assert (
+        len(list((tmp_path / "course").glob("[0-9][0-9]_*.ipynb")))
+        == len(list((tmp_path / "course" / "clean").glob("*.ipynb")))
+        == len(LESSONS)
+    )
 
 
 def test_the_bare_environment_is_bare(bare, tmp_path):
-    done = subprocess.run([str(bare), "-I", "-c", "import fastcore"], capture_output=True, text=True, cwd=tmp_path)
+    done = subprocess.run(
+        [str(bare), "-I", "-c", "import fastcore"], capture_output=True, text=True, cwd=tmp_path
+    )
     assert "No module named 'fastcore'" in done.stderr
 
 
@@ -131,7 +168,9 @@ for name, source in sources.items():
 
 def test_the_import_of_torchvision_is_guarded(tmp_path):
     "A torchvision that works is returned as it is, one that lacks its operators' schemas gets them, another error is passed on."
-    done = subprocess.run([sys.executable, "-c", GUARD, str(tmp_path)], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", GUARD, str(tmp_path)], capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     told = dict(map(json.loads, done.stdout.splitlines()))
     assert told["matched"] == ["matched", False, True]

@@ -31,7 +31,9 @@ from niwt_nb.runs.folder import _open_run
 from niwt_nb.runs.pipeline import run
 
 HERE = Path(__file__).parent
-SMALL = RunConfig(n_seen=12, n_unseen=4, images_per_class=(8, 3), epochs=2, more_epochs=2, shuffles=2, cases=4)
+SMALL = RunConfig(
+    n_seen=12, n_unseen=4, images_per_class=(8, 3), epochs=2, more_epochs=2, shuffles=2, cases=4
+)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +41,13 @@ def killed(tmp_path_factory):
     "A folder with a run that nobody disturbed and one that was killed 20 times, and what is told about both."
     folder = tmp_path_factory.mktemp("runs")
     command = [sys.executable, str(HERE / "workers" / "killed_runs.py"), str(folder), "20", "1"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
     assert done.returncode == 0, done.stderr
     return folder, json.loads(done.stdout)
 
@@ -57,7 +65,9 @@ def test_killed_at_20_moments_and_resumed_gives_the_same_digits(killed):
     assert told["again"] == told["rows"]
     assert not told["left"], "temporary files were left behind"
     for name in ("metrics.json", "metrics.csv", "per_class.csv", "neurons.csv", "config.toml"):
-        assert (folder / "killed" / name).read_bytes() == (folder / "undisturbed" / name).read_bytes(), name
+        assert (folder / "killed" / name).read_bytes() == (
+            folder / "undisturbed" / name
+        ).read_bytes(), name
 
 
 def test_a_finished_step_is_not_computed_again(finished, tmp_path):
@@ -81,7 +91,9 @@ def test_a_damaged_step_is_noticed_and_computed_again(finished, tmp_path, damage
         step.write_bytes({"cut": raw[: len(raw) // 2], "flipped": raw, "emptied": b""}[damage])
     said: list[str] = []
     rows = run(SMALL, folder, notify=said.append)
-    assert [line for line in said if "already done" not in line][0].startswith("classifiers from attributes")
+    assert [line for line in said if "already done" not in line][0].startswith(
+        "classifiers from attributes"
+    )
     for row, expected in zip(rows, finished[1], strict=True):
         assert row == pytest.approx(expected), row["method"]
 
@@ -113,7 +125,11 @@ def test_a_folder_that_may_not_be_written_to(tmp_path, nobody):
     folder = tmp_path / "locked"
     folder.mkdir(mode=0o555)
     for target in (folder, folder / "deeper"):
-        with nobody(), pytest.raises(NiwtError, match="may not write to"), _open_run(target, RunConfig()):
+        with (
+            nobody(),
+            pytest.raises(NiwtError, match="may not write to"),
+            _open_run(target, RunConfig()),
+        ):
             pass
 
 
@@ -144,7 +160,9 @@ def test_a_run_of_another_version(finished, tmp_path, monkeypatch):
     folder = tmp_path / "copy"
     shutil.copytree(finished[0], folder)
     monkeypatch.setattr(runs_folder, "__version__", "9.9.9")
-    with pytest.raises(NiwtError, match=r"was written by niwt_nb \d.* \(format 2\), this is 9\.9\.9"):
+    with pytest.raises(
+        NiwtError, match=r"was written by niwt_nb \d.* \(format 2\), this is 9\.9\.9"
+    ):
         run(SMALL, folder)
 
 
@@ -168,7 +186,10 @@ def test_the_caller_keeps_its_random_numbers(finished, tmp_path):
     assert torch.equal(torch.rand(3), expected)
 
 
-SHAPES, COLOURS = ("circle", "square", "triangle", "cross"), {"red": (200, 40, 40), "green": (40, 160, 60), "blue": (50, 80, 200), "yellow": (220, 200, 40)}
+SHAPES, COLOURS = (
+    ("circle", "square", "triangle", "cross"),
+    {"red": (200, 40, 40), "green": (40, 160, 60), "blue": (50, 80, 200), "yellow": (220, 200, 40)},
+)
 
 
 def draw_shape(shape: str, colour: tuple[int, int, int], dice: np.random.Generator) -> Image.Image:
@@ -199,11 +220,26 @@ def shapes(tmp_path):
             (tmp_path / "shapes" / name).mkdir(parents=True)
             for i in range(8):
                 draw_shape(shape, paint, dice).save(tmp_path / "shapes" / name / f"{i}.png")
-    table = [["class", *SHAPES, *COLOURS], *([n, *(int(s == x) for x in SHAPES), *(int(c == x) for x in COLOURS)] for n, (s, c) in names.items())]
-    (tmp_path / "shapes" / "attributes.csv").write_text("\n".join(",".join(map(str, row)) for row in table))
+    table = [
+        ["class", *SHAPES, *COLOURS],
+        *(
+            [n, *(int(s == x) for x in SHAPES), *(int(c == x) for x in COLOURS)]
+            for n, (s, c) in names.items()
+        ),
+    ]
+    (tmp_path / "shapes" / "attributes.csv").write_text(
+        "\n".join(",".join(map(str, row)) for row in table)
+    )
     (tmp_path / "net.py").write_text(TINY_NETWORK)
     unseen = ("<b>red<", "green square", "blue triangle", "yellow cross")
-    config = RunConfig(data="folder", root=str(tmp_path / "shapes"), unseen=unseen, model=f"{tmp_path}/net.py:load", shuffles=1, cases=4)
+    config = RunConfig(
+        data="folder",
+        root=str(tmp_path / "shapes"),
+        unseen=unseen,
+        model=f"{tmp_path}/net.py:load",
+        shuffles=1,
+        cases=4,
+    )
     return config, tmp_path
 
 
@@ -225,9 +261,12 @@ def test_report_comparison_and_the_method_by_hand_give_the_same_number(shapes):
     saved = NIWT.load(place / "run")
     assert own == [saved.score(data).H]
     assert saved.add_class("purple circle", dict.fromkeys(SHAPES + tuple(COLOURS), 0.5)).nearest
-    rows = run(replace(config, compare="all", rivals=("ESZSL",)), place / "all")  # both from activations that are kept in 16 bits
+    # both from activations that are kept in 16 bits
+    rows = run(replace(config, compare="all", rivals=("ESZSL",)), place / "all")
     table = pd.read_csv(place / "all" / "comparison.csv")
-    assert [r["H"] for r in rows if r["method"] == "NIWT" and r["calibrated"]] == table[(table.method == "NIWT") & table.calibrated].H.tolist()
+    assert [r["H"] for r in rows if r["method"] == "NIWT" and r["calibrated"]] == table[
+        (table.method == "NIWT") & table.calibrated
+    ].H.tolist()
 
 
 def test_an_edited_preprocessing_is_noticed(shapes):
@@ -237,7 +276,9 @@ def test_an_edited_preprocessing_is_noticed(shapes):
     (place / "net.py").write_text(code.replace(".float() / 255", ".float() / 200"))
     said: list[str] = []
     run(config, place / "run", notify=said.append)
-    assert any(line.startswith("features of images 1") and "already done" not in line for line in said), said
+    assert any(
+        line.startswith("features of images 1") and "already done" not in line for line in said
+    ), said
 
 
 def test_a_broken_image_stops_a_run_or_is_left_out_when_asked(shapes):
@@ -287,10 +328,20 @@ def test_attributes_that_cannot_be_used(shapes):
 def test_an_excerpt_of_the_real_photos(tmp_path, monkeypatch):
     cub, splits, backbone = map(str, real("NIWT_CUB_ROOT", "NIWT_XLSA17_ROOT", "NIWT_BACKBONE"))
     whole = load_data
-    monkeypatch.setattr(pipeline, "load_data", lambda config: subset(whole(config), 40, 10, per_class=4))
+    monkeypatch.setattr(
+        pipeline, "load_data", lambda config: subset(whole(config), 40, 10, per_class=4)
+    )
     splits = str(Path(splits) / "CUB" / "att_splits.mat")
     config = RunConfig(
-        data="cub", root=cub, splits=splits, model=backbone, pixels=128, layer="features.18", knowledge=("attributes", "captions"), shuffles=1, cases=2
+        data="cub",
+        root=cub,
+        splits=splits,
+        model=backbone,
+        pixels=128,
+        layer="features.18",
+        knowledge=("attributes", "captions"),
+        shuffles=1,
+        cases=2,
     )
     rows = run(config, tmp_path / "run")
     for knowledge in config.knowledge:

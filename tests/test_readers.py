@@ -37,21 +37,39 @@ def to_tensor(image: Image.Image) -> torch.Tensor:
 
 
 def test_cub_has_the_published_numbers(cub):
-    assert (len(cub), len(cub.classes), len(cub.seen), len(cub.unseen), len(cub.val_classes)) == (11788, 200, 150, 50, 50)
+    assert (len(cub), len(cub.classes), len(cub.seen), len(cub.unseen), len(cub.val_classes)) == (
+        11788,
+        200,
+        150,
+        50,
+        50,
+    )
     assert (len(cub.train), len(cub.test_seen), len(cub.test_unseen)) == (7057, 1764, 2967)
-    assert cub.classes[0] == "001.Black_footed_Albatross" and len(cub.get_knowledge("attributes").names) == 312
+    assert (
+        cub.classes[0] == "001.Black_footed_Albatross"
+        and len(cub.get_knowledge("attributes").names) == 312
+    )
     assert cub.get_knowledge("captions").values.shape[0] == 200
-    assert cub.boxes.shape == (11788, 4) and cub.parts.shape == (11788, 15, 3) and "beak" in cub.part_names
+    assert (
+        cub.boxes.shape == (11788, 4)
+        and cub.parts.shape == (11788, 15, 3)
+        and "beak" in cub.part_names
+    )
     assert cub.summary().loc["unseen", "test images"] == 2967
 
 
 def test_cub_agrees_with_a_reading_of_its_files_by_hand(cub):
-    root, splits = place("NIWT_CUB_ROOT"), loadmat(place("NIWT_XLSA17_ROOT") / "CUB" / "att_splits.mat")
+    root, splits = (
+        place("NIWT_CUB_ROOT"),
+        loadmat(place("NIWT_XLSA17_ROOT") / "CUB" / "att_splits.mat"),
+    )
     files = [line.split()[1] for line in (root / "images.txt").read_text().splitlines()]
     for i in (0, 1, 777, 11787):
         assert cub.images.names[i] == files[i]
         assert cub.classes[cub.labels[i]] == files[i].split("/")[0]
-    assert sorted(cub.test_unseen.tolist()) == sorted(int(i) - 1 for i in splits["test_unseen_loc"].ravel())
+    assert sorted(cub.test_unseen.tolist()) == sorted(
+        int(i) - 1 for i in splits["test_unseen_loc"].ravel()
+    )
     names = [str(n[0]) for n in splits["allclasses_names"].ravel()]
     ours = cub.get_knowledge("attributes").values
     theirs = splits["original_att"].T / 100
@@ -65,7 +83,13 @@ def test_cub_boxes_and_parts_lie_in_their_pictures(cub):
     for i in range(0, 11788, 997):
         image = cub.images[i]
         x, y, w, h = cub.boxes[i].tolist()
-        assert image.mode == "RGB" and 0 <= x < image.width and 0 <= y < image.height and w > 0 and h > 0
+        assert (
+            image.mode == "RGB"
+            and 0 <= x < image.width
+            and 0 <= y < image.height
+            and w > 0
+            and h > 0
+        )
         assert x + w <= image.width + 2 and y + h <= image.height + 2
         seen = cub.parts[i][cub.parts[i][:, 2] > 0]
         assert (seen[:, 0] <= image.width + 1).all() and (seen[:, 1] <= image.height + 1).all()
@@ -88,9 +112,15 @@ def test_cub_batches_and_excerpt(cub):
     assert x.shape == (8, 3, 32, 32) and torch.equal(y, part.labels[index])
 
     def fetch(index):
-        return torch.stack([to_tensor(part.images[int(i)]) for i in index]), part.labels[torch.stack(index)], torch.stack(index)
+        return (
+            torch.stack([to_tensor(part.images[int(i)]) for i in index]),
+            part.labels[torch.stack(index)],
+            torch.stack(index),
+        )
 
-    loader = torch.utils.data.DataLoader(part.train[:8], batch_size=8, num_workers=2, collate_fn=fetch)
+    loader = torch.utils.data.DataLoader(
+        part.train[:8], batch_size=8, num_workers=2, collate_fn=fetch
+    )
     a, b, c = next(iter(loader))
     assert torch.equal(a, x) and torch.equal(b, y) and torch.equal(c, index)
     assert check_root(place("NIWT_CUB_ROOT")).ok
@@ -104,7 +134,11 @@ def test_cub_split_of_another_data_set_is_refused(cub):
 def test_awa2_split_file_has_the_published_numbers():
     splits = _read_att_splits(place("NIWT_XLSA17_ROOT") / "AWA2")
     assert (len(splits.classes), splits.attributes.shape) == (50, (50, 85))
-    assert (len(splits.trainval), len(splits.test_seen), len(splits.test_unseen)) == (23527, 5882, 7913)
+    assert (len(splits.trainval), len(splits.test_seen), len(splits.test_unseen)) == (
+        23527,
+        5882,
+        7913,
+    )
     assert (len(splits.train), len(splits.val)) == (20218, 9191)
     assert splits.attributes.min() == -1 and splits.attributes.max() == 100
     every = torch.cat([splits.trainval, splits.test_seen, splits.test_unseen])
@@ -114,7 +148,13 @@ def test_awa2_split_file_has_the_published_numbers():
 def test_awa2_split_counts_folders_by_name():
     "The blocks of unseen images fall on whole classes (their published sizes) in the order of folder names, which is the order the reader assumes."
     splits = _read_att_splits(place("NIWT_XLSA17_ROOT") / "AWA2")
-    ends = {"bat": (1046, 383), "blue+whale": (1622, 174), "bobcat": (1796, 630), "dolphin": (8875, 946), "giraffe": (13430, 1202)}
+    ends = {
+        "bat": (1046, 383),
+        "blue+whale": (1622, 174),
+        "bobcat": (1796, 630),
+        "dolphin": (8875, 946),
+        "giraffe": (13430, 1202),
+    }
     unseen = set(splits.test_unseen.tolist())
     for name, (start, n) in ends.items():
         assert name in splits.classes
@@ -128,7 +168,9 @@ def make_folder(root: Path, n_classes: int = 6, per_class: int = 5) -> Path:
         (root / "images" / f"c{c}").mkdir(parents=True)
         lines.append(f"c{c},{c},{c * c}")
         for i in range(per_class):
-            Image.new("RGB", (20, 20), (c * 40, i * 40, 0)).save(root / "images" / f"c{c}" / f"{i}.jpg")
+            Image.new("RGB", (20, 20), (c * 40, i * 40, 0)).save(
+                root / "images" / f"c{c}" / f"{i}.jpg"
+            )
     (root / "attributes.csv").write_text("\n".join(lines))
     return root
 
@@ -173,7 +215,11 @@ def test_large_photos_are_made_smaller_in_little_memory(tmp_path):
 def test_image_attributes_with_the_known_fault(tmp_path):
     "A tenth of the published file, with a line of seven values as it has some."
     images, attributes = 1200, 312
-    lines = [f"{i} {a} {(i * a) % 3 == 0:d} {1 + (i + a) % 4} 1.5" for i in range(1, images + 1) for a in range(1, attributes + 1)]
+    lines = [
+        f"{i} {a} {(i * a) % 3 == 0:d} {1 + (i + a) % 4} 1.5"
+        for i in range(1, images + 1)
+        for a in range(1, attributes + 1)
+    ]
     lines[5000] = " ".join([*lines[5000].split()[:4], "0", "0", "1.509"])
     (tmp_path / "labels.txt").write_text("\n".join(lines))
     table, lost = _read_image_attributes(tmp_path / "labels.txt", images, attributes)

@@ -23,8 +23,11 @@ from niwt_nb.data.dataset import DomainKnowledge, ZeroShotData
 from niwt_nb.data.folder import read_folder
 from niwt_nb.network.cut import cut
 
-REMEDY = re.compile(r"--[a-z]|`[^`]+`|[a-z_]\(|\b[a-z_]+=(?!=)|pip install|\bniwt [a-z]|\brun again\b|\brepeat its\b|\bput a second\b|\bsave it\b")
-ENTRIES: dict[str, Callable] = {}  # words of a message -> what provokes it and carries out its remedy
+REMEDY = re.compile(
+    r"--[a-z]|`[^`]+`|[a-z_]\(|\b[a-z_]+=(?!=)|pip install|\bniwt [a-z]|\brun again\b|\brepeat its\b|\bput a second\b|\bsave it\b"
+)
+# words of a message -> what provokes it and carries out its remedy
+ENTRIES: dict[str, Callable] = {}
 ELSEWHERE = {  # words of a message -> why it is not tried here
     "pip install 'niwt_nb[text]'": "installs a package",
     "pip install 'niwt_nb[app]'": "installs a package",
@@ -90,13 +93,22 @@ def own(tmp_path: Path) -> Path:
         (tmp_path / "own" / c).mkdir(parents=True)
         for i in range(2):
             Image.new("RGB", (24, 24), (40 * k, 90 * i, 0)).save(tmp_path / "own" / c / f"{i}.png")
-    (tmp_path / "own" / "attributes.csv").write_text("class,x,y\n" + "".join(f"{c},{i},{i * i % 7}\n" for i, c in enumerate("ABCDEF")))
+    (tmp_path / "own" / "attributes.csv").write_text(
+        "class,x,y\n" + "".join(f"{c},{i},{i * i % 7}\n" for i, c in enumerate("ABCDEF"))
+    )
     return tmp_path / "own"
 
 
 def body() -> nn.Sequential:
     torch.manual_seed(0)
-    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 5, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3),
+        nn.ReLU(),
+        nn.Conv2d(4, 5, 3),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+    ).eval()
 
 
 def network() -> nn.Sequential:
@@ -104,13 +116,22 @@ def network() -> nn.Sequential:
 
 
 IMAGES = torch.rand(2, 3, 12, 12, generator=torch.Generator().manual_seed(0))
-SENTENCES = {"kea": "A green parrot with a red bill.", "owl": "A brown parrot with a black bill.", "emu": "A brown bird with a red tail."}
+SENTENCES = {
+    "kea": "A green parrot with a red bill.",
+    "owl": "A brown parrot with a black bill.",
+    "emu": "A brown bird with a red tail.",
+}
 
 
 @remedy("--set unseen=NAME")
 def which_classes_are_unseen(own: Path) -> None:
-    told(lambda: read_folder(own), r"give unseen=\[names\] or a number to draw, or write unseen.txt")
-    assert len(read_folder(own, unseen=["F"]).unseen) == 1 and len(read_folder(own, unseen=2).unseen) == 2
+    told(
+        lambda: read_folder(own), r"give unseen=\[names\] or a number to draw, or write unseen.txt"
+    )
+    assert (
+        len(read_folder(own, unseen=["F"]).unseen) == 1
+        and len(read_folder(own, unseen=2).unseen) == 2
+    )
     code, said = niwt("data", "check", own)
     assert code == 1 and "--set unseen=NAME" in said
     assert niwt("data", "check", own, "--set", "unseen=F")[0] == 0
@@ -138,7 +159,11 @@ def a_grader_to_export_for(own: Path) -> None:
 def a_folder_that_keeps_progress(own: Path) -> None:
     code, said = niwt("lessons", own.parent / "mine", "--progress")
     assert code == 2 and "--no-open" in said
-    assert niwt("lessons", own.parent / "mine", "--no-open")[0] == niwt("lessons", own.parent / "mine", "--progress")[0] == 0
+    assert (
+        niwt("lessons", own.parent / "mine", "--no-open")[0]
+        == niwt("lessons", own.parent / "mine", "--progress")[0]
+        == 0
+    )
 
 
 @remedy("--set follow_links=true")
@@ -168,7 +193,9 @@ def an_unseen_class_without_pictures(own: Path) -> None:
 @remedy("save it as one of these")
 def a_table_of_another_kind(own: Path) -> None:
     table = (own / "attributes.csv").rename(own / "attributes.xlsx")
-    told(lambda: read_folder(own, unseen="F"), "there is 'attributes.xlsx': save it as one of these")
+    told(
+        lambda: read_folder(own, unseen="F"), "there is 'attributes.xlsx': save it as one of these"
+    )
     table.rename(own / "attributes.csv")
     assert len(read_folder(own, unseen="F")) == 12
 
@@ -210,7 +237,10 @@ def what_follows_the_scores(own: Path) -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return torch.softmax(self.fc(self.body(x)), 1)
 
-    head = re.search(r"head='(\w+)' \(in a run --set head=fc\)", told(lambda: cut(Ended(), "body.2"), "not linear"))
+    head = re.search(
+        r"head='(\w+)' \(in a run --set head=fc\)",
+        told(lambda: cut(Ended(), "body.2"), "not linear"),
+    )
     assert head and cut(Ended(), "body.2", head=head[1]).head_name == "fc"
 
 
@@ -259,8 +289,13 @@ def activations_too_large_for_half_precision(own: Path) -> None:
     data, big = read_folder(own, unseen="F"), network()
     big[0].weight.data.mul_(1e7)
     transform = lambda im: torch.from_numpy(np.array(im)).permute(2, 0, 1).float()  # noqa: E731
-    told(lambda: cache_activations(cut(big, "2"), data, data.train, transform), "choose dtype=torch.float32")
-    assert len(cache_activations(cut(big, "2"), data, data.train, transform, dtype=torch.float32)) == len(data.train)
+    told(
+        lambda: cache_activations(cut(big, "2"), data, data.train, transform),
+        "choose dtype=torch.float32",
+    )
+    assert len(
+        cache_activations(cut(big, "2"), data, data.train, transform, dtype=torch.float32)
+    ) == len(data.train)
 
 
 @remedy("frame.reset_index(drop=True)")
@@ -270,7 +305,10 @@ def rows_about_something_else(own: Path) -> None:
     data = read_folder(own, unseen="F")
     frame = pd.DataFrame({"x": range(6), "y": [3.0, 1, 4, 1, 5, 9]}, index=list("uvwxyz"))
     told(lambda: replace(data, knowledge={"k": frame}), "drop the names with frame.reset_index")
-    assert replace(data, knowledge={"k": frame.reset_index(drop=True)}).get_knowledge().names == ("x", "y")
+    assert replace(data, knowledge={"k": frame.reset_index(drop=True)}).get_knowledge().names == (
+        "x",
+        "y",
+    )
 
 
 @remedy("with .drop_constant()")
@@ -330,7 +368,12 @@ def three_axes(own: Path) -> None:
 
     values = torch.arange(24.0).view(2, 3, 4)
     told(lambda: pool(values), "say pooling='tokens', 'patches', 'class' or 'space'")
-    assert [tuple(pool(values, p).shape) for p in ("tokens", "patches", "class", "space")] == [(2, 4), (2, 4), (2, 4), (2, 3)]
+    assert [tuple(pool(values, p).shape) for p in ("tokens", "patches", "class", "space")] == [
+        (2, 4),
+        (2, 4),
+        (2, 4),
+        (2, 3),
+    ]
 
 
 @remedy("say pooling='last', or 'space'")
@@ -356,7 +399,10 @@ def importances_of_each_image(own: Path) -> None:
     from niwt_nb.method.jacobian import pooled_jacobian
 
     net = cut(network(), "1")
-    told(lambda: pooled_jacobian(net, IMAGES, each=False).importance(net.head.weight), "build it with each=True")
+    told(
+        lambda: pooled_jacobian(net, IMAGES, each=False).importance(net.head.weight),
+        "build it with each=True",
+    )
     assert pooled_jacobian(net, IMAGES, each=True).importance(net.head.weight).shape[0] == 6
 
 
@@ -366,8 +412,13 @@ def the_papers_solver_on_means(own: Path) -> None:
     from niwt_nb.method.solvers import solve_lbfgs
 
     net, wanted = cut(network(), "1"), torch.rand(1, 4, generator=torch.Generator().manual_seed(0))
-    told(lambda: solve_lbfgs(pooled_jacobian(net, IMAGES, each=False), wanted, net.head), "build the Jacobian with each=True")
-    assert solve_lbfgs(pooled_jacobian(net, IMAGES, each=True), wanted, net.head, steps=2)[0].shape == (1, 5)
+    told(
+        lambda: solve_lbfgs(pooled_jacobian(net, IMAGES, each=False), wanted, net.head),
+        "build the Jacobian with each=True",
+    )
+    assert solve_lbfgs(pooled_jacobian(net, IMAGES, each=True), wanted, net.head, steps=2)[
+        0
+    ].shape == (1, 5)
 
 
 @remedy("use fewer images or each=False")
@@ -396,8 +447,14 @@ def a_head_of_other_classes(own: Path) -> None:
     data = read_folder(own, unseen=["E", "F"])
     transform = lambda im: torch.from_numpy(np.array(im)).permute(2, 0, 1).float() / 255  # noqa: E731
     net = with_head(cut(network(), "1"), nn.Linear(5, 5))
-    told(lambda: class_importance(net, data, None, transform), r"fit a head on them \(fit_head\) or say columns=")
-    assert class_importance(net, data, None, transform, columns=torch.arange(5)).mean.shape == (5, 4)
+    told(
+        lambda: class_importance(net, data, None, transform),
+        r"fit a head on them \(fit_head\) or say columns=",
+    )
+    assert class_importance(net, data, None, transform, columns=torch.arange(5)).mean.shape == (
+        5,
+        4,
+    )
     head = fit_head(torch.rand(4, 5, generator=torch.Generator().manual_seed(0)), torch.arange(4))
     assert head_classes(data, head).tolist() == data.seen.tolist()
 
@@ -410,9 +467,14 @@ def images_without_a_column(own: Path) -> None:
     data = read_folder(own, unseen=["E", "F"])
     transform = lambda im: torch.from_numpy(np.array(im)).permute(2, 0, 1).float() / 255  # noqa: E731
     net = with_head(cut(network(), "1"), nn.Linear(5, 4))
-    told(lambda: class_importance(net, data, data.test_unseen, transform), "use indices of its classes, or target='predicted'")
+    told(
+        lambda: class_importance(net, data, data.test_unseen, transform),
+        "use indices of its classes, or target='predicted'",
+    )
     assert class_importance(net, data, data.train, transform).mean.shape == (4, 4)
-    assert int(class_importance(net, data, data.test_unseen, transform, target="predicted").count.sum()) == len(data.test_unseen)
+    assert int(
+        class_importance(net, data, data.test_unseen, transform, target="predicted").count.sum()
+    ) == len(data.test_unseen)
 
 
 @remedy("give Backbone(model, preprocess, layer, name)")
@@ -420,8 +482,14 @@ def a_bare_network(own: Path) -> None:
     from niwt_nb.method.niwt import as_backbone
     from niwt_nb.network.backbones import Backbone, field_guide_transform
 
-    told(lambda: as_backbone(network()), r"give Backbone\(model, preprocess, layer, name\), or a name for load_backbone")
-    assert as_backbone(Backbone(network(), field_guide_transform, "1", "mine")).layer == "1" and as_backbone("fieldguide").layer
+    told(
+        lambda: as_backbone(network()),
+        r"give Backbone\(model, preprocess, layer, name\), or a name for load_backbone",
+    )
+    assert (
+        as_backbone(Backbone(network(), field_guide_transform, "1", "mine")).layer == "1"
+        and as_backbone("fieldguide").layer
+    )
 
 
 @remedy("give knowledge={class: {attribute: value}} or sentences")
@@ -429,8 +497,20 @@ def pictures_and_nothing_known(own: Path) -> None:
     from niwt_nb.method.niwt import _as_data
 
     pictures, labels = [Image.new("RGB", (8, 8))] * 2, ["kea", "owl"]
-    told(lambda: _as_data(pictures, labels), r"give knowledge=\{class: \{attribute: value\}\} or sentences")
-    assert len(_as_data(pictures, labels, {"kea": {"a": 1, "b": 0}, "owl": {"a": 0, "b": 0}, "emu": {"a": 1, "b": 1}}).unseen) == 1
+    told(
+        lambda: _as_data(pictures, labels),
+        r"give knowledge=\{class: \{attribute: value\}\} or sentences",
+    )
+    assert (
+        len(
+            _as_data(
+                pictures,
+                labels,
+                {"kea": {"a": 1, "b": 0}, "owl": {"a": 0, "b": 0}, "emu": {"a": 1, "b": 1}},
+            ).unseen
+        )
+        == 1
+    )
     assert _as_data(pictures, labels, SENTENCES).get_knowledge().name == "sentences"
 
 
@@ -440,9 +520,20 @@ def rows_without_names(own: Path) -> None:
 
     pictures, labels = [Image.new("RGB", (8, 8))] * 2, ["kea", "owl"]
     table = DomainKnowledge("k", [[1, 0], [0, 0], [1, 1]], ("a", "b"))
-    told(lambda: _as_data(pictures, labels, table), "give classes=, or a table whose index names them")
-    assert _as_data(pictures, labels, table, classes=["kea", "owl", "emu"]).classes == ("kea", "owl", "emu")
-    assert _as_data(pictures, labels, table.to_frame(["kea", "owl", "emu"])).classes == ("kea", "owl", "emu")
+    told(
+        lambda: _as_data(pictures, labels, table),
+        "give classes=, or a table whose index names them",
+    )
+    assert _as_data(pictures, labels, table, classes=["kea", "owl", "emu"]).classes == (
+        "kea",
+        "owl",
+        "emu",
+    )
+    assert _as_data(pictures, labels, table.to_frame(["kea", "owl", "emu"])).classes == (
+        "kea",
+        "owl",
+        "emu",
+    )
 
 
 @remedy("remove_class({}) takes it out")
@@ -451,9 +542,14 @@ def a_class_that_is_there(own: Path) -> None:
 
     data = read_folder(own, unseen="F")
     features = torch.rand(len(data), 6, generator=torch.Generator().manual_seed(0))
-    data = ZeroShotData(**{f: getattr(data, f) for f in data.__dataclass_fields__} | {"features": features})
+    data = ZeroShotData(
+        **{f: getattr(data, f) for f in data.__dataclass_fields__} | {"features": features}
+    )
     model = NIWT(None, map="ridge", solver="closed", calibrate=False).fit(data)
-    remedy = re.search(r"remove_class\('(\w)'\) takes it out", told(lambda: model.add_class("F", {"x": 1.0}), "there is a class 'F' already"))
+    remedy = re.search(
+        r"remove_class\('(\w)'\) takes it out",
+        told(lambda: model.add_class("F", {"x": 1.0}), "there is a class 'F' already"),
+    )
     assert remedy
     model.add_class("G", {"x": 1.0})
     model.remove_class(remedy[1])
@@ -464,7 +560,19 @@ def a_class_that_is_there(own: Path) -> None:
 def nothing_to_test_seen_classes_with(own: Path) -> None:
     for c in "ABCDEF":
         (own / c / "1.png").rename(own.parent / f"{c}.png")
-    words = ["run", "--data", "folder", "--root", own, "--out", own.parent / "out", "--set", "unseen=F", "--model", own.parent / "net.py:load"]
+    words = [
+        "run",
+        "--data",
+        "folder",
+        "--root",
+        own,
+        "--out",
+        own.parent / "out",
+        "--set",
+        "unseen=F",
+        "--model",
+        own.parent / "net.py:load",
+    ]
     assert niwt(*words)[0] == 2 and "put a second picture" in niwt(*words)[1]
     code, said = niwt("data", "check", own, "--set", "unseen=F")
     assert code == 1 and "put a second picture" in said
@@ -491,13 +599,22 @@ def a_network_that_has_moved(own: Path) -> None:
     from niwt_nb.method.niwt import NIWT
     from niwt_nb.network.backbones import load_backbone
 
-    code, moved, folder, photo = own.parent / "net.py", own.parent / "moved.py", own.parent / "model", own / "A" / "0.png"
+    code, moved, folder, photo = (
+        own.parent / "net.py",
+        own.parent / "moved.py",
+        own.parent / "model",
+        own / "A" / "0.png",
+    )
     code.write_text(NETWORK)
-    model = NIWT(load_backbone(f"{code}:load"), map="ridge", solver="closed", calibrate=False).fit(read_folder(own, unseen="F"))
+    model = NIWT(load_backbone(f"{code}:load"), map="ridge", solver="closed", calibrate=False).fit(
+        read_folder(own, unseen="F")
+    )
     model.save(folder)
     code.rename(moved)
     told(lambda: NIWT.load(folder), "give it: NIWT.load")
-    assert NIWT.load(folder, backbone=load_backbone(f"{moved}:load")).predict(photo) == model.predict(photo)
+    assert NIWT.load(folder, backbone=load_backbone(f"{moved}:load")).predict(
+        photo
+    ) == model.predict(photo)
     status, said = niwt("predict", folder, photo)
     assert status == 2 and "--model" in said
     status, said = niwt("predict", folder, photo, "--model", f"{moved}:load")
@@ -509,7 +626,10 @@ def a_folder_with_another_run(own: Path) -> None:
     from niwt_nb.runs.config import RunConfig
     from niwt_nb.runs.pipeline import run
 
-    words, absent = ["run", "--data", "folder", "--root", own / "none", "--out", own.parent / "out"], "no folder"
+    words, absent = (
+        ["run", "--data", "folder", "--root", own / "none", "--out", own.parent / "out"],
+        "no folder",
+    )
     assert absent in niwt(*words)[1]
     (own.parent / "out" / "a.safetensors").touch()  # a finished step
     assert "or replace that run" in niwt(*words, "--seed", 1)[1]
@@ -533,7 +653,8 @@ def a_program_in_place_of_weights(own: Path) -> None:
 @remedy("repeat its command")
 def a_folder_without_a_model(own: Path) -> None:
     code, said = niwt("predict", own, own / "A" / "0.png")
-    assert code == 2 and "repeat its command" in said  # the tests of runs interrupt one and repeat it
+    # the tests of runs interrupt one and repeat it
+    assert code == 2 and "repeat its command" in said
 
 
 @remedy("start it with niwt run or niwt demo")
@@ -548,7 +669,8 @@ def results_of_another_version(own: Path) -> None:
     (own / "results.json").write_text(json.dumps({"format": -1}))
     assert "run again to make it" in niwt("report", own)[1]
     (own / "results.json").write_text("{")
-    assert "run again to make it" in niwt("report", own)[1]  # the tests of runs repeat one in its folder
+    # the tests of runs repeat one in its folder
+    assert "run again to make it" in niwt("report", own)[1]
 
 
 @remedy("calibrate=True on data with at least 2 val_classes")
@@ -559,15 +681,26 @@ def no_classes_that_played_strangers(own: Path) -> None:
     from niwt_nb.method.niwt import NIWT
 
     guide = field_guide(10, 3, images_per_class=(4, 2))
-    data = replace(guide, features=torch.randn(len(guide), 5, generator=torch.Generator().manual_seed(0)))
+    data = replace(
+        guide, features=torch.randn(len(guide), 5, generator=torch.Generator().manual_seed(0))
+    )
     bare = NIWT(calibrate=False).fit(data)
-    told(lambda: bare.predict(data.features, unknown=True), "fit it with calibrate=True on data with at least 2 val_classes")
+    told(
+        lambda: bare.predict(data.features, unknown=True),
+        "fit it with calibrate=True on data with at least 2 val_classes",
+    )
     told(lambda: bare.predict_proba(data.features), "at least 2 val_classes")
     sure = NIWT(calibrate=True).fit(replace(data, val_classes=data.seen[:2]))
-    assert len(sure.predict(data.features, unknown=True)) == len(sure.predict_proba(data.features)) == len(data)
+    assert (
+        len(sure.predict(data.features, unknown=True))
+        == len(sure.predict_proba(data.features))
+        == len(data)
+    )
 
 
-@remedy("give calibrate=choose_settings(model, data, features, (twin, its features)), or calibrate=False")
+@remedy(
+    "give calibrate=choose_settings(model, data, features, (twin, its features)), or calibrate=False"
+)
 def a_head_of_all_seen_classes(own: Path) -> None:
     from dataclasses import replace
 
@@ -594,7 +727,9 @@ def template(node: ast.AST) -> str:
     if isinstance(node, ast.Constant):
         return node.value if isinstance(node.value, str) else ""
     if isinstance(node, ast.JoinedStr):
-        return "".join("{}" if isinstance(v, ast.FormattedValue) else template(v) for v in node.values)
+        return "".join(
+            "{}" if isinstance(v, ast.FormattedValue) else template(v) for v in node.values
+        )
     if isinstance(node, ast.BinOp):
         return template(node.left) + template(node.right)
     return f"{template(node.body)} {template(node.orelse)}" if isinstance(node, ast.IfExp) else ""
@@ -603,7 +738,10 @@ def template(node: ast.AST) -> str:
 def given(tree: ast.AST, line: int) -> dict[str, str]:
     "Name -> the text that it has at a line: of the last assignment above, and what was added to it."
     found: dict[str, str] = {}
-    for node in sorted((n for n in ast.walk(tree) if isinstance(n, (ast.Assign, ast.AugAssign))), key=lambda n: n.lineno):
+    for node in sorted(
+        (n for n in ast.walk(tree) if isinstance(n, (ast.Assign, ast.AugAssign))),
+        key=lambda n: n.lineno,
+    ):
         more = isinstance(node, ast.AugAssign)
         name = getattr(node.target if more else node.targets[0], "id", "")
         if node.lineno < line:
@@ -617,13 +755,24 @@ def messages() -> Iterator[tuple[str, str]]:
     root = Path(niwt_nb.__file__).parent
     for path in sorted(root.rglob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
-        fixed = given(ast.Module([n for n in tree.body if isinstance(n, (ast.Assign, ast.AugAssign))], []), 10**9)
+        fixed = given(
+            ast.Module([n for n in tree.body if isinstance(n, (ast.Assign, ast.AugAssign))], []),
+            10**9,
+        )
         for scope in (n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)):
             for node in ast.walk(scope):
-                if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id.endswith("Error"):
+                if (
+                    isinstance(node, ast.Call)
+                    and isinstance(node.func, ast.Name)
+                    and node.func.id.endswith("Error")
+                ):
                     known = fixed | given(scope, node.lineno)
-                    names = [n.id for arg in node.args for n in ast.walk(arg) if isinstance(n, ast.Name)]
-                    text = " ".join([*map(template, node.args), *(known.get(name, "") for name in names)])
+                    names = [
+                        n.id for arg in node.args for n in ast.walk(arg) if isinstance(n, ast.Name)
+                    ]
+                    text = " ".join(
+                        [*map(template, node.args), *(known.get(name, "") for name in names)]
+                    )
                     yield f"{path.relative_to(root)}, line {node.lineno}", text
 
 

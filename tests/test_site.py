@@ -14,8 +14,14 @@ import pytest
 from notebooks import ALL, NBS, label
 
 SITE = Path(os.environ.get("NIWT_SITE", "")).resolve()
-PAGES = [p for p in sorted(SITE.rglob("*.html")) if "_static" not in p.parts] if "NIWT_SITE" in os.environ else []
-pytestmark = pytest.mark.skipif("NIWT_SITE" not in os.environ, reason="the site is built and looked at by `make check-site`")
+PAGES = (
+    [p for p in sorted(SITE.rglob("*.html")) if "_static" not in p.parts]
+    if "NIWT_SITE" in os.environ
+    else []
+)
+pytestmark = pytest.mark.skipif(
+    "NIWT_SITE" not in os.environ, reason="the site is built and looked at by `make check-site`"
+)
 
 
 class Page:
@@ -23,10 +29,18 @@ class Page:
 
     def __init__(self, path):
         self.anchors, self.links, self.loaded = set(), [], []
-        text = re.sub(r"<(script|style)\b([^>]*)>.*?</\1>", r"<\1\2>", path.read_text(encoding="utf-8"), flags=re.S)
+        text = re.sub(
+            r"<(script|style)\b([^>]*)>.*?</\1>",
+            r"<\1\2>",
+            path.read_text(encoding="utf-8"),
+            flags=re.S,
+        )
         for tag, attrs in re.findall(r"<(\w+)\s([^<>]*)>", text):
             if "id=" in attrs or "href=" in attrs or "src=" in attrs or "name=" in attrs:
-                found = {k: html.unescape(v) for k, v in re.findall(r'(?<!\S)(id|name|href|src)="([^"]*)"', attrs)}
+                found = {
+                    k: html.unescape(v)
+                    for k, v in re.findall(r'(?<!\S)(id|name|href|src)="([^"]*)"', attrs)
+                }
                 self.anchors |= {found[k] for k in ("id", "name") if found.get(k)}
                 if tag == "a" and found.get("href"):
                     self.links.append(found["href"])
@@ -52,11 +66,27 @@ def look(browser, served):
     def opened(name, width=1280, scheme="light"):
         nonlocal context
         if context is None:
-            context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+            context = browser.new_context(
+                viewport={"width": width, "height": 900}, color_scheme=scheme
+            )
         page = context.pages[0] if context.pages else context.new_page()
         if not getattr(page, "watched", False):
-            page.on("request", lambda r: wrong.append(r.url) if not r.url.startswith((served, "data:", "blob:")) else None)
-            page.on("response", lambda r: wrong.append(f"{r.status} {r.url}") if r.status >= 400 and "favicon" not in r.url else None)
+            page.on(
+                "request",
+                lambda r: (
+                    wrong.append(r.url)
+                    if not r.url.startswith((served, "data:", "blob:"))
+                    else None
+                ),
+            )
+            page.on(
+                "response",
+                lambda r: (
+                    wrong.append(f"{r.status} {r.url}")
+                    if r.status >= 400 and "favicon" not in r.url
+                    else None
+                ),
+            )
             page.watched = True
         page.goto(served + name)
         return page
@@ -78,9 +108,13 @@ def test_every_link_leads_somewhere_and_nothing_comes_from_elsewhere():
             target, _, anchor = link.partition("#")
             if re.match(r"\w+:", link):
                 continue
-            found = os.path.normpath(os.path.join(os.path.dirname(path), target)) if target else path
+            found = (
+                os.path.normpath(os.path.join(os.path.dirname(path), target)) if target else path
+            )
             count += 1
-            if not exists(found) or (anchor and found in built and anchor not in built[found].anchors):
+            if not exists(found) or (
+                anchor and found in built and anchor not in built[found].anchors
+            ):
                 dead.append(f"{path}: {link}")
     assert count > 1000 and not dead, dead[:20]
 
@@ -105,13 +139,20 @@ def test_no_page_is_wider_than_a_phone(look, served):
     page = look("index.html", 390)
     names = [path.relative_to(SITE).as_posix() for path in PAGES]
     assert not (wide := [name for name in names if page.evaluate(TURN, served + name)]), wide
-    page.evaluate("document.querySelector('main').insertAdjacentHTML('beforeend', '<div style=\"width: 500px\">wide</div>')")
-    assert page.evaluate("document.documentElement.scrollWidth > innerWidth")  # it would have been seen
+    page.evaluate(
+        "document.querySelector('main').insertAdjacentHTML('beforeend', '<div style=\"width: 500px\">wide</div>')"
+    )
+    # it would have been seen
+    assert page.evaluate("document.documentElement.scrollWidth > innerWidth")
 
 
 @pytest.mark.parametrize(
     "words, page",
-    [("importance", "lessons/02_importance"), ("calibration", "api/niwt_nb.method"), ("pooled_jacobian", "api/niwt_nb.method")],
+    [
+        ("importance", "lessons/02_importance"),
+        ("calibration", "api/niwt_nb.method"),
+        ("pooled_jacobian", "api/niwt_nb.method"),
+    ],
 )
 def test_the_search_finds(words, page, look):
     seen = look(f"search.html?q={words}")
@@ -121,14 +162,22 @@ def test_the_search_finds(words, page, look):
 @pytest.mark.parametrize("scheme, dark", [("light", False), ("dark", True)])
 def test_answers_unfold_in_light_and_dark(scheme, dark, look):
     page = look("lessons/02_importance.html", 800, scheme)
-    red = int(re.search(r"\d+", page.evaluate("getComputedStyle(document.body).backgroundColor"))[0])
+    red = int(
+        re.search(r"\d+", page.evaluate("getComputedStyle(document.body).backgroundColor"))[0]
+    )
     assert (red < 80) == dark
     answer = page.locator("article details").first
     assert not answer.locator("p").first.is_visible()
     answer.locator("summary").click()
     assert answer.locator("p").first.is_visible()
-    assert page.locator("math").count() > 5 and page.evaluate("document.fonts.check('16px \"STIX Two Math\"')")
-    assert page.locator("a.right-next").get_attribute("href").endswith("03_from_words_to_importances.html")
+    assert page.locator("math").count() > 5 and page.evaluate(
+        "document.fonts.check('16px \"STIX Two Math\"')"
+    )
+    assert (
+        page.locator("a.right-next")
+        .get_attribute("href")
+        .endswith("03_from_words_to_importances.html")
+    )
 
 
 @pytest.mark.filterwarnings("ignore")  # of Sphinx's extensions among themselves
@@ -147,4 +196,8 @@ def test_notebooks_open_elsewhere_where_a_repository_is_named(repository, tmp_pa
     found = [link for link in links if re.search(r"mybinder|colab", link)]
     place = "nbs/lessons/02_importance.ipynb"
     binder = f"https://mybinder.org/v2/gh/somebody/birds/main?urlpath=lab/tree/{place}"
-    assert found == ([binder, f"https://colab.research.google.com/github/somebody/birds/blob/main/{place}"] if repository else [])
+    assert found == (
+        [binder, f"https://colab.research.google.com/github/somebody/birds/blob/main/{place}"]
+        if repository
+        else []
+    )

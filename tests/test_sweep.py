@@ -5,7 +5,8 @@ The names come from the modules themselves: a new callable needs an entry in `EN
 
 import os
 
-os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")  # before torch: bfloat16 is an illegal instruction on some machines
+# before torch: bfloat16 is an illegal instruction on some machines
+os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
 
 import copy
 import dataclasses
@@ -39,7 +40,21 @@ from niwt_nb.core import NiwtError
 from niwt_nb.method.attribution import _METHODS as ATTRIBUTIONS
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # not in `call`: filters belong to all threads
-TAKES = {"network", "networks", "model", "module", "twin", "tail", "explainer", "explainers", "engine", "view", "backbone", "knowledge", "bench"}
+TAKES = {
+    "network",
+    "networks",
+    "model",
+    "module",
+    "twin",
+    "tail",
+    "explainer",
+    "explainers",
+    "engine",
+    "view",
+    "backbone",
+    "knowledge",
+    "bench",
+}
 
 
 def public() -> dict[str, list[Any]]:
@@ -69,14 +84,24 @@ PUBLIC = public()
 def everything() -> SimpleNamespace:
     "All names that are defined in some module, the first of each; internal ones without their underscore."
     names: dict[str, Any] = {}
-    modules = [importlib.import_module(p.name) for p in pkgutil.walk_packages(niwt_nb.__path__, "niwt_nb.") if not p.name.endswith("__main__")]
+    modules = [
+        importlib.import_module(p.name)
+        for p in pkgutil.walk_packages(niwt_nb.__path__, "niwt_nb.")
+        if not p.name.endswith("__main__")
+    ]
     for hidden in (False, True):
         for module in modules:
             for name, made in vars(module).items():
-                here = getattr(made, "__module__", None) == module.__name__ if callable(made) else name in getattr(module, "__all__", ())
+                here = (
+                    getattr(made, "__module__", None) == module.__name__
+                    if callable(made)
+                    else name in getattr(module, "__all__", ())
+                )
                 if here and name.startswith("_") == hidden:
                     names.setdefault(name.removeprefix("_"), made)
-    names["measure"] = next(m for m in PUBLIC["measure"] if "engine" in inspect.signature(m).parameters)
+    names["measure"] = next(
+        m for m in PUBLIC["measure"] if "engine" in inspect.signature(m).parameters
+    )
     return SimpleNamespace(**names)
 
 
@@ -117,7 +142,8 @@ ELSEWHERE = {  # reason -> names
     ),
 }
 # fmt: on
-ENTRIES: dict[str, Callable[[Any], Any]] = {  # name -> what is called, given a world; its result is compared
+# name -> what is called, given a world; its result is compared
+ENTRIES: dict[str, Callable[[Any], Any]] = {
     # cutting and training
     "head_output": lambda w: run_plainly(w, lambda: N.head_output(w.model, "head", w.x)),
     "layout_of": lambda w: N.layout_of(w.model, "stage1", w.x),
@@ -127,19 +153,30 @@ ENTRIES: dict[str, Callable[[Any], Any]] = {  # name -> what is called, given a 
     "check_outputs": lambda w: N.check_outputs(w.model, w.x, w.seen),
     "accuracy": lambda w: N.accuracy(w.model, w.pixels, w.column),
     "KnowledgeHead": lambda w: w.aware.linear(2.0).weight,
-    "train_classifier": lambda w: N.train_classifier(copied(w.model), w.data, w.transform, epochs=1)[["loss", "accuracy"]],
-    "fine_tune": lambda w: N.fine_tune(w.network, w.data, w.transform, epochs=1, hold=0.0).history[["loss", "accuracy"]],
+    "train_classifier": lambda w: N.train_classifier(
+        copied(w.model), w.data, w.transform, epochs=1
+    )[["loss", "accuracy"]],
+    "fine_tune": lambda w: N.fine_tune(w.network, w.data, w.transform, epochs=1, hold=0.0).history[
+        ["loss", "accuracy"]
+    ],
     "extract_features": lambda w: N.extract_features(w.network, w.data, w.few, w.transform),
     "with_head": lambda w: w.evaluated(N.with_head(w.network, w.model.head)),
-    "cache_activations": lambda w: N.cache_activations(w.network, w.data, w.few, w.transform, dtype=torch.float32).values,
+    "cache_activations": lambda w: (
+        N.cache_activations(w.network, w.data, w.few, w.transform, dtype=torch.float32).values
+    ),
     "cached_features": lambda w: N.cached_features(w.network, w.kept),
     "subnetwork": lambda w: w.evaluated(N.subnetwork(w.network, "stage1"), w.low),
     # importance
     "gradient_importance": lambda w: N.gradient_importance(w.network, w.x),
     "frozen_copy": lambda w: N.frozen_copy(w.model),
     "fold_batchnorm": lambda w: N.fold_batchnorm(N.frozen_copy(w.bare)),
-    "gradient_pass": lambda w: N.gradient_pass(N.frozen_copy(w.model), ["stage1", "stage2"], "head", w.x, "all").by_layer,
-    "captum_pass": lambda w: [N.captum_pass(N.frozen_copy(w.model), ["stage2"], "head", w.x[:2], 1, m).alpha for m in ATTRIBUTIONS],
+    "gradient_pass": lambda w: (
+        N.gradient_pass(N.frozen_copy(w.model), ["stage1", "stage2"], "head", w.x, "all").by_layer
+    ),
+    "captum_pass": lambda w: [
+        N.captum_pass(N.frozen_copy(w.model), ["stage2"], "head", w.x[:2], 1, m).alpha
+        for m in ATTRIBUTIONS
+    ],
     "unshare": lambda w: N.unshare(N.frozen_copy(w.model), w.x),
     "lend_rule": lambda w: N.lend_rule(N.frozen_copy(w.model)),
     "neuron_importance": lambda w: N.neuron_importance(w.network, w.x, "all"),
@@ -148,26 +185,40 @@ ENTRIES: dict[str, Callable[[Any], Any]] = {  # name -> what is called, given a 
     "write_importance": lambda w: written(w),
     # maps between tables
     "inverse_map": lambda w: N.inverse_map(N.RidgeMap(), w.known, w.alpha).coef_,
-    "held_out_agreement": lambda w: N.held_out_agreement(N.KernelRidgeMap(), w.known, w.alpha, folds=3),
+    "held_out_agreement": lambda w: N.held_out_agreement(
+        N.KernelRidgeMap(), w.known, w.alpha, folds=3
+    ),
     "phrase_knowledge": lambda w: N.phrase_knowledge(w.data, min_classes=2).values,
     # transfer
     "activations_of": lambda w: N.activations_of(w.network, w.x),
-    "importance_of_weights": lambda w: N.importance_of_weights(w.network, w.acts, w.model.head.weight.detach()[:1].expand(len(w.acts), -1)),
+    "importance_of_weights": lambda w: N.importance_of_weights(
+        w.network, w.acts, w.model.head.weight.detach()[:1].expand(len(w.acts), -1)
+    ),
     "jacobian_forward": lambda w: N.jacobian_forward(w.network.tail, w.acts),
     "jacobian_reverse": lambda w: N.jacobian_reverse(w.network.tail, w.acts),
-    "observe": lambda w: [t.detach() for t in N.observe(w.network.tail, w.network.tail.get_submodule("stage3"), w.acts)],
+    "observe": lambda w: [
+        t.detach()
+        for t in N.observe(w.network.tail, w.network.tail.get_submodule("stage3"), w.acts)
+    ],
     "first_linear": lambda w: N.first_linear(w.network.tail, w.acts) is not None,
     "channelwise_door": lambda w: N.channelwise_door(w.network.tail, w.acts) is not None,
-    "jacobian_channelwise": lambda w: N.jacobian_channelwise(w.last.tail, w.last_acts, N.channelwise_door(w.last.tail, w.last_acts)),
+    "jacobian_channelwise": lambda w: N.jacobian_channelwise(
+        w.last.tail, w.last_acts, N.channelwise_door(w.last.tail, w.last_acts)
+    ),
     "tail_hash": lambda w: N.tail_hash(w.network),
-    "works": lambda w: N.works(lambda a: N.jacobian_reverse(w.network.tail, a), w.network.tail, w.acts),
+    "works": lambda w: N.works(
+        lambda a: N.jacobian_reverse(w.network.tail, a), w.network.tail, w.acts
+    ),
     "jacobian_way": lambda w: N.jacobian_way(w.network.tail, w.acts)[0],
     "pooled_jacobian": lambda w: N.pooled_jacobian(w.network, w.x).each,
     "solve_reference": lambda w: N.solve_reference(w.network, w.asked, w.acts, max_steps=5)[0],
     "exact_objective": lambda w: N.exact_objective(w.network, w.rows, w.asked, w.acts),
     "certificate": lambda w: N.certificate(w.network, w.rows, w.asked, w.x, 1e-3),
     "solve_rows": lambda w: N.solve_rows(w.network, w.asked, w.jacobian, "closed", 1e-3)[0],
-    "transfer_weights": lambda w: [N.transfer_weights(w.network, w.asked, w.x, s, features=w.features).weight for s in ("closed", "lbfgs")],
+    "transfer_weights": lambda w: [
+        N.transfer_weights(w.network, w.asked, w.x, s, features=w.features).weight
+        for s in ("closed", "lbfgs")
+    ],
     # the estimator
     "NIWT": lambda w: w.fitted().decision_function(w.x),
     "NIWT.predict": lambda w: w.niwt.predict(w.x, top=2),
@@ -176,14 +227,22 @@ ENTRIES: dict[str, Callable[[Any], Any]] = {  # name -> what is called, given a 
     "NIWT.score": lambda w: dataclasses.asdict(w.niwt.score(w.data)),
     "NIWT.explain": lambda w: w.niwt.explain(w.photos[0]),
     "NIWT.add_class": lambda w: with_one_more(w).decision_function(w.x),
-    "NIWT.remove_class": lambda w: copied(w.niwt).remove_class(w.data.classes[0]).decision_function(w.x),
-    "NIWT.save": lambda w: saved(w, lambda folder: N.NIWT.load(folder, w.backbone).decision_function(w.x)),
-    "NIWT.load": lambda w: saved(w, lambda folder: N.NIWT.load(folder, w.backbone).explain(w.x[0]).words),
+    "NIWT.remove_class": lambda w: (
+        copied(w.niwt).remove_class(w.data.classes[0]).decision_function(w.x)
+    ),
+    "NIWT.save": lambda w: saved(
+        w, lambda folder: N.NIWT.load(folder, w.backbone).decision_function(w.x)
+    ),
+    "NIWT.load": lambda w: saved(
+        w, lambda folder: N.NIWT.load(folder, w.backbone).explain(w.x[0]).words
+    ),
     "NIWT.export": lambda w: exported(w),
     # evaluation
     "ESZSL": lambda w: N.ESZSL().fit(w.features, w.labels, w.table).scores(w.features, w.table),
     "SAE": lambda w: N.SAE().fit(w.features, w.labels, w.table).scores(w.features, w.table),
-    "WeightRegression": lambda w: N.WeightRegression().fit(w.features, w.labels, w.table).scores(w.features, w.table),
+    "WeightRegression": lambda w: (
+        N.WeightRegression().fit(w.features, w.labels, w.table).scores(w.features, w.table)
+    ),
     # explanations
     "layer_activations": lambda w: N.layer_activations(w.network, w.x),
     "features_above": lambda w: N.features_above(w.network, w.acts).detach(),
@@ -194,21 +253,35 @@ ENTRIES: dict[str, Callable[[Any], Any]] = {  # name -> what is called, given a 
     "neuron_maps": lambda w: N.neuron_maps(w.network, w.x, [0, 3]),
     "fine_map": lambda w: N.fine_map(w.network, w.x, 1),
     "evidence": lambda w: N.evidence(w.explainer, w.features),
-    "make_explainer": lambda w: N.make_explainer(w.network, w.data.classes, w.data.get_knowledge(), w.alpha, w.data.seen, w.data.seen).answers,
+    "make_explainer": lambda w: (
+        N.make_explainer(
+            w.network, w.data.classes, w.data.get_knowledge(), w.alpha, w.data.seen, w.data.seen
+        ).answers
+    ),
     "measure_seen": lambda w: N.measure_seen(w.network, w.data, w.transform, per_class=1),
     "fit_explainer": lambda w: N.fit_explainer(w.network, w.data, w.transform, per_class=2).centre,
     "explain_prediction": lambda w: N.explain_prediction(w.explainer, w.x[0]),
-    "score_without_neurons": lambda w: N.score_without_neurons(w.network, w.acts, w.first[:, None], w.first),
+    "score_without_neurons": lambda w: N.score_without_neurons(
+        w.network, w.acts, w.first[:, None], w.first
+    ),
     "explain_batch": lambda w: N.explain_batch(w.explainer, w.x, draws=2),
     "explain_images": lambda w: N.explain_images(w.explainer, w.data, w.few, w.transform, draws=1),
     "name_neurons": lambda w: N.name_neurons(w.explainer),
     "verify_names": lambda w: N.verify_names(w.explainer, w.data, w.few, w.transform, [0, 1]),
-    "best_formula": lambda w: N.best_formula(w.data.image_attributes[w.few][:, 0] > 0.5, w.data.image_attributes[w.few] > 0.5).iou,
+    "best_formula": lambda w: (
+        N.best_formula(
+            w.data.image_attributes[w.few][:, 0] > 0.5, w.data.image_attributes[w.few] > 0.5
+        ).iou
+    ),
     "top_images": lambda w: N.top_images(w.network, w.data, w.few, w.transform, [0, 1], n=2).index,
     "edit_neurons": lambda w: w.seen_by(N.edit_neurons(w.network, 12, zero=[0], swap=[(1, 2)])),
     "background_evidence": lambda w: N.background_evidence(w.explainer, w.data, w.few, w.transform),
-    "refit_head": lambda w: N.refit_head(w.network, w.data, w.few, w.transform, w.data.seen).head.weight,
-    "repair_background": lambda w: N.repair_background(w.explainer, w.data, w.few, w.transform, n=2)[1],
+    "refit_head": lambda w: (
+        N.refit_head(w.network, w.data, w.few, w.transform, w.data.seen).head.weight
+    ),
+    "repair_background": lambda w: N.repair_background(
+        w.explainer, w.data, w.few, w.transform, n=2
+    )[1],
 }
 
 
@@ -242,7 +315,11 @@ def exported(w: Any) -> Any:
 
 def written(w: Any) -> Any:
     with tempfile.TemporaryDirectory() as folder:
-        return list(N.write_importance(w.network, w.data, w.few, w.transform, folder).class_importance().values())[0].mean
+        return list(
+            N.write_importance(w.network, w.data, w.few, w.transform, folder)
+            .class_importance()
+            .values()
+        )[0].mean
 
 
 class World(SimpleNamespace):
@@ -277,18 +354,49 @@ def world() -> World:
     alpha = N.class_importance(network, data, None, transform).mean
     features = N.extract_features(network, data, data.train, transform)
     table, place = data.get_knowledge().values, N.class_to_column(data)
-    parts: dict[str, Any] = {"data": data, "model": model, "bare": model, "network": network, "few": few}
-    parts |= {"x": x, "explainer": explainer, "alpha": alpha, "features": features, "transform": transform}
-    parts |= {"seen": len(data.seen), "pixels": N.cache_images(data, few, transform), "column": place}
+    parts: dict[str, Any] = {
+        "data": data,
+        "model": model,
+        "bare": model,
+        "network": network,
+        "few": few,
+    }
+    parts |= {
+        "x": x,
+        "explainer": explainer,
+        "alpha": alpha,
+        "features": features,
+        "transform": transform,
+    }
+    parts |= {
+        "seen": len(data.seen),
+        "pixels": N.cache_images(data, few, transform),
+        "column": place,
+    }
     parts |= {"labels": data.labels[data.train], "known": table[data.seen], "table": table}
-    parts |= {"engine": N.ImportanceEngine(network), "low": N.activations_of(N.cut(model, "stage1"), x)}
-    parts |= {"acts": N.activations_of(network, x), "kept": N.cache_activations(network, data, few, transform)}
-    parts |= {"jacobian": N.pooled_jacobian(network, x), "asked": alpha[:2], "heat": N.grad_cam(network, x, 1)}
-    parts |= {"rows": model.head.weight.detach()[:2].clone(), "place": place[data.labels[data.train]]}
+    parts |= {
+        "engine": N.ImportanceEngine(network),
+        "low": N.activations_of(N.cut(model, "stage1"), x),
+    }
+    parts |= {
+        "acts": N.activations_of(network, x),
+        "kept": N.cache_activations(network, data, few, transform),
+    }
+    parts |= {
+        "jacobian": N.pooled_jacobian(network, x),
+        "asked": alpha[:2],
+        "heat": N.grad_cam(network, x, 1),
+    }
+    parts |= {
+        "rows": model.head.weight.detach()[:2].clone(),
+        "place": place[data.labels[data.train]],
+    }
     parts["first"] = torch.zeros(len(x), dtype=torch.long)
     parts["last"] = N.cut(model, "stage3", x)
     parts["last_acts"] = N.activations_of(parts["last"], x)
-    parts["backbone"] = N.Backbone(model, transform, "stage2", "tiny", tuple(data.classes[int(c)] for c in data.seen))
+    parts["backbone"] = N.Backbone(
+        model, transform, "stage2", "tiny", tuple(data.classes[int(c)] for c in data.seen)
+    )
     parts["photos"] = [data.images[int(i)] for i in data.test_unseen[:3]]
     parts["niwt"] = N.NIWT(parts["backbone"], calibrate=False).fit(data)
     parts["aware"] = N.KnowledgeHead(parts["known"], 8).eval()
@@ -298,7 +406,9 @@ def world() -> World:
 def plain(value: Any) -> Any:
     "A result as nested lists of arrays, for comparison."
     if isinstance(value, Tensor):
-        assert not value.is_inference() and value.dtype not in (torch.bfloat16, torch.float16), "results are float32 and can be used anywhere"
+        assert not value.is_inference() and value.dtype not in (torch.bfloat16, torch.float16), (
+            "results are float32 and can be used anywhere"
+        )
         return value.detach().numpy().copy()
     if isinstance(value, nn.Module):
         return plain(value.state_dict())
@@ -333,13 +443,25 @@ def surroundings(model: nn.Module) -> dict[str, Any]:
     kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     mode = lambda k, m: (k, m.training, *(len(getattr(m, h)) for h in kinds))  # noqa: E731
     return {
-        "tensors": {k: (t.data_ptr(), t._version, t.requires_grad, t.grad is None) for k, t in tensors.items()},
+        "tensors": {
+            k: (t.data_ptr(), t._version, t.requires_grad, t.grad is None)
+            for k, t in tensors.items()
+        },
         "values": {k: t.detach().numpy().tobytes() for k, t in tensors.items()},
         "modes and hooks": [mode(k, m) for k, m in model.named_modules()],
-        "random": (torch.get_rng_state().numpy().tobytes(), repr(np.random.get_state()), random.getstate()),
+        "random": (
+            torch.get_rng_state().numpy().tobytes(),
+            repr(np.random.get_state()),
+            random.getstate(),
+        ),
         "rcParams": dict(matplotlib.rcParams),
         "warnings": list(warnings.filters),
-        "torch": (torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.get_default_dtype(), torch.get_num_threads()),
+        "torch": (
+            torch.is_grad_enabled(),
+            torch.is_inference_mode_enabled(),
+            torch.get_default_dtype(),
+            torch.get_num_threads(),
+        ),
     }
 
 
@@ -349,7 +471,11 @@ def call(name: str) -> Any:
 
 @lru_cache(maxsize=1)  # whether bfloat16 works is tried in a process of its own
 def situations() -> dict[str, Callable[[], Any]]:
-    kinds: dict[str, Callable[[], Any]] = {"plain": nullcontext, "no_grad": torch.no_grad, "inference_mode": torch.inference_mode}
+    kinds: dict[str, Callable[[], Any]] = {
+        "plain": nullcontext,
+        "no_grad": torch.no_grad,
+        "inference_mode": torch.inference_mode,
+    }
     kinds["default device"] = lambda: torch.device("meta")
     if N.bfloat16_works():
         kinds["autocast"] = lambda: torch.autocast("cpu", dtype=torch.bfloat16)
@@ -403,15 +529,22 @@ def interrupt(name: str, model: nn.Module) -> None:
         handle.remove()
 
 
-METHODS = {f"NIWT.{n}" for n in vars(N.NIWT) if callable(getattr(N.NIWT, n)) and not re.match("_|set_", n)}
-MEASURED = {"NIWT.fit", "NIWT.as_published"}  # the entry "NIWT" fits one; the other only sets parameters
+METHODS = {
+    f"NIWT.{n}" for n in vars(N.NIWT) if callable(getattr(N.NIWT, n)) and not re.match("_|set_", n)
+}
+# the entry "NIWT" fits one; the other only sets parameters
+MEASURED = {"NIWT.fit", "NIWT.as_published"}
 
 
 def test_every_public_callable_has_an_entry():
     listed = set(ENTRIES) | {name for names in ELSEWHERE.values() for name in names.split()}
-    assert sorted(set(PUBLIC) - listed) == [], "a public callable that takes a network or a knowledge table needs an entry in ENTRIES, or a reason in ELSEWHERE"
+    assert sorted(set(PUBLIC) - listed) == [], (
+        "a public callable that takes a network or a knowledge table needs an entry in ENTRIES, or a reason in ELSEWHERE"
+    )
     assert sorted(METHODS - MEASURED - listed) == [], "a method of the estimator needs an entry"
-    assert sorted(listed - set(PUBLIC) - METHODS - set(vars(N))) == [], "an entry for a callable that does not exist any more"
+    assert sorted(listed - set(PUBLIC) - METHODS - set(vars(N))) == [], (
+        "an entry for a callable that does not exist any more"
+    )
 
 
 def test_classes_come_and_go_while_others_predict_and_explain():
@@ -425,11 +558,16 @@ def test_classes_come_and_go_while_others_predict_and_explain():
             model.add_class(f"bird {i}", w.table[i % 6] * 0.9)
             return model.remove_class(f"bird {i}")
         if i % 4 == 1:
-            now = explain()  # which words come first depends on the classes that there are, what they did does not
+            # which words come first depends on the classes that there are, what they did does not
+            now = explain()
             both = told.index.intersection(now.index)
             assert len(both) > 2
             return check_same(plain(told.strength[both]), plain(now.strength[both]), "explain")
-        return check_same(wanted, plain(model.decision_function(w.x)[:, : len(w.data.classes)]), model.predict(w.x, top=1)[0][0][0])
+        return check_same(
+            wanted,
+            plain(model.decision_function(w.x)[:, : len(w.data.classes)]),
+            model.predict(w.x, top=1)[0][0][0],
+        )
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(ask, range(24)))
@@ -440,7 +578,16 @@ def test_classes_come_and_go_while_others_predict_and_explain():
 def test_eight_threads_share_an_engine():
     w, wanted = world(), world().engine(world().x).alpha
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda i: (w.engine(w.x).alpha, N.grad_cam(w.network, w.x, i % 3), threading.get_ident()), range(32)))
+        found = list(
+            pool.map(
+                lambda i: (
+                    w.engine(w.x).alpha,
+                    N.grad_cam(w.network, w.x, i % 3),
+                    threading.get_ident(),
+                ),
+                range(32),
+            )
+        )
     for i, (alpha, heat, _) in enumerate(found):
         check_same(plain(wanted), plain(alpha), "engine")
         check_same(plain(N.grad_cam(w.network, w.x, i % 3)), plain(heat), "grad_cam")
@@ -454,15 +601,20 @@ def test_images_follow_the_numbers_of_the_model(kind):
     network = N.cut(copy.deepcopy(w.model).to(kind), "stage2", w.x)
     of = {
         "maps": lambda n: N.grad_cam(n, w.x, 1),
-        "fine": lambda n: torch.nn.functional.avg_pool2d(N.fine_map(n, w.x, 1), 8),  # a rounded tie sends the gradient to another pixel nearby
+        # a rounded tie sends the gradient to another pixel nearby
+        "fine": lambda n: torch.nn.functional.avg_pool2d(N.fine_map(n, w.x, 1), 8),
         "importance": lambda n: N.neuron_importance(n, w.x, 1),
         "class": lambda n: N.class_importance(n, w.data, w.few, w.transform).mean.nan_to_num(),
         "features": lambda n: N.extract_features(n, w.data, w.few, w.transform),
         "jacobian": lambda n: N.pooled_jacobian(n, w.x).mean,
-        "rows": lambda n: N.transfer_weights(n, w.asked, w.x, "closed", ridge=1.0, features=w.features).weight,
+        "rows": lambda n: (
+            N.transfer_weights(n, w.asked, w.x, "closed", ridge=1.0, features=w.features).weight
+        ),
         "reference": lambda n: N.solve_reference(n, w.asked, w.acts, max_steps=3)[0],
         "explainer": lambda n: N.fit_explainer(n, w.data, w.transform, per_class=2).usual,
-        "words": lambda n: N.explain_batch(N.fit_explainer(n, w.data, w.transform, per_class=2), w.x).probability,
+        "words": lambda n: (
+            N.explain_batch(N.fit_explainer(n, w.data, w.transform, per_class=2), w.x).probability
+        ),
     }
     for what, work in of.items():
         judge, found = work(w.network), work(network)
@@ -471,12 +623,18 @@ def test_images_follow_the_numbers_of_the_model(kind):
         assert gap < (1e-3 if kind == torch.float64 else 0.2), f"{what}: off by {gap:.2g}"
 
 
-ESTIMATORS = [m for m in vars(N).values() if inspect.isclass(m) and issubclass(m, N.ImportanceMap) and m is not N.ImportanceMap]
+ESTIMATORS = [
+    m
+    for m in vars(N).values()
+    if inspect.isclass(m) and issubclass(m, N.ImportanceMap) and m is not N.ImportanceMap
+]
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS, ids=lambda e: e.__name__)
 def test_scikit_learns_own_checks(estimator):
     quick = {"epochs": 20} if "epochs" in inspect.signature(estimator).parameters else {}
     made: BaseEstimator = estimator(**quick)
-    failed = [c for c in check_estimator(made, on_fail=None, on_skip=None) if c["status"] == "failed"]
+    failed = [
+        c for c in check_estimator(made, on_fail=None, on_skip=None) if c["status"] == "failed"
+    ]
     assert not failed, [(c["check_name"], str(c["exception"])) for c in failed]

@@ -12,7 +12,10 @@ from benchmarks.transfer import join_layers
 from niwt_nb.core import NiwtError, import_torchvision
 from niwt_nb.fieldguide.network import SmallCNN
 from niwt_nb.method.jacobian import (
-    PooledJacobian, importance_of_weights, _jacobian_reverse, pooled_jacobian,
+    PooledJacobian,
+    importance_of_weights,
+    _jacobian_reverse,
+    pooled_jacobian,
 )
 from niwt_nb.method.solvers import transfer_weights
 from niwt_nb.network.cut import cut
@@ -53,7 +56,19 @@ def test_the_exported_folder_predicts_without_this_package(extended, tmp_path):
     model, images = extended
     folder = export_model(model, tmp_path / "birds", NAMES, images)
     torch.save(images, tmp_path / "x.pt")
-    subprocess.run([sys.executable, "-I", "-c", ALONE, str(folder), str(tmp_path / "x.pt"), str(tmp_path / "y.pt")], check=True, cwd=tmp_path)
+    subprocess.run(
+        [
+            sys.executable,
+            "-I",
+            "-c",
+            ALONE,
+            str(folder),
+            str(tmp_path / "x.pt"),
+            str(tmp_path / "y.pt"),
+        ],
+        check=True,
+        cwd=tmp_path,
+    )
     scores, classes = torch.load(tmp_path / "y.pt")
     torch.testing.assert_close(scores, model(images).detach(), rtol=1e-4, atol=1e-5)
     assert classes == NAMES
@@ -83,7 +98,11 @@ def test_onnx_without_its_packages_says_what_to_install(extended, tmp_path, monk
     import importlib.util
 
     real = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "onnxscript" else real(name, *a))
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name, *a: None if name == "onnxscript" else real(name, *a),
+    )
     with pytest.raises(NiwtError, match="needs onnxscript: pip install"):
         export_onnx(extended[0], tmp_path / "x.onnx", extended[1])
     assert not list(tmp_path.iterdir())
@@ -91,11 +110,17 @@ def test_onnx_without_its_packages_says_what_to_install(extended, tmp_path, monk
 
 @pytest.mark.parametrize(
     "name, layer, how",
-    [("resnet18", "layer4.0", None), ("mobilenet_v2", "features.17", "channelwise"), ("densenet121", "features.denseblock4", None)],
+    [
+        ("resnet18", "layer4.0", None),
+        ("mobilenet_v2", "features.17", "channelwise"),
+        ("densenet121", "features.denseblock4", None),
+    ],
 )
 def test_jacobians_of_known_architectures_agree_with_autograd(name, layer, how):
     torch.manual_seed(0)
-    network = cut(getattr(import_torchvision().models, name)(weights=None).eval().requires_grad_(False), layer)
+    network = cut(
+        getattr(import_torchvision().models, name)(weights=None).eval().requires_grad_(False), layer
+    )
     images, d = torch.rand(2, 3, 64, 64), network.head.in_features
     with torch.no_grad():
         activations = network.activations(images)
@@ -115,7 +140,9 @@ def test_jacobians_of_known_architectures_agree_with_autograd(name, layer, how):
 def test_a_saved_jacobian_refuses_another_layer(extended, tmp_path):
     model, images = extended
     pooled_jacobian(cut(model, "stage2"), images).save(tmp_path / "g.safetensors")
-    with pytest.raises(NiwtError, match="belongs to layer 'stage2', the network is cut at 'stage1'"):
+    with pytest.raises(
+        NiwtError, match="belongs to layer 'stage2', the network is cut at 'stage1'"
+    ):
         PooledJacobian.load(tmp_path / "g.safetensors", cut(model, "stage1"))
 
 
@@ -140,10 +167,16 @@ def test_several_layers_are_demanded_together():
     asked = [j.importance(rows).mean(1) for j in (lower, upper)]
     both, demand, scales = join_layers([lower, upper], asked)
     found, width = both.importance(rows), lower.mean.shape[0]
-    assert torch.allclose(found[..., :width] * scales[0], lower.importance(rows).expand(-1, 4, -1), atol=1e-6)
+    assert torch.allclose(
+        found[..., :width] * scales[0], lower.importance(rows).expand(-1, 4, -1), atol=1e-6
+    )
     assert torch.allclose(found[..., width:] * scales[1], upper.importance(rows), atol=1e-6)
-    assert torch.allclose(demand.split([width, 2], 1)[1] * scales[1], asked[1]) and both.layer == "stage2+upper"
-    new = transfer_weights(network, demand, both, solver="lbfgs", lam=0.0)  # the joined Jacobian is known to belong to this network
+    assert (
+        torch.allclose(demand.split([width, 2], 1)[1] * scales[1], asked[1])
+        and both.layer == "stage2+upper"
+    )
+    # the joined Jacobian is known to belong to this network
+    new = transfer_weights(network, demand, both, solver="lbfgs", lam=0.0)
     assert float(new.cosine.min()) > 0.9
     mean_only = PooledJacobian(none, each.mean(0), 4, "made up", "upper", "other", none)
     assert len(join_layers([lower, mean_only], asked)[0].each) == 0

@@ -58,8 +58,16 @@ def niwt(*words, cwd=None):
     "The command as a person runs it, in this process: exit code, stdout, stderr."
     out, errors = io.StringIO(), io.StringIO()
     streams = contextlib.ExitStack()
-    with streams, mock.patch.dict(os.environ, {"COLUMNS": "300"}), pytest.raises(SystemExit) as left:
-        for place in (contextlib.chdir(cwd or "."), contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors)):
+    with (
+        streams,
+        mock.patch.dict(os.environ, {"COLUMNS": "300"}),
+        pytest.raises(SystemExit) as left,
+    ):
+        for place in (
+            contextlib.chdir(cwd or "."),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(errors),
+        ):
             streams.enter_context(place)
         app(list(map(str, words)))
     return left.value.code, out.getvalue(), errors.getvalue()
@@ -81,7 +89,18 @@ def shelf(tmp_path):
 
 def run_words(shelf, *more, model="load"):
     small = ["shuffles=1", "cases=1", "batch_size=8"]
-    words = ["run", "--data", "folder", "--root", shelf / "own", "--model", f"{shelf / 'model.py'}:{model}", "--out", shelf / "out", "--quiet"]
+    words = [
+        "run",
+        "--data",
+        "folder",
+        "--root",
+        shelf / "own",
+        "--model",
+        f"{shelf / 'model.py'}:{model}",
+        "--out",
+        shelf / "out",
+        "--quiet",
+    ]
     return [*words, *(w for s in small for w in ("--set", s)), *more]
 
 
@@ -91,7 +110,11 @@ def test_links_are_refused_and_followed_alike_by_check_and_run(shelf):
     shutil.move(shelf / "own" / "A" / "0.png", store / "blob")
     (shelf / "own" / "A" / "0.png").symlink_to(store / "blob")
     code, out, _ = niwt("data", "check", shelf / "own", "--set", "unseen=F")
-    assert code == 1 and "not usable yet" in out and (remedy := re.search(r"on the command line: (--set \S+=true)", out))
+    assert (
+        code == 1
+        and "not usable yet" in out
+        and (remedy := re.search(r"on the command line: (--set \S+=true)", out))
+    )
     option = remedy[1].split()
     refused = niwt(*run_words(shelf, "--set", "unseen=F"))
     assert refused[0] == 2 and remedy[1] in refused[2] and "Traceback" not in refused[2]
@@ -104,7 +127,9 @@ def test_links_are_refused_and_followed_alike_by_check_and_run(shelf):
 
 def test_which_classes_are_unseen_can_be_said_as_the_message_says(shelf):
     code, out, _ = niwt("data", "check", shelf / "own")
-    assert code == 1 and "on the command line: --set unseen=NAME" in out and "write unseen.txt" in out
+    assert (
+        code == 1 and "on the command line: --set unseen=NAME" in out and "write unseen.txt" in out
+    )
     assert niwt("data", "check", shelf / "own", "--set", "unseen=F")[0] == 0
     (shelf / "own" / "unseen.txt").write_text("F\n")
     assert niwt("data", "check", shelf / "own")[0] == 0
@@ -123,11 +148,18 @@ def test_what_was_left_is_said_by_check_and_by_the_run(shelf):
     assert "3 files left out" in (shelf / "out" / "report.html").read_text()
 
 
-@pytest.mark.parametrize(("model", "told"), [("broken", "KeyError: 'weights'"), ("late", "AttributeError")])
+@pytest.mark.parametrize(
+    ("model", "told"), [("broken", "KeyError: 'weights'"), ("late", "AttributeError")]
+)
 def test_an_error_in_the_users_file_is_one_sentence_with_their_line(shelf, model, told):
     code, _, err = niwt(*run_words(shelf, "--set", "unseen=F", model=model))
     lines = err.strip().splitlines()
-    assert code == 2 and len(lines) == 1 and told in lines[0] and f"{shelf / 'model.py'}, line " in lines[0]
+    assert (
+        code == 2
+        and len(lines) == 1
+        and told in lines[0]
+        and f"{shelf / 'model.py'}, line " in lines[0]
+    )
     code, _, err = niwt(*run_words(shelf, "--set", "unseen=F", "--debug", model=model))
     assert code == 2 and "Traceback" in err and err.strip().splitlines()[-1] == lines[0]
 
@@ -167,8 +199,13 @@ def test_settings_of_python_are_settings(tmp_path):
     from niwt_nb.runs.pipeline import run
 
     with pytest.raises(NiwtError, match="no folder"):
-        run(RunConfig(data="folder", root=tmp_path / "d", seed=np.int64(1), unseen="emu"), tmp_path / "out")
-    assert read_config(tmp_path / "out" / "config.toml") == RunConfig(data="folder", root=str(tmp_path / "d"), seed=1, unseen=("emu",))
+        run(
+            RunConfig(data="folder", root=tmp_path / "d", seed=np.int64(1), unseen="emu"),
+            tmp_path / "out",
+        )
+    assert read_config(tmp_path / "out" / "config.toml") == RunConfig(
+        data="folder", root=str(tmp_path / "d"), seed=1, unseen=("emu",)
+    )
     with pytest.raises(NiwtError, match="root is 3, expected text"):
         RunConfig(root=3)
 
@@ -183,7 +220,11 @@ def test_pandas_frames_are_aligned_by_name(shelf):
     frame = pd.read_csv(shelf / "own" / "attributes.csv", index_col=0).convert_dtypes()
     from dataclasses import replace
 
-    for given in (frame.iloc[::-1], frame.iloc[::-1].reset_index(), DomainKnowledge("attributes", frame.iloc[::-1], ("y", "x"))):
+    for given in (
+        frame.iloc[::-1],
+        frame.iloc[::-1].reset_index(),
+        DomainKnowledge("attributes", frame.iloc[::-1], ("y", "x")),
+    ):
         known = replace(data, knowledge={"attributes": given}).get_knowledge()
         assert known.select(["x", "y"]).values.equal(data.get_knowledge().select(["x", "y"]).values)
 
@@ -195,7 +236,9 @@ def test_a_network_that_goes_on_after_its_scores_names_its_head(shelf):
     assert code == 2 and "nearest: 'fc'" in err
     code, out, err = niwt(*run_words(shelf, "--set", "unseen=F", *remedy[1].split(), model="ended"))
     assert code == 0 and "NIWT" in out, err
-    assert "what follows the head 'fc' is left out: softmax()" in html.unescape((shelf / "out" / "report.html").read_text())
+    assert "what follows the head 'fc' is left out: softmax()" in html.unescape(
+        (shelf / "out" / "report.html").read_text()
+    )
     code, out, err = niwt("predict", shelf / "out", shelf / "own" / "A" / "0.png")
     assert code == 0, err
 
@@ -213,7 +256,14 @@ def test_a_network_made_in_inference_mode_works_everywhere():
     with torch.inference_mode():
         torch.manual_seed(0)
         model = nn.Sequential(
-            nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 5, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 6)
+            nn.Conv2d(3, 4, 3),
+            nn.BatchNorm2d(4),
+            nn.ReLU(),
+            nn.Conv2d(4, 5, 3),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(5, 6),
         )
         x, head = torch.randn(2, 3, 12, 12), nn.Linear(5, 3)
     network = cut(model.eval(), "2")
@@ -254,7 +304,18 @@ def test_a_jacobian_leaves_the_statistics_of_a_network_that_trains():
 
 
 @pytest.mark.parametrize(
-    ("ours", "theirs"), [("1.5", "15"), ("v1.0", "v10"), ("1-2", "12"), ("1_2", "12"), ("C", "C++"), ("A-", "A"), ("-1", "1"), ("(A)", "A"), (".NET", "NET")]
+    ("ours", "theirs"),
+    [
+        ("1.5", "15"),
+        ("v1.0", "v10"),
+        ("1-2", "12"),
+        ("1_2", "12"),
+        ("C", "C++"),
+        ("A-", "A"),
+        ("-1", "1"),
+        ("(A)", "A"),
+        (".NET", "NET"),
+    ],
 )
 def test_a_simpler_form_never_joins_what_differs(ours, theirs):
     from niwt_nb.data.names import _pair_names
@@ -269,10 +330,24 @@ def test_what_a_folder_hides_is_counted(shelf):
     (own / "A" / "loop.png").symlink_to("loop.png")
     (own / "G").symlink_to("nowhere")
     _, out, _ = niwt("data", "check", own, "--set", "unseen=F")
-    assert ", ready" in out and "3 files left out" in out and "1 pictures in the hidden folder '.NET'" in out and "'G' (a broken link)" in out
-    (own / "images.csv").write_text("file,class,split\n" + "".join(f"./{c}/{i}.png,{c},{('', 'train', 'test')[i]}\n" for c in "ABCDEF" for i in range(3)))
+    assert (
+        ", ready" in out
+        and "3 files left out" in out
+        and "1 pictures in the hidden folder '.NET'" in out
+        and "'G' (a broken link)" in out
+    )
+    (own / "images.csv").write_text(
+        "file,class,split\n"
+        + "".join(
+            f"./{c}/{i}.png,{c},{('', 'train', 'test')[i]}\n" for c in "ABCDEF" for i in range(3)
+        )
+    )
     _, out, _ = niwt("data", "check", own, "--set", "unseen=F")
-    assert ", ready" in out and "20 pictures in the folder are not listed in images.csv" in out and "5 images of seen classes without a split left out" in out
+    assert (
+        ", ready" in out
+        and "20 pictures in the folder are not listed in images.csv" in out
+        and "5 images of seen classes without a split left out" in out
+    )
     with (own / "images.csv").open("a") as f:
         f.write("A//0.png,A,train\n")
     assert "the file 'A/0.png' comes twice" in niwt("data", "check", own, "--set", "unseen=F")[1]

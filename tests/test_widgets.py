@@ -32,7 +32,15 @@ from niwt_nb.core import NiwtError
 from niwt_nb.widgets.session import open_session
 from niwt_nb.widgets.weights import WeightExplorer
 
-EXPLORERS = (NeuronExplorer, MapExplorer, SpeciesDrawer, ClassEditor, ExplanationViewer, BalanceExplorer, WeightExplorer)
+EXPLORERS = (
+    NeuronExplorer,
+    MapExplorer,
+    SpeciesDrawer,
+    ClassEditor,
+    ExplanationViewer,
+    BalanceExplorer,
+    WeightExplorer,
+)
 
 
 @pytest.fixture(scope="module")
@@ -69,14 +77,36 @@ def shown(widget):
     return {name: bytes(panel.image.value) for name, panel in widget.panels.items()}
 
 
-CHANGES = {  # control, another value: (index of the option or number), the panels that must change, those that must not
-    "NeuronExplorer": [("picture", 2, {"picture", "bars"}, set()), ("neuron", -1, {"picture", "exciting"}, {"scores"}), ("by", -1, {"bars"}, {"scores"})],
-    "MapExplorer": [("attribute", 7, {"map", "row"}, {"column", "test"}), ("held_out", -1, {"test"}, {"map", "row", "column"})],
-    "SpeciesDrawer": [("wing_color", 3, {"drawings", "why"}, set()), ("seed", 3, {"drawings"}, {"nearest"})],
+# control, another value: (index of the option or number), the panels that must change, those that
+# must not
+CHANGES = {
+    "NeuronExplorer": [
+        ("picture", 2, {"picture", "bars"}, set()),
+        ("neuron", -1, {"picture", "exciting"}, {"scores"}),
+        ("by", -1, {"bars"}, {"scores"}),
+    ],
+    "MapExplorer": [
+        ("attribute", 7, {"map", "row"}, {"column", "test"}),
+        ("held_out", -1, {"test"}, {"map", "row", "column"}),
+    ],
+    "SpeciesDrawer": [
+        ("wing_color", 3, {"drawings", "why"}, set()),
+        ("seed", 3, {"drawings"}, {"nearest"}),
+    ],
     "ClassEditor": [("edited", 3, {"taken"}, set())],
-    "ExplanationViewer": [("picture", 2, {"maps", "bars"}, set()), ("other", 5, {"maps"}, set()), ("neurons", 3, {"maps"}, {"bars"})],
-    "WeightExplorer": [("length", 2.0, {"bars", "agreement"}, set()), ("feature", 5, {"bars"}, {"agreement"})],
-    "BalanceExplorer": [("rows", 1, {"curve", "gamma"}, set()), ("gamma", 1.0, {"curve", "gamma"}, set())],
+    "ExplanationViewer": [
+        ("picture", 2, {"maps", "bars"}, set()),
+        ("other", 5, {"maps"}, set()),
+        ("neurons", 3, {"maps"}, {"bars"}),
+    ],
+    "WeightExplorer": [
+        ("length", 2.0, {"bars", "agreement"}, set()),
+        ("feature", 5, {"bars"}, {"agreement"}),
+    ],
+    "BalanceExplorer": [
+        ("rows", 1, {"curve", "gamma"}, set()),
+        ("gamma", 1.0, {"curve", "gamma"}, set()),
+    ],
 }
 
 
@@ -124,7 +154,9 @@ def test_the_designer_switches_between_its_modes(session):
 
 
 def test_buttons_do_what_their_methods_do(opened):
-    neurons, editor, balance = (opened[n] for n in ("NeuronExplorer", "ClassEditor", "BalanceExplorer"))
+    neurons, editor, balance = (
+        opened[n] for n in ("NeuronExplorer", "ClassEditor", "BalanceExplorer")
+    )
     before = shown(neurons)
     neurons.switches[0].value = True
     assert neurons.off == (neurons.study.neurons[0],) and shown(neurons) != before
@@ -161,8 +193,12 @@ def test_undo_and_start_again_bring_back_what_was_shown(name, opened):
 def test_saving_hands_out_the_static_figure(opened):
     widget = opened["BalanceExplorer"]
     widget.save()
-    file = re.search(r'download="([^"]+)" href="data:image/png;base64,([^"]+)"', widget.status.value)
-    assert file[1] == "the-balance-of-seen-and-unseen.png" and base64.b64decode(file[2]) == figure_png(widget.static())
+    file = re.search(
+        r'download="([^"]+)" href="data:image/png;base64,([^"]+)"', widget.status.value
+    )
+    assert file[1] == "the-balance-of-seen-and-unseen.png" and base64.b64decode(
+        file[2]
+    ) == figure_png(widget.static())
 
 
 def test_a_failing_callback_is_shown_and_fails(opened, monkeypatch):
@@ -209,7 +245,13 @@ def png(picture, form="PNG"):
 
 
 def upload(widget, name, content):
-    entry = {"name": name, "type": "image/png", "size": len(content), "content": memoryview(content), "last_modified": datetime(2026, 1, 1)}
+    entry = {
+        "name": name,
+        "type": "image/png",
+        "size": len(content),
+        "content": memoryview(content),
+        "last_modified": datetime(2026, 1, 1),
+    }
     widget.upload.value = (entry,)
 
 
@@ -235,20 +277,27 @@ def test_a_bad_upload_says_what_is_wrong_and_the_widget_lives_on(kind, name, ope
     assert widget.error is None
 
 
-@pytest.mark.parametrize("mode, form", [("CMYK", "JPEG"), ("L", "PNG"), ("RGBA", "PNG"), ("1", "PNG"), ("I;16", "PNG")])
+@pytest.mark.parametrize(
+    "mode, form", [("CMYK", "JPEG"), ("L", "PNG"), ("RGBA", "PNG"), ("1", "PNG"), ("I;16", "PNG")]
+)
 def test_unusual_pictures_are_read(mode, form, opened):
     widget = opened["ExplanationViewer"]
     before = shown(widget)
     upload(widget, f"odd.{form.lower()}", png(Image.new(mode, (90, 70)), form))
     assert widget.own is not None and "odd." in widget.status.value
     assert shown(widget) != before
-    assert widget.controls["species"].label == "your picture" and widget.warning in widget.says["verdict"].value
+    assert (
+        widget.controls["species"].label == "your picture"
+        and widget.warning in widget.says["verdict"].value
+    )
     widget.remove.click()
     assert widget.own is None and shown(widget) == before
 
 
 def test_a_large_jpeg_is_decoded_smaller(opened):
-    picture, note = _read_upload({"name": "pan.jpg", "content": png(Image.new("L", (8000, 6300)), "JPEG")})
+    picture, note = _read_upload(
+        {"name": "pan.jpg", "content": png(Image.new("L", (8000, 6300)), "JPEG")}
+    )
     assert picture.width * picture.height < 40_000_000 and "decoded smaller" in note
 
 

@@ -34,7 +34,17 @@ def environment() -> Path:
         venv.create(made)
         (seen,) = made.glob("lib/python*/site-packages")
         (seen / "niwt.pth").write_text(f"{sysconfig.get_path('purelib')}\n{ROOT}\n")
-        pip = [sys.executable, "-m", "pip", "--python", made / "bin" / "python", "install", "-q", "-c", ROOT / "constraints.txt"]
+        pip = [
+            sys.executable,
+            "-m",
+            "pip",
+            "--python",
+            made / "bin" / "python",
+            "install",
+            "-q",
+            "-c",
+            ROOT / "constraints.txt",
+        ]
         subprocess.run([*map(str, pip), "otter-grader>=6", "nbgrader>=0.9"], check=True)
     return made / "bin"
 
@@ -42,9 +52,20 @@ def environment() -> Path:
 def call(folder: Path, program: str, *given: str) -> None:
     "Run a grader's program in a folder; what it says is shown only if it fails."
     bin = environment()
-    seen = {"PATH": f"{bin}{os.pathsep}{os.environ['PATH']}", "JUPYTER_PATH": f"{sys.prefix}/share/jupyter"}  # programs and templates
+    # programs and templates
+    seen = {
+        "PATH": f"{bin}{os.pathsep}{os.environ['PATH']}",
+        "JUPYTER_PATH": f"{sys.prefix}/share/jupyter",
+    }
     env = os.environ | seen
-    done = subprocess.run([str(bin / program), *given], cwd=folder, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    done = subprocess.run(
+        [str(bin / program), *given],
+        cwd=folder,
+        env=env,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
     if done.returncode:
         raise SystemExit(f"{program} {' '.join(given)}:\n{done.stdout[-3000:]}")
 
@@ -83,15 +104,22 @@ def by_otter() -> dict[str, tuple[float, float, bool]]:
     "Points, the most there are, and whether the hint is told: of each student."
     place, found = PLACE / "otter", {}
     export(place, "otter")
-    call(place, "otter", "assign", f"{LESSON}.ipynb", "dist")  # runs the tests on the solutions, too
+    # runs the tests on the solutions, too
+    call(place, "otter", "assign", f"{LESSON}.ipynb", "dist")
     (grader,) = place.glob("dist/autograder/*.zip")
     for name in ("right", "wrong"):
         (place / name).mkdir()
-        (place / name / f"{LESSON}.ipynb").write_text(answered(place / "dist" / "student" / f"{LESSON}.ipynb", name))
+        (place / name / f"{LESSON}.ipynb").write_text(
+            answered(place / "dist" / "student" / f"{LESSON}.ipynb", name)
+        )
         call(place, "otter", "run", f"{name}/{LESSON}.ipynb", "-a", str(grader), "-o", name)
         told = json.loads((place / name / "results.json").read_text())["tests"]
         points = [(t.get("score", 0), t.get("max_score", 0)) for t in told]
-        found[name] = (sum(p for p, _ in points), sum(m for _, m in points), HINT in json.dumps(told))
+        found[name] = (
+            sum(p for p, _ in points),
+            sum(m for _, m in points),
+            HINT in json.dumps(told),
+        )
     return found
 
 
@@ -103,7 +131,9 @@ def by_nbgrader() -> dict[str, tuple[float, float, bool]]:
     for name in ("right", "wrong"):
         mine = place / "submitted" / name / LESSON
         mine.mkdir(parents=True)
-        (mine / f"{LESSON}.ipynb").write_text(answered(place / "release" / LESSON / f"{LESSON}.ipynb", name))
+        (mine / f"{LESSON}.ipynb").write_text(
+            answered(place / "release" / LESSON / f"{LESSON}.ipynb", name)
+        )
     call(place, "nbgrader", "autograde", LESSON)
     call(place, "nbgrader", "generate_feedback", LESSON)
     call(place, "nbgrader", "export", "--to", "grades.csv")
@@ -111,7 +141,11 @@ def by_nbgrader() -> dict[str, tuple[float, float, bool]]:
     for row in rows[1:]:
         told = dict(zip(rows[0], row, strict=True))
         (page,) = (place / "feedback" / told["student_id"]).rglob("*.html")
-        found[told["student_id"]] = (float(told["raw_score"]), float(told["max_score"]), HINT in page.read_text())
+        found[told["student_id"]] = (
+            float(told["raw_score"]),
+            float(told["max_score"]),
+            HINT in page.read_text(),
+        )
     return found
 
 
@@ -126,7 +160,9 @@ def main() -> int:
         results = list(pool.map(lambda grader: grader(), graders))
     right = [found == {"right": (most, most, False), "wrong": (0, most, True)} for found in results]
     for grader, found, fine in zip(graders, results, right, strict=True):
-        print(f"{grader.__name__[3:]:9} {'ok' if fine else 'WRONG'} (points, of, told the hint): {found}")
+        print(
+            f"{grader.__name__[3:]:9} {'ok' if fine else 'WRONG'} (points, of, told the hint): {found}"
+        )
     return right.count(False)
 
 

@@ -66,15 +66,23 @@ def run_book(
     finish: str = "",  # code to run after the last cell
     timeout: int = 120,  # seconds a cell may take
     allow_errors: bool = True,  # go on after a cell that fails
-) -> dict[str, Any]:  # the notebook with outputs; `trouble` in its metadata says how it stopped, if it did
+) -> dict[
+    str, Any
+]:  # the notebook with outputs; `trouble` in its metadata says how it stopped, if it did
     "Run a notebook in a fresh kernel; raises `NiwtError` if no kernel starts."
     import nbformat
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
     extra = lambda source: nbformat.v4.new_code_cell(source or "pass")  # noqa: E731
-    node = nbformat.from_dict(copy.deepcopy({**book, "cells": [extra(setup), *book["cells"], extra(finish)]}))
-    place: Any = {"resources": {"metadata": {"path": str(folder)}}, "kernel_name": "python3", "store_widget_state": False}
+    node = nbformat.from_dict(
+        copy.deepcopy({**book, "cells": [extra(setup), *book["cells"], extra(finish)]})
+    )
+    place: Any = {
+        "resources": {"metadata": {"path": str(folder)}},
+        "kernel_name": "python3",
+        "store_widget_state": False,
+    }
     client = NotebookClient(node, timeout=timeout, allow_errors=allow_errors, **place)
     trouble = ""
     try:
@@ -88,14 +96,22 @@ def run_book(
     except RuntimeError as e:
         raise NiwtError(f"no kernel could be started: {e}") from None
     done = json.loads(json.dumps(node))
-    errors = [o for c in (done["cells"][0], done["cells"][-1]) for o in c["outputs"] if o["output_type"] == "error"]
+    errors = [
+        o
+        for c in (done["cells"][0], done["cells"][-1])
+        for o in c["outputs"]
+        if o["output_type"] == "error"
+    ]
     trouble = trouble or next((f"{o['ename']}: {o['evalue']}" for o in errors), "")
     return {**done, "cells": done["cells"][1:-1], "trouble": trouble}
 
 
 def solutions(book: dict[str, Any]) -> list[tuple[str, str]]:
     "Each exercise's folded solution and the call of its checker, as (code, call)."
-    return [(code, f"check_{number.replace('.', '_')}({answer})") for number, (answer, code) in _solutions(book).items()]
+    return [
+        (code, f"check_{number.replace('.', '_')}({answer})")
+        for number, (answer, code) in _solutions(book).items()
+    ]
 
 
 def fewer_colours(png: str, most: int = 40_000) -> str:
@@ -104,7 +120,9 @@ def fewer_colours(png: str, most: int = 40_000) -> str:
     if len(content) > most:
         with Image.open(io.BytesIO(content)) as picture:
             out = io.BytesIO()
-            picture.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(out, "PNG", optimize=True)
+            picture.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(
+                out, "PNG", optimize=True
+            )
         content = out.getvalue()
     return base64.b64encode(content).decode()
 
@@ -116,8 +134,12 @@ def tidy(output: dict[str, Any]) -> dict[str, Any] | None:
     if output["output_type"] == "error":
         return output
     data = {k: v for k, v in output.get("data", {}).items() if k in KEPT}
-    of_widget = "needs_background" in output.get("metadata", {})  # lessons have a figure beside each
-    widget = "application/vnd.jupyter.widget-view+json" in output.get("data", {}) and "text/html" not in data
+    # lessons have a figure beside each
+    of_widget = "needs_background" in output.get("metadata", {})
+    widget = (
+        "application/vnd.jupyter.widget-view+json" in output.get("data", {})
+        and "text/html" not in data
+    )
     if widget or of_widget or not data:
         return None
     if "image/png" in data:
@@ -153,7 +175,8 @@ def execute(path: Path, timeout: int = 60) -> dict[str, Any]:
             cell["outputs"] = joined([t for o in cell["outputs"] if (t := tidy(o))])
             cell["execution_count"] = None
             cell["metadata"] = {k: v for k, v in cell["metadata"].items() if k == "tags"}
-            if re.match(r"#\|\s*hide", cell["source"]):  # folded in JupyterLab, and left out by page makers that know the tag
+            # folded in JupyterLab, and left out by page makers that know the tag
+            if re.match(r"#\|\s*hide", cell["source"]):
                 cell["metadata"] = {"jupyter": {"source_hidden": True}, "tags": ["hide-input"]}
         else:
             cell["metadata"] = {}
@@ -165,13 +188,17 @@ def stored(book: dict[str, Any]) -> str:
     book = json.loads(json.dumps(book))
     for cell in book["cells"]:
         for output in cell.get("outputs", []):
-            for place, key in [(output, "text")] + [(output.get("data", {}), k) for k in output.get("data", {})]:
+            for place, key in [(output, "text")] + [
+                (output.get("data", {}), k) for k in output.get("data", {})
+            ]:
                 if isinstance(place.get(key), str) and not key.startswith("image"):
                     place[key] = split(place[key])
         if "outputs" in cell:
             cell["outputs"] = json.loads(json.dumps(cell["outputs"], sort_keys=True))
     kernel = {"kernelspec": {"display_name": "python3", "language": "python", "name": "python3"}}
-    return book_text({"cells": book["cells"], "metadata": kernel, "nbformat": 4, "nbformat_minor": 5})
+    return book_text(
+        {"cells": book["cells"], "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}
+    )
 
 
 def twin_text(path: Path) -> str:
@@ -184,7 +211,10 @@ def where(book: dict[str, Any]) -> str:
     for i, cell in enumerate(book["cells"]):
         for output in cell.get("outputs", []):
             if output["output_type"] == "error":
-                return f"cell {i}:\n" + re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(output["traceback"]))[-2500:]
+                return (
+                    f"cell {i}:\n"
+                    + re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(output["traceback"]))[-2500:]
+                )
     return ""
 
 

@@ -16,11 +16,17 @@ def render(index: Path) -> str:
     for cell in json.loads(index.read_text(encoding="utf-8"))["cells"]:
         source = "".join(cell["source"]).strip()
         if cell["cell_type"] == "markdown":
-            parts.append(re.sub(r"\]\((images|lessons|reference)/", r"](nbs/\1/", source))  # the README lies one folder higher
+            # the README lies one folder higher
+            parts.append(re.sub(r"\]\((images|lessons|reference)/", r"](nbs/\1/", source))
         elif cell["cell_type"] == "code" and not re.search(r"^#\|\s*hide", source, re.M):
-            code = "\n".join(line for line in source.splitlines() if not line.startswith("#|")).strip()
+            code = "\n".join(
+                line for line in source.splitlines() if not line.startswith("#|")
+            ).strip()
             parts.append(f"```python\n{code}\n```")
-            printed = "".join("".join(o.get("text", o.get("data", {}).get("text/plain", ""))) for o in cell["outputs"]).strip()
+            printed = "".join(
+                "".join(o.get("text", o.get("data", {}).get("text/plain", "")))
+                for o in cell["outputs"]
+            ).strip()
             if printed:
                 parts.append(f"```text\n{printed}\n```")
     return "\n\n".join(parts) + "\n"

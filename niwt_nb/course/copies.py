@@ -20,7 +20,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from ..core import NiwtError, atomic_path
+from ..core import NiwtError, write_text
 from .exercises import _Verdict, Exercise
 
 # %% ../../nbs/10_course/02_copies.ipynb #10451688
@@ -139,8 +139,8 @@ def _record(kind: str, number: str, state: Any) -> None:
     if not Path(_PROGRESS).is_file() or found[kind].get(number) == "correct":
         return
     found[kind][number] = state
-    with contextlib.suppress(OSError), atomic_path(Path(_PROGRESS)) as tmp:
-        tmp.write_text(json.dumps(found, indent=1), encoding="utf-8")
+    with contextlib.suppress(OSError):
+        write_text(_PROGRESS, json.dumps(found, indent=1))
 
 # %% ../../nbs/10_course/02_copies.ipynb #bec2f57d
 @dataclass
@@ -320,8 +320,7 @@ def _place(path: Path, text: str, overwrite: bool) -> str:
         old = (path.with_suffix(f".old-{n}{path.suffix}") for n in range(1, 10_000))
         os.replace(path, next(name for name in old if not name.exists()))
         state = "replaced"
-    with atomic_path(path) as tmp:
-        tmp.write_text(text, encoding="utf-8")
+    write_text(path, text)
     return state
 
 # %% ../../nbs/10_course/02_copies.ipynb #af1afdf1

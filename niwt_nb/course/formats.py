@@ -109,9 +109,7 @@ def _graders_files(to: str) -> dict[str, str]:  # path in the teacher's folder -
     return files
 
 # %% ../../nbs/10_course/04_formats.ipynb #a995b3da
-def _export_lessons(
-    folder: str | os.PathLike, to: str, overwrite: bool = False
-) -> dict[str, str]:
+def _export_lessons(folder: str | os.PathLike, to: str, overwrite: bool = False) -> dict[str, str]:
     "Write the course as a grader takes it, see `copy_lessons`; raises `NiwtError` for another grader or a folder that cannot be written."
     check_name(to, ("otter", "nbgrader"), "grader")
     done = {}

@@ -39,6 +39,7 @@ _MEMORY, _OUTPUT, _FILE = 4 << 30, 5 << 20, 50 << 20  # bytes: of a process, pri
 
 def _left_out(folder: str, names: list[str]) -> list[str]:
     "What is not copied from a student's folder: hidden, large and special files."
+
     def kept(path: str) -> bool:
         small = os.path.isfile(path) and os.path.getsize(path) < _FILE
         return small or os.path.isdir(path)

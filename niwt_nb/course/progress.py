@@ -16,7 +16,7 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from ..core import NiwtError, atomic_path
+from ..core import NiwtError, write_text
 from .copies import _LESSON, _exercises_in, _lessons_folder, _record, _recorded
 from .copies import lesson_files, read_book
 
@@ -170,6 +170,5 @@ def _start_page(folder: str | os.PathLike) -> Path:
     code.outputs = [new_output("display_data", data)]
     kernel = {"kernelspec": {"display_name": "python3", "language": "python", "name": "python3"}}
     page = new_notebook(cells=[new_markdown_cell(_WELCOME, id="start"), code], metadata=kernel)
-    with atomic_path(path) as tmp:
-        tmp.write_text(nbformat.writes(page) + "\n", encoding="utf-8")
+    write_text(path, nbformat.writes(page) + "\n")
     return path

@@ -19,7 +19,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from ..core import NiwtError, atomic_path
+from ..core import NiwtError, write_text
 from .copies import _LESSON, lesson_files, read_book
 
 # %% ../../nbs/10_course/06_slides.ipynb #29bf6d2a
@@ -122,8 +122,7 @@ def _write_slides(folder: str | os.PathLike) -> Path:
     told = {"title": "A species from words alone", "slides": _ninety_minutes()}
     page, path = pages.get_template("slides.html").render(**told), Path(folder) / "slides.html"
     try:
-        with atomic_path(path) as tmp:
-            tmp.write_text(page, encoding="utf-8")
+        write_text(path, page)
     except OSError as e:
         raise NiwtError(f"cannot write {path}: {e.strerror or e}") from None
     return path

@@ -22,13 +22,13 @@ from torch import Tensor
 
 from ..core import plain_os_errors
 
-
 # %% ../../nbs/01_data/11_memory.ipynb #9edad4c6
 _ROOMY = 16 * 2**20  # bytes that a tensor may take in memory before it is laid into a file
 _HOLES = 32  # blocks after which free memory is given back: what is made of their rows leaves holes
 _BLOCK = 8192  # rows at a time, fewer where much is made of each, see `_rows_at_once`
 SCRATCH = contextvars.ContextVar("scratch", default="")  # folder for such files; "": the usual one
-_MAPS: weakref.WeakValueDictionary[int, mmap.mmap] = weakref.WeakValueDictionary()  # where a storage begins -> its file
+# where a storage begins -> its file
+_MAPS: weakref.WeakValueDictionary[int, mmap.mmap] = weakref.WeakValueDictionary()
 
 # %% ../../nbs/01_data/11_memory.ipynb #27d6d27d
 def _give_back() -> None:
@@ -55,7 +55,10 @@ def release(
 def _in_file(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     "A tensor of zeros in a nameless file; raises `NiwtError` where the disk is full."
     size, folder = math.prod(shape) * dtype.itemsize, SCRATCH.get() or tempfile.gettempdir()
-    with plain_os_errors(folder), tempfile.TemporaryFile(dir=folder, prefix=".", suffix=".tmp") as f:
+    with (
+        plain_os_errors(folder),
+        tempfile.TemporaryFile(dir=folder, prefix=".", suffix=".tmp") as f,
+    ):
         f.truncate(size)
         if hasattr(os, "posix_fallocate"):  # a full disk is an error here, not a crash later
             os.posix_fallocate(f.fileno(), 0, size)
@@ -88,7 +91,6 @@ def blocks_of(
         yield x[at : at + rows] if index is None else x[index[at : at + rows]]
         _let_go(x, i, at + rows >= n)
 
-
 # %% ../../nbs/01_data/11_memory.ipynb #0bde48da
 def stacked(
     blocks: Iterable[Tensor],  # of (any number, ...) each
@@ -106,7 +108,6 @@ def stacked(
         _let_go(out, i, at == rows)
     return out
 
-
 # %% ../../nbs/01_data/11_memory.ipynb #9b1fbc78
 def by_rows(
     x: Tensor,  # (n, ...)
@@ -119,7 +120,6 @@ def by_rows(
     if n <= _rows_at_once(wide):
         return work(x if index is None else x[index])
     return stacked((work(rows) for rows in blocks_of(x, index, wide)), n)
-
 
 # %% ../../nbs/01_data/11_memory.ipynb #da99ef97
 def summed(
@@ -134,7 +134,6 @@ def summed(
         total = total.double() + part
     return total.to(first.dtype)
 
-
 # %% ../../nbs/01_data/11_memory.ipynb #5d11de06
 def moments(
     x: Tensor,  # (n, D)
@@ -146,4 +145,3 @@ def moments(
     mean = (summed(lambda rows: rows.sum(0).double(), x) / len(x)).to(x.dtype)
     squares = summed(lambda rows: (rows - mean).square().sum(0).double(), x)
     return mean, (squares / (len(x) - correction)).sqrt().to(x.dtype)
-

@@ -68,7 +68,7 @@ def _denial_end(words: Sequence[str], i: int) -> int:
 
 # %% ../../nbs/01_data/05_text.ipynb #84673279
 def _split_denials(text: str) -> list[tuple[str, str]]:
-    "Cut a text into pieces in order: what is \"said\", what is plainly \"denied\" and what is \"unclear\"."
+    'Cut a text into pieces in order: what is "said", what is plainly "denied" and what is "unclear".'
     found = list(re.finditer(r"[^\W_]+(?:['’][^\W_]+)?|[.;:,!?()]", text))
     words = [m.group().lower() for m in found]
     pieces: list[tuple[str, str]] = []
@@ -161,7 +161,7 @@ def _load_encoder(encoder: str | os.PathLike, download: bool) -> Any:
         why = f"{type(e).__name__}: {str(e)[:200]}"
         if isinstance(e, FileNotFoundError) and not here.is_dir():
             why = "it is no folder, and no model of that name is on this computer"
-        give = f"Give the folder of a model that you have, or fetch it once: python -c \"{fetch}\""
+        give = f'Give the folder of a model that you have, or fetch it once: python -c "{fetch}"'
         raise NiwtError(f"cannot load the sentence encoder {name!r} ({why}). {give}") from None
 
 # %% ../../nbs/01_data/05_text.ipynb #622fb92e

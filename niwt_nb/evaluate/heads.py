@@ -103,7 +103,9 @@ class _ICIS(_HeadBaseline):
     def _fit_rows(self, k: Tensor, rows: Tensor) -> None:
         self.k_size_, self.length_ = float(k.square().mean().sqrt()), float(rows.norm(dim=1).mean())
         k, w = k / self.k_size_, rows / rows.square().mean().sqrt()
-        encode_k, encode_w = (nn.Sequential(nn.Linear(t.shape[1], self.hidden), nn.ReLU()) for t in (k, w))
+        encode_k, encode_w = (
+            nn.Sequential(nn.Linear(t.shape[1], self.hidden), nn.ReLU()) for t in (k, w)
+        )
         decode_k, decode_w = (nn.Linear(self.hidden, t.shape[1]) for t in (k, w))
 
         def step(i: Tensor) -> Tensor:

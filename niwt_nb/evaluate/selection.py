@@ -95,9 +95,14 @@ class _Selection:
 def _head_by_id(head: nn.Linear, data: ZeroShotData) -> nn.Linear:
     "A head with a row for each of `data.seen`, sorted by class id, the order that estimators use."
     if head.out_features != len(data.seen):
-        raise NiwtError(f"the head has {head.out_features} rows for {len(data.seen)} seen classes of {data.name!r}")
+        raise NiwtError(
+            f"the head has {head.out_features} rows for {len(data.seen)} seen classes of {data.name!r}"
+        )
     order = data.seen.argsort()
-    return linear_of(widened(head.weight.detach()[order]), None if head.bias is None else head.bias.detach()[order])
+    return linear_of(
+        widened(head.weight.detach()[order]),
+        None if head.bias is None else head.bias.detach()[order],
+    )
 
 # %% ../../nbs/05_evaluate/02_selection.ipynb #523098b6
 @in_own_modes
@@ -127,7 +132,8 @@ def _select(
     data: ZeroShotData,  # `data.validation()` of the whole set, nothing else
     knowledge: str | None = None,  # which knowledge; None: the first
     criterion: str = "H",  # what to maximise: "H" at its best gamma, "AUSUC" or "T1"
-    head: nn.Linear | None = None,  # the network's own head for `data.seen`, for methods that keep it
+    head: nn.Linear
+    | None = None,  # the network's own head for `data.seen`, for methods that keep it
 ) -> _Selection:  # the best settings, their gamma, and the whole curve
     "Choose settings and gamma on validation classes; raises `NiwtError` if `data` still has test classes."
     check_name(criterion, ("H", "AUSUC", "T1"), "criterion")
@@ -246,7 +252,8 @@ def compare(
     features: Tensor,  # (N, D) a row for each image of `data`, the same for all methods
     data: ZeroShotData,  # the whole data set
     knowledge: Sequence[str] | None = None,  # kinds of knowledge to try; None: all that `data` has
-    methods: Mapping[str, tuple] | None = None,  # name -> (estimator, grid); None: `baselines()`
+    methods: Mapping[str, tuple[Baseline, Mapping]]
+    | None = None,  # (it, grid); None: `baselines()`
     shuffles: int = 5,  # permutations of the shuffled control; 0: leave it out
     seed: int = 0,  # of everything random
     quiet: bool = False,  # no progress bar
@@ -255,7 +262,9 @@ def compare(
     methods = baselines() if methods is None else methods
     if not methods:
         raise NiwtError("there is no method to compare")
-    kinds = [data.get_knowledge(k).name for k in (data.knowledge if knowledge is None else knowledge)]
+    kinds = [
+        data.get_knowledge(k).name for k in (data.knowledge if knowledge is None else knowledge)
+    ]
     n, m = len(data.seen), len(data.unseen)
     rows = [{**chance(n, m, c, seed), "seconds": 0.0} for c in (False, True)]
     todo = [(kind, name) for kind in kinds for name in methods]

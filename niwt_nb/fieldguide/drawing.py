@@ -133,6 +133,7 @@ def _wing(pattern: str) -> tuple[_Shape, ...]:
 @lru_cache
 def _head(pattern: str) -> tuple[_Shape, ...]:
     "A round head with a coloured crown; a crest stands behind it, a mask runs through the eye."
+
     def at(part: str, paint: str, points: Any, **style: Any) -> _Shape:
         return _Shape(part, paint, np.asarray(points) + _HEAD, "head", **style)
 

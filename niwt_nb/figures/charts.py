@@ -386,6 +386,7 @@ def _agreement_axes(area: Area, predicted: np.ndarray, measured: np.ndarray) -> 
 # %% ../../nbs/07_figures/02_charts.ipynb #4b52ce2f
 _TITLES = ("predicted from words (in spreads)", "measured on pictures")
 
+
 def _draw_agreement(area: Area, predicted: Any, measured: Any, axes: Sequence = _TITLES) -> None:
     "Predicted against measured importance (K,) in spreads, a dot a neuron; on the line the two agree. `axes`: what is across and up."
     ax = _agreement_axes(area, predicted, measured)

@@ -202,7 +202,14 @@ def _deeplift(
 
 # %% ../../nbs/04_method/01_attribution.ipynb #bd2f302a
 def _attribute(
-    scores: _Scores, layer: str, x: Tensor, A: Tensor, column: Tensor, method: str, pooling: Any, options: Any
+    scores: _Scores,
+    layer: str,
+    x: Tensor,
+    A: Tensor,
+    column: Tensor,
+    method: str,
+    pooling: Any,
+    options: Any,
 ) -> Tensor:
     "Captum's attribution of one class to one layer: (B, K, ...) as the layer, or (B, K) where it is pooled already."
     module = scores.net.get_submodule(layer)
@@ -218,7 +225,9 @@ def _attribute(
             result = judge.attribute(x, several, target=column, n_samples=options.samples)
     elif method in ("integrated_gradients", "conductance", "internal_influence"):
         # conductance needs both ends of the path
-        how: dict[str, Any] = {"method": "riemann_trapezoid" if method == "conductance" else "gausslegendre"}
+        how: dict[str, Any] = {
+            "method": "riemann_trapezoid" if method == "conductance" else "gausslegendre"
+        }
         how |= {"n_steps": options.steps, "internal_batch_size": max(32, len(x))}
         path = _METHODS[method](scores, module)
         result = path.attribute(x, baseline.expand_as(x), target=column, **how)

@@ -142,7 +142,7 @@ def _make_map(kind: str, settings: Settings = Settings(), seed: int = 0) -> Impo
 
 # %% ../../nbs/04_method/11_choice.ipynb #eeb73a4f
 def _feature_network(head: nn.Linear) -> CutNetwork:
-    "A network that consists of its head, with a layer \"features\": for data sets that come as features, where importance is the weights."
+    'A network that consists of its head, with a layer "features": for data sets that come as features, where importance is the weights.'
     model = nn.Sequential(OrderedDict(tail=nn.Identity(), head=head))
     return CutNetwork(model, "features", nn.Identity(), nn.Identity(), "head", "features")
 

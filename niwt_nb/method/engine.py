@@ -42,9 +42,13 @@ def _notice(result: _Importance, head: nn.Linear) -> list[str]:
             said.append(f"importance at {layer!r} is zero: {reason}")
         elif alpha.shape == weight.shape:
             alike = nn.functional.cosine_similarity(alpha, weight, dim=-1) > 1 - 1e-6
-            reason = "everything above it is linear; NIWT learns nothing there, choose an earlier layer"
+            reason = (
+                "everything above it is linear; NIWT learns nothing there, choose an earlier layer"
+            )
             told = "equals the head's weights (but for a constant) for every image"
-            said += [f"importance at {layer!r} {told}, because {reason}"] if bool(alike.all()) else []
+            said += (
+                [f"importance at {layer!r} {told}, because {reason}"] if bool(alike.all()) else []
+            )
     return said
 
 # %% ../../nbs/04_method/02_engine.ipynb #496da85e
@@ -63,7 +67,9 @@ class ImportanceEngine:
         chunk: int | None = None,  # images at a time; None: 8, or 64 on CUDA
         **options: Any,  # fields of `_MethodOptions`
     ):
-        wanted = [network.layer] if layers is None else [layers] if isinstance(layers, str) else layers
+        wanted = (
+            [network.layer] if layers is None else [layers] if isinstance(layers, str) else layers
+        )
         names = [n for n, _ in network.model.named_modules() if n]
         self.network = network
         self.layers = [check_name(layer, names, "layer") for layer in dict.fromkeys(wanted)]
@@ -115,13 +121,16 @@ class ImportanceEngine:
     def _one(self, x: Tensor, target: str | Tensor) -> _Importance:
         "Importances of one chunk."
         shap = self.method == "gradient_shap"
-        dice = seeded_in_turn(self.options.seed) if shap else nullcontext()  # taken first, as trainings do
+        # taken first, as trainings do
+        dice = seeded_in_turn(self.options.seed) if shap else nullcontext()
         with own_modes(), torch.enable_grad(), dice, eval_mode(self.twin):
             x = x.clone() if x.is_inference() else x.detach()
             if isinstance(target, Tensor):
                 target = target.clone()  # autograd keeps it, so it must not be an inference tensor
             if self.poolings is None:
-                own = {layer: self.pooling or layout_of(self.twin, layer, x) for layer in self.layers}
+                own = {
+                    layer: self.pooling or layout_of(self.twin, layer, x) for layer in self.layers
+                }
                 self.poolings = own
             if self.channels_last and x.ndim == 4:
                 x = x.contiguous(memory_format=torch.channels_last)

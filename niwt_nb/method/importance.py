@@ -74,9 +74,13 @@ def pool(
     if values.ndim == 2:
         return values
     if pooling is None and values.ndim == 3:
-        raise NiwtError(f"activation of shape {shape} could be (B, N tokens, K) or (B, K, length); say pooling='tokens', 'patches', 'class' or 'space'")
+        raise NiwtError(
+            f"activation of shape {shape} could be (B, N tokens, K) or (B, K, length); say pooling='tokens', 'patches', 'class' or 'space'"
+        )
     if pooling is None and values.ndim == 4 and shape[1] == shape[2] != shape[3]:
-        raise NiwtError(f"activation of shape {shape} looks like (B, H, W, K) with channels last; say pooling='last', or 'space' if it is (B, K, H, W)")
+        raise NiwtError(
+            f"activation of shape {shape} looks like (B, H, W, K) with channels last; say pooling='last', or 'space' if it is (B, K, H, W)"
+        )
     if pooling in ("tokens", "patches", "class") and values.ndim != 3:
         raise NiwtError(f"pooling={pooling!r} needs tokens (B, N, K), got shape {shape}")
     if pooling == "patches":
@@ -105,7 +109,9 @@ def _targets_of(target: int | str | Tensor | list, logits: Tensor) -> Tensor:
     elif columns.ndim == 2 and len(columns) == 1:
         columns = columns.expand(n, -1)
     if columns.ndim > 2 or len(columns) != n or columns.numel() == 0:
-        raise NiwtError(f"targets of shape {tuple(columns.shape)} for {n} images; give ({n},), ({n}, T), or (1, T) for the same T classes in every image")
+        raise NiwtError(
+            f"targets of shape {tuple(columns.shape)} for {n} images; give ({n},), ({n}, T), or (1, T) for the same T classes in every image"
+        )
     if columns.min() < 0 or columns.max() >= n_classes:
         bad = columns[(columns < 0) | (columns >= n_classes)][0]
         told = f"target {int(bad)} is not a column of the head, which has 0 to {n_classes - 1}"
@@ -128,7 +134,7 @@ def gradient_importance(
         with torch.enable_grad():
             logits = network.head(network.tail(A))
             score = logits.gather(1, _targets_of(target, logits).view(len(x), 1)).sum()
-            gradient, = torch.autograd.grad(score, A)
+            (gradient,) = torch.autograd.grad(score, A)
     if network.channels_last and pooling in (None, "last"):
         pooling = "space"  # `network` has turned them
     return widened(pool(gradient, pooling))
@@ -143,7 +149,9 @@ def frozen_copy(
     with torch.inference_mode(False):
         memo: dict[int, Any] = {}
         for p in model.parameters():
-            memo[id(p)] = nn.Parameter(p.detach().clone() if p.is_inference() else p.detach(), requires_grad=False)
+            memo[id(p)] = nn.Parameter(
+                p.detach().clone() if p.is_inference() else p.detach(), requires_grad=False
+            )
         with eval_mode(model):  # in turn with whoever runs it
             twin = copy_module(model, memo).eval()
     for module in twin.modules():
@@ -178,7 +186,9 @@ def fold_batchnorm(
         if len(before.users) > 1 or kind(before) is not nn.Conv2d:
             continue
         pair = (str(before.target), str(node.target))
-        if max(runs[name] for name in pair) > 1 or any(within(pair[0], k) and not within(pair[1], k) for k in keep):
+        if max(runs[name] for name in pair) > 1 or any(
+            within(pair[0], k) and not within(pair[1], k) for k in keep
+        ):
             continue
         if any(k in pair or within(pair[0], k) != within(pair[1], k) for k in watched):
             continue  # somebody looks between the two, or changes something there
@@ -284,7 +294,9 @@ def _record(
         def hook(module: nn.Module, args: Any, output: Any) -> Any:
             A = output[0] if isinstance(output, tuple) else output
             if layer in acts:
-                raise NiwtError(f"layer {layer!r} runs more than once in a forward pass; name the block around it")
+                raise NiwtError(
+                    f"layer {layer!r} runs more than once in a forward pass; name the block around it"
+                )
             if not isinstance(A, Tensor):
                 raise NiwtError(f"layer {layer!r} returns a {type(A).__name__}, not a tensor")
             acts[layer] = A if A.requires_grad else A.detach().requires_grad_()
@@ -327,7 +339,9 @@ def _backward(
             grads = torch.autograd.grad(chosen, list(acts.values()), **more)
         for layer, gradient in zip(acts, grads, strict=False):
             if gradient is None:
-                raise NiwtError(f"the scores do not depend on layer {layer!r}; is it after the head, or in another branch?")
+                raise NiwtError(
+                    f"the scores do not depend on layer {layer!r}; is it after the head, or in another branch?"
+                )
             rows[layer].append(widened(pool(gradient, _pooling_at(pooling, layer))))
     return {layer: torch.stack(r, 1) for layer, r in rows.items()}
 

@@ -35,7 +35,9 @@ def noise_images(
         raise NiwtError(f"n must be at least 1, got {n}")
     batch = like[None] if like.ndim == 3 else like
     if batch.ndim != 4:
-        raise NiwtError(f"`like` must be images (n, channels, H, W) or one (channels, H, W), got shape {tuple(like.shape)}")
+        raise NiwtError(
+            f"`like` must be images (n, channels, H, W) or one (channels, H, W), got shape {tuple(like.shape)}"
+        )
     noise = torch.randn(n, *batch.shape[1:], generator=torch.Generator().manual_seed(seed))
     mean, std = batch.mean((0, 2, 3), keepdim=True), batch.std((0, 2, 3), keepdim=True)
     return noise.to(batch) * std + mean
@@ -45,13 +47,17 @@ def noise_images(
 def _activations_of(network: Any, images: Tensor, batch: int = 8) -> Tensor:
     "Activations (M, K, ...) of the layer in evaluation mode, a few images at a time, in the memory order that convolutions like best."
     if images.ndim < 2 or not len(images):
-        raise NiwtError(f"images must be (M, channels, H, W) with at least one, got shape {tuple(images.shape)}")
+        raise NiwtError(
+            f"images must be (M, channels, H, W) with at least one, got shape {tuple(images.shape)}"
+        )
     bad = ~torch.isfinite(images.flatten(1)).all(1)
     if bad.any():
         raise NiwtError(f"image {int(bad.nonzero()[0])} has values that are not finite")
     ordered = images.contiguous(memory_format=torch.channels_last) if images.ndim == 4 else images
     with torch.no_grad(), eval_mode(network):
-        return torch.cat([widened(network.activations(part)).contiguous() for part in ordered.split(batch)])
+        return torch.cat(
+            [widened(network.activations(part)).contiguous() for part in ordered.split(batch)]
+        )
 
 # %% ../../nbs/04_method/05_jacobian.ipynb #99d42b33
 @running
@@ -177,7 +183,9 @@ def _channelwise_door(tail: nn.Module, activations: Tensor) -> nn.Conv2d | nn.Li
     door = _first_linear(tail, activations)
     if not isinstance(door, (nn.Conv2d, nn.Linear)):
         return None
-    padded = getattr(door, "padding_mode", "zeros") != "zeros" or isinstance(getattr(door, "padding", 0), str)
+    padded = getattr(door, "padding_mode", "zeros") != "zeros" or isinstance(
+        getattr(door, "padding", 0), str
+    )
     if padded or getattr(door, "groups", 1) > 1:
         return None
     with torch.no_grad():
@@ -243,7 +251,9 @@ class PooledJacobian:
 
     def to(self, device: torch.device | str) -> "PooledJacobian":
         "The same on a device."
-        return replace(self, each=self.each.to(device), mean=self.mean.to(device), fresh=self.fresh.to(device))
+        return replace(
+            self, each=self.each.to(device), mean=self.mean.to(device), fresh=self.fresh.to(device)
+        )
 
     @in_own_modes
     def importance(self, weight: Tensor) -> Tensor:
@@ -258,7 +268,9 @@ class PooledJacobian:
         "Raise `NiwtError` unless this, or one of the layers it was joined from, belongs to `network`."
         parts = dict(zip(self.layer.split("+"), self.tail.split("+"), strict=True))
         if network.layer not in parts:
-            raise NiwtError(f"this Jacobian belongs to layer {self.layer!r}, the network is cut at {network.layer!r}")
+            raise NiwtError(
+                f"this Jacobian belongs to layer {self.layer!r}, the network is cut at {network.layer!r}"
+            )
         if parts[network.layer] != _tail_hash(network):
             both = f"parameters {parts[network.layer]}, these are {_tail_hash(network)}"
             raise NiwtError(f"this Jacobian was built for another network ({both})")

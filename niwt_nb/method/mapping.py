@@ -32,10 +32,14 @@ def _as_table(x: Any, what: str) -> NDArray[np.float64]:
     "`x` as a float64 NumPy table (n, m); raises `NiwtError` that names `what` if it has not two axes, is empty, or holds NaN or infinity."
     table = np.asarray(x.detach().cpu().double() if isinstance(x, Tensor) else x, dtype=np.float64)
     if table.ndim != 2 or 0 in table.shape:
-        raise NiwtError(f"{what} must be a table (rows, columns) with at least one of each, got shape {table.shape}")
+        raise NiwtError(
+            f"{what} must be a table (rows, columns) with at least one of each, got shape {table.shape}"
+        )
     if not np.isfinite(table).all():
         row, column = np.argwhere(~np.isfinite(table))[0]
-        raise NiwtError(f"{what} has {int((~np.isfinite(table)).sum())} entries that are not finite, first at row {row}, column {column}")
+        raise NiwtError(
+            f"{what} has {int((~np.isfinite(table)).sum())} entries that are not finite, first at row {row}, column {column}"
+        )
     return table
 
 # %% ../../nbs/04_method/04_mapping.ipynb #3dd3b33d
@@ -200,7 +204,9 @@ def inverse_map(
 ) -> Any:  # a fitted map whose `predict` takes importance (m, K) and gives knowledge (m, A)
     "A map from importance to domain knowledge, by the same estimator with the tables swapped."
     if classes is not None:
-        knowledge = knowledge[torch.as_tensor(classes) if isinstance(knowledge, Tensor) else np.asarray(classes)]
+        knowledge = knowledge[
+            torch.as_tensor(classes) if isinstance(knowledge, Tensor) else np.asarray(classes)
+        ]
     return clone(estimator).fit(importance, knowledge)
 
 # %% ../../nbs/04_method/04_mapping.ipynb #f69569e7
@@ -315,7 +321,9 @@ def combine(
         raise NiwtError(f"combine needs {wanted}, got {len(parts)} with {sizes} classes")
     shares = torch.tensor([1.0] * len(parts) if weights is None else list(weights)).float()
     if len(shares) != len(parts) or not bool((shares >= 0).all()) or not float(shares.sum()) > 0:
-        raise NiwtError(f"combine needs one weight of 0 or more for each of {len(parts)} kinds, got {weights}")
+        raise NiwtError(
+            f"combine needs one weight of 0 or more for each of {len(parts)} kinds, got {weights}"
+        )
     ids, columns = as_ids(seen, "seen classes", sizes[0]), []
     for part, share in zip(parts, shares / shares.sum(), strict=True):
         apart = part.values - part.rows(ids).mean(0)

@@ -25,7 +25,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from .. import __version__
-from ..core import NiwtError, atomic_path, check_name, content_hash, import_object
+from ..core import NiwtError, write_text, check_name, content_hash, import_object
 from ..core import load_tensors, names_of, progress, save_tensors
 from ..data.dataset import DomainKnowledge, ZeroShotData, first_of_each
 from ..data.memory import by_rows
@@ -301,7 +301,9 @@ def _as_data(
     return ZeroShotData("your data", tuple(names), images, *rows, **parts)
 
 # %% ../../nbs/04_method/12_niwt.ipynb #3eab5fb4
-def _as_knowledge(knowledge: Any, classes: Sequence[str], seen: Sequence[int], encoder: Any = None) -> DomainKnowledge:
+def _as_knowledge(
+    knowledge: Any, classes: Sequence[str], seen: Sequence[int], encoder: Any = None
+) -> DomainKnowledge:
     """A row of knowledge for each of `classes`; raises `NiwtError` naming the class or attribute that is missing.
 
     `knowledge`: see `_as_data`; `seen`: rows whose words make the vocabulary of sentences.
@@ -344,48 +346,14 @@ class _PictureList(Sequence):
             raise NiwtError(f"{name} is a tensor; {remedy}")
         return open_image(image) if isinstance(image, Path) else image.convert("RGB")
 
-# %% ../../nbs/04_method/12_niwt.ipynb #3e53841a
-_Folder = str | os.PathLike
-_PUBLISHED: dict[str, Any] = {"map": "cosine", "solver": "reference", "calibrate": False}
-
-
-class NIWT(BaseEstimator):
-    """Neuron Importance-Aware Weight Transfer (Selvaraju et al., ECCV 2018): classifiers for classes known from words alone.
-
-    `fit` sets `classes_`, `head_`, `importance_` (S, K), `map_`, `jacobian_`, `calibration_`, `settings_`, `choice_`, `network_`, `knowledge_`."""
-
-    def __init__(
-        self,
-        backbone: Any = None,  # `Backbone`, or a name for one; None or an `nn.Linear`: for features
-        layer: str | None = None,  # whose channels are the neurons; None: the backbone's own
-        knowledge: str | None = None,  # a kind, or several: "attributes+captions"; None: the first
-        map: str = "auto",  # from knowledge to importance: "auto", "kernel", "ridge" or "cosine"
-        solver: str = "auto",  # "auto" or "closed", "lbfgs", or "reference", the paper's
-        calibrate: Any = True,  # choose settings on validation classes; False: defaults; or `Settings`
-        seed: int = 0,  # of everything random
-        keep_rows: bool = True,  # a network's own rows for seen classes stay as they are
-        quiet: bool = True,  # no progress bars
-        encoder: Any = None,  # of sentences, see `SentenceEncoder`; None: the data set's own rows
-        zoom: bool = True,  # look closer where rows are not kept and validation classes gain by it
-        device: Any = None,  # where the network, or a copy of it, runs, see `device_of`
-    ) -> None:
-        self.backbone, self.layer, self.knowledge = backbone, layer, knowledge
-        self.map, self.solver, self.calibrate, self.seed = map, solver, calibrate, seed
-        self.keep_rows, self.quiet, self.encoder = keep_rows, quiet, encoder
-        self.zoom, self.device = zoom, device
-
-    @classmethod
-    def as_published(cls, **options: Any) -> "NIWT":
-        "The paper's own procedure: cosine map, Adam on the importance of single images, nothing calibrated."
-        return cls(**{**_PUBLISHED, **options})
-
-    @running  # one thread at a time: a network that is being traced must not be met by another thread's
-    def fit(self, data: Any, labels: Any = None, knowledge: Any = None, *, classes: Sequence[str] | None = None, features: Tensor | None = None) -> "NIWT":
-        "Learn from the seen classes of `data`, a `ZeroShotData`, or from images, labels and knowledge, see `_as_data`."
-        return _learn(self, _as_data(data, labels, knowledge, classes, self.encoder), features)
+# %% ../../nbs/04_method/12_niwt.ipynb #93e0387a
+class _Fitted(BaseEstimator):
+    "What a fitted `NIWT` answers about pictures."
 
     @in_own_modes
-    def predict(self, images: Any, among: str = "all", top: int | None = None, unknown: bool | float = False) -> list[Any]:
+    def predict(
+        self, images: Any, among: str = "all", top: int | None = None, unknown: bool | float = False
+    ) -> list[Any]:
         """Names of pictures; with `top`, lists of so many (name, score). `among`: "all", "seen" or "unseen" classes.
 
         `unknown`: None ("none of these") competes as well, with the score that refuses this share of strangers; True: the share that pays most."""
@@ -418,6 +386,55 @@ class NIWT(BaseEstimator):
         "Generalized zero-shot accuracies T1, U, S, H on the test images of `data`, calibrated."
         return score_data(self, data, features)
 
+# %% ../../nbs/04_method/12_niwt.ipynb #3e53841a
+_Folder = str | os.PathLike
+_PUBLISHED: dict[str, Any] = {"map": "cosine", "solver": "reference", "calibrate": False}
+
+
+class NIWT(_Fitted):
+    """Neuron Importance-Aware Weight Transfer (Selvaraju et al., ECCV 2018): classifiers for classes known from words alone.
+
+    `fit` sets `classes_`, `head_`, `importance_` (S, K), `map_`, `jacobian_`, `calibration_`, `settings_`, `choice_`, `network_`, `knowledge_`."""
+
+    def __init__(
+        self,
+        backbone: Any = None,  # `Backbone`, or a name for one; None or an `nn.Linear`: for features
+        layer: str | None = None,  # whose channels are the neurons; None: the backbone's own
+        knowledge: str | None = None,  # a kind, or several: "attributes+captions"; None: the first
+        map: str = "auto",  # from knowledge to importance: "auto", "kernel", "ridge" or "cosine"
+        solver: str = "auto",  # "auto" or "closed", "lbfgs", or "reference", the paper's
+        calibrate: Any = True,  # choose settings on validation classes; False: defaults; or `Settings`
+        seed: int = 0,  # of everything random
+        keep_rows: bool = True,  # a network's own rows for seen classes stay as they are
+        quiet: bool = True,  # no progress bars
+        encoder: Any = None,  # of sentences, see `SentenceEncoder`; None: the data set's own rows
+        zoom: bool = True,  # look closer where rows are not kept and validation classes gain by it
+        device: Any = None,  # where the network, or a copy of it, runs, see `device_of`
+    ) -> None:
+        self.backbone, self.layer, self.knowledge = backbone, layer, knowledge
+        self.map, self.solver, self.calibrate, self.seed = map, solver, calibrate, seed
+        self.keep_rows, self.quiet, self.encoder = keep_rows, quiet, encoder
+        self.zoom, self.device = zoom, device
+
+    @classmethod
+    def as_published(cls, **options: Any) -> "NIWT":
+        "The paper's own procedure: cosine map, Adam on the importance of single images, nothing calibrated."
+        return cls(**{**_PUBLISHED, **options})
+
+    # one thread at a time: a network that is being traced must not be met by another thread's
+    @running
+    def fit(
+        self,
+        data: Any,
+        labels: Any = None,
+        knowledge: Any = None,
+        *,
+        classes: Sequence[str] | None = None,
+        features: Tensor | None = None,
+    ) -> "NIWT":
+        "Learn from the seen classes of `data`, a `ZeroShotData`, or from images, labels and knowledge, see `_as_data`."
+        return _learn(self, _as_data(data, labels, knowledge, classes, self.encoder), features)
+
     @in_own_modes
     def add_class(self, name: str, knowledge: Any) -> _Added:
         "Add a class from a sentence, several, {attribute: value} or a row; all other scores stay the same to the last bit."
@@ -441,13 +458,15 @@ class NIWT(BaseEstimator):
 
     @classmethod
     @in_own_modes
-    def load(cls, folder: _Folder, backbone: Any = None, encoder: Any = None, device: Any = None) -> "NIWT":
+    def load(
+        cls, folder: _Folder, backbone: Any = None, encoder: Any = None, device: Any = None
+    ) -> "NIWT":
         "Read what `save` wrote; `backbone` and `encoder` are needed where they were objects of the program's own, or have moved."
         return _load_model(cls, folder, backbone, encoder, device)
 
     @in_own_modes
     def export(self, folder: _Folder, format: str = "torch") -> Path:
-        "Ship the classifier as plain PyTorch (\"torch\") or ONNX (\"onnx\"), with its preprocessing; neither needs niwt_nb."
+        'Ship the classifier as plain PyTorch ("torch") or ONNX ("onnx"), with its preprocessing; neither needs niwt_nb.'
         return _export_classifier(self, folder, format)
 
 # %% ../../nbs/04_method/12_niwt.ipynb #1f8e1fd7
@@ -743,8 +762,7 @@ def _save_model(model: NIWT, folder: _Folder) -> Path:
     manifest |= {"expected": model.expected_, "notes": list(model.choice_.notes)}
     manifest["doubt"] = None if doubt is None else [doubt.temperature, doubt.strength]
     save_tensors(folder / FILE, kept | _tensors_of(model), manifest)
-    with atomic_path(folder / _ABOUT_FILE) as tmp:
-        tmp.write_text(json.dumps(manifest, indent=1, ensure_ascii=False), encoding="utf-8")
+    write_text(folder / _ABOUT_FILE, json.dumps(manifest, indent=1, ensure_ascii=False))
     return folder
 
 # %% ../../nbs/04_method/12_niwt.ipynb #21943315
@@ -902,6 +920,5 @@ def _export_classifier(model: NIWT, folder: _Folder, format: str = "torch") -> P
         return export_model(shipped, folder, names, example, look)
     export_onnx(shipped, folder / "model.onnx", example)
     about = about_text(names, example.shape[1:], as_image_transform(look))
-    with atomic_path(folder / "classes.json") as tmp:
-        tmp.write_text(about, encoding="utf-8")
+    write_text(folder / "classes.json", about)
     return folder

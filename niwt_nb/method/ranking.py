@@ -53,7 +53,9 @@ def _known_rows(knowledge: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tens
     "Ids (S,) of the classes that occur, their knowledge (S, A), labels as 0..S-1, nothing of other classes; raises `NiwtError` where knowledge is missing."
     classes, targets = torch.as_tensor(labels).unique(return_inverse=True)
     if len(classes) < 2 or classes.min() < 0 or classes.max() >= len(knowledge):
-        raise NiwtError(f"labels must name at least two of {len(knowledge)} classes, got ids {classes.tolist()}")
+        raise NiwtError(
+            f"labels must name at least two of {len(knowledge)} classes, got ids {classes.tolist()}"
+        )
     rows = knowledge[classes].float()
     if not rows.isfinite().all():
         lost = int(classes[~rows.isfinite().all(1)][0])
@@ -186,7 +188,9 @@ def scaled_head(
 ) -> nn.Linear:  # of scaled features, with the same scores
     "A head moved behind a `Scaler`; raises `NiwtError` for a head of another shape."
     if head.weight.shape != (n, len(scaler.mean_)):
-        raise NiwtError(f"the head must have {n} rows of width {len(scaler.mean_)}, got {tuple(head.weight.shape)}")
+        raise NiwtError(
+            f"the head must have {n} rows of width {len(scaler.mean_)}, got {tuple(head.weight.shape)}"
+        )
     check_name(scaler.kind, ("none", "standard"), "kind of scaling that a linear head can follow")
     weight, bias = head.weight.detach(), 0.0 if head.bias is None else head.bias.detach()
     return linear_of(weight * scaler.scale_, bias + weight @ scaler.mean_)

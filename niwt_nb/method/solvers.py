@@ -21,6 +21,7 @@ from torch.autograd.function import once_differentiable
 from torch.func import jvp
 
 from ..core import NiwtError, check_name, progress
+from ..data.memory import moments
 from .calibration import _ScoreStatistics, score_statistics
 from .jacobian import PooledJacobian, _activations_of, importance_of_weights
 from .jacobian import _jacobian_reverse, noise_images, pooled_jacobian
@@ -61,7 +62,9 @@ def _check_targets(
         raise NiwtError(f"importance must be {wanted}, got shape {tuple(a.shape)}")
     bad = ~torch.isfinite(a).all(1) | (a.norm(dim=1) == 0)
     if bad.any():
-        raise NiwtError(f"demanded importance of row {int(bad.nonzero()[0])} is zero or not finite: it has no direction")
+        raise NiwtError(
+            f"demanded importance of row {int(bad.nonzero()[0])} is zero or not finite: it has no direction"
+        )
     if names is not None and len(names) != len(a):
         told = f"{len(names)} new classes are named, importance has {len(a)} rows"
         raise NiwtError(f"{told}; each class needs its own")
@@ -112,25 +115,24 @@ def solve_reference(
     if not lr > 0 or min(batch_size, max_steps) < 1:
         got = f"{lr}, {batch_size} and {max_steps}"
         raise NiwtError(f"lr must be more than 0, batch_size and max_steps at least 1, got {got}")
-    seen = widened(network.head.weight.detach())
-    mean, std = seen.mean(0), seen.std(0)
+    mean, std = moments(widened(network.head.weight.detach()))
     rows, best, since, reason = [], float("inf"), 0, f"reached max_steps ({max_steps})"
     draw = torch.Generator().manual_seed(seed)
-    noise = torch.randn(len(importance), len(mean), generator=draw).to(mean)
-    weight = (mean + std * noise).requires_grad_(True)
-    adam = torch.optim.Adam([weight], lr=lr)
+    sizes = len(activations), len(importance)
+    weight = mean + std * torch.randn(sizes[1], len(mean), generator=draw).to(mean)
+    adam = torch.optim.Adam([weight.requires_grad_(True)], lr=lr)
     for step in progress(range(max_steps), "optimising new weights", quiet=quiet):
-        i, c = (torch.randint(len(t), (batch_size,), generator=draw) for t in (activations, importance))
+        i, c = (torch.randint(n, (batch_size,), generator=draw) for n in sizes)
         alpha = _LinearImportance.apply(weight[c], network, activations[i])
         cosine_loss = (1 - torch.cosine_similarity(alpha, importance[c].to(alpha))).mean()
         penalty = lam / 2 * ((weight - mean) ** 2).sum()
         loss = cosine_loss + penalty
         adam.zero_grad()
-        loss.backward()  # not inside `eval_mode`: on a GPU another thread runs it, and waits for its turn
+        loss.backward()  # outside `eval_mode`: on a GPU another thread runs it, and waits its turn
         adam.step()
         rows.append((step, loss.item(), cosine_loss.item(), penalty.item()))
-        better = loss.item() < best * (1 - tolerance)
-        best, since = (loss.item(), 0) if better else (best, since + 1)
+        since = 0 if loss.item() < best * (1 - tolerance) else since + 1
+        best = best if since else loss.item()
         if since >= patience:
             reason = f"no improvement by {tolerance:.0%} in {patience} steps"
             break
@@ -257,7 +259,8 @@ class _ClosedForm:
         return self.prior + (importance.to(self.rest) - self.rest) @ self.inverse.T
 
 # %% ../../nbs/04_method/08_solvers.ipynb #4d34e920
-DAMPING = 0.1  # of directions that the layer can barely express, relative to the largest singular value squared
+# of directions that the layer can barely express, relative to the largest singular value squared
+DAMPING = 0.1
 
 
 @in_own_modes

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..core import NiwtError, Steps, atomic_path, check_name, content_hash, model_hash, shards
+from ..core import NiwtError, Steps, write_text, check_name, content_hash, model_hash, shards
 from ..data.dataset import ZeroShotData
 from .engine import _ClassImportance, ClassSums, ImportanceEngine, head_classes
 from .engine import _image_targets, measure
@@ -82,7 +82,9 @@ def _differences(found: dict, wanted: dict) -> list[str]:
     "In what two manifests differ, a line an entry."
     short = lambda v: repr(v) if len(repr(v)) <= 60 else repr(v)[:57] + "..."  # noqa: E731
     keys = [k for k in {**wanted, **found} if found.get(k) != wanted.get(k)]
-    return [f"{k}: the folder has {short(found.get(k))}, this run {short(wanted.get(k))}" for k in keys]
+    return [
+        f"{k}: the folder has {short(found.get(k))}, this run {short(wanted.get(k))}" for k in keys
+    ]
 
 # %% ../../nbs/04_method/03_store.ipynb #784398cd
 @dataclass(frozen=True)
@@ -129,7 +131,9 @@ class _ImportanceStore:
             told = f"{str(self.folder)!r} holds class sums only; write it with keep=('alpha',)"
             raise NiwtError(told)
         shards = (self.shard(i) for i in range(self.n_shards))
-        return torch.cat([s[f"alpha.{layer}"].float() * s[f"scale.{layer}"][..., None] for s in shards])
+        return torch.cat(
+            [s[f"alpha.{layer}"].float() * s[f"scale.{layer}"][..., None] for s in shards]
+        )
 
     @in_own_modes
     def column(self, name: str) -> Tensor:
@@ -160,7 +164,9 @@ def open_store(
     except FileNotFoundError:
         raise NiwtError(f"{str(folder)!r} holds no importances (no importance.json)") from None
     except ValueError as e:
-        raise NiwtError(f"{str(path)!r} is damaged ({e}); delete it to start again, or restore it") from None
+        raise NiwtError(
+            f"{str(path)!r} is damaged ({e}); delete it to start again, or restore it"
+        ) from None
     if expect is not None and manifest != expect:
         told = "; ".join(_differences(manifest, expect))
         why = f"{str(folder)!r} holds the importances of another run: {told}. Use another folder"
@@ -213,12 +219,11 @@ def write_importance(
     for name in keep:
         check_name(name, ("alpha", "features", "logits"), "thing to keep")
     if shard < 1 or not len(every):
-        raise NiwtError(f"need at least one image and one image a shard, got {len(every)} and {shard}")
+        raise NiwtError(f"need at least one image and one image a shard, got {len(every)}, {shard}")
     storage: dict[str, Any] = {"shard": shard, "dtype": dtype, "keep": sorted(keep)}
     wanted = _describe_run(engine, data, every, transform, target, classes, **storage)
     if not (Path(folder) / "importance.json").exists():
-        with atomic_path(Path(folder) / "importance.json") as tmp:
-            tmp.write_text(json.dumps(wanted, indent=1), encoding="utf-8")
+        write_text(Path(folder) / "importance.json", json.dumps(wanted, indent=1))
     store, rows = open_store(folder, wanted), _image_targets(target, len(every))
 
     def compute(i: int) -> tuple[dict[str, Tensor], dict]:

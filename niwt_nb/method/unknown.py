@@ -110,7 +110,7 @@ class Doubt:
         return float(unknown)
 
     def needed(self, scores: Tensor, unknown: bool | float = True) -> Tensor:
-        "The score (m, 1) that a name needs to be given: what \"none of these\" scores among (m, C) scores of all classes."
+        'The score (m, 1) that a name needs to be given: what "none of these" scores among (m, C) scores of all classes.'
         mean, spread = spread_of(scores)
         level = float(np.interp(self.share(unknown), np.linspace(0, 1, 101), self.strangers))
         return (mean + level * spread)[:, None].to(scores)

@@ -132,13 +132,15 @@ def _read_weights(path: str | os.PathLike) -> dict[str, Tensor]:
         if kind and not kind.startswith("a zip"):
             raise NiwtError(f"{str(path)!r} holds no weights: it is {kind}") from None
         if "TorchScript" in str(e):
-            raise NiwtError(f"{str(path)!r} is a TorchScript program, not weights; {keep}") from None
+            raise NiwtError(
+                f"{str(path)!r} is a TorchScript program, not weights; {keep}"
+            ) from None
         if isinstance(e, pickle.UnpicklingError):
             wanted = "a file of plain tensors; files that need code to be read are refused"
             raise NiwtError(f"{str(path)!r} is not {wanted}; {keep}") from None
         told = f"{type(e).__name__}: {str(e).partition(chr(10))[0][:200]}"
         raise NiwtError(f"cannot read weights from {str(path)!r} ({told})") from None
-    tensors = lambda v: isinstance(v, dict) and {isinstance(w, Tensor) for w in v.values()} == {True}  # noqa: E731
+    tensors = lambda v: isinstance(v, dict) and {isinstance(w, Tensor) for w in v.values()} == {1}  # noqa: E731
     while isinstance(state, dict) and state and not tensors(state):
         named = [k for k in _WEIGHT_KEYS if isinstance(state.get(k), dict)]
         whole = [k for k, v in state.items() if tensors(v)]
@@ -266,7 +268,7 @@ def _load_function(spec: str, weights: Any, head: str | None = None) -> Backbone
 # %% ../../nbs/03_network/02_backbones.ipynb #17efd2b5
 def load_backbone(
     spec: str = "fieldguide",  # "fieldguide" (comes with the package), a torchvision name, "module:function" or "path/to/file.py:function"
-    weights: str | os.PathLike | None = None,  # a file, or "DEFAULT"; None: random, or the function's
+    weights: str | os.PathLike | None = None,  # a file or "DEFAULT"; None: random or the function's
     seed: int = 0,  # of random weights
     head: str | None = None,  # the nn.Linear of the scores, see `cut`
 ) -> Backbone:  # the model in evaluation mode, its preprocessing and the layer to read

@@ -140,7 +140,9 @@ def eval_mode(
     Whatever runs a network goes through here. Do not read images inside: a preprocessing may run a network too.
     A block inside a block has nothing to do for the same network, or a part of it.
     """
-    while not isinstance(model, nn.Module) and (hasattr(model, "network") or hasattr(model, "tail")):
+    while not isinstance(model, nn.Module) and (
+        hasattr(model, "network") or hasattr(model, "tail")
+    ):
         model = model.network if hasattr(model, "network") else model.tail
     with _TURN:
         inside = id(model) in _EVALUATED and not model.training
@@ -270,7 +272,9 @@ def _trace(model: nn.Module, *layers: str, head: str | None = None) -> tuple[fx.
             node = node.kwargs["logits"]  # a dataclass is built last
         if not isinstance(node, fx.Node):
             raise _Untraceable("torch.fx: the output holds no class scores")
-        while node.op == "call_module" and isinstance(wrap.get_submodule(str(node.target)), nn.Identity):
+        while node.op == "call_module" and isinstance(
+            wrap.get_submodule(str(node.target)), nn.Identity
+        ):
             node = node.all_input_nodes[0]  # nothing happens there
         module = wrap.get_submodule(str(node.target)) if node.op == "call_module" else None
         if module is None or isinstance(module, nn.Linear):
@@ -359,7 +363,12 @@ def _check_flow(layer: str, at: fx.Node, into_head: fx.Node) -> None:
 
 # %% ../../nbs/03_network/01_cut.ipynb #a1d2b42e
 def _part(
-    model: nn.Module, nodes: set[fx.Node], start: fx.Node, end: fx.Node, clone: bool, turn: bool = False
+    model: nn.Module,
+    nodes: set[fx.Node],
+    start: fx.Node,
+    end: fx.Node,
+    clone: bool,
+    turn: bool = False,
 ) -> fx.GraphModule:
     "The nodes of a traced model between `start` (whose value becomes the input) and `end` (the output) as a module; `turn`: the layer has its channels last."
     graph = fx.Graph()
@@ -371,7 +380,9 @@ def _part(
             new = env[node] = graph.node_copy(node, lambda n: env[n])
             if node.op in ("call_module", "get_attr"):
                 new.target = str(node.target).removeprefix("model.")
-    graph.output(graph.call_method("permute", (env[end], 0, 3, 1, 2)) if turn and whole else env[end])
+    graph.output(
+        graph.call_method("permute", (env[end], 0, 3, 1, 2)) if turn and whole else env[end]
+    )
     part = fx.GraphModule(model, graph, class_name="Lower" if whole else "Tail")
     part.register_forward_pre_hook(_in_its_numbers)
     return part
@@ -387,7 +398,9 @@ def _may_overwrite(model: nn.Module, at: fx.Node) -> bool:
             first = next(m for m in module.modules() if not list(m.children()))
             if getattr(first, "inplace", False):
                 return True
-        elif user.kwargs.get("inplace") or (user.op == "call_method" and str(user.target).endswith("_")):
+        elif user.kwargs.get("inplace") or (
+            user.op == "call_method" and str(user.target).endswith("_")
+        ):
             return True
         elif _name(user) in views:
             return True  # it shares its memory with the activation
@@ -420,7 +433,11 @@ def _check_once(layer: str, head: str, runs: int, head_runs: int) -> None:
 
 # %% ../../nbs/03_network/01_cut.ipynb #98a3e8ab
 def _cut_by_graph(
-    model: nn.Module, layer: str, example: Any = None, head_name: Any = None, last: bool | None = None
+    model: nn.Module,
+    layer: str,
+    example: Any = None,
+    head_name: Any = None,
+    last: bool | None = None,
 ) -> CutNetwork:
     "`cut` through torch.fx; raises `_Untraceable` where only hooks can help."
     graph, head = _trace(model, layer, head=head_name)
@@ -448,7 +465,7 @@ def _cut_by_graph(
 
 # %% ../../nbs/03_network/01_cut.ipynb #57ed9ff3
 class _Hooked(nn.Module):
-    "One half of a model cut by hooks: `part` is \"lower\" or \"tail\"."
+    'One half of a model cut by hooks: `part` is "lower" or "tail".'
 
     def __init__(self, model: nn.Module, layer: str, head: str, part: str, example: Tensor):
         super().__init__()
@@ -538,13 +555,17 @@ def _verify(network: CutNetwork, example: Tensor) -> None:
         example = (_in_its_numbers(network, (example,)) or (example,))[0]
         expected, A = head_output(network.model, network.head_name, example), network.lower(example)
         if not isinstance(A, Tensor) or A.ndim < 2:
-            raise NiwtError(f"cannot cut at {network.layer!r}: it returns a {type(A).__name__}, not a tensor (B, K, ...)")
+            raise NiwtError(
+                f"cannot cut at {network.layer!r}: it returns a {type(A).__name__}, not a tensor (B, K, ...)"
+            )
         before = A.clone()
         features = network.tail(A)
         shape = tuple(getattr(features, "shape", ()))
         wanted = (len(example), network.head.in_features)
         if shape != wanted:
-            raise NiwtError(f"the head {network.head_name!r} reads features of shape {shape}, expected {wanted}")
+            raise NiwtError(
+                f"the head {network.head_name!r} reads features of shape {shape}, expected {wanted}"
+            )
         scores = network.head(features)
     atol = 1e-6 * float(expected.abs().max())
     if not torch.allclose(scores, expected.to(scores), rtol=1e-5, atol=atol):

@@ -22,7 +22,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, fx, nn
 
-from ..core import NiwtError, atomic_path, import_object
+from ..core import NiwtError, atomic_path, write_text, import_object
 from .backbones import ImageTransform, at_size
 from .cut import eval_mode
 
@@ -30,11 +30,15 @@ from .cut import eval_mode
 def _record(model: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
     "Record a forward pass in evaluation mode for any batch size, from two images or more; raises `NiwtError` with the reason where that is impossible."
     if example.ndim < 2 or len(example) < 2:
-        raise NiwtError(f"the example must be a batch of two or more images, got shape {tuple(example.shape)}")
+        raise NiwtError(
+            f"the example must be a batch of two or more images, got shape {tuple(example.shape)}"
+        )
     try:
         with eval_mode(model), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return torch.export.export(model, (example,), dynamic_shapes=({0: torch.export.Dim.AUTO},))
+            return torch.export.export(
+                model, (example,), dynamic_shapes=({0: torch.export.Dim.AUTO},)
+            )
     except Exception as e:  # noqa: BLE001 (the recorded code is anybody's)
         told = f"{type(e).__name__}: {str(e).strip().partition(chr(10))[0]}"
         raise NiwtError(f"torch.export cannot record this {type(model).__name__}: {told}") from e
@@ -64,7 +68,7 @@ def _forward_code(program: torch.export.ExportedProgram) -> tuple[str, dict[str,
     return fx.GraphModule(root, graph).code.strip(), tensors
 
 # %% ../../nbs/03_network/07_export.ipynb #616e7637
-_PREPROCESS_PY = '''
+_PREPROCESS_PY = """
 
 def preprocess(image):
     "A PIL image as the network wants it: float tensor (3, {size}, {size})."
@@ -91,7 +95,7 @@ if __name__ == "__main__":
         with torch.no_grad():
             best = int(network(preprocess(Image.open(file))[None]).argmax())
         print(file, names[best], sep="\\t")
-'''
+"""
 
 # %% ../../nbs/03_network/07_export.ipynb #ec9f019b
 _MODEL_PY = '''"""A classifier for {n} classes: plain PyTorch, written by niwt_nb and independent of it.
@@ -201,8 +205,7 @@ def export_model(
     with atomic_path(folder / "model.safetensors") as tmp:
         save_file({k: v.cpu().contiguous().clone() for k, v in tensors.items()}, str(tmp))
     for name, text in (("model.py", code), ("classes.json", about_text(names, shape, made))):
-        with atomic_path(folder / name) as tmp:
-            tmp.write_text(text, encoding="utf-8")
+        write_text(folder / name, text)
     return folder
 
 # %% ../../nbs/03_network/07_export.ipynb #5cfc87e9

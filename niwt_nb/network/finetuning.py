@@ -36,7 +36,9 @@ from .zoom import closer, joined
 @lru_cache(maxsize=1)
 def _bfloat16_works() -> bool:
     "Try bfloat16 in a process of its own, because on some processors it is an illegal instruction."
-    trial = "import torch as t; x = t.rand(2, 8, 7, 7).bfloat16(); t.nn.Conv2d(8, 8, 3).bfloat16()(x); "
+    trial = (
+        "import torch as t; x = t.rand(2, 8, 7, 7).bfloat16(); t.nn.Conv2d(8, 8, 3).bfloat16()(x); "
+    )
     trial += "t.rand(64, 64).bfloat16() @ t.rand(64, 64).bfloat16()"
     command = [sys.executable, "-c", trial]
     return subprocess.run(command, capture_output=True, timeout=300).returncode == 0
@@ -47,7 +49,11 @@ def _arithmetic(precision: str, device: torch.device) -> contextlib.AbstractCont
     check_name(precision, ("float32", "bfloat16"), "precision")
     if precision == "bfloat16" and device.type == "cpu" and not _bfloat16_works():
         raise NiwtError("this processor cannot compute in bfloat16; use precision 'float32'")
-    return torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else contextlib.nullcontext()
+    return (
+        torch.autocast(device.type, torch.bfloat16)
+        if precision == "bfloat16"
+        else contextlib.nullcontext()
+    )
 
 # %% ../../nbs/03_network/06_finetuning.ipynb #c1110e75
 @dataclass(frozen=True, eq=False)
@@ -83,7 +89,9 @@ class ActivationCache:
         "How many images."
         return len(self.labels)
 
-    def batch(self, rows: Tensor, augment: bool = False, window: float = 1, view: int = 0) -> Tensor:
+    def batch(
+        self, rows: Tensor, augment: bool = False, window: float = 1, view: int = 0
+    ) -> Tensor:
         "Activations (B, K, H, W) of a view; with `augment` of any, a random window of that share."
         which = torch.full((len(rows),), view)
         which = torch.randint(self.values.shape[1], which.shape) if augment else which
@@ -135,7 +143,7 @@ def cache_activations(
     transform: Callable,  # PIL image -> (3, H, W) float tensor; must not be random
     dtype: torch.dtype = torch.float16,  # float16 halves the memory
     precision: str = "float32",  # of the convolutions, see `_arithmetic`
-    folder: str | os.PathLike | Steps | None = None,  # keep finished parts here; a later call reads them
+    folder: str | os.PathLike | Steps | None = None,  # keep finished parts here, and read them
     shard: int = _SHARD,  # images a part
     key: str = "",  # of the pictures: parts that were kept with another key are made again
     reader: CutNetwork | None = None,  # cut where `network.zoom` finds close-ups; None: without
@@ -192,7 +200,12 @@ class _Tuned(nn.Module):
 # %% ../../nbs/03_network/06_finetuning.ipynb #093df490
 @torch.no_grad()
 def _cached_features(
-    body: nn.Module, cache: _Cache, rows: Tensor, device: Any, precision: str = "float32", view: int = 0
+    body: nn.Module,
+    cache: _Cache,
+    rows: Tensor,
+    device: Any,
+    precision: str = "float32",
+    view: int = 0,
 ) -> Tensor:
     "Features of rows of a cache, (n, D); `view` 1 for the mirror images of an `ActivationCache`."
     other = {"view": view} if isinstance(cache, ActivationCache) else {}

@@ -34,10 +34,17 @@ def linear_of(
     bias: Tensor | None = None,  # (n,); None: zeros
 ) -> nn.Linear:  # frozen, on the device and in the type of `weight`
     "A linear layer with these rows; no random number is drawn."
-    head = nn.Linear(weight.shape[1], len(weight), device="meta")  # as `skip_init` does, without what that imports
+    # as `skip_init` does, without what that imports
+    head = nn.Linear(weight.shape[1], len(weight), device="meta")
     bias = torch.zeros(len(weight)) if bias is None else bias
     for name, rows in (("weight", weight), ("bias", bias.to(weight))):
-        setattr(head, name, nn.Parameter(rows.detach().clone(memory_format=torch.contiguous_format), requires_grad=False))
+        setattr(
+            head,
+            name,
+            nn.Parameter(
+                rows.detach().clone(memory_format=torch.contiguous_format), requires_grad=False
+            ),
+        )
     return head
 
 # %% ../../nbs/03_network/03_head.ipynb #4e71a75d
@@ -101,7 +108,8 @@ def fit_head(
     head = linear_of(X.new_zeros(C, X.shape[1])).requires_grad_(True)
     limits: dict[str, Any] = {"max_iter": max_iter, "max_eval": 2 * max_iter}
     limits |= {"tolerance_grad": tol, "tolerance_change": 0}
-    limits["history_size"] = 100 if head.weight.numel() <= 2**18 else 10  # each step takes two heads
+    # each step takes two heads
+    limits["history_size"] = 100 if head.weight.numel() <= 2**18 else 10
     optimiser = torch.optim.LBFGS(head.parameters(), **limits, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
@@ -139,7 +147,11 @@ def with_head(
         given = network.head.in_features
         raise NiwtError(f"the head reads {head.in_features} features, the network gives {given}")
     there = network.head.weight.device
-    model = _with_submodule(network.model, network.head_name, head if head.weight.device == there else copy.deepcopy(head).to(there))
+    model = _with_submodule(
+        network.model,
+        network.head_name,
+        head if head.weight.device == there else copy.deepcopy(head).to(there),
+    )
     parts = (network.layer, network.lower, network.tail, network.head_name)
     return CutNetwork(model, *parts, network.how, network.channels_last)
 

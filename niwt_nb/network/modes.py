@@ -145,7 +145,11 @@ def device_of(
 ) -> torch.device:  # with its number, if it is a GPU
     "The device to compute on; raises `NiwtError` for one that is not here."
     if wanted is None or str(wanted) == "auto":
-        own = next((p.device for p in module.parameters()), torch.device("cpu")) if module is not None else torch.device("cpu")
+        own = (
+            next((p.device for p in module.parameters()), torch.device("cpu"))
+            if module is not None
+            else torch.device("cpu")
+        )
         if own.type != "cpu" or not torch.cuda.is_available():
             return own
         wanted = "cuda"
@@ -154,17 +158,24 @@ def device_of(
     try:
         device = torch.device(wanted)
     except (RuntimeError, TypeError):
-        raise NiwtError(f"device is {wanted!r}, expected one of {', '.join(there)}; {remedy}") from None
+        raise NiwtError(
+            f"device is {wanted!r}, expected one of {', '.join(there)}; {remedy}"
+        ) from None
     if device.type == "cpu":
         return torch.device("cpu")
     kind: Any = getattr(torch, device.type, None)  # torch.cuda, torch.xpu, ...
     count = kind.device_count() if hasattr(kind, "device_count") and kind.is_available() else 0
     number = device.index if device.index is not None else kind.current_device() if count else 0
     if number >= count:
-        build = "; this PyTorch is built without CUDA (pytorch.org/get-started has one with it)" if device.type == "cuda" and torch.version.cuda is None else ""
-        raise NiwtError(f"device is {str(wanted)!r}, which is not here: PyTorch sees {', '.join(there)}{build}; {remedy}")
+        build = (
+            "; this PyTorch is built without CUDA (pytorch.org/get-started has one with it)"
+            if device.type == "cuda" and torch.version.cuda is None
+            else ""
+        )
+        raise NiwtError(
+            f"device is {str(wanted)!r}, which is not here: PyTorch sees {', '.join(there)}{build}; {remedy}"
+        )
     return torch.device(device.type, number)
-
 
 # %% ../../nbs/03_network/00_modes.ipynb #f913746f
 def gpu_group() -> Any:  # for `DistributedDataParallel`; None: the ordinary group
@@ -175,6 +186,7 @@ def gpu_group() -> Any:  # for `DistributedDataParallel`; None: the ordinary gro
         mine = (platform.node(), torch.cuda.current_device()) if ready else None
         every = share(range(world), lambda _: mine, "a look for GPUs")
         own_each = None not in every and len(set(every)) == world
-        _MEETING["gpus"] = dist.new_group(backend="nccl", timeout=_MEETING.get("timeout")) if own_each else None
+        _MEETING["gpus"] = (
+            dist.new_group(backend="nccl", timeout=_MEETING.get("timeout")) if own_each else None
+        )
     return _MEETING.get("gpus")
-

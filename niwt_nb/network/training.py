@@ -381,7 +381,8 @@ class _KnowledgeHead(nn.Module):
     def rows(self, knowledge: Tensor | None = None) -> Tensor:
         "Weight vectors of length 1, (n, D), of the head's own classes or of others."
         prepared: Any = self.knowledge if knowledge is None else self.prepare(knowledge)
-        prepared = nn.functional.dropout(prepared, self.drop, self.training)  # classes, not pictures
+        # classes, not pictures
+        prepared = nn.functional.dropout(prepared, self.drop, self.training)
         return nn.functional.normalize(self.map(prepared), dim=1)
 
     @in_own_modes

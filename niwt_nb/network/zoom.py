@@ -62,6 +62,7 @@ def closer(
 LEAST_CELLS = 5  # rows of the layer's map below which there is no closer look
 LEAST_PIXELS = 128  # and of the picture
 
+
 def can_zoom(
     network: CutNetwork,  # cut where importance is read
     example: Tensor,  # (2, 3, H, W) preprocessed pictures
@@ -123,7 +124,7 @@ def looks(
 @torch.no_grad()
 def features_of(
     network: CutNetwork,  # cut where importance is read
-    pictures: Iterable[Any],  # batches of preprocessed pictures (B, 3, H, W), or tuples of them first
+    pictures: Iterable[Any],  # batches of preprocessed pictures (B, 3, H, W), or tuples
     n: int = 0,  # how many in all, if they may not fit into memory
     both: bool = False,  # see `views_of`
     close: bool = False,  # see `views_of`

@@ -24,7 +24,9 @@ from ..core import NiwtError
 # %% ../../nbs/09_runs/09_app.ipynb #e5d6f1bd
 def _session_of(
     run: str | os.PathLike | None,  # folder of a finished run; None: the field guide
-) -> tuple[Any, list[str]]:  # a `Session`, and the classes that were added to the run and are left out of it
+) -> tuple[
+    Any, list[str]
+]:  # a `Session`, and the classes that were added to the run and are left out of it
     "The session of a finished run, or of the field guide; raises `NiwtError` for a folder without a model."
     from niwt_nb.method.niwt import NIWT
     from niwt_nb.runs.config import read_config
@@ -49,11 +51,16 @@ class _App:
     def __init__(self, run: str | os.PathLike | None = None):
         self.run, self.note = run, widgets.HTML()
         self.said = widgets.HTML("<p><i>Opening the model: some seconds ...</i></p>")
-        self.parts = widgets.ToggleButtons(options=["Name a picture", "Describe a species"], disabled=True)
+        self.parts = widgets.ToggleButtons(
+            options=["Name a picture", "Describe a species"], disabled=True
+        )
         self.parts.style.button_width = "12em"
         self.place, self.made = widgets.VBox([self.said]), dict[int, Any]()
         title = widgets.HTML("<h2>A species from words alone</h2>")
-        self.ui = widgets.VBox([title, self.note, self.parts, self.place], layout={"max_width": "1000px", "margin": "0 auto"})
+        self.ui = widgets.VBox(
+            [title, self.note, self.parts, self.place],
+            layout={"max_width": "1000px", "margin": "0 auto"},
+        )
         self.ui.add_class("niwt-app")  # a photo may be dropped anywhere on it
         self.parts.observe(lambda change: self.show(), "value")
 
@@ -96,8 +103,13 @@ def _notebook(run: str | os.PathLike | None) -> str:  # a notebook's text
     import nbformat
 
     given = "" if run is None else repr(str(Path(run).absolute()))
-    cell = nbformat.v4.new_code_cell(f"from niwt_nb.runs.app import _App\n\n_App({given}).begin()", id="app")
-    meta = {"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}, "title": "niwt"}
+    cell = nbformat.v4.new_code_cell(
+        f"from niwt_nb.runs.app import _App\n\n_App({given}).begin()", id="app"
+    )
+    meta = {
+        "kernelspec": {"name": "python3", "display_name": "python3", "language": "python"},
+        "title": "niwt",
+    }
     return nbformat.writes(nbformat.v4.new_notebook(cells=[cell], metadata=meta))
 
 # %% ../../nbs/09_runs/09_app.ipynb #d692876c
@@ -121,13 +133,21 @@ def serve(
 ) -> int:  # Voila's exit code
     "Show the page until it is interrupted; raises `NiwtError` without Voila, or for a folder without a run."
     if run is not None and not (Path(run) / "config.toml").is_file():
-        raise NiwtError(f"no run in {run}: no config.toml; `niwt demo --out {run}` makes one, and without a folder the field guide is shown")
+        raise NiwtError(
+            f"no run in {run}: no config.toml; `niwt demo --out {run}` makes one, and without a folder the field guide is shown"
+        )
     if find_spec("voila") is None:
         raise NiwtError("Voila shows the page and is not installed: pip install 'niwt_nb[app]'")
     with tempfile.TemporaryDirectory() as box:
         path = Path(box) / "niwt.ipynb"
         path.write_text(_notebook(run), encoding="utf-8")
-        places = os.pathsep.join([_template(Path(box)), *filter(None, [os.environ.get("JUPYTER_PATH")])])
-        ready = ["--preheat_kernel=True", "--pool_size=1"]  # the model is being opened before anybody looks
+        places = os.pathsep.join(
+            [_template(Path(box)), *filter(None, [os.environ.get("JUPYTER_PATH")])]
+        )
+        # the model is being opened before anybody looks
+        ready = ["--preheat_kernel=True", "--pool_size=1"]
         shown = [f"--port={port}", *([] if browser else ["--no-browser"])]
-        return subprocess.call([sys.executable, "-m", "voila", str(path), "--template=niwt", *ready, *shown], env={**os.environ, "JUPYTER_PATH": places})
+        return subprocess.call(
+            [sys.executable, "-m", "voila", str(path), "--template=niwt", *ready, *shown],
+            env={**os.environ, "JUPYTER_PATH": places},
+        )

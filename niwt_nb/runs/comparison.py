@@ -82,7 +82,9 @@ def _tuned_network(
     "The network that a fine-tuning ended with, from what was kept of it."
     head = linear_of(state["head.weight"], state["head.bias"])
     network = with_head(copy.deepcopy(shared.network), head)
-    network.tail.load_state_dict({k.removeprefix("tail."): v for k, v in state.items() if k.startswith("tail.")})
+    network.tail.load_state_dict(
+        {k.removeprefix("tail."): v for k, v in state.items() if k.startswith("tail.")}
+    )
     network.model.requires_grad_(False)
     return network.eval()
 
@@ -91,7 +93,8 @@ def _tuned_step(
     shared: _Encodings,  # see `_encode_all`
     part: ZeroShotData,  # what is learned from: the data set, or its validation part
     name: str,  # of the step
-    knowledge: str | None = None,  # train with a head made of this kind; None: with an ordinary head
+    knowledge: str
+    | None = None,  # train with a head made of this kind; None: with an ordinary head
     seed: int = 0,  # of the training
     quiet: bool = True,  # no progress bar
 ) -> tuple[Encoded, dict[str, Tensor], list[dict]]:  # features, the network's state, the history
@@ -220,7 +223,7 @@ def _method_step(
 def _networks_of(
     shared: _Encodings, knowledge: Sequence[str], seed: int, quiet: bool = True
 ) -> list[tuple[str, Encoded, Encoded, list[str]]]:  # name, real network, twin, kinds of knowledge
-    "The networks of one seed: frozen, and with `train` = \"tail\" also fine-tuned, plainly and once for each kind of knowledge."
+    'The networks of one seed: frozen, and with `train` = "tail" also fine-tuned, plainly and once for each kind of knowledge.'
     data, frozen = shared.data, _frozen_step(shared)
     val = data.validation(seed=seed)
     twin = Encoded(frozen.features[rows_of(val, data)], val)
@@ -247,7 +250,9 @@ def _comparison(
     knowledge: Sequence[str],  # kinds of knowledge, combinations as "attributes+captions"
     methods: Mapping[str, Any] | None = None,  # rivals of NIWT; None: those that the settings name
     quiet: bool = True,  # no progress bars
-) -> pd.DataFrame:  # a row each, uncalibrated and calibrated, with U, S, H, T1, AUSUC and what was chosen
+) -> (
+    pd.DataFrame
+):  # a row each, uncalibrated and calibrated, with U, S, H, T1, AUSUC and what was chosen
     "NIWT, its rivals, the shuffled control and chance on every network, for every kind of knowledge and every seed of the run."
     config, every, rows = shared.folder.config, baselines(), []
     rivals = {name: every[name] for name in config.rivals or every} if methods is None else methods

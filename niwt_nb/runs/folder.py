@@ -83,7 +83,8 @@ class _RunFolder(Steps):
 _REPLACE = "choose another folder, or replace that run"
 _REPLACE += " (replace_run=True, --replace on the command line)"
 
-_FREE = ("device", "workers", "timeout")  # settings that change no more of a result than its last digits: a run may go on with others
+# settings that change no more of a result than its last digits: a run may go on with others
+_FREE = ("device", "workers", "timeout")
 
 
 def _check_folder(path: Path, config: RunConfig) -> None:

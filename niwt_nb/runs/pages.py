@@ -79,7 +79,9 @@ def _because(told: pd.DataFrame) -> str:  # up to three sentences
     return text + _counter_evidence(told) + most
 
 # %% ../../nbs/09_runs/07_pages.ipynb #f5c51102
-def _explain_cases(ready: _Ready, explainer: Explainer, scores: Tensor, write: _Write) -> list[dict]:
+def _explain_cases(
+    ready: _Ready, explainer: Explainer, scores: Tensor, write: _Write
+) -> list[dict]:
     "Photo, Grad-CAM and attributes of some predictions by calibrated scores (n, C), drawn by lot, as the report takes them."
     data, config, labels = ready.data, ready.config, ready.data.labels[ready.test]
     guess, unseen = predict(scores, ready.columns), torch.isin(labels, data.unseen)
@@ -101,7 +103,9 @@ def _explain_cases(ready: _Ready, explainer: Explainer, scores: Tensor, write: _
         case |= {"sentence": _because(told), "trust": faithfulness_sentence(told)}
         names = told["attribute"].map(readable)
         names += told["verdict"].map({"open": " (open)"}).fillna("")
-        case["attributes"] = [[a, float(v)] for a, v in zip(names, _signed_words(told), strict=True)]
+        case["attributes"] = [
+            [a, float(v)] for a, v in zip(names, _signed_words(told), strict=True)
+        ]
         return case
 
     return share(list(enumerate(chosen.tolist())), explain, "explanations")
@@ -187,7 +191,9 @@ def _reliability_figure(tables: dict[str, pd.DataFrame], width: int = 760) -> Fi
     looks: Any = (("grey", "s--"), ("blue", "o-"))
     for (name, table), (colour, mark) in zip(tables.items(), looks, strict=True):
         told = f"{name}: error {calibration_error(table):.3f}"
-        ax.plot(table.confidence, table.accuracy, mark, color=COLOURS[colour], lw=2, ms=5, label=told)
+        ax.plot(
+            table.confidence, table.accuracy, mark, color=COLOURS[colour], lw=2, ms=5, label=told
+        )
     ax.set(xlabel="probability of the name", ylabel="share right", xlim=(0, 1.02), ylim=(0, 1.02))
     ax.legend(loc="upper left", frameon=False)
     ax.spines[["top", "right"]].set_visible(False)

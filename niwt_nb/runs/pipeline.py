@@ -93,7 +93,9 @@ def _describe(ready: _Ready, judged: _Judged, rows: list[dict[str, Any]]) -> dic
 
     told: dict[str, Any] = {"title": f"Zero-shot learning on {data.name}"}
     told["summary"] = f"{counts}. The network learned the seen classes; for the unseen ones it got"
-    told["summary"] += f" classifiers made from {best['knowledge']} alone, without one image of them."
+    told["summary"] += (
+        f" classifiers made from {best['knowledge']} alone, without one image of them."
+    )
     told["headline"] = [
         tile("unseen classes among themselves (T1)", "T1"),
         tile("unseen classes among all (U)", "U"),
@@ -107,7 +109,11 @@ def _describe(ready: _Ready, judged: _Judged, rows: list[dict[str, Any]]) -> dic
     return told | {"choices": [row for some in choices for row in some]}
 
 # %% ../../nbs/09_runs/08_pipeline.ipynb #758d69db
-_STEP_NAMES = {"readable": "unreadable images", "network": "training", "photos": "features of all images"}
+_STEP_NAMES = {
+    "readable": "unreadable images",
+    "network": "training",
+    "photos": "features of all images",
+}
 
 # %% ../../nbs/09_runs/08_pipeline.ipynb #2dc38668
 def _step_times(timings: list[dict[str, Any]]) -> list[list[str]]:

@@ -90,7 +90,9 @@ def departures(
 def beside_paper(
     config: RunConfig,  # of a run
     rows: Sequence[Mapping[str, Any]],  # its table
-) -> list[dict[str, Any]]:  # rows `what`, `calibrated`, `U`, `S`, `H`; none if the run names no recipe
+) -> list[
+    dict[str, Any]
+]:  # rows `what`, `calibrated`, `U`, `S`, `H`; none if the run names no recipe
     "The paper's figures, as recalled, above what the run gave for the same method."
     if not config.preset:
         return []

@@ -180,7 +180,10 @@ class _EditPictures(Explorer):
         rest = [1 - sum(part) for part in list(zip(*rows, strict=True))[1:]]
         rows += [("others", *rest)] if max(rest) > 1e-6 else []
         names, before, after = zip(*rows, strict=True)
-        shares, told = {"as described": before, "now": after}, f"What its {n} test pictures are taken for"
+        shares, told = (
+            {"as described": before, "now": after},
+            f"What its {n} test pictures are taken for",
+        )
         _draw_change(area.part(height=52 + 27 * len(rows)), names, shares, told, at)
 
     def page(self) -> _Page:

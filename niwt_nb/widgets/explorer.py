@@ -83,7 +83,13 @@ class _Panel:
     "A picture of a widget: `key()` is what it depends on, `paint(area)` draws it, `alt()` says in words what it shows."
 
     def __init__(
-        self, width: int, height: int, key: _Key, paint: _Painter, alt: _Key = str, ground: Any = None
+        self,
+        width: int,
+        height: int,
+        key: _Key,
+        paint: _Painter,
+        alt: _Key = str,
+        ground: Any = None,
     ) -> None:
         """Nothing is drawn yet; `paint` is called for a key that is new. `alt`: for screen readers.
 
@@ -359,7 +365,8 @@ class _Shown(_Controls):
     "What a widget shows: panels, and the same content as a figure."
 
     title, about = "", ""
-    dark = False  # the page; its script tells it, and the next widget begins with what the last one heard
+    # the page; its script tells it, and the next widget begins with what the last one heard
+    dark = False
     panels: dict[str, _Panel]
 
     def page(self) -> _Page:

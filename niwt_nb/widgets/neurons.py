@@ -49,9 +49,13 @@ class _NeuronStudy:
 # %% ../../nbs/08_widgets/02_neurons.ipynb #69de2899
 @in_own_modes
 def _study_neurons(
-    session: Session, reading: _Reading, off: Sequence[int] = (), by: str = "importance", top: int = 10
+    session: Session,
+    reading: _Reading,
+    off: Sequence[int] = (),
+    by: str = "importance",
+    top: int = 10,
 ) -> _NeuronStudy:
-    "The `top` strongest neurons by \"importance\" or what it \"adds\", and scores without some (`off`); raises `NiwtError` for neurons that do not exist."
+    'The `top` strongest neurons by "importance" or what it "adds", and scores without some (`off`); raises `NiwtError` for neurons that do not exist.'
     measure = getattr(reading, check_name(by, ["importance", "adds"], "measure"))
     order = measure.abs().argsort(descending=True)[:top]
     order = order[measure[order].argsort(descending=True)]
@@ -254,7 +258,10 @@ class _NeuronPictures(_NeuronTrials):
 
     def _paint_scores(self, area: Area) -> None:
         s = self.study
-        names, shares = map(self.session.label, s.rows), {"all neurons on": s.before, "now": s.after}
+        names, shares = (
+            map(self.session.label, s.rows),
+            {"all neurons on": s.before, "now": s.after},
+        )
         _draw_change(area, [*names], shares, "What it says", s.rows.index(s.row))
 
     def _alt_scores(self) -> str:

@@ -57,14 +57,22 @@ def numbers(found: Any) -> list[Tensor]:
 def checks(folder: Path, data: Any, device: Any) -> dict[str, Callable[[], Any]]:
     "Name -> what is computed there."
     backbone, few = network_on(device), data.train[::6]
-    look, x, net = backbone.preprocess, torch.stack([backbone.preprocess(data.images[int(i)]) for i in few[:4]]), backbone.cut()
-    demand = net.head.weight.detach().cpu() @ torch.linspace(-1, 1, 16 * net.activations(x).shape[1]).view(16, -1)
+    look, x, net = (
+        backbone.preprocess,
+        torch.stack([backbone.preprocess(data.images[int(i)]) for i in few[:4]]),
+        backbone.cut(),
+    )
+    demand = net.head.weight.detach().cpu() @ torch.linspace(
+        -1, 1, 16 * net.activations(x).shape[1]
+    ).view(16, -1)
     of_all = partial(jacobian.pooled_jacobian, net, x)
     short = {"epochs": 1, "lr": 1e-3, "batch_size": 8}
 
     def trained() -> Any:
         model = copy.deepcopy(backbone.model)
-        training.train_classifier(model, data, look, data.get_knowledge("attributes").values, erase=0.0, **short)
+        training.train_classifier(
+            model, data, look, data.get_knowledge("attributes").values, erase=0.0, **short
+        )
         return model
 
     def fitted() -> NIWT:
@@ -81,37 +89,64 @@ def checks(folder: Path, data: Any, device: Any) -> dict[str, Callable[[], Any]]
 
     def added_up() -> Any:
         store.write_importance(net, data, few, look, folder / f"store-{str(device)[:3]}")
-        return store.open_store(folder / f"store-{str(device)[:3]}").class_importance()["stage2"].mean.nan_to_num()
+        return (
+            store.open_store(folder / f"store-{str(device)[:3]}")
+            .class_importance()["stage2"]
+            .mean.nan_to_num()
+        )
 
     def tuned(part: str) -> Any:
         return finetuning.fine_tune(net, data, look, part=part, **short).network
 
     def zoomed() -> Any:
         met, crop = [], zoom.closer
-        with mock.patch.object(zoom, "closer", lambda x, a: met.extend([x.device, a.device]) or crop(x, a)):
+        with mock.patch.object(
+            zoom, "closer", lambda x, a: met.extend([x.device, a.device]) or crop(x, a)
+        ):
             views = zoom.views_of(net, x, True, True)
         assert set(met) == {net.head.weight.device}, met  # pictures go there once, activations stay
         return views, crop(x, net.activations(x))
 
     def whole(train: str, **more: Any) -> Any:
         pipeline._finish = lambda *given: None  # explanations have a check of their own
-        rows = pipeline.run(RunConfig(**RUN, train=train, device=str(device), **more), folder / f"{train}-{str(device)[:3]}")
+        rows = pipeline.run(
+            RunConfig(**RUN, train=train, device=str(device), **more),
+            folder / f"{train}-{str(device)[:3]}",
+        )
         return [list(row.values())[3:8] for row in rows]
 
     found: dict[str, Callable[[], Any]] = {
         "layer_names": lambda: len(layer_names(backbone.model, x)),
         "extract_features": lambda: head.extract_features(net, data, few, look),
-        "fit_head": lambda: head.fit_head(net.features(x), torch.tensor([0, 1, 0, 1], device=net.head.weight.device)).weight,
-        "neuron_importance": lambda: [engine.neuron_importance(net, x, t) for t in ("predicted", "all", 1, torch.arange(4), [[0, 2]])],
+        "fit_head": lambda: (
+            head.fit_head(
+                net.features(x), torch.tensor([0, 1, 0, 1], device=net.head.weight.device)
+            ).weight
+        ),
+        "neuron_importance": lambda: [
+            engine.neuron_importance(net, x, t)
+            for t in ("predicted", "all", 1, torch.arange(4), [[0, 2]])
+        ],
         "neuron_importance, Captum's": lambda: engine.neuron_importance(net, x, 1, fast=False),
-        "other methods": lambda: [engine.neuron_importance(net, x, 1, m) for m in ("gradient_x_activation", "integrated_gradients")],
+        "other methods": lambda: [
+            engine.neuron_importance(net, x, 1, m)
+            for m in ("gradient_x_activation", "integrated_gradients")
+        ],
         "class_importance": lambda: engine.class_importance(net, data, few, look).mean.nan_to_num(),
         "write_importance": added_up,
-        "pooled_jacobian": lambda: [of_all(how="reverse").mean, of_all().importance(torch.ones(1, 16))],
+        "pooled_jacobian": lambda: [
+            of_all(how="reverse").mean,
+            of_all().importance(torch.ones(1, 16)),
+        ],
         "closed form": lambda: solvers.transfer_weights(net, demand, of_all(), "closed").weight,
         "L-BFGS": lambda: solvers.transfer_weights(net, demand, of_all(), "lbfgs").cosine,
-        "the reference solver": lambda: solvers.transfer_weights(net, demand, x, "reference", max_steps=3).weight,
-        "maps": lambda: [f(net, x, 1) for f in (maps.grad_cam, maps.fine_map)] + [maps.contrast_map(net, x, 1, 2)],
+        "the reference solver": lambda: (
+            solvers.transfer_weights(net, demand, x, "reference", max_steps=3).weight
+        ),
+        "maps": lambda: (
+            [f(net, x, 1) for f in (maps.grad_cam, maps.fine_map)]
+            + [maps.contrast_map(net, x, 1, 2)]
+        ),
         "zoom": zoomed,
         "neuron_maps": lambda: maps.neuron_maps(net, x, [0, 1]),
         "NIWT": lambda: fitted().decision_function([data.images[int(i)] for i in data.test_unseen]),
@@ -122,7 +157,9 @@ def checks(folder: Path, data: Any, device: Any) -> dict[str, Callable[[], Any]]
         "top_images": lambda: names.top_images(net, data, few, look, [0, 3]).value,
         "explainer": lambda: explainer_on(net, data, few, look),
         "a run, frozen": lambda: whole("head"),
-        "a run, fine-tuned": lambda: whole("tail", tune_epochs=1, tune_from="stage1", layer="stage2"),
+        "a run, fine-tuned": lambda: whole(
+            "tail", tune_epochs=1, tune_from="stage1", layer="stage2"
+        ),
     }
     return found
 
@@ -133,10 +170,24 @@ def explainer_on(net: Any, data: Any, few: Tensor, look: Callable) -> Any:
     told = words.explain_images(made, data, few, look)
     silent = editing.edit_neurons(net, len(made.answers), zero=[0, 1])(look(data.images[0])[None])
     loss = verify_names(made, data, few, look, [0]).loss.fillna(0).tolist()
-    return told.strength, told.drop, editing.background_evidence(made, data, few, look), loss, silent
+    return (
+        told.strength,
+        told.drop,
+        editing.background_evidence(made, data, few, look),
+        loss,
+        silent,
+    )
 
 
-RUN = {"n_seen": 12, "n_unseen": 4, "images_per_class": (3, 1), "image_size": 32, "shuffles": 1, "model": "fieldguide", "calibrate": False}
+RUN = {
+    "n_seen": 12,
+    "n_unseen": 4,
+    "images_per_class": (3, 1),
+    "image_size": 32,
+    "shuffles": 1,
+    "model": "fieldguide",
+    "calibrate": False,
+}
 
 
 def outcome(work: Callable[[], Any]) -> Any:
@@ -144,14 +195,21 @@ def outcome(work: Callable[[], Any]) -> Any:
     try:
         return numbers(work())
     except Exception as e:
-        return f"{type(e).__name__}: {e}\n" + "".join(line for line in traceback.format_tb(e.__traceback__) if "niwt_nb" in line)[-900:]
+        return (
+            f"{type(e).__name__}: {e}\n"
+            + "".join(line for line in traceback.format_tb(e.__traceback__) if "niwt_nb" in line)[
+                -900:
+            ]
+        )
 
 
 def main(folder: Path, device: str | None = None, only: str = "") -> dict[str, float | str]:
     "Name -> the largest difference, as a share of the largest number; or the error."
     torch.set_num_threads(1)
     data = field_guide(12, 4, (3, 1), size=32)
-    expected = {name: outcome(work) for name, work in checks(folder, data, "cpu").items() if only in name}
+    expected = {
+        name: outcome(work) for name, work in checks(folder, data, "cpu").items() if only in name
+    }
     told: dict[str, float | str] = {}
     with pretend() if device is None else nullcontext(device) as there:
         for name, work in checks(folder, data, there).items():
@@ -161,7 +219,12 @@ def main(folder: Path, device: str | None = None, only: str = "") -> dict[str, f
             if isinstance(found, str) or isinstance(wanted, str):
                 told[name] = found if isinstance(found, str) else f"on the CPU: {wanted}"
             else:
-                told[name] = max(float((a - b).abs().max() / b.abs().max().clamp(min=1e-30)) if a.numel() else 0.0 for a, b in zip(found, wanted, strict=True))
+                told[name] = max(
+                    float((a - b).abs().max() / b.abs().max().clamp(min=1e-30))
+                    if a.numel()
+                    else 0.0
+                    for a, b in zip(found, wanted, strict=True)
+                )
     return told
 
 

@@ -19,9 +19,13 @@ def ready(folder):
     address, spec = str(folder / "socket"), folder / "kernels" / "python3"
     spec.mkdir(parents=True)
     argv = [sys.executable, "-I", "-S", __file__, "start", address, "-f", "{connection_file}"]
-    (spec / "kernel.json").write_text(json.dumps({"argv": argv, "display_name": "python3", "language": "python"}))
+    (spec / "kernel.json").write_text(
+        json.dumps({"argv": argv, "display_name": "python3", "language": "python"})
+    )
     env = {k: v for k, v in os.environ.items() if not k.startswith("NIWT_")}
-    server = subprocess.Popen([sys.executable, __file__, "serve", address], env=env, stdout=subprocess.PIPE, text=True)
+    server = subprocess.Popen(
+        [sys.executable, __file__, "serve", address], env=env, stdout=subprocess.PIPE, text=True
+    )
     try:
         assert server.stdout.readline() == "ready\n"
         yield {"JUPYTER_PATH": str(folder)}
@@ -39,7 +43,9 @@ def start(address: str, argv: list[str]) -> None:
     "Ask for a kernel, and end when it ends; when this process is ended, so is the kernel."
     with socket.socket(socket.AF_UNIX) as there:
         there.connect(address)
-        there.sendall(json.dumps({"argv": argv, "cwd": os.getcwd(), "env": dict(os.environ)}).encode() + b"\n")
+        there.sendall(
+            json.dumps({"argv": argv, "cwd": os.getcwd(), "env": dict(os.environ)}).encode() + b"\n"
+        )
         there.recv(1)
 
 

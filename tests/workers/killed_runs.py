@@ -16,7 +16,9 @@ from niwt_nb.runs.config import RunConfig
 from niwt_nb.runs.pipeline import run
 
 torch.set_num_threads(1)  # a process with a thread pool must not be forked
-CONFIG = RunConfig(n_seen=12, n_unseen=4, images_per_class=(8, 3), epochs=2, more_epochs=2, shuffles=2, cases=4)
+CONFIG = RunConfig(
+    n_seen=12, n_unseen=4, images_per_class=(8, 3), epochs=2, more_epochs=2, shuffles=2, cases=4
+)
 
 
 def finishes_within(folder: str, seconds: float) -> bool:

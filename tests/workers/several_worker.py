@@ -51,7 +51,17 @@ def settings(folder: Path) -> RunConfig:
 
 def tuned(config: RunConfig) -> RunConfig:
     "The same network, fine-tuned above its first stage, and compared with rivals."
-    return replace(config, train="tail", tune_from="stage1", layer="stage2", tune_epochs=1, compare="all", rivals=("ESZSL",), tune_hold=0.2, cases=1)
+    return replace(
+        config,
+        train="tail",
+        tune_from="stage1",
+        layer="stage2",
+        tune_epochs=1,
+        compare="all",
+        rivals=("ESZSL",),
+        tune_hold=0.2,
+        cases=1,
+    )
 
 
 def measure(folder: Path, config: RunConfig) -> None:
@@ -62,34 +72,64 @@ def measure(folder: Path, config: RunConfig) -> None:
     head.weight.data = torch.linspace(-1, 1, head.weight.numel()).view_as(head.weight).sin()
     network = with_head(network, head)
     with several_processes(60) as (rank, _):
-        write_importance(network, data, some, backbone.preprocess, folder / "rows", shard=8, dtype="float32", batch_size=8)
+        write_importance(
+            network,
+            data,
+            some,
+            backbone.preprocess,
+            folder / "rows",
+            shard=8,
+            dtype="float32",
+            batch_size=8,
+        )
         for name, part in (("all", some), ("few", some[:10])):
             means = class_importance(network, data, part, backbone.preprocess, batch_size=8)
-            save_tensors(folder / f"{name}{rank}.safetensors", {"mean": means.mean.nan_to_num(-1), "count": means.count}, {})
+            save_tensors(
+                folder / f"{name}{rank}.safetensors",
+                {"mean": means.mean.nan_to_num(-1), "count": means.count},
+                {},
+            )
 
 
 def trained(folder: Path, config: RunConfig) -> None:
     "A whole network with batch norms and dropout: the gradient of a step on ten pictures, and the training step of a run."
-    config = replace(config, model="fieldguide", train="network", guided=True, epochs=1, knowledge=("attributes",))
+    config = replace(
+        config,
+        model="fieldguide",
+        train="network",
+        guided=True,
+        epochs=1,
+        knowledge=("attributes",),
+    )
     data = steps.load_data(config)
     with several_processes(60) as (rank, _):
         network, look = steps._untrained(config, len(data.seen))
-        cache, y = cache_images(data, data.train, look), class_to_column(data)[data.labels[data.train]]
+        cache, y = (
+            cache_images(data, data.train, look),
+            class_to_column(data)[data.labels[data.train]],
+        )
         model = copy.deepcopy(network.model).train()
         torch.manual_seed(rank + 5)  # process 0 decides
         with _steps_of(model, lambda rows: cache.batch(rows, augment=True), y, 0.2, 0.1) as step:
             loss, right = step(torch.arange(0, 40, 4))
             loss.backward()
-        found = {f"gradient {k}": p.grad for k, p in model.named_parameters()} | dict(model.named_buffers())
+        found = {f"gradient {k}": p.grad for k, p in model.named_parameters()} | dict(
+            model.named_buffers()
+        )
         if rank == 0:
             save_tensors(folder / "step.safetensors", found, {"loss": loss.item(), "right": right})
-        steps._network_step(_RunFolder(folder / "trained", config=config), ("", data), "of these pictures")
+        steps._network_step(
+            _RunFolder(folder / "trained", config=config), ("", data), "of these pictures"
+        )
 
 
 def command(folder: Path) -> None:
     "`niwt run` with the settings, its output in a file of each process."
     with open(folder / f"said{os.environ['RANK']}.txt", "w") as f, contextlib.redirect_stdout(f):
-        app(["run", "--config", str(folder / "settings.toml"), "--out", str(folder / "frozen")], standalone_mode=False)
+        app(
+            ["run", "--config", str(folder / "settings.toml"), "--out", str(folder / "frozen")],
+            standalone_mode=False,
+        )
 
 
 def both(folder: Path, config: RunConfig) -> None:
@@ -115,7 +155,9 @@ def forked(folder: Path, n: int, work) -> list[dict]:
                 work()
                 os._exit(0)
             except NiwtError as e:
-                (folder / f"error{rank}.json").write_text(json.dumps({"error": str(e), "first": e.__dict__.get("first")}))
+                (folder / f"error{rank}.json").write_text(
+                    json.dumps({"error": str(e), "first": e.__dict__.get("first")})
+                )
             except BaseException:
                 traceback.print_exc()
             finally:
@@ -124,7 +166,10 @@ def forked(folder: Path, n: int, work) -> list[dict]:
     for name in ("WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         del os.environ[name]
     told = [folder / f"error{rank}.json" for rank in range(n)]
-    return [{"status": s, **(json.loads(t.read_text()) if t.exists() else {})} for s, t in zip(ended, told, strict=True)]
+    return [
+        {"status": s, **(json.loads(t.read_text()) if t.exists() else {})}
+        for s, t in zip(ended, told, strict=True)
+    ]
 
 
 def broken(folder: Path, config: RunConfig, what) -> None:
@@ -151,12 +196,22 @@ def main(folder: Path) -> dict:
     finish, _ = pipeline._finish, both(folder / "one", config)
     pipeline._finish = finish
     (folder / "two/settings.toml").write_text(config_text(config))
-    told["two"] = forked(folder / "two", 2, lambda: (command(folder / "two"), both(folder / "two", config)))
+    told["two"] = forked(
+        folder / "two", 2, lambda: (command(folder / "two"), both(folder / "two", config))
+    )
     told["three"] = forked(folder / "three", 3, lambda: trained(folder / "three", config))
-    told["dead"] = forked(folder / "dead", 3, lambda: broken(folder / "dead", config, lambda: os.kill(os.getpid(), signal.SIGKILL)))
+    told["dead"] = forked(
+        folder / "dead",
+        3,
+        lambda: broken(folder / "dead", config, lambda: os.kill(os.getpid(), signal.SIGKILL)),
+    )
     told["kept"] = len(list((folder / "dead/frozen/photos").glob("*")))
     slow = replace(config, timeout=5)
-    told["hung"] = forked(folder / "hung", 2, lambda: broken(folder / "hung", slow, lambda: (time.sleep(9), os._exit(3))))
+    told["hung"] = forked(
+        folder / "hung",
+        2,
+        lambda: broken(folder / "hung", slow, lambda: (time.sleep(9), os._exit(3))),
+    )
     pipeline._finish = lambda *given: None
     run(config, folder / "dead" / "frozen")
     assert process_place() == (0, 1)

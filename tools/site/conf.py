@@ -23,7 +23,8 @@ sys.path.insert(0, str(HERE))
 
 import pages  # noqa: E402
 
-REPOSITORY = pages.SETTINGS["repository"].rstrip("/")  # of a public copy; without one there are no launch buttons
+# of a public copy; without one there are no launch buttons
+REPOSITORY = pages.SETTINGS["repository"].rstrip("/")
 
 project, author, release = "niwt_nb", "niwt_nb contributors", niwt_nb.__version__
 copyright = "2026 niwt_nb contributors"
@@ -32,10 +33,15 @@ exclude_patterns = ["contents.txt", "extra"]
 
 nb_execution_mode = "off"
 nb_ipywidgets_js: dict[str, Any] = {}
-nb_mime_priority_overrides = [("html", "image/gif", 35), ("html", "application/vnd.jupyter.widget-view+json", None)]  # the static figure is shown
+# the static figure is shown
+nb_mime_priority_overrides = [
+    ("html", "image/gif", 35),
+    ("html", "application/vnd.jupyter.widget-view+json", None),
+]
 myst_enable_extensions = ["dollarmath", "amsmath"]
 myst_heading_anchors = 3
-suppress_warnings = ["myst.header", "misc.highlighting_failure"]  # a notebook may skip a level of headings, and show a broken line on purpose
+# a notebook may skip a level of headings, and show a broken line on purpose
+suppress_warnings = ["myst.header", "misc.highlighting_failure"]
 
 default_role = "code"
 autodoc_member_order = "bysource"
@@ -48,7 +54,10 @@ toc_object_entries_show_parents = "hide"
 
 html_theme = "sphinx_book_theme"
 html_title = "niwt_nb"
-html_static_path = [str(HERE / "style.css"), str(Path(ziamath.__file__).parent / "fonts" / "STIXTwoMath-Regular.ttf")]
+html_static_path = [
+    str(HERE / "style.css"),
+    str(Path(ziamath.__file__).parent / "fonts" / "STIXTwoMath-Regular.ttf"),
+]
 html_css_files = ["style.css"]
 html_math_renderer = "mathml"
 html_copy_source, html_sourcelink_suffix, html_show_sphinx = True, "", False
@@ -66,14 +75,22 @@ if REPOSITORY:
         "repository_branch": pages.SETTINGS["branch"],
         "path_to_docs": "nbs",
         "use_repository_button": True,
-        "launch_buttons": {"binderhub_url": "https://mybinder.org", "colab_url": "https://colab.research.google.com", "notebook_interface": "jupyterlab"},
+        "launch_buttons": {
+            "binderhub_url": "https://mybinder.org",
+            "colab_url": "https://colab.research.google.com",
+            "notebook_interface": "jupyterlab",
+        },
     }
 
 
 def clean(app: Sphinx, name: str, source: list[str]) -> None:
     "Notebooks without what is for nbdev; the first page holds the table of contents."
     if app.env.doc2path(name).suffix == ".ipynb":
-        source[0] = pages.clean(source[0], name, (app.srcdir / "contents.txt").read_text(encoding="utf-8") if name == "index" else "")
+        source[0] = pages.clean(
+            source[0],
+            name,
+            (app.srcdir / "contents.txt").read_text(encoding="utf-8") if name == "index" else "",
+        )
 
 
 def tell(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
@@ -86,17 +103,27 @@ def tell(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: lis
 def plain(app: Sphinx, thing: Any, bound: bool) -> None:
     "Types without what they carry for the command line."
     bare = lambda kind: get_args(kind)[0] if get_origin(kind) is Annotated else kind  # noqa: E731
-    if isinstance(said := getattr(thing, "__annotations__", None), dict) and any(get_origin(kind) is Annotated for kind in said.values()):
+    if isinstance(said := getattr(thing, "__annotations__", None), dict) and any(
+        get_origin(kind) is Annotated for kind in said.values()
+    ):
         said.update({name: bare(kind) for name, kind in said.items()})
         signature = inspect.signature(thing)
-        thing.__signature__ = signature.replace(parameters=[p.replace(annotation=bare(p.annotation)) for p in signature.parameters.values()])
+        thing.__signature__ = signature.replace(
+            parameters=[
+                p.replace(annotation=bare(p.annotation)) for p in signature.parameters.values()
+            ]
+        )
 
 
 def skip(app: Sphinx, what: str, name: str, thing: Any, skip: bool, options: Any) -> bool | None:
     "Fields of a class are told among its parameters, and what other packages add to it in theirs."
     if what != "class" or isinstance(thing, (property, classmethod, staticmethod)):
         return None
-    return None if callable(thing) and str(getattr(thing, "__module__", "")).startswith("niwt_nb") else True
+    return (
+        None
+        if callable(thing) and str(getattr(thing, "__module__", "")).startswith("niwt_nb")
+        else True
+    )
 
 
 def mathml(self: Any, node: nodes.Element) -> None:

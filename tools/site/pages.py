@@ -73,7 +73,11 @@ def api_page(chapter: str, rooms: list[Path]) -> str:
     "The sources of a chapter's page of the API."
     lines = [chapter, "=" * 40, ""]
     for book in rooms:
-        lines += [*([module(book)[8:], "-" * 60, ""] if module(book) != chapter else []), f".. automodule:: {module(book)}", ""]
+        lines += [
+            *([module(book)[8:], "-" * 60, ""] if module(book) != chapter else []),
+            f".. automodule:: {module(book)}",
+            "",
+        ]
         lines += [f"Taught and checked in the notebook :doc:`/{page(book)}`.", ""]
     return "\n".join(lines)
 
@@ -87,9 +91,16 @@ def stage(out: Path) -> None:
     told = dict(re.findall(r"^\| `(\w+)/?` \| (.+?) \|$", words(NBS / "index.ipynb"), re.M))
     name, about = title(NBS / "index.ipynb")
     trees, library, api, llms = [], [], [], [f"# {name}", "", f"> {about}", ""]
-    llms += ["Each page below is a notebook, `NAME.html`; the notebook itself is `_sources/NAME.ipynb`. Begin with [ten commands](howto/agents.html).", ""]
+    llms += [
+        "Each page below is a notebook, `NAME.html`; the notebook itself is `_sources/NAME.ipynb`. Begin with [ten commands](howto/agents.html).",
+        "",
+    ]
     for part, rooms in contents().items():
-        llms += [f"## {part}", "", *(f"- [{title(p)[0]}]({page(p)}.html): {title(p)[1]}" for p in rooms)]
+        llms += [
+            f"## {part}",
+            "",
+            *(f"- [{title(p)[0]}]({page(p)}.html): {title(p)[1]}" for p in rooms),
+        ]
         if part in PARTS.values():
             trees.append(tree(list(map(page, rooms)), part))
         else:
@@ -114,9 +125,13 @@ def clean(text: str, name: str, last: str = "") -> str:
         source = "".join(cell["source"])
         said = re.findall(r"^#\|\s*(\S+)", source, re.M) if cell["cell_type"] == "code" else []
         if not {"hide", "default_exp"} & set(said):
-            kept.append({**cell, "source": re.sub(r"^#\|.*\n?", "", source, flags=re.M) if said else source})
+            kept.append(
+                {**cell, "source": re.sub(r"^#\|.*\n?", "", source, flags=re.M) if said else source}
+            )
     get = f'<p class="get"><a href="{"../" * name.count("/")}_sources/{name}.ipynb" download>Get this notebook</a></p>'
-    kept[0]["source"] = re.sub(r"^# .+$", lambda found: f"{found[0]}\n\n{get}\n", kept[0]["source"], count=1, flags=re.M)
+    kept[0]["source"] = re.sub(
+        r"^# .+$", lambda found: f"{found[0]}\n\n{get}\n", kept[0]["source"], count=1, flags=re.M
+    )
     kept += [{**kept[0], "id": "contents", "source": last}] if last else []
     return json.dumps({**book, "cells": kept})
 
@@ -158,7 +173,8 @@ def sphinx(source: Path, html: Path) -> int:
 
 def build(out: Path = OUT) -> int:
     "Build the whole site; Sphinx's exit code."
-    warnings.filterwarnings("ignore", "Unknown section")  # of a docstring that is inherited from elsewhere
+    # of a docstring that is inherited from elsewhere
+    warnings.filterwarnings("ignore", "Unknown section")
     stage(out / "source")
     for old in ("html", "doctrees"):
         shutil.rmtree(out / old, ignore_errors=True)

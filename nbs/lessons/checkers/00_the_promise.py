@@ -27,9 +27,15 @@ check_0_2 = Exercise(
         (torch.tensor([5]), torch.tensor([5])),
     ],
     mistakes={
-        "That is the number of right names. Divide by the number of pictures.": lambda p, t: float((p == t).sum()),
-        "That is in percent. A share lies between 0 and 1.": lambda p, t: 100 * float((p == t).float().mean()),
-        "That is the share of wrong names.": lambda p, t: float((p != t).float().mean()),
+        "That is the number of right names. Divide by the number of pictures.": lambda p, t: (
+            float((p == t).sum())
+        ),
+        "That is in percent. A share lies between 0 and 1.": lambda p, t: (
+            100 * float((p == t).float().mean())
+        ),
+        "That is the share of wrong names.": lambda p, t: float(
+            (p != t).float().mean()
+        ),
     },
 )
 
@@ -43,14 +49,20 @@ check_0_3 = Exercise(
     level=2,
     inputs=[(look,), (other_look,)],
     mistakes={
-        "You give a 1 to every group that the bird has. Compare the value as well.": lambda look: torch.tensor(
-            [float(n[4:].split("::")[0] in look) for n in ATTRIBUTE_NAMES]
+        "You give a 1 to every group that the bird has. Compare the value as well.": lambda look: (
+            torch.tensor([float(n[4:].split("::")[0] in look) for n in ATTRIBUTE_NAMES])
         ),
         "You compare the value but not the group: a bird with a blue crown does not have a blue wing.": lambda look: (
-            torch.tensor([float(n.split("::")[1] in look.values()) for n in ATTRIBUTE_NAMES])
+            torch.tensor(
+                [float(n.split("::")[1] in look.values()) for n in ATTRIBUTE_NAMES]
+            )
         ),
         "Those are places, not a tensor of 39 numbers.": lambda look: torch.tensor(
-            [i for i, n in enumerate(ATTRIBUTE_NAMES) if look[n[4:].split("::")[0]] == n.split("::")[1]]
+            [
+                i
+                for i, n in enumerate(ATTRIBUTE_NAMES)
+                if look[n[4:].split("::")[0]] == n.split("::")[1]
+            ]
         ),
     },
 )
@@ -81,15 +93,22 @@ def judge_bird(invented):
     if wrong := [f"{g}: {v}" for g, v in invented.items() if v not in ATTRIBUTES[g]]:
         return f"No such value: {', '.join(wrong)}. The values are in ATTRIBUTES."
     near, n = min(
-        ((s.name, sum(s.look[g] != v for g, v in invented.items())) for s in data.images.species),
+        (
+            (s.name, sum(s.look[g] != v for g, v in invented.items()))
+            for s in data.images.species
+        ),
         key=lambda pair: pair[1],
     )
     if n < 4:
         return f"It differs from the {near} in {n} groups only; make it four."
-    birds = torch.stack([backbone.preprocess(b) for b in draw_species(invented, n=10, seed=3)[0]])
+    birds = torch.stack(
+        [backbone.preprocess(b) for b in draw_species(invented, n=10, seed=3)[0]]
+    )
     w, b = write(species_attributes(invented)[None])
     with torch.no_grad():
-        named = int((extend(network.head, w, b)(network.features(birds)).argmax(1) == 50).sum())
+        named = int(
+            (extend(network.head, w, b)(network.features(birds)).argmax(1) == 50).sum()
+        )
     return (
         ""
         if named >= 8

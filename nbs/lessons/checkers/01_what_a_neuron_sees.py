@@ -21,7 +21,9 @@ check_1_1 = Exercise(
             int(m.argmax()) // m.shape[0],
             int(m.argmax()) % m.shape[0],
         ),
-        "That is one number, counted through all rows. Make row and column of it.": lambda m: int(m.argmax()),
+        "That is one number, counted through all rows. Make row and column of it.": lambda m: (
+            int(m.argmax())
+        ),
     },
 )
 
@@ -39,7 +41,9 @@ check_1_2 = Exercise(
         "Those are neurons: you took a row. The pictures are the first axis.": lambda peak, k, n: (
             peak[min(k, len(peak) - 1)].topk(n).indices
         ),
-        "Those are the pictures that excite it least.": lambda peak, k, n: peak[:, k].topk(n, largest=False).indices,
+        "Those are the pictures that excite it least.": lambda peak, k, n: (
+            peak[:, k].topk(n, largest=False).indices
+        ),
     },
 )
 
@@ -53,14 +57,25 @@ check_1_3 = Exercise(
     inputs=[
         (A[44], inside_44),
         (torch.zeros(2, 2), torch.tensor([[True, False], [False, False]])),
-        (torch.tensor([[1.0, 2], [3, 4]]), torch.tensor([[True, False], [False, True]])),
+        (
+            torch.tensor([[1.0, 2], [3, 4]]),
+            torch.tensor([[True, False], [False, True]]),
+        ),
     ],
     level=2,
     mistakes={
-        "For a map of zeros that is 0 / 0. Treat it before you divide.": lambda m, mask: float(m[mask].sum() / m.sum()),
-        "That is the sum inside. Divide by the sum over the whole map.": lambda m, mask: float(m[mask].sum()),
-        "That is the share of the area, whatever the neuron does.": lambda m, mask: float(mask.float().mean()),
-        "That is the share outside.": lambda m, mask: float(m[~mask].sum() / m.sum()) if m.sum() > 0 else 0.0,
+        "For a map of zeros that is 0 / 0. Treat it before you divide.": lambda m, mask: (
+            float(m[mask].sum() / m.sum())
+        ),
+        "That is the sum inside. Divide by the sum over the whole map.": lambda m, mask: (
+            float(m[mask].sum())
+        ),
+        "That is the share of the area, whatever the neuron does.": lambda m, mask: (
+            float(mask.float().mean())
+        ),
+        "That is the share outside.": lambda m, mask: (
+            float(m[~mask].sum() / m.sum()) if m.sum() > 0 else 0.0
+        ),
     },
 )
 
@@ -68,7 +83,9 @@ check_1_3 = Exercise(
 # %% 1.4
 def hide_square(p, r, c, size, fill=None):
     p = p.clone()
-    p[:, r : r + size, c : c + size] = p.mean((1, 2))[:, None, None] if fill is None else fill
+    p[:, r : r + size, c : c + size] = (
+        p.mean((1, 2))[:, None, None] if fill is None else fill
+    )
     return p
 
 
@@ -79,14 +96,14 @@ check_1_4 = Exercise(
     inputs=[(x[0], 8, 20, 8), (x[0, :, :20, :30].clone(), 0, 4, 5)],
     level=2,
     mistakes={
-        "Your square is filled with zeros. Take the mean of each colour.": lambda p, r, c, size: hide_square(
-            p, r, c, size, 0.0
+        "Your square is filled with zeros. Take the mean of each colour.": lambda p, r, c, size: (
+            hide_square(p, r, c, size, 0.0)
         ),
-        "Row and column are exchanged: rows are the second axis, columns the third.": lambda p, r, c, size: hide_square(
-            p, c, r, size
+        "Row and column are exchanged: rows are the second axis, columns the third.": lambda p, r, c, size: (
+            hide_square(p, c, r, size)
         ),
-        "That is one mean for all three colours, a grey. Take one mean a colour.": lambda p, r, c, size: hide_square(
-            p, r, c, size, p.mean()
+        "That is one mean for all three colours, a grey. Take one mean a colour.": lambda p, r, c, size: (
+            hide_square(p, r, c, size, p.mean())
         ),
     },
 )

@@ -9,11 +9,15 @@ check_2_1 = Exercise(
     reference=lambda gradient: gradient.mean((2, 3)),
     inputs=[(gradient,), (torch.arange(24.0).reshape(2, 3, 2, 2),)],
     mistakes={
-        "That is the sum over the places. Importance is the mean.": lambda gradient: gradient.sum((2, 3)),
+        "That is the sum over the places. Importance is the mean.": lambda gradient: (
+            gradient.sum((2, 3))
+        ),
         "That is the mean over pictures and neurons. Average over the places, the last two axes.": lambda gradient: (
             gradient.mean((0, 1))
         ),
-        "That is the largest value. Importance is the mean.": lambda gradient: gradient.amax((2, 3)),
+        "That is the largest value. Importance is the mean.": lambda gradient: (
+            gradient.amax((2, 3))
+        ),
         "You cut off what is negative before the mean. A place that speaks against counts as well.": lambda gradient: (
             gradient.clamp_min(0).mean((2, 3))
         ),
@@ -41,7 +45,9 @@ check_2_2 = Exercise(
     ],
     level=2,
     mistakes={
-        "You let hidden units pass that ReLU has switched off.": lambda p, V, u, n: u @ V / n,
+        "You let hidden units pass that ReLU has switched off.": lambda p, V, u, n: (
+            u @ V / n
+        ),
         "You forgot that the means are over n places: one place counts for 1 / n.": lambda p, V, u, n: (
             n * rule(p, V, u, n)
         ),
@@ -68,13 +74,15 @@ check_2_3 = Exercise(
     inputs=[(A, rest, winner), (activation, tiny_rest, 1)],
     level=2,
     mistakes={
-        "That is the importance for the sum of all scores. Pick the score of class c.": lambda A, f, c: with_autograd(
-            A, f, c, lambda s, c: s.sum()
+        "That is the importance for the sum of all scores. Pick the score of class c.": lambda A, f, c: (
+            with_autograd(A, f, c, lambda s, c: s.sum())
         ),
-        "That is for the probability. Use the score, before any softmax.": lambda A, f, c: with_autograd(
-            A, f, c, lambda s, c: s.softmax(1)[0, c]
+        "That is for the probability. Use the score, before any softmax.": lambda A, f, c: (
+            with_autograd(A, f, c, lambda s, c: s.softmax(1)[0, c])
         ),
-        "That is the sum over the places, not the mean.": lambda A, f, c: with_autograd(A, f, c) * A[0, 0].numel(),
+        "That is the sum over the places, not the mean.": lambda A, f, c: (
+            with_autograd(A, f, c) * A[0, 0].numel()
+        ),
     },
 )
 
@@ -90,9 +98,11 @@ check_2_4 = Exercise(
         "You average the two first and multiply then. A neuron adds place by place: multiply first.": lambda g, A: (
             g.mean((1, 2)) * A.mean((1, 2))
         ),
-        "That is the mean over the places. What all places add is the sum.": lambda g, A: (g * A).mean((1, 2)),
-        "Those are summed gradients. Multiply by the activation: a silent neuron adds nothing.": lambda g, A: g.sum(
-            (1, 2)
+        "That is the mean over the places. What all places add is the sum.": lambda g, A: (
+            (g * A).mean((1, 2))
+        ),
+        "Those are summed gradients. Multiply by the activation: a silent neuron adds nothing.": lambda g, A: (
+            g.sum((1, 2))
         ),
     },
 )
@@ -103,7 +113,10 @@ def turned_both_ways(A, f, c, k, step, up=1, down=1, divide=True):
     d = torch.zeros_like(A)
     d[:, k] = step
     n = A[0, 0].numel()
-    return float((f(A + up * d)[0, c] - f(A - down * d)[0, c]).detach() / (step * 2 * (n if divide else 1)))
+    return float(
+        (f(A + up * d)[0, c] - f(A - down * d)[0, c]).detach()
+        / (step * 2 * (n if divide else 1))
+    )
 
 
 exact_rest = lambda a: precise.head(precise.tail(a))
@@ -113,7 +126,13 @@ check_2_5 = Exercise(
     reference=turned_both_ways,
     inputs=[
         (base, exact_rest, winner, 44, 1e-5),
-        (activation.double(), lambda a: a.pow(3).mean((2, 3)) @ mixing.T.double(), 0, 1, 0.1),
+        (
+            activation.double(),
+            lambda a: a.pow(3).mean((2, 3)) @ mixing.T.double(),
+            0,
+            1,
+            0.1,
+        ),
     ],
     level=3,
     rtol=1e-3,
@@ -122,8 +141,12 @@ check_2_5 = Exercise(
         "You turned the neuron up at all places: divide by their number as well.": lambda A, f, c, k, step: (
             turned_both_ways(A, f, c, k, step, divide=False)
         ),
-        "You went both ways, so divide by two steps.": lambda A, f, c, k, step: 2 * turned_both_ways(A, f, c, k, step),
-        "That has the wrong sign: up minus down.": lambda A, f, c, k, step: -turned_both_ways(A, f, c, k, step),
+        "You went both ways, so divide by two steps.": lambda A, f, c, k, step: (
+            2 * turned_both_ways(A, f, c, k, step)
+        ),
+        "That has the wrong sign: up minus down.": lambda A, f, c, k, step: (
+            -turned_both_ways(A, f, c, k, step)
+        ),
         "That goes up only. Go down as well and divide by two steps.": lambda A, f, c, k, step: (
             2 * turned_both_ways(A, f, c, k, step, down=0)
         ),

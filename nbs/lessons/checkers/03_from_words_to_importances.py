@@ -10,8 +10,12 @@ check_3_1 = Exercise(
     reference=lambda t, s: t - t[s].mean(0),
     inputs=[(T_, torch.tensor([0, 1])), (T_, torch.tensor([3, 0, 1]))],
     mistakes={
-        "You take the mean over all rows. The unseen ones may not be used.": lambda t, s: t - t.mean(0),
-        "You take the mean of each row. Each word (column) has its own mean.": lambda t, s: t - t.mean(1, keepdim=True),
+        "You take the mean over all rows. The unseen ones may not be used.": lambda t, s: (
+            t - t.mean(0)
+        ),
+        "You take the mean of each row. Each word (column) has its own mean.": lambda t, s: (
+            t - t.mean(1, keepdim=True)
+        ),
         "You add the mean: take it off.": lambda t, s: t + t[s].mean(0),
     },
 )
@@ -31,11 +35,15 @@ check_3_2 = Exercise(
     level=2,
     inputs=[(P_, Q_, Q_.mean(0)), (P_, 2 * P_, torch.ones(6))],
     mistakes={
-        "That is the raw cosine: take `mean` off both first.": lambda p, y, m: cosine_(p, y),
+        "That is the raw cosine: take `mean` off both first.": lambda p, y, m: cosine_(
+            p, y
+        ),
         "You take the mean off one of the two only.": lambda p, y, m: cosine_(p - m, y),
-        "That is the dot product: divide by both lengths.": lambda p, y, m: ((p - m) * (y - m)).sum(1),
-        "You take off the mean of each row (Pearson). Take off `mean`, one number a neuron.": lambda p, y, m: cosine_(
-            p - p.mean(1, keepdim=True), y - y.mean(1, keepdim=True)
+        "That is the dot product: divide by both lengths.": lambda p, y, m: (
+            (p - m) * (y - m)
+        ).sum(1),
+        "You take off the mean of each row (Pearson). Take off `mean`, one number a neuron.": lambda p, y, m: (
+            cosine_(p - p.mean(1, keepdim=True), y - y.mean(1, keepdim=True))
         ),
     },
 )
@@ -46,7 +54,10 @@ def ridge_(X, Y, penalty):
     return Y.T @ X @ torch.linalg.inv(X.T @ X + penalty * torch.eye(X.shape[1]).to(X))
 
 
-A_, B_ = torch.randn(8, 3, generator=g_).double(), torch.randn(8, 2, generator=g_).double()
+A_, B_ = (
+    torch.randn(8, 3, generator=g_).double(),
+    torch.randn(8, 2, generator=g_).double(),
+)
 check_3_3 = Exercise(
     number="3.3",
     title="The normal equations",
@@ -93,7 +104,9 @@ def leak_(X, Y, fit):
 
 
 def no_mean_(X, Y, fit):
-    return loo_(X, Y, fit) - torch.stack([Y[torch.arange(len(Y)) != i].mean(0) for i in range(len(Y))])
+    return loo_(X, Y, fit) - torch.stack(
+        [Y[torch.arange(len(Y)) != i].mean(0) for i in range(len(Y))]
+    )
 
 
 check_3_4 = Exercise(

@@ -10,12 +10,16 @@ check_6_1 = Exercise(
     reference=lambda G_new, G: float((G_new - G).norm() / G.norm()),
     inputs=[(A_, B_), (B_, A_), (A_, A_)],
     mistakes={
-        "You divide by the length of the new matrix. Relative to G means: divide by G's.": lambda n, g: float(
-            (n - g).norm() / n.norm()
+        "You divide by the length of the new matrix. Relative to G means: divide by G's.": lambda n, g: (
+            float((n - g).norm() / n.norm())
         ),
         "That compares the two lengths. Matrices of the same length can still be different: take the length"
-        " of the difference.": lambda n, g: float((n.norm() - g.norm()).abs() / g.norm()),
-        "That is the length of the difference, but not yet relative to anything.": lambda n, g: float((n - g).norm()),
+        " of the difference.": lambda n, g: float(
+            (n.norm() - g.norm()).abs() / g.norm()
+        ),
+        "That is the length of the difference, but not yet relative to anything.": lambda n, g: (
+            float((n - g).norm())
+        ),
     },
 )
 
@@ -34,10 +38,15 @@ check_6_2 = Exercise(
     title="Give the length back",
     reference=give_back_,
     level=2,
-    inputs=[(W_, p_, 2.0), (torch.tensor([[0.0, 3], [3, 0], [1, 1]]), torch.zeros(2), 1.5)],
+    inputs=[
+        (W_, p_, 2.0),
+        (torch.tensor([[0.0, 3], [3, 0], [1, 1]]), torch.zeros(2), 1.5),
+    ],
     mistakes={
         "You scale the row itself. What was pulled is its distance from `prior`: take `prior` off first and"
-        " add it again at the end.": lambda w, p, n: n * w / w.norm(dim=1, keepdim=True),
+        " add it again at the end.": lambda w, p, n: (
+            n * w / w.norm(dim=1, keepdim=True)
+        ),
         "`prior` is missing at the end: you return the differences.": lambda w, p, n: (
             n * (w - p) / (w - p).norm(dim=1, keepdim=True)
         ),
@@ -54,7 +63,12 @@ check_6_2 = Exercise(
 # %% 6.3
 def twins_(k):
     n = k.shape[1]
-    return [(i, j) for i in range(n) for j in range(i + 1, n) if bool((k[:, i] == k[:, j]).all())]
+    return [
+        (i, j)
+        for i in range(n)
+        for j in range(i + 1, n)
+        if bool((k[:, i] == k[:, j]).all())
+    ]
 
 
 def other_twins_(k, axis=1, start=1, test="all"):
@@ -68,7 +82,9 @@ def other_twins_(k, axis=1, start=1, test="all"):
     ]
 
 
-T_ = torch.tensor([[1.0, 0, 1, 0, 1], [0, 1, 0, 0, 0], [1, 0, 1, 1, 1], [0, 1, 0, 0, 0]])
+T_ = torch.tensor(
+    [[1.0, 0, 1, 0, 1], [0, 1, 0, 0, 0], [1, 0, 1, 1, 1], [0, 1, 0, 0, 0]]
+)
 check_6_3 = Exercise(
     number="6.3",
     title="Find the twins",
@@ -76,10 +92,12 @@ check_6_3 = Exercise(
     level=2,
     inputs=[(T_,), (binary[in_step],), (torch.eye(3),)],
     mistakes={
-        "Those are species that look the same. Attributes are the columns: knowledge[:, i].": lambda k: other_twins_(
-            k, axis=0
+        "Those are species that look the same. Attributes are the columns: knowledge[:, i].": lambda k: (
+            other_twins_(k, axis=0)
         ),
-        "Every attribute is its own twin in your list. Let j start above i.": lambda k: other_twins_(k, start=0),
+        "Every attribute is its own twin in your list. Let j start above i.": lambda k: (
+            other_twins_(k, start=0)
+        ),
         "You list each pair twice. Let j start above i.": lambda k: [
             (i, j) for i, j in other_twins_(k, start=-1) if i != j
         ],
@@ -92,7 +110,9 @@ check_6_3 = Exercise(
 
 # %% 6.4
 def pulled_(bare, cued, cue_classes):
-    return float(((bare != cued) & torch.isin(cued, torch.tensor(cue_classes))).float().mean())
+    return float(
+        ((bare != cued) & torch.isin(cued, torch.tensor(cue_classes))).float().mean()
+    )
 
 
 check_6_4 = Exercise(
@@ -106,16 +126,18 @@ check_6_4 = Exercise(
         (torch.tensor([2, 2]), torch.tensor([2, 2]), [2]),
     ],
     mistakes={
-        "You count every change. Only changes to one of `cue_classes` are the cue's doing.": lambda b, c, k: float(
-            (b != c).float().mean()
+        "You count every change. Only changes to one of `cue_classes` are the cue's doing.": lambda b, c, k: (
+            float((b != c).float().mean())
         ),
         "You count every bird that has such a name with the cue, also those that had the very same name "
-        "without it.": lambda b, c, k: float(torch.isin(c, torch.tensor(k)).float().mean()),
+        "without it.": lambda b, c, k: float(
+            torch.isin(c, torch.tensor(k)).float().mean()
+        ),
         "That is a number of birds. A share is between 0 and 1.": lambda b, c, k: float(
             ((b != c) & torch.isin(c, torch.tensor(k))).float().sum()
         ),
-        "You look for changes from one of `cue_classes`. It should be changes to one.": lambda b, c, k: float(
-            ((b != c) & torch.isin(b, torch.tensor(k))).float().mean()
+        "You look for changes from one of `cue_classes`. It should be changes to one.": lambda b, c, k: (
+            float(((b != c) & torch.isin(b, torch.tensor(k))).float().mean())
         ),
     },
 )

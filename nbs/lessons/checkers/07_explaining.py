@@ -19,8 +19,12 @@ check_7_1 = Exercise(
         ),
         "That is the mean inside the bird. Divide by the energy of the whole map, not by the number of "
         "pixels.": lambda h, m: float(h.clamp_min(0)[m].mean()),
-        "That counts pixels. Weigh each pixel with the map.": lambda h, m: float(((h > 0) & m).sum() / (h > 0).sum()),
-        "That is the energy outside.": lambda h, m: float((h.clamp_min(0) * ~m).sum() / h.clamp_min(0).sum()),
+        "That counts pixels. Weigh each pixel with the map.": lambda h, m: float(
+            ((h > 0) & m).sum() / (h > 0).sum()
+        ),
+        "That is the energy outside.": lambda h, m: float(
+            (h.clamp_min(0) * ~m).sum() / h.clamp_min(0).sum()
+        ),
     },
 )
 
@@ -32,15 +36,24 @@ check_7_2 = Exercise(
     title="Grad-CAM by hand",
     reference=lambda a, A: torch.einsum("k,khw->hw", a, A).clamp_min(0),
     level=2,
-    inputs=[(a_, A_), (torch.tensor([-1.0, 1]), torch.tensor([[[1.0, 0, 2]], [[0, 3, 1]]]))],
+    inputs=[
+        (a_, A_),
+        (torch.tensor([-1.0, 1]), torch.tensor([[[1.0, 0, 2]], [[0, 3, 1]]])),
+    ],
     mistakes={
-        "The ReLU is missing: keep only what speaks for the class.": lambda a, A: torch.einsum("k,khw->hw", a, A),
+        "The ReLU is missing: keep only what speaks for the class.": lambda a, A: (
+            torch.einsum("k,khw->hw", a, A)
+        ),
         "You cut off the negative importances before adding up. Neurons that speak against must be "
-        "allowed to; cut off at the end.": lambda a, A: torch.einsum("k,khw->hw", a.clamp_min(0), A),
+        "allowed to; cut off at the end.": lambda a, A: torch.einsum(
+            "k,khw->hw", a.clamp_min(0), A
+        ),
         "You cut off each neuron's map before adding up. Add first, then keep the positive part.": lambda a, A: (
             (a[:, None, None] * A).clamp_min(0).sum(0)
         ),
-        "That is the mean over neurons. It is their sum.": lambda a, A: (a[:, None, None] * A).mean(0).clamp_min(0),
+        "That is the mean over neurons. It is their sum.": lambda a, A: (
+            (a[:, None, None] * A).mean(0).clamp_min(0)
+        ),
     },
 )
 
@@ -57,8 +70,8 @@ check_7_3 = Exercise(
     level=2,
     inputs=[(s_, t_, 3), (s_, t_, 2), (-s_, t_, 1), (s_.flip(0), t_, 4)],
     mistakes={
-        "That is recall: the share of the true attributes that you named. Divide by k.": lambda s, t, k: float(
-            t[s.topk(k).indices].float().sum() / t.sum()
+        "That is recall: the share of the true attributes that you named. Divide by k.": lambda s, t, k: (
+            float(t[s.topk(k).indices].float().sum() / t.sum())
         ),
         "You took the weakest attributes. `topk` or `argsort(descending=True)` gives the strongest.": lambda s, t, k: (
             float(t[s.argsort()[:k]].float().mean())
@@ -66,8 +79,12 @@ check_7_3 = Exercise(
         "You took the largest sizes. A large negative strength says that the attribute is absent.": lambda s, t, k: (
             float(t[s.abs().topk(k).indices].float().mean())
         ),
-        "You took the first k attributes, not the k strongest.": lambda s, t, k: float(t[:k].float().mean()),
-        "That is a number of words. Divide by k.": lambda s, t, k: float(t[s.topk(k).indices].float().sum()),
+        "You took the first k attributes, not the k strongest.": lambda s, t, k: float(
+            t[:k].float().mean()
+        ),
+        "That is a number of words. Divide by k.": lambda s, t, k: float(
+            t[s.topk(k).indices].float().sum()
+        ),
     },
 )
 
@@ -83,11 +100,15 @@ check_7_4 = Exercise(
     mistakes={
         "The mean of the ratios is ruled by pictures whose random fall happens to be near 0. Divide the "
         "means.": lambda d, r: float((d / r).mean()),
-        "Those are medians: they leave out the pictures where much falls. Take the means.": lambda d, r: float(
-            d.median() / r.median()
+        "Those are medians: they leave out the pictures where much falls. Take the means.": lambda d, r: (
+            float(d.median() / r.median())
         ),
-        "That is a difference. How many times larger?": lambda d, r: float((d - r).mean()),
-        "Upside down: that is random over named.": lambda d, r: float(r.mean() / d.mean()),
+        "That is a difference. How many times larger?": lambda d, r: float(
+            (d - r).mean()
+        ),
+        "Upside down: that is random over named.": lambda d, r: float(
+            r.mean() / d.mean()
+        ),
     },
 )
 
@@ -161,7 +182,9 @@ check_7_6 = Exercise(
         "Some of these words are not in the picture. The descriptions alone are a recital: ask also that "
         "`found` is above 1.": lambda a, b, f: a & ~b,
         "Those words tell B from A. Turn it round.": lambda a, b, f: b & ~a & (f > 1),
-        "You also count words that B has and A lacks. They speak for B.": lambda a, b, f: (a ^ b) & (f > 1),
+        "You also count words that B has and A lacks. They speak for B.": lambda a, b, f: (
+            (a ^ b) & (f > 1)
+        ),
         "Above 0 is too little: a word is found above 1, where it is about three times likelier there than "
         "not.": lambda a, b, f: a & ~b & (f > 0),
     },
@@ -186,12 +209,14 @@ check_7_7 = Exercise(
         ),
         "You compared every bird with every other. Only the two drawings of one bird differ in the attribute "
         "alone: compare row with row.": lambda s, o: (
-            ((s[:, None] > o[None]).float() + 0.5 * (s[:, None] == o[None]).float()).mean((0, 1))
-        ),
+            (s[:, None] > o[None]).float() + 0.5 * (s[:, None] == o[None]).float()
+        ).mean((0, 1)),
         "That is how often the bird without the attribute wins.": lambda s, o: (
-            ((s < o).float() + 0.5 * (s == o).float()).mean(0)
+            (s < o).float() + 0.5 * (s == o).float()
+        ).mean(0),
+        "That is a difference of means, which one loud picture can rule. Count pairs.": lambda s, o: (
+            (s - o).mean(0)
         ),
-        "That is a difference of means, which one loud picture can rule. Count pairs.": lambda s, o: (s - o).mean(0),
         "That is one number for all neurons. Take the mean over pairs alone, `.mean(0)`.": lambda s, o: (
             ((s > o).float() + 0.5 * (s == o).float()).mean()
         ),

@@ -14,7 +14,12 @@ check_8_1 = Exercise(
     number="8.1",
     title="How rare is a word?",
     reference=idf_,
-    inputs=[(texts_, "red"), (texts_, "wings"), (texts_, "bill"), (["a a a", "a"], "a")],
+    inputs=[
+        (texts_, "red"),
+        (texts_, "wings"),
+        (texts_, "bill"),
+        (["a a a", "a"], "a"),
+    ],
     mistakes={
         "You count occurrences. d is the number of texts that have the word, however often.": lambda t, w: (
             math.log((1 + len(t)) / (1 + sum(x.split().count(w) for x in t))) + 1
@@ -22,7 +27,9 @@ check_8_1 = Exercise(
         "You find the word inside other words (`red` in `redder`). Split the text first.": lambda t, w: (
             math.log((1 + len(t)) / (1 + sum(w in x for x in t))) + 1
         ),
-        "The + 1 at the end is missing: without it, a word of every text would vanish.": lambda t, w: idf_(t, w) - 1,
+        "The + 1 at the end is missing: without it, a word of every text would vanish.": lambda t, w: (
+            idf_(t, w) - 1
+        ),
         "Upside down: a rare word should get a large number.": lambda t, w: (
             math.log((1 + sum(w in x.split() for x in t)) / (1 + len(t))) + 1
         ),
@@ -90,7 +97,8 @@ check_8_3 = Exercise(
         "You count each word once. A word that is written twice counts twice.": distinct_,
         "That is the share of known words.": lambda s, n: 1 - missed_(s, n),
         "You look for the word inside the joined text, so `red` is found in `redder`. Split first.": lambda s, n: (
-            sum(w not in " ".join(s) for w in " ".join(n).split()) / len(" ".join(n).split())
+            sum(w not in " ".join(s) for w in " ".join(n).split())
+            / len(" ".join(n).split())
         ),
     },
 )
@@ -102,7 +110,10 @@ def fill_(table, seen):
 
 
 N_ = float("nan")
-F_, f_ = torch.tensor([[1.0, 0, 2], [3, 1, 4], [N_, 5, 30], [7, N_, N_]]), torch.tensor([0, 1])
+F_, f_ = (
+    torch.tensor([[1.0, 0, 2], [3, 1, 4], [N_, 5, 30], [7, N_, N_]]),
+    torch.tensor([0, 1]),
+)
 check_8_4 = Exercise(
     number="8.4",
     title="Fill the gaps",
@@ -115,11 +126,11 @@ check_8_4 = Exercise(
         ),
         "You take the mean over all rows that are known, unseen ones as well. Only the seen rows may be "
         "used.": lambda t, s: torch.where(t.isnan(), t.nanmean(0).expand_as(t), t),
-        "You take one mean for the whole table. Each column has its own.": lambda t, s: torch.where(
-            t.isnan(), t[s].mean(), t
+        "You take one mean for the whole table. Each column has its own.": lambda t, s: (
+            torch.where(t.isnan(), t[s].mean(), t)
         ),
-        "You take the mean of the row. What is missing belongs to a column.": lambda t, s: torch.where(
-            t.isnan(), t.nanmean(1, keepdim=True).expand_as(t), t
+        "You take the mean of the row. What is missing belongs to a column.": lambda t, s: (
+            torch.where(t.isnan(), t.nanmean(1, keepdim=True).expand_as(t), t)
         ),
     },
 )
@@ -142,11 +153,17 @@ def judge_entry(text):
         share = float(((own @ weight.T + bias).argmax(1) == 4).float().mean())
     if share >= 0.8:
         return ""
-    vocabulary_ = {w for c in data.seen.tolist() for w in re.findall(r"[a-z]+", mine[c].lower())}
+    vocabulary_ = {
+        w for c in data.seen.tolist() for w in re.findall(r"[a-z]+", mine[c].lower())
+    }
     strange = sorted({w for w in words_ if w not in vocabulary_ and w not in LITTLE})
     return (
         f"{share:.0%} of the pictures were named correctly. "
-        + (f"The vocabulary does not know: {', '.join(strange[:8])}. " if strange else "")
+        + (
+            f"The vocabulary does not know: {', '.join(strange[:8])}. "
+            if strange
+            else ""
+        )
         + "Say the colour directly before the part (pairs of words count), and say it for wings, "
         "belly, crown, bill, legs; then pattern and shape."
     )

@@ -10,9 +10,13 @@ check_9_1 = Exercise(
     reference=lambda v, n, k: [n[i] for i in v.topk(k).indices],
     inputs=[(v_, n_, 2), (v_.flip(0), n_, 3), (attributes[bird], words, 4)],
     mistakes={
-        "Those are the smallest. Sort from large to small.": lambda v, n, k: [n[i] for i in v.argsort()[:k]],
+        "Those are the smallest. Sort from large to small.": lambda v, n, k: [
+            n[i] for i in v.argsort()[:k]
+        ],
         "Those are places, not names.": lambda v, n, k: v.topk(k).indices.tolist(),
-        "The right names, but smallest first.": lambda v, n, k: [n[i] for i in v.topk(k).indices.flip(0)],
+        "The right names, but smallest first.": lambda v, n, k: [
+            n[i] for i in v.topk(k).indices.flip(0)
+        ],
         "Those are the first k names of the list.": lambda v, n, k: n[:k],
     },
 )
@@ -36,7 +40,9 @@ check_9_2 = Exercise(
         "Every species is most similar to itself. Leave row i out.": lambda t, i: int(
             torch.cosine_similarity(t, t[i][None], dim=1).argmax()
         ),
-        "That is the least similar one.": lambda t, i: int(torch.cosine_similarity(t, t[i][None], dim=1).argmin()),
+        "That is the least similar one.": lambda t, i: int(
+            torch.cosine_similarity(t, t[i][None], dim=1).argmin()
+        ),
         "You compare dot products. A long row has large dot products with everything; use the cosine.": lambda t, i: (
             int((t @ t[i]).index_fill(0, torch.tensor([i]), -9e9).argmax())
         ),
@@ -49,7 +55,10 @@ def best_(S, U):
     return int((2 * S * U / (S + U).clamp_min(1e-12)).argmax())
 
 
-S_, U_ = torch.tensor([0.9, 0.7, 0.5, 0.1, 0.0]), torch.tensor([0.0, 0.3, 0.45, 0.95, 1.0])
+S_, U_ = (
+    torch.tensor([0.9, 0.7, 0.5, 0.1, 0.0]),
+    torch.tensor([0.0, 0.3, 0.45, 0.95, 1.0]),
+)
 check_9_3 = Exercise(
     number="9.3",
     title="Choose the balance",
@@ -61,13 +70,17 @@ check_9_3 = Exercise(
         (torch.tensor([0.0, 0.3]), torch.tensor([0.0, 0.3])),
     ],
     mistakes={
-        "The plain mean rewards giving up one side altogether. Use the harmonic mean H.": lambda S, U: int(
-            (S + U).argmax()
+        "The plain mean rewards giving up one side altogether. Use the harmonic mean H.": lambda S, U: (
+            int((S + U).argmax())
         ),
-        "That is where U is largest; S may be nothing there.": lambda S, U: int(U.argmax()),
-        "That is where S is largest; U may be nothing there.": lambda S, U: int(S.argmax()),
-        "S = U = 0 gives 0/0, and NaN wins every argmax. Guard the division.": lambda S, U: int(
-            (2 * S * U / (S + U)).argmax()
+        "That is where U is largest; S may be nothing there.": lambda S, U: int(
+            U.argmax()
+        ),
+        "That is where S is largest; U may be nothing there.": lambda S, U: int(
+            S.argmax()
+        ),
+        "S = U = 0 gives 0/0, and NaN wins every argmax. Guard the division.": lambda S, U: (
+            int((2 * S * U / (S + U)).argmax())
         ),
     },
 )
@@ -85,17 +98,23 @@ check_9_4 = Exercise(
     title="Inside a box",
     reference=in_box_,
     level=2,
-    inputs=[(E_, (1, 0, 3, 2)), (E_.T.contiguous(), (0, 1, 2, 4)), (E_ + 1, (2, 1, 4, 4))],
+    inputs=[
+        (E_, (1, 0, 3, 2)),
+        (E_.T.contiguous(), (0, 1, 2, 4)),
+        (E_ + 1, (2, 1, 4, 4)),
+    ],
     mistakes={
-        "x and y are mixed up: the first index of a tensor counts rows, that is y.": lambda h, b: float(
-            h[b[0] : b[2], b[1] : b[3]].sum() / h.sum()
+        "x and y are mixed up: the first index of a tensor counts rows, that is y.": lambda h, b: (
+            float(h[b[0] : b[2], b[1] : b[3]].sum() / h.sum())
         ),
-        "You read the box as x, y, width, height. Here x1 and y1 are corners.": lambda h, b: float(
-            h[b[1] : b[1] + b[3], b[0] : b[0] + b[2]].sum() / h.sum()
+        "You read the box as x, y, width, height. Here x1 and y1 are corners.": lambda h, b: (
+            float(h[b[1] : b[1] + b[3], b[0] : b[0] + b[2]].sum() / h.sum())
         ),
-        "x1 and y1 are not included.": lambda h, b: float(h[b[1] : b[3] + 1, b[0] : b[2] + 1].sum() / h.sum()),
-        "That is the mean inside. Divide by the energy of the whole map.": lambda h, b: float(
-            h[b[1] : b[3], b[0] : b[2]].mean()
+        "x1 and y1 are not included.": lambda h, b: float(
+            h[b[1] : b[3] + 1, b[0] : b[2] + 1].sum() / h.sum()
+        ),
+        "That is the mean inside. Divide by the energy of the whole map.": lambda h, b: (
+            float(h[b[1] : b[3], b[0] : b[2]].mean())
         ),
     },
 )
@@ -106,9 +125,15 @@ def judge_questions(questions):
     "What is wrong with a choice of 40 attributes; empty if they do nearly as well as all."
     if isinstance(questions, torch.Tensor):
         questions = questions.tolist()
-    if not isinstance(questions, (list, tuple)) or not all(isinstance(i, int) for i in questions):
+    if not isinstance(questions, (list, tuple)) or not all(
+        isinstance(i, int) for i in questions
+    ):
         return "Give a list of column numbers."
-    if len(set(questions)) != len(questions) or len(questions) > 40 or not all(0 <= i < 312 for i in questions):
+    if (
+        len(set(questions)) != len(questions)
+        or len(questions) > 40
+        or not all(0 <= i < 312 for i in questions)
+    ):
         return (
             f"Give at most 40 different numbers from 0 to 311; these are {len(questions)}, "
             f"{len(set(questions))} of them different."
@@ -130,7 +155,10 @@ check_9_5 = Exercise(
     judge=judge_questions,
     level=3,
     mistakes={
-        "Ask where the species differ": attributes[seen].var(0).topk(40, largest=False).indices.tolist(),
+        "Ask where the species differ": attributes[seen]
+        .var(0)
+        .topk(40, largest=False)
+        .indices.tolist(),
         "How much does each column vary": list(range(40)),
         "at most 40 different": list(range(41)),
         "Give a list of column numbers": "bill",
@@ -148,7 +176,9 @@ def centre_(heat, share=1.5):
     return _raw_centre((heat - share * heat.mean()).clamp_min(0))
 
 
-H_ = torch.tensor([[0.0, 1, 1, 0, 6], [0, 2, 0, 0, 9], [1, 0, 0, 1, 4], [0, 0, 1, 0, 0]])
+H_ = torch.tensor(
+    [[0.0, 1, 1, 0, 6], [0, 2, 0, 0, 9], [1, 0, 0, 1, 4], [0, 0, 1, 0, 0]]
+)
 check_9_6 = Exercise(
     number="9.6",
     title="Where to look closer",
@@ -156,11 +186,22 @@ check_9_6 = Exercise(
     level=2,
     inputs=[(H_,), (H_.T.contiguous(),), (H_.roll(2, 1) + 1,)],
     mistakes={
-        "x and y are mixed up: x counts columns, the second index.": lambda h: centre_(h).flip(0),
-        "The background pulls the centre to the middle. Take away 1.5 times the mean first.": lambda h: centre_(h, 0.0),
-        "What is below 0 after the subtraction must not count.": lambda h: _raw_centre(h - 1.5 * h.mean()),
+        "x and y are mixed up: x counts columns, the second index.": lambda h: centre_(
+            h
+        ).flip(0),
+        "The background pulls the centre to the middle. Take away 1.5 times the mean first.": lambda h: (
+            centre_(h, 0.0)
+        ),
+        "What is below 0 after the subtraction must not count.": lambda h: _raw_centre(
+            h - 1.5 * h.mean()
+        ),
         "That is the place of the largest value, not the centre of what stands out.": lambda h: (
-            torch.tensor([int(h.argmax()) % h.shape[1] + 0.5, int(h.argmax()) // h.shape[1] + 0.5])
+            torch.tensor(
+                [
+                    int(h.argmax()) % h.shape[1] + 0.5,
+                    int(h.argmax()) // h.shape[1] + 0.5,
+                ]
+            )
             / torch.tensor([h.shape[1], h.shape[0]])
         ),
     },

@@ -70,18 +70,22 @@ check_10_2 = Exercise(
     title="Stolen",
     reference=stolen_,
     level=2,
-    inputs=[(B_, A_, T_, 9), (B_, torch.tensor([9, 9, 9, 9, 9]), T_, 9), (B_, B_, T_, 9)],
+    inputs=[
+        (B_, A_, T_, 9),
+        (B_, torch.tensor([9, 9, 9, 9, 9]), T_, 9),
+        (B_, B_, T_, 9),
+    ],
     mistakes={
         "You count every picture that got the new name, also those that were wrong before. Nobody stole "
         "these.": lambda b, a, t, n: float((a == n).float().mean()),
-        "You count every change. Only changes to the new row are its doing.": lambda b, a, t, n: float(
-            ((b == t) & (a != b)).float().mean()
+        "You count every change. Only changes to the new row are its doing.": lambda b, a, t, n: (
+            float(((b == t) & (a != b)).float().mean())
         ),
         "You divide by the pictures that were right before. The share is one of all pictures.": lambda b, a, t, n: (
             float(((b == t) & (a == n)).float().sum() / (b == t).float().sum())
         ),
-        "That is a number of pictures. A share is between 0 and 1.": lambda b, a, t, n: float(
-            ((b == t) & (a == n)).float().sum()
+        "That is a number of pictures. A share is between 0 and 1.": lambda b, a, t, n: (
+            float(((b == t) & (a == n)).float().sum())
         ),
     },
 )
@@ -99,7 +103,9 @@ check_10_3 = Exercise(
         (falls,),
     ],
     mistakes={
-        "The most negative change is the word that matters most.": lambda f: min(f, key=f.get),
+        "The most negative change is the word that matters most.": lambda f: min(
+            f, key=f.get
+        ),
         "You took the largest number. A wrong word that raises the score matters too: look at the size of"
         " the change.": lambda f: max(f, key=f.get),
         "That is the one that matters most.": lambda f: max(f, key=lambda g: abs(f[g])),
@@ -154,7 +160,9 @@ def measure_now_(look):
         got, then = full(seen_as).argmax(1), full(other_features).argmax(1)
     lots = [won(random_look(s), seen_as) for s in range(5)]
     joined = join_guide(look, "New")
-    maker = fit_explainer(network, joined, prepare, head=full, columns=order, per_class=5)
+    maker = fit_explainer(
+        network, joined, prepare, head=full, columns=order, per_class=5
+    )
     said, change = (
         explain_batch(maker, torch.stack([prepare(p) for p in drawn]), target=60),
         wrong_words(look, seen_as),
@@ -167,7 +175,11 @@ def measure_now_(look):
         "control": max(lots),
         "ratio": float(said.drop.mean() / said.random_drop.mean()),
         "weakest": min(change, key=lambda g: abs(change[g])),
-        "weak": [g for g in change if abs(change[g]) <= 0.01 + 1.02 * min(map(abs, change.values()))],
+        "weak": [
+            g
+            for g in change
+            if abs(change[g]) <= 0.01 + 1.02 * min(map(abs, change.values()))
+        ],
         "overlooked": still_named(look),
     }
 
@@ -194,7 +206,9 @@ def judge_defence(claimed):
                 f"{'higher' if true[key] > float(claimed[key]) else 'lower'}. Was it measured with other birds, or another classifier?"
             )
     if claimed["weakest"] not in true["weak"]:
-        return f"The word that matters least is not {claimed['weakest']} (exercise 10.3)."
+        return (
+            f"The word that matters least is not {claimed['weakest']} (exercise 10.3)."
+        )
     got = points(true | {"overlooked": claimed["overlooked"]})
     return (
         ""
