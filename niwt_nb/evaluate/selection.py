@@ -247,13 +247,15 @@ def baselines() -> dict[str, tuple[Baseline, dict[str, list]]]:  # name -> (esti
     }
 
 # %% ../../nbs/05_evaluate/02_selection.ipynb #e2f2c0c3
+_Methods = Mapping[str, tuple[Baseline, Mapping[str, Sequence]]]
+
+
 @in_own_modes
 def compare(
     features: Tensor,  # (N, D) a row for each image of `data`, the same for all methods
     data: ZeroShotData,  # the whole data set
     knowledge: Sequence[str] | None = None,  # kinds of knowledge to try; None: all that `data` has
-    methods: Mapping[str, tuple[Baseline, Mapping]]
-    | None = None,  # (it, grid); None: `baselines()`
+    methods: _Methods | None = None,  # name -> (estimator, grid); None: `baselines()`
     shuffles: int = 5,  # permutations of the shuffled control; 0: leave it out
     seed: int = 0,  # of everything random
     quiet: bool = False,  # no progress bar
