@@ -24,7 +24,7 @@ from ..core import plain_os_errors
 
 # %% ../../nbs/01_data/11_memory.ipynb #9edad4c6
 _ROOMY = 16 * 2**20  # bytes that a tensor may take in memory before it is laid into a file
-_HOLES = 32  # blocks after which free memory is given back: what is made of their rows leaves holes
+_HOLES = 8  # blocks after which free memory is given back: what is made of their rows leaves holes
 _BLOCK = 8192  # rows at a time, fewer where much is made of each, see `_rows_at_once`
 SCRATCH = contextvars.ContextVar("scratch", default="")  # folder for such files; "": the usual one
 # where a storage begins -> its file
