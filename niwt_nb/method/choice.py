@@ -32,7 +32,7 @@ from .solvers import DAMPING, closed_form, transfer_weights
 from .unknown import Doubt, doubt_of
 from ..network.backbones import Backbone
 from ..network.cut import CutNetwork, cut
-from ..network.head import extend, fit_head, linear_of, replace_classes, with_head
+from ..network.head import extend, fit_head, linear_of, replace_classes, rows_of, with_head
 from ..network.training import class_to_column
 from ..network.zoom import can_zoom, features_of, mixed
 
@@ -261,6 +261,7 @@ class _Choice:
     table: pd.DataFrame = field(repr=False)  # a row a combination: settings, H, T1, AUSUC, bias
     notes: tuple[str, ...] = ()
     doubt: Doubt | None = field(default=None, repr=False)  # of the chosen settings
+    probe: Any = field(default=None, repr=False)  # what looked at the training images, if one did
 
     @property
     def expected(self) -> float | None:
@@ -380,11 +381,11 @@ def _head_for(backbone: _Body, raw: Any, data: ZeroShotData) -> nn.Linear | None
 class _Looks:
     "Images of a data set and what a network makes of them; each is looked at once."
 
-    def __init__(
-        self, backbone: _Body, data: ZeroShotData, features: Tensor | None, quiet: bool
-    ) -> None:
+    def __init__(self, backbone: _Body, data: ZeroShotData, features: Any, quiet: bool) -> None:
         "Cut the network; raises `NiwtError` where there are neither pictures to look at nor features."
-        self.data, self.quiet, self.given = data, quiet, features
+        self.data, self.quiet = data, quiet
+        self.known = features if isinstance(features, _Looks) else None
+        self.given: Tensor | None = None if self.known else features
         self.looked: dict[str, Tensor] = {}
         self.preprocess: Callable | None = None
         self.raw: Any = None
@@ -410,15 +411,23 @@ class _Looks:
 
     def _raw(self, index: Tensor) -> Tensor:
         "Features (n, D) or (n, 2, D) of images of `data`, as the network gives them."
+        known, views = self.known, (self.mirrored, self.close)
+        if known and views == (known.mirrored, known.close):
+            self.given, self.known = known.raw_of(self.data), None
         given = self.data.features if self.given is None and self.raw is None else self.given
         if given is not None:
             return by_rows(given, index, Tensor.float)
         key, how = content_hash(index), {"quiet": self.quiet, "desc": "features"}
         if key not in self.looked:
             seen = batches(self.data, index, self.preprocess, **how)  # type: ignore[arg-type]
-            views = (self.mirrored, self.close)
             self.looked[key] = features_of(self.raw, seen, len(index), *views)
         return self.looked[key]
+
+    def raw_of(self, part: ZeroShotData) -> Tensor:
+        "Features, as the network gives them, of the images of `part`: training images of `data`."
+        order = self.data.train.sort()
+        place = torch.searchsorted(order.values, rows_of(part, self.data))
+        return by_rows(self._raw(self.data.train), order.indices[place])
 
 # %% ../../nbs/04_method/11_choice.ipynb #026af959
 class Probe(_Looks):
@@ -428,7 +437,7 @@ class Probe(_Looks):
         self,
         backbone: _Body,  # None or a head: `data.features` are the features
         data: ZeroShotData,  # labels and splits
-        features: Tensor | None = None,  # (N, D), or (N, 2, D) with close-ups, of all images
+        features: Any = None,  # (N, D), or (N, 2, D) with close-ups, or a `Probe` that looked at all
         quiet: bool = True,  # no progress bars
         keep_rows: bool = True,  # an own head stays as it is; False: it may be mixed
         zoom: float | None = None,  # share of the close-up to begin with; None: there is none
@@ -438,9 +447,9 @@ class Probe(_Looks):
         own = _head_for(backbone, self.raw, data)
         free = own is None or not keep_rows
         self.mirrored = self.raw is not None and free
-        two = self.raw is not None if features is None else features.ndim == 3
+        two = self.raw is not None if self.given is None else self.given.ndim == 3
         self.close = zoom is not None and free and two
-        if self.close and features is None:
+        if self.close and self.given is None:
             self.close = can_zoom(self.raw, self.pictures(data.train[:2]))
         self._first, self._kept = (own, free), {}  # type: Any, dict[float, dict[Any, Any]]
         self.zoomed(zoom or 0.0)

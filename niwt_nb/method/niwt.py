@@ -42,7 +42,7 @@ from .unknown import Doubt, known_doubt
 from ..network.backbones import Backbone, ImageTransform, load_backbone
 from ..network.cut import copy_module, eval_mode, running
 from ..network.export import about_text, as_image_transform, export_model, export_onnx
-from ..network.head import extend, linear_of, rows_of, with_head
+from ..network.head import extend, linear_of, with_head
 from ..network.modes import device_of, in_own_modes
 from ..network.zoom import features_of, looks, mixed
 
@@ -231,10 +231,12 @@ def choose_settings(
         return _Choice(usual, pd.DataFrame(), notes)
     data = with_encoder(data, model.encoder, model.knowledge)
     part = data.validation(model.seed)
-    twin, rows = validation or (twin_of(backbone, part), None)
-    if validation is None and features is not None and twin is backbone:
-        rows = features[rows_of(part, data)]
-    probe = Probe(twin, part, rows, model.quiet, model.keep_rows, 0.0 if model.zoom else None)
+    twin, rows = validation or (twin_of(backbone, part), None)  # type: Any, Any
+    how, whole = (model.quiet, model.keep_rows, 0.0 if model.zoom else None), None
+    if validation is None and twin is backbone:
+        whole = Probe(backbone, data, features, *how)  # each image is looked at once
+        rows = whole if features is None else whole.raw_of(part)
+    probe = Probe(twin, part, rows, *how)
     trained_on = probe.own is not None and twin is backbone
     biased = "the network has seen the validation classes, so the balance of seen and unseen that was chosen on them is uncertain"
     zoom = _choose_zoom(model, part, probe)
@@ -243,7 +245,7 @@ def choose_settings(
     found, chosen = _choose_with(model, part, probe, trained_on), share | zoom
     settings, table = replace(found.settings, **chosen), found.table.assign(**chosen)
     notes = (biased,) if trained_on else ()
-    return replace(found, settings=settings, table=table, notes=notes)
+    return replace(found, settings=settings, table=table, notes=notes, probe=whole)
 
 # %% ../../nbs/04_method/12_niwt.ipynb #b5cddb1f
 def _class_names(knowledge: Any, classes: Sequence[str] | None = None) -> list[str]:
@@ -474,15 +476,20 @@ def _learn(model: NIWT, data: ZeroShotData, features: Tensor | None = None) -> N
     "Learn from the seen classes of `data`; `features` as in `choose_settings`."
     data = with_encoder(data, model.encoder, model.knowledge)
     _check_data(data, model.knowledge)
-    model.choice_ = choice = choose_settings(model, data, features)
-    settings, model.doubt_ = choice.settings, choice.doubt
+    choice = choose_settings(model, data, features)
+    model.choice_, settings, model.doubt_ = (
+        replace(choice, probe=None),
+        choice.settings,
+        choice.doubt,
+    )
     data = model.data_ = with_combination(data, model.knowledge, settings.share)
     known = model.knowledge_ = data.get_knowledge(model.knowledge)
     model.scaler_ = Scaler("centre").fit(known.rows(data.seen))  # what all have says nothing
     scaled = [model.scaler_.transform(known.rows(ids)) for ids in (data.seen, data.unseen)]
     backbone = _on_device(as_backbone(model.backbone, model.layer), model.device)
     look = (features, model.quiet, model.keep_rows, settings.zoom or None)
-    probe = Probe(backbone, data, *look)  # cut the network, look at the training images
+    # cut the network, look at the training images
+    probe = choice.probe.zoomed(settings.zoom) if choice.probe else Probe(backbone, data, *look)
     seen = probe.seen(settings, scaled[0], model.solver)
     model.importance_, model.jacobian_ = seen.importance, seen.jacobian
     model.writer_ = Writer(seen, settings, model.map, model.solver, model.seed)
