@@ -17,7 +17,7 @@ from ..core import NiwtError, check_name, _normal_name
 
 # %% ../../nbs/01_data/02_names.ipynb #49570f92
 def _plain_name(name: str) -> str:
-    "A name in lower case, without leading number or marks (but `C++`), to match other spellings."
+    "A name in lower case, without leading number or marks (`C++` stays), to match other spellings."
     text = _normal_name(name)
     bare = re.sub(r"^\d+\s*\.\s*(?=[^\W\d_])", "", text).casefold().strip("_ ")
     bare = re.sub(r"^0+(?=\d+$)", "", bare)

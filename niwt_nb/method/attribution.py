@@ -255,7 +255,7 @@ def _captum_pass(
     pooling: str | dict[str, str | None] | None = None,  # see `pool` and `_pooling_at`
     options: _MethodOptions = _MethodOptions(),  # noqa: B008 (frozen)  settings of the method
 ) -> _Importance:  # of this batch
-    "Importance by a layer attribution of Captum, pooled; raises `NiwtError` with a reason if none."
+    "Pooled importance by a Captum layer attribution; raises `NiwtError` with a reason if it fails."
     if pooling is None:
         pooling = {layer: layout_of(twin, layer, x) for layer in layers}
     with torch.no_grad():

@@ -268,7 +268,7 @@ def closed_form(
     prior: Tensor,  # (D,) the weights that the solution is pulled to
     ridge: float = DAMPING,  # damping, relative to the largest singular value squared
 ) -> _ClosedForm:  # solves any number of classes by one matrix product
-    "Ridge solution of jacobian @ w = importance; a singular one warns: it is nearest to the prior."
+    "Ridge solution of jacobian @ w = importance; if singular, warns and is nearest to the prior."
     if not 0 <= ridge < float("inf"):
         raise NiwtError(f"ridge must be 0 or more and finite, got {ridge}")
     matrix = jacobian.mean if isinstance(jacobian, PooledJacobian) else jacobian
