@@ -46,7 +46,7 @@ class NiwtError(ValueError):
 
 # %% ../nbs/00_core.ipynb #472a3512
 def _nearest_names(name: str, choices: Iterable[str], n: int = 3) -> list[str]:
-    "At most `n` of the `choices` most like `name`, best first, by difflib's ratio without regard to case or to `[0]` against `.0`."
+    "The `n` `choices` most like `name`, best first (difflib's ratio; case and `[0]`, `.0` alike)."
     plain = {c: c.lower() for c in choices}
     asked = name.lower().replace("[", ".").replace("]", "")
     ranked = sorted(plain, key=lambda c: -difflib.SequenceMatcher(None, asked, plain[c]).ratio())
@@ -58,7 +58,7 @@ def check_name(
     choices: Iterable[str],  # the names that exist
     what: str,  # the kind of thing, for the message: "layer", "class", "attribute"
 ) -> str:  # the name as `choices` spell it
-    "The choice that is `name`, in whichever Unicode form; raises `NiwtError` with the nearest matches."
+    "The choice equal to `name` in any Unicode form; raises `NiwtError` with the nearest matches."
     choices = list(choices)
     if name in choices:
         return name
@@ -77,7 +77,7 @@ _NO_WIDTH = dict.fromkeys(map(ord, "\u00ad\u200b\u200e\u200f\u2060\ufeff"))
 
 
 def _normal_name(name: Any) -> str:
-    "A name as names are compared: in Unicode's composed form, blanks tidied, unseen marks left out; bytes that are no UTF-8 are read as Windows-1252."
+    "A name in NFC, blanks tidied, unseen marks left out; what is no UTF-8 is read as Windows-1252."
     text = str(name)
     if not text.isascii():
         try:
@@ -132,7 +132,7 @@ _FILE_KINDS = {  # first bytes -> what it is, and what to do
 
 
 def _file_kind(path: str | os.PathLike) -> str:
-    "What a file is by its first bytes, with what can be done about it, or nothing where they do not say; never raises."
+    "A file's kind by its first bytes, with a remedy; '' where they do not say. Never raises."
     try:
         with open(path, "rb") as f:
             head = f.read(512)
@@ -150,7 +150,7 @@ def _file_kind(path: str | os.PathLike) -> str:
 def seeded(
     seed: int,  # any non-negative integer
 ) -> Iterator[None]:
-    "Seed Python, NumPy and PyTorch (CPU and CUDA) inside the block; all generator states are restored afterwards, also after an error."
+    "Seed Python, NumPy and PyTorch (CPU and CUDA) inside the block; always restore their states."
     py, np_state = random.getstate(), np.random.get_state()
     devices = list(range(torch.cuda.device_count()))
     with torch.random.fork_rng(devices=devices):
@@ -173,7 +173,7 @@ def progress(
     total: int | None = None,  # number of items where `len(items)` does not work
     quiet: bool = False,  # no bar at all
 ) -> Iterable:  # the same items
-    "`items` behind a progress bar (a widget in a notebook, text in a terminal); inside `overall` its bar says what is being done instead."
+    "`items` behind a bar (notebook widget or terminal text); inside `overall` its bar says `desc`."
     if _BAR.get() is not None:
         _BAR.get()[0].set_description_str(desc)
         return items
@@ -186,7 +186,7 @@ def overall(
     total: float,  # expected seconds in all
     quiet: bool = False,  # no bar
 ) -> Iterator[None]:
-    "One bar with the time left for everything inside the block, which says `advance`; other bars are not shown."
+    "One bar with the time left for the whole block, which calls `advance`; other bars are hidden."
     shape = "{desc:.40}: {percentage:3.0f}%|{bar}| {elapsed}, {remaining} left"
     how: dict[str, Any] = {"leave": False, "dynamic_ncols": True, "bar_format": shape}
     with tqdm(total=max(total, 1e-9), disable=quiet, **how) as bar:
@@ -241,7 +241,7 @@ def write_text(
 def content_hash(
     *parts: Any,  # tensors, arrays, modules' state dicts, strings, bytes, numbers, lists, dicts
 ) -> str:  # 16 hexadecimal digits
-    "A hash of the content of `parts` that is the same in every process; raises `NiwtError` for a type it cannot read."
+    "A content hash of `parts`, the same in every process; raises `NiwtError` for an unknown type."
     h = hashlib.sha256()
 
     def feed(x: Any) -> None:
@@ -273,7 +273,7 @@ def content_hash(
 def model_hash(
     model: nn.Module,  # any module
 ) -> str:  # 16 hexadecimal digits
-    "A hash of a model's parameters, buffers and their names: two models with it equal compute the same thing if their code is the same."
+    "A hash of parameters and buffers by name; models equal in it and in code compute the same."
     return content_hash(type(model).__name__, dict(model.state_dict()))
 
 # %% ../nbs/00_core.ipynb #6e37eca1
@@ -282,7 +282,7 @@ def save_tensors(
     tensors: dict[str, Tensor],  # what to keep
     manifest: dict,  # what it belongs to; must be JSON
 ) -> None:
-    "Write `tensors` and `manifest` as one safetensors file, atomically, with a hash of the content."
+    "Write `tensors` and `manifest` atomically as one safetensors file with a hash of the content."
     clean = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
     text = json.dumps(manifest, sort_keys=True)
     meta = {"manifest": text, "manifest_hash": content_hash(text), "content": content_hash(clean)}
@@ -293,9 +293,9 @@ def save_tensors(
 def load_tensors(
     path: str | os.PathLike,  # a file written by `save_tensors`
     expect: dict | None = None,  # manifest entries that must be equal
-    trust: bool = False,  # do not read the content in order to hash it: tensors stay on the disk, mapped into memory
+    trust: bool = False,  # do not read the content to hash it: tensors stay on the disk, mapped
 ) -> tuple[dict[str, Tensor], dict]:  # the tensors and the manifest
-    "Read a file written by `save_tensors`; raises `NiwtError` if it is absent, damaged, edited, or does not belong to `expect`."
+    "Read the file; raises `NiwtError` if it is absent, damaged, edited, or does not fit `expect`."
     name = repr(os.fspath(path))
     if not os.path.isfile(path):
         raise NiwtError(f"no file {name}")
@@ -324,9 +324,9 @@ def load_tensors(
 @contextmanager
 def plain_os_errors(
     path: str | os.PathLike,  # the folder that is being written to
-    only_full: bool = False,  # leave *not permitted* alone, where the block also reads files of others
+    only_full: bool = False,  # leave *not permitted* alone, where others' files are read too
 ) -> Iterator[None]:
-    "Turn *disk full*, *read-only* and *not permitted* inside the block into a `NiwtError` that says what to do; other errors pass through."
+    "Turn *disk full*, *read-only*, *not permitted* in the block into a `NiwtError` with a remedy."
     full = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up"}
     full[errno.EFBIG] = "a file may not become that large here"
     try:
@@ -356,7 +356,7 @@ def process_place() -> tuple[int, int]:  # this process's number, how many; (0, 
 # %% ../nbs/00_core.ipynb #c33af377
 @contextmanager
 def alone() -> Iterator[None]:
-    "Inside the block this process acts as if it were the only one: for work that the others take no part in."
+    "Inside the block this process acts as if it were the only one: the others take no part in it."
     before = _ALONE.set(True)
     try:
         yield
@@ -365,7 +365,7 @@ def alone() -> Iterator[None]:
 
 # %% ../nbs/00_core.ipynb #4e5d5d1b
 def _lost(what: str, late: bool) -> NiwtError:
-    "The error that names the processes which did not come: the time was up (`late`), or a connection broke."
+    "The error that names the processes that did not come: time was up (`late`) or a link broke."
     own, world, names = dist.get_rank(), dist.get_world_size(), []
     store: Any = _MEETING.get("store")
     for rank in range(world) if store is not None else ():
@@ -383,7 +383,7 @@ def _lost(what: str, late: bool) -> NiwtError:
 
 # %% ../nbs/00_core.ipynb #956c492c
 def _speaks_first(rank: int) -> bool:
-    "Whether this process is the first to tell of an error: one error ends all processes and is told once."
+    "Whether this process is first to tell of an error: one error ends all and is told once."
     try:
         return _MEETING["store"].compare_set("speaker", "", str(rank)).decode() == str(rank)
     except RuntimeError:  # the notes are lost
@@ -410,11 +410,11 @@ def wait_for_all(
 # %% ../nbs/00_core.ipynb #2e679181
 @contextmanager
 def several_processes(
-    timeout: float = 7200.0,  # seconds to wait for the others before giving up: more than the longest step of one of them
+    timeout: float = 7200.0,  # seconds to wait for others: more than their longest step takes
 ) -> Iterator[tuple[int, int]]:  # this process's number and how many there are
-    """Join the processes that `torchrun` started; does nothing without torchrun, or when they are joined.
+    """Join the processes that `torchrun` started; does nothing without torchrun or when joined.
 
-    Raises `NiwtError` where a process is lost; an error that leaves the block gets an attribute `first`: whether it is the one to be told.
+    Raises `NiwtError` for a lost process; an error's `first` says whether it is the one to be told.
     """
     if "WORLD_SIZE" not in os.environ or "RANK" not in os.environ or dist.is_initialized():
         yield process_place()
@@ -450,7 +450,7 @@ def share(
     what: str = "",  # for the bar and for the message of a lost process
     quiet: bool = True,  # no progress bar
 ) -> list[Any]:  # all results, in the order of the items
-    "Do every item once, in one of the processes, the first in process 0; all of them get all results."
+    "Do every item once, in one of the processes (the first in process 0); all get all results."
     rank, world = process_place()
     with alone():
         own = progress(items[rank::world], what, quiet=quiet or rank > 0)
@@ -469,7 +469,7 @@ _Compute = Callable[[], _Found]
 
 @dataclass
 class Steps:
-    "Finished steps in a folder, each of them one file, whole or absent; `step` for one, `shards` for many alike."
+    "Finished steps in a folder, each one file, whole or absent; `step` for one, `shards` for many."
 
     path: Path
     notify: Callable[[str], None] = lambda text: None  # told about every step in one line
@@ -483,7 +483,7 @@ class Steps:
         return self.path / f"{name}.safetensors"
 
     def load(self, name: str, key: str, trust: bool = False) -> _Found:
-        "A kept step; `trust`: mapped into memory and not hashed. Raises `NiwtError` if it is absent, damaged, or of another key."
+        "A kept step (`trust`: unhashed); raises `NiwtError` if absent, damaged or of another key."
         expect = {**self.belongs, "step": name, "key": key}
         tensors, manifest = load_tensors(self.file(name), expect, trust)
         facts, self.seconds[name] = manifest["facts"], manifest["seconds"]
@@ -514,7 +514,7 @@ class Steps:
     def step(
         self, name: str, key: str, compute: _Compute, about: str = "", together: bool = False
     ) -> _Found:
-        "Tensors and facts of a step: from its file if that fits `key`, else from `compute()` in process 0, or in all of them `together`."
+        "A step from its file if it fits `key`, else by `compute()`, in process 0 or `together`."
         first, about = process_place()[0] == 0, about or name
         found = self._kept(name, key, about) if first else None
         advance("learn", self.images.get(name, 0) / process_place()[1])
@@ -542,7 +542,7 @@ def shards(
     about: Callable[[int], str] = str,  # shard number -> what it is, for people
     quiet: bool = True,  # no progress bar
 ) -> list[_Found]:  # tensors, mapped into memory, and facts of every shard
-    "Keep the shards of a step, each computed by one of the processes; those that are there are not computed again."
+    "Keep the shards of a step, each computed by one process; those kept are not computed again."
     path, numbers = [f"{name}/{i:05d}" for i in range(len(keys))], range(len(keys))
     there = lambda i: steps._kept(path[i], keys[i], about(i)) is not None  # noqa: E731
     kept = share(numbers, there, f"{name}: what is there")
@@ -561,7 +561,7 @@ def shards(
 
 # %% ../nbs/00_core.ipynb #556f7f7d
 class UserCodeError(NiwtError):
-    "Code that the user wrote (a model file, a preprocessing, an encoder) failed: the message has its own frame."
+    "Code of the user (model file, preprocessing, encoder) failed: the message has its own frame."
 
 # %% ../nbs/00_core.ipynb #f2fc0d7f
 def users_frame(
@@ -583,7 +583,7 @@ def users_frame(
 # %% ../nbs/00_core.ipynb #56e425dd
 @contextmanager
 def _user_code(what: str) -> Iterator[None]:
-    "Turn what the user's own code raises in the block into one sentence with the user's own line, a `UserCodeError`; `what` is being done."
+    "Turn errors of the user's code in the block into a `UserCodeError`: `what`, and their line."
     try:
         yield
     except NiwtError:
@@ -595,7 +595,7 @@ def _user_code(what: str) -> Iterator[None]:
 
 # %% ../nbs/00_core.ipynb #3b34dd4a
 def _module_of(path: Path, what: str) -> ModuleType:
-    "Run a .py file as a module that other modules can find, as dataclasses need it; raises `NiwtError` with the line that fails."
+    "Run a .py file as a module others find (for dataclasses); raises `NiwtError` with the line."
     known = f"niwt_user_{content_hash(str(path))}_{path.stem}"
     loaded = importlib.util.spec_from_file_location(known, path)
     assert loaded
@@ -615,7 +615,7 @@ def _module_of(path: Path, what: str) -> ModuleType:
 def import_object(
     spec: str,  # "package.module:name" or "path/to/file.py:name"
 ) -> Any:  # the object of that name
-    "Import the object that `spec` names; raises `NiwtError` saying which part of it failed, and in which line."
+    "Import what `spec` names; raises `NiwtError` saying which part of it failed, in which line."
     where, colon, name = str(spec).rpartition(":")
     if not colon or not where or not name:
         raise NiwtError(f"expected 'module:function' or 'path/to/file.py:function', got {spec!r}")
@@ -638,7 +638,7 @@ def import_object(
 
 # %% ../nbs/00_core.ipynb #71dc8c2c
 def import_torchvision() -> ModuleType:  # the torchvision package
-    "Import torchvision, also beside a torch build that its compiled operators do not load in; `torchvision.ops.nms` is then unusable."
+    "Import torchvision, even if torch cannot load its operators (no `torchvision.ops.nms` then)."
     try:
         return importlib.import_module("torchvision")
     except RuntimeError as e:

@@ -698,9 +698,7 @@ def no_classes_that_played_strangers(own: Path) -> None:
     )
 
 
-@remedy(
-    "give calibrate=choose_settings(model, data, features, (twin, its features)), or calibrate=False"
-)
+@remedy("give calibrate=choose_settings(model, data, features, (twin, its features))")
 def a_head_of_all_seen_classes(own: Path) -> None:
     from dataclasses import replace
 

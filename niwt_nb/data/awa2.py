@@ -30,7 +30,7 @@ from .xlsa17 import _attributes, _read_att_splits, _read_features
 def _awa_knowledge(
     root: Path, classes: tuple[str, ...], notes: list[str]
 ) -> dict[str, DomainKnowledge]:
-    "Predicates (0 to 1, unknown as 0) and, where there, the binary ones; constant columns are left out and noted."
+    "Predicates (0 to 1, unknown: 0) and, if there, binary ones; drops and notes constant columns."
     names = _read_numbered(root / "predicates.txt")
     found: list[DomainKnowledge] = []
     kinds = (("continuous", "attributes", 100), ("binary", "attributes_binary", 1))
@@ -46,7 +46,7 @@ def _awa_knowledge(
 def _awa_standard(
     root: Path, classes: tuple[str, ...], labels: Tensor, seed: int, notes: list[str]
 ) -> dict[str, Tensor]:
-    "A split with the unseen classes of testclasses.txt, or drawn ones, with a note that says which; images of seen classes are split by seed."
+    "Unseen: testclasses.txt's, or drawn (a note says which); seen classes' images split by seed."
     path = _first_file(root, "testclasses.txt")
     if path is None:
         unseen = _draw_unseen(len(classes), max(1, len(classes) // 5), seed)
@@ -65,7 +65,7 @@ def read_awa2(
     seed: int = 0,  # for the drawn split, where no published one is given
     **kwargs: Any,  # for `ImageFiles`
 ) -> ZeroShotData:  # 50 classes, knowledge "attributes" and perhaps "attributes_binary"
-    "Read AwA2 in its published layout; raises `NiwtError` for absent or damaged files and for splits that do not fit."
+    "Read AwA2 as published; raises `NiwtError` for absent or damaged files and unfit splits."
     root = _inside(Path(root), "Animals_with_Attributes2", "JPEGImages")
     classes, notes = _read_numbered(root / "classes.txt"), []  # type: tuple[str, ...], list[str]
     knowledge, left = _awa_knowledge(root, classes, notes), Counter()  # type: Any, Counter[str]
@@ -102,7 +102,7 @@ def read_awa2(
 
 # %% ../../nbs/01_data/08_awa2.ipynb #51192c57
 def _read_sentences(path: str | os.PathLike) -> dict[str, tuple[str, ...]]:
-    "Class -> its sentences, from a CSV (class, sentence) or JSON ({class: sentence or sentences}); raises `NiwtError` for a class without any."
+    "A CSV (class, sentence) or JSON ({class: one or more}); raises `NiwtError` for an empty class."
     name = Path(path).name
     found: dict[str, list[str]] = {}
     if Path(path).suffix.lower() == ".json":
@@ -139,7 +139,7 @@ def sentence_knowledge(
     encoder: Any = None,  # as `SentenceEncoder` takes it: a folder, a function; None: word counts
     name: str = "sentences",  # of the knowledge
 ) -> DomainKnowledge:  # a row a class; it can read sentences
-    "Sentences as domain knowledge; raises `NiwtError` if a class has none, or none with a word that a seen class uses."
+    "Sentences as knowledge; raises `NiwtError` if a class has none, or no word of a seen class."
     at = _match_names(classes, list(sentences))
     texts = [list(list(sentences.values())[i]) for i in at.tolist()]
     known = seen.tolist()
@@ -148,14 +148,14 @@ def sentence_knowledge(
     knowledge = text_knowledge(texts, seen, counter, name)
     none = (knowledge.values == 0).all(1).nonzero().flatten().tolist()
     if none:
-        told = f"no word about class {classes[none[0]]!r} is used for any seen class, so nothing can be said about it"
+        told = f"no word about class {classes[none[0]]!r} is used for any seen class"
         remedy = "add sentences that share words with other classes, or give an encoder"
-        raise NiwtError(f"{name}: {told}; {remedy}")
+        raise NiwtError(f"{name}: {told}, so nothing can be said about it; {remedy}")
     return knowledge
 
 # %% ../../nbs/01_data/08_awa2.ipynb #534a6846
 def _check_folders(base: Path, folders: dict[str, list[str]], left: Counter[str]) -> None:
-    "Raise `NiwtError` for a class folder without pictures, and for two folders whose names are the same in Unicode's normal form."
+    "Raise `NiwtError` for a folder without pictures, and two whose names are the same in NFC."
     empty = next((d for d, files in folders.items() if not files), None)
     if empty is not None:
         others = _left_note(list_pictures(base / empty)[1])

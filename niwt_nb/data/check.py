@@ -48,7 +48,7 @@ _LAYOUTS = tuple(_Layout(**layout) for layout in tomllib.loads(_TABLE)["layout"]
 
 # %% ../../nbs/01_data/10_check.ipynb #55b4c371
 def _find_layout(root: str | os.PathLike) -> tuple[_Layout, Path]:
-    "The layout that a folder has, and where in it; raises `NiwtError` naming what was looked for if it has none."
+    "A folder's layout, and where in it; if it has none, `NiwtError` names what was looked for."
     root = Path(root)
     if not root.is_dir():
         raise NiwtError(f"no folder {str(root)!r}")
@@ -70,7 +70,7 @@ def read_root(
     kind: str | None = None,  # "cub", "awa2", "xlsa17" or "folder"; None: by what is there
     **kwargs: Any,  # for the reader of that kind
 ) -> ZeroShotData:  # whatever it is
-    "Read a data set of any kind that this module knows; raises `NiwtError` if the folder is none of them."
+    "Read a data set of any kind known here; raises `NiwtError` if the folder is none of them."
     kinds = tuple(layout.kind for layout in _LAYOUTS)
     kind = _find_layout(root)[0].kind if kind is None else kind
     kind = check_name(kind, kinds, "kind of data set")
@@ -88,7 +88,7 @@ def read_root(
 def check_testable(
     data: ZeroShotData,  # for a run
 ) -> ZeroShotData:  # the same
-    "Raise `NiwtError` where no image of a seen class is left to test with: a run measures accuracy on both sides."
+    "Raise `NiwtError` where no image of a seen class is left to test with: a run tests both sides."
     if not len(data.test_seen):
         remedy = "put a second picture into the folder of a class, better of each"
         raise NiwtError(f"no image of a seen class is left to test with; {remedy}")
@@ -132,7 +132,7 @@ def check_root(
     quiet: bool = True,  # no progress bar
     **kwargs: Any,  # for the reader, such as unseen=[...]
 ) -> _RootReport:  # print it, or look at `.ok`
-    "Say what is in a data folder, what is missing, and the layout expected. A folder that cannot be used is a report, not an error."
+    "Say what a data folder has, lacks and should look like; one that cannot be used is no error."
     try:
         layout, place = _find_layout(root)
     except NiwtError as e:

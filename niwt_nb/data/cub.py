@@ -29,8 +29,8 @@ from .xlsa17 import _attributes, _read_att_splits
 # %% ../../nbs/01_data/07_cub.ipynb #d0152a83
 def _read_image_attributes(
     path: str | os.PathLike, n_images: int, n_attributes: int
-) -> tuple[Tensor, int]:
-    "Per-image attributes of CUB (N, A), and how many lines were not understood; extra values are left out. Raises `NiwtError` if the file is none."
+) -> tuple[Tensor, int]:  # (N, A); how many lines were not understood
+    "Per-image attributes of CUB, without extra values; raises `NiwtError` if the file is none."
     how: Any = {"sep": r"\s+", "header": None, "names": range(8), "quoting": csv.QUOTE_NONE}
     try:
         text = pd.read_csv(path, encoding="latin-1", on_bad_lines="skip", **how)[[*range(4)]]
@@ -68,7 +68,7 @@ def _cub_lists(root: Path) -> tuple[tuple[str, ...], tuple[str, ...], Tensor]:
 
 # %% ../../nbs/01_data/07_cub.ipynb #e4960b2e
 def _cub_extras(root: Path, n: int) -> dict[str, Any]:
-    "Boxes and part points of n images, in image order, where their files are; raises `NiwtError` for damaged files."
+    "Boxes and part points of n images, in order, if there; raises `NiwtError` for damaged files."
     extras: dict[str, Any] = {}
     if path := _first_file(root, "bounding_boxes.txt"):
         table = _read_matrix(path, columns=5, rows=n)
@@ -96,7 +96,7 @@ _ATTRIBUTE_NAMES = [f"{place}attributes.txt" for place in ("", "attributes/", ".
 def _cub_knowledge(
     root: Path, classes: tuple[str, ...], notes: list[str]
 ) -> dict[str, DomainKnowledge]:
-    "Class attributes (per cent / 100) and, where there, sentence embeddings; constant columns are left out and noted."
+    "Class attributes (per cent / 100), sentence embeddings if there; leaves out constant columns."
     listed = _first_file(root, *_ATTRIBUTE_NAMES)
     if listed is None:
         told = f"no attributes.txt in {str(root)!r}"
@@ -114,11 +114,11 @@ def read_cub(
     root: str | os.PathLike,  # the CUB_200_2011 folder
     splits: str | os.PathLike | None = None,  # att_splits.mat or its folder; None: in `root`
     captions: str | os.PathLike | None = None,  # folder of sentences; None: text_c10 or captions
-    image_attributes: bool = True,  # read the per-image attributes if they are there (a few seconds)
+    image_attributes: bool = True,  # read the per-image attributes if there (a few seconds)
     seed: int = 0,  # for the drawn split, where no published one is given
     **kwargs: Any,  # for `ImageFiles`
 ) -> ZeroShotData:  # 200 classes, knowledge "attributes" and perhaps "captions"
-    "Read CUB-200-2011 in its published layout; raises `NiwtError` for absent or damaged files and for splits that do not fit."
+    "Read CUB-200-2011 as published; raises `NiwtError` for absent, damaged files or unfit splits."
     root = _inside(Path(root), "CUB_200_2011", "images.txt")
     classes, files, labels = _cub_lists(root)
     images = ImageFiles(root / "images", files, where="images.txt", **kwargs)

@@ -25,7 +25,7 @@ from .names import _match_names, _pair_names
 
 # %% ../../nbs/01_data/00_dataset.ipynb #f9c23e54
 def _as_values(values: Any, what: str) -> Tensor:
-    "Lists, an array, a tensor or a DataFrame as a float32 tensor on the CPU; raises `NiwtError` that names the table."
+    "Lists, an array, tensor or DataFrame as float32 on the CPU; raises `NiwtError` naming `what`."
     try:
         if isinstance(values, np.ma.MaskedArray):
             values = np.ma.filled(values.astype(np.float64), np.nan)
@@ -52,7 +52,7 @@ def as_ids(
     below: int,  # each must be smaller than this, and not negative
     unique: bool = True,  # refuse a number that comes twice
 ) -> Tensor:  # int64, one-dimensional
-    "Indices as an int64 tensor; raises `NiwtError` for fractions, numbers out of range and repetitions."
+    "Indices as a tensor; raises `NiwtError` for fractions, numbers out of range and repetitions."
     try:
         ids = np.array(ids) if isinstance(ids, (pd.Series, pd.Index)) else ids
         whole = lambda i: isinstance(i, (int, np.integer)) and not isinstance(i, bool)  # noqa: E731
@@ -80,8 +80,8 @@ def as_ids(
 # %% ../../nbs/01_data/00_dataset.ipynb #82b5b3ed
 def _of_frame(
     frame: Any, names: tuple[str, ...], classes: Sequence[str] | None
-) -> tuple[Any, tuple[str, ...], Sequence[str] | None]:
-    "Numbers, columns and classes of a DataFrame: its first column or index may name classes, columns are found by name; other tables as they are."
+) -> tuple[Any, tuple[str, ...], Sequence[str] | None]:  # numbers, columns, classes
+    "Read a DataFrame: columns by name, classes by its first column or index; others stay the same."
     if not isinstance(frame, pd.DataFrame):
         return frame, names, classes
     if len(frame.columns) > 1 and not pd.api.types.is_numeric_dtype(frame.dtypes.iloc[0]):
@@ -103,7 +103,7 @@ def _of_frame(
 
 # %% ../../nbs/01_data/00_dataset.ipynb #98065475
 def _check_table(what: str, values: Tensor, names: Sequence, classes: Any, texts: Sequence) -> None:
-    "Raise `NiwtError` unless a table has a row a class and a column a name, and names and classes (None: not said) are distinct."
+    "Raise `NiwtError` unless rows fit `classes` (None: unnamed), columns `names`, both distinct."
     if values.ndim != 2 or 0 in values.shape:
         shape = tuple(values.shape)
         raise NiwtError(f"{what}: expected shape (classes, attributes), got {shape}")
@@ -119,7 +119,7 @@ def _check_table(what: str, values: Tensor, names: Sequence, classes: Any, texts
 
 # %% ../../nbs/01_data/00_dataset.ipynb #a88f9439
 def _check_rows(k: Any, rows: Tensor, classes: Any = None, constant: bool = True) -> None:
-    "Raise `NiwtError` for a value in some rows (n,) of a table that is not finite, or, if asked for, constant columns, naming class and column."
+    "Raise `NiwtError` naming a value of `rows` (n,) that is not finite or a `constant` column."
     bad, what = (~k.values[rows].isfinite()).nonzero(), f"knowledge {k.name!r}"
     if len(bad):
         row, col = int(rows[bad[0, 0]]), int(bad[0, 1])
@@ -135,7 +135,7 @@ def _check_rows(k: Any, rows: Tensor, classes: Any = None, constant: bool = True
 # %% ../../nbs/01_data/00_dataset.ipynb #0dba56ef
 @dataclass(frozen=True, eq=False, repr=False)
 class DomainKnowledge:
-    "What is known about every class: `values[c]` describes class c, `names[a]` is the meaning of column a. A row of NaN is a class that is kept out."
+    "Knowledge of classes: `values[c]` of class c, `names[a]` of column a; a NaN row is kept out."
 
     name: str  # "attributes", "captions", ...
     values: Tensor  # (C, A) float32
@@ -145,7 +145,7 @@ class DomainKnowledge:
     texts: tuple[tuple[str, ...], ...] = ()  # (C,) sentences that the rows were made of; (): none
 
     def __post_init__(self) -> None:
-        "Take any table; raise `NiwtError` if it is not one row a class with one distinct name a column."
+        "Take any table; raise `NiwtError` unless it has a row a class and distinct column names."
         what, columns = f"knowledge {self.name!r}", names_of(self.names, "columns")
         given, names, classes = _of_frame(self.values, columns, self.classes)
         classes = None if classes is None else names_of(classes, f"classes of {what}")
@@ -177,7 +177,7 @@ class DomainKnowledge:
         ids: Tensor | None = None,  # rows that must be there (None: every row that is not all NaN)
         constant: bool = True,  # also refuse columns that are the same for all classes
     ) -> "DomainKnowledge":  # itself
-        "Raise `NiwtError` for a value that is not finite or a constant column, naming class and column."
+        "Raise `NiwtError` naming class and column of a value not finite, or a constant column."
         rows = torch.arange(len(self))[self.known] if ids is None else ids
         _check_rows(self, rows, classes, constant)
         return self
@@ -192,7 +192,7 @@ class DomainKnowledge:
         return self.values[ids]
 
     def select(self, names: Sequence[str]) -> "DomainKnowledge":
-        "Keep only the named columns, in this order; raises `NiwtError` with the nearest names for one that does not exist."
+        "Only these columns, in this order; raises `NiwtError` with the nearest to a wrong name."
         asked = names_of(names, "columns to keep")
         kept = tuple(check_name(n, self.names, "attribute") for n in asked)
         return replace(self, values=self.values[:, [*map(self.names.index, kept)]], names=kept)
@@ -211,7 +211,7 @@ class DomainKnowledge:
         return pd.DataFrame(self.values.numpy(), index=index, columns=list(self.names))
 
     def drop_constant(self) -> "DomainKnowledge":
-        "Without the columns that are the same for all classes; raises `NiwtError` if that leaves none."
+        "Without columns equal for all classes; raises `NiwtError` if that leaves none."
         same = set(self.constant)
         if len(same) == len(self.names):
             told = "every column is the same for all classes, so it tells no class from another"
@@ -219,29 +219,29 @@ class DomainKnowledge:
         return self.select([n for n in self.names if n not in same]) if same else self
 
     def shuffled(self, seed: int = 0) -> "DomainKnowledge":
-        "The control: rows permuted over all known classes in one random cycle, so that no class keeps its own row."
+        "The control: rows permuted over known classes in one random cycle; none keeps its own row."
         at = torch.arange(len(self))[self.known]
         order = at[torch.randperm(len(at), generator=torch.Generator().manual_seed(seed))]
         whose = torch.arange(len(self)).index_copy(0, order, order.roll(1))
         return replace(self.of_classes(whose), classes=self.classes)
 
     def read(self, sentences: str | Sequence[str]) -> tuple[Tensor, list[str]]:
-        "Sentences about one class as a row (A,) in the table's units, and the phrases not used; raises `NiwtError` where nothing is understood."
+        "A row (A,) in table units and unused phrases; raises `NiwtError` if nothing is understood."
         return _read(self, [sentences] if isinstance(sentences, str) else list(sentences))
 
-    def describe(self, what: Any) -> Tensor:
-        "One class as a row (A,) from sentences, A numbers or a dict (columns left out get the known mean). Warns of phrases not used; raises `NiwtError`."
+    def describe(self, what: Any) -> Tensor:  # (A,); warns of phrases that are not used
+        "One class from sentences, A numbers or a dict (others: known mean); raises `NiwtError`."
         return _describe(self, what)
 
 # %% ../../nbs/01_data/00_dataset.ipynb #75f2cd66
 def _read(knowledge: DomainKnowledge, sentences: list[str]) -> tuple[Tensor, list[str]]:
-    "What the reader says, (A,) in the order of the table's columns, and the phrases not used; raises `NiwtError` where it cannot."
+    "What the reader says, (A,) by column, and unused phrases; raises `NiwtError` where it cannot."
     if knowledge.reader is None:
         width, some = len(knowledge.names), ", ".join(map(repr, knowledge.names[:2]))
         told = f"it has no reader for its columns ({some}, ...)"
-        give = f"Give {width} numbers (a row of the embedding that made the table) or a dict {{column: value}}"
-        make = "a table with a reader is made from sentences by text_knowledge, or from named attributes"
-        make += " by with_reader (both in niwt_nb.data.text)"
+        give = f"Give {width} numbers (a row of the table's embedding) or a dict {{column: value}}"
+        make = "a table with a reader is made from sentences by text_knowledge, or from named"
+        make += " attributes by with_reader (both in niwt_nb.data.text)"
         what = f"knowledge {knowledge.name!r} cannot read sentences"
         raise NiwtError(f"{what}: {told}. {give}; {make}")
     if not sentences or not all(isinstance(s, str) and s.strip() for s in sentences):
@@ -256,7 +256,7 @@ def _read(knowledge: DomainKnowledge, sentences: list[str]) -> tuple[Tensor, lis
 
 # %% ../../nbs/01_data/00_dataset.ipynb #8536db69
 def _describe(knowledge: DomainKnowledge, what: Any) -> Tensor:
-    "See `DomainKnowledge.describe`; raises `NiwtError` for unknown columns, a wrong width and values that are not finite."
+    "See `DomainKnowledge.describe`; raises `NiwtError` for a wrong column, width, NaN or infinity."
     width, name = len(knowledge.names), f"description for knowledge {knowledge.name!r}"
     several = list(what) if isinstance(what, list | tuple) else [what]
     if any(isinstance(w, str) for w in several):
@@ -308,7 +308,7 @@ class NoImages(Sequence):
 def _check_classes(
     classes: tuple[str, ...], seen: Tensor, unseen: Tensor, val_classes: Tensor
 ) -> None:
-    "Raise `NiwtError` unless names are distinct, seen and unseen do not meet, and validation classes are seen ones."
+    "Raise `NiwtError` for a name twice, a class seen and unseen, or `val_classes` not seen."
     if twice := _repeated(classes):
         raise NiwtError(f"the class name {twice!r} is used more than once")
     if not len(seen) or not len(unseen):
@@ -330,7 +330,7 @@ def _check_split(
     allowed: dict[str, Tensor],
     need: dict[str, Tensor],
 ) -> None:
-    "Raise `NiwtError` for an image of a class that is not `allowed` in its split, an image in two splits, or a class that a split needs and lacks."
+    "Raise `NiwtError` for a class not `allowed`, or needed and absent, and an image in two splits."
     owner: dict[int, str] = {}
     for name, index in splits.items():
         wrong = index[~torch.isin(labels[index], allowed[name])]
@@ -345,12 +345,13 @@ def _check_split(
         empty = wanted[~torch.isin(wanted, labels[index])]
         if len(empty):
             told = f"class {classes[empty[0]]!r} has no image in {name} ({len(empty)} such classes)"
-            hint = "add pictures of it, or leave it out of the unseen classes (in Python, need_test=False makes its classifier only)"
-            raise NiwtError(f"{told}; {hint}" if name == "test_unseen" else told)
+            hint = "add pictures of it, or leave it out of the unseen classes"
+            side = " (in Python, need_test=False makes its classifier only)"
+            raise NiwtError(f"{told}; {hint}{side}" if name == "test_unseen" else told)
 
 # %% ../../nbs/01_data/00_dataset.ipynb #2596cfb5
 def _propose_val_classes(seen: Tensor, n_unseen: int, seed: int = 0) -> Tensor:
-    "Draw seen class ids to choose settings on: as large a share as the unseen are of all, at least 1 (2 from 6 seen classes on); none of fewer than 3."
+    "Draw seen ids to choose settings on: the unseen's share, 1 or more (2 from 6 on), 0 of 1 or 2."
     n = len(seen)
     if n < 3:
         return torch.empty(0, dtype=torch.long)
@@ -363,21 +364,21 @@ def _align(
     knowledge: DomainKnowledge | pd.DataFrame,
     classes: tuple[str, ...],
     notes: list[str] | None = None,
-) -> DomainKnowledge:
-    "One row for each of `classes`, found by name where the rows have names; adds a note where names differ, raises `NiwtError` for a class without a row."
+) -> DomainKnowledge:  # one row a class; `notes` tell of names that differ
+    "Find each class's row, by name where rows have names; raises `NiwtError` for a missing row."
     k = DomainKnowledge(key, knowledge) if isinstance(knowledge, pd.DataFrame) else knowledge
     if k.classes is None:
         return k
     if all(at is None for at in _pair_names(classes, k.classes)[0]):
-        told = f"its rows are about {', '.join(map(repr, k.classes[:3]))}, ..., none of which is a class here"
+        told = f"its rows are about {', '.join(map(repr, k.classes[:3]))}"
         remedy = "name the classes, or drop the names with frame.reset_index(drop=True)"
-        raise NiwtError(f"knowledge {key!r}: {told}; {remedy}")
+        raise NiwtError(f"knowledge {key!r}: {told}, ..., none of which is a class here; {remedy}")
     at = _match_names(classes, k.classes, f"class of knowledge {key!r}", notes)
     return replace(k.of_classes(at), classes=None)
 
 # %% ../../nbs/01_data/00_dataset.ipynb #115697dd
 def _held_out(labels: Tensor, classes: Tensor, share: float, seed: int) -> Tensor:
-    "Draw a share of the rows of each of `classes`, at least one but never all: (n,) bool for labels (n,)."
+    "Draw a share of the rows of each class, at least one but never all: (n,) bool for labels (n,)."
     out = torch.zeros(len(labels), dtype=torch.bool)
     generator = torch.Generator().manual_seed(seed)
     for c in classes.tolist():
@@ -388,7 +389,7 @@ def _held_out(labels: Tensor, classes: Tensor, share: float, seed: int) -> Tenso
 
 # %% ../../nbs/01_data/00_dataset.ipynb #c68b34df
 def _aligned(data: Any) -> dict[str, Any]:
-    "`knowledge` in the order of the classes, `notes` about names; raises `NiwtError` for a class in use without a finite row, and a column constant for all."
+    "Knowledge by class and `notes`; raises `NiwtError` for used rows not finite, constant columns."
     if not data.knowledge:
         raise NiwtError(f"data set {data.name!r} has no domain knowledge")
     ids, c, notes = torch.cat([data.seen, data.unseen]), len(data.classes), list(data.notes)
@@ -401,7 +402,7 @@ def _aligned(data: Any) -> dict[str, Any]:
 
 # %% ../../nbs/01_data/00_dataset.ipynb #70f172ca
 def _extras_of(data: Any, n: int) -> dict[str, Any]:
-    "What a data set of `n` images has by image, as tensors and tuples; raises `NiwtError` for a wrong shape or number."
+    "What each of `n` images has, as tensors and tuples; raises `NiwtError` for a wrong shape."
     shapes: dict[str, tuple] = {"image_attributes": (n, None), "features": (n, None)}
     shapes |= {"boxes": (n, 4), "parts": (n, len(data.part_names), 3)}
     found: dict[str, Any] = {}
@@ -426,7 +427,7 @@ def _extras_of(data: Any, n: int) -> dict[str, Any]:
 
 # %% ../../nbs/01_data/00_dataset.ipynb #b098844b
 def _settle(data: Any) -> None:
-    "Bring the fields of a data set into their types and check them together; raises `NiwtError` where they contradict each other."
+    "Bring fields into their types and check them together; raises `NiwtError` for contradictions."
     put = vars(data).__setitem__  # its class is frozen
     put("classes", names_of(data.classes, "classes"))
     n, c = len(data.images), len(data.classes)
@@ -459,7 +460,7 @@ def _mask_of(masks: Callable, index: list[int], i: int) -> dict[str, np.ndarray]
 # %% ../../nbs/01_data/00_dataset.ipynb #31a63f6f
 @dataclass(frozen=True, eq=False, repr=False)
 class ZeroShotData:
-    "Images, labels, classes, domain knowledge and splits of a zero-shot data set; raises `NiwtError` where they contradict each other."
+    "Images, labels, classes, knowledge and zero-shot splits; raises `NiwtError` on contradictions."
 
     name: str  # of the data set
     classes: tuple[str, ...]  # C class names; a class id is a place in it
@@ -471,7 +472,7 @@ class ZeroShotData:
     test_seen: Tensor  # image indices, of seen classes
     test_unseen: Tensor  # image indices, of unseen classes
     knowledge: dict[str, DomainKnowledge]  # what is known about classes, the default first
-    val_classes: Tensor = None  # type: ignore[assignment]  # seen class ids to choose settings on; None: proposed by `_propose_val_classes`
+    val_classes: Tensor = None  # type: ignore[assignment]  # to choose settings on; None: proposed
     captions: tuple[tuple[str, ...], ...] | None = None  # per image, sentences that describe it
     image_attributes: Tensor | None = None  # (N, A) attributes seen in each image
     boxes: Tensor | None = None  # (N, 4) x, y, width, height of the object, in pixels
@@ -479,7 +480,7 @@ class ZeroShotData:
     part_names: tuple[str, ...] = ()  # P names
     masks: Callable[[int], dict[str, np.ndarray]] | None = None  # image -> part -> bool (H, W)
     features: Tensor | None = None  # (N, D) published features
-    source: Tensor = None  # type: ignore[assignment]  # (N,) the index of each image in the data set this one was made from
+    source: Tensor = None  # type: ignore[assignment]  # (N,) the index of each image before `take`
     notes: tuple[str, ...] = field(default=())  # what a reader left out or repaired
     need_test: bool = True  # every unseen class must have a test image
 
@@ -509,12 +510,12 @@ class ZeroShotData:
         return self.classes.index(check_name(name, self.classes, "class"))
 
     def get_knowledge(self, name: str | None = None) -> DomainKnowledge:
-        "A table of domain knowledge by name (None: the first); raises `NiwtError` if there is none of that name."
+        "The knowledge of that name (None: the first); raises `NiwtError` if there is none."
         key = next(iter(self.knowledge)) if name is None else name
         return self.knowledge[check_name(key, self.knowledge, "knowledge")]
 
     def summary(self) -> pd.DataFrame:
-        "One row a group of classes: how many classes, how many images to train and to test with, fewest and most of a class."
+        "One row a group of classes: how many, training and test images, fewest and most a class."
         n, test = len(self.classes), torch.cat([self.test_seen, self.test_unseen])
         parts = (self.train, test, torch.arange(len(self)))
         train, tested, every = (torch.bincount(self.labels[p], minlength=n) for p in parts)
@@ -531,11 +532,11 @@ class ZeroShotData:
         index: Tensor,  # (n,) images to keep, in this order
         **changes: Any,  # fields that differ, `train` and the other splits among them
     ) -> "ZeroShotData":  # a data set of only those images
-        "A data set made of some of the images: all that is given by image is cut alike; splits are renumbered unless given."
+        "A data set of some images: all given by image is cut; splits are renumbered unless given."
         index = as_ids(index, "images to keep", len(self))
         place = torch.full((len(self),), -1)
         place[index] = torch.arange(len(index))
-        new: dict[str, Any] = {"images": Subset(self.images, index.tolist())}  # type: ignore[arg-type]
+        new: Any = {"images": Subset(self.images, index.tolist())}  # type: ignore[arg-type]
         moved = {k: place[getattr(self, k)] for k in ("train", "test_seen", "test_unseen")}
         new |= {k: at[at >= 0] for k, at in moved.items()}
         for k in ("labels", "source", "image_attributes", "boxes", "parts", "features"):
@@ -551,16 +552,16 @@ class ZeroShotData:
         seed: int = 0,  # which training images are held out
         hold: float = 0.2,  # share of each class's training images to test with
     ) -> "ZeroShotData":  # a smaller zero-shot data set
-        """The same problem posed with seen classes only, to choose settings on: `val_classes` play the unseen ones.
+        """The same problem with seen classes only, to choose settings; `val_classes` play unseen.
 
-        It holds nothing but training images (renumbered; `source` has their old indices), and the knowledge rows of
-        the truly unseen classes are NaN, so code that chooses settings on it cannot use them. Class ids stay the same.
+        It holds only training images (renumbered; `source`: their old indices). Knowledge of truly
+        unseen classes is NaN, so settings chosen on it cannot use it. Class ids stay the same.
         """
         return _validation(self, seed, hold)
 
 # %% ../../nbs/01_data/00_dataset.ipynb #7dbf5cab
 def _validation(data: ZeroShotData, seed: int, hold: float) -> ZeroShotData:
-    "See `ZeroShotData.validation`; raises `NiwtError` for a share that is none, and where no or all seen classes are validation classes."
+    "See `ZeroShotData.validation`; raises `NiwtError` for a bad share, no or only `val_classes`."
     if not 0 < hold < 1:
         raise NiwtError(f"hold must lie between 0 and 1, got {hold}")
     val = data.val_classes
@@ -584,7 +585,7 @@ def _validation(data: ZeroShotData, seed: int, hold: float) -> ZeroShotData:
 
 # %% ../../nbs/01_data/00_dataset.ipynb #a9a6db90
 def _as_picture(made: Any, where: str, colours: bool = True) -> Tensor:
-    "One float picture (3, H, W) of a preprocessing, also out of a batch of one or under `pixel_values`; raises `NiwtError` saying what came instead."
+    "A float picture (3, H, W), also of a batch of one or `pixel_values`; else raises `NiwtError`."
     x, shown = made, type(made).__name__
     if isinstance(x, Mapping):
         key = next((k for k in ("pixel_values", "image") if k in x), None)
@@ -609,7 +610,7 @@ def transformed(
     image: Any,  # a PIL image, or activations in its place
     where: str = "an image",  # which image, for messages
 ) -> Tensor:  # (3, H, W) float32
-    "One image through a preprocessing; raises `NiwtError` with the user's own line if that fails, and for what is no picture."
+    "One image through a preprocessing; raises `NiwtError` with the user's line, or for no picture."
     with _user_code(f"the transform failed for {where}"):
         try:
             made = transform(image)
@@ -636,7 +637,7 @@ def subset(
     per_class: int | None = None,  # images to keep of each class, in every split; None: all
     seed: int = 0,  # which classes
 ) -> ZeroShotData:  # of n_seen + n_unseen classes
-    "A data set of a few classes drawn by seed (validation classes in proportion); raises `NiwtError` if there are not so many."
+    "Classes drawn by seed, validation ones in proportion; raises `NiwtError` if there are too few."
     for n, side in ((n_seen, data.seen), (n_unseen, data.unseen)):
         if not 0 < n <= len(side):
             raise NiwtError(f"cannot keep {n} of {len(side)} classes")

@@ -26,7 +26,7 @@ from .tables import _read_text
 
 # %% ../../nbs/01_data/04_files.ipynb #3f1fc160
 def _read_numbered(path: str | os.PathLike) -> tuple[str, ...]:
-    "Texts of lines 'number text' in the order of the numbers 1, 2, 3, ...; raises `NiwtError` for a missing, repeated or damaged number."
+    "Texts of lines 'number text', in order; raises `NiwtError` unless the numbers are 1, 2, 3, ..."
     found, name = {}, repr(os.fspath(path))  # type: dict[int, str], str
     for n, line in enumerate(_read_text(path).splitlines(), 1):
         if not line.strip():
@@ -47,7 +47,7 @@ def _read_numbered(path: str | os.PathLike) -> tuple[str, ...]:
 def _read_matrix(
     path: str | os.PathLike, columns: int | None = None, rows: int | None = None
 ) -> np.ndarray:
-    "A text table of numbers without header, (rows, columns); raises `NiwtError` for a wrong shape or something that is not a finite number."
+    "A table of numbers, no header; raises `NiwtError` for a wrong shape or what is not finite."
     name = repr(os.fspath(path))
     if not os.path.isfile(path):
         raise NiwtError(f"cannot read {name}: No such file or directory")
@@ -68,7 +68,7 @@ def _read_matrix(
 # %% ../../nbs/01_data/04_files.ipynb #2175fee1
 @dataclass(frozen=True, eq=False, repr=False)
 class _AttSplits:
-    "An `att_splits.mat`: class names, attributes, and image indices (from 0) of the proposed split."
+    "An `att_splits.mat`: class names, attributes, image indices (from 0) of the proposed split."
 
     classes: tuple[str, ...]  # C names, in the file's order
     attributes: Tensor  # (C, A) as published (`original_att` where it is there, else `att`)
@@ -86,13 +86,13 @@ class _AttSplits:
 
 # %% ../../nbs/01_data/04_files.ipynb #151413c2
 def _float32(table: np.ndarray) -> np.ndarray:
-    "A copy in float32; what is too large for it becomes infinite without a warning, and is refused by whoever uses it."
+    "A float32 copy; too large values become infinite, unwarned: whoever uses them refuses them."
     with np.errstate(over="ignore", invalid="ignore"):
         return np.array(table, np.float32, order="C")
 
 # %% ../../nbs/01_data/04_files.ipynb #a61f678a
 def _split_fields(splits: _AttSplits, labels: Tensor, where: str) -> dict[str, Tensor]:
-    "Splits as fields of `ZeroShotData`, for the class ids (N,) of all images; raises `NiwtError` if the file counts images that are not there."
+    "The splits as `ZeroShotData` fields, for class ids (N,); raises `NiwtError` for absent images."
     parts = {"train": splits.trainval}
     parts |= {side: getattr(splits, side) for side in ("test_seen", "test_unseen")}
     last = int(torch.cat([*parts.values(), splits.val, torch.tensor([-1])]).max())
@@ -105,7 +105,7 @@ def _split_fields(splits: _AttSplits, labels: Tensor, where: str) -> dict[str, T
 
 # %% ../../nbs/01_data/04_files.ipynb #2e783083
 def _find_images(files: Sequence[str], root: str | os.PathLike, **kwargs: Any) -> ImageFiles:
-    "Find published images in a folder of ours by the longest common tail of their names; raises `NiwtError` if they are not all there."
+    "Find published images by the longest common tail of names; raises `NiwtError` for absent ones."
     parts = [[p for p in f.replace("\\", "/").split("/") if p] for f in files]
     if not parts or not all(parts):
         raise NiwtError(f"no file names to look for in {os.fspath(root)!r}")
@@ -154,7 +154,7 @@ def _first_file(root: str | os.PathLike, *names: str) -> Path | None:
 def _propose_split(
     classes: Sequence[str], labels: Tensor, unseen: Tensor, test: float = 0.25, seed: int = 0
 ) -> dict[str, Tensor]:
-    "Unseen classes given, split the images of each other class into training and a share to test; raises `NiwtError` unless 0 <= test < 1."
+    "Split each seen class into training and test images; raises `NiwtError` unless 0 <= test < 1."
     if not 0 <= test < 1:
         raise NiwtError(f"test must be a share from 0 to below 1, got {test}")
     seen = torch.arange(len(classes))[~torch.isin(torch.arange(len(classes)), unseen)]
@@ -169,7 +169,7 @@ def _propose_split(
 
 # %% ../../nbs/01_data/04_files.ipynb #698157f9
 def _draw_unseen(n_classes: int, n_unseen: int, seed: int = 0) -> Tensor:
-    "Draw ids of unseen classes by seed, ascending; raises `NiwtError` unless some classes stay seen."
+    "Draw unseen class ids by seed, ascending; raises `NiwtError` unless some classes stay seen."
     if not 0 < n_unseen < n_classes:
         told = f"cannot draw {n_unseen} unseen classes of {n_classes}"
         raise NiwtError(f"{told}: some must be unseen and some seen")
@@ -178,7 +178,7 @@ def _draw_unseen(n_classes: int, n_unseen: int, seed: int = 0) -> Tensor:
 
 # %% ../../nbs/01_data/04_files.ipynb #13f3a230
 def _inside(root: Path, folder: str, mark: str) -> Path:
-    "The folder with a file or folder `mark`: the one named, or the one in it that an archive unpacks to; raises `NiwtError` if neither is right."
+    "`root`, or its `folder` (an archive's), with `mark` in it; raises `NiwtError` if neither fits."
     for place in (root, root / folder):
         if _first_file(place, mark):
             return place
@@ -192,7 +192,7 @@ def _inside(root: Path, folder: str, mark: str) -> Path:
 def _scan_folders(
     root: str | os.PathLike[str], left: Counter[str] | None = None
 ) -> dict[str, list[str]]:
-    "Sub-folder -> its pictures 'folder/file', whatever Pillow decodes; `left` counts what is left out. Raises `NiwtError` if there is no sub-folder."
+    "Sub-folder -> its pictures 'folder/file'; `left` counts others; raises `NiwtError` for none."
     entries, suffixes = _list_folder(root, hidden=left is not None), picture_suffixes()
     out: dict[str, list[str]] = {}
     left = Counter() if left is None else left

@@ -30,8 +30,8 @@ from .text import with_reader
 # %% ../../nbs/01_data/09_folder.ipynb #75d51aff
 def _folder_images(
     root: Path, notes: list[str] | None = None, **kwargs: Any
-) -> tuple[ImageFiles, list[str], list[str]]:
-    "Pictures, the class of each and its split ('' for none), by images.csv or by sub-folders; raises `NiwtError` for an empty folder or an unknown split."
+) -> tuple[ImageFiles, list[str], list[str]]:  # pictures, class and split ('': none) of each
+    "Read images.csv or sub-folders; raises `NiwtError` for an empty folder or an unknown split."
     if (listed := _first_file(root, "images.csv")) and listed.is_file():
         header, rows = _read_csv_rows(listed, notes=notes)
         lower = [h.lower() for h in header]
@@ -62,7 +62,7 @@ def _folder_images(
 def _as_classes(
     theirs: Sequence[str], classes: Sequence[str], where: str, notes: list[str]
 ) -> tuple[str, ...]:
-    "A table's class names as the pictures' folders spell them, by the one rule for names, with a note where they differ; never raises."
+    "A table's class names as the folders spell them, by the rule for names (noted); never raises."
     at, _ = _pair_names(list(classes), list(theirs))
     notes += _match_notes(list(classes), list(theirs), f"{where}: class")
     ours = {j: classes[i] for i, j in enumerate(at) if j is not None}
@@ -75,7 +75,7 @@ def _folder_tables(
     classes: Sequence[str] = (),
     notes: list[str] | None = None,
 ) -> tuple[list[tuple[str, ...]], Callable[..., list[DomainKnowledge]]]:
-    "Class names of each table of a folder, and a function that makes knowledge of them; raises `NiwtError` if there is no table."
+    "Class names of each table, and what makes knowledge of them; raises `NiwtError` for no table."
     usual = ("attributes.csv", "attributes.json", "sentences.csv", "sentences.json")
     paths = [p for n in usual if (p := _first_file(root, n))]
     if attributes is not None:
@@ -111,7 +111,7 @@ def _folder_tables(
 
 # %% ../../nbs/01_data/09_folder.ipynb #a734564c
 def _split_as_told(parts: Sequence[str], seen: Tensor, said: list[str]) -> dict[str, Tensor]:
-    "Training and test images of seen classes (N,), bool, as images.csv says; notes what it does not say."
+    "Training and test images of seen classes (N,), bool, by images.csv; notes what is not said."
     told = [torch.tensor([p == want for p in parts]) & seen for want in ("train", "test")]
     rest = int(seen.sum() - told[0].sum() - told[1].sum())
     lost = f"images.csv: {rest} images of seen classes without a split left out"
@@ -124,14 +124,14 @@ def read_folder(
     attributes: str | None = None,  # the table in it; None: attributes and sentences, .csv or .json
     unseen: str | Sequence[str] | int | None = None,  # names, or how many; None: by unseen.txt
     val_classes: str | Sequence[str] | None = None,  # to choose settings on; None: proposed
-    test: float = 0.25,  # share of each seen class's images to test with, where images.csv does not say
+    test: float = 0.25,  # share of each seen class to test with, where images.csv does not say
     seed: int = 0,  # for everything that is drawn
     encoder: Any = None,  # of sentences, as `SentenceEncoder` takes it; None: word counts
     name: str | None = None,  # of the data set; None: the folder's
     need_test: bool = True,  # every unseen class must have images to test with
     **kwargs: Any,  # for `ImageFiles`: max_pixels, follow_links
 ) -> ZeroShotData:  # knowledge "attributes" and/or "sentences"
-    "Read images in class folders (or by images.csv) with a table of attributes or sentences; raises `NiwtError` for whatever does not fit."
+    "Read class folders (or images.csv) and a table; raises `NiwtError` for whatever does not fit."
     root = Path(root)
     if not root.is_dir():
         raise NiwtError(f"no folder {str(root)!r}")
@@ -168,14 +168,14 @@ def _unseen_names(
     seed: int,
     notes: list[str] | None = None,
 ) -> list[str]:
-    "Which classes are unseen: as told (names or how many), by unseen.txt, or those without images; raises `NiwtError` if nothing says."
+    "Unseen classes: as told (names, number), by unseen.txt or without images; else `NiwtError`."
     if isinstance(unseen, (int, np.integer)) and not isinstance(unseen, bool):
         return [classes[i] for i in _draw_unseen(len(classes), int(unseen), seed).tolist()]
     if unseen is None and (listed := _first_file(root, "unseen.txt")):
         unseen = [line.strip() for line in _read_text(listed).splitlines() if line.strip()]
     if unseen is None and not extra:
-        remedy = "give unseen=[names] or a number to draw, or write unseen.txt with one name a line (on the command line: --set unseen=NAME)"
-        raise NiwtError(f"which classes are unseen? {remedy}")
+        how = "give unseen=[names] or a number to draw, or write unseen.txt with one name a line"
+        raise NiwtError(f"which classes are unseen? {how} (on the command line: --set unseen=NAME)")
     if unseen is None:
         return extra
     both, asked = [*classes, *extra], tuple(dict.fromkeys(names_of(unseen, "unseen")))

@@ -37,7 +37,7 @@ _WORKERS = contextvars.ContextVar("workers", default=0)  # what `reading` says
 def reading(
     workers: int = -1,  # processes that decode ahead; 0: threads of this one; -1: by its cores
 ) -> Iterator[None]:
-    "Inside the block, photos on disk are read by other processes where there are enough of them to be worth the start."
+    "In the block, other processes read photos on disk where there are enough to be worth it."
     here = max(int(os.environ.get("LOCAL_WORLD_SIZE", 1)), 1)
     allowed = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))
     cores = len(allowed(0))
@@ -82,7 +82,7 @@ class _Batches:
             return e if isinstance(e, NiwtError) else NiwtError(f"image {i}: {e}")
 
     def __getitem__(self, some: list[int]) -> tuple[Tensor | list[Tensor], list[NiwtError | None]]:
-        "Images in a process that reads for this one: tensors as one where they fit together, and the faults."
+        "Images read in another process: tensors, as one where they fit together, and the faults."
         found = [self._read(i) for i in some]
         good = [x for x in found if isinstance(x, Tensor)]
         alike = len({x.shape for x in good}) == 1
@@ -101,9 +101,9 @@ class _Batches:
             except RuntimeError as e:
                 if "DataLoader worker" not in str(e):
                     raise
-                told = f"one of {workers} processes that read photos died, at image {min(part)} to {max(part)} or soon after"
+                told = f"one of {workers} processes that read photos died, at image {min(part)}"
                 remedy = "was memory short? workers=0 (--set workers=0) reads in this process"
-                raise NiwtError(f"{told}; {remedy}") from None
+                raise NiwtError(f"{told} to {max(part)} or soon after; {remedy}") from None
             good = iter(good)
             yield from ((i, fault or next(good)) for i, fault in zip(part, faults, strict=True))
 
@@ -125,7 +125,7 @@ class _Batches:
                 pool.shutdown(wait=False, cancel_futures=True)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        "Yield x (B, 3, H, W), y (B,) class ids and index (B,) image indices; warn at the end if images were skipped."
+        "Yield x (B, 3, H, W), class ids (B,), image indices (B,); warn of skipped ones at the end."
         self.skipped = []
         xs, kept = [], []  # type: list[Tensor], list[int]
         for i, x in progress(self._tensors(), self.desc, len(self.indices), self.quiet):
@@ -165,10 +165,10 @@ def batches(
     batch_size: int = 32,  # images a batch; the last may be smaller
     quiet: bool = True,  # no progress bar
     desc: str = "",  # left of the bar
-    on_error: str = "raise",  # "raise": stop at an unreadable image; "skip": leave it out and list it in `.skipped`
+    on_error: str = "raise",  # at an unreadable image; "skip": leave it out, list it in `.skipped`
     threads: int = 2,  # threads that decode ahead; 0: none
 ) -> _Batches:  # iterate for x (B, 3, H, W), y (B,) class ids, index (B,)
-    "Go through images in batches; raises `NiwtError` for wrong indices and, unless told to skip, for an unreadable image."
+    "Images in batches; raises `NiwtError` for wrong indices and, unless skipped, unreadable files."
     check_name(on_error, ("raise", "skip"), "on_error")
     if not data.has_images:
         data.images[0]
@@ -185,14 +185,14 @@ _SEEN_FORMATS = ("MPO", "HEIF", "DIB")
 
 
 def picture_suffixes() -> frozenset[str]:  # ".jpg", ".jfif", ".avif", ...
-    "The suffixes of the pictures that `open_image` decodes here, plug-ins of Pillow (such as pillow-heif's) included."
+    "The suffixes that `open_image` decodes here, Pillow's plug-ins (such as pillow-heif) included."
     Image.init()
     known = {*FORMATS, *_SEEN_FORMATS} & {*Image.OPEN, "MPO"}
     return frozenset(s for s, f in Image.EXTENSION.items() if f in known)
 
 # %% ../../nbs/01_data/01_images.ipynb #65cd074b
 def _to_rgb(image: Image.Image) -> Image.Image:
-    "A picture in RGB without metadata: transparency on white, 16-bit and float values scaled to 8 bits; raises `NiwtError` for values not finite."
+    "As RGB without metadata, on white, scaled to 8 bits; raises `NiwtError` for values not finite."
     if image.mode.startswith("I") or image.mode == "F":
         a = np.asarray(image).astype(np.float64)
         if not np.isfinite(a).all():
@@ -213,7 +213,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 # %% ../../nbs/01_data/01_images.ipynb #812e7b0e
 def _bound(image: Image.Image, max_pixels: int) -> None:
-    "Ask a JPEG decoder for 1/2, 1/4 or 1/8 of too large a picture; raise `NiwtError` if it stays too large."
+    "Let JPEG decode too large a picture at 1/2, 1/4 or 1/8; raises `NiwtError` if still too large."
     w, h = image.size
     if w * h > max_pixels and image.format in ("JPEG", "MPO"):
         k = next((k for k in (2, 4) if math.ceil(w / k) * math.ceil(h / k) <= max_pixels), 8)
@@ -223,7 +223,7 @@ def _bound(image: Image.Image, max_pixels: int) -> None:
 
 # %% ../../nbs/01_data/01_images.ipynb #5ff64f5c
 def _turned(image: Image.Image) -> Image.Transpose | None:
-    "How the picture must be turned by its EXIF orientation, None for not at all; a damaged tag counts as none."
+    "The turn that a picture's EXIF orientation asks for; None for none, or for a damaged tag."
     try:
         tag = image.getexif().get(0x0112, 1)
     except Exception:  # of damaged metadata the parser raises many kinds; the pixels are fine
@@ -237,7 +237,7 @@ def open_image(
     path: str | os.PathLike,  # a picture file
     max_pixels: int = _MAX_PIXELS,  # larger JPEGs are decoded smaller, other formats refused
 ) -> Image.Image:  # mode RGB, upright, decoded
-    "Decode a picture into upright RGB; raises `NiwtError` naming the file if it is absent, damaged, cut short, or too large."
+    "Decode a picture; raises `NiwtError` naming a file that is absent, damaged, cut or too large."
     name = f"image {os.fspath(path)!r}"
     Image.init()
     known = [f for f in (*FORMATS, *_SEEN_FORMATS) if f in Image.OPEN]  # none that runs programs
@@ -260,7 +260,7 @@ def open_image(
 
 # %% ../../nbs/01_data/01_images.ipynb #54aef105
 def _safe_name(name: str, where: str) -> str:
-    "A file name from the list `where`, with forward slashes; raises `NiwtError` for an absolute name, for `..`, and for what no file can be called."
+    "A listed file name with forward slashes; raises `NiwtError` if absolute, with `..` or no name."
     plain = name.strip().replace("\\", "/")
     parts = [p for p in plain.split("/") if p not in ("", ".")]
     outside = plain.startswith("/") or ".." in parts
@@ -275,7 +275,7 @@ _LITTER = ("icon\r", *_LEFT.split())  # what systems leave behind
 
 
 def _list_folder(root: str | os.PathLike[str], hidden: bool = False) -> list[os.DirEntry[str]]:
-    "The entries of a folder by name, without litter, perhaps hidden ones too; raises `NiwtError` if it is not there or may not be read."
+    "A folder's entries by name, without litter; raises `NiwtError` if it is absent or unreadable."
     try:
         entries = sorted(os.scandir(os.fspath(root)), key=lambda d: d.name)
     except OSError as e:
@@ -303,7 +303,7 @@ def _why_not(suffix: str) -> str:
 def list_pictures(
     folder: str | os.PathLike,  # the folder of one class
 ) -> tuple[list[str], Counter[str]]:  # file names, sorted; how many others, by suffix and reason
-    "The pictures in a folder by their suffix, and a count of everything else in it; raises `NiwtError` if it may not be read."
+    "A folder's pictures, by suffix, and counts of the rest; raises `NiwtError` if unreadable."
     names: list[str] = []
     left: Counter[str] = Counter()
     suffixes = picture_suffixes()
@@ -342,7 +342,7 @@ def _on_disk(root: str, name: str) -> str:
 
 # %% ../../nbs/01_data/01_images.ipynb #7944e7d2
 class ImageFiles(Sequence):
-    "Pictures in a folder, decoded when asked for: `images[i]` is a PIL image in RGB, `images.path(i)` its file."
+    "Pictures in a folder, decoded on demand: `images[i]` a PIL image, `images.path(i)` its file."
 
     def __init__(
         self,
@@ -350,9 +350,9 @@ class ImageFiles(Sequence):
         names: Sequence[str],  # file names relative to it
         max_pixels: int = _MAX_PIXELS,  # larger JPEGs are decoded smaller, other formats refused
         follow_links: bool = False,  # whether a link may point out of the folder
-        where: str = "image list",  # of the names, for messages; "": the disk, where any name is good
+        where: str = "image list",  # of the names, for messages; "": the disk, any name is good
     ) -> None:
-        "Raise `NiwtError` for names or links that leave the folder and for files that are not there."
+        "Raise `NiwtError` for names or links that leave the folder and for missing files."
         self.root = os.path.realpath(root)
         safe = [_safe_name(n, where) if where else n for n in names_of(names, where)]
         self.names = [_on_disk(self.root, name) for name in safe]
@@ -378,7 +378,7 @@ class ImageFiles(Sequence):
         return path
 
     def __getitem__(self, i: Any) -> Any:
-        "Decode picture i; raises `NiwtError` naming the file if that fails, `IndexError` beyond the end."
+        "Decode picture i; raises `NiwtError` naming a file that fails, `IndexError` past the end."
         return open_image(self.path(i), self.max_pixels)
 
 # %% ../../nbs/01_data/01_images.ipynb #a77701de
@@ -386,7 +386,7 @@ def readable(
     data: ZeroShotData,  # with images
     quiet: bool = True,  # no progress bar
 ) -> tuple[ZeroShotData, list[tuple[int, str]]]:  # the readable ones; (index, message) of others
-    "Decode every image once and leave out those that cannot be read; raises `NiwtError` if a class loses all of its images."
+    "Leave out images that do not decode; raises `NiwtError` if a class loses all of its images."
 
     def fault(i: int) -> str | None:
         try:

@@ -45,7 +45,7 @@ def _file_of(x: Tensor) -> mmap.mmap | None:
 def release(
     x: Tensor,  # any tensor
 ) -> Tensor:  # the same
-    "Let the pages of a tensor that lies in a file go from memory; they come back when they are read."
+    "Let a file-backed tensor's pages go from memory; they come back when they are read."
     file = _file_of(x)
     if file is not None and hasattr(mmap, "MADV_DONTNEED"):
         file.madvise(mmap.MADV_DONTNEED)
@@ -69,7 +69,7 @@ def _in_file(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
 
 # %% ../../nbs/01_data/11_memory.ipynb #14f0f71a
 def _let_go(x: Tensor, block: int, last: bool) -> None:
-    "A block of rows, counted from 1, was read or written: its pages go from memory, and now and then what is free."
+    "After reading or writing block `block` (from 1): its pages go, and now and then free memory."
     release(x)
     if _file_of(x) is not None and (block % _HOLES == 0 or last):
         _give_back()

@@ -17,7 +17,7 @@ from ..core import NiwtError, check_name, _normal_name
 
 # %% ../../nbs/01_data/02_names.ipynb #49570f92
 def _plain_name(name: str) -> str:
-    "A name in lower case without leading number and marks between words, to compare lists that spell it differently; marks at a word's end (`C++`) stay."
+    "A name in lower case, without leading number or marks (`C++` stays), to match other spellings."
     text = _normal_name(name)
     bare = re.sub(r"^\d+\s*\.\s*(?=[^\W\d_])", "", text).casefold().strip("_ ")
     bare = re.sub(r"^0+(?=\d+$)", "", bare)
@@ -72,7 +72,7 @@ def _match_notes(wanted: Sequence[str], have: Sequence[str], what: str = "class"
 def _match_names(
     wanted: Sequence[str], have: Sequence[str], what: str = "class", notes: list[str] | None = None
 ) -> Tensor:
-    "The place in `have` of each wanted name, perhaps spelled differently (then a note says so); raises `NiwtError` for one that is absent or could be two."
+    "Places of `wanted` in `have` (notes respellings); raises `NiwtError` if absent or ambiguous."
     at, how = _pair_names(wanted, have)
     for name, found in zip(wanted, at, strict=True):
         if found is not None:

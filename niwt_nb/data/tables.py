@@ -24,7 +24,7 @@ from .names import _pair_names
 
 # %% ../../nbs/01_data/03_tables.ipynb #663b9bc5
 def _read_text(path: str | os.PathLike, max_bytes: int = 200_000_000) -> str:
-    "A text file in UTF-8, or in UTF-16 or UTF-32 with its mark; raises `NiwtError` if it is absent, larger than `max_bytes` or something else."
+    "Text in UTF-8, or UTF-16/32 with a mark; raises `NiwtError` if absent, too large or no text."
     path, name = Path(path), repr(os.fspath(path))
     try:
         if path.stat().st_size > max_bytes:
@@ -58,7 +58,7 @@ def _read_text(path: str | os.PathLike, max_bytes: int = 200_000_000) -> str:
 
 # %% ../../nbs/01_data/03_tables.ipynb #531811f4
 def _find_delimiter(text: str) -> str:
-    "The character (`,`, `;`, `|` or a tab) that cuts a table's first rows into the same number of cells, two or more; a comma where none does."
+    "Which of `,` `;` `|` or tab cuts the first rows into equally many cells (2 or more); else `,`."
     lines = [line for line in text[:200_000].split("\n") if line.strip()][:20]
     head = lines[0] if lines else ""
     best = sorted(",;\t|", key=lambda d: -head.count(d))
@@ -73,7 +73,7 @@ def _find_delimiter(text: str) -> str:
 
 # %% ../../nbs/01_data/03_tables.ipynb #ccd5fc89
 def _named_columns(rows: list[list[str]], name: str, notes: list[str] | None) -> list[list[str]]:
-    "Leave out columns without a name and without a value, with a note; raises `NiwtError` for values without a name. The header is the first row."
+    "Drop unnamed (first row) empty columns with a note; raises `NiwtError` if they hold values."
     unnamed = [j for j, h in enumerate(rows[0]) if not h and j]
     empty = {j for j in unnamed if not any(row[j] for row in rows)}
     full = next((j for j in unnamed if j not in empty), None)
@@ -88,7 +88,7 @@ def _named_columns(rows: list[list[str]], name: str, notes: list[str] | None) ->
 def _read_csv_rows(
     path: str | os.PathLike, max_cells: int = 20_000_000, notes: list[str] | None = None
 ) -> tuple[list[str], list[list[str]]]:
-    "Header and rows of a table with commas, semicolons, tabs or bars; raises `NiwtError` naming the line of a wrong length, and for an empty file."
+    "Header and rows of a table; raises `NiwtError` for an empty file and, by line, a wrong length."
     text, name = _read_text(path), repr(os.fspath(path))
     told = re.match(r"\s*\"?sep=(.)\"?\s*?\n", text)
     text = text[told.end() :] if told else text
@@ -146,7 +146,7 @@ _TRUTHS = {"true": 1.0, "false": 0.0, "yes": 1.0, "no": 0.0}
 
 
 def _number(cell: Any, comma: bool = False) -> float | None:
-    "One cell of a table as a number, perhaps with a decimal comma: NaN for a gap, None for what is no finite number; never raises."
+    "One cell as a number (`comma`: decimal); NaN for a gap, None if not finite; never raises."
     text = str(cell).strip().lower().replace("\u2212", "-")
     if cell is None or text in _GAPS:
         return math.nan
@@ -161,7 +161,7 @@ def _number(cell: Any, comma: bool = False) -> float | None:
 
 # %% ../../nbs/01_data/03_tables.ipynb #5660d6f2
 def _decimal_comma(cells: list[Any], where: str) -> bool:
-    "Whether a table's numbers have a decimal comma; raises `NiwtError` where a comma may stand for thousands."
+    "Whether numbers have a decimal comma; raises `NiwtError` where it may stand for thousands."
     text = [c.strip() for c in cells if isinstance(c, str)]
     number = r"[+\-\u2212]?\d*{}\d+(e[+-]?\d+)?"
     forms = (number.format(mark) for mark in (",", r"\."))
@@ -180,7 +180,7 @@ _CODES = (-1, -9, -99, -999, -9999)  # the one negative number of a table: it st
 
 
 def _unknown_as_zero(table: np.ndarray, what: str, classes: Sequence = ()) -> tuple[Any, list[str]]:
-    "The one rule for gaps: unknown values of a table (C, A) count as 0, with a note of each kind; raises `NiwtError` for a class of which nothing is known."
+    "The one rule for gaps: they count as 0, with notes; raises `NiwtError` for a class of gaps."
     gap = np.isnan(table)
     below = np.unique(table[table < 0])
     minus = np.isin(table, below) if len(below) == 1 and below[0] in _CODES else np.zeros_like(gap)
@@ -203,7 +203,7 @@ _CLASS_WORDS = _CALLED.split(",")  # how a column of classes is called
 def _class_first(
     header: list[str], rows: list[list[Any]], notes: list[str]
 ) -> tuple[list[str], list[list[Any]]]:
-    "Put the class first, with a note, where the first column only numbers the rows or holds values; never raises."
+    "Put the class first, noted, if the first column numbers rows or holds values; never raises."
     at = next((j for j, h in enumerate(header) if h.casefold() in _CLASS_WORDS), 0)
     numbers = [_number(row[0]) for row in rows]
     if not at or None in numbers or all(_number(row[at]) is not None for row in rows):
@@ -218,15 +218,15 @@ def _class_first(
 
 # %% ../../nbs/01_data/03_tables.ipynb #14e8e8f4
 def _turned_table(header: list[str], rows: list[list[Any]], classes: Sequence[str]) -> bool:
-    "Whether attributes go down and classes across: the header names the classes and the first column does not; never raises."
-    known = lambda names: sum(at is not None for at in _pair_names(list(classes), names)[0])  # noqa: E731
+    "Whether classes go across: the header names them, the first column does not; never raises."
+    known = lambda n: sum(at is not None for at in _pair_names(list(classes), n)[0])  # noqa: E731
     across, down = known(header[1:]), known([str(row[0]) for row in rows])
     words = ("attribute", "attributes", "feature", "trait", "property")
     return across > down or (not down and header[0].casefold() in words)
 
 # %% ../../nbs/01_data/03_tables.ipynb #512ef0a3
 def _json_rows(path: str | os.PathLike, name: str) -> tuple[list[str], list[list[Any]]]:
-    "{class: {attribute: number}} in JSON as header and rows; raises `NiwtError` naming the class that has other attributes than the first."
+    "JSON {class: {attribute: number}} as header and rows; raises `NiwtError` if attributes differ."
     found = _read_json(path)
     owner, first = next(iter(found.items()))
     if not isinstance(first, dict) or not first:
@@ -244,9 +244,9 @@ def _json_rows(path: str | os.PathLike, name: str) -> tuple[list[str], list[list
 def _read_attribute_table(
     path: str | os.PathLike, classes: Sequence[str] = (), notes: list[str] | None = None
 ) -> tuple[tuple[str, ...], tuple[str, ...], np.ndarray]:
-    """Class names, attribute names and numbers (C, A) from CSV (class, then a column an attribute) or JSON ({class: {attribute: number}}), gaps as 0.
+    """Class names, attribute names, numbers (C, A), gaps as 0, of CSV (class, attributes) or JSON.
 
-    Known `classes` tell which way the table lies; `notes` gets a line for whatever was not taken as it stands.
+    `classes` tell which way the table lies; `notes` gets a line for what is not taken as it stands.
     Raises `NiwtError` naming class and attribute for a value that is no number.
     """
     name, said = Path(path).name, []  # type: str, list[str]

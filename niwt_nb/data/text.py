@@ -68,7 +68,7 @@ def _denial_end(words: Sequence[str], i: int) -> int:
 
 # %% ../../nbs/01_data/05_text.ipynb #84673279
 def _split_denials(text: str) -> list[tuple[str, str]]:
-    'Cut a text into pieces in order: what is "said", what is plainly "denied" and what is "unclear".'
+    'Cut a text in order into pieces "said", plainly "denied" and "unclear".'
     found = list(re.finditer(r"[^\W_]+(?:['’][^\W_]+)?|[.;:,!?()]", text))
     words = [m.group().lower() for m in found]
     pieces: list[tuple[str, str]] = []
@@ -104,7 +104,7 @@ _TRIAL = "a small red bird with a long tail"  # its vector tells whether an enco
 
 
 def _texts(texts: Sequence) -> list[list[str]]:
-    "One list of sentences a class (one text counts as a list); raises `NiwtError` for anything else."
+    "A list of sentences a class (one text is a list); raises `NiwtError` for anything else."
     if isinstance(texts, Mapping):
         wanted = "one list of sentences a class, in the order of the classes"
         raise NiwtError(f"expected {wanted}, got a mapping")
@@ -132,7 +132,7 @@ def _not_understood(sentences: Sequence[str], asked: Sequence[str], known: Seque
 # %% ../../nbs/01_data/05_text.ipynb #06569efb
 @functools.lru_cache(maxsize=1)  # the model, not its name, is what takes time and memory
 def _load_encoder(encoder: str | os.PathLike, download: bool) -> Any:
-    "A sentence-transformers model from a folder or by name; raises `NiwtError` with the remedy where package or model is missing."
+    "A sentence-transformers model by folder or name; `NiwtError` says how to get what is missing."
     name = os.fspath(encoder)
     if not name:
         raise NiwtError("the sentence encoder was an object of the program that fitted it")
@@ -177,7 +177,7 @@ def _counter(encoder: Any) -> TfidfVectorizer:
 
 # %% ../../nbs/01_data/05_text.ipynb #9e65c4a6
 def _is_model(encoder: Any) -> bool:
-    "Whether an encoder is a sentence-transformers model, loaded or by name, and no function; raises `NiwtError` for what is no encoder."
+    "Whether it is a sentence-transformers model or name, no function; `NiwtError` for neither."
     loaded = hasattr(encoder, "encode") and not isinstance(encoder, str)
     if not (loaded or callable(encoder) or isinstance(encoder, str | os.PathLike)):
         kinds = "a folder or a name of sentence-transformers, a loaded model, or a function"
@@ -186,7 +186,7 @@ def _is_model(encoder: Any) -> bool:
 
 # %% ../../nbs/01_data/05_text.ipynb #5068fc8a
 def _encodable(encoder: Any, sentences: Sequence[str]) -> list[str]:
-    "What an encoder is given, without denials: a function whole sentences, a model clauses, since it reads *blue wings* better alone."
+    "Sentences without denials for a function, clauses for a model (better at *blue wings* alone)."
     kept = [said for s in sentences if (said := _said(s)[0].strip())]
     if not _is_model(encoder):
         return kept
@@ -195,7 +195,7 @@ def _encodable(encoder: Any, sentences: Sequence[str]) -> list[str]:
 
 # %% ../../nbs/01_data/05_text.ipynb #fc9ee55f
 def _encode(owner: Any, sentences: list[str]) -> Tensor:
-    "The encoder's rows (n, A) of n sentences; raises `NiwtError` if it fails or gives something else."
+    "Rows (n, A) of n sentences; raises `NiwtError` if the encoder fails or gives something else."
     ask = owner.encoder
     if _is_model(ask):
         named = isinstance(ask, str | os.PathLike)
@@ -415,7 +415,7 @@ def _stem(word: str) -> str:
 
 # %% ../../nbs/01_data/05_text.ipynb #1913b07d
 def _column_words(name: str) -> tuple[str, frozenset[str], frozenset[str]]:
-    "Group, words of the part and of the value that a clause must have to say a column like 'has_wing_color::red'; a plain name has neither group nor part."
+    "Group, part and value words that say 'has_wing_color::red'; a plain name has the value only."
     group, colons, value = re.sub(r"\(.*?\)", "", name).rpartition("::")
     said = frozenset(_stems(value)) - (_SPARE - {"bird"})
     part = frozenset(_stem(w) for w in _words_of(group) if w not in _SPARE)
@@ -430,7 +430,7 @@ _BREAKS = re.compile(
 
 
 def _clauses(piece: str, parts: frozenset[str]) -> list[tuple[str, bool]]:
-    "Cut a piece at marks, at joining words and between two parts: clauses about one part each, and whether the value follows the part."
+    "Cut at marks, joining words and between parts: clauses; whether the value follows the part."
     found: list[tuple[str, bool]] = []
     for clause in _BREAKS.split(piece):
         words = re.findall(r"[^\W_]+", clause)
@@ -488,7 +488,7 @@ class _Columns:
 
 # %% ../../nbs/01_data/05_text.ipynb #7da3278c
 class _AttributeReader:
-    "Reads sentences by the names of a table's columns: `usual`, `high` and `low` (A,) are values of what is not said, said and denied."
+    "Reads sentences by column names: (A,) `usual` if unsaid, `high` if said, `low` if denied."
 
     kept_as = "columns"
 
@@ -588,7 +588,7 @@ READERS = {
 
 
 def _reader_state(reader: Any) -> dict[str, Any] | None:
-    "What `_load_reader` needs of a reader, for JSON (None: none); raises `NiwtError` for one that cannot be kept."
+    "A reader as JSON for `_load_reader` (None: none); raises `NiwtError` if it cannot be kept."
     if reader is None:
         return None
     kind = getattr(reader, "kept_as", None)
@@ -599,7 +599,7 @@ def _reader_state(reader: Any) -> dict[str, Any] | None:
 
 # %% ../../nbs/01_data/05_text.ipynb #69efe4b6
 def _load_reader(state: Mapping[str, Any] | None, encoder: Any = None) -> Any:
-    "A reader, or None, from its state, perhaps with another `encoder`; raises `NiwtError` for a class outside the package, and an encoder where none was."
+    "A reader from its state; raises `NiwtError` for a foreign class or an `encoder` without use."
     if encoder is not None and (not state or state.get("encoder") is None):
         raise NiwtError("this model reads no sentences by an encoder; leave the encoder out")
     if state is None:
@@ -614,8 +614,8 @@ def _load_reader(state: Mapping[str, Any] | None, encoder: Any = None) -> Any:
 # %% ../../nbs/01_data/05_text.ipynb #82d6f71e
 def _read_captions(
     root: str | os.PathLike[str], names: Sequence[str], notes: list[str] | None = None
-) -> tuple[tuple[tuple[str, ...], ...], int]:
-    "Sentences of each image 'class/file.jpg' from a .txt a line each, and how many images have none; raises `NiwtError` if a class has no folder."
+) -> tuple[tuple[tuple[str, ...], ...], int]:  # lines of a .txt each; images without any
+    "Sentences of images 'class/file.jpg'; raises `NiwtError` for a class without a folder."
     theirs = [d.name for d in _list_folder(root) if d.is_dir()]
     ours = sorted({n.rpartition("/")[0] for n in names})
     found_at = _match_names(ours, theirs, "caption folder", notes).tolist()
@@ -635,8 +635,8 @@ def _read_captions(
     return out, sum(not c for c in out)
 
 # %% ../../nbs/01_data/05_text.ipynb #9f544495
-def _read_embeddings(path: str | os.PathLike, n_classes: int) -> DomainKnowledge:
-    "A text embedding of every class from a .npy as knowledge 'captions'; raises `NiwtError` for a damaged file or a wrong shape. Pickled arrays are refused."
+def _read_embeddings(path: str | os.PathLike, n_classes: int) -> DomainKnowledge:  # "captions"
+    "Text embeddings of classes in a .npy; raises `NiwtError` if damaged, misshapen or pickled."
     try:
         values = np.load(path, allow_pickle=False)
     except Exception as e:  # numpy raises many kinds of errors on damaged files

@@ -34,7 +34,7 @@ _MAT_TEXT = {1: "latin-1", 2: "latin-1", 4: "utf-16", 16: "utf-8", 17: "utf-16",
 
 
 def _mat_element(raw: memoryview, at: int, order: str) -> tuple[int, memoryview, int]:
-    "Type and bytes of the element of a MATLAB file at a byte, and where the next begins; raises `NiwtError` if it claims more bytes than there are."
+    "Type, bytes and end of the MATLAB element `at` a byte; raises `NiwtError` if it is cut short."
     if at + 8 > len(raw):
         raise NiwtError(f"it ends inside a tag at byte {at}")
     kind, size = struct.unpack_from(order + "II", raw, at)
@@ -49,7 +49,7 @@ def _mat_element(raw: memoryview, at: int, order: str) -> tuple[int, memoryview,
 
 # %% ../../nbs/01_data/06_xlsa17.ipynb #14b78c44
 def _mat_head(raw: memoryview, order: str) -> tuple[int, tuple[int, ...], str, int]:
-    "Class (above 255 for complex numbers), shape and name of an array, and where its values begin; raises `NiwtError` if that makes no sense."
+    "An array's class (> 255: complex), shape, name, start of values; `NiwtError` for nonsense."
     kind, flags, at = _mat_element(raw, 0, order)
     if kind != 6 or len(flags) != 8:
         raise NiwtError("an array does not begin with its flags")
@@ -65,7 +65,7 @@ def _mat_head(raw: memoryview, order: str) -> tuple[int, tuple[int, ...], str, i
 
 # %% ../../nbs/01_data/06_xlsa17.ipynb #04efe22a
 def _mat_array(raw: memoryview, order: str, depth: int = 0) -> np.ndarray:
-    "Numbers, rows of text, or objects (cells, in `depth` others) of an array; raises `NiwtError` unless they are as many as its shape says."
+    "Numbers, text rows or objects (cells at `depth`); raises `NiwtError` if they misfit the shape."
     if not raw:
         return np.zeros((0, 0))
     cls, shape, name, at = _mat_head(raw, order)
@@ -103,7 +103,7 @@ def _mat_array(raw: memoryview, order: str, depth: int = 0) -> np.ndarray:
 def _mat_variables(
     raw: memoryview, wanted: set[str], max_bytes: int
 ) -> tuple[dict[str, np.ndarray], list[str]]:
-    "The wanted variables of a file, nothing else unpacked, and the names of all; raises `NiwtError` for damage."
+    "The wanted variables, no others unpacked, and the names of all; raises `NiwtError` for damage."
     order = {b"IM": "<", b"MI": ">"}.get(bytes(raw[126:128]), "")
     if not order or len(raw) < 136:
         raise NiwtError("it does not begin as a MATLAB file of version 5 to 7.2 does")
@@ -141,7 +141,7 @@ def _load_mat(
     optional: Sequence[str] = (),
     max_bytes: int = 4_000_000_000,
 ) -> dict[str, np.ndarray]:
-    "Variables of a MATLAB file (version 5 to 7.2) by name; raises `NiwtError`, and nothing else, for a damaged file or an absent one. Nothing in it is run."
+    "Read a MATLAB file (5 to 7.2), running nothing; raises only `NiwtError`: damaged or absent."
     where = repr(os.fspath(path))
     if not os.path.isfile(path):
         raise NiwtError(f"no file {where}")
@@ -160,7 +160,7 @@ def _load_mat(
 
 # %% ../../nbs/01_data/06_xlsa17.ipynb #28f7d613
 def _mat_strings(array: np.ndarray, what: str) -> tuple[str, ...]:
-    "The strings of a MATLAB cell array or character matrix; raises `NiwtError` if it holds anything else."
+    "The strings of a MATLAB cell array or character matrix; raises `NiwtError` for anything else."
     out = []
     for cell in np.asarray(array).ravel():
         while isinstance(cell, np.ndarray) and cell.size == 1:
@@ -172,7 +172,7 @@ def _mat_strings(array: np.ndarray, what: str) -> tuple[str, ...]:
 
 # %% ../../nbs/01_data/06_xlsa17.ipynb #f9f3cd29
 def _mat_indices(array: np.ndarray, what: str) -> Tensor:
-    "Indices that count from 1 as int64 from 0; raises `NiwtError` for a zero, a fraction or a repetition."
+    "Indices from 1 as int64 from 0; raises `NiwtError` for a zero, a fraction or a repetition."
     a = np.asarray(array).ravel()
     most = 2**53 if a.dtype.kind == "f" else 2**62  # larger floats are not exact
     good = (a >= 1) & (a < most) & (a == np.rint(a)) if a.dtype.kind in "uif" else None
@@ -186,7 +186,7 @@ def _mat_indices(array: np.ndarray, what: str) -> Tensor:
 
 # %% ../../nbs/01_data/06_xlsa17.ipynb #c23ca6f2
 def _read_att_splits(path: str | os.PathLike) -> _AttSplits:
-    "A published `att_splits.mat`, or the one in a folder; raises `NiwtError`, and nothing else, for a file that is damaged or not one."
+    "A published `att_splits.mat`, or a folder's; raises only `NiwtError`: damaged, or not one."
     path = Path(path) / "att_splits.mat" if os.path.isdir(path) else Path(path)
     loc = ("trainval_loc", "test_seen_loc", "test_unseen_loc")
     must = ("allclasses_names", "att", *loc)
@@ -215,7 +215,7 @@ class _FeatureFile:
 
 # %% ../../nbs/01_data/06_xlsa17.ipynb #c26bacf2
 def _read_features(path: str | os.PathLike, pixels: bool = False) -> _FeatureFile:
-    "A published `res101.mat` (`pixels`: without its features), or the one in a folder; raises `NiwtError`, and nothing else, for one that is damaged."
+    "A published `res101.mat` (`pixels`: no features) or a folder's; raises only `NiwtError`."
     path = Path(path) / "res101.mat" if os.path.isdir(path) else Path(path)
     mat = _load_mat(path, ("labels",) if pixels else ("labels", "features"), ("image_files",))
     labels = np.asarray(mat["labels"]).ravel()
@@ -236,7 +236,7 @@ def _read_features(path: str | os.PathLike, pixels: bool = False) -> _FeatureFil
 def _attributes(
     name: str, table: Any, names: tuple, classes: Sequence, notes: list[str], whole: float = 1.0
 ) -> DomainKnowledge:
-    "A published table (C, A) that reads sentences, `whole` for 1, NaN and gaps as 0 with a note; raises `NiwtError` for a class of which nothing is known."
+    "A published table (C, A) that reads sentences, `whole` as 1; gaps: see `_unknown_as_zero`."
     filled, gaps = _unknown_as_zero(table, name, classes)
     notes += gaps
     return with_reader(DomainKnowledge(name, _as_values(filled / whole, name), names))
@@ -249,7 +249,7 @@ def read_xlsa17(
     name: str | None = None,  # of the data set; None: the folder's
     **kwargs: Any,  # for `ImageFiles`
 ) -> ZeroShotData:  # with `features`; with pixels if `images` is given
-    "Read SUN, aPY, FLO, AwA or CUB as xlsa17 publishes them; raises `NiwtError` for damaged files or images that are not there."
+    "Read SUN, aPY, FLO, AwA or CUB by xlsa17; raises `NiwtError` for damaged or absent files."
     root = Path(root)
     splits, ff = _read_att_splits(root), _read_features(root)
     if int(ff.labels.max()) >= len(splits.classes):

@@ -39,9 +39,9 @@ _MASKS: dict[str, Sequence[str]] = {
 
 # %% ../../nbs/02_fieldguide/00_attributes.ipynb #7b04398a
 def _check_look(look: Mapping[str, str] | Sequence[str], complete: bool = False) -> dict[str, str]:
-    """A choice of attributes as group -> value, in the order of `ATTRIBUTES`, from the same (with or without 'has_') or from attribute names.
+    """A look as group -> value, in `ATTRIBUTES` order; from one (with or without 'has_') or names.
 
-    Raises `NiwtError` for an unknown group or value, a group with two values, or, of a `complete` look, an open group.
+    Raises `NiwtError` for an unknown group or value, two values, or a group missing if `complete`.
     """
     if isinstance(look, str):
         told = f"a look is a dict or a list of attribute names, got the text {look!r}"

@@ -42,7 +42,7 @@ def _turn(points: Any, degrees: float, about: tuple[float, float] = (0.0, 0.0)) 
 
 # %% ../../nbs/02_fieldguide/01_drawing.ipynb #7185f753
 def _clip(polygon: np.ndarray, window: np.ndarray) -> np.ndarray:
-    "The part of a simple polygon (n, 2) inside a convex window (m, 2), clockwise on the screen; it may be empty (Sutherland-Hodgman)."
+    "A simple polygon (n, 2) in a convex window (m, 2), clockwise on screen; by Sutherland-Hodgman."
     out = polygon
     for a, b in zip(window, np.roll(window, -1, 0), strict=True):
         side = (b[0] - a[0]) * (out[:, 1] - a[1]) - (b[1] - a[1]) * (out[:, 0] - a[0])
@@ -117,7 +117,7 @@ def _belly(pattern: str) -> tuple[_Shape, ...]:
 # %% ../../nbs/02_fieldguide/01_drawing.ipynb #c1e73620
 @lru_cache
 def _wing(pattern: str) -> tuple[_Shape, ...]:
-    "A folded wing with long feathers behind and, where nothing else is drawn there, small ones in front."
+    "A folded wing: long feathers behind and, unless something else is drawn there, small in front."
     table = _TABLES["wing"]
     marks = {
         "solid": [],
@@ -226,7 +226,7 @@ def _random_pose(rng: np.random.Generator) -> _Pose:
 def _pose_shapes(
     shapes: Sequence[_Shape], pose: _Pose, canvas: int
 ) -> tuple[list[np.ndarray], float]:
-    "Bring a bird's outlines into a picture of side `canvas`: their pixels, and the bird's unit in pixels."
+    "A bird's outlines in pixels of a picture of side `canvas`, and the bird's unit in pixels."
     angle = {"body": 0.0, "head": pose.head, "wing": pose.wing, "tail": pose.tail}
     count = [len(s.points) for s in shapes]
     every = np.concatenate([s.points for s in shapes])
@@ -253,7 +253,7 @@ def _paints(
 ) -> dict[str, tuple[int, ...]]:
     "Which colour plays which role; marks are dark on light colours and light on dark ones."
     shade = rng.uniform(-10, 10, (9, 3)).tolist()
-    near = lambda c, i: tuple(np.clip(np.add(c, shade[i]), 0, 255).astype(int).tolist())  # noqa: E731
+    near = lambda c, i: (*np.clip(np.add(c, shade[i]), 0, 255).astype(int).tolist(),)  # noqa: E731
     body = near(_TABLES["bodies"][pose.tone], 0)
     paint = {"body": body, "tail": _mix(body, (40, 34, 30), 0.3)}
     paint |= {role: tuple(color) for role, color in _TABLES["fixed paints"].items()}
@@ -270,7 +270,7 @@ def _paints(
 def _scatter(
     draw: ImageDraw.ImageDraw, what: Sequence[Any], rng: np.random.Generator, n: int
 ) -> None:
-    "Draw one kind of thing at random places: kind, fewest, most, y from, y to, size from, size to, colours."
+    "Draw one thing at random places: kind, fewest, most, y from, to, size from, to, colours."
     kind, few, most, top, bottom, small, large, colors = what
     for x, y, r, c, z in rng.uniform(size=(int(rng.integers(few, most + 1)), 5)).tolist():
         x, y, r = x * n, (top + (bottom - top) * y) * n, (small + (large - small) * r) * n
@@ -372,7 +372,7 @@ def _paint_bird(
 
 # %% ../../nbs/02_fieldguide/01_drawing.ipynb #3888db74
 def _expose(pixels: np.ndarray, pose: _Pose, rng: np.random.Generator) -> np.ndarray:
-    "Pixels (H, W, 3) as the camera gives them, uint8: contrast, light and its colour, one brighter side, noise."
+    "A camera's pixels (H, W, 3), uint8: contrast, light and its colour, one brighter side, noise."
     gain = np.array([1 + pose.warmth, 1.0, 1 - pose.warmth], np.float32) * np.float32(pose.light)
     across = np.arange(pixels.shape[1], dtype=np.float32) * 2 / (pixels.shape[1] - 1) - 1
     side = (1 + pose.slope * across)[None, :, None]
@@ -383,8 +383,8 @@ def _expose(pixels: np.ndarray, pose: _Pose, rng: np.random.Generator) -> np.nda
 # %% ../../nbs/02_fieldguide/01_drawing.ipynb #e69fb1b8
 def _render(
     look: Mapping[str, str], pose: _Pose, size: int, cue: bool = False
-) -> tuple[np.ndarray, np.ndarray]:
-    "Draw a bird: background, berries (`cue`), perch, bird, camera. Picture (size, size, 3) and part numbers (size, size), uint8."
+) -> tuple[np.ndarray, np.ndarray]:  # picture (size, size, 3), part numbers (size, size), uint8
+    "Draw a bird: background, berries (`cue`), perch, bird, camera."
     rng, times = np.random.default_rng(pose.seed), 3
     canvas = size * times
     shapes = _bird_shapes(look)
@@ -404,7 +404,7 @@ def _render(
 
 # %% ../../nbs/02_fieldguide/01_drawing.ipynb #29d2d1cf
 def _part_masks(label: np.ndarray) -> dict[str, np.ndarray]:
-    "Split part numbers (H, W), places in `_LABELS`, into masks of the parts of `_MASKS`: `bird` is everything but the background."
+    "Masks of `_MASKS` from part numbers (H, W) in `_LABELS`; `bird`: all but the background."
     numbers = {name: [_LABELS.index(p) for p in parts] for name, parts in _MASKS.items()}
     return {name: np.isin(label, own) for name, own in numbers.items()}
 

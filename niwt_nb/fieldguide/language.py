@@ -44,7 +44,7 @@ def _value_of(part: str, value: str) -> str | None:
 
 # %% ../../nbs/02_fieldguide/02_language.ipynb #b6960a4a
 def _bind(values: Sequence[str], part: str | None) -> list[str]:
-    "Attributes of values said of one part (all parts: 'bird'; None: alone); raises `NiwtError` if the part cannot have one of them."
+    "Attributes of values said of a part ('bird': all; None: alone); raises `NiwtError` for others."
     names: list[str] = []
     for value in values:
         parts = list(_PART_GROUPS) if part in (None, "bird") else [str(part)]
@@ -77,12 +77,13 @@ def _nothing(text: str) -> str:
     words = [w for w in re.findall(r"[a-z]+", text.lower()) if w not in (*STOP_WORDS, *_FRAME)]
     near = {w: _nearest_names(w, [*_PART_OF, *_VALUE_OF], 1) for w in words if len(w) > 2}
     hints = ", ".join(f"{w!r} (nearest: {n[0]!r})" for w, n in near.items() if n and n[0] != w)
-    told = f"; unknown: {hints}" if hints else ""
-    return f"nothing in {text!r} says what the bird looks like; name a part and a value, such as 'blue wings' or 'a hooked bill'{told}"
+    told = "name a part and a value, such as 'blue wings' or 'a hooked bill'"
+    told += f"; unknown: {hints}" if hints else ""
+    return f"nothing in {text!r} says what the bird looks like; {told}"
 
 # %% ../../nbs/02_fieldguide/02_language.ipynb #f1d0a004
 def _unknown(tokens: Sequence[str]) -> list[str]:
-    "Words that no table knows, with the part that they stand before: 'pink legs' of *a crest and pink legs*."
+    "Words that no table knows, with the part after them: 'pink legs' of *a crest and pink legs*."
     found: list[str] = []
     run: list[str] = []
     for i, word in enumerate([*tokens, "."]):
@@ -103,7 +104,7 @@ def _unknown(tokens: Sequence[str]) -> list[str]:
 
 # %% ../../nbs/02_fieldguide/02_language.ipynb #f1d0a006
 def _denied(phrase: str, last: str | None) -> list[str]:
-    "The attributes that a plain denial denies, a pattern without a part of every part; none where it is in doubt. `last`: the part named before."
+    "Attributes that a clear denial denies (a lone pattern: of all parts); `last`: the part before."
     words = re.findall(r"[a-z]+", phrase.lower())[1:]
     parts = {_PART_OF[w] for w in words if w in _PART_OF}
     values = [_VALUE_OF[w] for w in words if w in _VALUE_OF]
@@ -126,7 +127,7 @@ def _denied(phrase: str, last: str | None) -> list[str]:
 def _settle(
     said: Sequence[str], whole: Sequence[str], denied: Sequence[tuple[str, list[str]]]
 ) -> dict[str, str]:
-    "Merge what was said of parts and of the whole bird (parts win) into a look; raises `NiwtError` for contradictions."
+    "Merge what is said of parts and the whole bird (parts win); raises `NiwtError` if contrary."
     told = _check_look(said)
     look = _check_look({**{k: v for n in whole for k, v in _check_look([n]).items()}, **told})
     for phrase, names in denied:
@@ -147,7 +148,7 @@ def _part_ahead(tokens: Sequence[str]) -> bool:
 
 # %% ../../nbs/02_fieldguide/02_language.ipynb #f1d0a00d
 def _tokens(text: str) -> list[str]:
-    "Split a description into words and marks in lower case; a denial is one token, 'denied:no crest'."
+    "Split a text into lower-case words and marks; a denial is one token, 'denied:no crest'."
     tokens: list[str] = []
     for piece, kind in _split_denials(text):
         words = re.findall(r"[a-z]+|[.;,]", piece.lower())
@@ -156,7 +157,7 @@ def _tokens(text: str) -> list[str]:
 
 # %% ../../nbs/02_fieldguide/02_language.ipynb #f1d0a00a
 def _read_description(text: str) -> tuple[dict[str, str], list[tuple[str, list[str]]], list[str]]:
-    "The look that sentences describe, denials with their attributes, and what was not understood; raises `NiwtError` for a contradiction."
+    "A text's look, denied attributes and unused phrases; raises `NiwtError` for a contradiction."
     tokens, last = _tokens(text), None  # type: list[str], str | None
     said, whole, waiting = [], [], []  # type: list[str], list[str], list[str]
     denied: list[tuple[str, list[str]]] = []
@@ -200,7 +201,7 @@ def _read_description(text: str) -> tuple[dict[str, str], list[tuple[str, list[s
 def parse_description(
     text: str,  # a sentence or several in plain English
 ) -> dict[str, str]:  # the look: only what was said
-    "Read a description as a look; raises `NiwtError` for what no look can say, and if nothing is understood."
+    "A description as a look; raises `NiwtError` for what no look can say, or nothing understood."
     look, denied, unused = _read_description(text)
     lost = [phrase for phrase, names in denied if any(_group(n) not in look for n in names)]
     lost += [p for p in unused if _split_denials(p)[0][1] != "said"]
@@ -274,7 +275,7 @@ class _DescriptionReader:
     names = ATTRIBUTE_NAMES
 
     def read(self, sentences: Sequence[str]) -> tuple[Tensor, list[str]]:
-        "Shares (A,) of the attributes that are said, and phrases not used; raises `NiwtError` if nothing is understood or two things contradict."
+        "Shares (A,) of attributes and unused phrases; raises `NiwtError` if none or contradictory."
         text = " ".join(s if s.rstrip().endswith((".", "!", "?")) else f"{s}." for s in sentences)
         look, denied, unused = _read_description(text)
         if not look and not denied:

@@ -23,14 +23,14 @@ from ..network.training import accuracy, cache_images, class_to_column, train_cl
 
 # %% ../../nbs/02_fieldguide/05_network.ipynb #6d4a5b45
 class SmallCNN(nn.Module):
-    "Four convolution blocks, a power mean over space and a linear `head`; for images (B, 3, 64, 64), or any size from 16 x 16 on."
+    "Four conv blocks, power mean over space, linear `head`; for images (B, 3, 64, 64), 16 or more."
 
     default_layer = "stage2"
 
     def __init__(
         self,
         n_classes: int,  # outputs of the head
-        width: int = 24,  # channels of the first block; the others have 2, 3 and `features / width` times as many
+        width: int = 24,  # channels of the first block; then 2, 3, `features / width` times as many
         features: int = 128,  # D, channels of the last block = inputs of the head
         dropout: float = 0.1,  # applied to the features while training
     ):
@@ -82,7 +82,7 @@ def train_field_guide_network(
     path: str | os.PathLike | None = None,  # write the checkpoint here
     **settings: Any,  # for `train_classifier`
 ) -> tuple[SmallCNN, pd.DataFrame]:  # the trained network and its history
-    "Train the network of the field guide as the shipped one was trained, its head made of the attributes: under a minute on two cores, drawing included."
+    "Train the shipped network again, its head of attributes: under a minute on two cores in all."
     data = field_guide(seed=seed) if data is None else data
     with seeded_in_turn(seed):
         model = SmallCNN(len(data.seen))

@@ -47,7 +47,7 @@ _NOUNS: dict[str, list[str]] = _TABLES["nouns"]
 
 # %% ../../nbs/02_fieldguide/03_species.ipynb #08cdcf69
 def _species_name(look: Any, taken: Sequence[str] = (), seed: Any = 0) -> str:
-    "A name that fits a complete look and is not taken yet, such as Azure-winged Hookbill; `seed`: which of those that fit."
+    "A free name that fits a complete look, such as Azure-winged Hookbill; `seed`: which of them."
     full, rng = _check_look(look, complete=True), np.random.default_rng(seed)
     parts = (("wing", "winged"), ("crown", "capped"), ("belly", "breasted"))
     firsts = [f"{t}-{a}" for part, a in parts for t in _TINTS[full[f"{part}_color"]]]
@@ -69,7 +69,7 @@ def _balanced(count: int, rng: np.random.Generator) -> np.ndarray:
 
 # %% ../../nbs/02_fieldguide/03_species.ipynb #7938956e
 def _spread(table: np.ndarray, sides: np.ndarray, apart: int, rng: np.random.Generator) -> None:
-    "Swap values within a side until any two rows differ in `apart` groups; changes the table in place, raises `NiwtError` if that does not succeed."
+    "Swap values in place, within a side, until rows differ in `apart` groups; else `NiwtError`."
     differ = (table[:, None] != table[None]).sum(-1) + 99 * np.eye(len(table), dtype=int)
     for _ in range(400 * len(table)):
         close = np.argwhere(differ < apart)
@@ -91,7 +91,7 @@ def _spread(table: np.ndarray, sides: np.ndarray, apart: int, rng: np.random.Gen
 
 # %% ../../nbs/02_fieldguide/03_species.ipynb #b7bb0208
 def _look_alikes(table: np.ndarray, others: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    "A twin of each row that differs in two groups (shape and legs, or colour and pattern, in turn); values stay balanced with the `others`."
+    "A twin a row, other in shape and legs or, in turn, colour and pattern; balanced with `others`."
     sizes, place = [len(v) for v in ATTRIBUTES.values()], list(ATTRIBUTES).index
     shapes = [*map(place, ("bill_shape", "tail_shape", "head_pattern", "leg_color"))]
     colours = [*map(place, ("crown_color", "bill_color", "wing_pattern", "belly_pattern"))]
@@ -115,7 +115,7 @@ def _make_species(
     variation: int = 3,  # groups in which a species varies
     look_alikes: bool = True,  # seen species come in pairs that differ in two groups
 ) -> tuple[list[_Species], Tensor]:  # all species, and (C,) bool: which are seen
-    "Invent species; seen and unseen ones are mixed in the list. Raises `NiwtError` for numbers that cannot work."
+    "Invent species, seen and unseen mixed; raises `NiwtError` for numbers that cannot work."
     if n_seen < 6 or n_unseen < 1:
         raise NiwtError(f"need at least 6 seen and 1 unseen species, got {n_seen} and {n_unseen}")
     if not 0 <= variation <= len(ATTRIBUTES):

@@ -26,7 +26,7 @@ from .species import _Species, _make_species
 
 # %% ../../nbs/02_fieldguide/04_world.ipynb #59fc94b2
 class FieldGuideImages(Sequence):
-    "The drawings of a field guide: `images[i]` is a PIL image; `masks(i)`, `looks[i]`, `poses[i]` and `cues[i]` tell what it shows."
+    "PIL drawings `images[i]` with their `masks(i)`, `looks[i]`, `poses[i]` and `cues[i]`."
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class FieldGuideImages(Sequence):
         "Nothing is drawn yet."
         self.looks, self.poses, self.species = list(looks), list(poses), list(species)
         self.cues, self.size = cues, size
-        self._room, self._kept = keep // (4 * size * size), {}  # type: int, dict[int, tuple[np.ndarray, np.ndarray]]
+        self._room, self._kept = keep // (4 * size * size), {}  # type: int, dict[int, tuple]
 
     def __len__(self) -> int:
         "How many images."
@@ -76,7 +76,7 @@ def _caption_knowledge(texts: Sequence[str]) -> DomainKnowledge:
 
 # %% ../../nbs/02_fieldguide/04_world.ipynb #fd15dabf
 def _choose_val(table: Tensor, count: int, rng: np.random.Generator) -> np.ndarray:
-    "Rows of a table (S, A) for validation, so that every attribute stays as common as possible among the others."
+    "Validation rows of a table (S, A) that leave every attribute as common as possible elsewhere."
     tries = [rng.permutation(len(table))[:count] for _ in range(50)]
     left = [int((table.sum(0) - table[t].sum(0)).min()) for t in tries]
     return np.sort(tries[int(np.argmax(left))])
@@ -98,8 +98,8 @@ def _plan(
 # %% ../../nbs/02_fieldguide/04_world.ipynb #e7fa84b7
 def _place_cues(
     labels: Tensor, is_train: Tensor, cued: Tensor, share: float, rng: np.random.Generator
-) -> Tensor:
-    "Which images (N,) show the cue: `share` of the training images of `cued` classes, the rest of the others', half of the test images; 0: none."
+) -> Tensor:  # (N,) bool; none where `share` is 0
+    "Give the cue to `share` of the `cued` training images, 1 - share of others, half of the test."
     chance = torch.full((len(labels),), 0.5)
     chance[is_train] = torch.where(torch.isin(labels[is_train], cued), share, 1 - share)
     return torch.from_numpy(rng.uniform(size=len(labels))) < (chance if share else 0.0 * chance)
@@ -118,7 +118,7 @@ def _check_world(shares: Tensor, usual: Tensor, n_seen: int, n_unseen: int) -> N
 # %% ../../nbs/02_fieldguide/04_world.ipynb #d5790ba1
 @lru_cache(2)  # drawings are the most expensive part of most programs: two worlds are kept
 def _world_images(*asked: Any) -> tuple[FieldGuideImages, dict[str, Tensor], list[str]]:
-    "All that `field_guide` decides by seed, from its numbers in order: images, ids, a text a species; raises `NiwtError` for a world that is too small."
+    "Images, ids, species' texts by the numbers of `field_guide`; raises `NiwtError` if too small."
     n_seen, n_unseen, (train, test), size, seed, spurious, apart, look_alikes = asked
     species, is_seen = _make_species(n_seen, n_unseen, seed, apart, look_alikes=look_alikes)
     rng = np.random.default_rng((seed, 11))
@@ -153,7 +153,7 @@ def field_guide(
     apart: int = 4,  # any two species but look-alikes differ in at least so many attribute groups
     look_alikes: bool = True,  # seen species come in pairs that differ in two groups
 ) -> ZeroShotData:  # knowledge "attributes" (shares), "binary" (usual look), "captions" (TF-IDF)
-    "The embedded world: drawn birds of invented species. Raises `NiwtError` for numbers that cannot work."
+    "The embedded world: drawn birds of invented species; raises `NiwtError` for a wrong number."
     train, test = images_per_class
     if train < 1 or test < 1 or not 0 <= spurious <= 1:
         got = f"{images_per_class} and {spurious}"

@@ -57,8 +57,8 @@ class _InTurn(nn.Module):
 
 # %% ../../nbs/04_method/01_attribution.ipynb #29748465
 @running
-def _unshare(model: nn.Module, x: Tensor) -> list[str]:
-    "Give every use of a module without parameters its own copy, so that methods that keep notes on modules can run; changes the model, returns their names."
+def _unshare(model: nn.Module, x: Tensor) -> list[str]:  # their names
+    "Give each use of a module without parameters a copy, in place: methods may keep notes on it."
     runs: Counter[str] = Counter()
     plain = lambda m: not list(m.children()) and not list(m.parameters())  # noqa: E731
     leaves = {n: m for n, m in model.named_modules() if n and plain(m)}
@@ -74,7 +74,7 @@ def _unshare(model: nn.Module, x: Tensor) -> list[str]:
 
 # %% ../../nbs/04_method/01_attribution.ipynb #8d107c69
 class _Copy(nn.Module):
-    "A step between two modules with rules: Captum's hooks on one tensor would run in the wrong order."
+    "A step between modules with rules: Captum's hooks on one tensor would run in the wrong order."
 
     def forward(self, x: Tensor) -> Tensor:
         return x.clone()
@@ -93,8 +93,8 @@ def _as_relu(forward: Callable[[Tensor], Tensor]) -> nn.ReLU:
 
 # %% ../../nbs/04_method/01_attribution.ipynb #ae6bc4ce
 @running
-def _lend_rule(model: nn.Module) -> list[str]:
-    "Let DeepLift's element-wise rule hold for modules that Captum has no rule for (changed in place, their names returned); what is computed stays."
+def _lend_rule(model: nn.Module) -> list[str]:  # names of the modules
+    "Let DeepLift's element-wise rule hold, in place, for modules without one; results stay as is."
     words = "ReLU6 Hardtanh Hardswish Hardsigmoid SiLU GELU Mish SELU CELU LogSigmoid Softsign"
     kinds = [getattr(nn, word) for word in words.split()]
     lent = [name for name, module in model.named_modules() if type(module) in kinds]
@@ -124,16 +124,18 @@ class _Scores(nn.Module):
 
 # %% ../../nbs/04_method/01_attribution.ipynb #c86a5747
 def _why_captum_failed(method: str, layer: str, error: Exception) -> NiwtError:
-    "The error to raise instead of one out of Captum's inside: a sentence with a reason and an alternative."
+    "The error in place of one from inside Captum: a sentence with a reason and an alternative."
     text = f"{type(error).__name__}: {error}"
     if "in-place" in text or "inplace" in text:
-        reason = "the step right after this layer overwrites its output in place; choose the layer after that step, or method='conductance'"
+        reason = "the step right after this layer overwrites its output in place; choose the layer"
+        reason += " after that step, or method='conductance'"
     elif "inference" in text.lower():
         reason = "the model was made under torch.inference_mode(); make it outside"
     elif method == "deeplift":
         reason = (
-            "DeepLift has rules for nonlinearities that work number by number and are modules of their own (nn.ReLU, not torch.relu), none for "
-            "attention or for products of activations; use method='conductance', or 'integrated_gradients'"
+            "DeepLift has rules for nonlinearities that work number by number and are modules of "
+            "their own (nn.ReLU, not torch.relu), none for attention or for products of "
+            "activations; use method='conductance', or 'integrated_gradients'"
         )
     else:
         reason = "use method='gradient', which works on every layer"
@@ -211,7 +213,7 @@ def _attribute(
     pooling: Any,
     options: Any,
 ) -> Tensor:
-    "Captum's attribution of one class to one layer: (B, K, ...) as the layer, or (B, K) where it is pooled already."
+    "Captum's attribution of a class to a layer: (B, K, ...) as the layer, or (B, K) if pooled."
     module = scores.net.get_submodule(layer)
     baseline = torch.zeros_like(x[:1]) if options.baseline is None else options.baseline.to(x)
     if method == "ablation":
@@ -253,7 +255,7 @@ def _captum_pass(
     pooling: str | dict[str, str | None] | None = None,  # see `pool` and `_pooling_at`
     options: _MethodOptions = _MethodOptions(),  # noqa: B008 (frozen)  settings of the method
 ) -> _Importance:  # of this batch
-    "Importance by one of Captum's layer attributions, pooled; raises `NiwtError` with a reason where Captum cannot."
+    "Pooled importance by a Captum layer attribution; raises `NiwtError` with a reason if it fails."
     if pooling is None:
         pooling = {layer: layout_of(twin, layer, x) for layer in layers}
     with torch.no_grad():

@@ -26,7 +26,7 @@ def match_length(
     importance: Tensor,  # (n, K) predicted importance
     seen: Tensor,  # (S, K) measured importance of the seen classes
 ) -> Tensor:  # (n, K)
-    "Give what differs from the mean seen importance the length that it has for seen classes: regression shrinks it."
+    "Restore the seen classes' distance from the mean seen importance, which regression shrinks."
     mean = seen.mean(0)
     apart, length = importance - mean, (seen - mean).norm(dim=1).mean()
     return mean + nn.functional.normalize(apart, dim=1) * length
@@ -51,7 +51,7 @@ class _ScoreStatistics:
 
     @in_own_modes
     def stds(self, weight: Tensor) -> Tensor:
-        "Standard deviation (n,) over the images of the scores of weights (n, D), the mean seen weight taken off."
+        "Standard deviations (n,) of the scores of weights (n, D), the mean seen weight taken off."
         apart = weight - self.prior
         return (apart @ self.covariance * apart).sum(1).clamp_min(0).sqrt()
 
@@ -59,7 +59,7 @@ class _ScoreStatistics:
     def apply(
         self, weight: Tensor, scale: float | None = 1.0, bias: float = 0.0
     ) -> tuple[Tensor, Tensor]:
-        "Weights (n, D) whose scores have `scale` times the seen standard deviation (None: as they are), biases (n,) for the seen mean plus `bias`."
+        "Weights (n, D) at `scale` x seen spread (None: as is), biases (n,) at seen mean + `bias`."
         if scale is not None:
             own = self.stds(weight)  # a row that says the same everywhere stays
             wanted = scale * self.score_std / own.clamp_min(1e-12)
@@ -69,7 +69,7 @@ class _ScoreStatistics:
 
 # %% ../../nbs/04_method/07_calibration.ipynb #f1d8805c
 def _covariance(x: Tensor) -> Tensor:
-    "The covariance (D, D) of columns (m, D); of many rows block by block, summed in double precision."
+    "The covariance (D, D) of columns (m, D), many rows block by block, summed in double precision."
     if len(x) <= _BLOCK:
         return torch.cov(x.T)
     mean = moments(x)[0]
@@ -131,7 +131,7 @@ def left_out_rates(
 def _left_out_curve(
     solve: _Solver, head: nn.Linear, features: Tensor, labels: Tensor, folds: Sequence
 ) -> pd.DataFrame:
-    "Accuracies on classes left out, means over the folds, for every scale and bias: scale (NaN: length kept), bias, U, S, H."
+    "Accuracies on left-out classes, means over folds: scale (NaN: length kept), bias, U, S, H."
     weight, bias = _rows_and_biases(head)
     labels, rows = labels.cpu(), torch.arange(len(weight))
     feats = features.detach().to(weight)
@@ -158,12 +158,12 @@ def _left_out_curve(
 def calibrate(
     solve: _Solver | Mapping[Any, _Solver],  # (rows to fit, to predict) -> weights; or several
     head: nn.Linear,  # the seen classes' head
-    features: Tensor,  # (m, D) features of seen images; best of images that the head was not fitted on
+    features: Tensor,  # (m, D) of seen images; best of images that the head was not fitted on
     labels: Tensor,  # (m,) head row of each
     folds: int | Sequence[Tensor] = 5,  # number of parts, or the sets of rows that play unseen
     seed: int = 0,  # of the parts
 ) -> _Calibration:  # what did best on classes left out
-    "Choose scale, bias and, among several, the solver (`settings` is its key) by leaving seen classes out; sees nothing but seen classes."
+    "Choose scale, bias and perhaps the solver (`settings`: its key) by leaving out seen classes."
     rows, n = torch.as_tensor(labels), len(head.weight)
     if rows.shape != (len(features),) or not 0 <= int(rows.min()) <= int(rows.max()) < n:
         wanted = f"{len(features)} head rows from 0 to {n - 1}, one for each image"
@@ -186,7 +186,7 @@ def calibrate(
 # %% ../../nbs/04_method/07_calibration.ipynb #74e7f8ec
 @in_own_modes
 def _blend_heads(one: nn.Linear, other: nn.Linear, x: Tensor, share: float = 0.5) -> nn.Linear:
-    "A head whose scores are the weighted mean of two heads' scores, each around its mean over the classes, at the first one's standard deviation."
+    "A head of the weighted mean of two heads' scores, centred over classes, at the first's spread."
     first, second = score_statistics(one, x), score_statistics(other, x)
     ratio = (1 - share) * first.score_std / second.score_std
     (w, b), (v, c) = _rows_and_biases(one), _rows_and_biases(other)

@@ -70,7 +70,7 @@ _Body = Backbone | nn.Linear | None  # a network, a head, or neither
 
 # %% ../../nbs/04_method/11_choice.ipynb #1c4e569a
 class _FeatureScale(nn.Module):
-    "Standardise features by the training images' statistics and perhaps bring each image's to length sqrt(D)."
+    "Standardise by the training images' statistics, perhaps with each image at length sqrt(D)."
 
     mean: Tensor
     scale: Tensor
@@ -109,7 +109,7 @@ class _Seen:
 
     @cached_property
     def ranking(self) -> tuple[Tensor, Tensor]:
-        "The mean knowledge and the linear map (D, A) that ranks the seen images, at the seen spread."
+        "The mean knowledge and the linear map (D, A) that ranks seen images, at the seen spread."
         k, x = self.knowledge, self.features
         mean, spread = moments(x)
         spread = spread.clamp_min(1e-12)
@@ -124,7 +124,7 @@ class _Seen:
 
     @cached_property
     def maps(self) -> dict[Any, tuple[ImportanceMap, ImportanceMap]]:
-        "Maps from knowledge to importance and to rows of the head that were fitted, by their settings."
+        "Fitted maps from knowledge to importance and to head rows, by their settings."
         return {}
 
 # %% ../../nbs/04_method/11_choice.ipynb #e0b4869a
@@ -142,7 +142,7 @@ def _make_map(kind: str, settings: Settings = Settings(), seed: int = 0) -> Impo
 
 # %% ../../nbs/04_method/11_choice.ipynb #eeb73a4f
 def _feature_network(head: nn.Linear) -> CutNetwork:
-    'A network that consists of its head, with a layer "features": for data sets that come as features, where importance is the weights.'
+    'A network of a head alone, its layer "features": for feature data, importance is the weights.'
     model = nn.Sequential(OrderedDict(tail=nn.Identity(), head=head))
     return CutNetwork(model, "features", nn.Identity(), nn.Identity(), "head", "features")
 
@@ -151,7 +151,7 @@ _Kept = tuple[_ScoreStatistics, tuple[Tensor, Tensor] | None]  # `statistics` an
 
 
 class Writer:
-    "Rows for classes that only have a description: `rows(knowledge)`; `head` is the seen head that goes with them."
+    "Rows for classes with a description only: `rows(knowledge)`; `head` is the seen head to them."
 
     def __init__(
         self,
@@ -182,14 +182,14 @@ class Writer:
         return start + (demand - start @ self.seen.jacobian.mean.T) @ self.form.inverse.T
 
     def strength(self, knowledge: Tensor) -> Tensor:
-        """How far the scores of new rows spread over seen images before they are given the seen spread, as a share of it.
+        """How far new scores spread over seen images, unscaled, as a share of the seen spread.
 
-        `knowledge` (n, A), scaled. Gives (n,), 1: as the seen rows; near 0: the network can tell nothing of it.
+        `knowledge` (n, A), scaled. Gives (n,), 1: as seen rows; near 0: the network cannot tell.
         """
         return self.statistics.stds(self._closed(knowledge)) / self.statistics.score_std
 
     def _solved(self, knowledge: Tensor) -> Tensor:
-        "Rows (n, D) whose importance is the predicted one, before their scores are matched to the seen ones'."
+        "Rows (n, D) of the predicted importance, before their scores are matched to the seen ones."
         if self.solver in ("auto", "closed"):
             return self._closed(knowledge)
         demand = self.map.predict(knowledge).float()
@@ -202,7 +202,7 @@ class Writer:
         return rows.to(demand.device)
 
     def _matched(self, knowledge: Tensor) -> tuple[Tensor, Tensor]:
-        "Rows and biases with the seen scores' mean and spread; the paper's solver leaves them as solved, with bias 0."
+        "Rows and biases at the seen scores' mean and spread; the paper's solver: as is, bias 0."
         weight = self._solved(knowledge)
         if self.solver == "reference":
             return weight, torch.zeros(len(weight))
@@ -228,7 +228,7 @@ class Writer:
         return replace_classes(old, range(len(weight)), weight, bias)
 
     def rows(self, knowledge: Tensor) -> tuple[Tensor, Tensor]:
-        "Weights (n, D) and biases (n,) of classes with scaled `knowledge` (n, A), the bias of the settings included."
+        "Weights (n, D) and biases (n,) for scaled `knowledge` (n, A), with the settings' bias."
         weight, bias = self._mixed(knowledge, *self._matched(knowledge))
         return weight, bias + self.settings.bias
 
@@ -236,7 +236,7 @@ class Writer:
 def _best_bias(
     scores: Tensor, labels: Tensor, seen: Tensor, unseen: Tensor, trained_on: bool = False
 ) -> tuple[float, float]:
-    """The bias with the highest H, and that H; `scores` (m, C) and class ids (m,) of validation images.
+    """The bias with the highest H, and that H; `scores` (m, C), ids (m,) of validation images.
 
     `trained_on`, the network knows all classes: within one standard error of it, the largest.
     """
@@ -265,16 +265,16 @@ class _Choice:
 
     @property
     def expected(self) -> float | None:
-        "How well classes that were held out were told apart, T1 of the chosen settings; None: nothing was tried."
+        "How well held-out classes were told apart: T1 of the chosen settings; None: none tried."
         return float(self.table.T1[self.table.H.idxmax()]) if len(self.table) else None
 
 # %% ../../nbs/04_method/11_choice.ipynb #803a2c0a
 def _doubt_from(
     scores: Tensor, bias: float, labels: Tensor, data: ZeroShotData, strength: float
 ) -> Doubt | None:
-    """What a validation problem says about scores (m, C), before the `bias` of new classes; see `doubt_of`.
+    """What validation says about scores (m, C), before the `bias` of new classes; see `doubt_of`.
 
-    `strength`: the least of a new row. None: a single class cannot play both a new one and a stranger.
+    `strength`: the least of a new row. None: one class cannot be both a new one and a stranger.
     """
     if len(data.unseen) < 2:
         return None
@@ -300,8 +300,8 @@ def _choose(
 ) -> _Choice:
     """Try settings on validation classes; the highest H wins, the first of equals.
 
-    `write` makes rows of the classes that were learned, `data` is `data.validation()`; `features` (m, D) of its
-    test images, `knowledge` (U, A), scaled, of the classes that play unseen; `grid`: setting -> values.
+    `write` makes rows of learned classes, `data` is `data.validation()`; `features` (m, D) of its
+    test images, scaled `knowledge` (U, A) of classes that play unseen; `grid`: setting -> values.
     """
     labels = data.labels[torch.cat([data.test_seen, data.test_unseen])]
     columns, tried, rows = torch.cat([data.seen, data.unseen]), [], []
@@ -339,7 +339,7 @@ def _scaled_network(
 def _scaled_pair(
     network: CutNetwork, scale: _FeatureScale, head: nn.Linear, example: Tensor
 ) -> tuple[CutNetwork, CutNetwork]:
-    "A network with a scale in front of its head, for scores, and for importance (not brought to one length); `example` as in `_scaled_network`."
+    "A scaled network for scores, and one for importance (lengths kept); see `_scaled_network`."
     there = network.head.weight.device
     mean, spread = scale.mean.to(there), scale.scale.to(there)
     head = head if head.weight.device == there else copy.deepcopy(head).to(there)
@@ -382,7 +382,7 @@ class _Looks:
     "Images of a data set and what a network makes of them; each is looked at once."
 
     def __init__(self, backbone: _Body, data: ZeroShotData, features: Any, quiet: bool) -> None:
-        "Cut the network; raises `NiwtError` where there are neither pictures to look at nor features."
+        "Cut the network; raises `NiwtError` without pictures to look at and without features."
         self.data, self.quiet = data, quiet
         self.known = features if isinstance(features, _Looks) else None
         self.given: Tensor | None = None if self.known else features
@@ -431,7 +431,7 @@ class _Looks:
 
 # %% ../../nbs/04_method/11_choice.ipynb #026af959
 class Probe(_Looks):
-    "A network on the training images of seen classes, `trained` as the head reads them; `look` at others, `seen(settings)`; heads are fitted on `features`."
+    "A network on seen training images: heads read `trained`, are fitted on `features`; see `seen`."
 
     def __init__(
         self,
@@ -442,7 +442,7 @@ class Probe(_Looks):
         keep_rows: bool = True,  # an own head stays as it is; False: it may be mixed
         zoom: float | None = None,  # share of the close-up to begin with; None: there is none
     ) -> None:
-        "Look at the training images; raises `NiwtError` for a network or a head that does not take them."
+        "Look at the training images; raises `NiwtError` for an unfit network or head."
         super().__init__(backbone, data, features, quiet)
         own = _head_for(backbone, self.raw, data)
         free = own is None or not keep_rows
@@ -480,11 +480,11 @@ class Probe(_Looks):
         return self
 
     def look(self, index: Tensor) -> Tensor:
-        "Features (n, D) of images of `data`, as the head reads them: whole picture and close-up in their shares."
+        "Features (n, D) of images as the head reads them: whole picture and close-up in shares."
         return by_rows(self._raw(index), None, lambda rows: mixed(self.scale(rows), self.zoom))
 
     def head(self, settings: Settings) -> nn.Linear:
-        "The seen classes' head for some settings: the network's own, one that is fitted here, or a mixture of the two."
+        "The seen classes' head for some settings: the network's own, a fitted one, or a mixture."
         if self.own is not None and settings.own >= 1:
             return self.own
         key = ("head", settings.l2)
@@ -494,7 +494,7 @@ class Probe(_Looks):
         return made if self.own is None else _blend_heads(self.own, made, self.features, share)
 
     def jacobian(self, each: bool = False) -> PooledJacobian:
-        "G on some training images, drawn evenly from all classes; the identity where there is no network."
+        "G on some training images, evenly from all classes; the identity without a network."
         made = self.kept.get("jacobian")
         if made is None and self.measured is None:
             eye = torch.eye(self.features.shape[1])
@@ -548,7 +548,7 @@ def with_combination(
 def _choose_with(
     model: Any, part: ZeroShotData, probe: Probe, trained_on: bool = False, grid: Any = None
 ) -> _Choice:
-    "Choose settings of a `NIWT` on a validation problem that a network has looked at, see `_choose`; `grid` None: those of `TRIED` that fit."
+    "Choose settings of a `NIWT` on a validation problem, see `_choose`; `grid` None: `TRIED`."
     known = part.get_knowledge(model.knowledge)
     scaler = Scaler("centre").fit(known.rows(part.seen))
     table = [scaler.transform(known.rows(ids)) for ids in (part.seen, part.unseen)]
@@ -563,19 +563,19 @@ def _choose_with(
 
 # %% ../../nbs/04_method/11_choice.ipynb #39a1b709
 def _choose_zoom(model: Any, part: ZeroShotData, probe: Probe) -> dict[str, Any]:
-    "How much a close-up counts beside the whole picture (`zoom`): the highest AUSUC, the first of equals; nothing where there is nothing to choose."
+    "How much a close-up counts (`zoom`): the first of the highest AUSUC; {} if there is no choice."
     if not probe.close:
         return {}
     grid, part = TRIED["zoomed"], with_combination(part, model.knowledge)
-    tried = lambda z: _choose_with(model, part, probe.zoomed(z), grid={**grid, "zoom": [z]})  # noqa: E731
-    area = {z: tried(z).table.AUSUC[0] for z in grid["zoom"]}
+    grids = [(z, {**grid, "zoom": [z]}) for z in grid["zoom"]]
+    area = {z: _choose_with(model, part, probe.zoomed(z), grid=g).table.AUSUC[0] for z, g in grids}
     best = max(area, key=area.__getitem__)
     probe.zoomed(best)
     return {"zoom": best}
 
 # %% ../../nbs/04_method/11_choice.ipynb #68191e7f
 def _choose_share(model: Any, part: ZeroShotData, probe: Probe) -> dict[str, Any]:
-    "How much the first of two kinds of knowledge counts (`share`): the highest AUSUC, the first of equals; nothing where there is nothing to choose."
+    "Share of the first of two kinds of knowledge: first of the highest AUSUC; {} if no choice."
     kind, grid = model.knowledge, TRIED["combined"]
     if kind is None or kind in part.knowledge or kind.count("+") != 1:
         return {}

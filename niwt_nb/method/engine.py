@@ -33,12 +33,13 @@ class DegenerateLayerWarning(UserWarning):
 # %% ../../nbs/04_method/02_engine.ipynb #d7fb5de7
 @in_own_modes
 def _notice(result: _Importance, head: nn.Linear) -> list[str]:
-    "Say of each layer where importance is only the head's weights (the last convolution before an average and the head), or nothing at all."
+    "Say where importance is only the head's weights (last convolution, average, head) or nothing."
     said = []
     weight = widened(head.weight.detach())[result.target]
     for layer, alpha in result.by_layer.items():
         if not alpha.any():
-            reason = "all units above it are off, or the head reads no pooled position (a transformer's may read the class token only: pooling='class')"
+            reason = "all units above it are off, or the head reads no pooled position"
+            reason += " (a transformer's may read the class token only: pooling='class')"
             said.append(f"importance at {layer!r} is zero: {reason}")
         elif alpha.shape == weight.shape:
             alike = nn.functional.cosine_similarity(alpha, weight, dim=-1) > 1 - 1e-6
@@ -53,7 +54,7 @@ def _notice(result: _Importance, head: nn.Linear) -> list[str]:
 
 # %% ../../nbs/04_method/02_engine.ipynb #496da85e
 class ImportanceEngine:
-    "Neuron importance of one or several layers, for any targets, in one pass over each batch; the network itself is never touched."
+    "Importance at one or several layers for any targets, in one pass a batch, on a private copy."
 
     def __init__(
         self,
@@ -88,7 +89,7 @@ class ImportanceEngine:
         self.twin = frozen_copy(self.network.model, inplace=self.method == "gradient" and self.fast)
         self.folded = fold_batchnorm(self.twin, self.layers) if self.fold else []
         if self.channels_last:
-            self.twin = self.twin.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.twin = self.twin.to(memory_format=torch.channels_last)  # type: ignore
         self.said: list[str] | None = None
         self.poolings: dict[str, str | None] | None = None  # found with the first images
 
@@ -159,7 +160,7 @@ def neuron_importance(
     fast: bool = True,  # our own pass for the gradient; False: Captum's
     **options: Any,  # fields of `_MethodOptions`
 ) -> Any:  # (B, K), or (B, T, K) for several classes; with `layers` a dictionary of them
-    "Importance of each neuron (channel) of the network's layer for a class, image by image; see `_METHODS` and `_targets_of`."
+    "Importance of each neuron (channel) for a class, by image; see `_METHODS` and `_targets_of`."
     plain = {"channels_last": False, "fold": False}
     result = ImportanceEngine(network, layers, method, pooling, fast, **plain, **options)(x, target)
     return result.alpha if layers is None else result.by_layer
@@ -171,7 +172,7 @@ def head_classes(
     head: nn.Linear,  # the last linear layer
     columns: Tensor | list[int] | None = None,  # the class ids, where they are not as below
 ) -> Tensor:  # (C,) class ids: `data.seen`, or seen then unseen for an extended head
-    "Which class each column of a head stands for; raises `NiwtError` where the number does not fit."
+    "Which class each head column stands for; raises `NiwtError` where the number does not fit."
     both = torch.cat([data.seen, data.unseen])
     ids = both if head.out_features == len(both) else data.seen
     ids = ids if columns is None else torch.as_tensor(columns)
@@ -184,7 +185,7 @@ def head_classes(
 # %% ../../nbs/04_method/02_engine.ipynb #84785a67
 @dataclass(frozen=True, eq=False)
 class _ClassImportance:
-    "Mean importance of classes at one layer: `mean` (n, K), NaN where a class had no image; `count` (n,) images; `classes` (n,) class ids."
+    "Mean importance at a layer: `mean` (n, K), NaN: no image; `count` (n,) images, `classes` (n,)."
 
     mean: Tensor
     count: Tensor
@@ -227,7 +228,7 @@ class ClassSums:
 
 # %% ../../nbs/04_method/02_engine.ipynb #80a41c5b
 def _image_targets(target: int | str | Tensor | list, n: int) -> Tensor | None:
-    "One row of targets an image, None where the target is the same for every image; raises `NiwtError` for another number than n."
+    "Targets, a row an image (None: the same for all); raises `NiwtError` unless there are n."
     if isinstance(target, (str, int)):
         return None
     rows = torch.as_tensor(target)
@@ -291,7 +292,7 @@ def class_importance(
     on_error: str = "raise",  # what to do about an unreadable image, see `batches`
     quiet: bool = True,  # no progress bar
 ) -> Any:  # a `_ClassImportance`, or with several layers a dictionary layer -> `_ClassImportance`
-    "Mean neuron importance of each class, one row a head column (`data.seen`), streamed: memory does not depend on the number of images."
+    "Mean importance by class (rows: head columns, `data.seen`), streamed: memory stays constant."
     engine = network if isinstance(network, ImportanceEngine) else ImportanceEngine(network)
     classes = head_classes(data, engine.network.head, columns)
     rank, world = process_place()

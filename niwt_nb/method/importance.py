@@ -35,10 +35,10 @@ class _Agreement:
     tol: float = 1e-6  # the tolerance
 
     def __str__(self) -> str:
-        found = f"{self.max_diff:.1e} (relative {self.relative:.1e})"
+        found = f"max diff: {self.max_diff:.1e} (relative {self.relative:.1e})"
         if self.close and not self.exact:  # the digits of a rounding error depend on the processor
-            found = f"rounding (relative at most {self.tol:.0e})"
-        return f"{self.name:<28} exact: {self.exact!s:<5} approximate: {self.close!s:<5} max diff: {found}"
+            found = f"max diff: rounding (relative at most {self.tol:.0e})"
+        return f"{self.name:<28} exact: {self.exact!s:<5} approximate: {self.close!s:<5} {found}"
 
 # %% ../../nbs/04_method/00_importance.ipynb #7c8d84ad
 @in_own_modes
@@ -48,7 +48,7 @@ def cmp(
     judge: Tensor,  # the result it should equal, same shape
     tol: float = 1e-6,  # largest relative difference that counts as agreement
 ) -> _Agreement:  # print it, or read `.exact`, `.close`, `.max_diff`, `.relative`
-    "Compare two tensors; raises `NiwtError` if their shapes differ, since broadcasting would hide a mistake."
+    "Compare two tensors; raises `NiwtError` if shapes differ: broadcasting would hide a mistake."
     if mine.shape != judge.shape:
         told = f"{name}: cannot compare shape {tuple(mine.shape)} with {tuple(judge.shape)}"
         raise NiwtError(told)
@@ -67,20 +67,18 @@ def pool(
     values: Tensor,  # (B, K, H, W), (B, N, K), (B, H, W, K) or (B, K)
     pooling: str | None = None,  # one of `_POOLINGS`; None where the shape leaves no doubt
 ) -> Tensor:  # (B, K)
-    "Mean over the positions of a layer; raises `NiwtError` when the shape is ambiguous and `pooling` is not given."
+    "Mean over a layer's positions; raises `NiwtError` for an ambiguous shape without `pooling`."
     shape = tuple(values.shape)
     if pooling is not None:
         check_name(pooling, _POOLINGS, "pooling")
     if values.ndim == 2:
         return values
     if pooling is None and values.ndim == 3:
-        raise NiwtError(
-            f"activation of shape {shape} could be (B, N tokens, K) or (B, K, length); say pooling='tokens', 'patches', 'class' or 'space'"
-        )
+        told = f"activation of shape {shape} could be (B, N tokens, K) or (B, K, length)"
+        raise NiwtError(f"{told}; say pooling='tokens', 'patches', 'class' or 'space'")
     if pooling is None and values.ndim == 4 and shape[1] == shape[2] != shape[3]:
-        raise NiwtError(
-            f"activation of shape {shape} looks like (B, H, W, K) with channels last; say pooling='last', or 'space' if it is (B, K, H, W)"
-        )
+        told = f"activation of shape {shape} looks like (B, H, W, K) with channels last"
+        raise NiwtError(f"{told}; say pooling='last', or 'space' if it is (B, K, H, W)")
     if pooling in ("tokens", "patches", "class") and values.ndim != 3:
         raise NiwtError(f"pooling={pooling!r} needs tokens (B, N, K), got shape {shape}")
     if pooling == "patches":
@@ -93,8 +91,8 @@ def pool(
 
 # %% ../../nbs/04_method/00_importance.ipynb #a579ed62
 @in_own_modes
-def _targets_of(target: int | str | Tensor | list, logits: Tensor) -> Tensor:
-    "Head columns (B,) or (B, T) for a class, 'predicted', 'all', one an image (B,), or several (B, T), (1, T); raises `NiwtError` for what does not fit."
+def _targets_of(target: int | str | Tensor | list, logits: Tensor) -> Tensor:  # (B,) or (B, T)
+    "Columns of a class, 'predicted', 'all', (B,), (B, T) or (1, T); raises `NiwtError` for others."
     n, n_classes = logits.shape
     if isinstance(target, str):
         check_name(target, ("predicted", "all"), "target")
@@ -109,9 +107,8 @@ def _targets_of(target: int | str | Tensor | list, logits: Tensor) -> Tensor:
     elif columns.ndim == 2 and len(columns) == 1:
         columns = columns.expand(n, -1)
     if columns.ndim > 2 or len(columns) != n or columns.numel() == 0:
-        raise NiwtError(
-            f"targets of shape {tuple(columns.shape)} for {n} images; give ({n},), ({n}, T), or (1, T) for the same T classes in every image"
-        )
+        told = f"targets of shape {tuple(columns.shape)} for {n} images; give ({n},), ({n}, T)"
+        raise NiwtError(f"{told}, or (1, T) for the same T classes in every image")
     if columns.min() < 0 or columns.max() >= n_classes:
         bad = columns[(columns < 0) | (columns >= n_classes)][0]
         told = f"target {int(bad)} is not a column of the head, which has 0 to {n_classes - 1}"
@@ -126,7 +123,7 @@ def gradient_importance(
     target: int | str | Tensor | list = "predicted",  # see `_targets_of`; one class an image
     pooling: str | None = None,  # see `pool`
 ) -> Tensor:  # (B, K)
-    "Neuron importance as NIWT defines it (part on neuron importance), written to be read: the mean over positions of d score / d activation."
+    "NIWT's neuron importance, written to be read: mean over positions of d score / d activation."
     with eval_mode(network):
         with torch.no_grad():
             A = network.activations(x)
@@ -145,7 +142,7 @@ def frozen_copy(
     model: nn.Module,  # any module
     inplace: bool = False,  # let modules that work in place go on doing so
 ) -> nn.Module:  # in evaluation mode; no parameter requires a gradient
-    "A copy in evaluation mode that shares the memory of the parameters; modes, hooks and buffers are its own."
+    "An evaluation copy that shares the parameters' memory; modes, hooks and buffers are its own."
     with torch.inference_mode(False):
         memo: dict[int, Any] = {}
         for p in model.parameters():
@@ -165,18 +162,18 @@ def fold_batchnorm(
     model: nn.Module,  # a private copy in evaluation mode; changed
     keep: Iterable[str] = (),  # layers whose output must stay as it is
 ) -> list[str]:  # names of the convolutions that absorbed their batch norm
-    "Fold every batch norm that directly follows a convolution into it; a model that cannot be traced is searched block by block."
+    "Fold each batch norm right after a convolution into it; searches by block what is untraceable."
     keep, folded = list(keep), []
     try:
         nodes = list(fx.symbolic_trace(model).graph.nodes)
-    except Exception:  # noqa: BLE001 (anybody's model: what cannot be traced may still have blocks that can)
+    except Exception:  # noqa: BLE001 (anybody's model: its blocks may still be traced)
         for name, block in model.named_children():
             inside = [k.removeprefix(name + ".") for k in keep if k.startswith(name + ".")]
             folded += [f"{name}.{conv}" for conv in fold_batchnorm(block, inside)]
         return folded
     runs = Counter(n.target for n in nodes if n.op == "call_module")
     within = lambda name, layer: name == layer or name.startswith(layer + ".")  # noqa: E731
-    kind = lambda n: type(model.get_submodule(str(n.target))) if n.op == "call_module" else None  # noqa: E731
+    kind = lambda n: n.op == "call_module" and type(model.get_submodule(n.target))  # noqa: E731
     hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     watched = [n for n, m in model.named_modules() if n and any(getattr(m, h) for h in hooks)]
     for node in nodes:
@@ -195,7 +192,7 @@ def fold_batchnorm(
         conv, norm = (model.get_submodule(name) for name in pair)
         if norm.running_mean is None:
             continue
-        model.set_submodule(pair[0], fuse_conv_bn_eval(conv, norm))  # type: ignore[type-var,arg-type]
+        model.set_submodule(pair[0], fuse_conv_bn_eval(conv, norm))  # type: ignore
         model.set_submodule(pair[1], nn.Identity())
         folded.append(pair[0])
     return folded
@@ -219,13 +216,13 @@ class _Importance:
 def _taps_on_grid(
     n_in: int, n_out: int, kernel: int, stride: int = 1, padding: int = 0, dilation: int = 1
 ) -> Tensor:
-    "Along one axis of a convolution: (kernel, n_out), 1 where the tap of an output position reads the input, 0 where it reads padding."
+    "One axis of a convolution: (kernel, n_out), 1 where a tap reads the input, 0 where padding."
     reads = torch.arange(n_out) * stride - padding + torch.arange(kernel)[:, None] * dilation
     return ((reads >= 0) & (reads < n_in)).float()
 
 # %% ../../nbs/04_method/00_importance.ipynb #1d4be0de
 class _PooledConv(torch.autograd.Function):
-    "A convolution that passes back, at every position, the mean over positions of its input's gradient."
+    "A convolution that passes back, everywhere, the mean over positions of its input's gradient."
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, *how: Any) -> Tensor:
@@ -284,8 +281,8 @@ _Poolings = str | dict[str, str | None] | None  # see `pool`; for all layers or 
 
 def _record(
     twin: nn.Module, layers: list[str], head: str, x: Tensor, pooling: _Poolings = None
-) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-    "One forward pass: the activation of each layer (the lowest starts the graph), features (B, D) and scores (B, C)."
+) -> tuple[dict[str, Tensor], Tensor, Tensor]:  # activations, features (B, D), scores (B, C)
+    "One forward pass; the graph starts at the activation of the lowest layer."
     acts: dict[str, Tensor] = {}
     features: list[Tensor] = []
     mode = _PooledConvs()
@@ -294,9 +291,8 @@ def _record(
         def hook(module: nn.Module, args: Any, output: Any) -> Any:
             A = output[0] if isinstance(output, tuple) else output
             if layer in acts:
-                raise NiwtError(
-                    f"layer {layer!r} runs more than once in a forward pass; name the block around it"
-                )
+                told = f"layer {layer!r} runs more than once in a forward pass"
+                raise NiwtError(f"{told}; name the block around it")
             if not isinstance(A, Tensor):
                 raise NiwtError(f"layer {layer!r} returns a {type(A).__name__}, not a tensor")
             acts[layer] = A if A.requires_grad else A.detach().requires_grad_()
@@ -329,7 +325,7 @@ def _backward(
     columns: Tensor,
     pooling: str | dict[str, str | None] | None,
 ) -> dict[str, Tensor]:
-    "The pooled gradient (B, T, K) of T outputs an image with respect to each activation, one backward pass each."
+    "The pooled gradient (B, T, K) of T outputs an image by each activation, a backward pass each."
     rows: dict[str, list[Tensor]] = {layer: [] for layer in acts}
     for t, column in enumerate(columns.unbind(1)):
         chosen = outputs.gather(1, column[:, None]).sum()
@@ -339,9 +335,8 @@ def _backward(
             grads = torch.autograd.grad(chosen, list(acts.values()), **more)
         for layer, gradient in zip(acts, grads, strict=False):
             if gradient is None:
-                raise NiwtError(
-                    f"the scores do not depend on layer {layer!r}; is it after the head, or in another branch?"
-                )
+                told = f"the scores do not depend on layer {layer!r}"
+                raise NiwtError(f"{told}; is it after the head, or in another branch?")
             rows[layer].append(widened(pool(gradient, _pooling_at(pooling, layer))))
     return {layer: torch.stack(r, 1) for layer, r in rows.items()}
 
@@ -355,7 +350,7 @@ def _gradient_pass(
     target: int | str | Tensor | list,
     pooling: str | dict[str, str | None] | None = None,
 ) -> _Importance:
-    "One forward pass of a private copy, then backward passes through the tail only: one a class, or one a feature if that is fewer."
+    "One forward pass of a copy, then backward in the tail: one a class, or a feature if fewer."
     if pooling is None:
         pooling = {layer: layout_of(twin, layer, x) for layer in layers}
     acts, features, logits = _record(twin, layers, head, x, pooling)

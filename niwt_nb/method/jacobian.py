@@ -27,7 +27,7 @@ from ..network.modes import in_own_modes
 @in_own_modes
 def noise_images(
     n: int,  # how many
-    like: Tensor,  # (any, 3, H, W) or (3, H, W) preprocessed images whose size, mean and spread per channel are copied
+    like: Tensor,  # (any, 3, H, W) or (3, H, W): size, channel means and spreads are copied
     seed: int = 0,  # of the noise
 ) -> Tensor:  # (n, 3, H, W)
     "Gaussian noise images with the channel means and standard deviations of `like`."
@@ -35,9 +35,8 @@ def noise_images(
         raise NiwtError(f"n must be at least 1, got {n}")
     batch = like[None] if like.ndim == 3 else like
     if batch.ndim != 4:
-        raise NiwtError(
-            f"`like` must be images (n, channels, H, W) or one (channels, H, W), got shape {tuple(like.shape)}"
-        )
+        told = "`like` must be images (n, channels, H, W) or one (channels, H, W)"
+        raise NiwtError(f"{told}, got shape {tuple(like.shape)}")
     noise = torch.randn(n, *batch.shape[1:], generator=torch.Generator().manual_seed(seed))
     mean, std = batch.mean((0, 2, 3), keepdim=True), batch.std((0, 2, 3), keepdim=True)
     return noise.to(batch) * std + mean
@@ -45,7 +44,7 @@ def noise_images(
 # %% ../../nbs/04_method/05_jacobian.ipynb #d3ad3ad0
 @running
 def _activations_of(network: Any, images: Tensor, batch: int = 8) -> Tensor:
-    "Activations (M, K, ...) of the layer in evaluation mode, a few images at a time, in the memory order that convolutions like best."
+    "Activations (M, K, ...) in evaluation mode, in the memory order that convolutions like best."
     if images.ndim < 2 or not len(images):
         raise NiwtError(
             f"images must be (M, channels, H, W) with at least one, got shape {tuple(images.shape)}"
@@ -65,7 +64,7 @@ def importance_of_weights(
     network: Any,  # cut network with `tail`
     activations: Tensor,  # (B, K, ...) activations of the chosen layer, one per pair
     weight: Tensor,  # (B, D) the class weights, one per pair
-    create_graph: bool = False,  # keep the graph, to differentiate the importance with respect to `weight`
+    create_graph: bool = False,  # keep the graph, to differentiate importance by `weight`
 ) -> Tensor:  # (B, K) spatial mean of d(weight . phi) / d activations
     "Neuron importance of head weights by autograd, one weight vector for each activation."
     a = activations.detach().requires_grad_(True)
@@ -79,16 +78,16 @@ def importance_of_weights(
 def _jacobian_forward(
     tail: Callable[[Tensor], Tensor], activations: Tensor, chunk: int = 16, images: int = 2
 ) -> Tensor:
-    "G (B, K, D) by forward mode: K Jacobian-vector products, `chunk` neurons and a few images at a time, which stay in the processor's cache."
+    "G (B, K, D) by K Jacobian-vector products, `chunk` neurons, `images` at a time (fit a cache)."
     k, positions = activations.shape[1], activations[0, 0].numel()
     found = []
     for part in activations.split(images):
-        rows = []
+        rows, push = [], lambda t, x=part: jvp(tail, (x,), (t.expand_as(x),))[1]
         for i in range(0, k, chunk):
             n = min(chunk, k - i)
             change = part.new_zeros(n, k, *[1] * (part.ndim - 2))
             change[torch.arange(n), torch.arange(i, i + n)] = 1 / positions
-            rows.append(vmap(lambda t: jvp(tail, (part,), (t.expand_as(part),))[1])(change))  # noqa: B023 (used at once)
+            rows.append(vmap(push)(change))
         found.append(torch.cat(rows).transpose(0, 1))
     return torch.cat(found)
 
@@ -113,7 +112,7 @@ def _near(a: Tensor, b: Tensor, tolerance: float) -> bool:
 # %% ../../nbs/04_method/05_jacobian.ipynb #abd09af4
 @running
 def _is_affine(f: Callable[[Tensor], Tensor], example: Tensor, tolerance: float = 1e-4) -> bool:
-    "Whether f(p + q) = f(p) + f(q) - f(0) for random p, q of both signs, ten times as large as the example: a nonlinearity in that range shows."
+    "Whether f(p + q) = f(p) + f(q) - f(0) for random p, q of both signs, ten times the example."
     a = example[:1]
     draw = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -130,7 +129,7 @@ def _is_affine(f: Callable[[Tensor], Tensor], example: Tensor, tolerance: float 
 def _observe(
     tail: nn.Module, module: nn.Module, activations: Tensor, put: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    "Features of a tail, and the input and output of one of its modules, which gives `put` instead if asked."
+    "Features of a tail; input and output of its `module`, which gives `put` instead if asked."
     kept: list[Tensor] = []
 
     def look(m: nn.Module, args: Any, output: Tensor) -> Tensor:
@@ -144,7 +143,7 @@ def _observe(
 # %% ../../nbs/04_method/05_jacobian.ipynb #0e9b10c7
 @running
 def _first_linear(tail: nn.Module, activations: Tensor) -> nn.Module | None:
-    "The first convolution or linear module that runs, if it runs once and the features depend on the activations through its output only."
+    "The first convolution or linear module to run, if once and if nothing goes around it."
     ran: list[nn.Module] = []
     kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
     with contextlib.ExitStack() as hooks, torch.no_grad():
@@ -161,7 +160,7 @@ def _first_linear(tail: nn.Module, activations: Tensor) -> nn.Module | None:
 # %% ../../nbs/04_method/05_jacobian.ipynb #ae3b6f52
 @running
 def _is_channelwise(f: Callable[[Tensor], Tensor], example: Tensor) -> bool:
-    "Whether a channel of f's result depends on that channel alone: change random halves of the channels, and the others must not move."
+    "Whether each channel of f's result depends on that channel alone: change half, the rest stays."
     draw = torch.Generator().manual_seed(0)
     with torch.no_grad():
         before = f(example)
@@ -179,7 +178,7 @@ def _is_channelwise(f: Callable[[Tensor], Tensor], example: Tensor) -> bool:
 # %% ../../nbs/04_method/05_jacobian.ipynb #2b00fa57
 @running
 def _channelwise_door(tail: nn.Module, activations: Tensor) -> nn.Conv2d | nn.Linear | None:
-    "The middle of a tail `channel by channel, one convolution or linear layer, channel by channel`; None for all other tails."
+    "The convolution or linear layer of a tail that is channel by channel on both sides, or None."
     door = _first_linear(tail, activations)
     if not isinstance(door, (nn.Conv2d, nn.Linear)):
         return None
@@ -202,7 +201,7 @@ def _channelwise_door(tail: nn.Module, activations: Tensor) -> nn.Conv2d | nn.Li
 def _jacobian_channelwise(
     tail: nn.Module, activations: Tensor, door: nn.Conv2d | nn.Linear | None
 ) -> Tensor:
-    "G (B, K, D) by the formula above: one Jacobian-vector product before the door, one backward pass behind it; no door: no channel mixes with another."
+    "G (B, K, D) by the formula above: forward to the door, backward behind it (None: no mixing)."
     up = torch.full_like(activations, 1 / activations[0, 0].numel())
     if door is None:
         return torch.diag_embed(jvp(tail, (activations,), (up,))[1])
@@ -224,7 +223,7 @@ def _jacobian_channelwise(
 # %% ../../nbs/04_method/05_jacobian.ipynb #413ae02c
 @in_own_modes
 def _tail_hash(network: Any) -> str:
-    "A hash of the layer's name and of all parameters that G depends on: lower part and tail, but not the head, which grows."
+    "A hash of the layer's name and the parameters G depends on: lower part, tail, not the head."
     head = {t.data_ptr() for t in network.head.state_dict().values()}
     states = [part.state_dict() for part in (network.lower, network.tail)]
     own = [{k: v for k, v in state.items() if v.data_ptr() not in head} for state in states]
@@ -233,20 +232,20 @@ def _tail_hash(network: Any) -> str:
 # %% ../../nbs/04_method/05_jacobian.ipynb #e9817221
 @dataclass(frozen=True, eq=False)
 class PooledJacobian:
-    "G with alpha(x; w) = G(x) w: `each` (M, K, D) per image (one if it is the same for all, none if not kept), `mean` (K, D), `images` = M, `fresh` (F, K, D)."
+    "The pooled Jacobian G of some images: alpha(x; w) = G(x) w."
 
-    each: Tensor
-    mean: Tensor
-    images: int
+    each: Tensor  # (M, K, D) of the images; one if it is the same for all, none if not kept
+    mean: Tensor  # (K, D)
+    images: int  # M
     how: str
     layer: str
     tail: str
-    fresh: Tensor = field(default_factory=lambda: torch.zeros(0, 1, 1))  # of images not fitted on
+    fresh: Tensor = field(default_factory=lambda: torch.zeros(0, 1, 1))  # (F, K, D) of others
 
     @cached_property
     @in_own_modes
     def svd(self) -> tuple[Tensor, Tensor, Tensor]:
-        "Thin singular value decomposition of the mean in float64, made once: every setting that is tried inverts the same matrix."
+        "The mean's thin SVD in float64, made once: every setting tried inverts the same matrix."
         return torch.linalg.svd(self.mean.double(), full_matrices=False)
 
     def to(self, device: torch.device | str) -> "PooledJacobian":
@@ -257,7 +256,7 @@ class PooledJacobian:
 
     @in_own_modes
     def importance(self, weight: Tensor) -> Tensor:
-        "Importance (n, M, K) of weights (n, D) on every image (M = 1 where G is the same for all images)."
+        "Importance (n, M, K) of weights (n, D) on every image (M = 1: G is the same for all)."
         if not len(self.each):
             remedy = "build it with each=True for importances per image"
             raise NiwtError(f"only the mean Jacobian was kept; {remedy}")
@@ -265,12 +264,11 @@ class PooledJacobian:
 
     @in_own_modes
     def check(self, network: Any) -> None:
-        "Raise `NiwtError` unless this, or one of the layers it was joined from, belongs to `network`."
+        "Raise `NiwtError` unless this, or a layer joined in it, belongs to `network`."
         parts = dict(zip(self.layer.split("+"), self.tail.split("+"), strict=True))
         if network.layer not in parts:
-            raise NiwtError(
-                f"this Jacobian belongs to layer {self.layer!r}, the network is cut at {network.layer!r}"
-            )
+            there = f"the network is cut at {network.layer!r}"
+            raise NiwtError(f"this Jacobian belongs to layer {self.layer!r}, {there}")
         if parts[network.layer] != _tail_hash(network):
             both = f"parameters {parts[network.layer]}, these are {_tail_hash(network)}"
             raise NiwtError(f"this Jacobian was built for another network ({both})")
@@ -284,7 +282,7 @@ class PooledJacobian:
     @staticmethod
     @in_own_modes
     def load(path: str | os.PathLike, network: Any = None) -> "PooledJacobian":
-        "Read a file written by `save`; with `network`, raise `NiwtError` if it belongs to another one."
+        "Read what `save` wrote; raises `NiwtError` if it belongs to another `network`."
         tensors, about = load_tensors(path, {"kind": "pooled jacobian"})
         made: dict[str, Any] = {**tensors, **{k: v for k, v in about.items() if k != "kind"}}
         jacobian = PooledJacobian(**made)
@@ -295,7 +293,7 @@ class PooledJacobian:
 # %% ../../nbs/04_method/05_jacobian.ipynb #c2ee487b
 @in_own_modes
 def _works(build: Callable[[Tensor], Tensor], tail: nn.Module, activations: Tensor) -> bool:
-    "Whether a way to build the Jacobian runs on an example and gives the importance of random weights that autograd gives."
+    "Whether a way to the Jacobian runs on an example, with autograd's importance of weights."
     try:
         g = build(activations)
     except (RuntimeError, NotImplementedError):
@@ -309,7 +307,7 @@ def _works(build: Callable[[Tensor], Tensor], tail: nn.Module, activations: Tens
 def _jacobian_way(
     tail: nn.Module, example: Tensor, how: str = "auto", chunk: int = 16
 ) -> tuple[str, Callable[[Tensor], Tensor]]:
-    "The way to build a tail's Jacobian ('auto': the cheapest that is exact) and the function; raises `NiwtError` if the way asked for does not fit."
+    "The way to a tail's Jacobian ('auto': cheapest exact) and its function; else `NiwtError`."
     forward: Callable[[Tensor], Tensor] = lambda a: _jacobian_forward(tail, a, chunk)  # noqa: E731
     reverse: Callable[[Tensor], Tensor] = lambda a: _jacobian_reverse(tail, a)  # noqa: E731
     if how in ("auto", "affine") and _is_affine(tail, example):
@@ -317,7 +315,7 @@ def _jacobian_way(
     if how in ("auto", "channelwise"):
         door = _channelwise_door(tail, example)
         if door is not None or _is_channelwise(tail, example):
-            shortcut: Callable[[Tensor], Tensor] = lambda a: _jacobian_channelwise(tail, a, door)  # noqa: E731
+            shortcut: Any = lambda a: _jacobian_channelwise(tail, a, door)  # noqa: E731
             if _works(shortcut, tail, example):
                 return "channelwise", shortcut
     if how in ("affine", "channelwise"):
@@ -352,15 +350,15 @@ def _matrices_of(network: Any, build: Callable[[Tensor], Tensor], images: Tensor
 def pooled_jacobian(
     network: Any,  # cut network: `activations`, `tail`, `head`, `layer`
     images: Tensor,  # (M, 3, H, W) preprocessed images
-    how: str = "auto",  # "affine", "channelwise", "forward", "reverse", or "auto": the cheapest that is exact
-    each: bool = True,  # keep one matrix per image; False keeps only the mean and needs little memory
+    how: str = "auto",  # "affine", "channelwise", "forward", "reverse"; "auto": the cheapest exact
+    each: bool = True,  # keep one matrix per image; False: only the mean, in little memory
     batch: int = 8,  # images at a time
     chunk: int = 16,  # neurons at a time in forward mode
     limit: float = 4.0,  # refuse to keep more than so many GiB
     quiet: bool = True,  # no progress bar
     fresh: Tensor | int = 4,  # other images for the certificate; a number: so many of noise
 ) -> PooledJacobian:  # G of every image and their mean
-    "The spatially pooled Jacobian of the penultimate features with respect to the layer's activations."
+    "The spatially pooled Jacobian of penultimate features with respect to the layer's activations."
     ways = ("auto", "affine", "channelwise", "forward", "reverse")
     check_name(how, ways, "way to build the Jacobian")
     _check_request(images, batch, chunk)

@@ -29,22 +29,20 @@ from ..network.modes import in_own_modes
 
 # %% ../../nbs/04_method/04_mapping.ipynb #d22afc29
 def _as_table(x: Any, what: str) -> NDArray[np.float64]:
-    "`x` as a float64 NumPy table (n, m); raises `NiwtError` that names `what` if it has not two axes, is empty, or holds NaN or infinity."
+    "`x` as float64 (n, m); raises `NiwtError` naming `what` if not a table, empty, or not finite."
     table = np.asarray(x.detach().cpu().double() if isinstance(x, Tensor) else x, dtype=np.float64)
     if table.ndim != 2 or 0 in table.shape:
-        raise NiwtError(
-            f"{what} must be a table (rows, columns) with at least one of each, got shape {table.shape}"
-        )
+        wanted = "a table (rows, columns) with at least one of each"
+        raise NiwtError(f"{what} must be {wanted}, got shape {table.shape}")
     if not np.isfinite(table).all():
-        row, column = np.argwhere(~np.isfinite(table))[0]
-        raise NiwtError(
-            f"{what} has {int((~np.isfinite(table)).sum())} entries that are not finite, first at row {row}, column {column}"
-        )
+        bad = np.argwhere(~np.isfinite(table))
+        told = f"{what} has {len(bad)} entries that are not finite"
+        raise NiwtError(f"{told}, first at row {bad[0][0]}, column {bad[0][1]}")
     return table
 
 # %% ../../nbs/04_method/04_mapping.ipynb #3dd3b33d
 def _like(table: NDArray, given: Any) -> Any:
-    "A table as the caller's kind: a tensor on the same device and of the same float type to those who gave a tensor, else the array."
+    "A table as the caller's kind: a tensor of the same device and float type if `given` is one."
     if not isinstance(given, Tensor):
         return table
     dtype = given.dtype if given.is_floating_point() else torch.float32
@@ -52,7 +50,7 @@ def _like(table: NDArray, given: Any) -> Any:
 
 # %% ../../nbs/04_method/04_mapping.ipynb #08184b5b
 class ImportanceMap(RegressorMixin, BaseEstimator):
-    "Base of all maps, a scikit-learn regressor from knowledge to importance; subclasses supply `_fit(x, y)` and `_predict(x)`."
+    "Base of maps knowledge -> importance (scikit-learn); subclasses: `_fit(x, y)`, `_predict(x)`."
 
     unit: bool = False
     centre: bool = True
@@ -89,7 +87,7 @@ class ImportanceMap(RegressorMixin, BaseEstimator):
 
     @in_own_modes
     def fit(self, X: Any, y: Any, classes: Any = None) -> "ImportanceMap":
-        "Learn from knowledge `X` (n, A) and importance `y` (n, K); with `classes` (m,), `y` is (m, K) and row i belongs to row `classes[i]` of `X`."
+        "Learn `X` (n, A) -> `y` (n, K); `classes` (m,): row i of `y` (m, K) is of `X[classes[i]]`."
         x, y = self._prepare(self._table(X, reset=True)), self._targets(y)
         if classes is not None:
             rows = np.asarray(classes).astype(int).ravel()
@@ -130,7 +128,7 @@ class ImportanceMap(RegressorMixin, BaseEstimator):
 
 # %% ../../nbs/04_method/04_mapping.ipynb #52c8d86c
 class RidgeMap(ImportanceMap):
-    "Linear map by ridge regression; `alpha` is relative to the mean squared length of the (centred) rows. `coef_` (K, A)."
+    "Ridge regression; `alpha` is relative to centred rows' mean squared length. `coef_` (K, A)."
 
     def __init__(self, alpha: float = 1.0, unit: bool = False, centre: bool = True) -> None:
         self.alpha, self.unit, self.centre = alpha, unit, centre
@@ -216,8 +214,8 @@ def agreement(
     measured: Any,  # (n, K)
     mean: Any = None,  # (K,) what to subtract for `centred`; the mean of `measured` if not given
     names: list[str] | None = None,  # n class names for the index
-) -> pd.DataFrame:  # n rows; columns cosine, pearson, centred (all -1 to 1) and top1 (is its own class the nearest?)
-    "Agreement of predicted with measured importance, one row per class; 0 where a vector has no direction."
+) -> pd.DataFrame:  # n rows: cosine, pearson, centred (-1 to 1), top1 (is its class the nearest?)
+    "Agreement of predicted and measured importance by class; 0 where a vector has no direction."
     p, y = _as_table(predicted, "predicted importance"), _as_table(measured, "measured importance")
     if p.shape != y.shape:
         raise NiwtError(f"predicted importance has shape {p.shape}, measured {y.shape}")
@@ -314,7 +312,7 @@ def combine(
     seen: Any,  # (S,) ids of the classes that each kind is centred on
     weights: Sequence[float] | None = None,  # share of each in a squared length; None: equal
 ) -> DomainKnowledge:  # named "attributes+captions"; columns "attributes: ...", "captions: ..."
-    "Several kinds of knowledge as one; a class is known if all kinds know it. Raises `NiwtError` for gaps."
+    "Several kinds of knowledge as one; a class is known if all know it; `NiwtError` for gaps."
     sizes = sorted({len(part) for part in parts})
     if len(parts) < 2 or len(sizes) > 1:
         wanted = "two or more kinds of knowledge of the same classes"

@@ -81,7 +81,7 @@ def _per_class_accuracy(predicted: Tensor, labels: Tensor, classes: Tensor) -> T
 
 # %% ../../nbs/04_method/06_metrics.ipynb #9424b6dc
 def _harmonic_mean(seen: float, unseen: float) -> float:
-    "The harmonic mean H of two accuracies, never more than twice the smaller one; 0 when both are 0."
+    "The harmonic mean H of two accuracies, at most twice the smaller one; 0 when both are 0."
     return 2 * seen * unseen / (seen + unseen) if seen + unseen else 0.0
 
 # %% ../../nbs/04_method/06_metrics.ipynb #7c489f5a
@@ -103,7 +103,7 @@ def stack(
 # %% ../../nbs/04_method/06_metrics.ipynb #9df2414d
 @dataclass(frozen=True, eq=False)
 class GZSL:
-    "Generalized zero-shot accuracies of one score matrix, fractions between 0 and 1, each a mean over classes."
+    "Generalized zero-shot accuracies of one score matrix, from 0 to 1, each a mean over classes."
 
     U: float  # unseen images, all classes allowed
     S: float  # seen images, all classes allowed
@@ -122,7 +122,7 @@ def gzsl(
     gamma: float = 0.0,  # calibration: taken off every seen class's score
     names: Sequence[str] | None = None,  # C class names for the table
 ) -> GZSL:  # U, S, H, T1 and a table of classes
-    "Generalized zero-shot accuracies; classes without images are left out of the means. Raises `NiwtError` for labels or scores that cannot be judged."
+    "Generalized zero-shot accuracies of classes with images; raises `NiwtError` for unfit input."
     scores, labels, seen, unseen = _check(scores, labels, seen, unseen)
     both, n = torch.cat([seen, unseen]), scores.shape[1]
     every = both.sort().values  # of equal scores the first counts
@@ -149,8 +149,8 @@ def gzsl(
 @in_own_modes
 def _gaps(
     scores: Tensor, labels: Tensor, seen: Tensor, unseen: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    "Of images right on their own side: the gap between seen and unseen score, and the shares of S lost and of U won when gamma passes it."
+) -> tuple[Tensor, Tensor, Tensor]:  # seen - unseen score, shares of S lost and of U won
+    "For images right on their own side: their gap, and what passing it with gamma costs and wins."
     best = lambda rows: rows[:, seen].amax(1).double() - rows[:, unseen].amax(1)  # noqa: E731
     gap = by_rows(scores, None, best, scores.shape[1])
     shares = []
@@ -170,7 +170,7 @@ def seen_unseen_curve(
     seen: Any,  # ids of seen classes
     unseen: Any,  # ids of unseen classes
 ) -> pd.DataFrame:  # columns gamma, U, S, H: a row for each stretch of gamma without a change
-    "Class-averaged S and U at every calibration, exactly. `gamma` is the middle of its stretch; the first and last lie a little outside all gaps."
+    "Class-averaged S and U, exact; `gamma`: middle of its stretch, at the ends a little outside."
     gap, lost, won = _gaps(*_check(scores, labels, seen, unseen))
     gaps, where = gap.unique(return_inverse=True)
     none, empty = torch.zeros(1, dtype=torch.float64), torch.zeros(len(gaps), dtype=torch.float64)
@@ -193,19 +193,19 @@ def ausuc(
     seen: Any,  # ids of seen classes
     unseen: Any,  # ids of unseen classes
 ) -> float:  # between 0 and 1
-    "Area under the class-averaged seen-unseen curve (S as a function of U as gamma runs through all values), exact: Chao et al., ECCV 2016."
+    "Area under the class-averaged curve of S over U as gamma runs, exact (Chao et al., ECCV 2016)."
     curve = seen_unseen_curve(scores, labels, seen, unseen)
     return float(np.trapezoid(curve.S, curve.U))
 
 # %% ../../nbs/04_method/06_metrics.ipynb #613098ea
 @in_own_modes
 def choose_gamma(
-    scores: Any,  # (N, C) scores of validation images by a model that never saw the classes in `unseen`
+    scores: Any,  # (N, C) scores of validation images by a model that never saw `unseen` classes
     labels: Any,  # (N,) class ids
     seen: Any,  # ids of the classes that the validation model was trained on
     unseen: Any,  # ids of the seen classes that were held out to play the unseen ones
 ) -> float:  # the calibration with the highest H
-    "The gamma that maximises the harmonic mean on validation scores, exact over all breakpoints; 0 if no gamma lifts H above 0."
+    "The gamma of the highest validation H, exact over all breakpoints; 0 if none lifts H above 0."
     curve = seen_unseen_curve(scores, labels, seen, unseen)
     return float(curve.gamma[curve.H.argmax()]) if curve.H.max() > 0 else 0.0
 
@@ -245,7 +245,7 @@ def metric_rows(
 def head_scores(
     features: Tensor,  # (N, D) penultimate features
     head: nn.Linear,  # rows in the order of `columns`
-    columns: Tensor,  # (n,) class id of every row of the head, for an extended head `torch.cat([data.seen, data.unseen])`
+    columns: Tensor,  # (n,) class id of each head row; all: `torch.cat([data.seen, data.unseen])`
     n_classes: int,  # C
 ) -> Tensor:  # (N, C) scores, minus infinity for classes that the head lacks
     "What a head answers, with columns in class-id order."

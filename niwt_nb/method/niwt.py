@@ -64,7 +64,7 @@ def _one_picture(image: Any, name: str) -> tuple[str, Any]:
 def _picture_names(images: Any) -> list[tuple[str, Any]]:
     """Every picture with a name for messages: a PIL image, a path or a tensor (3, H, W).
 
-    `images`: a PIL image, a file, a folder, a list of those, or a tensor (B, 3, H, W); raises `NiwtError` for a path that is not there and an empty folder.
+    `images`: one, a list, a folder or (B, 3, H, W); raises `NiwtError` for an absent or empty path.
     """
     if isinstance(images, Tensor):
         batch = images[None] if images.ndim == 3 else images
@@ -93,7 +93,7 @@ def _picture_names(images: Any) -> list[tuple[str, Any]]:
 def _picture_batches(
     images: Any, preprocess: Callable, batch_size: int = 32, quiet: bool = True
 ) -> Iterator[Tensor]:
-    "Preprocessed batches (B, 3, H, W), see `_picture_names`; raises `NiwtError` naming the picture that cannot be read."
+    "Preprocessed batches (B, 3, H, W), see `_picture_names`; `NiwtError` names a bad picture."
     pairs = _picture_names(images)
     starts, quiet = range(0, len(pairs), batch_size), quiet or len(pairs) <= batch_size
     for start in progress(starts, "pictures", quiet=quiet):
@@ -147,10 +147,11 @@ def as_backbone(
     backbone: Any,  # a `Backbone`, a name for `load_backbone`, a head (`nn.Linear`), or None
     layer: str | None = None,  # where importance is to be read; None: the network's own
 ) -> _Body:  # None or a head: the features are the data set's own
-    "A network with its preprocessing; raises `NiwtError` for a bare module, which does not say how it wants its pictures."
+    "A network with its preprocessing; raises `NiwtError` for a bare module, which has none."
     backbone = load_backbone(backbone) if isinstance(backbone, str) else backbone
     if isinstance(backbone, Backbone) and layer:
-        return replace(backbone, layer=layer, twin=as_backbone(backbone.twin, layer))  # type: ignore[arg-type]
+        twin: Any = as_backbone(backbone.twin, layer)
+        return replace(backbone, layer=layer, twin=twin)
     if backbone is None or isinstance(backbone, (Backbone, nn.Linear)):
         return backbone
     told = f"a {type(backbone).__name__} does not say how it wants its pictures"
@@ -161,7 +162,7 @@ def as_backbone(
 def _on_device(backbone: _Body, device: Any = None) -> _Body:
     """A network, and its twin, on a device: a copy, for the caller's own stays where it lies.
 
-    What is there already, or no network, is given back. `device`: see `device_of`; raises `NiwtError` if it is not here.
+    What is there already, or None, comes back. `device`: see `device_of`; `NiwtError` if not here.
     """
     if not isinstance(backbone, Backbone):
         return backbone
@@ -173,7 +174,7 @@ def _on_device(backbone: _Body, device: Any = None) -> _Body:
 
 # %% ../../nbs/04_method/12_niwt.ipynb #7b2666f4
 def _check_data(data: ZeroShotData, kind: str | None) -> DomainKnowledge:
-    "The `kind` of knowledge to learn from; raises `NiwtError` for fewer than two seen classes or gaps."
+    "The `kind` of knowledge to learn; raises `NiwtError` for fewer than two seen classes or gaps."
     known, n = with_combination(data, kind).get_knowledge(kind), len(data.seen)
     if n < 2:
         told = f"NIWT needs at least 2 seen classes to learn from, {data.name!r} has"
@@ -199,11 +200,11 @@ def twin_of(
     backbone: _Body,  # perhaps with a twin
     part: ZeroShotData,  # the validation problem
 ) -> _Body:  # the twin, if it learned exactly the classes of `part`
-    "The network that settings are chosen with; a head that was learned on more classes has no place there."
+    "The network to choose settings with; a head that learned more classes has no place there."
     if isinstance(backbone, nn.Linear):
-        told = "settings for a head of all seen classes are chosen with a twin that did not learn the validation classes"
-        remedy = "give calibrate=choose_settings(model, data, features, (twin, its features)), or calibrate=False"
-        raise NiwtError(f"{told}; {remedy}")
+        told = "settings for a head of all seen classes are chosen with a twin that did not learn"
+        remedy = "give calibrate=choose_settings(model, data, features, (twin, its features))"
+        raise NiwtError(f"{told} the validation classes; {remedy}, or calibrate=False")
     if backbone is None or backbone.twin is None:
         return backbone
     taught = {part.classes[int(c)] for c in part.seen}
@@ -216,7 +217,7 @@ def choose_settings(
     features: Tensor | None = None,  # (N, D), or (N, 2, D) with close-ups, of all images
     validation: tuple[Any, Tensor | None] | None = None,  # a twin, or its head, and its features
 ) -> _Choice:  # with notes about what could not be done
-    """Choose on validation classes, seen by a twin of the network that never saw them where there is one.
+    """Choose on validation classes, seen by a twin that never saw them where there is one.
 
     `validation`: of `data.validation(model.seed)`, if they are at hand.
     """
@@ -238,18 +239,18 @@ def choose_settings(
         rows = whole if features is None else whole.raw_of(part)
     probe = Probe(twin, part, rows, *how)
     trained_on = probe.own is not None and twin is backbone
-    biased = "the network has seen the validation classes, so the balance of seen and unseen that was chosen on them is uncertain"
+    biased = "the network has seen the validation classes, so the balance of seen and unseen"
     zoom = _choose_zoom(model, part, probe)
     share = _choose_share(model, part, probe)
     part = with_combination(data, model.knowledge, **share).validation(model.seed)
     found, chosen = _choose_with(model, part, probe, trained_on), share | zoom
     settings, table = replace(found.settings, **chosen), found.table.assign(**chosen)
-    notes = (biased,) if trained_on else ()
+    notes = (f"{biased} that was chosen on them is uncertain",) if trained_on else ()
     return replace(found, settings=settings, table=table, notes=notes, probe=whole)
 
 # %% ../../nbs/04_method/12_niwt.ipynb #b5cddb1f
 def _class_names(knowledge: Any, classes: Sequence[str] | None = None) -> list[str]:
-    "The names of all classes, see `_as_data`; raises `NiwtError` where neither labels nor knowledge say them."
+    "All class names, see `_as_data`; raises `NiwtError` if neither labels nor knowledge say them."
     if isinstance(knowledge, pd.DataFrame):
         knowledge = DomainKnowledge("attributes", knowledge)
     if classes is None:
@@ -270,12 +271,12 @@ def _blank_pictures(preprocess: Callable) -> Tensor:
 def _as_data(
     data: Any, labels: Any = None, knowledge: Any = None, classes: Any = None, encoder: Any = None
 ) -> ZeroShotData:
-    """Images, labels and knowledge as a data set; raises `NiwtError` for what does not fit together.
+    """Images, labels and knowledge as a data set; raises `NiwtError` where they do not fit.
 
-    `data`: a `ZeroShotData`, or images: PIL images or files, or a torch `Dataset` of (image, label).
+    `data`: a `ZeroShotData`, or images: PIL or files, or a torch `Dataset` of (image, label).
     `labels`: a class name, or a number of `classes`, for each image; None: a `Dataset` says them.
-    `knowledge`: class -> {attribute: value}, row or sentences; a `DataFrame` with a row a class; a `DomainKnowledge`.
-    `classes`: names in the order of label numbers, and of a `DomainKnowledge`; `encoder`: see `text_knowledge`.
+    `knowledge`: class -> {attribute: value}, row, sentences; a `DataFrame`; a `DomainKnowledge`.
+    `classes`: names by label number and `DomainKnowledge` row; `encoder`: see `text_knowledge`.
     """
     if isinstance(data, ZeroShotData):
         return data
@@ -297,7 +298,7 @@ def _as_data(
         raise NiwtError(f"{told}, but there are {len(names)} classes")
     known = _as_knowledge(knowledge, names, seen, encoder)
     unseen = torch.tensor([i for i in range(len(names)) if i not in set(seen)], dtype=torch.long)
-    every, parts = torch.arange(len(images)), {"knowledge": {known.name: known}}  # type: Tensor, dict[str, Any]
+    every, parts = torch.arange(len(images)), {"knowledge": {known.name: known}}  # type: Any, Any
     parts |= {"train": every, "test_seen": every[:0], "test_unseen": every[:0], "need_test": False}
     rows = (torch.tensor(ids), torch.tensor(seen), unseen)
     return ZeroShotData("your data", tuple(names), images, *rows, **parts)
@@ -306,7 +307,7 @@ def _as_data(
 def _as_knowledge(
     knowledge: Any, classes: Sequence[str], seen: Sequence[int], encoder: Any = None
 ) -> DomainKnowledge:
-    """A row of knowledge for each of `classes`; raises `NiwtError` naming the class or attribute that is missing.
+    """A row of knowledge for each of `classes`; raises `NiwtError` naming what is missing.
 
     `knowledge`: see `_as_data`; `seen`: rows whose words make the vocabulary of sentences.
     """
@@ -332,7 +333,7 @@ def _as_knowledge(
 
 # %% ../../nbs/04_method/12_niwt.ipynb #99220a39
 class _PictureList(Sequence):
-    "Pictures in any form, see `_picture_names`, as a sequence of PIL images in RGB, opened when asked for."
+    "Pictures in any form, see `_picture_names`, as PIL images in RGB, opened when asked for."
 
     def __init__(self, images: Any) -> None:
         self._pairs = _picture_names(images)
@@ -344,8 +345,8 @@ class _PictureList(Sequence):
         "Picture `i`; raises `NiwtError` naming a file that cannot be read."
         name, image = self._pairs[i]
         if isinstance(image, Tensor):
-            remedy = "to fit on pictures give PIL images or files, so that the network's own preprocessing applies"
-            raise NiwtError(f"{name} is a tensor; {remedy}")
+            told = f"{name} is a tensor; to fit on pictures give PIL images or files"
+            raise NiwtError(f"{told}, so that the network's own preprocessing applies")
         return open_image(image) if isinstance(image, Path) else image.convert("RGB")
 
 # %% ../../nbs/04_method/12_niwt.ipynb #93e0387a
@@ -356,9 +357,9 @@ class _Fitted(BaseEstimator):
     def predict(
         self, images: Any, among: str = "all", top: int | None = None, unknown: bool | float = False
     ) -> list[Any]:
-        """Names of pictures; with `top`, lists of so many (name, score). `among`: "all", "seen" or "unseen" classes.
+        """Names; with `top`, lists of so many (name, score). `among`: "all", "seen" or "unseen".
 
-        `unknown`: None ("none of these") competes as well, with the score that refuses this share of strangers; True: the share that pays most."""
+        `unknown`: share of strangers to refuse as None (none of these); True: what pays most."""
         check_is_fitted(self, "blocks_")
         features = _look_at(self, images)
         with eval_mode(None):  # no class comes or goes between scores and names
@@ -366,13 +367,13 @@ class _Fitted(BaseEstimator):
 
     @in_own_modes
     def predict_proba(self, images: Any) -> Tensor:
-        "Probabilities (n, C) of pictures, columns as in `classes_`: scores at the temperature that fits validation classes."
+        "Probabilities (n, C) by `classes_`: scores at the temperature that suits validation data."
         scores = self.decision_function(images).double()
         return (scores / known_doubt(self.doubt_).temperature).softmax(1)
 
     @in_own_modes
     def decision_function(self, images: Any) -> Tensor:
-        "Calibrated scores (n, C) of pictures, columns as in `classes_`; see `_picture_names` for what is taken."
+        "Calibrated scores (n, C), columns as `classes_`; for `images` see `_picture_names`."
         check_is_fitted(self, "blocks_")
         return self.scores_of(_look_at(self, images))
 
@@ -384,7 +385,7 @@ class _Fitted(BaseEstimator):
             return by_rows(features, None, every, len(self.classes_))
 
     @in_own_modes
-    def score(self, data: ZeroShotData, features: Tensor | None = None) -> GZSL:  # type: ignore[override]
+    def score(self, data: ZeroShotData, features: Tensor | None = None) -> GZSL:  # type: ignore
         "Generalized zero-shot accuracies T1, U, S, H on the test images of `data`, calibrated."
         return score_data(self, data, features)
 
@@ -394,9 +395,10 @@ _PUBLISHED: dict[str, Any] = {"map": "cosine", "solver": "reference", "calibrate
 
 
 class NIWT(_Fitted):
-    """Neuron Importance-Aware Weight Transfer (Selvaraju et al., ECCV 2018): classifiers for classes known from words alone.
+    """Neuron Importance-Aware Weight Transfer (Selvaraju et al., ECCV 2018): classes from words.
 
-    `fit` sets `classes_`, `head_`, `importance_` (S, K), `map_`, `jacobian_`, `calibration_`, `settings_`, `choice_`, `network_`, `knowledge_`."""
+    `fit` sets `classes_`, `head_`, `importance_` (S, K), `map_`, `jacobian_`, `calibration_`,
+    `settings_`, `choice_`, `network_` and `knowledge_`."""
 
     def __init__(
         self,
@@ -405,7 +407,7 @@ class NIWT(_Fitted):
         knowledge: str | None = None,  # a kind, or several: "attributes+captions"; None: the first
         map: str = "auto",  # from knowledge to importance: "auto", "kernel", "ridge" or "cosine"
         solver: str = "auto",  # "auto" or "closed", "lbfgs", or "reference", the paper's
-        calibrate: Any = True,  # choose settings on validation classes; False: defaults; or `Settings`
+        calibrate: Any = True,  # on validation classes; False: defaults; or the `Settings`
         seed: int = 0,  # of everything random
         keep_rows: bool = True,  # a network's own rows for seen classes stay as they are
         quiet: bool = True,  # no progress bars
@@ -420,7 +422,7 @@ class NIWT(_Fitted):
 
     @classmethod
     def as_published(cls, **options: Any) -> "NIWT":
-        "The paper's own procedure: cosine map, Adam on the importance of single images, nothing calibrated."
+        "The paper's procedure: cosine map, Adam on single images' importance, nothing calibrated."
         return cls(**{**_PUBLISHED, **options})
 
     # one thread at a time: a network that is being traced must not be met by another thread's
@@ -434,12 +436,12 @@ class NIWT(_Fitted):
         classes: Sequence[str] | None = None,
         features: Tensor | None = None,
     ) -> "NIWT":
-        "Learn from the seen classes of `data`, a `ZeroShotData`, or from images, labels and knowledge, see `_as_data`."
+        "Learn the seen classes of a `ZeroShotData`, or of images and knowledge, see `_as_data`."
         return _learn(self, _as_data(data, labels, knowledge, classes, self.encoder), features)
 
     @in_own_modes
     def add_class(self, name: str, knowledge: Any) -> _Added:
-        "Add a class from a sentence, several, {attribute: value} or a row; all other scores stay the same to the last bit."
+        "Add a class from sentences, {attribute: value} or a row; other scores stay bit-identical."
         return _add_class(self, name, knowledge)
 
     @in_own_modes
@@ -449,7 +451,7 @@ class NIWT(_Fitted):
 
     @in_own_modes
     def explain(self, image: Any, target: str | None = None, against: str | None = None) -> Any:
-        "Where the network looked, which words it used and how far to trust them, see `explanation.explain_picture`."
+        "Where it looked, which words it used, how far to trust it: `explanation.explain_picture`."
         explain = import_object("niwt_nb.figures.explanation:explain_picture")
         return explain(self, image, target, against)
 
@@ -463,12 +465,12 @@ class NIWT(_Fitted):
     def load(
         cls, folder: _Folder, backbone: Any = None, encoder: Any = None, device: Any = None
     ) -> "NIWT":
-        "Read what `save` wrote; `backbone` and `encoder` are needed where they were objects of the program's own, or have moved."
+        "Read what `save` wrote; give `backbone`, `encoder` if they were own objects, or moved."
         return _load_model(cls, folder, backbone, encoder, device)
 
     @in_own_modes
     def export(self, folder: _Folder, format: str = "torch") -> Path:
-        'Ship the classifier as plain PyTorch ("torch") or ONNX ("onnx"), with its preprocessing; neither needs niwt_nb.'
+        'Ship plain PyTorch ("torch") or ONNX ("onnx") with preprocessing; neither needs niwt_nb.'
         return _export_classifier(self, folder, format)
 
 # %% ../../nbs/04_method/12_niwt.ipynb #1f8e1fd7
@@ -510,7 +512,7 @@ def _learn(model: NIWT, data: ZeroShotData, features: Tensor | None = None) -> N
 
 # %% ../../nbs/04_method/12_niwt.ipynb #c473871c
 def _evidence_of(probe: Probe, per_class: int = 8) -> tuple[Tensor, Tensor]:
-    "Features (m, D) and class ids (m,) of `per_class` training images: what explanations compare with."
+    "Features (m, D), ids (m,) of `per_class` training images, which explanations compare with."
     data = probe.data
     some = first_of_each(data, data.train, data.seen, per_class)
     place = torch.full((len(data),), -1)
@@ -601,7 +603,7 @@ def score_matrix(
     data: ZeroShotData,  # whose classes the model knows
     features: Tensor | None = None,  # see `features_to_score`
 ) -> tuple[Tensor, Tensor]:  # scores (m, C), column c for class id c; labels (m,)
-    "Calibrated scores of the m test images, seen ones first; raises `NiwtError` for a class that the model does not know."
+    "Calibrated scores of the m test images, seen first; raises `NiwtError` for an unknown class."
     known = {str(n): i for i, n in enumerate(model.classes_)}
     test, ids = torch.cat([data.test_seen, data.test_unseen]), torch.cat([data.seen, data.unseen])
     place = [known[check_name(data.classes[int(c)], known, "class of this model")] for c in ids]
@@ -626,7 +628,7 @@ def score_data(
 
 # %% ../../nbs/04_method/12_niwt.ipynb #7855a0c9
 def _taught_share(known: Tensor, row: Tensor) -> float:
-    """Share of a description's squared length that lies in the span of the seen classes' descriptions.
+    """Share of a description's squared length in the span of the seen classes' descriptions.
 
     `known` (S, A) and `row` (A,): scaled knowledge of the seen classes and of another one.
     """
@@ -638,7 +640,7 @@ def _taught_share(known: Tensor, row: Tensor) -> float:
 def _add_class(model: NIWT, name: str, knowledge: Any) -> _Added:
     """Write the row of one more class into `model`; `knowledge`: see `DomainKnowledge.describe`.
 
-    Raises `NiwtError` for a name that is taken or a description that cannot be read; warns of a weak one.
+    Raises `NiwtError` for a taken name or an unreadable description; warns of a weak one.
     """
     check_is_fitted(model, "blocks_")
     if not isinstance(name, str) or not name.strip():
@@ -683,7 +685,7 @@ def _remove_class(model: NIWT, name: str) -> NIWT:
 def as_fitted(
     model: NIWT,  # changed in place
 ) -> NIWT:  # the same
-    "Take out classes that were added and put those back that were removed: rows of both stay as they were."
+    "Take added classes out and put removed ones back: rows of both stay as they were."
     model.blocks_ = [replace(model.blocks_[0], names=(*model.seen_, *model.unseen_))]
     model.added_ = {}
     return _renew(model)
@@ -747,7 +749,7 @@ def _tensors_of(model: NIWT) -> dict[str, Tensor]:
 
 # %% ../../nbs/04_method/12_niwt.ipynb #a945abc1
 def _save_model(model: NIWT, folder: _Folder) -> Path:
-    "Write everything that a fitted model needs to predict, explain and learn classes into `folder`."
+    "Write all that a fitted model needs to predict, explain and learn classes into `folder`."
     check_is_fitted(model, "blocks_")
     if model.network_ is not None:  # while captions are at hand: it shall explain in the same words
         import_object("niwt_nb.figures.explanation:words_of")(model)
@@ -774,7 +776,7 @@ def _save_model(model: NIWT, folder: _Folder) -> Path:
 
 # %% ../../nbs/04_method/12_niwt.ipynb #21943315
 def _check_trial(preprocess: Callable, was: Tensor, name: str) -> None:
-    "Raise `NiwtError` unless `preprocess` makes of the trial picture what it `was` for the network `name`."
+    "Raise `NiwtError` unless `preprocess` makes of the trial picture what it `was` for `name`."
     trial = trial_of(preprocess)
     if trial.shape == was.shape and torch.allclose(trial, was, atol=1e-2):
         return
@@ -786,9 +788,9 @@ def _check_trial(preprocess: Callable, was: Tensor, name: str) -> None:
 
 # %% ../../nbs/04_method/12_niwt.ipynb #17fa5f6e
 def _restore_backbone(record: Any, tensors: Any, given: Any = None) -> Backbone | None:
-    """The network of a saved model; raises `NiwtError` naming the difference where it is not what it was.
+    """The network of a saved model; raises `NiwtError` naming the difference where it changed.
 
-    `record`: of the manifest; `tensors`: by name; `given`: a `Backbone`, for a network that no name makes. None: the model has none.
+    `record`: of the manifest; `given`: a `Backbone` that no name makes. None: the model has none.
     """
     name = record["name"]
     if name is None:
@@ -824,7 +826,7 @@ def _restore_backbone(record: Any, tensors: Any, given: Any = None) -> Backbone 
 
 # %% ../../nbs/04_method/12_niwt.ipynb #8ab00679
 def _load_model(cls: Any, folder: _Folder, backbone: Any, encoder: Any, device: Any) -> NIWT:
-    """Read a saved model; raises `NiwtError` for a folder that is none, is damaged, or does not fit the network.
+    """Read a saved model; raises `NiwtError` for a folder that is none, damaged or unfit.
 
     For `backbone` see `_restore_backbone`, for `encoder` `_load_reader`, for `device` `device_of`.
     """
@@ -865,7 +867,7 @@ def _load_model(cls: Any, folder: _Folder, backbone: Any, encoder: Any, device: 
 
 # %% ../../nbs/04_method/12_niwt.ipynb #68cd4e60
 def _refit(model: NIWT, backbone: Any, tensors: Mapping[str, Tensor], m: Any) -> NIWT:
-    "Put network and writer of a saved model together, from the tensors of its file and its manifest `m`."
+    "Put network and writer of a saved model together, from its tensors and its manifest `m`."
     model.scale_, scaled = nn.Identity(), "scale.mean" in tensors
     if scaled:
         model.scale_ = _FeatureScale(tensors["scale.mean"], tensors["scale.scale"], m["unit"])

@@ -21,12 +21,12 @@ from ..network.modes import in_own_modes, seeded_in_turn
 
 # %% ../../nbs/04_method/10_ranking.ipynb #f831e1d2
 class Scaler(BaseEstimator):
-    "Rows made comparable: `fit` remembers means and spreads of training rows, `transform` applies them to any rows."
+    "Makes rows comparable: `fit` keeps training rows' means and spreads, `transform` applies them."
 
     def __init__(
         self,
-        kind: str = "centre",  # "none"; "unit": rows of length 1; "centre": minus the mean, then length 1; "standard": columns of mean 0 and
-        # spread 1; "sphere": the same, then rows of length sqrt(D)
+        kind: str = "centre",  # "none"; "unit": rows of length 1; "centre": centred, then "unit";
+        # "standard": columns of mean 0 and spread 1; "sphere": also rows of length sqrt(D)
     ) -> None:
         self.kind = kind
 
@@ -50,7 +50,7 @@ class Scaler(BaseEstimator):
 # %% ../../nbs/04_method/10_ranking.ipynb #800dbb96
 @in_own_modes
 def _known_rows(knowledge: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    "Ids (S,) of the classes that occur, their knowledge (S, A), labels as 0..S-1, nothing of other classes; raises `NiwtError` where knowledge is missing."
+    "Ids (S,) of `labels`, their knowledge (S, A), labels as 0..S-1; raises `NiwtError` for gaps."
     classes, targets = torch.as_tensor(labels).unique(return_inverse=True)
     if len(classes) < 2 or classes.min() < 0 or classes.max() >= len(knowledge):
         raise NiwtError(
@@ -64,14 +64,14 @@ def _known_rows(knowledge: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tens
 
 # %% ../../nbs/04_method/10_ranking.ipynb #3fbc6480
 class Baseline(BaseEstimator):
-    "Base of zero-shot estimators on fixed features; subclasses set `features` and `knowledge` (kinds of scaling) and write `_fit` and `_scores`."
+    "Base of zero-shot estimators; subclasses set two scalings and write `_fit` and `_scores`."
 
     features: str = "centre"
     knowledge: str = "centre"
 
     @in_own_modes
     def fit(self, features: Tensor, labels: Tensor, knowledge: Tensor) -> "Baseline":
-        "Learn from seen features (n, D) and the knowledge (C, A) of classes in `labels`, both scaled; the caller's random stream is left alone."
+        "Learn from seen features (n, D), knowledge (C, A) of `labels`; the random stream is kept."
         self.classes_, rows, targets = _known_rows(knowledge, labels)
         if len(features) != len(labels):
             raise NiwtError(f"{len(features)} rows of features for {len(labels)} labels")
@@ -85,7 +85,7 @@ class Baseline(BaseEstimator):
 
     @in_own_modes
     def scores(self, features: Tensor, knowledge: Tensor) -> Tensor:
-        "Scores (N, C) of features (N, D) of any images, minus infinity where nothing is known of a class."
+        "Scores (N, C) of features (N, D), minus infinity where nothing is known of a class."
         k = self.scale_knowledge_.transform(knowledge.nan_to_num())
         lost, scale = ~knowledge.isfinite().all(1), self.scale_features_.transform
         work = lambda rows: self._scores(scale(rows), k).masked_fill(lost, -math.inf)  # noqa: E731
@@ -131,7 +131,7 @@ def _violations(scores: Tensor, targets: Tensor, margin: float) -> Tensor:
 
 # %% ../../nbs/04_method/10_ranking.ipynb #36fefdac
 def _ale_loss(excess: Tensor) -> Tensor:
-    "ALE: the sum of violations (B, n), weighted by (1 + 1/2 + ... + 1/r) / r where r is their number."
+    "ALE: the sum of violations (B, n), weighted by (1 + 1/2 + ... + 1/r) / r with r their number."
     number = (excess > 0).sum(1)
     harmonic = torch.arange(1, excess.shape[1] + 1).reciprocal().cumsum(0)
     weight = torch.where(number > 0, harmonic[(number - 1).clamp(min=0)] / number.clamp(min=1), 0.0)
@@ -188,9 +188,8 @@ def scaled_head(
 ) -> nn.Linear:  # of scaled features, with the same scores
     "A head moved behind a `Scaler`; raises `NiwtError` for a head of another shape."
     if head.weight.shape != (n, len(scaler.mean_)):
-        raise NiwtError(
-            f"the head must have {n} rows of width {len(scaler.mean_)}, got {tuple(head.weight.shape)}"
-        )
+        wanted = f"{n} rows of width {len(scaler.mean_)}"
+        raise NiwtError(f"the head must have {wanted}, got {tuple(head.weight.shape)}")
     check_name(scaler.kind, ("none", "standard"), "kind of scaling that a linear head can follow")
     weight, bias = head.weight.detach(), 0.0 if head.bias is None else head.bias.detach()
     return linear_of(weight * scaler.scale_, bias + weight @ scaler.mean_)

@@ -32,18 +32,18 @@ from ..network.modes import in_own_modes
 # %% ../../nbs/04_method/08_solvers.ipynb #296951fb
 @dataclass(frozen=True, eq=False)
 class _Transfer:
-    "New head rows and how they came about: weight (n, D), bias (n,), cosine (n,) and fresh (n,) or None, objective, history, reason for stopping, CPU seconds."
+    "New head rows and how they came about."
 
-    weight: Tensor
-    bias: Tensor
-    cosine: Tensor
-    fresh: Tensor | None
+    weight: Tensor  # (n, D)
+    bias: Tensor  # (n,)
+    cosine: Tensor  # (n,)
+    fresh: Tensor | None  # (n,) cosine on other images
     objective: float
     history: pd.DataFrame
-    reason: str
+    reason: str  # for stopping
     solver: str
     lam: float
-    seconds: float
+    seconds: float  # of the CPU
     names: tuple[str, ...] = ()
 
 # %% ../../nbs/04_method/08_solvers.ipynb #0db56a0f
@@ -51,7 +51,7 @@ class _Transfer:
 def _check_targets(
     network: Any, importance: Tensor, lam: float, names: Sequence[str] | None = None
 ) -> Tensor:
-    "The demanded importances (n, K) as floats, checked: finite, no zero row, one for each name, lam not negative, the head linear."
+    "Demanded importances (n, K), checked: finite, no zero row, one a name, lam >= 0, head linear."
     if not 0 <= lam < float("inf"):
         raise NiwtError(f"lam must be 0 or more and finite, got {lam}")
     if network is not None and not isinstance(network.head, nn.Linear):
@@ -62,9 +62,8 @@ def _check_targets(
         raise NiwtError(f"importance must be {wanted}, got shape {tuple(a.shape)}")
     bad = ~torch.isfinite(a).all(1) | (a.norm(dim=1) == 0)
     if bad.any():
-        raise NiwtError(
-            f"demanded importance of row {int(bad.nonzero()[0])} is zero or not finite: it has no direction"
-        )
+        told = f"demanded importance of row {int(bad.nonzero()[0])} is zero or not finite"
+        raise NiwtError(f"{told}: it has no direction")
     if names is not None and len(names) != len(a):
         told = f"{len(names)} new classes are named, importance has {len(a)} rows"
         raise NiwtError(f"{told}; each class needs its own")
@@ -75,7 +74,7 @@ def _check_targets(
 
 # %% ../../nbs/04_method/08_solvers.ipynb #15942b30
 class _LinearImportance(torch.autograd.Function):
-    "Importance (B, K) of weights (B, D): G w by one backward pass through the tail; backwards G' v by a Jacobian-vector product."
+    "Importance (B, K) of weights (B, D): G w by backward pass, G' v by Jacobian-vector product."
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, network: Any, activations: Tensor) -> Tensor:
@@ -111,7 +110,7 @@ def solve_reference(
     seed: int = 0,  # of the start and the batches
     quiet: bool = True,  # no progress bar
 ) -> tuple[Tensor, pd.DataFrame, str]:  # weight (n, D), a row a step, the reason for stopping
-    "The paper's optimiser: Adam on the importance that the tail gives, which is linear in the weights (`_LinearImportance`)."
+    "The paper's optimiser: Adam on the tail's importance, linear in weights (`_LinearImportance`)."
     if not lr > 0 or min(batch_size, max_steps) < 1:
         got = f"{lr}, {batch_size} and {max_steps}"
         raise NiwtError(f"lr must be more than 0, batch_size and max_steps at least 1, got {got}")
@@ -183,9 +182,9 @@ _Pairs = list[tuple[Tensor, Tensor, Tensor]]  # step, change of the gradient, 1 
 
 
 def _direction(g: Tensor, pairs: _Pairs, first: Tensor) -> Tensor:
-    """Steps (n, D) against gradients (n, D), bent by the curvature that `pairs` of earlier steps tell (L-BFGS).
+    """Steps (n, D) against gradients (n, D), bent by the curvature that `pairs` tell (L-BFGS).
 
-    Where there are none yet the length is a tenth of that of the points `first` (n, D), at least 0.1.
+    Without any, the length is a tenth of that of the points `first` (n, D), at least 0.1.
     """
     q, used = g.clone(), []
     for s, y, rho in reversed(pairs):
@@ -208,8 +207,8 @@ def _minimise_rows(
 ) -> tuple[Tensor, list[float], str]:
     """Minimise n independent functions side by side by L-BFGS with a backtracking line search.
 
-    `function` takes points (r, D) and their row numbers (r,) and gives values (r,) and gradients (r, D).
-    `memory` pairs of steps tell the curvature. A row ends when a step improves it by less than `tolerance`, relative.
+    `function`: points (r, D) and row numbers (r,) -> values (r,) and gradients (r, D).
+    `memory` pairs of steps tell curvature. A row ends below a relative improvement of `tolerance`.
     Gives points (n, D), the mean value after each step, the reason for stopping.
     """
     x, everyone = start.clone(), torch.arange(len(start), device=start.device)
@@ -246,12 +245,12 @@ def _minimise_rows(
 # %% ../../nbs/04_method/08_solvers.ipynb #c66a9720
 @dataclass(frozen=True, eq=False)
 class _ClosedForm:
-    "Ridge inverse of a mean Jacobian: `inverse` (D, K), `prior` (D,), `rest` (K,) = importance of the prior, `rank` out of min(K, D)."
+    "Ridge inverse of a mean Jacobian."
 
-    inverse: Tensor
-    prior: Tensor
-    rest: Tensor
-    rank: int
+    inverse: Tensor  # (D, K)
+    prior: Tensor  # (D,)
+    rest: Tensor  # (K,) importance of the prior
+    rank: int  # out of min(K, D)
 
     @in_own_modes
     def solve(self, importance: Tensor) -> Tensor:
@@ -269,7 +268,7 @@ def closed_form(
     prior: Tensor,  # (D,) the weights that the solution is pulled to
     ridge: float = DAMPING,  # damping, relative to the largest singular value squared
 ) -> _ClosedForm:  # solves any number of classes by one matrix product
-    "Prepare the ridge solution of jacobian @ w = importance; a singular Jacobian warns and gives the solution nearest to the prior."
+    "Ridge solution of jacobian @ w = importance; if singular, warns and is nearest to the prior."
     if not 0 <= ridge < float("inf"):
         raise NiwtError(f"ridge must be 0 or more and finite, got {ridge}")
     matrix = jacobian.mean if isinstance(jacobian, PooledJacobian) else jacobian
@@ -281,8 +280,8 @@ def closed_form(
     keep = s > s[0] * 1e-6
     rank = int(keep.sum())
     if rank < len(s):
-        text = f"the mean Jacobian has rank {rank} of {len(s)}: not every importance can be reached; taking the solution nearest to the mean seen weight"
-        warnings.warn(text, stacklevel=2)
+        text = f"the mean Jacobian has rank {rank} of {len(s)}: not every importance can be reached"
+        warnings.warn(f"{text}; taking the solution nearest to the mean seen weight", stacklevel=2)
     factor = torch.where(keep, s / (s**2 + ridge * s[0] ** 2), 0)
     inverse = ((vt.T * factor) @ u.T).to(matrix)
     return _ClosedForm(inverse, prior, matrix @ prior, rank)
@@ -296,8 +295,8 @@ def _solve_closed(
     lam: float = 0.0,
     ridge: float = DAMPING,
     match: bool = True,
-) -> tuple[Tensor, pd.DataFrame, str]:
-    "Ridge on the mean Jacobian, `match`: with the importance length of the seen classes. Weights (n, D), an empty history, the reason for stopping."
+) -> tuple[Tensor, pd.DataFrame, str]:  # weights (n, D), an empty history, reason for stopping
+    "Ridge on the mean Jacobian; `match`: at the importance length of the seen classes."
     seen = widened(head.weight.detach())
     if match:
         length = (seen @ jacobian.mean.T).norm(dim=1).mean()
@@ -311,7 +310,7 @@ def solve_lbfgs(
     jacobian: PooledJacobian,  # with one matrix per image, or one for all
     importance: Tensor,  # (n, K) demanded importance
     head: nn.Linear,  # the seen classes' head
-    lam: float = 1e-3,  # weight of the pull towards the mean seen weight, as in the paper's objective
+    lam: float = 1e-3,  # weight of the pull to the mean seen weight, as in the paper's objective
     steps: int = 100,  # at most so many
     tolerance: float = 1e-5,  # a class is done when a step improves it by less than this, relative
     ridge: float = DAMPING,  # of the closed form that it starts from
@@ -326,7 +325,7 @@ def solve_lbfgs(
         return cosine_objective(jacobian.each, importance[rows], weight, prior, pull)[:2]
 
     weight, values, reason = _minimise_rows(function, start, steps, tolerance=tolerance)
-    # a class adds (1 - cos) / n + lam / 2 |w - prior|^2 to the paper's objective: 1 / n of what is minimised here
+    # of the objective a class is (1 - cos) / n + lam / 2 |w - prior|^2: 1 / n of what is minimised
     return weight, pd.DataFrame({"step": range(len(values)), "loss": values}), reason
 
 # %% ../../nbs/04_method/08_solvers.ipynb #c1fd489a
@@ -338,7 +337,7 @@ def certificate(
     images: Tensor | PooledJacobian,  # images, or their Jacobian
     lam: float,  # weight of the penalty in the objective
 ) -> tuple[float, Tensor]:  # the objective, and the mean cosine of each class (n,)
-    "The paper's objective and the cosine that each class reaches: through G where there is one, by autograd on images."
+    "The paper's objective and each class's cosine: through G if there is one, else by autograd."
     if not isinstance(images, PooledJacobian):
         return exact_objective(network, weight, importance, _activations_of(network, images), lam)
     matrices = images.each if len(images.each) else images.mean[None]
@@ -357,8 +356,8 @@ def _solve_rows(
     seed: int = 0,
     quiet: bool = True,
     **options: Any,
-) -> tuple[Tensor, Tensor, pd.DataFrame, str]:
-    "Weights (n, D), biases (n,), history and reason for stopping of one solver, after a check that layer, network and demand fit together."
+) -> tuple[Tensor, Tensor, pd.DataFrame, str]:  # weights (n, D), biases (n,), history, reason
+    "Run one solver after a check that layer, network and demand fit together."
     solvers: Any = {"reference": solve_reference, "lbfgs": solve_lbfgs, "closed": _solve_closed}
     taken = {"network", "jacobian", "importance", "activations", "head", "lam"}
     allowed = sorted(set(signature(solvers[solver]).parameters) - taken)
@@ -385,9 +384,9 @@ def _solve_rows(
 def _judge_of(
     network: Any, images: Tensor | PooledJacobian, solver: str, quiet: bool
 ) -> Tensor | PooledJacobian:
-    """What a solver works on: the images (M, 3, H, W) themselves for the reference, else their Jacobian.
+    """What a solver works on: images (M, 3, H, W) for the reference, else their Jacobian.
 
-    Raises `NiwtError` for a Jacobian of another network, or where the reference solver is given one.
+    Raises `NiwtError` for another network's Jacobian, or if the reference solver is given one.
     """
     if isinstance(images, PooledJacobian):
         images.check(network)
@@ -404,7 +403,7 @@ def transfer_weights(
     importance: Tensor,  # (n, K) demanded importance, one row per new class
     images: Tensor | PooledJacobian,  # (M, 3, H, W) images of any class, or their Jacobian
     solver: str = "closed",  # "reference", "lbfgs" or "closed"
-    lam: float = 1e-3,  # weight of the pull towards the mean seen weight (in the objective; "closed" has `ridge` instead)
+    lam: float = 1e-3,  # pull towards the mean seen weight (in the objective; "closed" has `ridge`)
     seed: int = 0,  # of everything random
     fresh: Tensor | PooledJacobian | None = None,  # others for the certificate; None: its, or noise
     names: Sequence[str] | None = None,  # names of the new classes, one per row

@@ -28,7 +28,7 @@ from ..network.modes import in_own_modes
 # %% ../../nbs/04_method/03_store.ipynb #8c562a6f
 @in_own_modes
 def _pack_rows(alpha: Tensor, dtype: str) -> tuple[Tensor, Tensor]:
-    "Rows (..., K) in a compact type, and the scale of each: its largest absolute value (float32 rows keep their values)."
+    "Rows (..., K) in a compact type and each one's scale, its largest absolute value (float32: 1)."
     check_name(dtype, ("float16", "float32"), "dtype")
     if dtype == "float32":
         return alpha.float(), torch.ones(alpha.shape[:-1])
@@ -38,7 +38,7 @@ def _pack_rows(alpha: Tensor, dtype: str) -> tuple[Tensor, Tensor]:
 # %% ../../nbs/04_method/03_store.ipynb #d6819a19
 @in_own_modes
 def _data_hash(data: ZeroShotData, indices: Tensor, transform: Callable, probes: int = 4) -> str:
-    "A hash of a data set as a run sees it: classes, labels, which images, and the transformed pixels of a few, evenly spaced."
+    "A hash of a data set as a run sees it: classes, labels, images, pixels of `probes` of them."
     at, pixels = torch.linspace(0, len(indices) - 1, min(probes, len(indices))).long(), []
     for i in indices[at].tolist():
         try:
@@ -57,7 +57,7 @@ def _describe_run(
     classes: Tensor,
     **storage: Any,
 ) -> dict:
-    "The manifest: all that decides what the numbers are, not how fast they came (chunks, memory layout, folding). Only JSON types."
+    "The manifest, in JSON types: what decides the numbers, not their speed (chunks, folding)."
     rows = _image_targets(target, len(indices))
     plain = target if isinstance(target, (str, int)) else torch.as_tensor(target).tolist()
     options = vars(engine.options)
@@ -89,7 +89,7 @@ def _differences(found: dict, wanted: dict) -> list[str]:
 # %% ../../nbs/04_method/03_store.ipynb #784398cd
 @dataclass(frozen=True)
 class _ImportanceStore:
-    "A folder of importances: a manifest and shards. Made by `write_importance`, opened by `open_store`."
+    "A folder of importances, manifest and shards; `write_importance` makes, `open_store` opens it."
 
     folder: Path
     manifest: dict
@@ -110,7 +110,7 @@ class _ImportanceStore:
 
     @in_own_modes
     def shard(self, i: int) -> dict[str, Tensor]:
-        "The tensors of shard i; raises `NiwtError` if it is missing, damaged, edited, or of another run."
+        "Tensors of shard i; raises `NiwtError` if missing, damaged, edited or of another run."
         return self.steps.load(f"shards/{i:05d}", content_hash(self.manifest, i))[0]
 
     def damaged(self) -> list[int]:
@@ -125,7 +125,7 @@ class _ImportanceStore:
 
     @in_own_modes
     def rows(self, layer: str | None = None) -> Tensor:
-        "Importances (N, K) or (N, T, K) in float32, in the order of the images given; all in memory."
+        "Importances (N, K) or (N, T, K), float32, in the order of the images; all in memory."
         layer = check_name(layer or self.manifest["layers"][0], self.manifest["layers"], "layer")
         if "alpha" not in self.manifest["keep"]:
             told = f"{str(self.folder)!r} holds class sums only; write it with keep=('alpha',)"
@@ -137,7 +137,7 @@ class _ImportanceStore:
 
     @in_own_modes
     def column(self, name: str) -> Tensor:
-        "One of `index` (image indices), `target` (head columns), and, if kept, `features`, `logits`, of all images in order."
+        "`index` of images, `target` columns or, if kept, `features`, `logits`; in image order."
         shards = (self.shard(i) for i in range(self.n_shards))
         return torch.cat([s[check_name(name, s, "column")] for s in shards])
 
@@ -157,7 +157,7 @@ def open_store(
     folder: str | Path,  # written by `write_importance`
     expect: dict | None = None,  # the manifest it must have
 ) -> _ImportanceStore:  # the shards are not read yet
-    "Open a folder of importances; raises `NiwtError` if there is no manifest, or one that does not fit, with the differences."
+    "Open a folder of importances; raises `NiwtError`, with the differences, if no manifest fits."
     path = Path(folder) / "importance.json"
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
@@ -211,7 +211,7 @@ def write_importance(
     on_error: str = "raise",  # what to do about an unreadable image, see `batches`
     quiet: bool = True,  # no progress bar
 ) -> _ImportanceStore:  # the finished folder
-    "Write importances shard by shard, alone or with several processes; raises `NiwtError` if the folder belongs to another run."
+    "Write importances by shard, in one or more processes; raises `NiwtError` for a foreign folder."
     engine = network if isinstance(network, ImportanceEngine) else ImportanceEngine(network)
     classes = head_classes(data, engine.network.head, columns)
     every = data.train if indices is None else torch.as_tensor(indices)
@@ -232,7 +232,7 @@ def write_importance(
         got = measure(engine, data, every[some], transform, own, classes, batch_size, on_error)
         return _shard_tensors(got, len(classes), keep, dtype), {}
 
-    say = lambda line: warnings.warn(line, stacklevel=2) if "computed again" in line else None  # noqa: E731
+    say = lambda s: warnings.warn(s, stacklevel=2) if "computed again" in s else None  # noqa: E731
     keys = [content_hash(wanted, i) for i in range(store.n_shards)]
     shards(Steps(Path(folder), say), "shards", keys, compute, lambda i: f"shard {i}", quiet)
     return store

@@ -86,12 +86,12 @@ def detection(
 # %% ../../nbs/04_method/09_unknown.ipynb #6968a467
 @dataclass(frozen=True, eq=False)
 class Doubt:
-    "Thresholds learned on validation classes: `temperature`, percentiles (101,) of the certainty of strangers and the known, the least `strength` of a row."
+    "Thresholds learned on validation classes."
 
     temperature: float
-    strangers: Tensor = field(repr=False)
-    known: Tensor = field(repr=False)
-    strength: float = 0.0  # see `Writer.strength`
+    strangers: Tensor = field(repr=False)  # (101,) percentiles of the certainty of strangers
+    known: Tensor = field(repr=False)  # (101,) percentiles of that of known images
+    strength: float = 0.0  # the least of a row, see `Writer.strength`
 
     def lost(self, share: Tensor) -> Tensor:
         "Share (k,) of known images that is refused where this share (k,) of strangers is."
@@ -100,7 +100,7 @@ class Doubt:
         return torch.from_numpy(np.interp(level, self.known, steps))
 
     def share(self, unknown: bool | float = True) -> float:
-        "The share of strangers to refuse; True: where the refused strangers and the accepted known, added up, are most."
+        "The share of strangers to refuse; True: where strangers refused + known accepted peak."
         if unknown is True:
             shares = torch.linspace(0, 1, 101, dtype=torch.float64)[1:-1]
             return float(shares[(shares - self.lost(shares)).argmax()])
@@ -110,7 +110,7 @@ class Doubt:
         return float(unknown)
 
     def needed(self, scores: Tensor, unknown: bool | float = True) -> Tensor:
-        'The score (m, 1) that a name needs to be given: what "none of these" scores among (m, C) scores of all classes.'
+        'The score (m, 1) that a name needs: what "none of these" scores among (m, C) class scores.'
         mean, spread = spread_of(scores)
         level = float(np.interp(self.share(unknown), np.linspace(0, 1, 101), self.strangers))
         return (mean + level * spread)[:, None].to(scores)
@@ -143,8 +143,9 @@ def doubt_of(
 def known_doubt(
     doubt: Doubt | None,  # of a model
 ) -> Doubt:  # the same
-    "The thresholds learned on validation classes; raises `NiwtError` for a model that was fitted without them."
+    "The thresholds of validation classes; raises `NiwtError` for a model fitted without them."
     if doubt is None:
-        why = "what a stranger or a sure answer looks like is learned from validation classes, and this model was fitted without them"
+        why = "what a stranger or a sure answer looks like is learned from validation classes, and"
+        why += " this model was fitted without them"
         raise NiwtError(f"{why}; fit it with calibrate=True on data with at least 2 val_classes")
     return doubt

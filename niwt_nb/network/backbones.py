@@ -31,7 +31,7 @@ from .modes import seeded_in_turn
 # %% ../../nbs/03_network/02_backbones.ipynb #77e69577
 @dataclass(frozen=True)
 class ImageTransform:
-    "PIL image -> float tensor (3, size, size): short side to `resize` (default `size`), centre crop, then (value - mean) / std per channel."
+    "PIL image -> (3, size, size): side to `resize` (or `size`), centre crop, (value - mean) / std."
 
     size: int = 224  # height and width of the result
     resize: int = 0  # short side before the crop; 0: `size`
@@ -70,7 +70,7 @@ def at_size(
     transform: Callable,  # PIL image -> (3, H, W) float tensor
     size: int,  # height and width of the result in pixels
 ) -> ImageTransform:  # the same colours: short side to `size`, centre crop
-    "A preprocessing for pictures of another size; raises `NiwtError` where it does more to colours than to scale and shift each channel."
+    "A preprocessing of another size; raises `NiwtError` unless it just scales and shifts channels."
     if size < 8:
         raise NiwtError(f"pictures of {size} pixels are too small, expected at least 8")
     low, high = colour_range(transform)
@@ -81,7 +81,7 @@ def at_size(
     others = {(0, 128): (204, 51, 102), (128, 0): (20, 200, 20), (128, 128): (240, 220, 90)}
     for (x, y), colour in others.items():
         trial.paste(colour, (x, y, x + 128, y + 128))
-    inner = lambda x: x[:, [x.shape[1] // 4, -x.shape[1] // 4]].mT  # noqa: E731 (two rows of pixels)
+    inner = lambda x: x[:, [x.shape[1] // 4, -x.shape[1] // 4]].mT  # noqa: E731 (two rows)
     ours, theirs = (inner(inner(x)) for x in (sized(trial), transformed(transform, trial)))
     if not torch.allclose(ours, theirs, atol=1e-2):
         more = "this preprocessing does more to colours than to scale and shift each channel"
@@ -106,8 +106,8 @@ class Backbone:
 
 # %% ../../nbs/03_network/02_backbones.ipynb #ddc7793c
 _WEIGHT_KEYS = (  # trainers put a state dict under one of these
-    "state_dict", "model_state_dict", "model", "model_state", "net", "network", "params", "weights", "module", "ema", "student", "teacher",
-)  # fmt: skip
+    "state_dict", "model_state_dict", "model", "model_state", "net", "network", "params", "weights",
+    "module", "ema", "student", "teacher")  # fmt: skip
 
 # %% ../../nbs/03_network/02_backbones.ipynb #1392efbb
 def _is_safetensors(path: Path) -> bool:
@@ -119,7 +119,7 @@ def _is_safetensors(path: Path) -> bool:
 
 # %% ../../nbs/03_network/02_backbones.ipynb #e38feba7
 def _read_weights(path: str | os.PathLike) -> dict[str, Tensor]:
-    "A state dict from a safetensors or PyTorch file, out of what trainers wrap around it; raises `NiwtError` saying what the file is if it is none."
+    "A state dict of a safetensors or PyTorch file, unwrapped; `NiwtError` says what else it is."
     path = Path(path)
     if not path.is_file():
         raise NiwtError(f"no file {str(path)!r}")
@@ -140,14 +140,14 @@ def _read_weights(path: str | os.PathLike) -> dict[str, Tensor]:
             raise NiwtError(f"{str(path)!r} is not {wanted}; {keep}") from None
         told = f"{type(e).__name__}: {str(e).partition(chr(10))[0][:200]}"
         raise NiwtError(f"cannot read weights from {str(path)!r} ({told})") from None
-    tensors = lambda v: isinstance(v, dict) and {isinstance(w, Tensor) for w in v.values()} == {1}  # noqa: E731
-    while isinstance(state, dict) and state and not tensors(state):
+    raw = lambda v: isinstance(v, dict) and {*map(torch.is_tensor, v.values())} == {1}  # noqa: E731
+    while isinstance(state, dict) and state and not raw(state):
         named = [k for k in _WEIGHT_KEYS if isinstance(state.get(k), dict)]
-        whole = [k for k, v in state.items() if tensors(v)]
+        whole = [k for k, v in state.items() if raw(v)]
         if not named and len(whole) != 1:
             break
         state = state[(named or whole)[0]]
-    if not tensors(state):
+    if not raw(state):
         some = ", ".join(map(repr, list(state)[:5])) if isinstance(state, dict) else ""
         holds = f"; it holds {some}" if some else ""
         raise NiwtError(f"{str(path)!r} holds no state dict (names and tensors){holds}")
@@ -156,7 +156,7 @@ def _read_weights(path: str | os.PathLike) -> dict[str, Tensor]:
 
 # %% ../../nbs/03_network/02_backbones.ipynb #dbadcac4
 def _of_model(state: dict[str, Tensor], own: list[str], path: str) -> dict[str, Tensor]:
-    "The part of a state dict that has the model's names (`own`) under one prefix; raises `NiwtError` where two parts have them."
+    "The part of a state dict with names `own` under one prefix; raises `NiwtError` for two parts."
     prefixes = {""} | {k[: m.end()] for k in state for m in re.finditer(r"\.", k)}
     hits = {p: sum(p + k in state for k in own) for p in prefixes}
     most = max(hits.values())
@@ -172,7 +172,7 @@ def _of_model(state: dict[str, Tensor], own: list[str], path: str) -> dict[str, 
 
 # %% ../../nbs/03_network/02_backbones.ipynb #082bb866
 def _load_weights(model: nn.Module, path: str | os.PathLike) -> nn.Module:
-    "Fill a model from a file; a head with another number of classes is replaced by one that fits. Raises `NiwtError` naming what does not."
+    "Load weights; a head of other size is replaced to fit. `NiwtError` names what does not fit."
     state = _of_model(_read_weights(path), list(model.state_dict()), str(path))
     last = [n for n, m in model.named_modules() if isinstance(m, nn.Linear)][-1:]
     for name in last:
@@ -202,7 +202,7 @@ _PAPER_LAYERS |= {"vgg16": "features.29", "vgg16_bn": "features.42"}
 
 # %% ../../nbs/03_network/02_backbones.ipynb #9989c891
 def _name_head(model: nn.Module, head: str | None) -> None:
-    "Note on the model which linear layer gives the scores, where `cut` reads it; raises `NiwtError` for one that is not there or not linear."
+    "Note which linear layer gives the scores, for `cut`; raises `NiwtError` for none or another."
     if head is not None:
         linear = [n for n, m in model.named_modules() if n and isinstance(m, nn.Linear)]
         vars(model)["default_head"] = check_name(head, linear, "head (a linear layer)")
@@ -267,14 +267,14 @@ def _load_function(spec: str, weights: Any, head: str | None = None) -> Backbone
 
 # %% ../../nbs/03_network/02_backbones.ipynb #17efd2b5
 def load_backbone(
-    spec: str = "fieldguide",  # "fieldguide" (comes with the package), a torchvision name, "module:function" or "path/to/file.py:function"
+    spec: str = "fieldguide",  # built in; or torchvision's, "module:function", "file.py:function"
     weights: str | os.PathLike | None = None,  # a file or "DEFAULT"; None: random or the function's
     seed: int = 0,  # of random weights
     head: str | None = None,  # the nn.Linear of the scores, see `cut`
 ) -> Backbone:  # the model in evaluation mode, its preprocessing and the layer to read
-    """A network by name. Raises `NiwtError` for an unknown name, a file that is not its weights, or a function that returns no module.
+    """A network by name; raises `NiwtError` for an unknown name, wrong weights or no module.
 
-    A function may return a model, or a model and its preprocessing; otherwise the name `preprocess` beside the function is used, or ImageNet's.
+    A function gives a model (and preprocessing); else `preprocess` beside it counts, or ImageNet's.
     """
     if spec == "fieldguide":
         backbone = import_object("niwt_nb.fieldguide.network:field_guide_backbone")(weights)

@@ -24,7 +24,7 @@ from .modes import _Function, _in_its_numbers, _usable, in_own_modes
 
 # %% ../../nbs/03_network/01_cut.ipynb #dd788568
 class CutNetwork(nn.Module):
-    "A model in three parts that share its parameters; made by `cut`. `how` says in words by which means it was cut."
+    "A model in three parts that share its parameters, made by `cut`; `how` tells by which means."
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class CutNetwork(nn.Module):
 class _Tracer(fx.Tracer):
     """Records a forward pass; only the modules named in `opened` are looked into.
 
-    While torch.fx traces, the calls of all modules in the process come here: those of other threads are passed on.
+    While torch.fx traces, all modules' calls come here: those of other threads are passed on.
     """
 
     def __init__(self, opened: set[str]):
@@ -102,7 +102,7 @@ class _Untraceable(Exception):
 
 # %% ../../nbs/03_network/01_cut.ipynb #56937dd9
 def _scores_of(output: Any) -> Any:
-    "The class scores in a model's output: `.logits`, ['logits'], the first of a tuple, or the output itself."
+    "Class scores in a model's output: `.logits`, ['logits'], a tuple's first, or the output."
     if isinstance(output, Tensor):
         return output
     if isinstance(output, dict) and "logits" in output:
@@ -117,7 +117,7 @@ def head_output(
     head: str,  # the name of the linear layer whose output counts
     x: Tensor,  # images (B, 3, H, W)
 ) -> Tensor:  # (B, C)
-    "The scores as the head gives them, whatever follows it (softmax, a temperature, a cosine); raises `NiwtError` if it does not run."
+    "The head's scores, before softmax, temperature, cosine; raises `NiwtError` if it does not run."
     kept: list[Tensor] = []
     layer = model.get_submodule(head)
     with layer.register_forward_hook(lambda module, args, output: kept.append(output)):
@@ -133,11 +133,11 @@ _EVALUATED: dict[int, nn.Module] = {}  # every part of the networks that have th
 
 @contextlib.contextmanager
 def eval_mode(
-    model: Any,  # any module, or what has one as its `network` or `tail`; of a plain function only the turn is taken
+    model: Any,  # a module, or what has one as `network` or `tail`; a plain function: only the turn
 ) -> Iterator[None]:
-    """Evaluation mode inside the block, one thread at a time; afterwards every submodule has the mode that it had.
+    """Evaluation mode in the block, one thread at a time; afterwards each submodule's own mode.
 
-    Whatever runs a network goes through here. Do not read images inside: a preprocessing may run a network too.
+    Whatever runs a network goes through here. Read no images inside: a preprocessing may run one.
     A block inside a block has nothing to do for the same network, or a part of it.
     """
     while not isinstance(model, nn.Module) and (
@@ -162,7 +162,7 @@ def eval_mode(
 
 # %% ../../nbs/03_network/01_cut.ipynb #f039ddfc
 def running(
-    function: _Function,  # its first argument is a network, a part of one, or something with a `network`
+    function: _Function,  # its first argument: a network, a part of one, or what has a `network`
 ) -> _Function:  # the same, called in `own_modes` and with the network in evaluation mode
     "Let a function run its network in evaluation mode, whatever mode the network is in."
 
@@ -178,7 +178,7 @@ _Module = TypeVar("_Module", bound=nn.Module)
 
 
 def copy_module(
-    model: _Module,  # any module; `weight_norm` leaves computed weights on it, which `copy.deepcopy` refuses
+    model: _Module,  # any; computed weights of `weight_norm` too, which `copy.deepcopy` refuses
     memo: dict[int, Any] | None = None,  # id of a tensor -> what takes its place in the copy
 ) -> _Module:  # a copy
     "A deep copy of a module, computed tensors among its attributes included."
@@ -191,7 +191,7 @@ def copy_module(
 
 # %% ../../nbs/03_network/01_cut.ipynb #1abe09e0
 def _channels_come_last(module: nn.Module, shape: tuple[int, ...]) -> bool:
-    "Whether a layer's output is (B, H, W, K): a linear layer or norm in it writes as many numbers as the last axis has, and no convolution as the second."
+    "Whether a layer gives (B, H, W, K): a linear or norm is as wide as K, no convolution as H."
     parts = list(module.modules())
     writes: list[Any] = [(m.out_features,) for m in parts if isinstance(m, nn.Linear)]
     writes += [m.normalized_shape for m in parts if hasattr(m, "normalized_shape")]
@@ -222,7 +222,7 @@ def layout_of(
     layer: str,  # the name of a submodule
     example: Tensor | None = None,  # images (B, 3, H, W); None: black ones of usual sizes are tried
 ) -> str | None:  # "space": (B, K, H, W); "last": (B, H, W, K); None: something else than four axes
-    "How a layer's output lies, seen by running it on two sizes of image: the channels are the axis that does not change."
+    "A layer's layout, by running it on two image sizes: the channel axis does not change."
     kind = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
     usual = (torch.zeros(1, 3, s, s) for s in (224, 64, 32, 256))
     sizes = list(usual) if example is None else [example[:1]]
@@ -248,7 +248,7 @@ def layout_of(
 
 # %% ../../nbs/03_network/01_cut.ipynb #e833492a
 def _trace(model: nn.Module, *layers: str, head: str | None = None) -> tuple[fx.Graph, fx.Node]:
-    "The graph of `model` with the surroundings of `layers` and of the head opened, and the node that runs the head."
+    "Trace `model` with the surroundings of `layers` and head opened: the graph, the head's node."
     wrap, paths = _Wrap(model), [layer.split(".") for layer in (*layers, *filter(None, [head]))]
     parts = (path[:i] for path in paths for i in range(1, len(path)))
     opened = {"model", *(".".join(["model", *part]) for part in parts)}
@@ -256,7 +256,7 @@ def _trace(model: nn.Module, *layers: str, head: str | None = None) -> tuple[fx.
         try:
             with eval_mode(model):
                 graph = _Tracer(opened).trace(wrap)
-        except Exception as e:  # noqa: BLE001 (the traced code is anybody's; a failure means the fallback)
+        except Exception as e:  # noqa: BLE001 (anybody's code; a failure means the fallback)
             told = f"torch.fx: {type(e).__name__}: {str(e).partition(chr(10))[0]}"
             raise _Untraceable(told) from e
         if head is not None:
@@ -297,14 +297,15 @@ def _check_head(node: fx.Node, module: nn.Module | None, model: nn.Module) -> No
     inputs = [str(n.target) for n in node.all_input_nodes if n.op == "call_module"]
     before = [name.removeprefix("model.") for name in inputs]
     if getattr(getattr(module, "weight", None), "ndim", 0) == 2:
-        why = "its scores are not linear in the features (a cosine classifier?)"
-        why += ", so importance does not tell the weights of a class. Put an nn.Linear in its place and fit it"
+        why = "its scores are not linear in the features (a cosine classifier?), so importance does"
+        why += " not tell the weights of a class. Put an nn.Linear in its place and fit it"
         raise NiwtError(f"the last layer is not linear: {step} is no nn.Linear; {why}")
     earlier = {name: model.get_submodule(f"model.{name}") for name in before}
     linear = [name for name, part in earlier.items() if isinstance(part, nn.Linear)]
     remedy = "the model must end in an nn.Linear"
     if linear:
-        remedy = f"name the layer whose output are the scores, as head={linear[0]!r} (in a run --set head={linear[0]})"
+        remedy = f"name the layer whose output are the scores, as head={linear[0]!r}"
+        remedy += f" (in a run --set head={linear[0]})"
     step += f" (after {before[0]!r})" if before else ""
     remedy += ", or put one last whose output are the scores before softmax"
     raise NiwtError(f"the last layer is not linear: the scores come from {step}; {remedy}")
@@ -331,7 +332,7 @@ def _name(node: fx.Node) -> str:
 
 # %% ../../nbs/03_network/01_cut.ipynb #4c97a731
 def _is_size(node: fx.Node) -> bool:
-    "Whether a node holds sizes only, no pixels: made from `x.shape`, `x.size()`, `len(x)` and arithmetic."
+    "Whether a node holds sizes, no pixels: from `x.shape`, `x.size()`, `len(x)` and arithmetic."
     if node.op == "placeholder" or node.op == "call_module":
         return False
     if node.op == "call_method" and node.target in ("size", "dim", "numel"):
@@ -370,7 +371,7 @@ def _part(
     clone: bool,
     turn: bool = False,
 ) -> fx.GraphModule:
-    "The nodes of a traced model between `start` (whose value becomes the input) and `end` (the output) as a module; `turn`: the layer has its channels last."
+    "The nodes from `start` (becomes the input) to `end` as a module; `turn`: channels come last."
     graph = fx.Graph()
     first = graph.placeholder("x" if start.op == "placeholder" else "A")
     whole, at = start.op == "placeholder", graph.call_method("clone", (first,)) if clone else first
@@ -390,8 +391,8 @@ def _part(
 # %% ../../nbs/03_network/01_cut.ipynb #3b24bf6d
 def _may_overwrite(model: nn.Module, at: fx.Node) -> bool:
     "Whether a step that reads node `at` could change it in place."
-    shapes = "flatten() unflatten() view() reshape() getitem() permute() transpose() squeeze() unsqueeze() dropout()"
-    views = shapes.split()
+    shapes = "flatten() unflatten() view() reshape() getitem() permute() transpose() squeeze()"
+    views = f"{shapes} unsqueeze() dropout()".split()
     for user in at.users:
         if user.op == "call_module":
             module = model.get_submodule(str(user.target).removeprefix("model."))
@@ -408,12 +409,12 @@ def _may_overwrite(model: nn.Module, at: fx.Node) -> bool:
 
 # %% ../../nbs/03_network/01_cut.ipynb #381ebdb5
 def _may_turn(model: nn.Module, nodes: set[fx.Node]) -> bool:
-    "Whether some step up to a layer could put the channels last; a network of convolutions alone need not be run to know."
-    turns = lambda m: isinstance(m, nn.Linear) or {"normalized_shape", "dims"} & {*dir(m)}  # noqa: E731
+    "Whether a step up to a layer may put channels last; convolutions alone need not be run for it."
+    marks = {"normalized_shape", "dims"}
     for node in nodes:
         if node.op == "call_module":
             parts = model.get_submodule(str(node.target).removeprefix("model.")).modules()
-            if any(map(turns, parts)):
+            if any(isinstance(m, nn.Linear) or marks & {*dir(m)} for m in parts):
                 return True
         elif re.search("permute|transpose|movedim|moveaxis|einsum|rearrange", _name(node)):
             return True
@@ -504,7 +505,7 @@ class _Hooked(nn.Module):
 
 # %% ../../nbs/03_network/01_cut.ipynb #c167ac52
 def _last_linear(model: nn.Module, layer: str, example: Tensor, head: str | None = None) -> str:
-    "The name of the linear layer whose output is the model's scores, seen by running it; checks that `layer` runs once before it."
+    "The name of the linear layer that gives the scores, by running; `layer` must run once before."
     ran: list[tuple[str, Any]] = []
     names_of = {m: n for n, m in model.named_modules() if n}
     with contextlib.ExitStack() as hooks, torch.no_grad(), eval_mode(model):
@@ -542,7 +543,7 @@ def _cut_by_hooks(
         try:
             _verify(network, example)
             return network
-        except Exception as e:  # noqa: BLE001 (with one stand-in image anybody's code may fail in any way)
+        except Exception as e:  # noqa: BLE001 (with a stand-in image anybody's code may fail)
             if whole_batch:
                 why = f"{e}; values pass around the layer, choose one that all data flow through"
                 raise NiwtError(f"cannot cut at {layer!r} by hooks either: {why}") from e
@@ -555,9 +556,8 @@ def _verify(network: CutNetwork, example: Tensor) -> None:
         example = (_in_its_numbers(network, (example,)) or (example,))[0]
         expected, A = head_output(network.model, network.head_name, example), network.lower(example)
         if not isinstance(A, Tensor) or A.ndim < 2:
-            raise NiwtError(
-                f"cannot cut at {network.layer!r}: it returns a {type(A).__name__}, not a tensor (B, K, ...)"
-            )
+            told = f"it returns a {type(A).__name__}, not a tensor (B, K, ...)"
+            raise NiwtError(f"cannot cut at {network.layer!r}: {told}")
         before = A.clone()
         features = network.tail(A)
         shape = tuple(getattr(features, "shape", ()))
@@ -579,7 +579,7 @@ def _verify(network: CutNetwork, example: Tensor) -> None:
 # %% ../../nbs/03_network/01_cut.ipynb #01c14657
 @in_own_modes
 def cut(
-    model: nn.Module,  # any network whose last step is an nn.Linear (else name it as `head`); a `CutNetwork` is cut anew
+    model: nn.Module,  # ends in an nn.Linear (else name it as `head`); a `CutNetwork` is cut anew
     layer: str,  # the name of a submodule, as in `model.named_modules()`
     example: Tensor | None = None,  # images (B, 3, H, W) to check the cut on; where no trace is
     head: str | None = None,  # the nn.Linear of the scores; None: `model.default_head` or the last
@@ -613,7 +613,7 @@ def layer_names(
     model: nn.Module,  # any network
     example: Tensor | None = None,  # images (B, 3, H, W); default: two black images of 224 pixels
     check: bool = True,  # try to cut at each layer; a large network takes some seconds
-) -> pd.DataFrame:  # one row a layer, in the order in which they finish: kind, channels, shape (without batch), runs, cuttable
+) -> pd.DataFrame:  # a row a layer as they finish: kind, channels, shape (no batch), runs, cuttable
     "The layers of a network with the shapes of their outputs, to choose from."
     model = model.model if isinstance(model, CutNetwork) else model
     own = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
@@ -641,13 +641,13 @@ def layer_names(
 # %% ../../nbs/03_network/01_cut.ipynb #828b8572
 @running
 def choose_layer(
-    model: nn.Module,  # any network that ends in a linear layer; its attribute `default_layer` is taken if there is one
+    model: nn.Module,  # ends in a linear layer; its `default_layer` is taken if there is one
     example: Tensor,  # images (B, 3, H, W)
     head: str | None = None,  # see `cut`
 ) -> str:  # the name of a layer
-    """The last spatial layer with a convolution or linear layer between it and the head, in the second half of the network if there is one.
+    """The last spatial layer with a convolution or linear layer between it and the head.
 
-    Blocks come before what is in them. Raises `NiwtError` if there is no such layer.
+    Prefers the second half, and a block to its parts. Raises `NiwtError` if there is none.
     """
     if isinstance(getattr(model, "default_layer", None), str):
         return str(model.default_layer)
@@ -674,7 +674,7 @@ def subnetwork(
     network: CutNetwork,  # any cut network
     start: str,  # a layer at or below the one that it is cut at
 ) -> CutNetwork:  # activations of `start` -> scores, cut at the same layer, sharing parameters
-    "The part of a network above a layer as a network whose images are activations; raises `NiwtError` where it cannot be taken out."
+    "The part above a layer, its images activations; raises `NiwtError` if it cannot be taken out."
     try:
         graph, head = _trace(network.model, start, network.layer, head=network.head_name)
         runs = [n for n in graph.nodes if n.op == "call_module" and n.target == f"model.{start}"]

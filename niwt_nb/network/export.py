@@ -28,7 +28,7 @@ from .cut import eval_mode
 
 # %% ../../nbs/03_network/07_export.ipynb #04a177a7
 def _record(model: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
-    "Record a forward pass in evaluation mode for any batch size, from two images or more; raises `NiwtError` with the reason where that is impossible."
+    "Record evaluation for any batch size, from two images on; raises `NiwtError` with the reason."
     if example.ndim < 2 or len(example) < 2:
         raise NiwtError(
             f"the example must be a batch of two or more images, got shape {tuple(example.shape)}"
@@ -98,11 +98,11 @@ if __name__ == "__main__":
 """
 
 # %% ../../nbs/03_network/07_export.ipynb #ec9f019b
-_MODEL_PY = '''"""A classifier for {n} classes: plain PyTorch, written by niwt_nb and independent of it.
+_MODEL_PY = '''"""A classifier for {n} classes in plain PyTorch, by niwt_nb but independent of it.
 
     from model import load
     net, classes = load()
-    scores = net(images)  # images: float tensor (batch, {shape}), preprocessed; scores: (batch, {n})
+    scores = net(images)  # float images (batch, {shape}), preprocessed -> scores (batch, {n})
 
 {how}
 """
@@ -190,7 +190,7 @@ def export_model(
     example: Tensor,  # (B, 3, H, W) preprocessed images, two or more
     preprocess: Callable | None = None,  # PIL image -> (3, H, W); written down if it can be
 ) -> Path:  # the folder
-    "Write `model.py`, `model.safetensors` and `classes.json`; the folder loads and predicts with torch and safetensors alone."
+    "Write `model.py`, `model.safetensors`, `classes.json`, which need torch and safetensors only."
     names = _check_classes(model, example, classes)
     source, tensors = _forward_code(_record(model, example))
     shape, folder = tuple(example.shape[1:]), Path(folder)
@@ -231,7 +231,7 @@ def export_onnx(
     path: str | os.PathLike,  # a `.onnx` file, replaced if it exists
     example: Tensor,  # (B, 3, H, W) preprocessed images, two or more
 ) -> Path:  # the file
-    "Write an ONNX file with input `images` (any batch size) and output `scores`; raises `NiwtError` without the packages it needs."
+    "Write ONNX, `images` (any batch size) -> `scores`; raises `NiwtError` if packages are missing."
     missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
     if missing:
         raise NiwtError(f"ONNX export needs {' and '.join(missing)}: pip install onnx onnxscript")
@@ -248,7 +248,7 @@ def export_onnx(
 def load_export(
     folder: str | os.PathLike,  # made by `export_model`, or with `model.onnx` and `classes.json`
 ) -> tuple[list[str], Callable[[Any], Tensor]]:  # class names; PIL image -> scores (C,)
-    "An export, ready to name pictures; raises `NiwtError` for a folder that is none or that holds no preprocessing."
+    "An export, ready to name pictures; raises `NiwtError` if it is none or lacks a preprocessing."
     folder, name = Path(folder), repr(os.fspath(folder))
     try:
         about = json.loads((folder / "classes.json").read_text(encoding="utf-8"))

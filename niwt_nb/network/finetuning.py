@@ -45,7 +45,7 @@ def _bfloat16_works() -> bool:
 
 # %% ../../nbs/03_network/06_finetuning.ipynb #775063fe
 def _arithmetic(precision: str, device: torch.device) -> contextlib.AbstractContextManager:
-    "Inside it, convolutions and products are computed in `precision`; weights stay float32. Raises `NiwtError` where bfloat16 is an illegal instruction."
+    "Compute in `precision`, weights stay float32; raises `NiwtError` where bfloat16 is illegal."
     check_name(precision, ("float32", "bfloat16"), "precision")
     if precision == "bfloat16" and device.type == "cpu" and not _bfloat16_works():
         raise NiwtError("this processor cannot compute in bfloat16; use precision 'float32'")
@@ -58,7 +58,7 @@ def _arithmetic(precision: str, device: torch.device) -> contextlib.AbstractCont
 # %% ../../nbs/03_network/06_finetuning.ipynb #c1110e75
 @dataclass(frozen=True, eq=False)
 class _Rows:
-    "Tensors one after the other, as if they were one of shape (n, ...): parts that lie on the disk stay there until rows of them are asked for."
+    "Tensors in a row, as one of shape (n, ...); parts on the disk stay there until rows are read."
 
     parts: list[Tensor]  # of equal length, but for the last
 
@@ -149,7 +149,7 @@ def cache_activations(
     reader: CutNetwork | None = None,  # cut where `network.zoom` finds close-ups; None: without
     quiet: bool = True,  # no progress bar
 ) -> ActivationCache:  # n * V * K * H * W values, in memory or, with a folder, on the disk
-    "Activations of many images; an interrupted call goes on where it was. Raises `NiwtError` for values too large for `dtype`."
+    "Activations of images, resumed if interrupted; raises `NiwtError` for values beyond `dtype`."
     indices = torch.as_tensor(indices)
     source = data.source[indices]
     of_all = {"model": model_hash(network.lower), "layer": network.layer}
@@ -178,7 +178,7 @@ def cache_activations(
 
 # %% ../../nbs/03_network/06_finetuning.ipynb #b880875b
 class _Tuned(nn.Module):
-    "Body, dropout and head; batch norms keep their statistics. Only the body computes in `precision`."
+    "Body, dropout and head; batch norms keep statistics. Only the body computes in `precision`."
 
     def __init__(self, body: nn.Module, head: nn.Module, dropout: float, precision: str):
         super().__init__()
@@ -247,7 +247,7 @@ def cached_features(
 def _first_head(
     features: Tensor, y: Tensor, knowledge: Tensor | None, seen: Tensor, seed: int = 0
 ) -> nn.Module:
-    "The best head for the body as it is: logistic regression, or the ridge regression from knowledge to its rows."
+    "The best head for the body as it is: logistic regression, or ridge from knowledge to its rows."
     device, n = features.device, len(seen)
     y = y.to(device)
     if knowledge is None:
@@ -263,7 +263,7 @@ def _first_head(
 def _fitting_cache(
     cache: Any, network: CutNetwork, data: ZeroShotData, look: Callable, part: str, quiet: bool
 ) -> _Cache:
-    "A cache of what this part of the network reads, made where there is none; raises `NiwtError` for one of something else."
+    "The cache of what this part reads, made if None; raises `NiwtError` for one of something else."
     check_name(part, ("tail", "all"), "part")
     if cache is None and part == "tail":
         return cache_activations(network, data, data.train, look, quiet=quiet)
@@ -281,13 +281,13 @@ def _fitting_cache(
 class FineTuned:
     "What `fine_tune` returns."
 
-    network: CutNetwork  # a copy of the given one, trained; its head is linear, one row for each class of `data.seen`
+    network: CutNetwork  # a trained copy; its head is linear, one row a class of `data.seen`
     history: pd.DataFrame  # one row an epoch
     knowledge_head: _KnowledgeHead | None = None  # the map from knowledge to weights, if any
 
 # %% ../../nbs/03_network/06_finetuning.ipynb #9970e551
 def _ended(network: CutNetwork, head: nn.Module, first: Tensor, history: pd.DataFrame) -> FineTuned:
-    "What a training came to; a head of knowledge becomes a linear one for features (n, D) as they were at `first`."
+    "A training's result; a knowledge head becomes linear for features (n, D) as they were `first`."
     network.requires_grad_(False)
     if isinstance(head, _KnowledgeHead):
         return FineTuned(with_head(network, head.linear_for(first)), history, head)
@@ -306,7 +306,7 @@ def fine_tune(
     epochs: int = 8,  # times that each image is seen
     lr: float = 3e-4,  # largest learning rate of the body
     batch_size: int = 32,  # images a step
-    window: float = 1.0,  # learn from random windows of the cached activations, of this share of each side
+    window: float = 1.0,  # learn from random windows of cached activations, this share of a side
     mix: float = 0.0,  # mix activations of two images, see `_mixed_loss`
     average: float = 0.0,  # decay of a running mean of the weights, see `_train_loop`
     precision: str = "float32",  # of the body's convolutions, see `_arithmetic`
@@ -317,7 +317,7 @@ def fine_tune(
     checkpoint: str | os.PathLike | None = None,  # a file to continue from
     quiet: bool = True,  # no progress bars
 ) -> FineTuned:  # the trained copy, and how it went
-    "Adapt a network to the seen classes; raises `NiwtError` for settings or a cache that do not fit."
+    "Adapt a network to the seen classes; raises `NiwtError` for unfit settings or cache."
     cache = _fitting_cache(cache, network, data, transform, part, quiet)
     tuned, device = copy_module(network), network.head.weight.device
     body: nn.Module = tuned.tail if part == "tail" else nn.Sequential(tuned.lower, tuned.tail)

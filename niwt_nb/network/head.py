@@ -25,7 +25,7 @@ from ..data.memory import blocks_of, by_rows, moments
 def widened(
     values: Tensor,  # of any type
 ) -> Tensor:  # float32 at least
-    "Values in float32 at least, so that no result is in half precision, whatever the network computes in."
+    "Values in float32 at least: no result is in half precision, whatever the network computes in."
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 # %% ../../nbs/03_network/03_head.ipynb #18a6f537
@@ -97,7 +97,7 @@ def fit_head(
 ) -> nn.Linear:  # D -> n_classes, frozen
     """Multinomial logistic regression: least mean cross-entropy + (l2 / 2) s^2 ||W||^2, bias free.
 
-    s^2 is the mean squared distance of the features from their mean, so that `l2` means the same for every network.
+    s^2: the mean squared distance of features from their mean; so `l2` means the same everywhere.
     Raises `NiwtError` for shapes, labels or values that cannot be used.
     """
     X, y, C = _check_head_input(features, labels, n_classes, l2)
@@ -184,7 +184,7 @@ def extend(
 # %% ../../nbs/03_network/03_head.ipynb #c4eddb60
 @in_own_modes
 def _check_head_rows(head: nn.Linear, rows: Sequence[int]) -> Tensor:
-    "Row numbers of a head as a tensor; raises `NiwtError` for repeated ones, or ones that it does not have."
+    "Row numbers of a head as a tensor; raises `NiwtError` for repeated or absent ones."
     if not isinstance(head, nn.Linear):
         raise NiwtError(f"the head must be a torch.nn.Linear, got {type(head).__name__}")
     index = torch.as_tensor(rows)
@@ -224,7 +224,7 @@ def rows_of(
     part: ZeroShotData,  # made of some images of `data`, such as `data.validation()`
     data: ZeroShotData,  # where they come from
 ) -> Tensor:  # (n,) place in `data` of every image of `part`
-    "Which images of `data` are in `part`, in its order: `features[rows_of(part, data)]` are the features of `part`."
+    "Which images of `data` are `part`, in its order: `features[rows_of(part, data)]` are its own."
     order = data.source.argsort()
     place = order[torch.searchsorted(data.source[order], part.source).clamp(max=len(order) - 1)]
     if not bool((data.source[place] == part.source).all()):

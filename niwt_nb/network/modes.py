@@ -23,7 +23,7 @@ from ..core import _MEETING, NiwtError, process_place, seeded, share
 
 # %% ../../nbs/03_network/00_modes.ipynb #401a45b7
 class PowerMean(nn.Module):
-    "Mean over space of a power of each channel, and the root of it: (B, K, H, W) >= 0 -> (B, K). Power 1 is the average; infinity the maximum."
+    "Power mean over space, (B, K, H, W) >= 0 -> (B, K): 1 is the average, infinity the maximum."
 
     def __init__(self, power: float = 3.0):
         super().__init__()
@@ -47,7 +47,7 @@ _INSIDE = threading.local()  # whether this thread is in `own_modes` already
 
 @contextlib.contextmanager
 def own_modes() -> Iterator[None]:
-    """PyTorch's default modes inside the block: gradients on, no inference mode, no autocast, new tensors on the CPU.
+    """PyTorch's default modes in the block: gradients, no inference mode, no autocast, CPU tensors.
 
     The outermost block decides; blocks inside it change nothing.
     """
@@ -70,7 +70,7 @@ def own_modes() -> Iterator[None]:
 
 # %% ../../nbs/03_network/00_modes.ipynb #2b6f1b7b
 def _usable(value: Any) -> Any:
-    "Copy tensors made in inference mode, so that autograd can use them (those of a network in place); anything else is returned as it is."
+    "Copy tensors made in inference mode for autograd (a network's in place); leave all else as is."
     if isinstance(value, nn.Module):
         made: dict[int, Tensor] = {}  # shared parameters stay shared
         tables: Any = [own for m in value.modules() for own in (m._parameters, m._buffers)]
@@ -87,7 +87,7 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 def in_own_modes(
-    function: _Function,  # any function or method; a generator is in its own modes while it runs, not while it waits
+    function: _Function,  # any function or method; a generator is in its modes only while it runs
 ) -> _Function:  # the same, called inside `own_modes`
     "Run a function in PyTorch's default modes, whatever modes its caller has set."
 
@@ -140,7 +140,7 @@ def _in_its_numbers(module: nn.Module, args: tuple) -> tuple | None:
 
 # %% ../../nbs/03_network/00_modes.ipynb #fb46de28
 def device_of(
-    wanted: Any = None,  # "cpu", "cuda", "cuda:1", a `torch.device`; None or "auto": where `module` is, if that is a GPU, else a GPU if there is one
+    wanted: Any = None,  # "cpu", "cuda:1", a device; None, "auto": a GPU if any, `module`'s first
     module: nn.Module | None = None,  # a network
 ) -> torch.device:  # with its number, if it is a GPU
     "The device to compute on; raises `NiwtError` for one that is not here."
@@ -172,14 +172,13 @@ def device_of(
             if device.type == "cuda" and torch.version.cuda is None
             else ""
         )
-        raise NiwtError(
-            f"device is {str(wanted)!r}, which is not here: PyTorch sees {', '.join(there)}{build}; {remedy}"
-        )
+        told = f"device is {str(wanted)!r}, which is not here: PyTorch sees {', '.join(there)}"
+        raise NiwtError(f"{told}{build}; {remedy}")
     return torch.device(device.type, number)
 
 # %% ../../nbs/03_network/00_modes.ipynb #f913746f
 def gpu_group() -> Any:  # for `DistributedDataParallel`; None: the ordinary group
-    "The processes as a group that exchanges by NCCL, if each has a GPU of its own; to be called by all of them alike."
+    "The processes as a group over NCCL, if each has a GPU of its own; all must call it alike."
     world = process_place()[1]
     if world > 1 and "gpus" not in _MEETING:
         ready = torch.cuda.is_available() and dist.is_nccl_available()

@@ -36,7 +36,7 @@ from .modes import gpu_group, in_own_modes, seeded_in_turn
 # %% ../../nbs/03_network/04_training.ipynb #ed2abc2e
 @dataclass(frozen=True, eq=False)
 class _PixelCache:
-    "Transformed images kept as bytes, or as floats where bytes do not hold them; `batch` gives floats back."
+    "Transformed images kept as bytes, or as floats where bytes do not do; `batch` gives floats."
 
     pixels: Tensor  # (n, 3, H, W) uint8, or float32
     low: Tensor  # (3, 1, 1) what 0 stands for
@@ -58,11 +58,11 @@ class _PixelCache:
 
 # %% ../../nbs/03_network/04_training.ipynb #5ce96548
 def _is_random(transform: Callable, image: Any) -> bool:
-    "Whether a preprocessing gives another picture each time: tried often where it draws random numbers, a few times where it may have dice of its own."
-    drawn = lambda: (random.getstate(), str(np.random.get_state()), torch.get_rng_state().tolist())  # noqa: E731
+    "Whether a preprocessing varies: many tries if it draws random numbers, a few for other dice."
+    dice = (random.getstate, np.random.get_state, lambda: torch.get_rng_state().tolist())
     with seeded_in_turn(0):
-        before, first = drawn(), transformed(transform, image)
-        tries = 4 if drawn() == before else 60
+        before, first = str([d() for d in dice]), transformed(transform, image)
+        tries = 4 if str([d() for d in dice]) == before else 60
         return any(not torch.equal(first, transformed(transform, image)) for _ in range(tries))
 
 # %% ../../nbs/03_network/04_training.ipynb #2b84d963
@@ -71,8 +71,8 @@ def cache_images(
     indices: Tensor,  # (n,) which of them
     transform: Callable,  # PIL image -> (3, H, W) float tensor; must not be random
     quiet: bool = True,  # no progress bar
-) -> _PixelCache:  # the images in memory, n * 3 * H * W bytes, or four times that where a byte a value does not hold them
-    "Decode images once and keep what the transform gives, checked on each; raises `NiwtError` for an unreadable image and a random transform."
+) -> _PixelCache:  # n * 3 * H * W bytes in memory, four times that where a byte does not do
+    "Decode and transform once; raises `NiwtError` for unreadable images and a random transform."
     index = as_ids(indices, "indices", len(data), unique=False)
     if len(index) and _is_random(transform, data.images[int(index[0])]):
         told = "the transform gives another picture each time, and a cache holds one"
@@ -96,7 +96,7 @@ def cache_images(
 
 # %% ../../nbs/03_network/04_training.ipynb #f8def340
 def _one_cycle(step: int, total: int) -> float:
-    "The learning rate's share of its peak at a step: from 0.04 up to 1 in a quarter of the steps and down to about 0, along half cosines."
+    "The rate's share of its peak: half cosines, 0.04 to 1 in a quarter of the steps, then to 0."
     up = max(total / 4, 1.0)
     if step < up:
         return 0.04 + 0.96 * (1 - math.cos(math.pi * step / up)) / 2
@@ -104,7 +104,7 @@ def _one_cycle(step: int, total: int) -> float:
 
 # %% ../../nbs/03_network/04_training.ipynb #e037b450
 def _groups(module: nn.Module, weight_decay: float, lr: float, rates: dict | None) -> list:
-    "AdamW's parameter groups: no decay for biases and norms; parameters whose name starts with a key of `rates` get that factor on the rate."
+    "AdamW's groups: no decay for biases and norms; `rates`: beginning of names -> factor on `lr`."
     groups: dict[tuple[float, float], dict[str, Any]] = {}
     for name, p in module.named_parameters():
         if p.requires_grad:
@@ -128,7 +128,7 @@ def _pack_training(module: nn.Module, optimiser: Any, best: _State, mean: _State
 # %% ../../nbs/03_network/04_training.ipynb #e771fbe3
 def _unpack_training(tensors: _State, module: nn.Module, optimiser: Any) -> tuple[_State, _State]:
     "The reverse of `_pack_training`; returns the best state so far and the mean of the weights."
-    part = lambda p: {k.removeprefix(p): v for k, v in tensors.items() if k.startswith(p)}  # noqa: E731
+    part = lambda p: {k[len(p) :]: v for k, v in tensors.items() if k.startswith(p)}  # noqa: E731
     module.load_state_dict(part("module."))
     params = [p for g in optimiser.param_groups for p in g["params"]]
     for key, value in part("optimiser.").items():
@@ -146,7 +146,7 @@ def _since_best(history: list[dict[str, float]]) -> int:
 # %% ../../nbs/03_network/04_training.ipynb #4f6f6f0d
 @torch.no_grad()
 def _towards(mean: dict[str, Tensor], module: nn.Module, decay: float, step: int) -> None:
-    "Move the running mean of the weights towards those of `module`; early steps count more, or the first weights would stay in it for long."
+    "Move the mean of weights to `module`'s; early steps count more, or the first would linger."
     decay = min(decay, (1 + step) / (10 + step))
     for name, value in module.named_parameters():
         mean[name] = mean[name].lerp_(value, 1 - decay) if name in mean else value.detach().clone()
@@ -213,7 +213,7 @@ class _Plan:
     desc: str = "training"  # left of the bar
 
     def settings(self, n: int, scored: bool) -> dict[str, Any]:
-        "What a checkpoint of a training on n rows must agree with; raises `NiwtError` for a plan that cannot be."
+        "What a checkpoint on n rows must agree with; raises `NiwtError` for an impossible plan."
         if self.epochs < 1 or n < 1 or self.batch_size < 1 or not self.lr > 0:
             got = f"{self.epochs}, {n}, {self.batch_size}, {self.lr}"
             raise NiwtError(f"epochs, rows, batch_size and lr must be positive, got {got}")
@@ -231,7 +231,7 @@ def _train_loop(
     plan: _Plan,  # how long, how fast
     score: Callable[[], float] | None = None,  # after each epoch; the one with the largest is kept
 ) -> pd.DataFrame:  # one row an epoch: loss, accuracy, seconds, and score if measured
-    "Minimise the loss; raises `NiwtError` if it becomes infinite, or if the checkpoint belongs to another training."
+    "Minimise the loss; raises `NiwtError` if it is infinite or a checkpoint of another training."
     settings = plan.settings(n, score is not None) | {"start": model_hash(module)}
     optimiser = torch.optim.AdamW(_groups(module, plan.weight_decay, plan.lr, plan.rates))
     history: list[dict[str, float]] = []
@@ -265,7 +265,7 @@ def _train_loop(
 
 # %% ../../nbs/03_network/04_training.ipynb #745a2d4a
 def _erase_squares(x: Tensor, n: int = 3, side: float = 0.35) -> Tensor:
-    "Set n random squares of each image (B, 3, H, W) to 0; their side is between half of `side` and all of it, as a share of the height."
+    "Set n random squares of images (B, 3, H, W) to 0, sides `side` / 2 to `side` of the height."
     if not side:
         return x
     B, _, H, W = x.shape
@@ -288,7 +288,7 @@ def class_to_column(
 
 # %% ../../nbs/03_network/04_training.ipynb #5a7909a0
 def _hold_out(data: ZeroShotData, share: float, seed: int = 0) -> tuple[Tensor, Tensor]:
-    "Split the training images of the seen classes: indices to learn from, and a share of each class to watch (at least one if it is not 0)."
+    "Training indices to learn from, and a share of each class to watch (at least one unless 0)."
     if not 0 <= share < 1:
         raise NiwtError(f"the share to hold out must be at least 0 and below 1, got {share}")
     out = _held_out(data.labels[data.train], data.seen if share else data.seen[:0], share, seed)
@@ -370,7 +370,7 @@ class _KnowledgeHead(nn.Module):
     @in_own_modes
     @torch.no_grad()
     def start(self, wanted: Tensor) -> "_KnowledgeHead":
-        "Begin with the ridge regression from knowledge to rows (n, D), centred: mean features of the classes, or the rows of a linear head."
+        "Begin with ridge from knowledge to rows (n, D), centred: means of classes, or head rows."
         K, Y = self.knowledge, nn.functional.normalize(wanted - wanted.mean(0), dim=1)
         assert isinstance(K, Tensor)
         gram = K.T @ K + 0.1 * torch.eye(K.shape[1], device=K.device)
@@ -387,7 +387,7 @@ class _KnowledgeHead(nn.Module):
 
     @in_own_modes
     def linear(self, scale: float = 1.0, knowledge: Tensor | None = None) -> nn.Linear:
-        "An nn.Linear that ranks classes as this head does, since the length of the features does not change the order."
+        "An nn.Linear of the same ranking: the length of the features does not change the order."
         rows = self.rows(knowledge).detach() / self.spread
         return linear_of(scale * rows, -scale * (rows @ self.shift))
 
@@ -418,7 +418,7 @@ class _WithKnowledge(nn.Module):
 
     @torch.no_grad()
     def into_model(self, example: Tensor) -> None:
-        "Give the model's own linear head the weights that the knowledge head makes; it ranks classes alike."
+        "Give the model's linear head the weights of the knowledge head; it ranks classes alike."
         with eval_mode(self):
             made = self.knowledge_head.linear_for(self._network[0].features(example))
             own = self._network[0].head
@@ -445,7 +445,7 @@ _DRAWING = ("Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "StochasticDepth",
 
 
 class _WholeBatch:
-    "Inside the block, batch norms and dropouts of a module that sees a `part` of `total` pictures do to them what they would do if it saw all."
+    "Inside, batch norms and dropouts that see a `part` of `total` pictures act as if they saw all."
 
     def __init__(self, module: nn.Module, part: slice, group: Any = None):
         self.part, self.group, self.total = part, group, 0
@@ -500,7 +500,7 @@ def _mixed_loss(
 ) -> tuple[Tensor, int]:
     """Cross-entropy with mixup (Zhang et al., ICLR 2018), and how many scores are largest at `y`.
 
-    Inputs (B, ...) and targets (B,) are mixed in shares from Beta(mix, mix): 0.2 mixes a little, 1 evenly, 0 not at all.
+    Inputs (B, ...), targets (B,) are mixed in Beta(mix, mix) shares: 0.2 little, 1 evenly, 0 none.
     The model sees a `part` of them, and the loss is this part's share of the mean.
     """
     n, share, second = len(x), 1.0, y
@@ -519,9 +519,9 @@ def _mixed_loss(
 def _steps_of(
     module: nn.Module, draw: Callable, y: Tensor, mix: float = 0.0, smoothing: float = 0.0
 ) -> Iterator[_Step]:
-    """Give the step of `_train_loop` that all processes share: loss and hits are of the whole batch.
+    """The step of `_train_loop` that all processes share: loss and hits are of the whole batch.
 
-    `draw`: rows (B,) -> inputs (B, ...), with all that is random in them; `y` (n,): targets; `mix` and `smoothing`: see `_mixed_loss`.
+    `draw`: rows (B,) -> inputs (B, ...), randomness included; `y` (n,): targets; see `_mixed_loss`.
     """
     (rank, world), device = process_place(), next(module.parameters()).device
     part, dice = slice(rank, None, world), torch.get_rng_state()
@@ -562,13 +562,13 @@ def train_classifier(
     weight_decay: float = 0.5,  # of weights; strong, so that few directions carry a class
     label_smoothing: float = 0.0,  # share of the target spread over all classes
     erase: float = 0.2,  # side of the squares erased, as a share of the height; 0: none
-    hold: float = 0.0,  # share of the training images of each class kept aside to watch; the best epoch is kept
+    hold: float = 0.0,  # share of each class's images kept aside to watch; the best epoch is kept
     patience: int | None = None,  # stop after so many epochs without a better accuracy on them
     seed: int = 0,  # of order, augmentation and dropout (not of the model's first weights)
     checkpoint: str | os.PathLike | None = None,  # a file to continue from
     quiet: bool = True,  # no progress bars
 ) -> pd.DataFrame:  # one row an epoch: loss, accuracy, seconds, and score on the images held out
-    "Train on the seen classes; the model ends in evaluation mode. The caller's random numbers are untouched."
+    "Train on the seen classes; ends in evaluation mode, the caller's random numbers untouched."
     learn, watch = _hold_out(data, hold, seed)
     cache, column = cache_images(data, learn, transform, quiet), class_to_column(data)
     device, example = next(model.parameters()).device, cache.batch(torch.arange(2))

@@ -55,7 +55,7 @@ def closer(
     x: Tensor,  # (B, 3, H, W) preprocessed pictures
     a: Tensor,  # (B, K, h, w) activations of them
 ) -> Tensor:  # (B, 3, H, W)
-    "Each picture cropped to where its activations are and enlarged to its old size, on their device."
+    "Pictures cropped to where their activations are, enlarged to the old size, on their device."
     return cropped(x.to(a.device), *place_of(a.float()))
 
 # %% ../../nbs/03_network/05_zoom.ipynb #bec270a4
