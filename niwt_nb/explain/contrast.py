@@ -26,10 +26,7 @@ from ..network.zoom import joined, mixed, views_of
 
 # %% ../../nbs/06_explain/09_contrast.ipynb #db9f711d
 def _of_views(model: NIWT, values: Tensor, scaled: bool = True) -> Tensor:
-    """What the views of pictures say, (V, n, D) -> (n, D), mixed as the model does, see `views_of`.
-
-    `scaled`: they are features, which the head reads on its own scale.
-    """
+    "Views (V, n, D) -> (n, D), mixed as the model does; `scaled`: features, on the head's scale."
     zoom = model.settings_.zoom
     seen = joined(values, model.mirrored_, zoom > 0)
     return mixed(model.scale_(seen) if scaled else seen, zoom)
@@ -135,10 +132,7 @@ def _turning_neurons(model: NIWT, activation: Tensor, ahead: int, behind: int) -
 
 # %% ../../nbs/06_explain/09_contrast.ipynb #87ca4261
 def _groups_that_differ(names: tuple[str, ...], differs: Tensor) -> list[Tensor]:
-    """Places of the attributes of each group in which something `differs` (A,), bool.
-
-    `has_wing_color::red` and `has_wing_color::blue` change together.
-    """
+    "Attributes by group, such as `has_wing_color`, in which something `differs` (A,), bool."
     groups: dict[str, list[int]] = {}
     for i, name in enumerate(names):
         groups.setdefault(_group_of(name), []).append(i)

@@ -75,10 +75,7 @@ def _check_rows(network: Any, target: int | Tensor | Sequence[int], n: int) -> T
 
 # %% ../../nbs/06_explain/00_maps.ipynb #85fff4f5
 def _check_images(x: Any, size: Sequence[int] | None = None) -> None:
-    """Raise `NiwtError` unless `x` is a finite, non-empty batch of images (B, 3, H, W).
-
-    `size`: height and width that they must have, those that an explainer was fitted on.
-    """
+    "Raise `NiwtError` unless `x` is a finite batch (B, 3, H, W), not empty, (H, W) as in `size`."
     if not isinstance(x, Tensor) or x.ndim != 4:
         got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
         raise NiwtError(f"expected images (B, 3, H, W), got {got}")

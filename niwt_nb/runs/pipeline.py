@@ -123,10 +123,7 @@ _STEP_NAMES = {
 
 # %% ../../nbs/09_runs/08_pipeline.ipynb #2dc38668
 def _step_times(timings: list[dict[str, Any]]) -> list[list[str]]:
-    """The times of a run for people: what and how long, parts added up, as they were first met.
-
-    `timings`: rows with step, seconds and images.
-    """
+    "What took how long, parts added up, as first met; `timings`: rows of step, seconds, images."
     total: dict[str, float] = {}
     for row in timings:
         name = row["step"].removeprefix("validation/")

@@ -590,10 +590,7 @@ def _fitted_model(ready: _Ready, kind: str) -> NIWT:
 
 # %% ../../nbs/09_runs/05_steps.ipynb #79277f49
 def _certificate_of(model: NIWT, data: ZeroShotData) -> dict[str, Any]:
-    """How well the new rows have the importance that the map asked for; the model was fitted here.
-
-    Gives solver, objective (1 - cosine), cosine on the images used, and fresh: on other ones.
-    """
+    "Solver, objective (1 - cosine), cosine with what the map asked for, fresh: on other images."
     known = model.scaler_.transform(model.knowledge_.rows(data.unseen))
     asked, g = model.map_.predict(known).float(), model.jacobian_
     rows = model.head_.weight[len(data.seen) :]
