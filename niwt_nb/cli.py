@@ -378,7 +378,7 @@ _AT_ONCE = 32  # pictures that are open at a time
 
 
 def _name_each(answers: Callable, photos: list[Path], say: Callable) -> tuple[list[dict], int]:
-    "Rows (picture, rank, class, score), and the number of unreadable pictures, which `say` reports."
+    "Rows (picture, rank, class, score), and the number of unreadable pictures, that `say` reports."
     from niwt_nb.core import NiwtError, progress
     from niwt_nb.data.images import open_image
     from niwt_nb.method.niwt import _picture_names
