@@ -349,7 +349,7 @@ def _open_model(folder: Path, backbone: str | None = None) -> Any:  # a fitted `
 def _namer(
     folder: Path, among: str, top: int, network: str | None = None, unknown: bool | float = False
 ) -> Callable[[list], list]:  # pictures -> (class, score) pairs of each
-    "The classifier of a run, a saved model or an export as a function; `NiwtError` if it cannot."
+    "A run, model or export as a function of pictures; raises `NiwtError` if it cannot answer."
     from niwt_nb.core import NiwtError, check_name
     from niwt_nb.method.niwt import FILE
     from niwt_nb.network.export import load_export

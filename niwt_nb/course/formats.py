@@ -110,7 +110,7 @@ def _graders_files(to: str) -> dict[str, str]:  # path in the teacher's folder -
 
 # %% ../../nbs/10_course/04_formats.ipynb #a995b3da
 def _export_lessons(folder: str | os.PathLike, to: str, overwrite: bool = False) -> dict[str, str]:
-    "Write the course for a grader, see `copy_lessons`; raises `NiwtError` for others, bad folders."
+    "Write the course for a grader; raises `NiwtError` for another grader or an unusable folder."
     check_name(to, ("otter", "nbgrader"), "grader")
     done = {}
     try:

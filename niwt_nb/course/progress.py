@@ -121,7 +121,7 @@ def _lesson_rows(folder: str | os.PathLike) -> list[dict[str, Any]]:
 
 # %% ../../nbs/10_course/05_progress.ipynb #288cdd00
 class Progress:
-    "How far the lessons of `folder` have come, as table and text; raises `NiwtError` if not kept."
+    "How far the lessons of `folder` are, as table and text; raises `NiwtError` without a record."
 
     def __init__(self, folder: str | os.PathLike = "."):
         if not (Path(folder) / "progress.json").is_file():

@@ -19,7 +19,7 @@ from ..network.modes import in_own_modes
 # %% ../../nbs/05_evaluate/00_baselines.ipynb #57ec3536
 @in_own_modes
 def _ridge_solve(gram: Tensor, right: Tensor, ridge: float) -> Tensor:
-    "z in (gram + ridge * mean eigenvalue * I) z = right, float64; `NiwtError` if `ridge` <= 0."
+    "Solve (gram + ridge * mean eigenvalue * I) z = right, float64; `NiwtError` if `ridge` <= 0."
     if not ridge > 0:
         raise NiwtError(f"the ridge must be positive, got {ridge}")
     a = gram.double().clone()

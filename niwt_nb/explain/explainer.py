@@ -191,7 +191,7 @@ class Explainer:
 
     @in_own_modes
     def parts(self) -> Tensor:
-        "(A, K) neurons behind attributes: positive answers by positive lift; rows sum to 1 or 0."
+        "(A, K) neurons behind attributes: positive answers x positive lift; rows sum to 1 or 0."
         share = self.answers.clamp_min(0)
         share = share if self.lift is None else share * self.lift.clamp_min(0)
         return (share / share.sum(0).clamp_min(1e-12)).T

@@ -38,7 +38,7 @@ def object_masks(
     transform: Callable,  # PIL image -> (3, H, W) tensor
     part: str | None = None,  # name of a mask; `None`: "bird" or the box
 ) -> Tensor:  # (n, H, W) bool in the network's input
-    "Masks of the animal or a part in network input; raises `NiwtError` without masks and boxes."
+    "Masks of the animal or a part as the network sees them; `NiwtError` without masks and boxes."
     if data.masks is None and (data.boxes is None or part is not None):
         lacks = "masks" if part else "masks and no boxes"
         raise NiwtError(f"data set {data.name!r} has no {lacks}")

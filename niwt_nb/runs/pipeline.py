@@ -66,7 +66,7 @@ _Judged = dict[str, dict[str, Any]]  # knowledge -> what `_judge_knowledge` give
 
 
 def _choices_of(name: str, part: dict[str, Any]) -> list[list[str]]:
-    "Rows of the report: what was tried and chosen with a kind of knowledge, of `_judge_knowledge`."
+    "What `_judge_knowledge` tried and chose for a kind of knowledge, as rows of the report."
     facts, gamma, told = part["facts"], part["gamma"], part["facts"]["certificate"]
     table, best = facts["table"], facts["settings"]
     rows = []

@@ -386,7 +386,7 @@ def _frozen_ready(
 def _trained_ready(
     folder: _RunFolder, data: ZeroShotData, pictures: str, quiet: bool = True
 ) -> _Ready:
-    "A network trained here, half-way the twin, without the classes that play unseen, then on all."
+    "A network trained here, first without what plays unseen (that is the twin), then on all."
     config, found, history = folder.config, [], []
     network, keys = None, []
     for part in (("validation/", data.validation(config.seed)), ("", data)):

@@ -79,7 +79,7 @@ def _rates(session: Session, scores: Tensor, labels: Tensor, row: int) -> dict[s
 
 # %% ../../nbs/08_widgets/05_editor.ipynb #f6ca6c64
 def _attribute_groups(names: Sequence[str], most: int = 12) -> dict[str, list[int]]:
-    "Attribute numbers by title, what precedes `::`, else neighbours; more than `most` in parts."
+    "Numbers of attributes by group title, or of neighbours; groups above `most` come in parts."
     found: dict[str, list[int]] = {}
     for i, name in enumerate(names):
         group, colons, _ = name.rpartition("::")

@@ -51,7 +51,7 @@ class _ExplanationStudy:
 def _study_explanation(
     session: Session, x: Tensor, target: int | None = None, other: int | None = None
 ) -> _ExplanationStudy:
-    "Why this head row, not that (None: predicted, next), of (3, H, W); `NiwtError` if the same."
+    "Why row `target`, not `other` (None: the best), of a picture (3, H, W); `NiwtError` if equal."
     if target is not None and target == other:
         twice = f"got {session.label(target)!r} twice"
         raise NiwtError(f"choose two different classes to tell apart, {twice}")

@@ -501,7 +501,7 @@ def _told(height: int, *words: str, width: int = 860) -> tuple[_Painter, int, in
 def _read_upload(
     upload: Mapping[str, Any], max_bytes: int = 30_000_000, max_pixels: int = 40_000_000
 ) -> tuple[Image.Image, str]:
-    "An entry of `FileUpload.value` in RGB, told what it is; `NiwtError` if empty, large, not one."
+    "A `FileUpload.value` entry in RGB, and what it is; `NiwtError` if empty, large or no picture."
     name, content = os.path.basename(str(upload["name"])) or "the file", bytes(upload["content"])
     if not content:
         raise NiwtError(f"{name!r} is empty (0 bytes)")
