@@ -44,7 +44,7 @@ def _first_process() -> bool:
 
 # %% ../nbs/11_cli.ipynb #1b67184d
 def _plain_errors(command: Callable[..., Any]) -> Callable[..., Any]:
-    "Turn an error into one line on stderr (exit code 2), an interrupt into a hint (130); adds `--debug`, which shows everything."
+    "Errors become a line on stderr (exit code 2), an interrupt a hint (130); `--debug` shows all."
 
     @functools.wraps(command)
     def tidy(*args: Any, debug: bool = False, **kwargs: Any) -> Any:
@@ -56,8 +56,8 @@ def _plain_errors(command: Callable[..., Any]) -> Callable[..., Any]:
             told = "the same command goes on with the steps that are not finished"
             typer.echo(f"niwt: interrupted; {told}", err=True)
             raise typer.Exit(130) from None
-        except (typer.Exit, typer.Abort, *typer.BadParameter.__mro__[:-3]):  # type: ignore[misc]  # typer's own
-            raise
+        except (typer.Exit, typer.Abort, *typer.BadParameter.__mro__[:-3]):  # type: ignore[misc]
+            raise  # typer's own
         except Exception as e:
             if not e.__dict__.get("first", _first_process()):
                 raise typer.Exit(2) from None  # another process of the run tells it
@@ -74,13 +74,14 @@ def _plain_errors(command: Callable[..., Any]) -> Callable[..., Any]:
     last = inspect.Parameter.KEYWORD_ONLY
     option = inspect.Parameter("debug", last, default=False, annotation=_Debug)
     signature = inspect.signature(command)
-    tidy.__signature__ = signature.replace(parameters=[*signature.parameters.values(), option])  # type: ignore[attr-defined]
+    every = [*signature.parameters.values(), option]
+    tidy.__signature__ = signature.replace(parameters=every)  # type: ignore[attr-defined]
     tidy.__annotations__ = {**command.__annotations__, "debug": _Debug}
     return tidy
 
 # %% ../nbs/11_cli.ipynb #bd027280
 def _parse_settings(pairs: list[str]) -> dict[str, Any]:  # setting -> value
-    "Parse settings from texts like `lr=0.1` or `unseen=['owl', 'jay']`; raises `NiwtError` for one without an equals sign."
+    "Settings from texts like `lr=0.1` or `unseen=['owl', 'jay']`; raises `NiwtError` without `=`."
     from niwt_nb.core import NiwtError
     from niwt_nb.runs.config import RunConfig
 
@@ -105,7 +106,7 @@ def _parse_settings(pairs: list[str]) -> dict[str, Any]:  # setting -> value
 
 # %% ../nbs/11_cli.ipynb #071963a4
 def _absolute(name: str, value: Any) -> Any:
-    "Make the paths in the values of the settings `root`, `splits`, `weights` and `model` (path/to/file.py:name) absolute; leave everything else alone."
+    "Make the paths in `root`, `splits`, `weights` and `model` (path/to/file.py:name) absolute."
     if not isinstance(value, str) or not value:
         return value
     if name in ("root", "splits") or (name == "weights" and Path(value).suffix):
@@ -117,7 +118,7 @@ def _absolute(name: str, value: Any) -> Any:
 
 # %% ../nbs/11_cli.ipynb #654bb726
 def _metrics_table(rows: list[dict[str, Any]]) -> str:
-    "Format the rows that `pipeline.run` gives as a text table, three digits a fraction, with the columns of the first row."
+    "Rows of `pipeline.run` as a text table, three digits a fraction, columns as in the first row."
     from niwt_nb.runs.report import _number
 
     words, columns = ("what", "method", "knowledge", "calibrated"), []
@@ -133,7 +134,7 @@ def _metrics_table(rows: list[dict[str, Any]]) -> str:
 def _perform(
     settings: dict, base: Any, out: Path, json_file: Path | None, quiet: bool, replace_run: bool
 ) -> None:
-    "Run the pipeline for a command, with its settings over those of `base`, and show what came out."
+    "Run the pipeline for a command, settings over those of `base`, and show what came out."
     from tqdm import tqdm
 
     from niwt_nb.core import plain_os_errors, write_text
@@ -150,7 +151,7 @@ def _perform(
 
     how: dict[str, Any] = {"quiet": quiet or not sys.stderr.isatty(), "replace_run": replace_run}
     with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *rest, **more: say(f"note: {message}")  # type: ignore[assignment]
+        warnings.showwarning = lambda m, *_, **__: say(f"note: {m}")  # type: ignore[assignment]
         rows = run_pipeline(config, out, notify=say, **how)
     if not first:
         return
@@ -164,7 +165,8 @@ def _perform(
     typer.echo(f"\nreport: {out / 'report.html'}")
 
 # %% ../nbs/11_cli.ipynb #9ced4a18
-_PRESET_HELP = "A recipe of the paper: cub-vgg16, cub-resnet101, awa2-vgg16 or awa2-resnet101. Options given here win."
+_PRESET_HELP = "A recipe of the paper: cub-vgg16, cub-resnet101, awa2-vgg16 or awa2-resnet101. "
+_PRESET_HELP += "Options given here win."
 _unset = functools.partial(typer.Option, show_default=False)
 _OUT_HELP = "Run folder. An interrupted run in it goes on where it was."
 _Out = Annotated[Path | None, _unset(help=_OUT_HELP)]
@@ -193,13 +195,15 @@ _KINDS: Any = {"help": "attributes, captions, ..., or several with commas."}
 _Knowledge = Annotated[str | None, typer.Option(show_default="the first there is", **_KINDS)]
 _HELP = """Classifiers for classes nobody photographed, from words alone.
 
-A network learned some classes from photos (the seen ones). For others there are only words: attributes or sentences. Neuron Importance-Aware Weight
-Transfer asks which neurons a class with such attributes would need, and finds the weights of a classifier that needs exactly those.
+A network learned some classes from photos (the seen ones). For others there are only words:
+attributes or sentences. Neuron Importance-Aware Weight Transfer asks which neurons a class with
+such attributes would need, and finds the weights of a classifier that needs exactly those.
 
 Start with:  niwt demo
 
-The table shows: T1, accuracy on unseen classes among themselves; U and S, on unseen and seen classes when all compete; H, their harmonic mean;
-AUSUC, the area under the curve of S against U. Calibrated rows hold seen classes back by gamma, chosen on seen classes that were held out.
+The table shows: T1, accuracy on unseen classes among themselves; U and S, on unseen and seen
+classes when all compete; H, their harmonic mean; AUSUC, the area under the curve of S against U.
+Calibrated rows hold seen classes back by gamma, chosen on seen classes that were held out.
 """
 _plain: dict[str, Any] = {"pretty_exceptions_enable": False, "rich_markup_mode": None}
 app = typer.Typer(help=_HELP, no_args_is_help=True, add_completion=False, **_plain)
@@ -219,18 +223,18 @@ def version_option(
 
 # %% ../nbs/11_cli.ipynb #0e18f2a8
 def _what_next(folder: Path) -> str:  # lines of text
-    "Leave a picture of an unseen species in the folder of a run of the field guide, and say which commands can be tried on it."
+    "Leave a picture of an unseen species in a run's folder, and say which commands to try on it."
     from niwt_nb.fieldguide.world import draw_species
     from niwt_nb.runs.config import read_config
     from niwt_nb.runs.steps import load_data
 
     data = load_data(read_config(folder / "config.toml"))
-    photo, heron = folder / "bird.png", folder / "heron.png"
+    photo, heron, page = (folder / name for name in ("bird.png", "heron.png", "why.html"))
     data.images[int(data.test_unseen[0])].save(photo)
     words = "A bird with red striped wings, an orange belly and a white crest."
     draw_species(words, 1)[0][0].save(heron)
     lines = [
-        f"predict {folder} {photo} --top 3", f"explain {folder} {photo} --out {folder / 'why.html'}",
+        f"predict {folder} {photo} --top 3", f"explain {folder} {photo} --out {page}",
         f'add {folder} "Red heron" --sentence "{words}"', f"predict {folder} {heron} --top 3",
         f"export {folder} --out {folder / 'shipped'}", f"predict {folder / 'shipped'} {heron}",
     ]  # fmt: skip
@@ -250,9 +254,10 @@ def demo(
 ) -> None:
     """The whole method on drawn birds, in about a minute: nothing is downloaded.
 
-    Draws 50 species to learn from and 10 that are known from their entry in the field guide only, takes a small network that was trained on the 50,
-    makes classifiers for the 10, and writes a page with the results and their explanations. Ends with the table, the place of the page, and what
-    can be tried next. Other worlds (--seed 1) train a network of their own first.
+    Draws 50 species to learn from and 10 that are known from their entry in the field guide only,
+    takes a small network that was trained on the 50, makes classifiers for the 10, and writes a
+    page with the results and their explanations. Ends with the table, the place of the page, and
+    what can be tried next. Other worlds (--seed 1) train a network of their own first.
     """
     given = {"data": "fieldguide", "seed": seed, **_parse_settings(settings or [])}
     out = out or Path("niwt-demo" if not given.get("seed") else f"niwt-demo-seed{given['seed']}")
@@ -262,7 +267,7 @@ def demo(
 
 # %% ../nbs/11_cli.ipynb #169a41f3
 def _base_of(config: Path | None, preset: str | None) -> Any:
-    "The settings, a `RunConfig` or None for the defaults, that options on the command line change: of a file, and over it those of a recipe."
+    "The `RunConfig` (None: defaults) that options change: a file's, and over it that of a recipe."
     from niwt_nb.runs.config import read_config
     from niwt_nb.runs.presets import preset_config
 
@@ -293,13 +298,16 @@ def run(
 
     CUB-200-2011 with a frozen network of your own:
 
-      niwt run --data cub --root CUB_200_2011 --splits att_splits.mat --model my_model.py:load --out cub-run
+      niwt run --data cub --root CUB_200_2011 --splits att_splits.mat --model
+      my_model.py:load --out cub-run
 
-    The paper's own experiments, each with its figures beside the result (the network's ImageNet weights are downloaded, unless --weights names a file):
+    The paper's own experiments, each with its figures beside the result (the network's ImageNet
+    weights are downloaded, unless --weights names a file):
 
       niwt run --preset cub-vgg16 --root CUB_200_2011 --splits att_splits.mat
 
-    The run may be interrupted at any moment; the same command goes on. Its folder holds config.toml, which repeats it:
+    The run may be interrupted at any moment; the same command goes on. Its folder holds
+    config.toml, which repeats it:
 
       niwt run --config cub-run/config.toml --out cub-again
     """
@@ -316,7 +324,9 @@ def run(
 def report(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A run folder.")],  # a run folder
 ) -> None:
-    "Make the page of a finished run again, from what is in its folder: no data set, no network needed."
+    """Make the page of a finished run again, from what is in its folder: no data set, no network
+    needed.
+    """
     from niwt_nb.runs.report import write_report
 
     typer.echo(f"report: {write_report(folder)}")
@@ -329,7 +339,7 @@ _Network = Annotated[str | None, _unset("--model", help=_MOVED_HELP)]
 
 
 def _open_model(folder: Path, backbone: str | None = None) -> Any:  # a fitted `NIWT`
-    "Open the classifier in a folder, with the network of `--model` if one is named; raises `NiwtError` if there is none."
+    "Open the classifier in a folder, perhaps with network `--model`; raises `NiwtError` if none."
     from niwt_nb.method.niwt import NIWT
     from niwt_nb.network.backbones import load_backbone
 
@@ -339,10 +349,7 @@ def _open_model(folder: Path, backbone: str | None = None) -> Any:  # a fitted `
 def _namer(
     folder: Path, among: str, top: int, network: str | None = None, unknown: bool | float = False
 ) -> Callable[[list], list]:  # pictures -> (class, score) pairs of each
-    """Open the classifier of a run, a saved model or an export as a function of pictures, see `NIWT.predict`.
-
-    Raises `NiwtError` if the folder holds none or cannot tell what is asked.
-    """
+    "A run, model or export as a function of pictures; raises `NiwtError` if it cannot answer."
     from niwt_nb.core import NiwtError, check_name
     from niwt_nb.method.niwt import FILE
     from niwt_nb.network.export import load_export
@@ -371,10 +378,7 @@ _AT_ONCE = 32  # pictures that are open at a time
 
 
 def _name_each(answers: Callable, photos: list[Path], say: Callable) -> tuple[list[dict], int]:
-    """Find the best classes of every picture in files and folders: rows (picture, rank, class, score).
-
-    Unreadable ones are reported by `say`, left out and counted.
-    """
+    "Rows (picture, rank, class, score), and the number of unreadable pictures, that `say` reports."
     from niwt_nb.core import NiwtError, progress
     from niwt_nb.data.images import open_image
     from niwt_nb.method.niwt import _picture_names
@@ -431,8 +435,9 @@ def predict(
       niwt predict niwt-demo holiday/ --among unseen --top 5 --csv names.csv
       niwt predict niwt-demo holiday/ --unknown --refuse 0.9
 
-    Scores are calibrated: seen and new classes compete fairly. What --unknown refuses was chosen on seen classes that played strangers.
-    A picture that cannot be read is named and the others go on; the exit code is then 1.
+    Scores are calibrated: seen and new classes compete fairly. What --unknown refuses was chosen on
+    seen classes that played strangers. A picture that cannot be read is named and the others go on;
+    the exit code is then 1.
     """
     import pandas as pd
 
@@ -512,7 +517,8 @@ def explain(
     model: _Network = None,  # a network that has moved
     out: _Page = None,  # an HTML page
 ) -> None:
-    """Why the network names a picture as it does, and not as another class: in sentences, with the numbers that verify them.
+    """Why the network names a picture as it does, and not as another class: in sentences, with the
+    numbers that verify them.
 
     niwt explain niwt-demo photo.jpg
     niwt explain niwt-demo photo.jpg --against "Crested Finch" --out why.html
@@ -543,9 +549,11 @@ def add(
 ) -> None:
     """Add a class that nobody photographed to the classifier of a run, from words.
 
-      niwt add niwt-demo "Red heron" --sentence "A bird with red striped wings, an orange belly and a white crest."
+      niwt add niwt-demo "Red heron" --sentence "A bird with red striped wings,
+      an orange belly and a white crest."
 
-    The classes that were there keep their scores to the last bit. The run's report stays as it is; predict, explain and export know the new class.
+    The classes that were there keep their scores to the last bit. The run's report stays as it is;
+    predict, explain and export know the new class.
     """
     import pandas as pd
 
@@ -602,7 +610,9 @@ def data_check(
     settings: _Set = None,  # other settings of the data
     verify: _Verify = False,  # decode all
 ) -> None:
-    "Say what a folder holds, what is missing, and the exact layout that is expected. Exit code 1 if it cannot be used."
+    """Say what a folder holds, what is missing, and the exact layout that is expected. Exit code 1
+    if it cannot be used.
+    """
     from niwt_nb.core import check_name
     from niwt_nb.data.check import check_root
     from niwt_nb.runs.config import config_from_dict
@@ -618,13 +628,13 @@ def data_check(
 
 # %% ../nbs/11_cli.ipynb #baa069b1
 def _open_lab(page: Path) -> int:
-    "Start JupyterLab with a notebook in its folder, wait until it is closed, and give its exit code."
+    "Open a notebook in JupyterLab in its folder, until it is closed, and give its exit code."
     typer.echo("Starting JupyterLab; press Ctrl-C twice here to end it.")
     return subprocess.call([sys.executable, "-m", "jupyterlab", page.name], cwd=page.parent)
 
 # %% ../nbs/11_cli.ipynb #f1063b8f
 def _check_lessons(folders: list[Path], timeout: int, as_json: Any, as_csv: Any) -> int:
-    "Grade students' folders, print how far they are and write the tables that are asked for; gives the exit code."
+    "Grade students' folders, print how far they are, write tables if asked; gives the exit code."
     from niwt_nb.core import NiwtError
     from niwt_nb.course.grading import grade, progress_rows, progress_table
 
@@ -658,7 +668,8 @@ def _app(
     port: _Port = 8866,  # where
     no_browser: _NoBrowser = False,  # quiet
 ) -> None:
-    """A page without code: give it a photo, see name, words and map, and why not another name; describe a species, see it drawn and recognised.
+    """A page without code: give it a photo, see name, words and map, and why not another name;
+    describe a species, see it drawn and recognised.
 
     Needs Voila: pip install 'niwt_nb[app]'. The page is shown on this machine only.
     """
@@ -668,7 +679,7 @@ def _app(
 
 # %% ../nbs/11_cli.ipynb #f24d20f7
 def _hand_out(folder: Path, overwrite: bool, teacher: bool, to: str | None) -> dict[str, str]:
-    "Write the course into a folder, for a student, a teacher or a grader; gives what was done with each file."
+    "Write the course into a folder for a student, teacher or grader; gives what became of files."
     from niwt_nb.course.copies import copy_lessons
     from niwt_nb.course.formats import _export_lessons
     from niwt_nb.course.progress import _start_page
@@ -696,7 +707,7 @@ def _copy(folder: Path, overwrite: bool, teacher: bool, to: str | None, begin: b
 
 # %% ../nbs/11_cli.ipynb #e441c3d5
 def _student_folders(folders: list[Path] | None, to: str | None) -> list[Path]:
-    "The folders of `niwt lessons [export] [FOLDER]...`; raises `NiwtError` for an export without a grader."
+    "The folders of `niwt lessons [export] [FOLDER]...`; raises `NiwtError` without a grader."
     from niwt_nb.core import NiwtError
 
     folders = folders or [Path("niwt-lessons")]
@@ -741,16 +752,20 @@ def lessons(
     no_open: _NoOpen = False,  # no JupyterLab
     timeout: _Seconds = 120,  # seconds a cell
 ) -> None:
-    """The course: copies the lessons into FOLDER and opens them in JupyterLab. Work of yours that is already there is kept.
+    """The course: copies the lessons into FOLDER and opens them in JupyterLab. Work of yours that
+    is already there is kept.
 
-    Every exercise tells you whether it is right, and if not, what is likely to be wrong. See how far you are with
+    Every exercise tells you whether it is right, and if not, what is likely to be wrong. See how
+    far you are with
 
       niwt lessons FOLDER --progress
 
-    Answers are recorded as you go. To run the notebooks and judge them anew, one folder or a whole class, use --check:
-    the exit code is then 0 if everything is right, else 1. A self-check, not an exam: a notebook's code may read whatever you may.
+    Answers are recorded as you go. To run the notebooks and judge them anew, one folder or a whole
+    class, use --check: the exit code is then 0 if everything is right, else 1. A self-check, not an
+    exam: a notebook's code may read whatever you may.
 
-    For teachers: a copy with solutions and slides, and the exercises in the formats of Otter and nbgrader:
+    For teachers: a copy with solutions and slides, and the exercises in the formats of Otter and
+    nbgrader:
 
       niwt lessons FOLDER --teacher
       niwt lessons export --to nbgrader FOLDER

@@ -32,7 +32,7 @@ def _is_tensor(value: Any) -> bool:
 
 # %% ../../nbs/10_course/00_answers.ipynb #1cf34660
 def _kind_of(value: Any) -> str:  # such as "a tensor of shape (3, 4)"
-    "What `value` is, in words for a hint: shapes for tensors and arrays, lengths for collections, the type for the rest."
+    "What `value` is, for a hint: shapes of tensors, arrays, lengths of collections, else its type."
     if value is None:
         return "nothing (None)"
     if _is_tensor(value) or isinstance(value, np.ndarray):
@@ -74,7 +74,7 @@ def _plain(value: Any) -> Any:  # what `json.dumps` takes
 
 # %% ../../nbs/10_course/00_answers.ipynb #b0ab7c1d
 def _restored(data: Any) -> Any:
-    "The value that `_plain` made plain, tensors as arrays; raises `ValueError`, `KeyError` or `TypeError` for other data."
+    "The value of `_plain` data, tensors as arrays; raises `ValueError`, `KeyError` or `TypeError`."
     if not isinstance(data, dict):
         return data
     ((kind, what),) = data.items()
@@ -92,7 +92,7 @@ def _restored(data: Any) -> Any:
 
 # %% ../../nbs/10_course/00_answers.ipynb #e8b8e521
 def _fresh(value: Any) -> Any:
-    "Copy what a student's function might overwrite: tensors, arrays and collections; anything else as it is."
+    "Copy what a student's function might overwrite: tensors, arrays and collections; not the rest."
     if _is_tensor(value):
         return value.detach().clone().requires_grad_(value.requires_grad)
     if isinstance(value, np.ndarray):
@@ -103,7 +103,7 @@ def _fresh(value: Any) -> Any:
 
 # %% ../../nbs/10_course/00_answers.ipynb #988b0706
 def _error_line(error: BaseException, function: Callable[..., Any]) -> str:
-    """Name and message of an error, with the last line of the student's own function on the way to it.
+    """Name and message of an error, with the last line of the student's own function before it.
 
     Such as "ZeroDivisionError: division by zero (line 2: return s / u)".
     """
@@ -134,7 +134,7 @@ class _Outcome:
 
 # %% ../../nbs/10_course/00_answers.ipynb #f05fdb4d
 def _outcome(function: Callable[..., Any], inputs: Sequence[Any]) -> _Outcome:
-    "Call a student's function, the reference or a known mistake on copies of `inputs`, with the random numbers of seed 0."
+    "Call a student's function, the reference or a mistake on copies of `inputs`, with seed 0."
     mine, torch = _fresh(list(inputs)), "torch" in sys.modules
     seed = importlib.import_module("niwt_nb.core").seeded(0) if torch else nullcontext()
     try:
@@ -179,7 +179,7 @@ _ANSWER = "application/vnd.niwt.answer"
 def _ask(expression: str, scope: dict[str, Any], packed: str) -> None:
     """Evaluate an answer, call it if it is a function, and publish what came of it as plain data.
 
-    `expression` stands between the brackets of `check_5_1(...)`; `scope` are the notebook's names, `packed` inputs from `_pack`.
+    `expression`: inside `check_5_1(...)`; `scope`: the notebook's names; `packed`: from `_pack`.
     """
     from IPython.display import display
 
@@ -195,7 +195,7 @@ def _ask(expression: str, scope: dict[str, Any], packed: str) -> None:
 
 # %% ../../nbs/10_course/00_answers.ipynb #08e5308a
 def _landlock(*folders: str) -> bool:  # whether writing elsewhere is forbidden
-    "Forbid this process to write outside `folders`, connect by TCP and signal others; without folders, only say whether it could."
+    "Forbid writing outside `folders`, TCP and signals to others; without folders, say if it could."
     libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
     version = libc.syscall(444, None, 0, 1) if libc else 0  # asked to make rules: which version?
     if libc is None or version < 1 or not folders:
@@ -214,7 +214,7 @@ def _landlock(*folders: str) -> bool:  # whether writing elsewhere is forbidden
 
 # %% ../../nbs/10_course/00_answers.ipynb #a278b7ef
 def _limit(folder: str, memory: int, seconds: int) -> None:
-    "Limit this process for good to writing in `folder`, bytes and processor time; raises `OSError` if the system refuses."
+    "Limit writing to `folder`, bytes and processor time, for good; raises `OSError` if refused."
     try:
         import resource
     except ImportError:  # Windows
@@ -229,7 +229,7 @@ def _limit(folder: str, memory: int, seconds: int) -> None:
 
 # %% ../../nbs/10_course/00_answers.ipynb #fb8a6f6c
 def _settle(folder: str, memory: int, seconds: int, exercises: int) -> None:
-    "Make this process a student's: limits for good, see `_limit`, and as many checkers as exercises, which hold no reference."
+    "Make this process a student's: limits for good, see `_limit`, and checkers without references."
     _limit(folder, memory, seconds)
     silent = types.ModuleType("niwt_nb.course.copies")
     vars(silent)["checkers"] = lambda lesson, scope: [lambda answer: None] * exercises

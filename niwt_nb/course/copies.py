@@ -49,7 +49,7 @@ def lesson_files() -> dict[str, Path]:  # name in a student's folder -> file
 
 # %% ../../nbs/10_course/02_copies.ipynb #52cb0d75
 def _tree(source: str) -> ast.Module:
-    "The syntax tree of a cell, lines for IPython left out; empty for a cell that is not Python (yet)."
+    "The syntax tree of a cell without IPython's lines; empty for a cell that is not Python (yet)."
     try:
         return ast.parse(re.sub(r"(?m)^[%!?].*$", "pass", source))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -71,7 +71,7 @@ def _names_in(source: str) -> tuple[set[str], set[str]]:
 
 # %% ../../nbs/10_course/02_copies.ipynb #f7d4310f
 def _needed_cells(sources: Sequence[str], roots: Sequence[int]) -> set[int]:
-    "The code cells `roots` and those before them that they need: the names that they read are followed to the cells that bind them."
+    "The cells `roots` and those before them that bind the names that they read, step by step."
     binds, reads = zip(*map(_names_in, sources), strict=True) if sources else ((), ())
     needed: set[int] = set()
     todo = list(roots)
@@ -84,10 +84,7 @@ def _needed_cells(sources: Sequence[str], roots: Sequence[int]) -> set[int]:
 
 # %% ../../nbs/10_course/02_copies.ipynb #fa6a2abc
 def _checker_file(lesson: int | str) -> tuple[Path, dict[str, str]]:
-    """The file of a lesson's checkers, and the block of each exercise number ("": above the first), with the file's line numbers.
-
-    Raises `NiwtError` if there are no checkers.
-    """
+    'A file of checkers, its blocks by number ("": above the first); raises `NiwtError` if none.'
     folder = _lessons_folder() / "checkers"
     files = sorted(folder.glob(f"{lesson:0>2}_*.py")) if str(lesson).isdigit() else []
     if not files:
@@ -95,12 +92,12 @@ def _checker_file(lesson: int | str) -> tuple[Path, dict[str, str]]:
     lines, block, found = files[0].read_text(encoding="utf-8").splitlines(), "", {"": [""]}
     for at, line in enumerate(lines):
         block = line[5:].strip() if line.startswith("# %% ") else block
-        found.setdefault(block, [""] * at).append(line)
+        found.setdefault(block, [""] * at).append(line)  # numbered as in the file
     return files[0], {number: "\n".join(code) for number, code in found.items()}
 
 # %% ../../nbs/10_course/02_copies.ipynb #03fff0a8
 def _checker_code(number: str) -> str:
-    "The code of the checker of an exercise such as 5.1, below that which it needs. Raises `NiwtError` if there is none."
+    "The code of an exercise's checker and what it needs; raises `NiwtError` if there is none."
     blocks = _checker_file(number.split(".")[0])[1]
     if not number or number not in blocks:
         there = ", ".join(n for n in blocks if n)
@@ -125,7 +122,7 @@ _PROGRESS = "progress.json"
 
 
 def _recorded(folder: str | os.PathLike = ".") -> dict[str, dict[str, Any]]:
-    "The state of each of the `exercises` and `recall` questions by number, as a folder of lessons has it; nothing where no record is kept."
+    "The state of `exercises` and `recall` questions by number, as a folder keeps it, or nothing."
     try:
         found = json.loads((Path(folder) / _PROGRESS).read_text(encoding="utf-8"))
         return {kind: dict(found.get(kind, {})) for kind in ("exercises", "recall")}
@@ -134,7 +131,7 @@ def _recorded(folder: str | os.PathLike = ".") -> dict[str, dict[str, Any]]:
 
 # %% ../../nbs/10_course/02_copies.ipynb #d1853d3a
 def _record(kind: str, number: str, state: Any) -> None:
-    "Keep the state of an answer, if the working folder holds a record; what was correct stays correct."
+    "Keep the state of an answer if the folder holds a record; what was correct stays correct."
     found = _recorded()
     if not Path(_PROGRESS).is_file() or found[kind].get(number) == "correct":
         return
@@ -145,7 +142,7 @@ def _record(kind: str, number: str, state: Any) -> None:
 # %% ../../nbs/10_course/02_copies.ipynb #bec2f57d
 @dataclass
 class _Checker:
-    "The checker of an exercise, built when it is first asked, among a copy of the names in `scope`."
+    "The checker of an exercise, built when first asked, among a copy of the names in `scope`."
 
     number: str
     scope: dict[str, Any] = field(repr=False)
@@ -164,7 +161,8 @@ class _Checker:
         try:
             exercise = self.exercise()
         except NameError as e:
-            why = f"It needs the cells above ({e}): run the lesson from its first cell (Run All Cells)"
+            why = f"It needs the cells above ({e}): run the lesson from its first cell"
+            why += " (Run All Cells)"
             return _Verdict(self.number, _asked(self.number)["title"], "not yet", why)
         verdict = exercise(answer)
         _record("exercises", self.number, verdict.status)
@@ -207,7 +205,7 @@ def _exercises_in(book: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 # %% ../../nbs/10_course/02_copies.ipynb #f9513a8c
 def _questions_only(text: str) -> str:
-    "What a twin keeps of a Markdown cell: exercises and recall questions whole, elsewhere headings and **Predict** paragraphs; never an answer in `<details>`."
+    "What a twin keeps of Markdown: questions, headings, **Predict**; no answers in `<details>`."
     text = re.sub(r"\n*<details>.*?</details>", "", text, flags=re.S).strip()
     if re.match(r"#+ (Exercise|Recall)", text):
         return text
@@ -221,7 +219,7 @@ def _with_checkers(source: str) -> str:  # what a cell runs, to follow its names
 
 # %% ../../nbs/10_course/02_copies.ipynb #e428e4b2
 def _twin_code(book: Mapping[str, Any]) -> set[int]:
-    "The cells of a lesson whose code a twin keeps: the first, those that ask something, and what these need."
+    "The cells of a lesson whose code a twin keeps: the first, those that ask, what these need."
     code = [i for i, c in enumerate(book["cells"]) if c["cell_type"] == "code"]
     sources = [book["cells"][i]["source"] for i in code]
     roots = [n for n, s in enumerate(sources) if n == 0 or _asks(s) or "recall(" in s]
@@ -231,7 +229,7 @@ def _twin_code(book: Mapping[str, Any]) -> set[int]:
 def clean_twin(
     book: Mapping[str, Any],  # a lesson, as `read_book` gives it
 ) -> dict[str, Any]:  # the twin, without outputs
-    "The lesson with headings, questions and empty exercise cells, and no answers: to redo it from memory."
+    "The lesson with headings, questions and empty exercise cells, to redo it from memory."
     needed = _twin_code(book)
     cells: list[dict[str, Any]] = []
     for i, cell in enumerate(book["cells"]):
@@ -265,7 +263,7 @@ _SOLUTION = re.compile(r"\s*<details><summary>Solution.*?</details>", re.S)
 
 
 def _for_students(book: Mapping[str, Any], teacher: bool = False) -> dict[str, Any]:
-    "A lesson without its proofs and the outputs between a prediction and its answer; for a student without solutions, too."
+    "A lesson without proofs and outputs that answer predictions; for students without solutions."
     cells, asked = [], False
     for cell in book["cells"]:
         if cell["cell_type"] == "markdown":
@@ -292,7 +290,7 @@ def _solutions(book: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
 
 # %% ../../nbs/10_course/02_copies.ipynb #d1f4704a
 def _student_text(path: Path, teacher: bool = False) -> str:
-    "The text of a file of `lesson_files` with links that fit a folder in which all lie together; for a teacher with solutions."
+    "The text of a file of `lesson_files`, its links fit for one folder; solutions for a teacher."
     if path.suffix != ".ipynb":
         return path.read_text(encoding="utf-8")
     text = book_text(_for_students(read_book(path), teacher))
@@ -326,10 +324,10 @@ def _place(path: Path, text: str, overwrite: bool) -> str:
 # %% ../../nbs/10_course/02_copies.ipynb #af1afdf1
 def copy_lessons(
     folder: str | os.PathLike,  # the student's folder; made if it is not there
-    overwrite: bool = False,  # take the place of changed files; the old ones are kept as NAME.old-N.ipynb
+    overwrite: bool = False,  # replace changed files; the old ones are kept as NAME.old-N.ipynb
     teacher: bool = False,  # with solutions, exam questions and slides
 ) -> dict[str, str]:  # file name -> "new", "as it was", "kept, it is yours", or "replaced"
-    "Copy lessons, pages and clean twins into `folder`; raises `NiwtError` if it is not a folder that can be written."
+    "Copy lessons, pages and clean twins into `folder`; raises `NiwtError` if it cannot be written."
     folder = Path(folder)
     files = {n: p for n, p in lesson_files().items() if teacher or n != "teaching.ipynb"}
     wanted = {name: _student_text(path, teacher) for name, path in files.items()}

@@ -21,19 +21,20 @@ from .answers import _array, _kind_of, _Outcome, _outcome
 # %% ../../nbs/10_course/01_exercises.ipynb #4de70a3e
 @dataclass(frozen=True)
 class _Verdict:
-    'What a checker says about one answer: `status` is "correct", "not yet" or "not attempted"; `hint` says what to look at.'
+    "What a checker says about one answer."
 
     number: str
     title: str
-    status: str
-    hint: str = ""
+    status: str  # "correct", "not yet" or "not attempted"
+    hint: str = ""  # what to look at
 
     def __bool__(self) -> bool:
         return self.status == "correct"
 
     def __repr__(self) -> str:
         sign = {"correct": "✓", "not yet": "✗"}.get(self.status, "·")
-        return f"{sign} Exercise {self.number}, {self.title}: {self.status}{'. ' + self.hint if self.hint else ''}"
+        told = f"{sign} Exercise {self.number}, {self.title}: {self.status}"
+        return f"{told}. {self.hint}" if self.hint else told
 
     def _repr_html_(self) -> str:
         colour = {"correct": "#009E73", "not yet": "#D55E00"}.get(self.status, "#7F7F7F")
@@ -74,7 +75,7 @@ def _compare_arrays(
 def _difference(
     want: Any, got: Any, rtol: float = 1e-4, atol: float = 1e-6, reveal: bool = True
 ) -> str:
-    "How two results differ, in words, by kind, shape, NaN and values; inside lists, tuples and dictionaries item by item. `reveal`: say what was expected."
+    "How two results differ: kind, shape, NaN, values, item by item; `reveal`: what was expected."
     a, b = _array(want), _array(got)
     inside = partial(_difference, rtol=rtol, atol=atol, reveal=reveal)
     if a is not None:
@@ -104,21 +105,18 @@ def _difference(
 # %% ../../nbs/10_course/01_exercises.ipynb #be69c427
 @dataclass(frozen=True)
 class Exercise:
-    """A question with a checker: call it with a student's answer and it returns a `_Verdict`.
+    "A question with a checker: call it with a student's answer and it returns a `_Verdict`."
 
-    `number` "5.2", `title`, `reference` (a function, or a value), `inputs` (argument tuples for a function), `mistakes` {hint: wrong solution},
-    `level` 1 to 3, `judge` (answer -> "" or a hint) for questions with many right answers, tolerances for numbers, wrong values that were `tried`."""
-
-    number: str
+    number: str  # such as "5.2"
     title: str
-    reference: Any
-    inputs: Sequence[tuple] = ()
-    mistakes: Mapping[str, Any] = field(default_factory=dict)
-    level: int = 1
-    judge: Callable[[Any], str] | None = None
-    rtol: float = 1e-4
+    reference: Any  # a function, or a value
+    inputs: Sequence[tuple] = ()  # argument tuples for a function
+    mistakes: Mapping[str, Any] = field(default_factory=dict)  # hint -> wrong solution
+    level: int = 1  # to 3
+    judge: Callable[[Any], str] | None = None  # -> "" or a hint, if many answers are right
+    rtol: float = 1e-4  # tolerances for numbers
     atol: float = 1e-6
-    tried: set[str] = field(default_factory=set, repr=False)
+    tried: set[str] = field(default_factory=set, repr=False)  # wrong values
 
     def __call__(self, answer: Any) -> _Verdict:
         return _judge_answer(self, answer)
@@ -146,7 +144,7 @@ def _same(a: _Outcome, b: _Outcome, exercise: Exercise) -> bool:
 
 # %% ../../nbs/10_course/01_exercises.ipynb #fc0af97b
 def _first_fault(exercise: Exercise, answers: Sequence[_Outcome], right: Sequence[_Outcome]) -> str:
-    "What is wrong at the first input that has something wrong, with the right numbers after three tries; empty if nothing is."
+    "What is wrong at the first faulty input, with the right numbers after three tries; or nothing."
     reveal = len(exercise.tried) >= 3
     for i, (got, want) in enumerate(zip(answers, right, strict=True)):
         values = ", ".join(map(_shown, exercise.inputs[i]))
@@ -154,7 +152,8 @@ def _first_fault(exercise: Exercise, answers: Sequence[_Outcome], right: Sequenc
         if got.error:
             return f"{given}your function stops with {got.error}"
         if got.value is None and want.value is not None:
-            return f"{given}your function returns nothing. Is there a `return` on every way through it?"
+            told = "your function returns nothing. Is there a `return` on every way through it?"
+            return f"{given}{told}"
         if fault := _difference(want.value, got.value, exercise.rtol, exercise.atol, reveal):
             return f"{given}{fault}"
         if got.changed and not want.changed:
@@ -199,7 +198,8 @@ def _judge_answer(exercise: Exercise, answer: Any) -> _Verdict:
             return _Verdict(exercise.number, exercise.title, "not attempted")
         hint = f"your answer stops with {told.error}" if told.error else told.value
         if told.error.startswith("NameError") and not callable(answer):  # a value names nothing
-            hint = f"It needs the cells above ({told.error}): run the lesson from its first cell (Run All Cells)"
+            hint = f"It needs the cells above ({told.error}): run the lesson from its first cell"
+            hint += " (Run All Cells)"
         return _Verdict(exercise.number, exercise.title, "not yet" if hint else "correct", hint)
     if not exercise.inputs:
         said = _judge_value(exercise, answer)
@@ -211,7 +211,7 @@ def _judge_answer(exercise: Exercise, answer: Any) -> _Verdict:
 
 # %% ../../nbs/10_course/01_exercises.ipynb #8a8d481f
 def _prove_checker(exercise: Exercise) -> None:
-    "Raise `AssertionError` unless the checker passes the reference and says the right thing about every mistake and fault."
+    "Raise `AssertionError` unless a checker passes the reference and names each mistake and fault."
 
     def expect(answer: Any, status: str, word: str = "") -> None:
         said = _judge_answer(exercise, answer)

@@ -56,7 +56,7 @@ def _for_otter(source: str, number: str, answer: str, code: str) -> list[dict[st
 
 # %% ../../nbs/10_course/04_formats.ipynb #f6686b5e
 def _for_nbgrader(source: str, number: str, answer: str, code: str) -> list[dict[str, Any]]:
-    "Cells of an exercise as a manual of nbgrader has them: one to be answered, a locked one with tests."
+    "Cells of an exercise as nbgrader's manual has them: one to be answered, a locked one of tests."
     name, points = number.replace(".", "-"), _asked(number)["level"]
     kind = {"schema_version": 3, "task": False}
     asks = {"grade": False, "solution": True, "locked": False, "grade_id": f"answer-{name}"}
@@ -71,7 +71,7 @@ def _for_nbgrader(source: str, number: str, answer: str, code: str) -> list[dict
 
 # %% ../../nbs/10_course/04_formats.ipynb #b81620f8
 def _master(book: Mapping[str, Any], exercise: Callable[..., list]) -> dict[str, Any]:
-    "A lesson with its exercises in the form of a grader, cells made by `exercise`, without outputs and without the folded solutions."
+    "A lesson in a grader's form: cells made by `exercise`, no outputs and no folded solutions."
     solved, cells = _solutions(book), []
     for cell in _for_students(book)["cells"]:
         asked = _asks(cell["source"]) if cell["cell_type"] == "code" else []
@@ -110,7 +110,7 @@ def _graders_files(to: str) -> dict[str, str]:  # path in the teacher's folder -
 
 # %% ../../nbs/10_course/04_formats.ipynb #a995b3da
 def _export_lessons(folder: str | os.PathLike, to: str, overwrite: bool = False) -> dict[str, str]:
-    "Write the course as a grader takes it, see `copy_lessons`; raises `NiwtError` for another grader or a folder that cannot be written."
+    "Write the course for a grader; raises `NiwtError` for another grader or an unusable folder."
     check_name(to, ("otter", "nbgrader"), "grader")
     done = {}
     try:

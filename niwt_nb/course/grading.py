@@ -148,7 +148,7 @@ class _Judge:
 
 # %% ../../nbs/10_course/03_grading.ipynb #ddd26be0
 def _verdict(exercise: Exercise, told: Mapping[str, Any]) -> _Verdict:
-    "Judge an answer that came as plain data: what `_ask` published, or what the student put in its place."
+    "Judge an answer that came as plain data: from `_ask`, or what the student put in its place."
     say = lambda status, hint: _Verdict(exercise.number, exercise.title, status, hint)  # noqa: E731
     try:
         if "error" in told:
@@ -191,7 +191,7 @@ def _answers(source: str) -> dict[str, str]:
 def _ask_for(room: _Room, exercise: Exercise, answer: str, fault: str) -> _Verdict:
     """Ask a student's process for an answer, and judge it; a cell that failed has none.
 
-    `answer` is the expression that the checker is called with, `fault` what went wrong in the cell; empty if there is none.
+    `answer`: the expression that the checker is called with; `fault`: of the cell, empty if none.
     """
     packed = _pack(exercise.inputs)
     if not fault and answer:
@@ -210,9 +210,9 @@ def _ask_for(room: _Room, exercise: Exercise, answer: str, fault: str) -> _Verdi
 def _run_student(
     room: _Room, book: Any, judge: _Judge, asked: dict[str, _Verdict], untouched: set[str]
 ) -> tuple[list[str], dict[str, float]]:
-    """Run every cell of a student's notebook, and judge the answers of those that are not as they were shipped.
+    """Run every cell of a student's notebook, and judge the answers of cells that were changed.
 
-    The verdicts go into `asked`, by exercise number. Gives the cells that failed, and the seconds of each exercise number.
+    The verdicts go into `asked`, by number. Gives failed cells, and seconds by exercise number.
     """
     faults, seconds = [], {}
     for i, cell in enumerate(book["cells"]):
@@ -230,7 +230,7 @@ def _run_student(
 
 # %% ../../nbs/10_course/03_grading.ipynb #793dcf54
 def _grade_lesson(path: Path, judge: _Judge, timeout: int) -> _Progress:
-    "Run a student's notebook, with so many seconds a cell, and judge the last answer to each exercise of the lesson."
+    "Run a student's notebook, `timeout` seconds a cell, and judge its last answers to exercises."
     asked = {e["number"]: _Verdict(e["number"], e["title"], "not attempted") for e in judge.asked}
     stop = lambda why: _Progress(path.stem, tuple(asked.values()), why)  # noqa: E731
     if not path.is_file():

@@ -22,7 +22,7 @@ from .copies import lesson_files, read_book
 
 # %% ../../nbs/10_course/05_progress.ipynb #a289bda8
 def _questions(lesson: int | str) -> list[dict[str, Any]]:
-    "The recall questions of a lesson with their `answers` (answer, correct, feedback); raises `NiwtError` if there are none."
+    "A lesson's recall questions and `answers` (correct, feedback); raises `NiwtError` if none."
     path = _lessons_folder() / "checkers" / "recall.json"
     found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     if f"{lesson:0>2}" not in found:
@@ -95,12 +95,12 @@ class _Recall(widgets.VBox):
 def recall(
     lesson: int,  # its number
 ) -> _Recall:  # shows itself
-    "The recall questions of a lesson, answered in place and counted; raises `NiwtError` if there are none."
+    "The recall questions of a lesson, answered in place; raises `NiwtError` if there are none."
     return _Recall(lesson)
 
 # %% ../../nbs/10_course/05_progress.ipynb #7946b27e
 def _lesson_rows(folder: str | os.PathLike) -> list[dict[str, Any]]:
-    "How far the lessons of a folder have come, one row a lesson: name, title, exercises, right, recall, answered, next."
+    "How far the lessons of a folder are: name, title, exercises, right, recall, answered, next."
     done, rows = _recorded(folder), []
     for name, path in lesson_files().items():
         if not _LESSON.match(name):
@@ -121,7 +121,7 @@ def _lesson_rows(folder: str | os.PathLike) -> list[dict[str, Any]]:
 
 # %% ../../nbs/10_course/05_progress.ipynb #288cdd00
 class Progress:
-    "How far the lessons of `folder` have come; shows itself as a table, `str` gives lines of text. Raises `NiwtError` if no progress is kept there."
+    "How far the lessons of `folder` are, as table and text; raises `NiwtError` without a record."
 
     def __init__(self, folder: str | os.PathLike = "."):
         if not (Path(folder) / "progress.json").is_file():
@@ -153,9 +153,11 @@ class Progress:
 # %% ../../nbs/10_course/05_progress.ipynb #dd483dbd
 _WELCOME = """# The course
 
-Eleven lessons; each checks its exercises itself. Run the cell below (Shift-Enter) to see how far you are and what comes next.
+Eleven lessons; each checks its exercises itself. Run the cell below (Shift-Enter) to see how far
+you are and what comes next.
 
-Words to look up: [glossary](glossary.ipynb). The paper beside the course: [paper map](paper_map.ipynb). To redo a lesson from memory: the folder `clean`."""
+Words to look up: [glossary](glossary.ipynb). The paper beside the course:
+[paper map](paper_map.ipynb). To redo a lesson from memory: the folder `clean`."""
 
 
 def _start_page(folder: str | os.PathLike) -> Path:

@@ -77,7 +77,7 @@ def _shown(cell: Mapping[str, Any], most: int = 14) -> str:  # HTML
 
 # %% ../../nbs/10_course/06_slides.ipynb #9ec7fa12
 def _slides_of(book: Mapping[str, Any], sections: Sequence[str]) -> list[dict[str, Any]]:
-    'The slides (kind, title, text, shown) of some sections of a lesson, by their numbers; "": what stands above the first.'
+    'The slides (kind, title, text, shown) of sections of a lesson by number; "": above the first.'
     slides: list[dict[str, Any]] = []
     inside, title = "" in sections, ""
     for cell in book["cells"][1:]:
@@ -115,7 +115,7 @@ def _ninety_minutes() -> list[dict[str, Any]]:
 
 # %% ../../nbs/10_course/06_slides.ipynb #9b631d32
 def _write_slides(folder: str | os.PathLike) -> Path:
-    "Write `slides.html`, ninety minutes, one page that needs nothing else, into a teacher's folder; raises `NiwtError` if it cannot be written."
+    "Write `slides.html`, one page for ninety minutes; raises `NiwtError` if it cannot be written."
     from jinja2 import Environment, PackageLoader
 
     pages = Environment(loader=PackageLoader("niwt_nb.course", "."), autoescape=True)

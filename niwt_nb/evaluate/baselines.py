@@ -19,7 +19,7 @@ from ..network.modes import in_own_modes
 # %% ../../nbs/05_evaluate/00_baselines.ipynb #57ec3536
 @in_own_modes
 def _ridge_solve(gram: Tensor, right: Tensor, ridge: float) -> Tensor:
-    "Solve (gram + ridge * mean eigenvalue * I) z = right, by a Cholesky factor in float64; raises `NiwtError` if `ridge` is not positive."
+    "Solve (gram + ridge * mean eigenvalue * I) z = right, float64; `NiwtError` if `ridge` <= 0."
     if not ridge > 0:
         raise NiwtError(f"the ridge must be positive, got {ridge}")
     a = gram.double().clone()
@@ -29,7 +29,7 @@ def _ridge_solve(gram: Tensor, right: Tensor, ridge: float) -> Tensor:
 # %% ../../nbs/05_evaluate/00_baselines.ipynb #f827dbc5
 @dataclass(eq=False, repr=False)
 class ESZSL(Baseline):
-    "A bilinear form between features and knowledge, in closed form (Romera-Paredes and Torr, ICML 2015)."
+    "A bilinear form of features and knowledge in closed form (Romera-Paredes and Torr, ICML 2015)."
 
     ridge_features: float = 1.0  # regularises the feature side, in mean eigenvalues of X'X
     ridge_knowledge: float = 1.0  # regularises the knowledge side, in mean eigenvalues of K'K
@@ -79,7 +79,7 @@ def _class_means(x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
 # %% ../../nbs/05_evaluate/00_baselines.ipynb #21054de4
 @dataclass(eq=False, repr=False)
 class DEM(Baseline):
-    "Deep embedding model (Zhang et al., CVPR 2017): knowledge -> features by a two-layer network. `net_`."
+    "Deep embedding model (Zhang et al., CVPR 2017): two layers from knowledge to features. `net_`."
 
     hidden: int = 700  # units of the hidden layer; the paper's number for CUB
     steps: int = 200  # passes over the classes
@@ -108,7 +108,7 @@ class DEM(Baseline):
 
 # %% ../../nbs/05_evaluate/00_baselines.ipynb #0584c26a
 class _ClassStandardise(nn.Module):
-    "Columns of mean 0 and variance 1 over the rows; in eval mode by the statistics of the latest training rows."
+    "Columns of mean 0 and variance 1; in eval mode by the statistics of the last training rows."
 
     def __init__(self) -> None:
         super().__init__()
@@ -126,7 +126,7 @@ class _ClassStandardise(nn.Module):
 # %% ../../nbs/05_evaluate/00_baselines.ipynb #375ccfe4
 @dataclass(eq=False, repr=False)
 class _ClassNorm(Baseline):
-    "A three-layer network from knowledge to prototypes with class normalisation; logits are 25 cosines (Skorokhodov and Elhoseiny, ICLR 2021). `net_`."
+    "Class normalisation (Skorokhodov and Elhoseiny, ICLR 2021): knowledge -> prototypes. `net_`."
 
     hidden: int = 512  # units of both hidden layers
     epochs: int = 10  # passes over the images

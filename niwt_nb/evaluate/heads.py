@@ -25,7 +25,7 @@ _HEADS: dict[str, nn.Linear] = {}
 
 # %% ../../nbs/05_evaluate/01_heads.ipynb #08e87155
 def _seen_head(x: Tensor, targets: Tensor, l2: float) -> nn.Linear:
-    "`fit_head`, remembered: the same features, labels and penalty are fitted once (the last 8 heads are kept)."
+    "`fit_head`, remembered: equal features, labels and penalty are fitted once (8 are kept)."
     key = content_hash(x, targets, l2)
     if key not in _HEADS:
         _HEADS[key] = fit_head(x, targets, int(targets.max()) + 1, l2=l2)
@@ -35,7 +35,7 @@ def _seen_head(x: Tensor, targets: Tensor, l2: float) -> nn.Linear:
 
 # %% ../../nbs/05_evaluate/01_heads.ipynb #6d3e60e7
 class _HeadBaseline(Baseline):
-    "Base of methods that predict head rows from knowledge: seen classes keep their trained rows. Subclasses write `_fit_rows(k, rows)` and `_rows(k)`."
+    "Methods that predict head rows from knowledge; subclasses write `_fit_rows` and `_rows`."
 
     l2: float = 1e-5
     head: nn.Linear | None = None  # the network's own, seen classes in order of ids; None: fitted
@@ -55,7 +55,7 @@ class _HeadBaseline(Baseline):
         return x @ rows[:, :-1].T + rows[:, -1]
 
     def _table(self, k: Tensor) -> Tensor:
-        "Rows and biases (C, D + 1) of classes with knowledge `k`, the fitted ones for seen classes."
+        "Rows and biases (C, D + 1) of classes with knowledge `k`; fitted ones for seen classes."
         new = torch.ones(len(k), dtype=torch.bool).index_fill(0, self.classes_, False)
         rows = torch.zeros(len(k), self.head_.in_features + 1)
         rows[self.classes_] = torch.cat([self.head_.weight, self.head_.bias[:, None]], 1).detach()
@@ -90,10 +90,10 @@ class WeightRegression(_HeadBaseline):
 # %% ../../nbs/05_evaluate/01_heads.ipynb #45fac046
 @dataclass(eq=False, repr=False)
 class _ICIS(_HeadBaseline):
-    "Image-free classifier injection (Christensen et al., ICCV 2023): head rows decoded from knowledge, 32 classes a step. `net_`."
+    "Image-free classifier injection (Christensen et al., ICCV 2023): knowledge to rows. `net_`."
 
     hidden: int = 512  # width of the shared latent space
-    epochs: int = 100  # passes over the classes
+    epochs: int = 100  # passes over the classes, 32 a step
     lr: float = 3e-4  # Adam's step size
     l2: float = 1e-5  # penalty of the seen head, see `fit_head`
     features: str = "standard"  # how features are scaled, see `Scaler`
@@ -124,7 +124,7 @@ class _ICIS(_HeadBaseline):
 # %% ../../nbs/05_evaluate/01_heads.ipynb #ec570542
 @dataclass(eq=False, repr=False)
 class _PublishedNIWT(_HeadBaseline):
-    "NIWT with the map and the optimiser of Selvaraju et al. (ECCV 2018), at the last layer. `map_`."
+    "NIWT with the map and optimiser of Selvaraju et al. (ECCV 2018), at the last layer. `map_`."
 
     epochs: int = 300  # of the map, over the classes
     max_steps: int = 3000  # of the rows at most

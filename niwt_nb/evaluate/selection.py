@@ -61,7 +61,7 @@ def shuffled_rows(
     features: Tensor | None = None,  # see `features_to_score`
     shuffles: int = 5,  # permutations
 ) -> list[dict[str, Any]]:  # two rows as `table_rows` makes them, means over the permutations
-    "Score the control: same network, importances and settings, knowledge permuted between classes; all processes share the permutations."
+    "Score the model with knowledge permuted between classes; processes share the permutations."
     if shuffles < 1:
         raise NiwtError(f"shuffles must be at least 1, got {shuffles}")
     x = features_to_score(model, data, features)
@@ -95,9 +95,8 @@ class _Selection:
 def _head_by_id(head: nn.Linear, data: ZeroShotData) -> nn.Linear:
     "A head with a row for each of `data.seen`, sorted by class id, the order that estimators use."
     if head.out_features != len(data.seen):
-        raise NiwtError(
-            f"the head has {head.out_features} rows for {len(data.seen)} seen classes of {data.name!r}"
-        )
+        told = f"the head has {head.out_features} rows for {len(data.seen)} seen classes"
+        raise NiwtError(f"{told} of {data.name!r}")
     order = data.seen.argsort()
     return linear_of(
         widened(head.weight.detach()[order]),
@@ -113,7 +112,7 @@ def _fit_scores(
     knowledge: str | None = None,
     head: nn.Linear | None = None,
 ) -> tuple[Tensor, Tensor]:
-    "Fit on the training images of seen classes: scores (M, C) and labels (M,) of the test images, seen ones first."
+    "Fit on training images: scores (M, C) and labels (M,) of the test images, seen classes first."
     if len(features) != len(data):
         raise NiwtError(f"{len(features)} rows of features for {len(data)} images of {data.name!r}")
     known = data.get_knowledge(knowledge).values
@@ -135,7 +134,7 @@ def _select(
     head: nn.Linear
     | None = None,  # the network's own head for `data.seen`, for methods that keep it
 ) -> _Selection:  # the best settings, their gamma, and the whole curve
-    "Choose settings and gamma on validation classes; raises `NiwtError` if `data` still has test classes."
+    "Choose settings and gamma on validation classes; raises `NiwtError` if `data` has test ones."
     check_name(criterion, ("H", "AUSUC", "T1"), "criterion")
     if len(data.val_classes):
         raise NiwtError(f"select needs data.validation(), got {data.name!r} with its test classes")
@@ -166,7 +165,7 @@ class Measured:
 # %% ../../nbs/05_evaluate/02_selection.ipynb #db32d06b
 @dataclass(frozen=True, eq=False)
 class Encoded:
-    "What one network makes of a data set: `features` (N, D) of its images, and its own `head` for `data.seen`, if it was trained with one."
+    "One network's `features` (N, D) of a data set, and its `head` for `data.seen` if it has one."
 
     features: Tensor
     data: ZeroShotData
@@ -210,7 +209,7 @@ def _shuffled_control(
     shuffles: int = 5,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
-    "Average the rows of `estimator` over permutations of the knowledge; each one chooses its own gamma."
+    "Average the rows of `estimator` over permutations of the knowledge, each with its own gamma."
     if shuffles < 1:
         raise NiwtError(f"shuffles must be at least 1, got {shuffles}")
     own, runs = data.get_knowledge(knowledge), []
@@ -221,7 +220,7 @@ def _shuffled_control(
 
 # %% ../../nbs/05_evaluate/02_selection.ipynb #ea478e64
 def baselines() -> dict[str, tuple[Baseline, dict[str, list]]]:  # name -> (estimator, grid)
-    "Every baseline with the settings that are tried on validation classes; the grids are small on purpose, so that each method gets the same few tries."
+    "Every baseline and its settings to try on validation classes: the same few tries for each."
     ranking: dict[str, list] = {"epochs": [8, 16, 32], "weight_decay": [1e-3, 1e-2]}
     ridges: dict[str, list] = {"ridge_features": [0.5, 1.0, 2.0]}
     ridges["ridge_knowledge"] = [1.0, 3.0, 10.0]
@@ -260,7 +259,7 @@ def compare(
     seed: int = 0,  # of everything random
     quiet: bool = False,  # no progress bar
 ) -> pd.DataFrame:  # rows as `metric_row` makes them, and `seconds` of each method
-    "Chance, the shuffled control and every method on the same features, split and rule, uncalibrated and calibrated."
+    "Chance, shuffled control and every method on the same features and split, calibrated and not."
     methods = baselines() if methods is None else methods
     if not methods:
         raise NiwtError("there is no method to compare")

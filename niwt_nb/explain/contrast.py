@@ -26,17 +26,14 @@ from ..network.zoom import joined, mixed, views_of
 
 # %% ../../nbs/06_explain/09_contrast.ipynb #db9f711d
 def _of_views(model: NIWT, values: Tensor, scaled: bool = True) -> Tensor:
-    """What the views of pictures say, (V, n, D) -> (n, D), mixed as the model does, see `views_of`.
-
-    `scaled`: they are features, which the head reads on its own scale.
-    """
+    "Views (V, n, D) -> (n, D), mixed as the model does; `scaled`: features, on the head's scale."
     zoom = model.settings_.zoom
     seen = joined(values, model.mirrored_, zoom > 0)
     return mixed(model.scale_(seen) if scaled else seen, zoom)
 
 # %% ../../nbs/06_explain/09_contrast.ipynb #67932b31
 def _scores_without(model: NIWT, activation: Tensor, silent: Tensor) -> Tensor:
-    """Scores (n, C) of one picture, as `decision_function` gives them, with each choice of neurons silenced.
+    """Scores (n, C) of one picture, see `decision_function`, with each choice of neurons silenced.
 
     `activation` (V, K, h, w) of the picture's views, see `views_of`; `silent` (n, K), bool.
     """
@@ -59,10 +56,10 @@ def _lots(n: int, k: int, draws: int = 20) -> Tensor:
 def _telling_words(
     model: NIWT, explainer: Explainer, told: _Explanations, activation: Tensor, n: int = 10
 ) -> pd.DataFrame:
-    """Words that one class has, the other lacks and the picture shows, with the lead after silencing their neurons; what costs most first.
+    """Words that one class has, the other lacks and the picture shows; what costs most comes first.
 
-    `told`: of one picture, the other class as its runner-up; `activation` (V, K, h, w) of its views; `n`: neurons of a word, at most an eighth of
-    the layer. Columns: attribute, found, lead, without, usual, least, used.
+    `told`: of one picture, the other class its runner-up; `activation` (V, K, h, w) of its views;
+    `n` neurons a word, at most K / 8. Columns: attribute, found, lead, without, usual, least, used.
     """
     has, row, other = _presence(explainer.knowledge), int(told.row[0]), int(told.runner_up[0])
     asked = (told.evidence_sign(explainer)[0] > 0) & ~has[other] & (told.contrast[0] > 0)
@@ -85,7 +82,7 @@ def _telling_words(
 # %% ../../nbs/06_explain/09_contrast.ipynb #b191bcc0
 @dataclass(frozen=True, eq=False)
 class _Change:
-    "A change after which the class that was behind comes before the other; `parts` is empty where none was found."
+    "A change that brings the class behind before the other; `parts` is empty where none was found."
 
     parts: tuple[Any, ...]  # neurons that are silenced, or phrases that the description takes over
     before: tuple[float, ...]  # scores of the class that led and of the one behind
@@ -98,9 +95,9 @@ class _Change:
 # %% ../../nbs/06_explain/09_contrast.ipynb #4358065a
 @running
 def _turning_neurons(model: NIWT, activation: Tensor, ahead: int, behind: int) -> _Change:
-    """Find a small set of neurons, none of which can be spared, without which the class `behind` comes before the one `ahead` (head rows).
+    """A few neurons, none to spare, without which head row `behind` comes before `ahead`.
 
-    `activation` (V, K, h, w) of the views of one picture; `parts` is empty where silencing all that add to the lead is not enough.
+    `activation` (V, K, h, w) of one picture's views; no `parts` if silencing all is not enough.
     """
     k, w = activation.shape[1], widened(model.network_.head.weight.detach())
     gradient = layer_gradient(model.network_, activation, w[ahead] - w[behind])
@@ -135,10 +132,7 @@ def _turning_neurons(model: NIWT, activation: Tensor, ahead: int, behind: int) -
 
 # %% ../../nbs/06_explain/09_contrast.ipynb #87ca4261
 def _groups_that_differ(names: tuple[str, ...], differs: Tensor) -> list[Tensor]:
-    """Places of the attributes of each group in which something `differs` (A,), bool.
-
-    `has_wing_color::red` and `has_wing_color::blue` change together.
-    """
+    "Attributes by group, such as `has_wing_color`, in which something `differs` (A,), bool."
     groups: dict[str, list[int]] = {}
     for i, name in enumerate(names):
         groups.setdefault(_group_of(name), []).append(i)
@@ -161,9 +155,9 @@ def _change_of(names: tuple[str, ...], old: Tensor, new: Tensor, columns: Tensor
 def _smallest_choice(gain: Any, n: int, limit: int = 4000) -> tuple[tuple[int, ...] | None, bool]:
     """The smallest choice of `n` groups with a gain above 0, of several the one with the highest.
 
-    `gain`: choices, each a tuple of numbers -> (m,) by how much the class comes before the other. Up to three groups,
-    at most `limit` choices of a size, all are tried; above that one is added at a time, and what can be spared is
-    taken out again. Gives None where there is none, and whether all smaller ones were tried.
+    `gain`: choices, tuples of numbers -> (m,) by how much the class leads. Up to three groups and
+    `limit` choices of a size, all are tried; above that one is added at a time, and what can be
+    spared is taken out. Gives None where there is none, and whether all smaller ones were tried.
     """
     best: tuple[int, ...] = ()
     for size in range(n + 1):
@@ -192,9 +186,9 @@ def _smallest_choice(gain: Any, n: int, limit: int = 4000) -> tuple[tuple[int, .
 # %% ../../nbs/06_explain/09_contrast.ipynb #b20e2bdd
 @in_own_modes
 def _turning_words(model: NIWT, features: Tensor, ahead: str, behind: str) -> _Change:
-    """Find the smallest change of a description, towards that of the other class, that turns the answer; the new row is written and scored.
+    """Find the smallest change of a description towards the other class's that turns the answer.
 
-    `features` (1, D) of the picture, as the head reads them; `parts`: phrases, none where no change turns the answer.
+    A new row is written and scored. `features` (1, D) of a picture; no `parts` if nothing turns it.
     """
     names, told = [str(n) for n in model.classes_], model.scores_of(features)[0]
     written = {*model.unseen_, *model.added_}
@@ -227,7 +221,7 @@ def _turning_words(model: NIWT, features: Tensor, ahead: str, behind: str) -> _C
 # %% ../../nbs/06_explain/09_contrast.ipynb #68d0cad7
 @in_own_modes
 def _reference_photos(model: NIWT, features: Tensor, name: str, n: int = 3) -> list[Any]:
-    "Up to `n` training photos of a class whose features are most like a picture's (1, D), the nearest first; none where none are at hand."
+    "Up to `n` training photos of a class with features nearest to a picture's (1, D), if at hand."
     data, (known, labels) = getattr(model, "data_", None), model.evidence_
     if data is None or name not in model.seen_ or name in model.added_:
         return []
@@ -244,7 +238,7 @@ def _reference_photos(model: NIWT, features: Tensor, name: str, n: int = 3) -> l
 # %% ../../nbs/06_explain/09_contrast.ipynb #9e6ffe9f
 @dataclass(frozen=True, eq=False)
 class _Contrast:
-    "Why one class and not another on one picture: verified words, what turns the answer, photos to compare with."
+    "Why one class and not another: verified words, what turns the answer, photos to compare with."
 
     target: str  # the class that is explained
     against: str  # the other one
@@ -269,7 +263,8 @@ def _said_words(contrast: _Contrast) -> str:
     "The verified words with the lead before and after their neurons are silenced, in one sentence."
     good, other = contrast.words[contrast.words["used"]].head(3), readable(contrast.against)
     if not len(good):
-        return f"No word that tells it from {other} was both found in the picture and shown to be used."
+        told = f"No word that tells it from {other} was both found in the picture"
+        return f"{told} and shown to be used."
     lead, left = good["lead"].iloc[0], listing([f"{v:.2f}" for v in good["without"]])
     words = listing([phrase(a) for a in good["attribute"]])
     usual, least = good["usual"].iloc[0], good["least"].iloc[0]
@@ -287,7 +282,7 @@ def _leader(contrast: _Contrast) -> tuple[str, str]:
 
 # %% ../../nbs/06_explain/09_contrast.ipynb #e4c378cc
 def _said_description(contrast: _Contrast) -> list[str]:
-    "The smallest change of a description that turns the answer, with both scores, in one sentence if any."
+    "The smallest change of a description that turns the answer, with both scores, or nothing."
     turn = contrast.description
     if turn is None:
         return []
@@ -308,7 +303,7 @@ def _said_description(contrast: _Contrast) -> list[str]:
 
 # %% ../../nbs/06_explain/09_contrast.ipynb #92e3db3b
 def _said_neurons(contrast: _Contrast) -> str:
-    "The neurons without which the answer turns, with both scores and the draws by lot, in one sentence."
+    "The neurons without which the answer turns, both scores and draws by lot, in one sentence."
     turn, (ahead, behind) = contrast.neurons, _leader(contrast)
     n, numbers = len(turn.parts), ", ".join(map(str, turn.parts[:8]))
     if not n:
@@ -331,7 +326,7 @@ def _said_photos(contrast: _Contrast) -> list[str]:
 # %% ../../nbs/06_explain/09_contrast.ipynb #c72c5ea6
 @running
 def _contrast_of(model: NIWT, explainer: Explainer, x: Tensor, told: _Explanations) -> _Contrast:
-    "Why one class of an explanation of a picture (1, 3, H, W) and not the other, and what would turn the answer; each claim is tried on the network itself."
+    "Why one class of a picture (1, 3, H, W) and not the other; each claim is tried on the network."
     names, pair = [str(n) for n in model.classes_], (int(told.row[0]), int(told.runner_up[0]))
     with torch.no_grad():
         a = views_of(model.raw_, x, model.mirrored_, model.settings_.zoom > 0)[:, 0]

@@ -32,7 +32,7 @@ class _NeuronEdit(nn.Module):
     factor: Tensor
 
     def __init__(self, order: Tensor, factor: Tensor) -> None:
-        "`order` (K,): which channel each place takes its values from; `factor` (K,): what they are multiplied with."
+        "`order` (K,): the channel that each place takes its values from, times `factor` (K,)."
         super().__init__()
         self.register_buffer("order", order)
         self.register_buffer("factor", factor)
@@ -53,7 +53,7 @@ def edit_neurons(
     scale: Mapping[int, float] | None = None,  # neuron -> factor
     swap: Sequence[tuple[int, int]] = (),  # pairs that exchange their activations
 ) -> NetworkView:  # the edited network; the given one is unchanged
-    "A view of the network in which some neurons are silenced, scaled or swapped; raises `NiwtError` for neurons that do not exist."
+    "A view with some neurons silenced, scaled or swapped; raises `NiwtError` for unknown neurons."
     order, factor = torch.arange(n), torch.ones(n)
     scale = {} if scale is None else scale
     finite = isinstance(scale, Mapping) and np.isfinite([*scale.values()]).all()
@@ -104,7 +104,7 @@ def suspicious_neurons(
     outside: Tensor,  # (C, K) evidence outside the animal, from `background_evidence`
     inside: Tensor,  # (C, K) evidence inside
 ) -> pd.DataFrame:  # row (of the head), neuron, outside, inside, excess; strongest first
-    "Neurons with more than half of their evidence for a class in the background, by 3 robust deviations more than for all classes."
+    "Neurons with most evidence for a class in the background, 3 robust deviations above usual."
     if outside.shape != inside.shape or outside.ndim != 2:
         got = f"evidence outside {tuple(outside.shape)} and inside {tuple(inside.shape)}"
         raise NiwtError(f"{got}; expected two tables (C, K)")
@@ -149,7 +149,7 @@ def repair_background(
     transform: Callable,  # PIL image -> (3, H, W) tensor
     n: int = 6,  # neurons to silence, those with most excess over all classes
 ) -> tuple[NetworkView, list[int]]:  # the repaired network, and the silenced neurons
-    "Find neurons that speak for classes from the background, silence them, and fit the head again on the same images."
+    "Silence neurons that speak for classes from the background; fit the head on the same images."
     found = suspicious_neurons(*background_evidence(explainer, data, indices, transform))
     excess = found.groupby("neuron")["excess"].sum()
     worst = excess.sort_values(ascending=False, kind="stable").index[:n].tolist()

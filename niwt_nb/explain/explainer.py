@@ -30,7 +30,7 @@ from ..network.modes import in_own_modes
 def readable(
     name: str,  # an attribute's or a class's name as the data set spells it
 ) -> str:  # the same for people
-    "`has_wing_color::blue` as `wing color: blue`, `001.Black_footed_Albatross` as `Black footed Albatross`."
+    "`has_wing_color::blue` as `wing color: blue`, `005.Crested_Auklet` as `Crested Auklet`."
     group, colons, value = str(name).rpartition("::")
     if not colons:
         number, dot, rest = value.partition(".")
@@ -52,7 +52,7 @@ def _article(text: str) -> str:
 def phrase(
     name: str,  # an attribute's name as the data set spells it
 ) -> str:  # a noun phrase with its article
-    "An attribute as it stands in a sentence: `has_wing_color::blue` as `blue wings`, `has_bill_shape::hooked` as `a hooked bill`."
+    "An attribute in a sentence: `has_wing_color::blue` as `blue wings`; others as `a hooked bill`."
     group, colons, value = str(name).rpartition("::")
     value = value.split("_(")[0].replace("_", " ").strip()
     words = group.removeprefix("has_").split("_")
@@ -82,7 +82,7 @@ def listing(
 
 # %% ../../nbs/06_explain/01_explainer.ipynb #5dfb2033
 def _presence(values: Tensor, like: Tensor | None = None) -> Tensor:
-    """Whether each value (n, A) is above the middle of its column's range, which may be that of `like` (m, A).
+    """Whether values (n, A) are above the middle of their column's range, or that of `like` (m, A).
 
     In a column without range nothing is present.
     """
@@ -105,13 +105,13 @@ def _average_precision(scores: Tensor, truth: Tensor) -> Tensor:
 
 # %% ../../nbs/06_explain/01_explainer.ipynb #27faba2f
 def _pearson(a: Tensor, b: Tensor) -> Tensor:
-    "Pearson's r (K, A) of every column of `a` (n, K) with every column of `b` (n, A); 0 where one is constant."
+    "Pearson's r (K, A) of columns of `a` (n, K) and `b` (n, A); 0 where one is constant."
     both = torch.cat([a.double(), b.double()], 1).T
     return both.corrcoef().nan_to_num().float()[: a.shape[1], a.shape[1] :]
 
 # %% ../../nbs/06_explain/01_explainer.ipynb #2869b1c0
 class _InvertedMap(ImportanceMap):
-    "From importance to knowledge through the forward map (ridge of strength `alpha`), inverted by least squares with some `damping`."
+    "The forward map (ridge of strength `alpha`), inverted by least squares with some `damping`."
 
     def __init__(self, alpha: float = 1.0, damping: float = 0.01) -> None:
         self.alpha, self.damping = alpha, damping
@@ -134,7 +134,7 @@ _NO_IMAGES += ", or give `features`"
 
 @dataclass(frozen=True, eq=False)
 class Explainer:
-    "The inverse map and the statistics that explanations need; from `make_explainer` or `fit_explainer`."
+    "The inverse map and statistics that explanations need; see `make_explainer`, `fit_explainer`."
 
     network: Any  # a cut network whose head has a row a class
     columns: Tensor  # (n,) class id of each head row
@@ -157,8 +157,8 @@ class Explainer:
     def __repr__(self) -> str:
         "One line."
         known, new = len(self.columns) - len(self.unseen), len(self.unseen)
-        read = f"{len(self.answers)} neurons, {len(self.names)} attributes, {known} seen + {new} unseen"
-        return f"Explainer(layer {self.network.layer!r}: {read} classes)"
+        read = f"{len(self.answers)} neurons, {len(self.names)} attributes, {known} seen"
+        return f"Explainer(layer {self.network.layer!r}: {read} + {new} unseen classes)"
 
     def class_name(self, row: int) -> str:
         "The name of head row `row`; raises `NiwtError` for a row that the head does not have."
@@ -173,16 +173,16 @@ class Explainer:
         return names.index(check_name(name, names, "class"))
 
     @in_own_modes
-    def read(self, importance: Tensor) -> Tensor:
-        "Importances (m, K) -> how far each attribute is above what is usual (m, A), in standard deviations; raises `NiwtError` for another layer's."
+    def read(self, importance: Tensor) -> Tensor:  # (m, A), in standard deviations
+        "How far attributes are above usual, by importances (m, K) of this layer; else `NiwtError`."
         if importance.ndim != 2 or importance.shape[1] != len(self.answers):
             told = f"expected importances (m, {len(self.answers)}), got {tuple(importance.shape)}"
             raise NiwtError(f"{told}; was the explainer made at another layer?")
         return (self.inverse.predict(importance.float().cpu()) - self.centre) / self.spread
 
     @in_own_modes
-    def shown(self, features: Tensor) -> Tensor:
-        "Features (m, D) -> how far pictures show each attribute (m, A), about 0 to 1: read from the features, and believed of their probable classes."
+    def shown(self, features: Tensor) -> Tensor:  # (m, A), about 0 to 1
+        "How far pictures show attributes, by features (m, D) and by what probable classes have."
         if self.readout is None:
             raise NiwtError(_NO_IMAGES)
         (weight, offset), has = self.readout, _presence(self.knowledge).float()
@@ -191,7 +191,7 @@ class Explainer:
 
     @in_own_modes
     def parts(self) -> Tensor:
-        "(A, K) the neurons behind each attribute: positive answers, times positive lift where known; each row sums to 1, or is zero."
+        "(A, K) neurons behind attributes: positive answers x positive lift; rows sum to 1 or 0."
         share = self.answers.clamp_min(0)
         share = share if self.lift is None else share * self.lift.clamp_min(0)
         return (share / share.sum(0).clamp_min(1e-12)).T
@@ -200,8 +200,8 @@ class Explainer:
 def _neuron_answers(importance: Tensor, values: Tensor, alpha: float = 1.0) -> Tensor:
     """The inverse map's answer (K, A) to each neuron alone, in the limit of strong damping.
 
-    That is the standardised coefficients of the forward map: a ridge of strength `alpha` from domain
-    knowledge (m, A) to importances (m, K) of seen classes.
+    That is the standardised coefficients of the forward map: a ridge of strength `alpha` from
+    domain knowledge (m, A) to importances (m, K) of seen classes.
     """
     scale = importance.std(0).clamp_min(1e-12)
     unit = (importance - importance.mean(0)) / scale
@@ -212,7 +212,7 @@ def _neuron_answers(importance: Tensor, values: Tensor, alpha: float = 1.0) -> T
 def _name_evidence(activation: Tensor, values: Tensor) -> Tensor:
     """How well each neuron answers to each attribute (K, A): 1 at best, 0 for chance.
 
-    The mean of Pearson's r and of the lift, average precision above chance as a share of what is possible.
+    The mean of Pearson's r and the lift: average precision above chance, over the most possible.
     `activation` (m, K) of seen-class images, `values` (m, A): knowledge of each image's class.
     """
     present = _presence(values)
@@ -227,8 +227,8 @@ def _choose_names(
 ) -> tuple[Tensor, Tensor]:
     """Two names a neuron: confidence (K, 2) and attribute (K, 2) of the best and the second.
 
-    The map proposes a shortlist by `answers` (K, A), see `_neuron_answers`; the activations decide by
-    `lift` (K, A), see `_name_evidence`; without it the confidence is the attribute's share of the answer.
+    The map proposes a shortlist by `answers` (K, A), see `_neuron_answers`; `lift` (K, A) decides,
+    see `_name_evidence`; without it the confidence is the attribute's share of the answer.
     """
     if lift is None:
         positive = answers.clamp_min(0)
@@ -245,7 +245,7 @@ def _name_floor(
 ) -> float:
     """The confidence that 95 % of names stay below when classes are given the knowledge of others.
 
-    `importance` and `activation` (m, K), `values` (m, A) and `classes` (m,) by row; 5 shuffles, 150 neurons each.
+    `importance`, `activation` (m, K), `values` (m, A), `classes` (m,); 5 shuffles of 150 neurons.
     """
     ids, inverse = classes.unique(return_inverse=True)
     rows = torch.stack([values[inverse == i][0] for i in range(len(ids))])
@@ -259,10 +259,10 @@ def _name_floor(
 
 # %% ../../nbs/06_explain/01_explainer.ipynb #e9773b4b
 def _evidence_scale(score: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
-    """Slope (A,) and middle (A,) such that slope * (score - middle) is the log-odds of an attribute.
+    """Slope (A,) and middle (A,): slope * (score - middle) is the log-odds of an attribute.
 
-    A linear discriminant with equal priors for each score (m, A) of seen-class images whose class has the
-    attribute where `present` (m, A); slope 0 if all or no classes have it, or it does not vary.
+    A linear discriminant with equal priors for each score (m, A) of seen-class images, whose class
+    has the attribute where `present` (m, A); slope 0 if all or none have it, or it does not vary.
     """
     has = present.float()
     n = torch.stack([has.sum(0), (1 - has).sum(0)])
@@ -275,7 +275,7 @@ def _evidence_scale(score: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
 # %% ../../nbs/06_explain/01_explainer.ipynb #a73cc895
 @in_own_modes
 def _evidence(explainer: Explainer, features: Tensor) -> Tensor:
-    "Log-odds (m, A) that images with `features` (m, D) show each attribute, by its own score and the seen classes."
+    "Log-odds (m, A) that images of `features` (m, D) show attributes, scaled on the seen classes."
     if explainer.scale is None or explainer.rows is None:
         raise NiwtError(_NO_IMAGES)
     slope, middle = explainer.scale
@@ -283,9 +283,9 @@ def _evidence(explainer: Explainer, features: Tensor) -> Tensor:
 
 # %% ../../nbs/06_explain/01_explainer.ipynb #2e5255f5
 def _attribute_rows(head: Tensor, values: Tensor) -> Tensor:
-    """Weight vectors (A, D): what one standard deviation more of an attribute adds to a class's weights.
+    """Weight vectors (A, D): what a standard deviation more of an attribute adds to class weights.
 
-    `head` (S, D) and `values` (S, A): head rows and knowledge of the seen classes. Zero for what does not vary.
+    `head` (S, D), `values` (S, A): rows and knowledge of seen classes. Zero for what does not vary.
     """
     spread = values.std(0)
     tidy = (values - values.mean(0)) / torch.where(spread > 1e-6, spread, torch.inf)
@@ -298,8 +298,8 @@ def _fair_scores(
 ) -> Tensor:
     """Scores (m, A) of images by attribute vectors that were fitted without the images' own class.
 
-    `head` (S, D) and `values` (S, A) of the seen classes; `features` (m, D) and `place` (m,), the row of each
-    image's class. With fewer than two classes a fold nothing is left out.
+    `head` (S, D) and `values` (S, A) of the seen classes; `features` (m, D) and `place` (m,), the
+    row of each image's class. With fewer than two classes a fold nothing is left out.
     """
     n = len(head)
     if n < 2 * folds:
@@ -315,8 +315,8 @@ def _fair_scores(
 def _readout(features: Tensor, shows: Tensor) -> tuple[Tensor, Tensor]:
     """Weights (D, A) and offsets (A,) that read attributes, about 0 to 1, from features.
 
-    Ridge regression from standardised `features` (m, D) of seen-class images, as strong as there are features;
-    `shows` (m, A), bool: what their classes have.
+    Ridge regression, its strength the number of features, from standardised `features` (m, D);
+    `shows` (m, A), bool: what the images' seen classes have.
     """
     x, y = features.detach().double().cpu(), shows.double()
     mean, spread = x.mean(0), x.std(0).clamp_min(1e-6)
@@ -337,7 +337,7 @@ def _check_fit(
     columns: Tensor,
     peak: Tensor | None = None,
 ) -> None:
-    "Raise `NiwtError` if shapes or class ids of knowledge, importances and head, as `make_explainer` takes them, do not match."
+    "Raise `NiwtError` if shapes or class ids of what `make_explainer` takes do not match."
     values, c, a = knowledge.values, len(classes), len(knowledge.names)
     if tuple(values.shape) != (c, a):
         told = f"knowledge has shape {tuple(values.shape)}; expected {(c, a)}"
@@ -367,9 +367,9 @@ def _check_fit(
 def _with_images(
     made: Explainer, features: Tensor, shown: Tensor, known: Tensor, like: Tensor
 ) -> Explainer:
-    """An explainer that also says what is found in an image, by `features` (f, D) of classes `shown` (f,).
+    """An explainer that also says what images show, by `features` (f, D) of classes `shown` (f,).
 
-    `known` (n,), bool: head rows of seen classes; `like`: their knowledge, for the range of each attribute.
+    `known` (n,), bool: head rows of seen classes; `like`: their knowledge, for attributes' ranges.
     """
     rows, values = made.columns[known], made.knowledge[known]
     if len(shown) != len(features):
@@ -399,7 +399,7 @@ def make_explainer(
     feature_classes: Tensor | None = None,  # (f,) class id of each; `None`: `importance_classes`
     size: tuple[int, int] | None = None,  # height and width of the images: others are refused
 ) -> Explainer:  # ready to explain
-    "Fit the inverse map on seen classes and put everything together; raises `NiwtError` where the parts do not fit."
+    "Fit the inverse map on seen classes, join all parts; raises `NiwtError` if they do not fit."
     view = NetworkView(network, head)
     view.size = size
     columns, ids = (torch.as_tensor(c).long().cpu() for c in (columns, importance_classes))
@@ -428,7 +428,7 @@ def topk_activation(
     activation: Tensor,  # (B, K, h, w)
     share: float = 0.05,  # of the places
 ) -> Tensor:  # (B, K)
-    "The mean over the most active places of each neuron: an eye is small, so a mean over the whole image would hide it."
+    "The mean over each neuron's most active places: a mean over all would hide a small eye."
     flat = activation.flatten(2)
     return flat.topk(max(1, int(flat.shape[2] * share)), 2).values.mean(2)
 
@@ -439,8 +439,8 @@ def _measure_seen(
 ) -> dict[str, Any]:
     """Importances, activations and features of equally many training images of each seen class.
 
-    Of a cut network whose head has a row a class, see `head_classes` for `columns` (n,). Gives `columns`,
-    `importance`, `importance_classes`, `peak`, `features` and `size` as `make_explainer` takes them.
+    Of a cut network whose head has a row a class, see `head_classes` for `columns` (n,). Gives
+    `columns`, `importance`, `importance_classes`, `peak`, `features`, `size` for `make_explainer`.
     """
     columns = head_classes(data, network.head, columns)
     row_of = {int(c): i for i, c in enumerate(columns)}
@@ -473,7 +473,7 @@ def fit_explainer(
     measured: Mapping[str, Any] | None = None,  # from `_measure_seen` with these `columns`
     **options: Any,  # for `make_explainer`
 ) -> Explainer:  # ready to explain
-    "Measure importances and activations on training images of the seen classes and make an explainer of them."
+    "An explainer by importances and activations, measured on training images of the seen classes."
     if isinstance(knowledge, str):
         knowledge = data.knowledge[check_name(knowledge, data.knowledge, "knowledge")]
     view = NetworkView(network, head)

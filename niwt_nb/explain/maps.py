@@ -22,7 +22,7 @@ from ..network.modes import in_own_modes
 
 # %% ../../nbs/06_explain/00_maps.ipynb #f03a14a2
 class NetworkView(nn.Module):
-    "The lower part and tail of a cut network with a head of its own, in evaluation mode while it runs; the model stays as it is."
+    "A cut network with a head of its own, in eval mode while it runs; the model stays as it is."
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class NetworkView(nn.Module):
 
 # %% ../../nbs/06_explain/00_maps.ipynb #4c94feef
 def _check_rows(network: Any, target: int | Tensor | Sequence[int], n: int) -> Tensor:
-    "One head row for each of `n` images (n,), from one or as many; raises `NiwtError` for another number or an unknown row."
+    "Head rows (n,) from one or `n`; raises `NiwtError` for another number or an unknown row."
     try:
         rows = torch.as_tensor(target).detach().reshape(-1)
     except (TypeError, ValueError, RuntimeError):
@@ -75,10 +75,7 @@ def _check_rows(network: Any, target: int | Tensor | Sequence[int], n: int) -> T
 
 # %% ../../nbs/06_explain/00_maps.ipynb #85fff4f5
 def _check_images(x: Any, size: Sequence[int] | None = None) -> None:
-    """Raise `NiwtError` unless `x` is a finite, non-empty batch of images (B, 3, H, W).
-
-    `size`: height and width that they must have, those that an explainer was fitted on.
-    """
+    "Raise `NiwtError` unless `x` is a finite batch (B, 3, H, W), not empty, (H, W) as in `size`."
     if not isinstance(x, Tensor) or x.ndim != 4:
         got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
         raise NiwtError(f"expected images (B, 3, H, W), got {got}")
@@ -98,7 +95,7 @@ def layer_activations(
     network: Any,  # a cut network
     x: Tensor,  # (B, 3, H, W) images
 ) -> Tensor:  # (B, K, h, w), detached
-    "The activations of the chosen layer; raises `NiwtError` when images or layer have a shape that cannot be explained."
+    "The chosen layer's activations; raises `NiwtError` for images or a layer of an unusable shape."
     _check_images(x, getattr(network, "size", None))
     try:
         with torch.no_grad():
@@ -116,7 +113,7 @@ def layer_activations(
 # %% ../../nbs/06_explain/00_maps.ipynb #6c0d4678
 @running
 def _features_above(network: Any, activation: Tensor) -> Tensor:
-    "Features (B, D) from activations (B, K, h, w) of a cut network; raises `NiwtError` if their shape does not fit."
+    "Features (B, D) from activations (B, K, h, w); raises `NiwtError` if their shape does not fit."
     try:
         return widened(network.tail(activation.to(network.head.weight.device)))
     except RuntimeError as e:
@@ -147,7 +144,7 @@ def grad_cam(
     target: int | Tensor | Sequence[int],  # head row, one for all or one an image
     relu: bool = True,  # keep only what speaks for the class
 ) -> Tensor:  # (B, H, W) at the images' resolution
-    "Grad-CAM through Captum, brought to the size of the images; raises `NiwtError` for a row that the head does not have."
+    "Grad-CAM by Captum at the images' size; raises `NiwtError` for a row that the head lacks."
     _check_images(x)
     rows = _check_rows(network, target, len(x))
     with torch.no_grad():
@@ -173,7 +170,7 @@ def layer_gradient(
 # %% ../../nbs/06_explain/00_maps.ipynb #7fd517bb
 @in_own_modes
 def _weighted_map(activation: Tensor, weight: Tensor) -> Tensor:
-    "The sum (B, h, w) over neurons of weight, (B, K) or (K,), times activation (B, K, h, w): Grad-CAM without its ReLU where weight is importance."
+    "The sum (B, h, w) of weight, (B, K) or (K,), times activation (B, K, h, w): a signed Grad-CAM."
     return torch.einsum("bkhw,bk->bhw", activation, weight.expand(len(activation), -1))
 
 # %% ../../nbs/06_explain/00_maps.ipynb #56542d93
@@ -194,7 +191,7 @@ def neuron_maps(
     x: Tensor,  # (B, 3, H, W) images
     neurons: Sequence[int],  # n channels
 ) -> Tensor:  # (B, n, H, W)
-    "The activation of chosen neurons at the images' resolution; raises `NiwtError` for a neuron that the layer does not have."
+    "Activations of neurons at the images' resolution; raises `NiwtError` for an unknown neuron."
     a = layer_activations(network, x)
     picked = _check_neurons(neurons, a.shape[1])
     if not picked:
@@ -205,10 +202,7 @@ def neuron_maps(
 def _score_gradients(
     network: Any, x: Tensor, weight: Tensor, inside: Sequence[Tensor] = ()
 ) -> tuple[Tensor, ...]:
-    """Gradients of the scores `weight . features` with respect to the pixels of images (B, 3, H, W).
-
-    And with respect to what `inside` holds when the network has run; `weight` (B, D).
-    """
+    "Gradients of `weight` (B, D) . features by pixels (B, 3, H, W), then by what `inside` holds."
     with torch.enable_grad():
         pixels = x.detach().contiguous(memory_format=torch.channels_last).requires_grad_()
         score = (widened(network.tail(network.lower(pixels))) * weight).sum()
@@ -216,7 +210,7 @@ def _score_gradients(
 
 # %% ../../nbs/06_explain/00_maps.ipynb #af73daf8
 def _smoothed(maps: Tensor, blur: int) -> Tensor:
-    "Maps (B, 1, H, W) -> (B, H, W), the mean over a square of `blur` pixels around each, mirrored at the edges."
+    "Maps (B, 1, H, W) -> (B, H, W): means over squares of `blur` pixels, mirrored at the edges."
     return F.avg_pool2d(F.pad(maps, [blur // 2] * 4, mode="reflect"), blur, 1)[:, 0]
 
 # %% ../../nbs/06_explain/00_maps.ipynb #7fadd709
@@ -227,7 +221,7 @@ def fine_map(
     target: int | Tensor | Sequence[int],  # head row, one for all or one an image
     blur: int | None = None,  # pixels to smooth over, odd; `None`: about 1/20 of the height
 ) -> Tensor:  # (B, H, W), not negative
-    "Grad-CAM times the smoothed strength of gradient x image at the pixels; finer than the layer, for the same class."
+    "Grad-CAM times the smoothed strength of gradient x image at the pixels: finer than the layer."
     _check_images(x)
     x = x.to(network.head.weight.device)
     rows = _check_rows(network, target, len(x))

@@ -20,7 +20,7 @@ from ..network.modes import in_own_modes
 
 # %% ../../nbs/06_explain/04_masks.ipynb #afcf7599
 def _source_pixels(transform: Callable, size: tuple[int, int]) -> Tensor:
-    "Where each pixel of the network's input comes from in a photo of that width and height: (2, H, W), x and y."
+    "Where each input pixel comes from in a photo of that width and height: (2, H, W), x and y."
     w, h = size
     picture = np.zeros((h, w, 3), np.uint8)
     picture[..., 0] = np.round(np.linspace(0, 255, w))
@@ -38,7 +38,7 @@ def object_masks(
     transform: Callable,  # PIL image -> (3, H, W) tensor
     part: str | None = None,  # name of a mask; `None`: "bird" or the box
 ) -> Tensor:  # (n, H, W) bool in the network's input
-    "Masks of the animal or of a part as the network sees them; raises `NiwtError` where the data set has neither masks nor boxes."
+    "Masks of the animal or a part as the network sees them; `NiwtError` without masks and boxes."
     if data.masks is None and (data.boxes is None or part is not None):
         lacks = "masks" if part else "masks and no boxes"
         raise NiwtError(f"data set {data.name!r} has no {lacks}")

@@ -29,7 +29,7 @@ def name_neurons(
     explainer: Explainer,  # from `make_explainer` or `fit_explainer`
     neurons: Sequence[int] | None = None,  # which channels; `None`: all
 ) -> pd.DataFrame:  # a row a neuron: neuron, name, confidence, second, second_confidence, good
-    "The attribute that each neuron answers to through the inverse map, the second choice, and whether the name is surer than chance."
+    "Each neuron's attribute by the inverse map, a second one, and whether it is surer than chance."
     n = len(explainer.answers)
     picked = _check_neurons(range(n) if neurons is None else neurons, n)
     confidence, names = _choose_names(explainer.answers, explainer.lift, 8)
@@ -54,12 +54,12 @@ def region(
 # %% ../../nbs/06_explain/05_names.ipynb #2c3d3fdb
 @dataclass(frozen=True, eq=False)
 class _TopImages:
-    "The images that excite neurons most: `index` (n, m) of images, `value` (n, m) of activations, `maps` (n, m, h, w)."
+    "The images that excite neurons most, with what they excite."
 
     neurons: list[int]
-    index: Tensor
-    value: Tensor
-    maps: Tensor
+    index: Tensor  # (n, m) of images
+    value: Tensor  # (n, m) of activations, see `topk_activation`
+    maps: Tensor  # (n, m, h, w) activations
     size: tuple[int, int]
 
     def region(self, i: int, j: int) -> Tensor:
@@ -76,7 +76,7 @@ def top_images(
     neurons: Sequence[int],  # n channels
     n: int = 5,  # images a neuron
 ) -> _TopImages:  # strongest first
-    "Find the images with the highest `topk_activation` of each neuron; only those are kept in memory."
+    "Find the images of highest `topk_activation` of each neuron; only those are kept in memory."
     if not len(neurons) or n < 1:
         got = f"{len(neurons)} neurons and n {n}"
         raise NiwtError(f"at least one neuron and one image of each are needed, got {got}")
@@ -120,7 +120,7 @@ def outlined(
 # %% ../../nbs/06_explain/05_names.ipynb #c215d6bb
 @in_own_modes
 def _as_seen(x: Tensor, transform: Callable) -> Image.Image:
-    "What the network saw of a preprocessed image (3, H, W) in natural colours, but for the crop, by looking at what `transform` does to black and to white."
+    "An image (3, H, W) in natural colours again, by what `transform` makes of black and white."
     black, white = colour_range(transform)
     pixels = ((x - black) / torch.where(white == black, 1.0, white - black)).clamp(0, 1)
     return Image.fromarray((pixels.permute(1, 2, 0).cpu().numpy() * 255).round().astype(np.uint8))

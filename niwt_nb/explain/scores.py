@@ -38,7 +38,7 @@ def energy_inside(
 
 # %% ../../nbs/06_explain/07_scores.ipynb #44f427ce
 def _pointing_game(maps: Tensor, masks: Tensor) -> Tensor:
-    """Whether the strongest place of each map (n, H, W) lies in its mask (n, H, W), bool: (n,) 1 or 0.
+    """Whether each map (n, H, W) is strongest inside its mask (n, H, W), bool: (n,) 1 or 0.
 
     Zhang et al., ECCV 2016, without their margin of 15 pixels.
     """
@@ -46,7 +46,7 @@ def _pointing_game(maps: Tensor, masks: Tensor) -> Tensor:
 
 # %% ../../nbs/06_explain/07_scores.ipynb #21129866
 def _random_maps(n: int, cells: tuple[int, int], size: Sequence[int], seed: int = 0) -> Tensor:
-    "The random control for maps (n, H, W): noise at the layer's size in `cells`, upsampled in the same way."
+    "The random control for maps (n, H, W): noise of the layer's size `cells`, upsampled alike."
     noise = torch.randn(n, *cells, generator=torch.Generator().manual_seed(seed))
     return to_size(noise.clamp_min(0), size)
 
@@ -64,7 +64,7 @@ def score_maps(
     seeds: Sequence[int] = (0, 1, 2),  # of the random control
     kind: str = "Grad-CAM",  # what the maps are
 ) -> pd.DataFrame:  # a row a group and kind of map: energy, pointing, area, ratio, n
-    "Energy inside the animal and pointing game, beside the animal's share of the image, a perfect map of the layer's size and a random map."
+    "Energy inside the animal and pointing game, beside its share, a perfect map and a random one."
 
     def row(kind: str, g: str, m: Tensor, pick: Tensor) -> dict[str, Any]:
         k = masks[pick]
@@ -92,7 +92,7 @@ def image_truth(
     data: Any,  # `ZeroShotData`
     indices: Tensor,  # (n,) image indices
 ) -> Tensor:  # (n, A) bool
-    "Which attributes an image shows: its own labels where the data set has them, else those of its true class."
+    "Attributes that images show: by their labels where the data set has some, else by the class."
     if data.image_attributes is not None and data.image_attributes.shape[1] == len(explainer.names):
         return _presence(data.image_attributes[indices].float(), data.image_attributes.float())
     row_of = {int(c): i for i, c in enumerate(explainer.columns)}
@@ -118,7 +118,7 @@ def score_words(
     controls: Mapping[str, Tensor] | None = None,  # name -> (n, A) ranking of a control
     k: int = 8,  # how many words
 ) -> pd.DataFrame:  # a row a group and kind of words: precision of the first k, ap of all
-    "Precision of the words against what the image shows, for predictions of seen and of unseen classes."
+    "Precision of words against what images show, for predictions of seen and unseen classes."
     truth, row = image_truth(explainer, data, explanations.index), explanations.row
     seen = torch.tensor([int(c) not in explainer.unseen for c in explainer.columns])
     has, known = _presence(explainer.knowledge)[seen].float(), explainer.knowledge[seen].float()
@@ -158,7 +158,7 @@ def score_names(
 ) -> pd.DataFrame:  # a row a kind of name: auprc, pearson, above, n, distinct
     """How well a neuron's activation on new images ranks those that show its named attribute.
 
-    Beside it random, shuffled and constant names; above: share of names better than the controls' mean AUPRC.
+    Beside random, shuffled and constant names; above: share better than the controls' mean AUPRC.
     """
     table, r = _average_precision(activation, truth), _pearson(activation, truth)
     usable = ~table.isnan().any(0)
@@ -193,8 +193,8 @@ def score_names(
 def score_faithfulness(
     explanations: _Explanations,  # of n images
     group: Sequence[str] | None = None,  # (n,) names of groups
-) -> pd.DataFrame:  # a row a group: drop, other_drop, best_drop, random_drop, ratio of drop to random_drop with a 95 % interval, n
-    "Fall of the class's score without the neurons behind the words, behind as many other words, and without as many random ones; ratio of the means."
+) -> pd.DataFrame:  # a row a group: mean drops, ratio of drop to random_drop, its 95 % interval, n
+    "Fall of the class's score without the neurons of the words, of other words, or random ones."
     groups = np.asarray(["all"] * len(explanations) if group is None else group)
     rng, rows, kinds = np.random.default_rng(0), [], ("", "other_", "best_", "random_")
     for g in sorted(set(groups)):

@@ -22,12 +22,12 @@ from ..network.modes import in_own_modes
 
 # %% ../../nbs/06_explain/03_sentences.ipynb #3e8a5833
 def _signed_words(table: pd.DataFrame) -> pd.Series:
-    "How far each word of `explain_prediction` is shown, for bars; of what speaks against the class, how far it is missing, below zero."
+    "How far each word is shown, for bars; below 0, how far a word against the class is missing."
     return table["shown"].where(table["verdict"] != "against", (table["shown"] - 1).clip(upper=0))
 
 # %% ../../nbs/06_explain/03_sentences.ipynb #43989305
 def _counter_evidence(table: pd.DataFrame) -> str:
-    "At most two attributes that speak against the class, the least found first: a sentence with a space before it, or nothing."
+    "A space and a sentence on up to two attributes against the class, least found first, or ''."
     words = table[table["verdict"] == "against"].sort_values("found", kind="stable")["attribute"]
     said = listing([phrase(a) for a in words.head(2)])
     told = f" Against it: the network looked for {said}, which the picture does not seem to show."
@@ -84,17 +84,17 @@ _OPENING = re.compile(r"^.*?\b(?:has|have|had|with|shows?|by|for|notes?|is|are)\
 
 
 def _phrases_in(sentence: str) -> list[str]:
-    "The phrases of a caption of two words or more: what stands between commas and *and*, without the opening."
+    "A caption's phrases of two words or more: between commas and *and*, without the opening."
     text = _OPENING.sub("", sentence.lower().strip().rstrip("."), count=1)
     parts = (p.strip() for p in re.split(r"[,;.]|\band\b", text))
     return [p for p in parts if len(p.split()) > 1]
 
 # %% ../../nbs/06_explain/03_sentences.ipynb #22c48cc2
 def _phrase_uses(data: Any, min_classes: int = 3) -> tuple[list[str], Tensor]:
-    """What the captions of training images say: the 400 commonest phrases, most frequent first, and their use.
+    """What captions of training images say: the 400 commonest phrases, in order, and their use.
 
-    Use (P, C): share of each class's training images whose captions say it. Phrases that fewer seen classes use
-    than `min_classes` are left out; raises `NiwtError` without captions or with fewer than two phrases.
+    Use (P, C): share of each class's training images with it. Phrases of fewer than `min_classes`
+    seen classes are left out; raises `NiwtError` without captions or with fewer than two phrases.
     """
     if data.captions is None:
         raise NiwtError(f"data set {data.name!r} has no captions of its images")
@@ -120,7 +120,7 @@ def phrase_knowledge(
     merge: float = 0.7,  # phrases with at least this cosine share a column, named by the commonest
     min_classes: int = 3,  # see `_phrase_uses`
 ) -> DomainKnowledge:  # (C, P) cosine of class and phrase, both from the mean of the seen classes
-    "Text knowledge as a table of phrases, to be explained with; learned from captions of training images, no encoder needed."
+    "A table of phrases to explain text knowledge with, learned from captions without an encoder."
     if isinstance(knowledge, str):
         knowledge = data.knowledge[check_name(knowledge, data.knowledge, "knowledge")]
     phrases, use = _phrase_uses(data, min_classes)

@@ -37,7 +37,7 @@ def drawn_pairs(
     draw: Callable,  # (attribute names, seed) -> (PIL image, anything), see `draw_bird`
     n: int = _PAIRS,  # pairs
 ) -> tuple[list[Any], Tensor, Tensor]:  # 2 n pictures, first those with it; (n, K) of both
-    "Draw pictures that differ in one attribute alone; raises `NiwtError` for one without another value."
+    "Draw pictures that differ in one attribute alone; raises `NiwtError` if it has no other value."
     group = _group_of(attribute)
     others = [a for a in explainer.names if a != attribute and _group_of(a) == group]
     if not others:
@@ -53,7 +53,7 @@ def drawn_pairs(
 def _answer_share(shown: Tensor, other: Tensor, paired: bool = True) -> Tensor:
     """The share of comparisons (K,) in which an attribute excites each neuron more, ties by half.
 
-    Activations on pictures with it (n, K) and without (m, K); `paired`: compare only what belongs together.
+    Activations with it (n, K) and without (m, K); `paired`: compare only what belongs together.
     0.5 by chance; NaN without pictures.
     """
     a, b = (shown, other) if paired else (shown[:, None], other[None])
@@ -64,10 +64,10 @@ def _answer_share(shown: Tensor, other: Tensor, paired: bool = True) -> Tensor:
 def _pool_losses(
     explainer: Explainer, pool: Sequence[int], activation: Tensor, row: Tensor, draws: int = 5
 ) -> tuple[float, float]:
-    """By how much the scores of pictures' own classes fall, above the mean of all, without a pool of neurons.
+    """How far the scores of pictures' own classes fall, above the mean of all, without a pool.
 
-    And without as many others, drawn `draws` times. `activation` (m, K, h, w), `row` (m,): head row of each
-    picture's class, which owns the attribute. NaN without pictures.
+    And without as many others, drawn `draws` times. `activation` (m, K, h, w), `row` (m,): head row
+    of each picture's class, which owns the attribute. NaN without pictures.
     """
     if not len(row):
         return float("nan"), float("nan")
@@ -88,7 +88,7 @@ _ENOUGH = 0.8  # of the comparisons must come out for a name
 def _held_out(
     explainer: Explainer, data: Any, indices: Tensor, transform: Callable
 ) -> tuple[Tensor, Tensor]:
-    "Activations (m, K, h, w) of images and head rows (m,) of their classes; raises `NiwtError` where there are none."
+    "Activations (m, K, h, w) and head rows (m,) of images; raises `NiwtError` if there are none."
     row_of, pick = {int(c): i for i, c in enumerate(explainer.columns)}, torch.as_tensor(indices)
     labels = data.labels[pick].tolist()
     strange = [c for c in labels if c not in row_of]
@@ -113,7 +113,7 @@ def verify_names(
     neurons: Sequence[int] | None = None,  # which channels; `None`: all
     draw: Callable | None = None,  # see `draw_bird`; `None`: compare `indices` by their attributes
 ) -> pd.DataFrame:  # of `name_neurons`, and answers, rate, loss, other_loss
-    "Put the names of neurons to the test; raises `NiwtError` for neurons or classes that the network does not have."
+    "Put the names of neurons to the test; raises `NiwtError` for unknown neurons or classes."
     names = name_neurons(explainer)
     picked = names["neuron"].tolist() if neurons is None else _check_neurons(neurons, len(names))
     activation, row = _held_out(explainer, data, indices, transform)
@@ -180,8 +180,8 @@ def _best_third(
 ) -> tuple[float, tuple[int, int, str] | None]:
     """Join a third term, what promises most first, until nothing promises more than the best.
 
-    `pairs`: packed pictures (P, bytes) in which each pair holds, and (2, P) how many others and exciting ones
-    these are; `single`: the same of the single terms; `active` (bytes,): the exciting ones, `total` of them.
+    `pairs`: packed pictures (P, bytes) in which each pair holds, and (2, P) how many others and
+    exciting ones; `single`: the same of single terms; `active` (bytes,): the `total` exciting ones.
     Gives the best score, and pair, term and word that reach it, if it is above `best`.
     """
     (held, (out, hit)), (bits, (out1, hit1)), found = pairs, single, None
@@ -211,9 +211,9 @@ def _best_third(
 def _all_pairs(
     terms: np.ndarray, b: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, list[str], np.ndarray]:
-    """Every two `terms` (L, n), bool, joined by *and*, then by *or*; `b` (n,), bool: the exciting pictures.
+    """Every two `terms` (L, n), bool, joined by *and*, then *or*; `b` (n,), bool: what excites.
 
-    Gives two terms (P,) and the word of each pair, and (2, P) others and exciting pictures in which it holds.
+    Gives two terms (P,) and the word of each pair; (2, P) others and exciting pictures it holds in.
     """
     x, y = np.triu_indices(len(terms), 1)
     sums = [terms[:, side].astype(float) for side in (~b, b)]
@@ -229,12 +229,12 @@ def best_formula(
     truth: Tensor,  # (n, A) bool: what they show
     length: int = 3,  # at most so many terms, 1 to 3
 ) -> _Formula:  # the shortest of the best
-    "The formula of attributes with the highest intersection over union, found exactly; raises `NiwtError` without exciting pictures."
+    "The exact formula of highest intersection over union; raises `NiwtError` if nothing excites."
     b, shows = active.bool().cpu().numpy(), truth.bool().cpu().numpy()
     if not b.any() or b.all() or shows.shape[:1] != b.shape or length not in (1, 2, 3):
-        told = "a formula needs pictures that excite a neuron and others, what each shows, and 1 to 3 terms"
+        told = "a formula needs pictures that excite a neuron and others, what each shows, and 1"
         got = f"{int(b.sum())} of {len(b)}, truth {shows.shape}, length {length}"
-        raise NiwtError(f"{told}; got {got}")
+        raise NiwtError(f"{told} to 3 terms; got {got}")
     terms = np.concatenate([shows, ~shows], 1).T
     use = np.flatnonzero(terms.any(1) & ~terms.all(1))
     if not len(use):
@@ -244,7 +244,7 @@ def best_formula(
     single = np.stack([terms[:, ~b].sum(1), terms[:, b].sum(1)])
     x, y, words, double = _all_pairs(terms, b)
     one, two = (counts[1] / (total + counts[0]) for counts in (single, double))
-    best, chosen = float(one.max()), ((int(one.argmax()),), ())  # type: float, tuple[tuple[int, ...], tuple[str, ...]]
+    best, chosen = float(one.max()), ((int(one.argmax()),), ())  # type: float, tuple[tuple, tuple]
     if length > 1 and two.max() > best + 1e-12:
         i = int(two.argmax())
         best, chosen = float(two[i]), ((x[i], y[i]), (words[i],))
@@ -264,9 +264,10 @@ def best_formula(
 def _formula_of(
     activation: Tensor, truth: Tensor, share: float = 0.1, length: int = 3
 ) -> tuple[_Formula, float, float]:
-    """Choose a formula of at most `length` terms on every second picture and judge it on the others: its intersection over union, and of the best attribute.
+    """A formula of at most `length` terms, chosen on every second picture and judged on the others.
 
-    `activation` (n,): how strongly pictures excite a neuron, of which it shall tell the most exciting `share`; `truth` (n, A), bool: what they show.
+    Also its intersection over union and the best attribute's. `activation` (n,) of a neuron; it
+    tells the most exciting `share`; `truth` (n, A), bool: what pictures show.
     """
     active = activation > activation[::2].quantile(1 - share)
 

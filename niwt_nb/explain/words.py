@@ -25,7 +25,7 @@ from ..network.modes import in_own_modes
 
 # %% ../../nbs/06_explain/02_words.ipynb #d7ae862e
 def _choose_words(strength: Tensor, names: Sequence[str], top: int = 8) -> Tensor:
-    "The strongest attributes (n, at most top) of each row (n, A), strongest first, at most one of a group."
+    "The strongest attributes (n, at most top) of rows (n, A), strongest first, one a group."
     groups = [_group_of(n) for n in names]
     ids = torch.tensor([sorted(set(groups)).index(g) for g in groups])
     n = int(ids.max()) + 1
@@ -42,7 +42,7 @@ def explain_prediction(
     target: int | None = None,  # head row to explain; `None`: the predicted class
     top: int = 8,  # how many attributes, shown best first; up to two against follow
 ) -> pd.DataFrame:  # attribute, shown, strength, found, contrast, known, verdict, class; `attrs`
-    "What a picture shows and what of it the prediction rests on, read through the inverse map from the image's own importances."
+    "What a picture shows and what of it the prediction rests on, read from its own importances."
     if x.ndim != 3:
         raise NiwtError(f"expected one image (3, H, W), got {tuple(x.shape)}")
     return explain_batch(explainer, x[None], target, top=top).frame(explainer, 0)
@@ -50,7 +50,7 @@ def explain_prediction(
 # %% ../../nbs/06_explain/02_words.ipynb #16179541
 @dataclass(frozen=True, eq=False)
 class _Explanations:
-    "Explanations of n predictions as tensors; rows can be taken with `[...]` and joined with `_join`."
+    "Explanations of n predictions as tensors; `[...]` takes rows of them, `_join` joins them."
 
     index: Tensor  # (n,) image indices, -1 where unknown
     row: Tensor  # (n,) head row that was explained
@@ -75,8 +75,8 @@ class _Explanations:
 
     def __repr__(self) -> str:
         "One line."
-        words = f"{self.words.shape[1]} words each of {self.strength.shape[1]} attributes"
-        return f"Explanations({len(self)} predictions, {words}, images {self.size[0]} x {self.size[1]})"
+        words = f"{self.words.shape[1]} words each of {self.strength.shape[1]} attributes, images"
+        return f"Explanations({len(self)} predictions, {words} {self.size[0]} x {self.size[1]})"
 
     def __len__(self) -> int:
         "The number of predictions."
@@ -95,8 +95,8 @@ class _Explanations:
         return to_size(self.maps[i][None].clamp_min(0), self.size)[0]
 
     @in_own_modes
-    def evidence_sign(self, explainer: Explainer) -> Tensor:
-        "(n, A) of what the class has: 1 for (found above 1, or nobody looked), -1 against (below -3, for unseen classes -9), else 0."
+    def evidence_sign(self, explainer: Explainer) -> Tensor:  # (n, A) of what the class has
+        "1 for (found above 1 or not looked for), -1 against (below -3, unseen classes -9), else 0."
         asked = (self.strength > 0) & _presence(explainer.knowledge)[self.row]
         new = torch.tensor([int(c) in explainer.unseen for c in explainer.columns])[self.row]
         limit = torch.where(new, -9.0, -3.0)[:, None]
@@ -104,7 +104,7 @@ class _Explanations:
 
     @in_own_modes
     def said(self, explainer: Explainer, missing: int = 2) -> Tensor:
-        "(n, A) bool: the words, and up to `missing` more attributes that speak against, the least found first."
+        "(n, A) bool: the words, and up to `missing` attributes against, the least found first."
         named = torch.zeros_like(self.strength, dtype=torch.bool).scatter(1, self.words, True)
         lacks = torch.where((self.evidence_sign(explainer) < 0) & ~named, -self.found, 0.0)
         least = lacks.topk(min(missing, lacks.shape[1]), 1)
@@ -112,7 +112,7 @@ class _Explanations:
 
     @in_own_modes
     def frame(self, explainer: Explainer, i: int) -> pd.DataFrame:
-        "The words of explanation `i` as a table, those that are shown best first, then what else speaks against."
+        "The words of explanation `i` as a table, best shown first, then what else speaks against."
         one, row, other = self[i], int(self.row[i]), int(self.runner_up[i])
         more = one.said(explainer)[0].scatter(0, self.words[i], False).nonzero().flatten()
         sign = one.evidence_sign(explainer)[0]
@@ -150,7 +150,7 @@ def _score_without_neurons(
 def _neurons_behind(explainer: Explainer, words: Tensor, adds: Tensor, n: int = 10) -> Tensor:
     """The `n` neurons (B, n) that carry the named attributes (B, top) in each image.
 
-    By what each adds to the explained class, `adds` (B, K), times what it answers to these attributes together.
+    By what each adds to the explained class, `adds` (B, K), times its answers to these attributes.
     """
     named = explainer.answers.T[words].sum(1)
     others = torch.where(adds > 0, adds * 1e-6, adds - adds.abs().max())
@@ -161,7 +161,7 @@ def _neurons_behind(explainer: Explainer, words: Tensor, adds: Tensor, n: int = 
 def _silenced(
     explainer: Explainer, words: Tensor, adds: Tensor, n: int, draws: int
 ) -> list[Tensor]:
-    """Choices of neurons (B, m) to silence: behind the words, behind as many others, those that add most, by lot.
+    """Neurons (B, m) to silence: behind the words, as many other words, what adds most, by lot.
 
     `words` (B, top) and `adds` (B, K) as for `_neurons_behind`; `draws`: choices by lot.
     """
@@ -177,7 +177,7 @@ def _silenced(
 def _drops(
     network: Any, activation: Tensor, row: Tensor, silent: Sequence[Tensor], draws: int
 ) -> tuple[Tensor, ...]:
-    """Scores (B,) of head rows, then by how much they fall without each choice of neurons (B, m) in `silent`.
+    """Scores (B,) of head rows, then their fall without each choice of neurons (B, m) in `silent`.
 
     The last `draws` choices are by lot: one mean for them all.
     """
@@ -197,7 +197,7 @@ def explain_batch(
     n_neurons: int = 10,  # neurons behind them
     draws: int = 5,  # random choices of as many neurons
 ) -> _Explanations:  # of every image
-    "Map, words, contrast and faithfulness of a batch of predictions, three backward passes through the tail in all."
+    "Map, words, contrast and faithfulness of predictions in three backward passes of the tail."
     _check_images(x, explainer.size)
     if min(top, n_neurons, draws) < 1:
         got = f"{top}, {n_neurons} and {draws}"

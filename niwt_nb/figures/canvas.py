@@ -33,8 +33,9 @@ from ..core import NiwtError
 
 # %% ../../nbs/07_figures/00_canvas.ipynb #63b13b26
 COLOURS: dict[str, str] = {
-    "blue": "#0072B2", "vermilion": "#D55E00", "green": "#009E73", "orange": "#E69F00", "purple": "#CC79A7", "sky": "#56B4E9",
-    "yellow": "#F0E442", "grey": "#7F7F7F", "ink": "#222222", "pale": "#E6E6E6",
+    "blue": "#0072B2", "vermilion": "#D55E00", "green": "#009E73", "orange": "#E69F00",
+    "purple": "#CC79A7", "sky": "#56B4E9", "yellow": "#F0E442", "grey": "#7F7F7F",
+    "ink": "#222222", "pale": "#E6E6E6",
 }  # fmt: skip
 
 # %% ../../nbs/07_figures/00_canvas.ipynb #5b75436a
@@ -48,7 +49,7 @@ _OPEN: list[bool] = []  # an entry for each open block: in an inner one all is s
 
 @contextlib.contextmanager
 def own_style() -> Iterator[None]:
-    "Use matplotlib's default settings inside the block, frames open above and to the right, and restore the caller's afterwards."
+    "Inside the block matplotlib's defaults, frames open above and right; then the caller's again."
     with _STYLE:
         now = matplotlib.rcParams
         other = {} if _OPEN else {k: v for k, v in _OWN.items() if dict.__getitem__(now, k) != v}
@@ -78,9 +79,9 @@ class PlainFigure(Figure):
 def new_figure(
     width: int = 800,  # pixels
     height: int = 400,  # pixels
-    arrange: bool = True,  # let matplotlib find room for labels (`False`: an `Area` says where things are, which is faster)
+    arrange: bool = True,  # matplotlib finds room for labels; `False`, faster: `Area`s say where
 ) -> Figure:  # empty, 100 dots an inch, with a canvas of its own
-    "A figure of `width` x `height` pixels outside pyplot's list; raises `NiwtError` for a size below 100 pixels."
+    "A figure of `width` x `height` pixels, not pyplot's; raises `NiwtError` below 100 pixels."
     if width < 100 or height < 100:
         raise NiwtError(f"a figure needs at least 100 x 100 pixels, got {width} x {height}")
     layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1) if arrange else None
@@ -114,8 +115,8 @@ def plain(
 
 # %% ../../nbs/07_figures/00_canvas.ipynb #8216732f
 def to_array(
-    image: Any,  # PIL image, (H, W, 3) or (3, H, W) array or tensor, uint8 or floats in 0..1 (other ranges are stretched)
-) -> np.ndarray:  # (H, W, 3) floats in 0..1
+    image: Any,  # PIL image, (H, W, 3) or (3, H, W) array or tensor, uint8 or floats in 0..1
+) -> np.ndarray:  # (H, W, 3) floats in 0..1; other ranges are stretched
     "An image of any common kind as an RGB array; raises `NiwtError` when it cannot be one."
     if isinstance(image, Image.Image):
         return np.asarray(image.convert("RGB"), dtype=np.float32) / 255
@@ -136,7 +137,7 @@ def to_array(
 # %% ../../nbs/07_figures/00_canvas.ipynb #c4068aa2
 @lru_cache(4096)
 def _text_width(text: str, size: float = 9, bold: bool = False) -> float:
-    "The width in pixels of one line in letters of `size` points, in matplotlib's own font, which every installation has."
+    "The width in pixels of one line of `size` points, in the font that every matplotlib has."
     font = get_font(findfont(FontProperties(weight="bold" if bold else "normal")))
     font.set_size(size, 100)
     font.set_text(text, 0.0)
@@ -144,7 +145,7 @@ def _text_width(text: str, size: float = 9, bold: bool = False) -> float:
 
 # %% ../../nbs/07_figures/00_canvas.ipynb #91372193
 def _short(name: str, room: float, size: float = 9, bold: bool = False) -> str:
-    "A text, safe for matplotlib, cut to fit into `room` pixels, with an ellipsis where something is missing; one letter stays."
+    "A text safe for matplotlib, cut with an ellipsis to fit `room` pixels; one letter stays."
     cuts = [name, *(name[:cut].rstrip() + "…" for cut in range(max(len(name) - 1, 1), 0, -1))]
     fits = (text for text in cuts if _text_width(text, size, bold) <= room)
     return plain(next(fits, cuts[-1]))
@@ -153,7 +154,7 @@ def _short(name: str, room: float, size: float = 9, bold: bool = False) -> str:
 def _wrapped(
     text: str, room: float, size: float = 9, lines: int | None = None, bold: bool = False
 ) -> str:  # safe for matplotlib
-    """A text broken at spaces, and at hyphens where a word alone is too long, to fit into `room` pixels.
+    """A text broken at spaces, and at hyphens where a word is too long, to fit into `room` pixels.
 
     At most so many `lines`; an ellipsis stands where something is missing.
     """
@@ -169,7 +170,7 @@ def _wrapped(
 
 # %% ../../nbs/07_figures/00_canvas.ipynb #53c2c33d
 def _write(fig: Figure, left: float, top: float, text: str, size: float, **style: Any) -> None:
-    "Write what `plain` made at a place in pixels from the figure's upper left corner; `style` as for `Figure.text`."
+    "Write what `plain` made at pixels from the figure's upper left; `style` as for `Figure.text`."
     w, h = fig.get_size_inches() * fig.dpi
     fig.text(left / w, 1 - top / h, text, fontsize=size, **{"va": "top"} | style)
 
@@ -200,7 +201,7 @@ class Area:
         self, words: Any, left: float = 0, top: float = 0, size: float = 10, wrap: bool = False,
         lines: int | None = None, **style: Any,
     ) -> float:  # fmt: skip
-        "Write at a place; returns the pixels that the lines take. `wrap` breaks lines at the area's width."
+        "Write at a place; gives the pixels of the lines. `wrap` breaks them at the area's width."
         bold, room = style.get("fontweight") == "bold", self.width - left
         told = _wrapped(str(words), room, size, lines, bold) if wrap else plain(words)
         style = {"color": COLOURS["ink"], "linespacing": 1.3} | style
@@ -223,7 +224,7 @@ _PARTS = ("color", "facecolor", "edgecolor", "markerfacecolor", "markeredgecolor
 
 
 def _dark_colours(colours: Any) -> np.ndarray:
-    "Colours (n, 4) for a dark page: greys are inverted, from #212121 to near white, hues become lighter, opacity stays."
+    "Colours (n, 4) for a dark page: greys inverted, from #212121 up, hues lighter, opacity kept."
     rgba = to_rgba_array(colours)
     rgb = rgba[:, :3]
     grey = np.ptp(rgb, axis=1, keepdims=True) < 0.1
@@ -253,7 +254,7 @@ def _darken(fig: Figure) -> None:
 def _panel_pixels(
     fig: Figure, scale: float = 2.0, clear: bool = False, dark: bool = False
 ) -> np.ndarray:
-    "A figure as RGBA bytes (height, width, 4) at a multiple of its size; `clear`: see-through where nothing is painted; `dark`: so too, for a dark page."
+    "A figure's RGBA bytes (height, width, 4) at `scale`; see-through if `clear` or for `dark`."
     dpi, face, canvas = fig.dpi, fig.get_facecolor(), FigureCanvasAgg(fig)
     if dark:
         _darken(fig)
@@ -270,7 +271,7 @@ def _panel_pixels(
 def _panel_png(
     fig: Figure, scale: float = 2.0, ground: np.ndarray | None = None, dark: bool = False
 ) -> bytes:
-    "A figure as PNG bytes at a multiple of its size, laid on the `ground` that `_panel_pixels` gave, the same bytes for the same figure."
+    "A figure's PNG bytes at `scale`, on the `ground` of `_panel_pixels`; equal for equal figures."
     top, out = Image.fromarray(_panel_pixels(fig, scale, ground is not None, dark)), io.BytesIO()
     if ground is not None:
         if ground.shape[1::-1] != top.size:
@@ -283,7 +284,7 @@ def _panel_png(
 # %% ../../nbs/07_figures/00_canvas.ipynb #c7991a6d
 @own_style()
 def _stack_page(blocks: Sequence[Sequence], title: str = "", width: int = 860) -> Figure:
-    "Rows of panels (painter, width, height) on one page; raises `NiwtError` for a row that is too wide."
+    "Rows of panels (painter, width, height) on one page; raises `NiwtError` for too wide a row."
     gap, top = 16, 44 if title else 12  # pixels between panels and above them
     wide = [sum(w for _, w, _ in row) + gap * (len(row) - 1) for row in blocks]
     tall = [max(h for _, _, h in row) + gap for row in blocks]

@@ -28,7 +28,7 @@ def _show_row(first: Area, pictures: Sequence[tuple[str, Any]]) -> None:
 
 # %% ../../nbs/07_figures/03_cards.ipynb #49927827
 def _card_pictures(image: Any, heat: Any, difference: Any, runner_up: str) -> list[tuple[str, Any]]:
-    "The image and its map, and the signed map against the runner-up where there is one, with labels."
+    "The image and its map, and the signed map against the runner-up if there is one, with labels."
     pictures = [("the image", to_array(image)), ("where it looked", overlay(image, heat))]
     if difference is not None:
         both = f"blue: for it, orange: for {runner_up}"
@@ -57,7 +57,7 @@ def explanation_card(
     width: int = 800,  # pixels
     photos: Sequence[tuple[str, Any]] = (),  # labels and photos to compare with, below the words
 ) -> Figure:  # image, maps, attribute bars and sentence
-    "One prediction explained: image, Grad-CAM, attributes for and against, sentence and its faithfulness."
+    "One prediction explained: image, Grad-CAM, attributes for and against, sentence and its test."
     rows = attributes.head(10)
     pictures = _card_pictures(image, heat, difference, runner_up)
     n = len(pictures)

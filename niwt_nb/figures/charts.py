@@ -36,7 +36,7 @@ def signed_bars(
     wrap: int = 30,  # characters a label line
     faint: Sequence[bool] = (),  # bars that are only outlined
 ) -> None:
-    "Horizontal bars, blue to the right for positive values, hatched vermilion to the left for negative ones; faint ones outlined."
+    "Horizontal bars: positive blue, to the right; negative hatched vermilion; `faint` outlined."
     v = np.asarray(values, dtype=float)
     if len(names) != len(v) or len(faint) not in (0, len(v)):
         outlines = f" and {len(faint)} outlines" if len(faint) else ""
@@ -66,7 +66,7 @@ def balance_curve(
     title: str = "Seen against unseen accuracy",  # above it
     width: int = 800,  # pixels
 ) -> Figure:  # one curve a method over lines of equal H
-    "The seen/unseen curve of one or several methods, with AUSUC, best H and the operating point; raises `NiwtError` for unequal lengths."
+    "Seen/unseen curves with AUSUC, best H, point in use; raises `NiwtError` for unequal lengths."
     fig = new_figure(width, int(min(width * 0.68, 620)))
     ax = fig.add_subplot()
     s, u = np.meshgrid(np.linspace(0.001, 1, 200), np.linspace(0.001, 1, 200))
@@ -100,7 +100,7 @@ def balance_curve(
 # %% ../../nbs/07_figures/02_charts.ipynb #8ea4884a
 @own_style()
 def _metrics_bars(rows: Sequence[Mapping] | pd.DataFrame, width: int = 800) -> Figure:
-    "Results (`metric_row`s) as groups of bars with their values; raises `NiwtError` without rows or without one of U, S, H and T1."
+    "`metric_row`s as groups of bars; raises `NiwtError` without rows or without U, S, H or T1."
     frame, metrics = pd.DataFrame(rows).reset_index(drop=True), ("U", "S", "H", "T1")
     if not len(frame):
         raise NiwtError("no results to show")
@@ -128,7 +128,7 @@ def _metrics_bars(rows: Sequence[Mapping] | pd.DataFrame, width: int = 800) -> F
 # %% ../../nbs/07_figures/02_charts.ipynb #acccfd9d
 @own_style()
 def _history_figure(history: pd.DataFrame, width: int = 800) -> Figure:
-    "How each column of a history went, a row an epoch or step; columns that are positive and span more than a factor of 30 get a logarithmic axis."
+    "Each column of a history by epoch or step; a positive one that spans 30 times has a log axis."
     numbers = history.select_dtypes("number")
     x_name = next((c for c in ("epoch", "step", "iteration") if c in numbers), None)
     shown = [c for c in numbers if c != x_name]
@@ -166,7 +166,7 @@ def _cluster_order(matrix: Any) -> np.ndarray:  # row numbers, similar rows next
 
 # %% ../../nbs/07_figures/02_charts.ipynb #6c23408d
 def _map_order(effects: np.ndarray, limit: int = 80) -> tuple[np.ndarray, np.ndarray]:
-    "Clustered order of the rows and columns of a map (A, K), at most `limit` of each, those of largest norm: similar ones are neighbours."
+    "Clustered order of a map's (A, K) rows and columns, at most `limit` of each by largest norm."
     norms = (np.linalg.norm(effects, axis=axis) for axis in (1, 0))
     r, c = (np.sort(np.argsort(-norm)[:limit]) for norm in norms)
     m = effects[np.ix_(r, c)]
@@ -175,13 +175,13 @@ def _map_order(effects: np.ndarray, limit: int = 80) -> tuple[np.ndarray, np.nda
 # %% ../../nbs/07_figures/02_charts.ipynb #1ae25fe5
 @own_style()
 def heatmap_figure(
-    matrix: Any,  # (A, K) signed numbers
-    rows: Sequence[str],  # A names
+    matrix: Any,  # (A, K) signed numbers, a column a neuron
+    rows: Sequence[str],  # A names, attributes or classes
     title: str = "",  # above it
     label: str = "weight",  # what a colour means
     width: int = 800,  # pixels
-) -> Figure:  # the 60 rows and columns of largest norm, similar ones side by side, zero white, with a colour bar
-    "A signed matrix, attributes or classes against neurons, as a heatmap; raises `NiwtError` when the names do not fit."
+) -> Figure:  # the 60 rows and columns of largest norm, similar ones side by side, zero white
+    "A signed matrix as a heatmap with a colour bar; raises `NiwtError` if the names do not fit."
     m = np.asarray(matrix.detach().cpu() if isinstance(matrix, Tensor) else matrix, dtype=float)
     if m.ndim != 2 or len(m) != len(rows):
         raise NiwtError(f"a matrix of shape {m.shape} with {len(rows)} row names")
@@ -205,7 +205,7 @@ def heatmap_figure(
 # %% ../../nbs/07_figures/02_charts.ipynb #62c5df5c
 @own_style()
 def _confusion_figure(matrix: Any, classes: Sequence[str], width: int = 800) -> Figure:
-    "Counts (n, n), a row a true and a column a predicted class, as fractions of each true class; raises `NiwtError` when the names do not fit."
+    "Counts (n, n), true by predicted, as shares of a true class; `NiwtError` if names do not fit."
     m = np.asarray(matrix.cpu() if isinstance(matrix, Tensor) else matrix, dtype=float)
     if m.ndim != 2 or m.shape != (len(classes), len(classes)):
         raise NiwtError(f"a confusion matrix of shape {m.shape} for {len(classes)} classes")
@@ -228,7 +228,7 @@ def _confusion_figure(matrix: Any, classes: Sequence[str], width: int = 800) -> 
 # %% ../../nbs/07_figures/02_charts.ipynb #12ce91e4
 @own_style()
 def _class_bars(per_class: pd.DataFrame, limit: int = 40, width: int = 800) -> Figure:
-    "Accuracy of each `class`, sorted, coloured by `group`; of more than `limit` the best and the worst; raises `NiwtError` for missing columns."
+    "Accuracy by `class`, sorted, best and worst `limit`; raises `NiwtError` for missing columns."
     missing = [c for c in ("class", "accuracy") if c not in per_class]
     if missing or not len(per_class):
         there = f"{list(per_class.columns)} and {len(per_class)} rows"
@@ -269,7 +269,7 @@ def _row_label(ax: Axes, i: int, name: str, room: float, **style: Any) -> None:
 def _draw_bars(
     area: Area, values: Any, off: Any = (), focus: Any = None, names: Sequence = (), room: float = 0
 ) -> None:
-    "Signed bars, numbers at their ends, hatched vermilion below zero, outlined if `off`; bar `focus` on grey, `names` left in `room` pixels."
+    "Signed bars and numbers, hatched below zero, outlined if `off`; `focus` on grey, `names` left."
     v, n = np.asarray(values, float), len(values)
     if len(off) not in (0, n) or len(names) not in (0, n):
         raise NiwtError(f"{n} values with {len(off)} switches and {len(names)} names")
@@ -300,7 +300,7 @@ def _draw_bars(
 def _draw_change(
     area: Area, names: Sequence, shares: Mapping, title: str = "", bold: int | None = None
 ) -> None:
-    "`shares` before (a grey line with an end) and now (a bar), by what each is called, as per cent; the name number `bold` stands out."
+    "`shares` before (a grey line) and now (a bar) in per cent, by name; number `bold` stands out."
     legend, (a, b) = list(shares), (np.asarray(s, float) for s in shares.values())
     if not len(names) == len(a) == len(b):
         counts = f"{len(names)} names, {len(a)} values before and {len(b)} after"
@@ -326,7 +326,7 @@ def _draw_change(
 
 # %% ../../nbs/07_figures/02_charts.ipynb #d1d6a37a
 def _map_axes(area: Area, shape: tuple[int, int]) -> tuple[Axes, float, int]:
-    "Axes of a heatmap of `shape` in its area, pixels left of it, and every how many rows there is room for a name."
+    "Axes of a heatmap of `shape`, pixels left of it, and every how many rows a name has room."
     room, foot = min(170.0, area.width * 0.3), 58
     ax = area.part(room, 4, area.width - room - 8, area.height - foot).axes()
     ax.set(xlim=(-0.5, shape[1] - 0.5), ylim=(shape[0] - 0.5, -0.5))
@@ -336,7 +336,7 @@ def _map_axes(area: Area, shape: tuple[int, int]) -> tuple[Axes, float, int]:
 def _draw_map_ground(
     area: Area, effects: np.ndarray, rows: np.ndarray, columns: np.ndarray, names: Sequence[str]
 ) -> None:
-    "The heatmap of effects (A, K), `rows` and `columns` in the order shown; blue raises a neuron's importance, red lowers it."
+    "The heatmap of effects (A, K) in the order shown; blue raises importance, red lowers it."
     ax, room, every = _map_axes(area, (len(rows), len(columns)))
     m = effects[np.ix_(rows, columns)]
     top = float(np.nanpercentile(np.abs(m), 99.5)) or 1.0
@@ -358,7 +358,7 @@ def _draw_map_ground(
 def _draw_map_choice(
     area: Area, rows: Any, columns: Any, names: Sequence, attribute: Any = None, neuron: Any = None
 ) -> None:
-    "Frames around one attribute, its name bold, and one neuron, to be laid on `_draw_map_ground` of the same rows and columns."
+    "Frames around one attribute and one neuron, laid on `_draw_map_ground` of these rows, columns."
     ax, room, every = _map_axes(area, (len(rows), len(columns)))
     ax.set_axis_off()
     at = np.flatnonzero(rows == attribute)
@@ -377,7 +377,7 @@ def _draw_map_choice(
 
 # %% ../../nbs/07_figures/02_charts.ipynb #5e1f9a09
 def _agreement_axes(area: Area, predicted: np.ndarray, measured: np.ndarray) -> Axes:
-    "Axes for predicted against measured importance (K,), as wide as the largest value in both directions."
+    "Axes for predicted against measured importance (K,), both as wide as the largest value."
     ax = area.part(50, 10, area.width - 66, area.height - 56).axes()
     top = 1.08 * max(float(np.abs(predicted).max()), float(np.abs(measured).max()), 1e-9)
     ax.set(xlim=(-top, top), ylim=(-top, top))
@@ -388,7 +388,7 @@ _TITLES = ("predicted from words (in spreads)", "measured on pictures")
 
 
 def _draw_agreement(area: Area, predicted: Any, measured: Any, axes: Sequence = _TITLES) -> None:
-    "Predicted against measured importance (K,) in spreads, a dot a neuron; on the line the two agree. `axes`: what is across and up."
+    "Predicted against measured importance (K,), a dot a neuron; `axes`: what is across and up."
     ax = _agreement_axes(area, predicted, measured)
     ax.axline((0, 0), slope=1, color="#BBBBBB", lw=1, ls="--")
     ax.axhline(0, color=COLOURS["pale"], lw=1)
@@ -423,7 +423,7 @@ def _curve_axes(area: Area, xlim: tuple[float, float] = (0, 1.02), top: float = 
 def _draw_curve(
     area: Area, seen: Any, unseen: Any, chosen: Any = None, area_under: float | None = None
 ) -> None:
-    "The curve of S and U over lines of equal H, the area below it shaded, S and U `chosen` on validation classes; `_draw_here` lays the place in use on it."
+    "The curve of S and U on lines of equal H, shaded below, with the point `chosen` on validation."
     ax = _curve_axes(area)
     grid = np.linspace(0.001, 1, 120)
     s, u = np.meshgrid(grid, grid, indexing="ij")
@@ -454,7 +454,7 @@ def _gamma_limits(gamma: Any) -> tuple[float, float]:
 def _draw_gamma(
     area: Area, gamma: Any, unseen: Any, seen: Any, harmonic: Any, chosen: float | None = None
 ) -> None:
-    "S, U and H against gamma, each with its name, and the gamma `chosen` on validation classes; `_draw_here` lays the gamma in use on it."
+    "S, U and H by name against gamma, and the gamma `chosen` on validation classes."
     g = np.asarray(gamma, float)
     ax = _curve_axes(area, _gamma_limits(g), 1.24)
     s, u, h = (np.asarray(v, float) for v in (seen, unseen, harmonic))
@@ -476,7 +476,7 @@ def _draw_gamma(
 def _draw_here(
     area: Area, x: float, y: float | None = None, xlim: tuple[float, float] = (0, 1.02)
 ) -> None:
-    "The place in use: a dot at U and S on the curve; without `y` a line at a gamma, `xlim` from `_gamma_limits`."
+    "A dot at U and S on the curve; without `y` a line at gamma `x`, `xlim` from `_gamma_limits`."
     ax = _curve_axes(area, xlim, 1.24 if y is None else 1.02)
     ax.set_axis_off()
     if y is None:

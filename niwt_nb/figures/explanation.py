@@ -35,7 +35,7 @@ from ..network.zoom import closer
 
 # %% ../../nbs/07_figures/04_explanation.ipynb #d5cfeb8c
 def _words_for(data: ZeroShotData, knowledge: DomainKnowledge) -> DomainKnowledge:
-    "Choose columns that can be said: phrases of captions, attributes instead of unnamed dimensions and mixtures, else the knowledge itself."
+    "Columns that can be said: caption phrases, attributes for unnamed ones, or the given columns."
     if knowledge.name == "captions" and data.captions is not None:
         try:
             return phrase_knowledge(data, knowledge)
@@ -53,7 +53,7 @@ def _words_for(data: ZeroShotData, knowledge: DomainKnowledge) -> DomainKnowledg
 def words_of(
     model: NIWT,  # fitted
 ) -> DomainKnowledge:  # a row a class of the table, columns that can be said
-    "Choose the vocabulary of a model's explanations; done while the data set is at hand and saved with the model."
+    "Choose a model's words for explanations while its data set is at hand; saved with the model."
     if model.words_ is None:
         data = getattr(model, "data_", None)
         known = model.knowledge_ if data is None else _words_for(data, model.knowledge_)
@@ -62,7 +62,7 @@ def words_of(
 
 # %% ../../nbs/07_figures/04_explanation.ipynb #04519dd0
 def _explainer_of(model: NIWT) -> Explainer:
-    "Make or return a fitted model's explainer, for all of its classes; raises `NiwtError` for a model without a network."
+    "The explainer of a fitted model for all its classes; raises `NiwtError` without a network."
     if model.network_ is None:
         why = "explanations of pictures need a network"
         raise NiwtError(f"this model was fitted on features; {why}")
@@ -90,7 +90,7 @@ def _explainer_of(model: NIWT) -> Explainer:
 # %% ../../nbs/07_figures/04_explanation.ipynb #1d97279b
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    "One prediction explained: `sentence`, `faithfulness`, `words`, `map`, `difference`, `contrast`, `proofs`, `figure`."
+    "One prediction explained: in sentences, words and maps, verified, and as a `figure`."
 
     target: str  # the class that is explained
     against: str  # the class that it is told from
@@ -109,12 +109,12 @@ class Explanation:
 
     @property
     def proofs(self) -> list[str]:
-        "What tells the two classes apart and what would turn the answer, each with the numbers that verify it."
+        "What tells the two apart and what would turn the answer, with the numbers that verify it."
         return self.contrast.sentences()
 
     @property
     def pictures(self) -> list[tuple[str, Any]]:
-        "The picture, the close-up if there is one, where the network looked, and what spoke for each of the two, with labels."
+        "The picture, a close-up if any, where the network looked, what spoke for each; labelled."
         seen, both = to_array(self.image), f"blue: for it, orange: for {readable(self.against)}"
         found = [("the picture", seen)]
         if self.closer is not None:
@@ -129,7 +129,7 @@ class Explanation:
 
     @cached_property
     def figure(self) -> Figure:
-        "Picture, maps, words, what was verified, the close-up if there is one and photos to compare with, on one card."
+        "Picture, close-up if any, maps, words, what was verified, photos to compare, on one card."
         near = self.pictures[1:2] if self.closer else []
         note = "\n".join([self.faithfulness, *self.proofs])
         more: dict[str, Any] = {"title": readable(self.target), "runner_up": readable(self.against)}
@@ -143,7 +143,7 @@ class Explanation:
 
 # %% ../../nbs/07_figures/04_explanation.ipynb #9fa956d2
 def _explained(model: NIWT, x: Tensor, target: str | None, against: str | None) -> Explanation:
-    "`explain_picture` for one preprocessed picture (1, 3, H, W); raises `NiwtError` for an unknown class or two equal ones."
+    "`explain_picture` of (1, 3, H, W); raises `NiwtError` for an unknown class or two equal ones."
     names = [str(n) for n in model.classes_]
     for name in (target, against):
         if name is not None:
@@ -176,7 +176,7 @@ def explain_picture(
     target: str | None = None,  # the class to explain; None: the predicted one
     against: str | None = None,  # the class to tell it from; None: the runner-up
 ) -> Explanation:  # shows itself in a notebook
-    "Why this class and not that one; raises `NiwtError` for an unknown class, two equal ones, or more than one picture."
+    "Why this class and not that; `NiwtError` for unknown or equal classes, or several pictures."
     if len(_picture_names(image)) != 1:
         raise NiwtError(f"explain takes one picture at a time, got {len(_picture_names(image))}")
     with eval_mode(None):

@@ -105,7 +105,7 @@ def map_strip(
     title: str = "",  # above everything
     width: int = 800,  # pixels
 ) -> Figure:  # the image, then one overlay a map
-    "The same image under several maps: classes, attributes or single neurons side by side; raises `NiwtError` without maps."
+    "One image under maps of classes, attributes or neurons; raises `NiwtError` without maps."
     if not maps:
         raise NiwtError("no maps to show")
     panels = [("the image", to_array(image))] + [(t, overlay(image, m)) for t, m in maps.items()]
@@ -133,7 +133,7 @@ def contact_sheet(
 
 # %% ../../nbs/07_figures/01_pictures.ipynb #83fc1723
 def _enlarged(image: Any, side: int) -> np.ndarray:  # (side, side, 3) floats in 0..1
-    "A picture cut to a square in the middle and brought to a size, its pixels crisp where it is small."
+    "The square in the middle of a picture, brought to a size; its pixels are crisp if it is small."
     a = to_array(image)
     short = min(a.shape[:2])
     top, left = (a.shape[0] - short) // 2, (a.shape[1] - short) // 2
@@ -142,7 +142,7 @@ def _enlarged(image: Any, side: int) -> np.ndarray:  # (side, side, 3) floats in
 
 # %% ../../nbs/07_figures/01_pictures.ipynb #5e1f9a10
 class _Pixels(Artist):
-    "A picture that fills an area, copied as it is where the sizes fit: a tenth of the cost of axes with an image in them."
+    "A picture that fills an area, copied as it is where it fits: a tenth of the cost of axes."
 
     def __init__(self, area: Area, picture: np.ndarray) -> None:
         "Put a picture, (H, W, 3) or (H, W, 4) bytes, on the area's figure."
@@ -169,7 +169,7 @@ class _Pixels(Artist):
 
 # %% ../../nbs/07_figures/01_pictures.ipynb #a5747d39
 def _outline(ax: Axes, regions: Sequence[tuple], side: int, shape: Sequence[int]) -> None:
-    "Lines around regions, each (h, w) bool with its upper and left edge, of squares of `side` pixels on a page of `shape`."
+    "Lines around regions, (h, w) bool with top and left, of squares of `side` on a page `shape`."
     ax.set_axis_off()
     ax.set_gid("picture")
     for region, top, left in regions:

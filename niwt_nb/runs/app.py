@@ -27,7 +27,7 @@ def _session_of(
 ) -> tuple[
     Any, list[str]
 ]:  # a `Session`, and the classes that were added to the run and are left out of it
-    "The session of a finished run, or of the field guide; raises `NiwtError` for a folder without a model."
+    "The session of a finished run, or of the field guide; raises `NiwtError` without a model."
     from niwt_nb.method.niwt import NIWT
     from niwt_nb.runs.config import read_config
     from niwt_nb.runs.steps import load_data
@@ -70,7 +70,8 @@ class _App:
             self.session, left_out = _session_of(self.run)
             if left_out:
                 names = html.escape(", ".join(left_out))
-                self.note.value = f"<p>Added by words, without a picture, and not shown here: {names}. <code>niwt predict</code> knows them.</p>"
+                told = f"Added by words, without a picture, and not shown here: {names}."
+                self.note.value = f"<p>{told} <code>niwt predict</code> knows them.</p>"
             self.show()
             self.parts.disabled = False
         except Exception as e:
@@ -114,11 +115,12 @@ def _notebook(run: str | os.PathLike | None) -> str:  # a notebook's text
 
 # %% ../../nbs/09_runs/09_app.ipynb #d692876c
 _OFFLINE = """{%- extends 'voila/templates/lab/index.html.j2' -%}
-{%- block notebook_css -%}{{ super() | replace('rel="stylesheet" href="https:', 'data-left-out="') }}{%- endblock -%}"""
+{%- block notebook_css -%}{{ super()
+| replace('rel="stylesheet" href="https:', 'data-left-out="') }}{%- endblock -%}"""
 
 
 def _template(box: Path) -> str:  # a folder for JUPYTER_PATH
-    "Write Voila's page `niwt`: its own, but that nothing is asked from the network (it has the icons itself)."
+    "Write Voila's page `niwt`: its own, but it asks nothing from the network (it has the icons)."
     place = box / "voila" / "templates" / "niwt"
     place.mkdir(parents=True)
     (place / "conf.json").write_text('{"base_template": "lab"}', encoding="utf-8")
@@ -131,11 +133,10 @@ def serve(
     port: int = 8866,  # of the page
     browser: bool = True,  # open it
 ) -> int:  # Voila's exit code
-    "Show the page until it is interrupted; raises `NiwtError` without Voila, or for a folder without a run."
+    "Show the page until interrupted; raises `NiwtError` without Voila, or if there is no run."
     if run is not None and not (Path(run) / "config.toml").is_file():
-        raise NiwtError(
-            f"no run in {run}: no config.toml; `niwt demo --out {run}` makes one, and without a folder the field guide is shown"
-        )
+        told = f"no run in {run}: no config.toml; `niwt demo --out {run}` makes one"
+        raise NiwtError(f"{told}, and without a folder the field guide is shown")
     if find_spec("voila") is None:
         raise NiwtError("Voila shows the page and is not installed: pip install 'niwt_nb[app]'")
     with tempfile.TemporaryDirectory() as box:

@@ -21,7 +21,7 @@ from .steps import _Ready, _eszsl_step, _fitted_model, _model_step
 
 # %% ../../nbs/09_runs/06_choice.ipynb #a90b9b0e
 def _judge_knowledge(folder: _RunFolder, ready: _Ready, kind: str, first: bool = True) -> Any:
-    """NIWT, its control and ESZSL for one kind of knowledge: settings are chosen on held-out seen classes, figures come from the real network.
+    """NIWT, its control and ESZSL for a kind of knowledge, with settings by held-out seen classes.
 
     Gives `rows` of the table, NIWT's `scores` at gamma = 0, ESZSL's `curve`, `gamma` by method,
     the `model`, `facts` of `_model_step` and of `eszsl`.

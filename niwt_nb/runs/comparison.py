@@ -35,13 +35,13 @@ from .folder import _RunFolder
 # %% ../../nbs/09_runs/04_comparison.ipynb #caeea8ad
 @dataclass(frozen=True, eq=False)
 class _Encodings:
-    "What a comparison shares: run folder, data, the pretrained network cut where fine-tuning begins, its activations there, a key of it all."
+    "What all methods of a comparison share."
 
     folder: _RunFolder
     data: ZeroShotData
-    network: CutNetwork
-    cache: ActivationCache
-    key: str
+    network: CutNetwork  # the pretrained one, cut where fine-tuning begins
+    cache: ActivationCache  # its activations there
+    key: str  # of it all
     transform: Any  # PIL image -> (3, H, W) tensor
 
 # %% ../../nbs/09_runs/04_comparison.ipynb #6492f3da
@@ -98,7 +98,7 @@ def _tuned_step(
     seed: int = 0,  # of the training
     quiet: bool = True,  # no progress bar
 ) -> tuple[Encoded, dict[str, Tensor], list[dict]]:  # features, the network's state, the history
-    "Fine-tune, resumable and perhaps with an early end (`tune_hold`), and compute the features of the images of `part`."
+    "Fine-tune, resumable and perhaps with an early end (`tune_hold`); features of `part`'s images."
     folder, config = shared.folder, shared.folder.config
     known = None if knowledge is None else part.get_knowledge(knowledge).values
     settings: dict[str, Any] = {"epochs": config.tune_epochs, "lr": config.tune_lr, "average": 0.99}
@@ -129,7 +129,7 @@ def _tuned_step(
 
 # %% ../../nbs/09_runs/04_comparison.ipynb #cf0a7bf1
 def _shares_step(shared: _Encodings, frozen: Encoded, name: str) -> dict[str, float]:
-    "Choose how much each of two kinds of knowledge counts in the combination `name`, on validation classes; see `_choose_share`."
+    "The shares of two kinds of knowledge in `name`, by validation classes; see `_choose_share`."
     config = shared.folder.config
     val = shared.data.validation(seed=config.seed)
     features = frozen.features[rows_of(val, shared.data)]
@@ -193,7 +193,7 @@ def _method_step(
     twin: Encoded,  # the validation part as its twin sees it
     seed: int = 0,  # of the method
 ) -> list[dict[str, Any]]:  # the uncalibrated and the calibrated row
-    "One method: settings, and whether it looks closer, are chosen on the twin, which never saw the validation classes, figures come from the real network."
+    "One method: settings and zoom are chosen on the twin, figures come from the real network."
     zooms = TRIED["zoomed"]["zoom"] if real.features.ndim == 3 else [0.0]
 
     def compute() -> tuple[dict[str, Tensor], dict]:
@@ -223,7 +223,7 @@ def _method_step(
 def _networks_of(
     shared: _Encodings, knowledge: Sequence[str], seed: int, quiet: bool = True
 ) -> list[tuple[str, Encoded, Encoded, list[str]]]:  # name, real network, twin, kinds of knowledge
-    'The networks of one seed: frozen, and with `train` = "tail" also fine-tuned, plainly and once for each kind of knowledge.'
+    'The networks of a seed: frozen; with `train` = "tail" fine-tuned, plainly and for each kind.'
     data, frozen = shared.data, _frozen_step(shared)
     val = data.validation(seed=seed)
     twin = Encoded(frozen.features[rows_of(val, data)], val)
@@ -238,7 +238,7 @@ def _networks_of(
 
 # %% ../../nbs/09_runs/04_comparison.ipynb #a76d73da
 def _add_combinations(shared: _Encodings, knowledge: Sequence[str]) -> _Encodings:
-    "Add the combinations that are named, as attributes+captions; the shares of two kinds are chosen on validation classes, three or more count alike."
+    "Add named combinations: two kinds share as validation classes choose, more kinds count alike."
     for name in (k for k in knowledge if "+" in k and k not in shared.data.knowledge):
         shares = _shares_step(shared, _frozen_step(shared), name)
         shared = replace(shared, data=with_combination(shared.data, name, **shares))
@@ -253,7 +253,7 @@ def _comparison(
 ) -> (
     pd.DataFrame
 ):  # a row each, uncalibrated and calibrated, with U, S, H, T1, AUSUC and what was chosen
-    "NIWT, its rivals, the shuffled control and chance on every network, for every kind of knowledge and every seed of the run."
+    "NIWT, its rivals, the shuffled control and chance for every network, knowledge and seed."
     config, every, rows = shared.folder.config, baselines(), []
     rivals = {name: every[name] for name in config.rivals or every} if methods is None else methods
     shared = _add_combinations(shared, knowledge)
@@ -277,7 +277,7 @@ def _comparison(
 
 # %% ../../nbs/09_runs/04_comparison.ipynb #8fff1cf5
 def _summary(table: pd.DataFrame) -> pd.DataFrame:
-    "Means, standard deviations and number of seeds for each network, method, kind of knowledge and calibration of a `_comparison`."
+    "Means, standard deviations and number of seeds by network, method, knowledge, calibration."
     by = table.groupby(["network", "method", "knowledge", "calibrated"], sort=False)
     by = by[["U", "S", "H", "T1", "AUSUC", "gamma"]]
     means, deviations = by.mean(), by.std(ddof=1).add_suffix(" std")
@@ -285,7 +285,7 @@ def _summary(table: pd.DataFrame) -> pd.DataFrame:
 
 # %% ../../nbs/09_runs/04_comparison.ipynb #20070364
 def _side_by_side(table: pd.DataFrame) -> pd.DataFrame:
-    "One calibrated row for each method of a `_comparison`, with its H at gamma = 0 beside it; the best of each network and kind first."
+    "A calibrated row a method, with its H at gamma = 0; the best of each network and kind first."
     by = ["network", "knowledge", "method"]
     means = _summary(table).set_index(by)
     bare = means[~means.calibrated].H.rename("H uncalibrated")
@@ -303,7 +303,7 @@ def _comparison_figure(
     title: str = "",  # above it
     width: int = 900,  # pixels
 ) -> Figure:  # a panel for each kind of knowledge, a line for each method, a mark for each network
-    "All methods side by side; a bar through a mark is one standard deviation over seeds to each side."
+    "All methods side by side; a bar through a mark is one standard deviation over seeds each way."
     means = _summary(table[table.calibrated & (table.knowledge != "none")])
     if not len(means):
         raise NiwtError("no calibrated rows to show")

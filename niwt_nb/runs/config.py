@@ -60,8 +60,8 @@ def _typed(
 ) -> Any:  # the value as the settings class keeps it
     """`value` if it is of the type `wanted`, else `NiwtError`.
 
-    Lists and arrays become tuples, one value where a list is meant a list of one, paths become text, numbers of NumPy
-    and PyTorch numbers of Python, and whole numbers floats where one is wanted.
+    Lists and arrays become tuples, one value a list of one where a list is meant, paths text, and
+    numbers of NumPy and PyTorch those of Python, whole ones floats where one is wanted.
     """
     words = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
     shown = words.get(wanted, "a list in brackets")
@@ -104,9 +104,9 @@ def _faults(c: "RunConfig") -> Iterator[tuple[bool, str]]:
     yield bool(c.pixels) and guide, told
     told = f"head is {c.head!r}, {own} ends with its head; leave it out, or set model"
     yield bool(c.head) and guide, told
-    told = "train = 'network' without guided learns from what the network gives last, not from its head"
+    told = "train = 'network' without guided learns from what the network gives last, not from its"
     blind = c.train == "network" and not c.guided
-    yield bool(c.head) and blind, f"{told}; set guided, or train = 'tune'"
+    yield bool(c.head) and blind, f"{told} head; set guided, or train = 'tune'"
     told = "tune_from is for train = 'tail' and compare = 'all'; set one of them, or leave it out"
     yield bool(c.tune_from) and c.train != "tail" and c.compare != "all", told
     yield twice(c.knowledge), f"knowledge names a kind twice: {', '.join(c.knowledge)}"
@@ -119,9 +119,9 @@ def _faults(c: "RunConfig") -> Iterator[tuple[bool, str]]:
 # %% ../../nbs/09_runs/00_config.ipynb #1dfa57fe
 @dataclass(frozen=True)
 class RunConfig:
-    """Everything that can change the result of a run; raises `NiwtError` for a value that is no choice or out of range.
+    """Everything that can change the result of a run; raises `NiwtError` for impossible values.
 
-    What each setting means is said in `settings.toml` beside this module, and in every run's `config.toml`.
+    `settings.toml` beside this module and every run's `config.toml` say what each setting means.
     """
 
     data: str = "fieldguide"
@@ -187,7 +187,7 @@ class RunConfig:
 
     @property
     def early_end(self) -> dict[str, Any]:
-        "`hold` and `patience` as `fine_tune` takes them: two epochs without a better one end it, if images are kept aside."
+        "`hold`, `patience` of `fine_tune`: with images kept aside, two epochs without gain end it."
         return {"hold": self.tune_hold, **({"patience": 2} if self.tune_hold else {})}
 
     @property
@@ -205,7 +205,7 @@ def config_from_dict(
     values: dict[str, Any],  # setting -> value, as TOML or the command line gives them
     base: RunConfig | None = None,  # where settings that are not named come from; None: defaults
 ) -> RunConfig:  # checked settings
-    "Settings from a dictionary; raises `NiwtError` for an unknown name (with the nearest ones), a wrong type or an impossible value."
+    "Settings from a dictionary; raises `NiwtError` for unknown names (with near ones), bad values."
     known = RunConfig.__dataclass_fields__
     for name in values:
         if name not in known:
@@ -221,7 +221,7 @@ _FORMAT = 2  # of the run folder; raised when an old folder can no longer be rea
 def config_text(
     config: RunConfig,  # the settings
 ) -> str:  # TOML with a comment on every value
-    "`config` as a TOML file that a person can read and `read_config` reads back to an equal `RunConfig`."
+    "`config` as TOML that a person can read and `read_config` reads back to an equal `RunConfig`."
     again = "To repeat it:  niwt run --config THIS_FILE --out NEW_FOLDER"
     lines = [f"# The settings of one run. {again}", ""]
     for name, value in asdict(config).items():
@@ -236,7 +236,7 @@ def read_config(
     path: str | os.PathLike,  # a TOML file, such as the `config.toml` of a run folder
     base: RunConfig | None = None,  # where settings that the file does not name come from
 ) -> RunConfig:  # checked settings
-    "Settings from a TOML file; raises `NiwtError` if it is absent, is no TOML, or holds something that is no setting."
+    "Settings from a TOML file; raises `NiwtError` if it is absent, no TOML, or holds other things."
     try:
         values = tomllib.loads(Path(path).read_bytes().decode("utf-8"))
     except OSError as e:

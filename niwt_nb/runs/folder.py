@@ -35,7 +35,7 @@ _LIBRARIES = ("torch", "torchvision", "captum", "numpy", "scikit-learn", "pillow
 
 
 def _versions() -> dict[str, str]:  # name -> version or description
-    "The versions of Python, of this package and of the libraries that compute, and the machine they ran on."
+    "The versions of Python, this package and the libraries that compute, and the machine used."
     found = {"niwt_nb": __version__, "python": platform.python_version()}
     for name in _LIBRARIES:
         try:
@@ -48,7 +48,7 @@ def _versions() -> dict[str, str]:  # name -> version or description
 # %% ../../nbs/09_runs/01_folder.ipynb #6ec47a81
 @contextmanager
 def _locked(folder: str | os.PathLike) -> Iterator[None]:
-    "Hold an existing folder's lock inside the block; raises `NiwtError`, naming the process, if another run holds it."
+    "Hold a folder's lock inside the block; raises `NiwtError`, naming the process that has it."
     with open(Path(folder) / ".lock", "a+", encoding="utf-8") as f:
         try:
             if fcntl is not None:
@@ -88,7 +88,7 @@ _FREE = ("device", "workers", "timeout")
 
 
 def _check_folder(path: Path, config: RunConfig) -> None:
-    "Raise `NiwtError` if the folder `path` holds something else than a run with these settings, made by this version."
+    "Raise `NiwtError` if `path` holds other things than a run of these settings and version."
     if not (path / "config.toml").exists():
         others = sorted(p.name for p in path.iterdir() if not p.name.startswith("."))
         if others:
@@ -124,7 +124,7 @@ def _open_run(
     replace_run: bool = False,  # a run of other settings or another version may be overwritten
     notify: Callable[[str], None] = lambda text: None,  # told about every step in one line
 ) -> Iterator[_RunFolder]:  # the open folder; unlocked when the block ends
-    "Lock `path`, check what is in it, write `config.toml` and give the open `_RunFolder`; raises `NiwtError` for every reason not to."
+    "Lock and check `path`, write `config.toml`, give the folder; raises `NiwtError` if refused."
     path = Path(path)
     with ExitStack() as stack:
         with plain_os_errors(path):
@@ -142,6 +142,6 @@ def _open_run(
         folder.write("config.toml", config_text(config))
         wait_for_all("the run folder is ready")
         if not (path / "config.toml").is_file():
-            told = f"process 0 wrote the settings into {str(path)!r}, this process does not see them there"
-            raise NiwtError(f"{told}; give a folder on a disk that all machines share")
+            told = f"process 0 wrote the settings into {str(path)!r}, this process does not see"
+            raise NiwtError(f"{told} them there; give a folder on a disk that all machines share")
         yield folder

@@ -37,9 +37,9 @@ from .steps import _Ready
 
 # %% ../../nbs/09_runs/07_pages.ipynb #dce9eec9
 def _draw_cases(right: Tensor, unseen: Tensor, n: int, seed: int = 0) -> Tensor:
-    """Draw `n` rows at random, a quarter from each of four groups; a small group leaves its places to the others.
+    """Draw `n` rows by lot, a quarter from each of four groups; small ones leave places to others.
 
-    `right` and `unseen` (rows,) bool. Gives row numbers: unseen right, unseen wrong, seen right, seen wrong.
+    `right`, `unseen` (rows,) bool. Row numbers: unseen right, unseen wrong, seen right, seen wrong.
     """
     generator = torch.Generator().manual_seed(seed)
     masks = [unseen & right, unseen & ~right, ~unseen & right, ~unseen & ~right]
@@ -57,7 +57,7 @@ _Write = Callable[[str, bytes], Any]  # keeps a picture under a name
 
 
 def _picture(pixels: Any, side: int = 224) -> bytes:
-    "A JPEG for the report of pixels from 0 to 1, `side` pixels wide or high; small drawings are enlarged without smoothing."
+    "A JPEG of pixels from 0 to 1, `side` wide or high; small drawings are enlarged unsmoothed."
     image = Image.fromarray((to_array(pixels) * 255).round().astype(np.uint8))
     scale = side / max(image.size)
     size = (round(image.width * scale), round(image.height * scale))
@@ -69,7 +69,7 @@ def _picture(pixels: Any, side: int = 224) -> bytes:
 
 # %% ../../nbs/09_runs/07_pages.ipynb #58b1c162
 def _because(told: pd.DataFrame) -> str:  # up to three sentences
-    "Name the evidence in what `explain_prediction` gives for and against a prediction, and what distinguishes it from the runner-up."
+    "What `explain_prediction` finds for and against a prediction, and against the runner-up."
     good = told[told["verdict"] == "for"]
     text = "Nothing that has a name speaks for this class here."
     if len(good):
@@ -82,7 +82,7 @@ def _because(told: pd.DataFrame) -> str:  # up to three sentences
 def _explain_cases(
     ready: _Ready, explainer: Explainer, scores: Tensor, write: _Write
 ) -> list[dict]:
-    "Photo, Grad-CAM and attributes of some predictions by calibrated scores (n, C), drawn by lot, as the report takes them."
+    "Photo, Grad-CAM and attributes of predictions by calibrated scores (n, C), drawn by lot."
     data, config, labels = ready.data, ready.config, ready.data.labels[ready.test]
     guess, unseen = predict(scores, ready.columns), torch.isin(labels, data.unseen)
     chosen = _draw_cases(guess == labels, unseen, config.cases, config.seed)
@@ -114,7 +114,7 @@ def _explain_cases(
 def _neuron_dictionary(
     ready: _Ready, explainer: Explainer, write: _Write, n: int = 12, each: int = 6
 ) -> list[dict]:  # the surest name first
-    "List the `n` neurons with the most confident names, tested on test images, with those that activate them most, the place outlined."
+    "The `n` neurons of surest names, tested, and test images that excite them, the place outlined."
     test = ready.test
     surest = name_neurons(explainer).nlargest(n, "confidence")["neuron"].tolist()
     some = test[torch.linspace(0, len(test) - 1, min(len(test), 200)).long()]
@@ -145,7 +145,7 @@ _Chart = tuple[str, Callable[[int], Figure]]  # caption, and a function of the w
 
 # %% ../../nbs/09_runs/07_pages.ipynb #46a7e0b2
 def _draw_charts(charts: dict[str, _Chart], write: _Write) -> list[dict]:
-    "Draw charts, by the file's name, for wide and for narrow screens and `write` them; as the report takes them."
+    "Draw charts, by file name, for wide and narrow screens, and `write` them for the report."
     made = []
     for name, (caption, draw) in charts.items():
         for ending, width in (("", 760), ("-small", 460))[: 1 if name in _TOO_WIDE else 2]:
@@ -160,7 +160,7 @@ def _draw_charts(charts: dict[str, _Chart], write: _Write) -> list[dict]:
 
 # %% ../../nbs/09_runs/07_pages.ipynb #d838490b
 def _zero_shot_confusion(ready: _Ready, scores: Tensor) -> tuple[Tensor, list[str]]:
-    "Counts (U, U) among unseen classes when only these are allowed, row = true class, and the names, from scores (n, C) of test images."
+    "Counts (U, U) of unseen classes among themselves, a row a true class; names. Scores (n, C)."
     data, unseen = ready.data, ready.data.unseen
     guess = predict(scores[len(data.test_seen) :], unseen)
     count = confusion_matrix(data.labels[data.test_unseen], guess, labels=unseen.tolist())
@@ -168,7 +168,7 @@ def _zero_shot_confusion(ready: _Ready, scores: Tensor) -> tuple[Tensor, list[st
 
 # %% ../../nbs/09_runs/07_pages.ipynb #f93a6cae
 def _frequent_confusions(ready: _Ready, scores: Tensor, n: int = 12) -> list[dict[str, Any]]:
-    "The `n` commonest mistakes when all classes are allowed, by calibrated scores (n, C): truth, predicted, group, count, share."
+    "The `n` commonest mistakes by calibrated scores (n, C): truth, predicted, group, count, share."
     data, labels = ready.data, ready.data.labels[ready.test]
     guess = predict(scores, ready.columns)
     wrong = guess != labels
@@ -184,7 +184,7 @@ def _frequent_confusions(ready: _Ready, scores: Tensor, n: int = 12) -> list[dic
 # %% ../../nbs/09_runs/07_pages.ipynb #33b9504c
 @own_style()
 def _reliability_figure(tables: dict[str, pd.DataFrame], width: int = 760) -> Figure:
-    "How often names are right, by the probability that they were given: a line for each table of `reliability`; the diagonal is ideal."
+    "How often names are right, by probability: a line a `reliability`; the diagonal is ideal."
     fig = new_figure(width, 330)
     ax = fig.add_subplot()
     ax.plot([0, 1], [0, 1], color=COLOURS["grey"], lw=1, ls=":")
@@ -201,18 +201,26 @@ def _reliability_figure(tables: dict[str, pd.DataFrame], width: int = 760) -> Fi
 
 # %% ../../nbs/09_runs/07_pages.ipynb #2b308986
 def _reliability_tables(ready: _Ready, scores: Tensor, temperature: float) -> dict[str, Any]:
-    "Tables: how often names are right, by the probability from calibrated scores (n, C) as they are and at a temperature."
+    "Tables of `reliability` for calibrated scores (n, C), as they are and at a temperature."
     columns, rows = ready.columns, ready.rows[ready.data.labels[ready.test]]
 
     def table(t: float) -> pd.DataFrame:  # the best probability of each image, and whose it is
-        best = lambda some: torch.stack((some[:, columns].double() / t).softmax(1).max(1), 1)  # noqa: E731
-        surest = by_rows(scores, None, best, scores.shape[1])
+        top = lambda x: torch.stack((x[:, columns].double() / t).softmax(1).max(1), 1)  # noqa: E731
+        surest = by_rows(scores, None, top, scores.shape[1])
         return reliability(surest[:, :1], (surest[:, 1] != rows).long())
 
     kinds = {"scores as they are": 1.0, f"temperature {temperature:.2f}": temperature}
     return {name: table(t) for name, t in kinds.items()}
 
 # %% ../../nbs/09_runs/07_pages.ipynb #8ec54485
+_BALANCE = "Accuracy on seen against unseen classes as gamma runs through all values; "
+_BALANCE += "the dot is the gamma chosen on held-out seen classes."
+_CONFUSION = "Unseen classes among themselves: what each was taken for."
+_CLASSES = "Accuracy of each class when all classes are allowed, calibrated."
+_SHARES = "Are probabilities shares? Softmax of the calibrated scores, and at the temperature "
+_SHARES += "that fits held-out seen classes."
+
+
 def _charts_of(ready: _Ready, judged: dict[str, dict[str, Any]]) -> dict[str, _Chart]:
     "The charts of a run, from what `_judge_knowledge` gives for each kind of knowledge."
     data, labels = ready.data, ready.data.labels[ready.test]
@@ -233,17 +241,15 @@ def _charts_of(ready: _Ready, judged: dict[str, dict[str, Any]]) -> dict[str, _C
     count, names = _zero_shot_confusion(ready, ours)
     which = f" First kind of knowledge: {next(iter(judged))}." if len(judged) > 1 else ""
     charts: dict[str, _Chart] = {
-        "balance": ("Accuracy on seen against unseen classes as gamma runs through all values; the dot is the gamma chosen on held-out seen classes.",
-                    lambda width: balance_curve(curves, points=points, title="", width=width)),
-        "methods": ("Methods side by side, calibrated.", lambda width: _metrics_bars(rows, width=width)),
-        "confusion": (f"Unseen classes among themselves: what each was taken for.{which}", lambda width: _confusion_figure(count, names, width=width)),
-        "classes": (f"Accuracy of each class when all classes are allowed, calibrated.{which}", lambda width: _class_bars(table, limit=30, width=width)),
-    }  # fmt: skip
+        "balance": (_BALANCE, lambda w: balance_curve(curves, points=points, title="", width=w)),
+        "methods": ("Methods side by side, calibrated.", lambda w: _metrics_bars(rows, width=w)),
+        "confusion": (_CONFUSION + which, lambda w: _confusion_figure(count, names, width=w)),
+        "classes": (_CLASSES + which, lambda w: _class_bars(table, limit=30, width=w)),
+    }
     if first["model"].doubt_ is not None:
         warm = first["model"].doubt_.temperature
         tables = _reliability_tables(ready, stack(ours, data.seen, gamma), warm)
-        text = "Are probabilities shares? Softmax of the calibrated scores, and at the temperature that fits held-out seen classes."
-        charts["reliability"] = (text + which, lambda width: _reliability_figure(tables, width))
+        charts["reliability"] = (_SHARES + which, lambda width: _reliability_figure(tables, width))
     if ready.history:
         history = pd.DataFrame(ready.history).drop(columns="seconds")
         draw = lambda width: _history_figure(history, width=width)  # noqa: E731

@@ -40,19 +40,25 @@ from ..network.modes import device_of
 
 # %% ../../nbs/09_runs/08_pipeline.ipynb #a61f3016
 _ABOUT = {
-    "about_metrics": "Fractions, each a mean over classes. T1: unseen images, unseen classes allowed. U and S: unseen and seen images, all classes "
-    "allowed; H: their harmonic mean. AUSUC: area under the seen-unseen curve. Calibrated rows take gamma off the scores of seen classes; gamma was "
-    "chosen on held-out seen classes. The shuffled control has the knowledge of every class given to another one.",
-    "about_compared": "Every method on the same features, split and rule; settings and gamma come from the validation classes (of fine-tuned networks, from a "
-    "twin that never saw them). NIWT stands here on the network's last features, where importance is the weight vector; the results above go through "
-    "the importance of the layer that the settings name, and are the same behind the last convolution of most networks. Means over seeds, "
-    "\u00b1 one standard deviation.",
-    "about_cases": "Drawn by lot, not picked: right and wrong predictions of unseen and seen classes. The map shows what spoke for the predicted "
-    "class. Bars are standard deviations above the usual reading; to the left, what the class depends on and the image does not seem to show; open: "
-    "read, but not surely there, or not said of the class.",
-    "about_neurons": "The attribute that each neuron answers to most, through the inverse map, and the test images that excite it most, "
-    "with a line around the place. A name is a hypothesis; one that shuffled knowledge would give as surely is left out.",
-    "about_choices": "Chosen on seen classes only: some of them played the unseen ones, on training images.",
+    "about_metrics": "Fractions, each a mean over classes. T1: unseen images, unseen classes "
+    "allowed. U and S: unseen and seen images, all classes allowed; H: their harmonic mean. AUSUC: "
+    "area under the seen-unseen curve. Calibrated rows take gamma, chosen on held-out seen "
+    "classes, off the scores of seen ones. The shuffled control gives every class the knowledge of "
+    "another.",
+    "about_compared": "Every method on the same features, split and rule; settings and gamma come "
+    "from the validation classes (for fine-tuned networks, from a twin that never saw them). NIWT "
+    "stands here on the last features, where importance is the weight vector; the results above go "
+    "through the layer that the settings name, and are the same behind the last convolution of "
+    "most networks. Means over seeds, \u00b1 one standard deviation.",
+    "about_cases": "Drawn by lot, not picked: right and wrong predictions of unseen and seen "
+    "classes. The map shows what spoke for the predicted class. Bars are standard deviations above "
+    "the usual reading; to the left, what the class depends on and the image does not seem to "
+    "show; open: read, but not surely there or said of the class.",
+    "about_neurons": "The attribute that each neuron answers to most, through the inverse map, and "
+    "the test images that excite it most, the place outlined. A name is a hypothesis; one that "
+    "shuffled knowledge would give as surely is left out.",
+    "about_choices": "Chosen on seen classes only: some played the unseen ones, on training "
+    "images.",
 }
 
 # %% ../../nbs/09_runs/08_pipeline.ipynb #c1fb5a88
@@ -60,7 +66,7 @@ _Judged = dict[str, dict[str, Any]]  # knowledge -> what `_judge_knowledge` give
 
 
 def _choices_of(name: str, part: dict[str, Any]) -> list[list[str]]:
-    "Rows of the report: what was tried and chosen with a kind of knowledge, see `_judge_knowledge`."
+    "What `_judge_knowledge` tried and chose for a kind of knowledge, as rows of the report."
     facts, gamma, told = part["facts"], part["gamma"], part["facts"]["certificate"]
     table, best = facts["table"], facts["settings"]
     rows = []
@@ -117,10 +123,7 @@ _STEP_NAMES = {
 
 # %% ../../nbs/09_runs/08_pipeline.ipynb #2dc38668
 def _step_times(timings: list[dict[str, Any]]) -> list[list[str]]:
-    """The times of a run for people: what and how long, parts added up, as they were first met.
-
-    `timings`: rows with step, seconds and images.
-    """
+    "What took how long, parts added up, as first met; `timings`: rows of step, seconds, images."
     total: dict[str, float] = {}
     for row in timings:
         name = row["step"].removeprefix("validation/")
@@ -139,7 +142,7 @@ def _records(table: pd.DataFrame, **how: Any) -> list[dict[str, Any]]:
 # %% ../../nbs/09_runs/08_pipeline.ipynb #d1d5a870
 def _side_parts(compared: pd.DataFrame, write: Callable) -> dict[str, Any]:
     "Rows and chart of all methods side by side, from what `_comparison_step` gives."
-    caption = "All methods, H calibrated; a bar through a mark is one standard deviation over seeds to each side."
+    caption = "All methods, H calibrated; a bar through a mark: one standard deviation over seeds."
     chart = (caption, lambda width: _comparison_figure(compared, width=width))
     rows = _records(_side_by_side(compared), double_precision=15)
     return {"compared": rows, "compared_charts": _draw_charts({"compared": chart}, write)}
@@ -163,7 +166,7 @@ def _finish(
     rows: list[dict[str, Any]],
     compared: pd.DataFrame | None = None,
 ) -> Path:
-    "Explanations, charts, tables and the report of a finished run; `compared`: of `_comparison_step`. Gives the report."
+    "Explanations, charts, tables and report of a finished run; `compared`: of `_comparison_step`."
     data, labels, first = ready.data, ready.data.labels[ready.test], next(iter(judged))
     part, config = judged[first], folder.config
     gamma, told = part["gamma"]["NIWT"], part["scores"]
@@ -197,10 +200,7 @@ def _finish(
 def _comparison_step(
     folder: _RunFolder, shared: _Encodings, knowledge: Iterable[str], quiet: bool = True
 ) -> pd.DataFrame:
-    """All methods side by side, for some kinds of knowledge, see `_comparison`; the report shows them as well.
-
-    Writes `comparison.csv`, `comparison_summary.csv` and a picture.
-    """
+    "All methods by `_comparison`, also for the report; writes tables, a summary and a picture."
     table = _comparison(shared, list(knowledge), quiet=quiet)
     folder.write("comparison.csv", table.to_csv(index=False))
     folder.write("comparison_summary.csv", _summary(table).to_csv(index=False))
@@ -210,7 +210,7 @@ def _comparison_step(
 
 # %% ../../nbs/09_runs/08_pipeline.ipynb #189e6f49
 def _check_alike(config: RunConfig, data: ZeroShotData) -> None:
-    "Raise `NiwtError` unless all processes have the same settings and see the same pictures, labels and splits."
+    "Raise `NiwtError` unless all processes have the same settings, pictures, labels and splits."
     names: Any = {"model": Path(config.model).name, "weights": Path(config.weights).name}
     same = replace(config, root="", splits="", workers=0, device="", **names)
     own = content_hash(config_text(same), _versions()["torch"]), _photos_key(data), _split_key(data)
@@ -249,7 +249,7 @@ def run(
     replace_run: bool = False,  # a run of other settings in that folder may be overwritten
     notify: Callable[[str], None] = lambda text: None,  # told about every step in one line
 ) -> list[dict[str, Any]]:  # method, knowledge, calibrated, U, S, H, T1, AUSUC, gamma, seed
-    "All steps of NIWT, from the images to the report; raises `NiwtError` for settings, data or folders that cannot be used."
+    "All steps of NIWT, from images to report; raises `NiwtError` for unusable settings or data."
     device_of(config.device)
     departures(config)  # an unknown recipe is refused before anything is written
     with ExitStack() as stack:

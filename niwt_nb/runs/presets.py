@@ -16,7 +16,7 @@ from .config import RunConfig, config_from_dict
 # %% ../../nbs/09_runs/02_presets.ipynb #1c346af6
 @dataclass(frozen=True, eq=False)
 class _Preset:
-    "A published recipe: settings, the figures reported for it, and what is knowingly different here."
+    "A published recipe: settings, its reported figures, and what is knowingly different here."
 
     title: str  # of the experiment
     settings: Mapping[str, Any]  # as `config_from_dict` takes them
@@ -29,17 +29,17 @@ class _Preset:
 
 # %% ../../nbs/09_runs/02_presets.ipynb #f0bf55ab
 _DIFFERS = (
-    "domain knowledge goes to importance by class means; the release fits the importances of single images",
+    "knowledge is mapped to importance by class means; the release fits single images' importances",
     "importances are matched on seen training images; the release uses 3,000 ImageNet photos",
-    "the last layer starts fitted to convergence; the release trains it by Adam for some epochs first",
+    "the last layer starts fitted to convergence; the release trains it by Adam for some epochs",
     "training ends after a fixed number of epochs; the release stops early, after up to 400",
     "ImageNet weights and preprocessing are torchvision's; the release's are those of TensorFlow 1",
-    "the pull towards the mean seen weight is 0.001 and Adam's step 0.001, as released for AWA2; for CUB the release has 0.01 and 0.0001",
+    "the pull to the mean seen weight and Adam's step are 0.001, as for AWA2 (CUB: 0.01, 0.0001)",
 )
 
 # %% ../../nbs/09_runs/02_presets.ipynb #2d8505b5
 def _recipe(title: str, data: str, model: str, batch_size: int, h: float) -> _Preset:
-    "A recipe: what all have in common, its data set, network and batch size, and the H that is reported."
+    "A recipe: what all share, its data set, network and batch size, and the H that is reported."
     layer = {"vgg16": "features.29", "resnet101": "layer4.0"}[model]
     network = {"model": model, "weights": "IMAGENET1K_V1", "layer": layer}
     training = {"train": "tune", "guided": False, "epochs": 20, "more_epochs": 10, "lr": 1e-5}

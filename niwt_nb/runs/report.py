@@ -20,7 +20,7 @@ from .config import _FORMAT
 
 # %% ../../nbs/09_runs/03_report.ipynb #fcbe1a49
 def _number(value: Any) -> str:
-    'A number for a table: three digits, whole numbers and other things as they are, "–" where there is none.'
+    'A number for a table: three digits, whole numbers and others as they are, "–" for none.'
     if value is None or value != value:
         return "–"
     if isinstance(value, bool):
@@ -29,7 +29,7 @@ def _number(value: Any) -> str:
 
 # %% ../../nbs/09_runs/03_report.ipynb #f6f93e7a
 def _picture_uri(folder: str | os.PathLike, name: str) -> str:
-    "A PNG or JPEG of a run folder's `pictures` as a `data:` address; raises `NiwtError` if it is absent, no picture, or outside the folder."
+    "A PNG or JPEG from a run's `pictures` as a `data:` address; raises `NiwtError` for any other."
     home = (Path(folder) / "pictures").resolve()
     path = (home / name).resolve()
     if home not in path.parents:
@@ -45,7 +45,7 @@ def _picture_uri(folder: str | os.PathLike, name: str) -> str:
 
 # %% ../../nbs/09_runs/03_report.ipynb #149c9fa6
 def _largest(rows: Sequence[Mapping[str, Any]], column: str) -> str:
-    "The largest number of a column as it is shown, so that all rows that show it can be marked; empty where there is none."
+    "A column's largest number as it is shown, so that all equal ones are marked; empty for none."
     values = (row.get(column) for row in rows)
     return _number(max((v for v in values if isinstance(v, float) and v == v), default=""))
 
@@ -58,7 +58,7 @@ _PAGES.globals |= {"number": _number, "picture": _picture_uri, "largest": _large
 def write_report(
     folder: str | os.PathLike,  # a run folder with `results.json` and `pictures`
 ) -> Path:  # the finished `report.html`
-    "Make `report.html` from the results that a run left; raises `NiwtError` if there are none or they are damaged."
+    "Make `report.html` from a run's results; raises `NiwtError` if there are none or damaged ones."
     folder = Path(folder)
     source = folder / "results.json"
     if not source.is_file():

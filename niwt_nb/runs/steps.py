@@ -50,7 +50,7 @@ from ..network.modes import device_of
 def load_data(
     config: RunConfig,  # `data`, `root`, `splits`, `unseen`, and the sizes of the field guide
 ) -> ZeroShotData:  # the data set
-    "The data set that the settings name, or a subset of it; raises `NiwtError` if it cannot be read or lacks the knowledge that is asked for."
+    "The data set of the settings, or part of it; raises `NiwtError` without it or its knowledge."
     encoder = config.encoder or None
     if config.data == "fieldguide":
         sizes = (config.n_seen, config.n_unseen, config.images_per_class, config.image_size)
@@ -78,10 +78,7 @@ def load_data(
 
 # %% ../../nbs/09_runs/05_steps.ipynb #02b12a9d
 def _photos_key(data: ZeroShotData, preprocess: Callable | None = None) -> str:
-    """A key of the pictures: names, sizes and times of files, or pixels of 16 images where there are none.
-
-    With `preprocess`, a key of what it does as well. 16 hexadecimal digits.
-    """
+    "A key of files' names, sizes and times, or of 16 images, and of `preprocess`: 16 hex digits."
     images, asked = data.images, [] if preprocess is None else [trial_of(preprocess)]
     if isinstance(images, ImageFiles):
         stats = [os.stat(images.path(i)) for i in range(len(images))]
@@ -112,20 +109,18 @@ def _two_pictures(data: ZeroShotData, transform: Callable) -> Tensor:
 # %% ../../nbs/09_runs/05_steps.ipynb #0a6003bb
 @dataclass(frozen=True, eq=False)
 class _Photos:
-    "What a network makes of every image of a data set: features (N, D), or with close-ups (N, 2, D), and the mean activity of each neuron (N, K)."
+    "What a network makes of every image of a data set."
 
-    features: Tensor
-    activity: Tensor
+    features: Tensor  # (N, D), or with close-ups (N, 2, D)
+    activity: Tensor  # (N, K) mean activity of each neuron
 
 # %% ../../nbs/09_runs/05_steps.ipynb #829fdefa
 def _faster(network: CutNetwork, example: Tensor) -> CutNetwork:
-    """A frozen copy for inference: batch norms folded, channels last; outputs differ by rounding only.
-
-    `example` (2, 3, H, W): preprocessed images, for networks that are run to be cut.
-    """
+    "A frozen copy for inference, equal up to rounding; `example` (2, 3, H, W): images to cut by."
     twin = frozen_copy(network.model)
     fold_batchnorm(twin, [network.layer])
-    return cut(twin.to(memory_format=torch.channels_last), network.layer, example)  # type: ignore[call-overload]
+    model = twin.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return cut(model, network.layer, example)
 
 # %% ../../nbs/09_runs/05_steps.ipynb #db1e4082
 def _photo_pass(
@@ -203,7 +198,7 @@ def _trains(config: RunConfig) -> bool:
 
 # %% ../../nbs/09_runs/05_steps.ipynb #e118a319
 def _untrained(config: RunConfig, n_classes: int) -> _Look:
-    "Where training starts: a fresh small CNN for the field guide, else the backbone with a fresh head."
+    "Where training starts: a fresh small CNN for the field guide, else a backbone with a new head."
     with seeded(config.seed):
         if config.model == "fieldguide":
             model = SmallCNN(n_classes).to(device_of(config.device))
@@ -214,7 +209,7 @@ def _untrained(config: RunConfig, n_classes: int) -> _Look:
 
 # %% ../../nbs/09_runs/05_steps.ipynb #e7a6c9f8
 def _load_network(config: RunConfig) -> _Look:
-    "The backbone that the settings name, cut; raises `NiwtError` where it does not take pictures of `pixels`."
+    "The backbone of the settings, cut; raises `NiwtError` if it takes no pictures of `pixels`."
     backbone = load_backbone(config.model, config.weights or None, config.seed, config.head or None)
     there = device_of(config.device)
     backbone.model.to(there)
@@ -254,9 +249,9 @@ def _transform_of(folder: _RunFolder) -> Callable:
 def _network_step(
     folder: _RunFolder, part: _Part, key: str, start: CutNetwork | None = None, quiet: bool = True
 ) -> tuple[CutNetwork, Callable, list[dict]]:
-    """Train a network on the seen classes of a data set, from `start` or anew; an interrupted training goes on.
+    """Train a network on a data set's seen classes, from `start` or anew; it can be interrupted.
 
-    `part`: a prefix of the step's name and the data set; `key`: of the pictures. Also gives preprocessing and history.
+    `part`: step prefix and data set; `key`: of the pictures. Gives preprocessing and history too.
     """
     (prefix, data), config = part, folder.config
     checkpoint = folder.path / f"{prefix}training.safetensors"
@@ -294,7 +289,7 @@ def _network_step(
 def _cached_photos(
     folder: _RunFolder, shared: _Encodings, network: CutNetwork, features: Tensor, key: str
 ) -> _Photos | None:
-    """Features (N, D) that are at hand, with the activity of each neuron from the activations at the cut.
+    """Features (N, D) at hand, with each neuron's activity from the activations at the cut.
 
     `key`: of the pictures and the network. None: the network's layer lies below the cut.
     """
@@ -319,7 +314,7 @@ def _cached_photos(
 # %% ../../nbs/09_runs/05_steps.ipynb #0f9cf70a
 @dataclass(frozen=True, eq=False)
 class _Ready:
-    "A data set, a network, what it makes of every image, and the twin that settings are chosen with."
+    "A data set, a network, what it makes of every image, and the twin that settings come from."
 
     config: RunConfig
     data: ZeroShotData
@@ -391,10 +386,7 @@ def _frozen_ready(
 def _trained_ready(
     folder: _RunFolder, data: ZeroShotData, pictures: str, quiet: bool = True
 ) -> _Ready:
-    """A network that is trained here, first without the classes that play unseen, then on all.
-
-    The images are looked at both times; half-way the network is the twin. `pictures`: key of the pictures.
-    """
+    "A network trained here, first without what plays unseen (that is the twin), then on all."
     config, found, history = folder.config, [], []
     network, keys = None, []
     for part in (("validation/", data.validation(config.seed)), ("", data)):
@@ -429,7 +421,7 @@ def _tuning_cut(config: RunConfig, network: CutNetwork, example: Tensor) -> CutN
 def _encodings_of(
     folder: _RunFolder, data: ZeroShotData, pictures: str, quiet: bool = True
 ) -> _Encodings:
-    "Activations of all images where fine-tuning begins, with all combinations of knowledge in the settings."
+    "Activations of all images where fine-tuning begins; the data with combinations of knowledge."
     config = folder.config
     network, transform = _network_of(folder)
     example = _two_pictures(data, transform)
@@ -446,7 +438,7 @@ def _encodings_of(
 def _tuned_ready(
     folder: _RunFolder, shared: _Encodings, pictures: str, quiet: bool = True
 ) -> _Ready:
-    "A network whose upper part is fine-tuned here, and a twin that is, without the classes that play unseen."
+    "A network whose upper part is fine-tuned here, and its twin without what plays unseen."
     config, data, found = folder.config, shared.data, []
     kind = next(iter([*config.knowledge, *data.knowledge])) if config.guided else None
     transform, layer = shared.transform, config.layer or _network_of(folder)[0].layer
@@ -469,10 +461,7 @@ def _tuned_ready(
 
 # %% ../../nbs/09_runs/05_steps.ipynb #a3b3b27c
 def _knows(config: RunConfig, data: ZeroShotData) -> bool:
-    """Whether the package's own network was trained on these seen classes, and its twin without some.
-
-    So it is for the field guide's default world, which needs no training.
-    """
+    "Whether the package's network and twin fit these classes: the field guide's default world."
     size = config.image_size
     if config.model != "fieldguide" or config.weights or size != field_guide_transform.size:
         return False
@@ -484,7 +473,7 @@ def _knows(config: RunConfig, data: ZeroShotData) -> bool:
 def _shipped_ready(
     folder: _RunFolder, data: ZeroShotData, pictures: str, quiet: bool = True
 ) -> _Ready:
-    "Features of every image by the network that comes with the package, and its twin; its rows are kept."
+    "Features of every image by the network of the package, and its twin; its rows are kept."
     config, found = folder.config, []
     backbone: Any = _on_device(load_backbone(), config.device)
     twin, views = backbone.twin, (not config.keep_rows, False)
@@ -501,7 +490,7 @@ def _shipped_ready(
 def _prepare(
     folder: _RunFolder, data: ZeroShotData, quiet: bool = True, shared: _Encodings | None = None
 ) -> _Ready:
-    "Everything up to the features of every image; `shared`: see `_encodings_of`, made here where it is needed."
+    "Everything up to all images' features; `shared`: of `_encodings_of`, made if it is needed."
     config = folder.config
     pictures = _photos_key(data, _transform_of(folder))
     data = _readable_step(folder, data, quiet)
@@ -517,13 +506,13 @@ def _prepare(
 # %% ../../nbs/09_runs/05_steps.ipynb #37c36f3d
 @dataclass(frozen=True)
 class _Cost:
-    "What a run will take: `looks` at photos and images `learned` from, seconds for one of each, `bytes` on disk, `processes`."
+    "What a run will take."
 
-    looks: int
-    learned: int
-    look: float
-    learn: float
-    bytes: int
+    looks: int  # at images
+    learned: int  # images that are learned from
+    look: float  # seconds for one
+    learn: float  # the same
+    bytes: int  # on disk
     processes: int
 
     @property
@@ -549,12 +538,13 @@ def _kept_images(folder: _RunFolder, data: ZeroShotData, look: _Look) -> int:
         return mark.stat().st_mtime
 
     began = share([folder.path / ".began"], since, "what is kept")[0]
-    late = lambda kind: sum(p.stat().st_mtime > began for p in folder.path.rglob(kind))  # noqa: E731
-    return _PART * late("*photos/[0-9]*.safetensors") + _SHARD * late("activations/*.safetensors")
+    kinds = ("*photos/[0-9]*.safetensors", "activations/*.safetensors")
+    parts, shards = (sum(p.stat().st_mtime > began for p in folder.path.rglob(k)) for k in kinds)
+    return _PART * parts + _SHARD * shards
 
 # %% ../../nbs/09_runs/05_steps.ipynb #97143ef2
 def _cost_of(folder: _RunFolder, data: ZeroShotData, n: int = 8) -> _Cost:
-    "Try the first `n` images, and count how often every image is still to be looked at or learned from."
+    "Try the first `n` images, count how often all are still to be looked at or learned from."
     config, processes = folder.config, process_place()[1]
     part = data.validation(config.seed) if len(data.val_classes) else data
     small, whole = config.model == "fieldguide", _trains(config)
@@ -600,14 +590,11 @@ def _fitted_model(ready: _Ready, kind: str) -> NIWT:
 
 # %% ../../nbs/09_runs/05_steps.ipynb #79277f49
 def _certificate_of(model: NIWT, data: ZeroShotData) -> dict[str, Any]:
-    """How well the new rows have the importance that the map asked for; the model was fitted here.
-
-    Gives solver, objective (1 - cosine), cosine on the images used, and fresh: on other ones.
-    """
+    "Solver, objective (1 - cosine), cosine with what the map asked for, fresh: on other images."
     known = model.scaler_.transform(model.knowledge_.rows(data.unseen))
     asked, g = model.map_.predict(known).float(), model.jacobian_
     rows = model.head_.weight[len(data.seen) :]
-    reached = lambda matrix: float(torch.cosine_similarity(rows @ matrix.T, asked).mean())  # noqa: E731
+    reached = lambda m: float(torch.cosine_similarity(rows @ m.T, asked).mean())  # noqa: E731
     cosine = reached(g.mean)
     fresh = float(np.mean([reached(m) for m in g.fresh])) if len(g.fresh) else cosine
     solver = "closed" if model.solver == "auto" else model.solver
@@ -619,13 +606,13 @@ def _model_step(
 ) -> _Fitted:
     """Fit and save a model of a `kind` of knowledge, or read it; one that is damaged is made again.
 
-    `first`: it lies in the run folder itself; `fit`: what fits it, else `_fitted_model`. Gives the model,
-    calibrated scores (n, C) of the test images, and a dictionary of choice, certificate and notes.
+    `first`: it lies in the run folder itself; `fit`: what fits it, else `_fitted_model`. Gives the
+    model, calibrated scores (n, C) of the test images, and its choice, certificate and notes.
     """
-    place, data = folder.path if first else folder.path / kind, ready.data
+    place, data, config = folder.path if first else folder.path / kind, ready.data, folder.config
     known = with_combination(data, kind).get_knowledge(kind).values
     names = ("map", "solver", "calibrate", "keep_rows", "seed", "zoom")
-    asked = [getattr(folder.config, name) for name in names]
+    asked = [getattr(config, name) for name in names]
     key = content_hash(ready.key, _split_key(data), known, asked, repr((Settings(), TRIED)), first)
 
     def compute() -> _Found:
@@ -637,7 +624,7 @@ def _model_step(
         return {}, {**facts, "certificate": _certificate_of(model, data)}
 
     step = (f"model-{kind}", key, compute, f"classifiers from {kind}")
-    load = lambda: as_fitted(NIWT.load(place, ready.backbone, device=folder.config.device))  # noqa: E731
+    load = lambda: as_fitted(NIWT.load(place, ready.backbone, device=config.device))  # noqa: E731
     facts = folder.step(*step, together=True)[1]
     try:
         model = load()  # with the run's own classes: the folder keeps what came and went later

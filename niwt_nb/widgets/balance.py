@@ -70,10 +70,10 @@ def _some_jacobian(session: Session) -> PooledJacobian:
 def _lambda_scores(
     session: Session, new: Tensor, known: Tensor, lam: float, matched: bool, index: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Solve the paper's objective for some classes and score images for all: (m, C) by class id, and the new weights (n, D).
+    """Solve the paper's objective for some classes: scores (m, C) by class id, new weights (n, D).
 
-    `new` (n,) and `known` (s,): class ids that are described and learned from; `lam`: weight of the pull towards the mean seen weight;
-    `matched`: give the new rows the mean and spread of the seen classes' scores; `index` (m,): images to score.
+    `new` (n,), `known` (s,): ids to describe and to learn from; `lam`: pull towards the mean seen
+    weight; `matched`: new rows get the seen scores' mean and spread; `index` (m,): images to score.
     """
     data, model, at = session.data, session.model, class_to_column(session.data)[known]
     own, see = model.writer_.seen.head, lambda i: model.scale_(session.given[i].float())
@@ -91,7 +91,7 @@ def _lambda_scores(
 # %% ../../nbs/08_widgets/08_balance.ipynb #397b9438
 @in_own_modes
 def _study_balance(session: Session, rows: str = "model", lam: float = 1e-3) -> _BalanceStudy:
-    "Trace S against U for rows of a kind of `_ROWS`, solved with `lam` but for the model's own; raises `NiwtError` for an unknown kind."
+    "S against U for rows of a kind of `_ROWS`, new ones with `lam`; raises `NiwtError` for others."
     check_name(rows, _ROWS, "kind of rows")
     data, model, labels = session.data, session.model, session.data.labels[session.test]
     seen, unseen = data.seen, data.unseen
@@ -126,8 +126,8 @@ class _BalancePictures(Explorer):
     @property
     def told(self) -> str:
         "The result in a sentence."
-        gamma, at = self.state["gamma"], self.study.at(self.state["gamma"])
-        return f"gamma {gamma:.2f}: U {at.U:.1%}, S {at.S:.1%}, H {at.H:.1%}; AUSUC {self.study.area:.3f}"
+        s, at = self.study, self.study.at(gamma := self.state["gamma"])
+        return f"gamma {gamma:.2f}: U {at.U:.1%}, S {at.S:.1%}, H {at.H:.1%}; AUSUC {s.area:.3f}"
 
     def _paint_curve(self, area: Area) -> None:
         s, good = self.study, self.study.at(self.study.chosen)
@@ -146,9 +146,9 @@ class _BalancePictures(Explorer):
 
     def page(self) -> _Page:
         "Numbers, curve, accuracies."
-        s = self.study
+        s, h = self.study, self.study.at(self.study.chosen).H
         made = _ROWS[s.rows] + ("" if s.rows == "model" else f", lambda {s.lam:g}")
-        words = f"new rows: {made}; gamma from validation classes {s.chosen:.2f}, H {s.at(s.chosen).H:.1%}"
+        words = f"new rows: {made}; gamma from validation classes {s.chosen:.2f}, H {h:.1%}"
         return [[_told(52, self.told, words)], [self.painter("curve"), self.painter("gamma")]]
 
 # %% ../../nbs/08_widgets/08_balance.ipynb #652338a2
@@ -156,10 +156,9 @@ class BalanceExplorer(_BalancePictures):
     "Gamma, new rows and layer against the seen-unseen curve, AUSUC and H."
 
     title = "The balance of seen and unseen"
-    about = (
-        "Every gamma is a point of the curve: drag it, play it, or click a curve. The new rows and the layer decide which curve. "
-        "The diamond was chosen on seen classes that played unseen."
-    )
+    about = "Every gamma is a point of the curve: drag it, play it, or click a curve. The new rows "
+    about += "and the layer decide which curve. The diamond was chosen on seen classes that played "
+    about += "unseen."
     clickable = ("curve", "gamma")
 
     def build(self) -> None:
@@ -231,7 +230,8 @@ class BalanceExplorer(_BalancePictures):
         numbers = [*zip(names, values, strict=True), ("AUSUC", f"{s.area:.3f}")]
         card = '<div class="niwt-card"><span>{}</span><b>{}</b></div>'
         cards = "".join(card.format(*number) for number in numbers)
-        told = f"gamma from validation classes: {s.chosen:.2f}, H {good.H:.1%} (best possible on this curve {s.best.H:.1%})"
+        told = f"gamma from validation classes: {s.chosen:.2f}, H {good.H:.1%}"
+        told += f" (best possible on this curve {s.best.H:.1%})"
         length = f"new weight vectors are {s.length[0] / s.length[1]:.0%} as long as seen ones"
         self.say("verdict", f'<div class="niwt-cards">{cards}</div><p>{told}; {length}</p>')
         super().refresh()

@@ -20,7 +20,7 @@ from .session import Session, open_session
 
 # %% ../../nbs/08_widgets/06_designer.ipynb #d14af02f
 class SpeciesDesigner:
-    "Design a species (drawn birds) or edit an unseen class (any data); both where both are possible."
+    "Design a species (drawn birds), edit an unseen class (any data), or both where possible."
 
     def __init__(
         self,

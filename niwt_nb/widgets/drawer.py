@@ -67,18 +67,18 @@ class _SpeciesStudy:
 
 # %% ../../nbs/08_widgets/04_drawer.ipynb #3fa348e2
 def _nearest_species(session: Session, look: Mapping[str, str]) -> list[tuple]:
-    "Head rows of the three known species whose usual look differs in the fewest groups of `look`, and these; among equals by the shares of their birds."
+    "The three known species that differ in the fewest groups of `look`: head rows, and the groups."
     species: Any = session.data.images
     apart, found = (session.rows - species_attributes(look)).abs().sum(1).tolist(), []
     for row, c in enumerate(session.columns.tolist()):
         own = species.species[c].look
         differ = [g for g in look if own[g] != look[g]]
-        found.append((len(differ), apart[row], row, differ))
+        found.append((len(differ), apart[row], row, differ))  # equals by shares of birds
     return [(row, differ) for _, _, row, differ in sorted(found)[:3]]
 
 # %% ../../nbs/08_widgets/04_drawer.ipynb #3410f353
 def _others_right(session: Session, weight: Tensor, bias: Any) -> tuple[float, float]:
-    "Accuracy on the test images of all known classes without and with a new class of this weight (D,) and bias ()."
+    "Accuracy on test images of known classes without and with a new one, weight (D,), bias ()."
     best = session.scores.max(1)
     right = session.columns[best.indices] == session.data.labels[session.test]
     stays = session.features @ weight + bias <= best.values
@@ -88,9 +88,9 @@ def _others_right(session: Session, weight: Tensor, bias: Any) -> tuple[float, f
 def _new_class_words(
     session: Session, activation: Tensor, weight: Tensor, wanted: Tensor
 ) -> tuple[list[tuple[str, float, bool]], Tensor]:
-    """What the inverse map reads from the importances of a class: (attribute, strength, asked for), strongest first.
+    """(attribute, strength, asked for) as the inverse map reads importances of a class, in order.
 
-    And where it looks in the first picture (h, w). `activation` (B, K, h, w) of pictures of the class, its `weight` (D,), its description `wanted` (A,).
+    And a map (h, w) of the first picture. `activation` (B, K, h, w), `weight` (D,), `wanted` (A,).
     """
     gradient = layer_gradient(session.explainer.network, activation, weight).mean((2, 3))
     read, names = session.explainer.read(gradient.mean(0, keepdim=True)), session.explainer.names
@@ -102,7 +102,7 @@ def _new_class_words(
 # %% ../../nbs/08_widgets/04_drawer.ipynb #30fcaf6b
 @in_own_modes
 def _study_species(session: Session, look: Any, n: int = 12, seed: int = 0) -> _SpeciesStudy:
-    "Design a species by a look or a sentence and try it on fresh drawings; raises `NiwtError` for a look that cannot be drawn, or without the field guide."
+    "Try a species, by look or sentence, on fresh drawings; `NiwtError` if it cannot be drawn."
     data, network = session.data, session.network
     if not isinstance(data.images, FieldGuideImages) or network is None:
         remedy = f"on {data.name!r} edit the attributes of an unseen class instead (mode 'edit')"
@@ -126,7 +126,8 @@ def _study_species(session: Session, look: Any, n: int = 12, seed: int = 0) -> _
     return _SpeciesStudy(chosen, name, images, *found, session.head.out_features)
 
 # %% ../../nbs/08_widgets/04_drawer.ipynb #59b5e346
-_FIRST_BIRD = "green spotted wings, a striped yellow belly, a red crown above a black mask, a dagger-like black bill, a pointed tail and blue legs"
+_FIRST_BIRD = "green spotted wings, a striped yellow belly, a red crown above a black mask, "
+_FIRST_BIRD += "a dagger-like black bill, a pointed tail and blue legs"
 
 
 def _look_of(values: Mapping[str, Any]) -> dict[str, str]:
@@ -163,7 +164,7 @@ class _SpeciesPictures(Explorer):
 
     @property
     def costs(self) -> tuple[str, str]:
-        "What the drawings were taken for, the commonest first, and what the new species costs the others."
+        "What drawings were taken for, commonest first, and what the new species costs others."
         s = self.study
         taken = [f"{s.name if r == s.n else self.session.label(r)} {c}" for r, c in s.confusion[:4]]
         rest = sum(c for _, c in s.confusion[4:])
@@ -191,8 +192,8 @@ class _SpeciesPictures(Explorer):
 
     def page(self) -> _Page:
         "Name and verdict, drawings, words, neighbours, confusion."
-        s, (taken, others) = self.study, self.costs
-        told = f"{self.told.partition(': ')[2]}; by chance {1 / (s.n + 1):.1%}. The other species: {others}"
+        s, (taken, others), told = self.study, self.costs, self.told.partition(": ")[2]
+        told += f"; by chance {1 / (s.n + 1):.1%}. The other species: {others}"
 
         def side(area: Area) -> None:
             _titled("What its neurons read, ✓ if asked for", self._paint_why)(area.part(height=220))
@@ -239,7 +240,7 @@ class SpeciesDrawer(_SpeciesPictures):
         self.controls["sentence"].value = _FIRST_BIRD
 
     def arrange(self) -> list[widgets.Widget]:
-        "Sentence, what became of it, properties, then the birds beside what there is to say about them."
+        "Sentence, what became of it, properties, then the birds beside what there is to say."
         self.add_tools(self.surprise)
         sentence, *rest = self.controls.values()
         words, groups = _grid(sentence), _grid(*rest)
@@ -275,9 +276,9 @@ class SpeciesDrawer(_SpeciesPictures):
         if sentence and (sentence, _look_of(self.state)) != self._said:
             self.controls["sentence"].value = ""  # a property was changed: it is no longer true
         s, (taken, others) = self.study, self.costs
-        told = f"<big>{_escaped(s.name)}</big><br><b>{s.right} of {len(s.predicted)}</b> recognised ({s.accuracy:.0%})"
-        told += f" among {s.n + 1} species; by chance {1 / (s.n + 1):.1%}. {_escaped(taken)}. The others: {others}"
-        self.say("verdict", told)
+        told = f"<big>{_escaped(s.name)}</big><br><b>{s.right} of {len(s.predicted)}</b> recognised"
+        told += f" ({s.accuracy:.0%}) among {s.n + 1} species; by chance {1 / (s.n + 1):.1%}."
+        self.say("verdict", f"{told} {_escaped(taken)}. The others: {others}")
         self.head("nearest", "Nearest known species, and what differs")
         self.head("why", "Why: what its neurons read, ✓ if you asked for it")
         super().refresh()

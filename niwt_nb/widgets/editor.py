@@ -41,7 +41,7 @@ class _EditStudy:
 # %% ../../nbs/08_widgets/05_editor.ipynb #5e56a031
 @in_own_modes
 def _known_values(session: Session, row: int, changes: Mapping[str, float]) -> Tensor:  # (A,)
-    "The description of a class with some values changed; raises `NiwtError` for an unknown attribute or a value that is not finite."
+    "A description with some values changed; raises `NiwtError` for unknown names, infinite values."
     values, names = session.rows[row].clone(), session.knowledge.names
     for name, value in changes.items():
         if not np.isfinite(value):
@@ -52,7 +52,7 @@ def _known_values(session: Session, row: int, changes: Mapping[str, float]) -> T
 # %% ../../nbs/08_widgets/05_editor.ipynb #213ae3ce
 @in_own_modes
 def _study_edit(session: Session, row: int, changes: Mapping[str, float]) -> _EditStudy:
-    "Solve an unseen class (a head row) anew from a description with changes and judge all classes again; raises `NiwtError` for a seen class."
+    "An unseen class (head row) solved from a changed description; `NiwtError` for a seen one."
     seen, n = len(session.data.seen), len(session.columns)
     if not seen <= row < n:
         rows = f"head rows {seen} to {n - 1}"
@@ -72,14 +72,14 @@ def _study_edit(session: Session, row: int, changes: Mapping[str, float]) -> _Ed
 
 # %% ../../nbs/08_widgets/05_editor.ipynb #3d449655
 def _rates(session: Session, scores: Tensor, labels: Tensor, row: int) -> dict[str, float]:
-    "Class-averaged accuracies U, S and H, and that of a head row (`own`), from scores (m, n) of every head row and class ids (m,)."
+    "Class-averaged U, S, H and that of a head row (`own`), from scores (m, n) and class ids (m,)."
     rate = _per_class_accuracy(session.columns[scores.argmax(1)], labels, session.columns)
     s, u = (float(part.nanmean()) for part in rate.tensor_split([len(session.data.seen)]))
     return {"U": u, "S": s, "H": _harmonic_mean(s, u), "own": float(rate[row])}
 
 # %% ../../nbs/08_widgets/05_editor.ipynb #f6ca6c64
 def _attribute_groups(names: Sequence[str], most: int = 12) -> dict[str, list[int]]:
-    "Numbers of attributes that belong together, by title: those before `::`, else neighbours in the list; groups of more than `most` in parts."
+    "Numbers of attributes by group title, or of neighbours; groups above `most` come in parts."
     found: dict[str, list[int]] = {}
     for i, name in enumerate(names):
         group, colons, _ = name.rpartition("::")
@@ -103,7 +103,7 @@ class _Sliders:
         self.sliders = [widgets.FloatSlider(**look) for _ in range(n)]
         self._silent = False  # while values are shown, nobody hears of it
         for i, s in enumerate(self.sliders):
-            hear = lambda change, i=i: None if self._silent else moved(i, change["new"])  # noqa: E731
+            hear = lambda change, i=i: self._silent or moved(i, change["new"])  # noqa: E731
             s.observe(hear, "value")
 
     def show(self, rows: Sequence[tuple[str, float, float, float]]) -> None:
@@ -162,9 +162,9 @@ class _EditPictures(Explorer):
     @property
     def told(self) -> str:
         "The result in a sentence."
-        b, a = self.study.before, self.study.after
+        b, a, name = self.study.before, self.study.after, self.session.label(self.row)
         rates = f"U {b['U']:.1%} to {a['U']:.1%}, H {b['H']:.1%} to {a['H']:.1%}"
-        return f"{self.session.label(self.row)}: accuracy {b['own']:.0%} before, {a['own']:.0%} now; {rates}"
+        return f"{name}: accuracy {b['own']:.0%} before, {a['own']:.0%} now; {rates}"
 
     def _paint_rates(self, area: Area) -> None:
         names = ["this class", "unseen classes (U)", "seen classes (S)", "both: harmonic mean (H)"]
@@ -230,7 +230,7 @@ class ClassEditor(_EditPictures):
         return [_grid(*self.controls.values()), self.tools, _grid(left, right, shares=(330, 420))]
 
     def edit(self, **values: float) -> "ClassEditor":
-        "Set attributes by name (`::` and `_` as the data set spells them, passed as `**{name: value}`); raises `NiwtError` for unknown ones."
+        "Set attributes, spelled as in the data (`**{name: value}`); raises `NiwtError` for others."
         _known_values(self.session, self.row, values)
         self.act(lambda: self._change(values))
         return self

@@ -51,7 +51,7 @@ class _ExplanationStudy:
 def _study_explanation(
     session: Session, x: Tensor, target: int | None = None, other: int | None = None
 ) -> _ExplanationStudy:
-    "Why this class and not that one (head rows; None: predicted, best other) for a picture (3, H, W); raises `NiwtError` if the two are the same."
+    "Why row `target`, not `other` (None: the best), of a picture (3, H, W); `NiwtError` if equal."
     if target is not None and target == other:
         twice = f"got {session.label(target)!r} twice"
         raise NiwtError(f"choose two different classes to tell apart, {twice}")
@@ -106,7 +106,7 @@ class _ExplanationPictures(_PictureExplorer):
 
     @property
     def heat(self) -> tuple[Tensor, float]:
-        "The map of as many neurons as are asked for, those that add most first, and its strength beside the whole one."
+        "The map of so many neurons, those that add most, and its strength beside the whole one."
         s, n = self.study, self.state["neurons"]
         if n == self.controls["neurons"].max:
             return s.heat, 1.0
@@ -143,7 +143,7 @@ class _ExplanationPictures(_PictureExplorer):
         return f"photos most like the picture: {labels}"
 
     def _alt_bars(self) -> str:
-        kind = lambda value, unsure: "open" if unsure else "for" if value > 0 else "against"  # noqa: E731
+        kind = lambda v, unsure: "open" if unsure else "for" if v > 0 else "against"  # noqa: E731
         return "; ".join(f"{n} {kind(v, o)}" for n, v, o in zip(*self.bars, strict=True))
 
 # %% ../../nbs/08_widgets/07_explanations.ipynb #9dc80ec3
@@ -152,8 +152,8 @@ class ExplanationViewer(_ExplanationPictures):
 
     title = "Why this bird, and not that one?"
     about = (
-        "Where the network looked, which words speak for and against its answer, and what tells it from another. "
-        "★ = never shown to the network"
+        "Where the network looked, which words speak for and against its answer, and what tells "
+        "it from another. ★ = never shown to the network"
     )
 
     def build(self) -> None:

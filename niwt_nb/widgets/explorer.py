@@ -42,7 +42,7 @@ from .session import Session, _layers_of, _session_at, open_session
 
 # %% ../../nbs/08_widgets/01_explorer.ipynb #58337f33
 def _read_part(kind: str) -> str:
-    'What the page needs beside the controls, by `kind`: "css", colours and places, or "js", names and clicks.'
+    'What the page needs beside the controls: "css", colours and places, or "js", names and clicks.'
     return files("niwt_nb.widgets").joinpath(f"explorer.{kind}").read_text(encoding="utf-8")
 
 # %% ../../nbs/08_widgets/01_explorer.ipynb #ed6a7841
@@ -52,7 +52,7 @@ def _escaped(text: Any) -> str:
 
 # %% ../../nbs/08_widgets/01_explorer.ipynb #0d032412
 def _grid(*children: widgets.Widget, shares: Sequence[int] = ()) -> widgets.GridBox:
-    "Controls in as many columns as there is room for, or a column for each of the `shares` of the page's width."
+    "Controls in as many columns as fit, or a column for each of the `shares` of the page's width."
     columns = " ".join(f"minmax(0,{s}fr)" for s in shares)
     columns = columns or "repeat(auto-fill, minmax(170px, 1fr))"
     room = {"grid_template_columns": columns, "width": "100%"}
@@ -66,7 +66,7 @@ def _column(*children: widgets.Widget) -> widgets.VBox:
 
 # %% ../../nbs/08_widgets/01_explorer.ipynb #96a2b3ec
 def _choice(description: str, options: Sequence[Any], value: Any = None, tooltip: str = "") -> Any:
-    "A dropdown with a label above it; options are labels or (label, value) pairs, and the first is chosen if no value is given."
+    "A labelled dropdown of labels or (label, value) pairs; the first is chosen without a `value`."
     made = widgets.Dropdown(options=list(options), description=description)
     made.tooltip = tooltip or description
     if value is not None:
@@ -80,7 +80,7 @@ _Page = list[list[tuple[_Painter, int, int]]]  # rows of (painter, width, height
 
 
 class _Panel:
-    "A picture of a widget: `key()` is what it depends on, `paint(area)` draws it, `alt()` says in words what it shows."
+    "A picture of a widget: `key()` is what it depends on, `paint(area)` draws it, `alt()` says it."
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ class _Panel:
     ) -> None:
         """Nothing is drawn yet; `paint` is called for a key that is new. `alt`: for screen readers.
 
-        `ground`: key and painter of what lies below; the last one is kept as pixels, and only what lies on it is painted anew.
+        `ground`: key and painter of what lies below, kept as pixels while its key stays the same.
         """
         self.width, self.height, self.key, self.paint, self.alt = width, height, key, paint, alt
         below: Any = ground or (lambda: None, None)
@@ -108,7 +108,7 @@ class _Panel:
         self.ui = _column(self.image, self.caption)
 
     def refresh(self, dark: bool = False) -> bool:
-        "Show the picture for the present state, for a light or a dark page; returns whether it changed."
+        "Show the present state, for a light or a dark page; returns whether the picture changed."
         key = (self.key(), dark)
         if key == self.shown:
             return False
@@ -159,7 +159,7 @@ _ALONE = """<style class="niwt-still">
 
 
 def _picture_of(made: Any) -> bytes:
-    "What an explorer shows (its `page` and `title`), as one PNG of at most 256 colours: for pages on which nothing answers."
+    "What an explorer shows, as a PNG of at most 256 colours, for pages on which nothing answers."
     note = lambda area: area.text(_STILL, size=10, style="italic")  # noqa: E731
     page = figure_png(_stack_page([[(note, 840, 16)], *made.page()], made.title, 900))
     out = io.BytesIO()
@@ -169,7 +169,7 @@ def _picture_of(made: Any) -> bytes:
 
 # %% ../../nbs/08_widgets/01_explorer.ipynb #de9c9bfe
 def _display_with_picture(ui: widgets.Widget, made: Any) -> None:
-    "Put a widget on the page, and below it the picture of its explorer for when nothing answers any more."
+    "Put a widget on the page, and below it its picture for when nothing answers any more."
     display({"application/vnd.jupyter.widget-view+json": ui.get_view_spec()}, raw=True)
     display({"text/html": _ALONE}, raw=True)
     data = {"image/png": base64.b64encode(_picture_of(made)).decode(), "text/plain": _STILL}
@@ -184,7 +184,7 @@ def _button(words: str, work: Callable[[], Any], tooltip: str) -> widgets.Button
 
 # %% ../../nbs/08_widgets/01_explorer.ipynb #c69b4e65
 class _History:
-    "Runs every action of a reader, shows errors, and keeps the steps so that they can be taken back."
+    "Runs every action of a reader, shows errors, and keeps the steps to take them back."
 
     kept: tuple[str, ...] = ()  # attributes that belong to the state beside the controls
 
@@ -252,7 +252,7 @@ class _History:
         return self
 
     def act(self, work: Callable[[], Any], cause: str = "") -> None:
-        "Run an action of the reader: say that work goes on, do it, redraw; an error is shown, and raised under test."
+        "Say that work goes on, do it, redraw; an error is shown, and raised under test."
         self._depth += 1
         try:
             work() if self._depth > 1 else self._shown(work, cause)
@@ -305,7 +305,7 @@ class _Controls(_History):
         self.tools.children = [*self.tools.children[:-1], *tools, self.status]
 
     def player(self, name: str, steps: int, words: str) -> widgets.HBox:
-        "Buttons, with `words` before them, that move the slider `name` through its range, when asked."
+        "Buttons after `words` that move the slider `name` through its range, when asked."
         slider, made = self.controls[name], widgets.Play(max=steps, interval=250, show_repeat=False)
 
         def move() -> None:
@@ -316,7 +316,7 @@ class _Controls(_History):
         return widgets.HBox([widgets.Label(words), made])
 
     def soon(self, work: Callable[[], Any]) -> None:
-        "Do `work` after a moment without another call, so that of many fast clicks only the last counts."
+        "Do `work` after a moment without another call: of many fast clicks only the last counts."
         if self._timer:
             self._timer.cancel()
         try:
@@ -325,7 +325,7 @@ class _Controls(_History):
             work()
 
     def set(self, **values: Any) -> Any:
-        "Set controls by name, in the given order, and redraw once; raises `NiwtError` for a name or a value that does not exist."
+        "Set controls by name in order, redraw once; raises `NiwtError` for unknown names, values."
         self.act(lambda: self._set_all(values))
         if self.error:
             raise self.error
@@ -425,7 +425,7 @@ class Explorer(_Shown):
     def __init__(
         self,
         data: ZeroShotData | None = None,  # None: the field guide
-        backbone: Any = None,  # a `Backbone` or its name; None: the shipped network, or the data set's features
+        backbone: Any = None,  # `Backbone` or name; None: the shipped one, or the data's features
         session: Session | None = None,  # open already, instead of the above
         **options: Any,  # for `open_session`: layer, knowledge, per_class, features
     ) -> None:
@@ -467,7 +467,7 @@ class Explorer(_Shown):
             self.control("layer", _choice("layer", _layers_of(self.session), self.session.layer))
 
     def follow(self, name: str) -> None:
-        "What a change of the control `name` means for the others; another layer is another session."
+        "What a change of the control `name` means for others; another layer is another session."
         if name == "layer":
             self.session = _session_at(self.session, self.state["layer"])
 
@@ -501,7 +501,7 @@ def _told(height: int, *words: str, width: int = 860) -> tuple[_Painter, int, in
 def _read_upload(
     upload: Mapping[str, Any], max_bytes: int = 30_000_000, max_pixels: int = 40_000_000
 ) -> tuple[Image.Image, str]:
-    "Open an entry of `FileUpload.value` (name, content) in RGB and say what it is; raises `NiwtError` naming a file that is empty, too large or no picture."
+    "A `FileUpload.value` entry in RGB, and what it is; `NiwtError` if empty, large or no picture."
     name, content = os.path.basename(str(upload["name"])) or "the file", bytes(upload["content"])
     if not content:
         raise NiwtError(f"{name!r} is empty (0 bytes)")
@@ -583,8 +583,8 @@ class _Pictures(Explorer):
         "A caution beside an uploaded picture: the network has to choose one of its names."
         if not self.mine:
             return ""
-        told = f" It must pick one of its {len(self.session.columns)} names, whatever the picture shows"
-        return f"{told}: a per cent says which of them fits best, not that one fits."
+        told = f" It must pick one of its {len(self.session.columns)} names, whatever the picture"
+        return f"{told} shows: a per cent says which of them fits best, not that one fits."
 
 # %% ../../nbs/08_widgets/01_explorer.ipynb #ac0b1e49
 class _PictureExplorer(_Pictures):

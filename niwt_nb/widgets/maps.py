@@ -28,7 +28,7 @@ from .session import Session
 # %% ../../nbs/08_widgets/03_maps.ipynb #81f3ac88
 @dataclass(frozen=True, eq=False)
 class _HeldOut:
-    "Predicted and measured importance of a class that the map was not fitted on, with two controls."
+    "A class's importance, predicted by a map not fitted on it, and measured, with two controls."
 
     row: int  # head row of the class
     predicted: np.ndarray  # (K,) in standard deviations above the mean seen importance
@@ -41,7 +41,7 @@ class _HeldOut:
 # %% ../../nbs/08_widgets/03_maps.ipynb #4d2ec091
 @in_own_modes
 def _study_held_out(session: Session, row: int) -> _HeldOut:
-    "Fit the map without the seen class of a head row and predict its importance; raises `NiwtError` for a class without measured importance."
+    "Predict the importance of a seen class by a map fitted without it; `NiwtError` for others."
     seen = len(session.data.seen)
     if not 0 <= row < seen:
         told = f"importance was measured for the {seen} seen classes, rows 0 to {seen - 1}"
@@ -50,11 +50,11 @@ def _study_held_out(session: Session, row: int) -> _HeldOut:
     known, table = (t.double().numpy() for t in tables)
     rest = np.setdiff1d(np.arange(seen), [row])
     deal = np.roll(np.random.default_rng(0).permutation(rest), 1)
-    fresh = lambda x: clone(session.model.map_).fit(x, table[rest]).predict(known[[row]])[0]  # noqa: E731
+    maps = (clone(session.model.map_).fit(known[i], table[rest]) for i in (rest, deal))
+    right, mixed = (m.predict(known[[row]])[0] for m in maps)
     mean, spread = table[rest].mean(0), np.maximum(table[rest].std(0), 1e-12)
-    answers = (fresh(known[rest]), table[row], fresh(known[deal]))
-    predicted, measured, wrong = ((v - mean) / spread for v in answers)
-    cosine = lambda a, b: float(a @ b / max(np.linalg.norm(a) * np.linalg.norm(b), 1e-12))  # noqa: E731
+    predicted, measured, wrong = ((v - mean) / spread for v in (right, table[row], mixed))
+    norm, cosine = np.linalg.norm, lambda a, b: float(a @ b / max(norm(a) * norm(b), 1e-12))
     near, every = cosine(predicted, measured), (table - mean) / spread
     rank = int(sum(cosine(predicted, e) > near for e in every)) + 1
     return _HeldOut(row, predicted, measured, near, cosine(wrong, measured), rank, seen)
@@ -125,13 +125,12 @@ class _MapPictures(Explorer):
 
 # %% ../../nbs/08_widgets/03_maps.ipynb #71d5ee11
 class MapExplorer(_MapPictures):
-    "The map from domain knowledge to importance: heatmap, one row, one column, and a class held out."
+    "The map from knowledge to importance: heatmap, one row, one column, and a class held out."
 
     title = "From words to neurons"
-    about = (
-        "Blue: the word raises the neuron's importance; red: it lowers it. Click a cell, or choose below. The test leaves one class out: "
-        "a dot is a neuron whose sign its words foretell, an orange cross one whose sign they do not."
-    )
+    about = "Blue: the word raises the neuron's importance; red: it lowers it. Click a cell, or "
+    about += "choose below. The test leaves one class out: a dot is a neuron whose sign its words "
+    about += "foretell, an orange cross one whose sign they do not."
     clickable = ("map", "test")
 
     def build(self) -> None:
@@ -147,7 +146,7 @@ class MapExplorer(_MapPictures):
         self.control("held_out", _choice("class held out", rows))
         self.words("test", "row", "column")
         self._start()
-        key = lambda *names: lambda: (self.session.layer, *(self.state[n] for n in names))  # noqa: E731
+        key = lambda *names: lambda: (self.session.layer, *map(self.state.get, names))  # noqa: E731
         framed = lambda: f"framed: {self.attribute}, and {self.neuron}"  # noqa: E731
         alts = (
             lambda: f"heatmap of attributes against neurons; {framed()}",
@@ -201,9 +200,9 @@ class MapExplorer(_MapPictures):
 
     def refresh(self) -> None:
         "Sentences and panels."
-        held, name = self.held, _escaped(self.session.label(self.held.row))
-        place = "nearest" if held.rank == 1 else f"number {held.rank} in nearness"
-        told = f"cosine <b>{held.centred:.2f}</b>, from other words {held.shuffled:.2f}; {place} of {held.of}"
+        h, name = self.held, _escaped(self.session.label(self.held.row))
+        at = "nearest" if h.rank == 1 else f"number {h.rank} in nearness"
+        told = f"cosine <b>{h.centred:.2f}</b>, from other words {h.shuffled:.2f}; {at} of {h.of}"
         self.say("test", f'<div class="niwt-sub">{name} from its words</div><p>{told}</p>')
         self.head("row", f"{self.attribute}: its neurons")
         self.head("column", f"{self.neuron}: its words")

@@ -55,7 +55,7 @@ def _study_neurons(
     by: str = "importance",
     top: int = 10,
 ) -> _NeuronStudy:
-    'The `top` strongest neurons by "importance" or what it "adds", and scores without some (`off`); raises `NiwtError` for neurons that do not exist.'
+    'The `top` neurons by "importance" or "adds", scores without `off`; `NiwtError` if unknown.'
     measure = getattr(reading, check_name(by, ["importance", "adds"], "measure"))
     order = measure.abs().argsort(descending=True)[:top]
     order = order[measure[order].argsort(descending=True)]
@@ -78,7 +78,7 @@ def _study_neurons(
 # %% ../../nbs/08_widgets/02_neurons.ipynb #f8e95024
 @in_own_modes
 def _neuron_label(session: Session, neuron: int) -> str:  # such as "17 · blue wings"
-    "Number and name of a neuron; a question mark where the name is no surer than chance. Without a network: of a feature."
+    "Number and name of a neuron, with ? where the name is no surer than chance; or of a feature."
     if session.network is None:
         return f"feature {neuron}"
     entry = session.names.iloc[_check_neurons([neuron], len(session.names))[0]]
@@ -112,15 +112,15 @@ def _exciting_pictures(session: Session, neuron: int, n: int = 6) -> _Exciting:
 # %% ../../nbs/08_widgets/02_neurons.ipynb #16508bc7
 @dataclass(frozen=True, eq=False)
 class _Trial:
-    "Birds drawn with an attribute and without, and how the neurons answer: `pictures` n with it, then the same n without."
+    "Birds drawn with an attribute and without it, and how the neurons answer."
 
-    pictures: list[Any]
+    pictures: list[Any]  # n with it, then the same n without
     wins: Any  # (n, K) bool: the bird with the attribute excites the neuron more
 
 # %% ../../nbs/08_widgets/02_neurons.ipynb #f073b326
 @in_own_modes
 def _try_attribute(session: Session, attribute: str, n: int = 20) -> _Trial:  # for all neurons
-    "Draw `n` pairs of birds that differ in one attribute alone; raises `NiwtError` for an attribute that there is not."
+    "Draw `n` pairs of birds that differ in one attribute; raises `NiwtError` for an unknown one."
     known = check_name(attribute, session.explainer.names, "attribute")
     pictures, shown, other = drawn_pairs(session.explainer, known, session.transform, draw_bird, n)
     return _Trial(pictures, shown > other)
@@ -128,7 +128,7 @@ def _try_attribute(session: Session, attribute: str, n: int = 20) -> _Trial:  # 
 # %% ../../nbs/08_widgets/02_neurons.ipynb #ea2a55e8
 @in_own_modes
 def _said_by_formula(session: Session, neuron: int) -> str:  # a sentence, or nothing
-    "What up to three attributes tell of a neuron, where they tell more than one on pictures they were not chosen on."
+    "What up to three attributes tell of a neuron, if on new pictures they tell more than one."
     strong = session.answers[:, _check_neurons([neuron], session.answers.shape[1])[0]]
     half = strong[::2]
     if session.data.image_attributes is None or not bool((half > half.quantile(0.9)).any()):
@@ -142,7 +142,7 @@ def _said_by_formula(session: Session, neuron: int) -> str:  # a sentence, or no
 
 # %% ../../nbs/08_widgets/02_neurons.ipynb #fa86cfac
 class _NeuronRows:
-    "A switch and a name for each of `n` neurons; `flip(neuron, off)` and `choose(neuron)` hear what a reader does."
+    "A switch and a name for each of `n` neurons; `flip(neuron, off)` and `choose(neuron)` listen."
 
     def __init__(self, n: int, flip: Callable[[int, bool], Any], choose: Callable[[int], Any]):
         self.neurons: list[int] = []
@@ -199,8 +199,8 @@ class _NeuronTrials(_PictureExplorer):
 
     def _paint_trial(self, area: Area) -> None:
         if not self.state["guess"]:
-            ask = f"Draw what you think neuron {self.neuron} likes ('draw birds with'), and see whether it answers."
-            return _draw_words(area, "", ask)
+            ask = f"Draw what you think neuron {self.neuron} likes ('draw birds with')"
+            return _draw_words(area, "", f"{ask}, and see whether it answers.")
         trial = self._tried(self.session, self.state["guess"])
         n, wins = len(trial.wins), trial.wins[:6, self.neuron].tolist()
         marks = ["blue" if w else "" for w in wins] + ["" if w else "blue" for w in wins]
@@ -209,7 +209,7 @@ class _NeuronTrials(_PictureExplorer):
 
 # %% ../../nbs/08_widgets/02_neurons.ipynb #50d4f242
 class _NeuronPictures(_NeuronTrials):
-    "What is shown of the neurons behind a class in a picture, and of birds drawn to try what a neuron likes."
+    "What is shown of the neurons behind a class in a picture, and of birds that try a neuron."
 
     off: tuple[int, ...] = ()  # the neurons that are switched off
     top = 10
@@ -242,7 +242,7 @@ class _NeuronPictures(_NeuronTrials):
         _draw_beside(area, [("the picture", self.seen_picture), answers])
 
     def _alt_picture(self) -> str:
-        return f"{self.truth}, and where neuron {_neuron_label(self.session, self.neuron)} answers in it"
+        return f"{self.truth}, and where neuron {self.labels([self.neuron])[0][0]} answers in it"
 
     def _paint_bars(self, area: Area, names: Sequence[str] = (), room: float = 0) -> None:
         "The change of the score for one unit more everywhere, or what each neuron adds."
@@ -296,13 +296,12 @@ class _NeuronPictures(_NeuronTrials):
 
 # %% ../../nbs/08_widgets/02_neurons.ipynb #76f304e4
 class NeuronExplorer(_NeuronPictures):
-    "The neurons behind a class in a picture: bars, names, what excites them, and a switch for each."
+    "The neurons behind a class in a picture: bars, names, what excites them, a switch for each."
 
     title = "Choose your neuron"
-    about = (
-        "The neurons that matter most for a class in this picture. Choose one to see what it answers to, switch some "
-        "off, or draw what you think it likes. ★ = never shown to the network; ? = a name no surer than chance."
-    )
+    about = "The neurons that matter most for a class in this picture. Choose one to see what it "
+    about += "answers to, switch some off, or draw what you think it likes. ★ = never shown to the "
+    about += "network; ? = a name no surer than chance."
     kept = (*_PictureExplorer.kept, "off")
 
     def build(self) -> None:
@@ -330,7 +329,7 @@ class NeuronExplorer(_NeuronPictures):
 
     def _add_panels(self) -> None:
         at = lambda: (self.session.layer, self.neuron)  # noqa: E731
-        shown = lambda: (self.picture_key, self.session.layer, self.state["explain"], self.off)  # noqa: E731
+        shown = lambda: (self.picture_key, at()[0], self.state["explain"], self.off)  # noqa: E731
         bar_key = lambda: (*shown(), self.state["by"], self.neuron)  # noqa: E731
         alts = (
             lambda: "bars of the ten neurons, in the order of their names",

@@ -83,7 +83,7 @@ class _Opened:
         return torch.stack([self.transform(self.data.images[int(i)]) for i in index])
 
     def new_row(self, values: Tensor) -> tuple[Tensor, Tensor]:
-        "Weights (D,) and bias of a class with domain knowledge `values` (A,); the model stays as it is."
+        "Weights (D,) and bias of a class described by `values` (A,); the model stays as it is."
         weight, bias = self.model.writer_.rows(self.model.scaler_.transform(values[None]))
         return weight[0], bias[0]
 
@@ -95,7 +95,7 @@ class _Opened:
 # %% ../../nbs/08_widgets/00_session.ipynb #0938c01e
 @dataclass(frozen=True, eq=False)
 class Session(_Opened):
-    "A data set and a fitted model, with what is measured when it is first asked for; made by `open_session`."
+    "A data set and a fitted model, and what is measured on demand; made by `open_session`."
 
     @cached_property
     def given(self) -> Tensor:
@@ -164,7 +164,7 @@ def _some_of_each(data: ZeroShotData, indices: Tensor, per_class: int | None) ->
 # %% ../../nbs/08_widgets/00_session.ipynb #6d79777c
 @in_own_modes
 def _used_features(data: ZeroShotData, backbone: Any, used: Tensor | None = None) -> Tensor:
-    "(N, D) features of the images `used` (None: of all that a split holds) as a backbone gives them, zeros for the others."
+    "(N, D) features of a backbone for the images `used` (None: all of the splits), else zeros."
     example = torch.stack([backbone.preprocess(data.images[int(i)]) for i in data.train[:2]])
     network = backbone.cut(None, example)
     if used is None:
@@ -176,7 +176,7 @@ def _used_features(data: ZeroShotData, backbone: Any, used: Tensor | None = None
 # %% ../../nbs/08_widgets/00_session.ipynb #d9bae6e6
 @lru_cache(2)
 def _field_guide_session(knowledge: str | None) -> Session:  # the same for all widgets of a program
-    "The field guide, every image of it, with the fitted model that comes with the package, or with other knowledge."
+    "The field guide with all images and its fitted model, or a new one for other knowledge."
     data = field_guide()
     if knowledge in (None, next(iter(data.knowledge))):
         model = NIWT.load(FIELD_GUIDE_WEIGHTS.parent)
@@ -187,7 +187,7 @@ def _field_guide_session(knowledge: str | None) -> Session:  # the same for all 
 # %% ../../nbs/08_widgets/00_session.ipynb #7de97fc0
 @in_own_modes
 def _session_at(session: Session, layer: str | None) -> Session:
-    "The session with its data and settings at another layer (None: its own), fitted once and kept; raises `NiwtError` for a layer that cannot be cut."
+    "The session at a layer (None: its own), fitted once; raises `NiwtError` if it cannot be cut."
     if layer in (None, session.layer):
         return session
     if session.network is None:
@@ -232,7 +232,7 @@ def open_session(
 # %% ../../nbs/08_widgets/00_session.ipynb #1027307d
 @in_own_modes
 def _layers_of(session: Session, most: int = 5) -> list[str]:  # in the order of the network
-    "The last layers with a spatial output and parameters, blocks rather than what is in them; the session's own is always there."
+    "The last layers with a spatial output and parameters, whole blocks, and the session's own."
     if session.network is None:
         return [session.layer]
     model, example = session.network.model, session.pictures(session.data.train[:2])
@@ -266,7 +266,7 @@ class _Reading:
 # %% ../../nbs/08_widgets/00_session.ipynb #0c7819ba
 @in_own_modes
 def _read_picture(session: Session, x: Tensor, target: int | None = None) -> _Reading:
-    "Activations, scores and importances of a preprocessed picture (3, H, W) for a head row; None: the predicted class."
+    "Activations, scores, importances of a picture (3, H, W) for a head row; None: the predicted."
     view = session.explainer.network
     a = layer_activations(view, x[None])
     with torch.no_grad():
@@ -279,7 +279,7 @@ def _read_picture(session: Session, x: Tensor, target: int | None = None) -> _Re
 # %% ../../nbs/08_widgets/00_session.ipynb #4c356fa3
 @in_own_modes
 def _map_effects(session: Session) -> np.ndarray:  # (A, K): change of importance, in spreads
-    "Change of each neuron's importance when one attribute rises, both in standard deviations over the seen classes."
+    "Change of importances when an attribute rises, both in standard deviations over seen classes."
     known = session.knowledge.rows(session.data.seen).double()
     moved = torch.cat([known[None], known + torch.diag(known.std(0))[:, None]])  # (1 + A, S, A)
     scaled = session.model.scaler_.transform(moved.flatten(0, 1))

@@ -50,8 +50,8 @@ class _WeightPictures(Explorer):
         "The result in a sentence."
         own, now = self.importance({}), self.now
         met = [float(torch.cosine_similarity(a, self.demand, dim=0)) for a in (now, own)]
-        words = "cosine with the demand {:.3f}, {:.3f} with its own weights; the importance is {:.2f} times as long"
-        return words.format(*met, float(now.norm() / own.norm()))
+        words = "cosine with the demand {:.3f}, {:.3f} with its own weights; the importance is "
+        return f"{words.format(*met)}{float(now.norm() / own.norm()):.2f} times as long"
 
     def _paint_bars(self, area: Area) -> None:
         column = self.session.model.jacobian_.mean[:, self.state["feature"]]
@@ -65,7 +65,8 @@ class _WeightPictures(Explorer):
 
     def page(self) -> _Page:
         "Numbers, neurons, demand."
-        words = f"below: the ten neurons that feature {self.state['feature']} moves most (importance times 1000), and all of them against the demand"
+        words = f"below: the ten neurons that feature {self.state['feature']} moves most "
+        words += "(importance times 1000), and all of them against the demand"
         numbers = _told(70, self.session.label(self.state["row"]), self.told, words)
         return [[numbers], [self.painter("bars"), self.painter("agreement")]]
 
@@ -74,11 +75,10 @@ class WeightExplorer(_WeightPictures):
     "Importance of the neurons as the weights of a class are changed."
 
     title = "From weights to importance"
-    about = (
-        "The importance of the neurons is a fixed table G times the weights w of a class. Drag one weight, "
-        "and the importance follows along its column of G; make w longer, and only the size changes, not the cosine. "
-        "An orange cross: a neuron whose sign differs from the demand."
-    )
+    about = "The importance of the neurons is a fixed table G times the weights w of a class. Drag "
+    about += "one weight, and the importance follows along its column of G; make w longer, and "
+    about += "only the size changes, not the cosine. An orange cross: a neuron whose sign differs "
+    about += "from the demand."
     kept = ("moved",)
 
     def build(self) -> None:
@@ -95,11 +95,11 @@ class WeightExplorer(_WeightPictures):
         self.control("length", widgets.FloatSlider(1, **span))
         self._strongest()
         self.words("verdict", "bars")
-        key = lambda: (self.state["row"], tuple(self.moved.items()), self.state["length"])  # noqa: E731
+        key = lambda: (self.state["row"], self.state["length"], *self.moved.items())  # noqa: E731
         bar_key = lambda: (*key(), self.state["feature"])  # noqa: E731
-        alt = lambda: "importance of these weights against the one that the words ask for"  # noqa: E731
+        words = "importance of these weights against the one that the words ask for"
         self.panels["bars"] = _Panel(385, 300, bar_key, self._paint_bars, lambda: self.told)
-        self.panels["agreement"] = _Panel(365, 330, key, self._paint_agreement, alt)
+        self.panels["agreement"] = _Panel(365, 330, key, self._paint_agreement, lambda: words)
 
     def arrange(self) -> list[widgets.Widget]:
         "Controls, the numbers, the neurons beside the demand."
