@@ -10,6 +10,7 @@ import functools
 import inspect
 import json
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -71,6 +72,8 @@ def _plain_errors(command: Callable[..., Any]) -> Callable[..., Any]:
             typer.echo(f"niwt: {told}", err=True)
             raise typer.Exit(2) from None
 
+    told = inspect.cleandoc(command.__doc__ or "")  # an example keeps its lines
+    tidy.__doc__ = re.sub(r"\n\n(?= *(?:niwt|python) )", "\n\n\b\n", told)
     last = inspect.Parameter.KEYWORD_ONLY
     option = inspect.Parameter("debug", last, default=False, annotation=_Debug)
     signature = inspect.signature(command)
@@ -752,20 +755,16 @@ def lessons(
     no_open: _NoOpen = False,  # no JupyterLab
     timeout: _Seconds = 120,  # seconds a cell
 ) -> None:
-    """The course: copies the lessons into FOLDER and opens them in JupyterLab. Work of yours that
-    is already there is kept.
+    """The course: copies the lessons into FOLDER and opens JupyterLab; work of yours there is kept.
 
-    Every exercise tells you whether it is right, and if not, what is likely to be wrong. See how
-    far you are with
+    Every exercise tells you whether it is right, and if not, what may be wrong. How far you are:
 
       niwt lessons FOLDER --progress
 
-    Answers are recorded as you go. To run the notebooks and judge them anew, one folder or a whole
-    class, use --check: the exit code is then 0 if everything is right, else 1. A self-check, not an
-    exam: a notebook's code may read whatever you may.
+    --check runs the notebooks of one folder or a class and judges them anew (exit code 0: all is
+    right). A self-check, not an exam: a notebook's code may read whatever you may.
 
-    For teachers: a copy with solutions and slides, and the exercises in the formats of Otter and
-    nbgrader:
+    For teachers: a copy with solutions and slides, and exercises for Otter and nbgrader:
 
       niwt lessons FOLDER --teacher
       niwt lessons export --to nbgrader FOLDER

@@ -437,7 +437,7 @@ class Probe(_Looks):
         self,
         backbone: _Body,  # None or a head: `data.features` are the features
         data: ZeroShotData,  # labels and splits
-        features: Any = None,  # (N, D), or (N, 2, D) with close-ups, or a `Probe` that looked at all
+        features: Any = None,  # (N, D), or (N, 2, D) with close-ups, or a `Probe` of all images
         quiet: bool = True,  # no progress bars
         keep_rows: bool = True,  # an own head stays as it is; False: it may be mixed
         zoom: float | None = None,  # share of the close-up to begin with; None: there is none

@@ -47,9 +47,8 @@ def _notice(result: _Importance, head: nn.Linear) -> list[str]:
                 "everything above it is linear; NIWT learns nothing there, choose an earlier layer"
             )
             told = "equals the head's weights (but for a constant) for every image"
-            said += (
-                [f"importance at {layer!r} {told}, because {reason}"] if bool(alike.all()) else []
-            )
+            if bool(alike.all()):
+                said.append(f"importance at {layer!r} {told}, because {reason}")
     return said
 
 # %% ../../nbs/04_method/02_engine.ipynb #496da85e

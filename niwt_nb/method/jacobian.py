@@ -46,9 +46,8 @@ def noise_images(
 def _activations_of(network: Any, images: Tensor, batch: int = 8) -> Tensor:
     "Activations (M, K, ...) in evaluation mode, in the memory order that convolutions like best."
     if images.ndim < 2 or not len(images):
-        raise NiwtError(
-            f"images must be (M, channels, H, W) with at least one, got shape {tuple(images.shape)}"
-        )
+        got = f"got shape {tuple(images.shape)}"
+        raise NiwtError(f"images must be (M, channels, H, W) with at least one, {got}")
     bad = ~torch.isfinite(images.flatten(1)).all(1)
     if bad.any():
         raise NiwtError(f"image {int(bad.nonzero()[0])} has values that are not finite")

@@ -319,9 +319,8 @@ def combine(
         raise NiwtError(f"combine needs {wanted}, got {len(parts)} with {sizes} classes")
     shares = torch.tensor([1.0] * len(parts) if weights is None else list(weights)).float()
     if len(shares) != len(parts) or not bool((shares >= 0).all()) or not float(shares.sum()) > 0:
-        raise NiwtError(
-            f"combine needs one weight of 0 or more for each of {len(parts)} kinds, got {weights}"
-        )
+        kinds = f"{len(parts)} kinds, got {weights}"
+        raise NiwtError(f"combine needs one weight of 0 or more for each of {kinds}")
     ids, columns = as_ids(seen, "seen classes", sizes[0]), []
     for part, share in zip(parts, shares / shares.sum(), strict=True):
         apart = part.values - part.rows(ids).mean(0)

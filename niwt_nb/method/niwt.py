@@ -479,11 +479,8 @@ def _learn(model: NIWT, data: ZeroShotData, features: Tensor | None = None) -> N
     data = with_encoder(data, model.encoder, model.knowledge)
     _check_data(data, model.knowledge)
     choice = choose_settings(model, data, features)
-    model.choice_, settings, model.doubt_ = (
-        replace(choice, probe=None),
-        choice.settings,
-        choice.doubt,
-    )
+    model.choice_, settings = replace(choice, probe=None), choice.settings
+    model.doubt_ = choice.doubt
     data = model.data_ = with_combination(data, model.knowledge, settings.share)
     known = model.knowledge_ = data.get_knowledge(model.knowledge)
     model.scaler_ = Scaler("centre").fit(known.rows(data.seen))  # what all have says nothing

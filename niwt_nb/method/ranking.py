@@ -53,9 +53,8 @@ def _known_rows(knowledge: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tens
     "Ids (S,) of `labels`, their knowledge (S, A), labels as 0..S-1; raises `NiwtError` for gaps."
     classes, targets = torch.as_tensor(labels).unique(return_inverse=True)
     if len(classes) < 2 or classes.min() < 0 or classes.max() >= len(knowledge):
-        raise NiwtError(
-            f"labels must name at least two of {len(knowledge)} classes, got ids {classes.tolist()}"
-        )
+        told = f"{len(knowledge)} classes, got ids {classes.tolist()}"
+        raise NiwtError(f"labels must name at least two of {told}")
     rows = knowledge[classes].float()
     if not rows.isfinite().all():
         lost = int(classes[~rows.isfinite().all(1)][0])

@@ -164,9 +164,8 @@ def open_store(
     except FileNotFoundError:
         raise NiwtError(f"{str(folder)!r} holds no importances (no importance.json)") from None
     except ValueError as e:
-        raise NiwtError(
-            f"{str(path)!r} is damaged ({e}); delete it to start again, or restore it"
-        ) from None
+        told = f"{str(path)!r} is damaged ({e}); delete it to start again, or restore it"
+        raise NiwtError(told) from None
     if expect is not None and manifest != expect:
         told = "; ".join(_differences(manifest, expect))
         why = f"{str(folder)!r} holds the importances of another run: {told}. Use another folder"

@@ -132,9 +132,8 @@ def _read_weights(path: str | os.PathLike) -> dict[str, Tensor]:
         if kind and not kind.startswith("a zip"):
             raise NiwtError(f"{str(path)!r} holds no weights: it is {kind}") from None
         if "TorchScript" in str(e):
-            raise NiwtError(
-                f"{str(path)!r} is a TorchScript program, not weights; {keep}"
-            ) from None
+            told = f"{str(path)!r} is a TorchScript program, not weights; {keep}"
+            raise NiwtError(told) from None
         if isinstance(e, pickle.UnpicklingError):
             wanted = "a file of plain tensors; files that need code to be read are refused"
             raise NiwtError(f"{str(path)!r} is not {wanted}; {keep}") from None

@@ -563,9 +563,8 @@ def _verify(network: CutNetwork, example: Tensor) -> None:
         shape = tuple(getattr(features, "shape", ()))
         wanted = (len(example), network.head.in_features)
         if shape != wanted:
-            raise NiwtError(
-                f"the head {network.head_name!r} reads features of shape {shape}, expected {wanted}"
-            )
+            told = f"the head {network.head_name!r} reads features of shape {shape}"
+            raise NiwtError(f"{told}, expected {wanted}")
         scores = network.head(features)
     atol = 1e-6 * float(expected.abs().max())
     if not torch.allclose(scores, expected.to(scores), rtol=1e-5, atol=atol):

@@ -30,9 +30,8 @@ from .cut import eval_mode
 def _record(model: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
     "Record evaluation for any batch size, from two images on; raises `NiwtError` with the reason."
     if example.ndim < 2 or len(example) < 2:
-        raise NiwtError(
-            f"the example must be a batch of two or more images, got shape {tuple(example.shape)}"
-        )
+        got = f"got shape {tuple(example.shape)}"
+        raise NiwtError(f"the example must be a batch of two or more images, {got}")
     try:
         with eval_mode(model), warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -145,11 +145,8 @@ def device_of(
 ) -> torch.device:  # with its number, if it is a GPU
     "The device to compute on; raises `NiwtError` for one that is not here."
     if wanted is None or str(wanted) == "auto":
-        own = (
-            next((p.device for p in module.parameters()), torch.device("cpu"))
-            if module is not None
-            else torch.device("cpu")
-        )
+        parameters = () if module is None else module.parameters()
+        own = next((p.device for p in parameters), torch.device("cpu"))
         if own.type != "cpu" or not torch.cuda.is_available():
             return own
         wanted = "cuda"
@@ -158,9 +155,8 @@ def device_of(
     try:
         device = torch.device(wanted)
     except (RuntimeError, TypeError):
-        raise NiwtError(
-            f"device is {wanted!r}, expected one of {', '.join(there)}; {remedy}"
-        ) from None
+        told = f"device is {wanted!r}, expected one of {', '.join(there)}; {remedy}"
+        raise NiwtError(told) from None
     if device.type == "cpu":
         return torch.device("cpu")
     kind: Any = getattr(torch, device.type, None)  # torch.cuda, torch.xpu, ...
