@@ -529,8 +529,10 @@ def interrupt(name: str, model: nn.Module) -> None:
         handle.remove()
 
 
-METHODS = {
-    f"NIWT.{n}" for n in vars(N.NIWT) if callable(getattr(N.NIWT, n)) and not re.match("_|set_", n)
+METHODS = {  # of its own, not those of scikit-learn
+    f"NIWT.{n}"
+    for n in dir(N.NIWT)
+    if callable(getattr(N.NIWT, n)) and not re.match("_|[gs]et_", n)
 }
 # the entry "NIWT" fits one; the other only sets parameters
 MEASURED = {"NIWT.fit", "NIWT.as_published"}
