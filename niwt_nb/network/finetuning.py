@@ -49,11 +49,9 @@ def _arithmetic(precision: str, device: torch.device) -> contextlib.AbstractCont
     check_name(precision, ("float32", "bfloat16"), "precision")
     if precision == "bfloat16" and device.type == "cpu" and not _bfloat16_works():
         raise NiwtError("this processor cannot compute in bfloat16; use precision 'float32'")
-    return (
-        torch.autocast(device.type, torch.bfloat16)
-        if precision == "bfloat16"
-        else contextlib.nullcontext()
-    )
+    if precision == "float32":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, torch.bfloat16)
 
 # %% ../../nbs/03_network/06_finetuning.ipynb #c1110e75
 @dataclass(frozen=True, eq=False)
@@ -211,8 +209,9 @@ def _cached_features(
     other = {"view": view} if isinstance(cache, ActivationCache) else {}
 
     def work(part: Tensor) -> Tensor:
+        x = cache.batch(part, **other).to(device)  # type: ignore[arg-type]
         with torch.no_grad(), eval_mode(body), _arithmetic(precision, device):
-            return body(cache.batch(part, **other).to(device)).float()  # type: ignore[arg-type]
+            return body(x).float()
 
     return torch.cat(share(rows.split(64), work, "features of kept activations"))
 
