@@ -1,8 +1,8 @@
-"""What all tests share: no network, one browser, real data where the environment says so, and the order in which two processes take the tests.
+"""What all tests share: no network, one browser, real data where the environment says so, and the order in which several processes take the tests.
 
 The tests of a file stay in one process, so that what they share is made once; notebooks are dealt out one by one, but for those of widgets.
 What takes longest begins first.
-Coverage is measured in both processes: of the package as it is imported, and of the exported cells that notebooks run.
+Coverage is measured in all of them: of the package as it is imported, and of the exported cells that notebooks run.
 """
 
 import contextlib

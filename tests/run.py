@@ -13,51 +13,20 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from shlex import split
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
-PYTEST = [
-    sys.executable,
-    "-m",
-    "pytest",
-    "-n",
-    "2",
-    "--dist",
-    "loadgroup",
-    "--no-loadscope-reorder",
-    "--durations",
-    "10",
-]
 SOURCES = ["niwt_nb", "tests", "tools", "benchmarks"]
 FILE = str(ROOT / ".coverage")
-MEASURED = [
-    sys.executable,
-    "-m",
-    "slipcover",
-    "--branch",
-    "--source",
-    "niwt_nb",
-    "--omit",
-    "niwt_nb/_modidx.py",
-    "--json",
-    "--out",
-    FILE,
-    *PYTEST[1:],
-]
-COVERAGE = [
-    sys.executable,
-    "-m",
-    "slipcover",
-    "--branch",
-    "--skip-covered",
-    "--fail-under",
-    "90",
-    "--out",
-    FILE,
-    "--merge",
-    FILE,
-]
-NUMERIC = [*PYTEST, "-m", "numeric", "tests/test_notebooks.py", "tests/test_lessons.py"]
+PYTEST = split("-m pytest --dist loadgroup --no-loadscope-reorder --durations 10")
+SLIPCOVER = [sys.executable, *split("-m slipcover --branch --out"), FILE]
+WHAT = split("--source niwt_nb --omit niwt_nb/_modidx.py --json")
+# three processes on two cores: browsers, kernels and killed runs are waited for
+MEASURED = [*SLIPCOVER, *WHAT, *PYTEST, "-n", "3"]
+COVERAGE = [*SLIPCOVER, *split("--skip-covered --fail-under 90 --merge"), FILE]
+AGAIN = split("-n 2 -m numeric tests/test_notebooks.py tests/test_lessons.py")
+NUMERIC = [sys.executable, *PYTEST, *AGAIN]
 LESSER = {"ATEN_CPU_CAPABILITY": "default"}
 # command, and what it adds to the environment
 STEPS: dict[str, tuple[list[str], dict[str, str]]] = {
