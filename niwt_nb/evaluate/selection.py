@@ -131,8 +131,7 @@ def _select(
     data: ZeroShotData,  # `data.validation()` of the whole set, nothing else
     knowledge: str | None = None,  # which knowledge; None: the first
     criterion: str = "H",  # what to maximise: "H" at its best gamma, "AUSUC" or "T1"
-    head: nn.Linear
-    | None = None,  # the network's own head for `data.seen`, for methods that keep it
+    head: nn.Linear | None = None,  # the network's own for `data.seen`, if a method keeps it
 ) -> _Selection:  # the best settings, their gamma, and the whole curve
     "Choose settings and gamma on validation classes; raises `NiwtError` if `data` has test ones."
     check_name(criterion, ("H", "AUSUC", "T1"), "criterion")

@@ -6,6 +6,7 @@
 __all__ = ['verify_names', 'best_formula']
 
 # %% ../../nbs/06_explain/08_verified.ipynb #5fbe2b2e
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -139,11 +140,6 @@ def verify_names(
     table["good"] &= (table["answers"] >= _ENOUGH) & (table["loss"] > table["other_loss"])
     return table.reset_index(drop=True)
 
-# %% ../../nbs/06_explain/08_verified.ipynb #9573a7f6
-def _bare(said: str, bare: bool = True) -> str:
-    "`a hooked bill` as `hooked bill`, without its article, if that is asked for."
-    return said.removeprefix("a ").removeprefix("an ") if bare else said
-
 # %% ../../nbs/06_explain/08_verified.ipynb #44d7820a
 @dataclass(frozen=True)
 class _Formula:
@@ -165,7 +161,7 @@ class _Formula:
     def text(self, names: Sequence[str]) -> str:
         "The formula in words, brackets where they matter."
         terms = zip(self.terms, self.denied, strict=True)
-        said = ["no " * no + _bare(phrase(names[t]), no) for t, no in terms]
+        said = [re.sub("^no an? ", "no ", "no " * no + phrase(names[t])) for t, no in terms]
         if len(set(self.joined)) == 2:
             return f"({said[0]} {self.joined[0]} {said[1]}) {self.joined[1]} {said[2]}"
         return f" {self.joined[0] if self.joined else ''} ".join(said)

@@ -79,7 +79,7 @@ def _tuned_network(
     shared: _Encodings,  # see `_encode_all`
     state: Mapping[str, Tensor],  # of a finished `_tuned_step`
 ) -> CutNetwork:  # the fine-tuned network with its head
-    "The network that a fine-tuning ended with, from what was kept of it."
+    "Rebuild a fine-tuned network from its saved state."
     head = linear_of(state["head.weight"], state["head.bias"])
     network = with_head(copy.deepcopy(shared.network), head)
     network.tail.load_state_dict(
@@ -93,8 +93,7 @@ def _tuned_step(
     shared: _Encodings,  # see `_encode_all`
     part: ZeroShotData,  # what is learned from: the data set, or its validation part
     name: str,  # of the step
-    knowledge: str
-    | None = None,  # train with a head made of this kind; None: with an ordinary head
+    knowledge: str | None = None,  # train with a head made of this kind; None: an ordinary head
     seed: int = 0,  # of the training
     quiet: bool = True,  # no progress bar
 ) -> tuple[Encoded, dict[str, Tensor], list[dict]]:  # features, the network's state, the history
@@ -219,21 +218,36 @@ def _method_step(
     chosen = ", ".join(f"{k}={facts['settings'].get(k)}" for k in names)
     return [{**row, "settings": chosen} for row in facts["rows"]]
 
+# %% ../../nbs/09_runs/04_comparison.ipynb #7fb27b941602401d91542211134fc71a
+def _averaged(networks: Sequence[Encoded]) -> Encoded:
+    "Networks that were fine-tuned alike, as one: the mean of their features, and of their heads."
+    mean = lambda of: torch.stack([of(n).detach() for n in networks]).mean(0)  # noqa: E731
+    head = linear_of(mean(lambda n: n.head.weight), mean(lambda n: n.head.bias))
+    return replace(networks[0], features=mean(lambda n: n.features), head=head)
+
 # %% ../../nbs/09_runs/04_comparison.ipynb #30d1c361
 def _networks_of(
     shared: _Encodings, knowledge: Sequence[str], seed: int, quiet: bool = True
 ) -> list[tuple[str, Encoded, Encoded, list[str]]]:  # name, real network, twin, kinds of knowledge
     'The networks of a seed: frozen; with `train` = "tail" fine-tuned, plainly and for each kind.'
-    data, frozen = shared.data, _frozen_step(shared)
-    val = data.validation(seed=seed)
+    config, data, frozen = shared.folder.config, shared.data, _frozen_step(shared)
+    val, every = data.validation(seed=seed), list(knowledge)
     twin = Encoded(frozen.features[rows_of(val, data)], val)
-    found = [("frozen", replace(frozen, data=data), twin, list(knowledge))]
-    for kind in [None, *knowledge] if shared.folder.config.train == "tail" else []:
-        where = f"compare/network-{kind or 'plain'}-{seed}"
-        twin, *_ = _tuned_step(shared, val, f"{where}-twin", kind, seed, quiet)
-        real, *_ = _tuned_step(shared, data, f"{where}-real", kind, seed, quiet)
-        name, kinds = ("knowledge-aware", [kind]) if kind else ("fine-tuned", list(knowledge))
+    found = [("frozen", replace(frozen, data=data), twin, every)]
+
+    def tuned(part: ZeroShotData, kind: str | None, s: int, what: str) -> Encoded:
+        where = f"compare/network-{kind or 'plain'}-{s}-{what}"
+        return _tuned_step(shared, part, where, kind, s, quiet)[0]
+
+    for kind in [None, *knowledge] if config.train == "tail" else []:
+        twin, real = tuned(val, kind, seed, "twin"), tuned(data, kind, seed, "real")
+        name, kinds = ("knowledge-aware", [kind]) if kind else ("fine-tuned", every)
         found.append((name, real, twin, kinds))
+    if config.train == "tail" and config.seeds > 1 and seed == config.seed:  # all of one split
+        others = range(seed + 1, seed + config.seeds)
+        twins = [found[1][2], *(tuned(val, None, s, f"twin-of-{seed}") for s in others)]
+        reals = [found[1][1], *(tuned(data, None, s, "real") for s in others)]
+        found.append(("fine-tuned, averaged", _averaged(reals), _averaged(twins), every))
     return found
 
 # %% ../../nbs/09_runs/04_comparison.ipynb #a76d73da
@@ -250,9 +264,7 @@ def _comparison(
     knowledge: Sequence[str],  # kinds of knowledge, combinations as "attributes+captions"
     methods: Mapping[str, Any] | None = None,  # rivals of NIWT; None: those that the settings name
     quiet: bool = True,  # no progress bars
-) -> (
-    pd.DataFrame
-):  # a row each, uncalibrated and calibrated, with U, S, H, T1, AUSUC and what was chosen
+) -> pd.DataFrame:  # a row each, uncalibrated and calibrated: U, S, H, T1, AUSUC, what was chosen
     "NIWT, its rivals, the shuffled control and chance for every network, knowledge and seed."
     config, every, rows = shared.folder.config, baselines(), []
     rivals = {name: every[name] for name in config.rivals or every} if methods is None else methods
@@ -309,7 +321,10 @@ def _comparison_figure(
         raise NiwtError("no calibrated rows to show")
     kinds = list(means.knowledge.unique())
     marks = {"frozen": ("o", "grey", 0.2), "fine-tuned": ("s", "sky", 0.0)}
-    marks["knowledge-aware"] = ("D", "orange", -0.2)
+    marks |= {
+        "knowledge-aware": ("D", "orange", -0.2),
+        "fine-tuned, averaged": ("^", "vermilion", 0.1),
+    }
     order = means.groupby("method")[metric].mean().sort_values().index.tolist()
     order.sort(key=lambda m: (m.startswith("NIWT"), m == "NIWT"))  # NIWT, its controls, others
     order += [] if "NIWT" in order else ["NIWT"]
@@ -331,7 +346,7 @@ def _comparison_figure(
         ax.set_ylim(-0.6, len(order) - 0.4)
     every = [pair for ax in axes for pair in zip(*ax.get_legend_handles_labels(), strict=True)]
     handles = {label: handle for handle, label in every}
-    look = {"fontsize": 9, "ncols": 3, "frameon": False}
+    look = {"fontsize": 9, "ncols": 4, "frameon": False}
     fig.legend(handles.values(), handles, loc="outside lower center", **look)
     if title:
         fig.suptitle(plain(title), fontsize=13, fontweight="bold", x=0.01, ha="left")

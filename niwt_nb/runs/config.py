@@ -43,15 +43,6 @@ _RANGES |= dict.fromkeys(("lr", "tune_lr", "timeout"), (0, True, "more than 0"))
 _FILE = files("niwt_nb.runs").joinpath("settings.toml")
 _HELP: dict[str, str] = tomllib.loads(_FILE.read_text("utf-8"))
 
-# %% ../../nbs/09_runs/00_config.ipynb #ea725008
-def _is_text(value: str) -> bool:
-    "Whether a string can be written to a file: file names of other encodings cannot; never raises."
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
-
 # %% ../../nbs/09_runs/00_config.ipynb #fe5f9266
 def _typed(
     name: str,  # of the setting, for the message
@@ -86,7 +77,7 @@ def _typed(
         return float(value)
     if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
         raise wrong
-    if wanted is str and not value.isascii() and not _is_text(value):
+    if wanted is str and value.encode("utf-8", "ignore").decode() != value:
         raise NiwtError(f"{name} is {value!r}, which is no text that a file of settings can hold")
     return wanted(value)
 
