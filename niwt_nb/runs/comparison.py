@@ -88,7 +88,23 @@ def _tuned_network(
     network.model.requires_grad_(False)
     return network.eval()
 
+# %% ../../nbs/09_runs/04_comparison.ipynb #32f30820
+def _mean_of(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    "The mean of the weights of networks that were fine-tuned alike (Wortsman et al., ICML 2022)."
+    mean = {k: torch.stack([s[k].double() for s in states]).mean(0) for k in states[0]}
+    return {k: mean[k].to(v.dtype) for k, v in states[0].items()}
+
 # %% ../../nbs/09_runs/04_comparison.ipynb #77d238a5
+def _train(
+    shared: _Encodings, part: ZeroShotData, how: dict[str, Any]
+) -> tuple[dict, pd.DataFrame]:
+    "What `fine_tune` ends with: the state of its network above the cut, and its history."
+    tuned = fine_tune(shared.network, part, shared.transform, shared.cache, **how)
+    parts = (("tail", tuned.network.tail), ("head", tuned.network.head))
+    state = {f"{n}.{k}": v for n, m in parts for k, v in m.state_dict().items()}
+    return state, tuned.history
+
+
 def _tuned_step(
     shared: _Encodings,  # see `_encode_all`
     part: ZeroShotData,  # what is learned from: the data set, or its validation part
@@ -103,26 +119,28 @@ def _tuned_step(
     settings: dict[str, Any] = {"epochs": config.tune_epochs, "lr": config.tune_lr, "average": 0.99}
     settings |= config.early_end | {"window": 0.86, "mix": config.tune_mix}
     settings |= {"precision": config.precision, "seed": seed}
-    checkpoint = folder.path / f"{name}-training.safetensors"
+    seeds = [seed + 1000 * i for i in range(config.tune_networks)]
+    place = folder.path / f"{name}-training.safetensors"
+    owns: Any = [{"seed": s, "checkpoint": place.with_suffix(f".{s}.safetensors")} for s in seeds]
 
     def compute() -> tuple[dict[str, Tensor], dict]:
-        how: dict[str, Any] = {"knowledge": known, "checkpoint": checkpoint, "quiet": quiet}
-        how |= settings
-        tuned = fine_tune(shared.network, part, shared.transform, shared.cache, **how)
-        net, history = tuned.network, tuned.history.reset_index().to_dict("records")
-        parts = (("tail", net.tail), ("head", net.head))
-        state = {f"{name}.{k}": v for name, m in parts for k, v in m.state_dict().items()}
+        how: dict[str, Any] = {"knowledge": known, "quiet": quiet, **settings}
+        states, histories = zip(*(_train(shared, part, how | own) for own in owns), strict=True)
+        state, every = _mean_of(states), pd.concat(histories)
+        net = _tuned_network(shared, state)
         features = cached_features(net, shared.cache, part.source, config.precision)
-        about = {"history": history, "images": len(history) * len(part.train)}
+        history = every.groupby(level=0).mean().reset_index().to_dict("records")
+        about = {"history": history, "images": len(every) * len(part.train)}
         return {**state, "features": features}, about
 
     seen_only = None if known is None else known[part.seen]
-    given = (part.name, part.source, part.train, part.seen, seen_only, settings)
+    given = (part.name, part.source, part.train, part.seen, seen_only, settings, *seeds[1:])
     key = content_hash(shared.key, *given)
     about = f"comparison: fine-tuning on {len(part.seen)} classes"
     about += f" with {knowledge}" if knowledge else ""
     found, facts = folder.step(name, key, compute, about, together=True)
-    checkpoint.unlink(missing_ok=True)
+    for own in owns:
+        own["checkpoint"].unlink(missing_ok=True)
     network = _tuned_network(shared, found)
     return Encoded(found["features"], part, network.head), found, facts["history"]
 
@@ -218,36 +236,21 @@ def _method_step(
     chosen = ", ".join(f"{k}={facts['settings'].get(k)}" for k in names)
     return [{**row, "settings": chosen} for row in facts["rows"]]
 
-# %% ../../nbs/09_runs/04_comparison.ipynb #7fb27b941602401d91542211134fc71a
-def _averaged(networks: Sequence[Encoded]) -> Encoded:
-    "Networks that were fine-tuned alike, as one: the mean of their features, and of their heads."
-    mean = lambda of: torch.stack([of(n).detach() for n in networks]).mean(0)  # noqa: E731
-    head = linear_of(mean(lambda n: n.head.weight), mean(lambda n: n.head.bias))
-    return replace(networks[0], features=mean(lambda n: n.features), head=head)
-
 # %% ../../nbs/09_runs/04_comparison.ipynb #30d1c361
 def _networks_of(
     shared: _Encodings, knowledge: Sequence[str], seed: int, quiet: bool = True
 ) -> list[tuple[str, Encoded, Encoded, list[str]]]:  # name, real network, twin, kinds of knowledge
     'The networks of a seed: frozen; with `train` = "tail" fine-tuned, plainly and for each kind.'
-    config, data, frozen = shared.folder.config, shared.data, _frozen_step(shared)
-    val, every = data.validation(seed=seed), list(knowledge)
+    data, frozen = shared.data, _frozen_step(shared)
+    val = data.validation(seed=seed)
     twin = Encoded(frozen.features[rows_of(val, data)], val)
-    found = [("frozen", replace(frozen, data=data), twin, every)]
-
-    def tuned(part: ZeroShotData, kind: str | None, s: int, what: str) -> Encoded:
-        where = f"compare/network-{kind or 'plain'}-{s}-{what}"
-        return _tuned_step(shared, part, where, kind, s, quiet)[0]
-
-    for kind in [None, *knowledge] if config.train == "tail" else []:
-        twin, real = tuned(val, kind, seed, "twin"), tuned(data, kind, seed, "real")
-        name, kinds = ("knowledge-aware", [kind]) if kind else ("fine-tuned", every)
+    found = [("frozen", replace(frozen, data=data), twin, list(knowledge))]
+    for kind in [None, *knowledge] if shared.folder.config.train == "tail" else []:
+        where = f"compare/network-{kind or 'plain'}-{seed}"
+        twin, *_ = _tuned_step(shared, val, f"{where}-twin", kind, seed, quiet)
+        real, *_ = _tuned_step(shared, data, f"{where}-real", kind, seed, quiet)
+        name, kinds = ("knowledge-aware", [kind]) if kind else ("fine-tuned", list(knowledge))
         found.append((name, real, twin, kinds))
-    if config.train == "tail" and config.seeds > 1 and seed == config.seed:  # all of one split
-        others = range(seed + 1, seed + config.seeds)
-        twins = [found[1][2], *(tuned(val, None, s, f"twin-of-{seed}") for s in others)]
-        reals = [found[1][1], *(tuned(data, None, s, "real") for s in others)]
-        found.append(("fine-tuned, averaged", _averaged(reals), _averaged(twins), every))
     return found
 
 # %% ../../nbs/09_runs/04_comparison.ipynb #a76d73da
@@ -321,10 +324,7 @@ def _comparison_figure(
         raise NiwtError("no calibrated rows to show")
     kinds = list(means.knowledge.unique())
     marks = {"frozen": ("o", "grey", 0.2), "fine-tuned": ("s", "sky", 0.0)}
-    marks |= {
-        "knowledge-aware": ("D", "orange", -0.2),
-        "fine-tuned, averaged": ("^", "vermilion", 0.1),
-    }
+    marks["knowledge-aware"] = ("D", "orange", -0.2)
     order = means.groupby("method")[metric].mean().sort_values().index.tolist()
     order.sort(key=lambda m: (m.startswith("NIWT"), m == "NIWT"))  # NIWT, its controls, others
     order += [] if "NIWT" in order else ["NIWT"]
@@ -346,7 +346,7 @@ def _comparison_figure(
         ax.set_ylim(-0.6, len(order) - 0.4)
     every = [pair for ax in axes for pair in zip(*ax.get_legend_handles_labels(), strict=True)]
     handles = {label: handle for handle, label in every}
-    look = {"fontsize": 9, "ncols": 4, "frameon": False}
+    look = {"fontsize": 9, "ncols": 3, "frameon": False}
     fig.legend(handles.values(), handles, loc="outside lower center", **look)
     if title:
         fig.suptitle(plain(title), fontsize=13, fontweight="bold", x=0.01, ha="left")

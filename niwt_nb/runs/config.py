@@ -31,7 +31,7 @@ _CHOICES = {
     "solver": ("auto", "closed", "lbfgs", "reference"),
 }
 _COUNTS: tuple[str, ...] = ("n_seen", "n_unseen", "image_size", "seeds", "batch_size")
-_COUNTS += ("epochs", "more_epochs", "tune_epochs")
+_COUNTS += ("epochs", "more_epochs", "tune_epochs", "tune_networks")
 _AMOUNTS = ("shuffles", "cases", "seed", "pixels", "tune_mix")
 _RANGES: dict[str, tuple[float, bool, str]] = {}  # the least value, whether to be more, in words
 _RANGES |= dict.fromkeys(_COUNTS, (1, False, "at least 1"))
@@ -135,6 +135,7 @@ class RunConfig:
     guided: bool = True
     tune_from: str = ""
     tune_epochs: int = 8
+    tune_networks: int = 1
     tune_lr: float = 3e-4
     tune_mix: float = 0.5
     tune_hold: float = 0.0

@@ -556,8 +556,7 @@ def _cost_of(folder: _RunFolder, data: ZeroShotData, n: int = 8) -> _Cost:
     tunings = 1 if config.compare != "all" else config.seeds * (1 + len(config.knowledge))
     learned = whole * (not kept) * (config.more_epochs * train + config.epochs * twin)
     if config.train == "tail" and not tuned:
-        more = twin * (config.seeds - 1) * (config.compare == "all")  # for the average
-        learned += config.tune_epochs * ((train + twin) * tunings + more)
+        learned += config.tune_epochs * (train + twin) * tunings * config.tune_networks
     if not looks and not learned:  # features come after training
         return _Cost(0, 0, 0.0, 0.0, 0, processes)
     start = time.perf_counter()
