@@ -79,7 +79,7 @@ class PlainFigure(Figure):
 def new_figure(
     width: int = 800,  # pixels
     height: int = 400,  # pixels
-    arrange: bool = True,  # matplotlib finds room for labels; `False`, faster: `Area`s say where
+    arrange: bool = True,  # matplotlib finds room for labels; `False`, faster: each `Area` says
 ) -> Figure:  # empty, 100 dots an inch, with a canvas of its own
     "A figure of `width` x `height` pixels, not pyplot's; raises `NiwtError` below 100 pixels."
     if width < 100 or height < 100:

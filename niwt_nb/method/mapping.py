@@ -63,7 +63,7 @@ class ImportanceMap(RegressorMixin, BaseEstimator):
         return tags
 
     def _table(self, X: Any, reset: bool) -> NDArray[np.float64]:
-        "Knowledge as scikit-learn checks it; its errors are `NiwtError`s."
+        "Knowledge as scikit-learn checks it; each error is a `NiwtError`."
         x = X.detach().cpu().double().numpy() if isinstance(X, Tensor) else X
         try:
             return validate_data(self, x, reset=reset, dtype=np.float64)
