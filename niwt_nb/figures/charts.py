@@ -100,7 +100,7 @@ def balance_curve(
 # %% ../../nbs/07_figures/02_charts.ipynb #8ea4884a
 @own_style()
 def _metrics_bars(rows: Sequence[Mapping] | pd.DataFrame, width: int = 800) -> Figure:
-    "Rows of `metric_row` as groups of bars; raises `NiwtError` without rows or without U, S, H or T1."
+    "Rows of `metric_row` as groups of bars; raises `NiwtError` without rows or U, S, H or T1."
     frame, metrics = pd.DataFrame(rows).reset_index(drop=True), ("U", "S", "H", "T1")
     if not len(frame):
         raise NiwtError("no results to show")

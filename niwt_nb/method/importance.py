@@ -247,7 +247,7 @@ class _PooledConv(torch.autograd.Function):
 
 # %% ../../nbs/04_method/00_importance.ipynb #a44acefa
 class _PooledConvs(TorchFunctionMode):
-    "While it is on, each convolution that reads one of `starts` is a `_PooledConv`."
+    "While on, each convolution that reads one of `starts` is a `_PooledConv`."
 
     def __init__(self) -> None:
         super().__init__()
