@@ -245,15 +245,12 @@ def baselines() -> dict[str, tuple[Baseline, dict[str, list]]]:  # name -> (esti
     }
 
 # %% ../../nbs/05_evaluate/02_selection.ipynb #e2f2c0c3
-_Methods = Mapping[str, tuple[Baseline, Mapping[str, Sequence]]]
-
-
 @in_own_modes
 def compare(
     features: Tensor,  # (N, D) a row for each image of `data`, the same for all methods
     data: ZeroShotData,  # the whole data set
     knowledge: Sequence[str] | None = None,  # kinds of knowledge to try; None: all that `data` has
-    methods: _Methods | None = None,  # name -> (estimator, grid); None: `baselines()`
+    methods: Mapping[str, Any] | None = None,  # name -> (estimator, grid); None: `baselines()`
     shuffles: int = 5,  # permutations of the shuffled control; 0: leave it out
     seed: int = 0,  # of everything random
     quiet: bool = False,  # no progress bar
@@ -270,7 +267,8 @@ def compare(
     todo = [(kind, name) for kind in kinds for name in methods]
     chosen: dict[str, Baseline] = {}
     for kind, name in progress(todo, "baselines", quiet=quiet):
-        got = measure(name, *methods[name], features, data, kind, seed)
+        estimator, grid = methods[name]
+        got = measure(name, estimator, grid, features, data, kind, seed)
         chosen[kind] = got.selection.estimator
         rows += [{**row, "seconds": got.seconds} for row in got.rows]
     for kind in kinds if shuffles else ():

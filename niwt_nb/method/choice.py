@@ -261,7 +261,6 @@ class _Choice:
     table: pd.DataFrame = field(repr=False)  # a row a combination: settings, H, T1, AUSUC, bias
     notes: tuple[str, ...] = ()
     doubt: Doubt | None = field(default=None, repr=False)  # of the chosen settings
-    probe: Any = field(default=None, repr=False)  # what looked at the training images, if one did
 
     @property
     def expected(self) -> float | None:

@@ -25,8 +25,8 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from .. import __version__
-from ..core import NiwtError, write_text, check_name, content_hash, import_object
-from ..core import load_tensors, names_of, progress, save_tensors
+from ..core import NiwtError, check_name, content_hash, import_object
+from ..core import load_tensors, names_of, progress, save_tensors, write_text
 from ..data.dataset import DomainKnowledge, ZeroShotData, first_of_each
 from ..data.memory import by_rows
 from ..data.images import list_pictures, open_image, picture_suffixes
@@ -211,6 +211,35 @@ def twin_of(
     return backbone.twin if set(backbone.twin.classes) == taught else backbone
 
 # %% ../../nbs/04_method/12_niwt.ipynb #7e144981
+def _chosen(model: Any, data: ZeroShotData, features: Any, pair: Any) -> tuple[_Choice, Any]:
+    "See `choose_settings`; also what looked at all training images on the way, if anything did."
+    given, val = model.calibrate, data.val_classes
+    if isinstance(given, (_Choice, Settings)):
+        return given if isinstance(given, _Choice) else _Choice(given, pd.DataFrame()), None
+    backbone = _on_device(as_backbone(model.backbone, model.layer), model.device)
+    if not given or not 1 < len(val) < len(data.seen) - 1:
+        few = f"{len(val)} validation classes of {len(data.seen)} seen ones are too few"
+        usual = Settings(keep=has_own_head(backbone, data) and model.keep_rows)
+        notes = (f"{few} to choose settings on",) if given else ()
+        return _Choice(usual, pd.DataFrame(), notes), None
+    data = with_encoder(data, model.encoder, model.knowledge)
+    part = data.validation(model.seed)
+    twin, rows = pair or (twin_of(backbone, part), None)
+    how, whole = (model.quiet, model.keep_rows, 0.0 if model.zoom else None), None
+    if pair is None and twin is backbone:
+        whole = Probe(backbone, data, features, *how)  # each image is looked at once
+        rows = whole if features is None else whole.raw_of(part)
+    probe = Probe(twin, part, rows, *how)
+    trained_on = probe.own is not None and twin is backbone
+    biased = "the network has seen the validation classes, so the balance of seen and unseen"
+    zoom, share = _choose_zoom(model, part, probe), _choose_share(model, part, probe)
+    part = with_combination(data, model.knowledge, **share).validation(model.seed)
+    found, chosen = _choose_with(model, part, probe, trained_on), share | zoom
+    settings, table = replace(found.settings, **chosen), found.table.assign(**chosen)
+    notes = (f"{biased} that was chosen on them is uncertain",) if trained_on else ()
+    return replace(found, settings=settings, table=table, notes=notes), whole
+
+
 def choose_settings(
     model: "NIWT",  # unfitted
     data: ZeroShotData,  # the whole data set
@@ -221,32 +250,7 @@ def choose_settings(
 
     `validation`: of `data.validation(model.seed)`, if they are at hand.
     """
-    given, val = model.calibrate, data.val_classes
-    if isinstance(given, (_Choice, Settings)):
-        return given if isinstance(given, _Choice) else _Choice(given, pd.DataFrame())
-    backbone = _on_device(as_backbone(model.backbone, model.layer), model.device)
-    if not given or not 1 < len(val) < len(data.seen) - 1:
-        few = f"{len(val)} validation classes of {len(data.seen)} seen ones are too few"
-        usual = Settings(keep=has_own_head(backbone, data) and model.keep_rows)
-        notes = (f"{few} to choose settings on",) if given else ()
-        return _Choice(usual, pd.DataFrame(), notes)
-    data = with_encoder(data, model.encoder, model.knowledge)
-    part = data.validation(model.seed)
-    twin, rows = validation or (twin_of(backbone, part), None)  # type: Any, Any
-    how, whole = (model.quiet, model.keep_rows, 0.0 if model.zoom else None), None
-    if validation is None and twin is backbone:
-        whole = Probe(backbone, data, features, *how)  # each image is looked at once
-        rows = whole if features is None else whole.raw_of(part)
-    probe = Probe(twin, part, rows, *how)
-    trained_on = probe.own is not None and twin is backbone
-    biased = "the network has seen the validation classes, so the balance of seen and unseen"
-    zoom = _choose_zoom(model, part, probe)
-    share = _choose_share(model, part, probe)
-    part = with_combination(data, model.knowledge, **share).validation(model.seed)
-    found, chosen = _choose_with(model, part, probe, trained_on), share | zoom
-    settings, table = replace(found.settings, **chosen), found.table.assign(**chosen)
-    notes = (f"{biased} that was chosen on them is uncertain",) if trained_on else ()
-    return replace(found, settings=settings, table=table, notes=notes, probe=whole)
+    return _chosen(model, data, features, validation)[0]
 
 # %% ../../nbs/04_method/12_niwt.ipynb #b5cddb1f
 def _class_names(knowledge: Any, classes: Sequence[str] | None = None) -> list[str]:
@@ -478,9 +482,8 @@ def _learn(model: NIWT, data: ZeroShotData, features: Tensor | None = None) -> N
     "Learn from the seen classes of `data`; `features` as in `choose_settings`."
     data = with_encoder(data, model.encoder, model.knowledge)
     _check_data(data, model.knowledge)
-    choice = choose_settings(model, data, features)
-    model.choice_, settings = replace(choice, probe=None), choice.settings
-    model.doubt_ = choice.doubt
+    choice, probe = _chosen(model, data, features, None)
+    model.choice_, settings, model.doubt_ = choice, choice.settings, choice.doubt
     data = model.data_ = with_combination(data, model.knowledge, settings.share)
     known = model.knowledge_ = data.get_knowledge(model.knowledge)
     model.scaler_ = Scaler("centre").fit(known.rows(data.seen))  # what all have says nothing
@@ -488,7 +491,7 @@ def _learn(model: NIWT, data: ZeroShotData, features: Tensor | None = None) -> N
     backbone = _on_device(as_backbone(model.backbone, model.layer), model.device)
     look = (features, model.quiet, model.keep_rows, settings.zoom or None)
     # cut the network, look at the training images
-    probe = choice.probe.zoomed(settings.zoom) if choice.probe else Probe(backbone, data, *look)
+    probe = probe.zoomed(settings.zoom) if probe else Probe(backbone, data, *look)
     seen = probe.seen(settings, scaled[0], model.solver)
     model.importance_, model.jacobian_ = seen.importance, seen.jacobian
     model.writer_ = Writer(seen, settings, model.map, model.solver, model.seed)

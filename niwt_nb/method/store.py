@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..core import NiwtError, Steps, write_text, check_name, content_hash, model_hash, shards
+from ..core import NiwtError, Steps, check_name, content_hash, model_hash, shards, write_text
 from ..data.dataset import ZeroShotData
 from .engine import _ClassImportance, ClassSums, ImportanceEngine, head_classes
 from .engine import _image_targets, measure

@@ -139,14 +139,14 @@ def _read_weights(path: str | os.PathLike) -> dict[str, Tensor]:
             raise NiwtError(f"{str(path)!r} is not {wanted}; {keep}") from None
         told = f"{type(e).__name__}: {str(e).partition(chr(10))[0][:200]}"
         raise NiwtError(f"cannot read weights from {str(path)!r} ({told})") from None
-    raw = lambda v: isinstance(v, dict) and {*map(torch.is_tensor, v.values())} == {1}  # noqa: E731
-    while isinstance(state, dict) and state and not raw(state):
+    ok = lambda v: isinstance(v, dict) and v and all(map(torch.is_tensor, v.values()))  # noqa: E731
+    while isinstance(state, dict) and state and not ok(state):
         named = [k for k in _WEIGHT_KEYS if isinstance(state.get(k), dict)]
-        whole = [k for k, v in state.items() if raw(v)]
+        whole = [k for k, v in state.items() if ok(v)]
         if not named and len(whole) != 1:
             break
         state = state[(named or whole)[0]]
-    if not raw(state):
+    if not ok(state):
         some = ", ".join(map(repr, list(state)[:5])) if isinstance(state, dict) else ""
         holds = f"; it holds {some}" if some else ""
         raise NiwtError(f"{str(path)!r} holds no state dict (names and tensors){holds}")

@@ -410,11 +410,11 @@ def _may_overwrite(model: nn.Module, at: fx.Node) -> bool:
 # %% ../../nbs/03_network/01_cut.ipynb #381ebdb5
 def _may_turn(model: nn.Module, nodes: set[fx.Node]) -> bool:
     "Whether a step up to a layer may put channels last; convolutions alone need not be run for it."
-    marks = {"normalized_shape", "dims"}
+    marks = ("normalized_shape", "dims")
     for node in nodes:
         if node.op == "call_module":
             parts = model.get_submodule(str(node.target).removeprefix("model.")).modules()
-            if any(isinstance(m, nn.Linear) or marks & {*dir(m)} for m in parts):
+            if any(isinstance(m, nn.Linear) or any(hasattr(m, k) for k in marks) for m in parts):
                 return True
         elif re.search("permute|transpose|movedim|moveaxis|einsum|rearrange", _name(node)):
             return True

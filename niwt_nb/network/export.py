@@ -22,7 +22,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, fx, nn
 
-from ..core import NiwtError, atomic_path, write_text, import_object
+from ..core import NiwtError, atomic_path, import_object, write_text
 from .backbones import ImageTransform, at_size
 from .cut import eval_mode
 

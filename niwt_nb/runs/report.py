@@ -15,7 +15,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, TemplateRuntimeError
 
-from ..core import NiwtError, atomic_path, plain_os_errors
+from ..core import NiwtError, plain_os_errors, write_text
 from .config import _FORMAT
 
 # %% ../../nbs/09_runs/03_report.ipynb #fcbe1a49
@@ -75,6 +75,6 @@ def write_report(
     except (ValueError, KeyError, TypeError, AttributeError, TemplateRuntimeError) as e:
         told = f"{str(source)!r} is damaged ({type(e).__name__}: {e})"
         raise NiwtError(f"{told}; run again to make it") from None
-    with plain_os_errors(folder), atomic_path(folder / "report.html") as tmp:
-        tmp.write_text(page, encoding="utf-8")
+    with plain_os_errors(folder):
+        write_text(folder / "report.html", page)
     return folder / "report.html"
