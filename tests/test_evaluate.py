@@ -1,6 +1,7 @@
 "Properties of the metrics that no single example shows, and a proof that the selection code cannot see test classes."
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,13 +13,12 @@ from niwt_nb.core import NiwtError
 from niwt_nb.data.dataset import DomainKnowledge, NoImages, ZeroShotData
 from niwt_nb.evaluate.baselines import DEM, ESZSL, _SAE, _ClassNorm
 from niwt_nb.evaluate.heads import _ICIS, _PublishedNIWT, WeightRegression
-from niwt_nb.evaluate.selection import Encoded, measure, _select
+from niwt_nb.evaluate.selection import Encoded, measure, _select, table_rows
 from niwt_nb.method.metrics import (
     ausuc,
     chance,
     choose_gamma,
     gzsl,
-    metric_rows,
     seen_unseen_curve,
     stack,
 )
@@ -177,7 +177,8 @@ def test_no_images_of_a_side_is_an_error_and_scores_may_be_float16_on_any_layout
     assert gzsl(scores, [0, 1, 2, 3], [0, 1], [2, 3]).H == 1
     with pytest.raises(NiwtError, match="no image of any seen class"):
         gzsl(scores, [2, 3, 2, 3], [0, 1], [2, 3])
-    rows = metric_rows("m", "k", scores, [0, 1, 2, 3], [0, 1], [2, 3], 0.1)
+    groups = SimpleNamespace(seen=[0, 1], unseen=[2, 3])
+    rows = table_rows("m", scores, [0, 1, 2, 3], groups, ("k", 0.1, 0), biased=False)
     assert rows[0]["gamma"] == 0 and rows[1]["gamma"] == 0.1
 
 
@@ -277,7 +278,7 @@ def test_selection_is_handed_nothing_of_test_classes():
     data = world()
     val = data.validation()
     Spy.seen_by.clear()
-    _select(Spy(), {}, data.features[rows_of(val, data)], val)
+    _select((Spy(), {}), Encoded(data.features[rows_of(val, data)], val))
     test_rows = {
         tuple(r) for r in data.features[torch.cat([data.test_seen, data.test_unseen])].tolist()
     }
@@ -296,13 +297,13 @@ def test_selection_is_handed_nothing_of_test_classes():
 def test_whatever_test_images_and_unseen_knowledge_are_the_choice_is_the_same(seed):
     data, g = world(), torch.Generator().manual_seed(seed)
     grid = {"ridge_features": [0.01, 1.0], "ridge_knowledge": [0.1, 10.0]}
-    own = measure("ESZSL", ESZSL(), grid, data.features, data).selection
+    own = measure("ESZSL", (ESZSL(), grid), Encoded(data.features, data)).selection
     x, known = data.features.clone(), data.get_knowledge().values.clone()
     test = torch.cat([data.test_seen, data.test_unseen])
     x[test] = 100 * torch.randn(len(test), x.shape[1], generator=g)
     known[data.unseen] = 100 * torch.randn(len(data.unseen), known.shape[1], generator=g)
     other = replace(data, knowledge={"attributes": replace(data.get_knowledge(), values=known)})
-    chosen = measure("ESZSL", ESZSL(), grid, x, other).selection
+    chosen = measure("ESZSL", (ESZSL(), grid), Encoded(x, other)).selection
     assert chosen.estimator.get_params() == own.estimator.get_params() and chosen.gamma == own.gamma
 
 
@@ -328,4 +329,4 @@ def test_with_a_twin_network_the_choice_comes_from_the_twin_alone():
 def test_selection_refuses_the_whole_data_set():
     data = world()
     with pytest.raises(NiwtError, match="needs data.validation"):
-        _select(ESZSL(), {}, data.features, data)
+        _select((ESZSL(), {}), Encoded(data.features, data))

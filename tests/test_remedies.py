@@ -352,14 +352,16 @@ def a_new_kind_of_matlab_file(own: Path) -> None:
 @remedy("select needs data.validation()")
 def settings_are_chosen_on_validation_classes(own: Path) -> None:
     from niwt_nb.evaluate.baselines import ESZSL
-    from niwt_nb.evaluate.selection import _select
+    from niwt_nb.evaluate.selection import Encoded, _select
     from niwt_nb.network.head import rows_of
 
     data = read_folder(own, unseen="F", test=0)
     features = torch.rand(len(data), 3, generator=torch.Generator().manual_seed(0))
-    told(lambda: _select(ESZSL(), {}, features, data), r"select needs data.validation\(\)")
+    told(
+        lambda: _select((ESZSL(), {}), Encoded(features, data)), r"select needs data.validation\(\)"
+    )
     part = data.validation()
-    assert _select(ESZSL(), {}, features[rows_of(part, data)], part).gamma >= 0
+    assert _select((ESZSL(), {}), Encoded(features[rows_of(part, data)], part)).gamma >= 0
 
 
 @remedy("say pooling='tokens', 'patches', 'class' or 'space'")

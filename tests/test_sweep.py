@@ -115,7 +115,7 @@ ELSEWHERE = {  # reason -> names
     "the base of estimators": "Baseline",
     "decision_function through a softmax, with a temperature from validation classes that this world lacks": "NIWT.predict_proba",
     "the mechanism itself, with checks of its own": "eval_mode copy_module",
-    "reads names and shapes only": "metric_row metric_rows model_hash as_backbone",
+    "reads names and shapes only": "metric_row model_hash as_backbone",
     "a whole run, assembled of the entries below: test_pipeline, test_presets": (
         "run train_field_guide_network"
     ),

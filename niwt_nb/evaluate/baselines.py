@@ -99,8 +99,8 @@ class DEM(Baseline):
         def step(i: Tensor) -> Tensor:
             return (share[i] * (net(k[i] / self.k_size_) - mean[i]).square().mean(1)).sum()
 
-        how = (self.steps, self.lr, len(k), self.weight_decay)
-        self.loss_ = minimise(step, net.parameters(), len(k), *how)
+        how = {"lr": self.lr, "weight_decay": self.weight_decay}
+        self.loss_ = minimise(step, net.parameters(), len(k), self.steps, len(k), **how)
         self.net_ = net
 
     def _scores(self, x: Tensor, k: Tensor) -> Tensor:
@@ -150,8 +150,8 @@ class _ClassNorm(Baseline):
         def step(i: Tensor) -> Tensor:
             return nn.functional.cross_entropy(self._logits(x[i], k), targets[i])
 
-        how = (self.epochs, self.lr, 256, self.weight_decay)
-        self.loss_ = minimise(step, self.net_.parameters(), len(x), *how)
+        how = {"lr": self.lr, "weight_decay": self.weight_decay}
+        self.loss_ = minimise(step, self.net_.parameters(), len(x), self.epochs, 256, **how)
         with torch.no_grad():
             self._logits(x[:1], k)  # the statistics of the final weights
         self.net_.eval()

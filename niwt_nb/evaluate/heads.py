@@ -115,7 +115,7 @@ class _ICIS(_HeadBaseline):
             return torch.stack([1 - cosine for cosine in near]).mean()
 
         every = nn.ModuleList([encode_k, encode_w, decode_k, decode_w])
-        self.loss_ = minimise(step, every.parameters(), len(k), self.epochs, self.lr, 32)
+        self.loss_ = minimise(step, every.parameters(), len(k), self.epochs, 32, lr=self.lr)
         self.net_ = nn.Sequential(encode_k, decode_w)
 
     def _rows(self, k: Tensor) -> Tensor:

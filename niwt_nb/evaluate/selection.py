@@ -18,13 +18,12 @@ from sklearn.base import clone
 from sklearn.model_selection import ParameterGrid
 from torch import Tensor, nn
 
-from ..core import NiwtError, check_name, progress, share
+from ..core import NiwtError, progress, share
 from ..data.dataset import ZeroShotData
 from .baselines import DEM, ESZSL, _SAE, _ClassNorm
 from .heads import _ICIS, _PublishedNIWT, WeightRegression
 from ..method.choice import Writer
 from ..method.metrics import ausuc, chance, choose_gamma, gzsl, head_scores, metric_row
-from ..method.metrics import metric_rows
 from ..method.niwt import NIWT, features_to_score
 from ..method.ranking import Baseline, RankingForm, Scaler
 from ..network.head import extend, linear_of, rows_of, widened
@@ -34,19 +33,21 @@ from ..network.modes import in_own_modes
 # %% ../../nbs/05_evaluate/02_selection.ipynb #87031fab
 def table_rows(
     method: str,  # name for the table
-    scores: Tensor,  # (m, C) calibrated scores of test images
+    scores: Tensor,  # (m, C) scores of test images
     labels: Tensor,  # (m,) class ids
     data: ZeroShotData,  # with its seen and unseen classes
-    about: tuple[str, float, int],  # kind of knowledge, bias of new classes in the scores, seed
+    about: tuple[str, float, int],  # kind of knowledge, gamma (the bias of new classes), seed
+    biased: bool = True,  # whether the scores have the bias already
 ) -> list[dict[str, Any]]:  # the uncalibrated and the calibrated row, see `metric_row`
-    "Make the two rows of the results table; the uncalibrated one takes the bias off again."
-    kind, bias, seed = about
-    area = ausuc(scores, labels, data.seen, data.unseen)
-    rows = []
-    for calibrated, gamma in ((False, -bias), (True, 0.0)):
-        got = gzsl(scores, labels, data.seen, data.unseen, gamma)
-        rows.append(metric_row(method, kind, calibrated, got, area, seed))
-    return [{**rows[0], "gamma": 0.0}, {**rows[1], "gamma": bias}]
+    "Make the two rows of the results table, without and with the bias of new classes."
+    (kind, gamma, seed), groups = about, (data.seen, data.unseen)
+    area = ausuc(scores, labels, *groups)
+    rows: list[dict[str, Any]] = []
+    for bias in (0.0, gamma):
+        got = gzsl(scores, labels, *groups, bias - gamma if biased else bias)
+        row = metric_row(method, kind, bool(rows), got, area, seed)
+        rows.append({**row, "gamma": bias})
+    return rows
 
 # %% ../../nbs/05_evaluate/02_selection.ipynb #432cc4e4
 def _mean_rows(runs: list[list[dict[str, Any]]], numbers: Sequence[str]) -> list[dict[str, Any]]:
@@ -103,16 +104,22 @@ def _head_by_id(head: nn.Linear, data: ZeroShotData) -> nn.Linear:
         None if head.bias is None else head.bias.detach()[order],
     )
 
+# %% ../../nbs/05_evaluate/02_selection.ipynb #db32d06b
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    "One network's `features` (N, D) of a data set, and its `head` for `data.seen` if it has one."
+
+    features: Tensor
+    data: ZeroShotData
+    head: nn.Linear | None = None
+
 # %% ../../nbs/05_evaluate/02_selection.ipynb #523098b6
 @in_own_modes
 def _fit_scores(
-    estimator: Baseline,
-    features: Tensor,
-    data: ZeroShotData,
-    knowledge: str | None = None,
-    head: nn.Linear | None = None,
+    estimator: Baseline, seen_by: Encoded, knowledge: str | None = None
 ) -> tuple[Tensor, Tensor]:
     "Fit on training images: scores (M, C) and labels (M,) of the test images, seen classes first."
+    features, data, head = seen_by.features, seen_by.data, seen_by.head
     if len(features) != len(data):
         raise NiwtError(f"{len(features)} rows of features for {len(data)} images of {data.name!r}")
     known = data.get_knowledge(knowledge).values
@@ -125,28 +132,24 @@ def _fit_scores(
 # %% ../../nbs/05_evaluate/02_selection.ipynb #a4c78233
 @in_own_modes
 def _select(
-    estimator: Baseline,  # settings that are not in the grid
-    grid: Mapping[str, Sequence],  # setting -> values to try; empty: only gamma is chosen
-    features: Tensor,  # (N, D) features of the images of `data`, see `rows_of`
-    data: ZeroShotData,  # `data.validation()` of the whole set, nothing else
+    method: tuple[Baseline, Mapping],  # settings, and values to try; none: only gamma is chosen
+    seen_by: Encoded,  # of `data.validation()` of the whole set, nothing else
     knowledge: str | None = None,  # which knowledge; None: the first
-    criterion: str = "H",  # what to maximise: "H" at its best gamma, "AUSUC" or "T1"
-    head: nn.Linear | None = None,  # the network's own for `data.seen`, if a method keeps it
 ) -> _Selection:  # the best settings, their gamma, and the whole curve
-    "Choose settings and gamma on validation classes; raises `NiwtError` if `data` has test ones."
-    check_name(criterion, ("H", "AUSUC", "T1"), "criterion")
+    "Choose by H on validation classes; raises `NiwtError` if there are test classes in the data."
+    (estimator, grid), data = method, seen_by.data
     if len(data.val_classes):
         raise NiwtError(f"select needs data.validation(), got {data.name!r} with its test classes")
     rows = []
     for params in ParameterGrid(dict(grid)):
         start, candidate = time.perf_counter(), clone(estimator).set_params(**params)
-        scores, labels = _fit_scores(candidate, features, data, knowledge, head)
+        scores, labels = _fit_scores(candidate, seen_by, knowledge)
         gamma = choose_gamma(scores, labels, data.seen, data.unseen)
         got = gzsl(scores, labels, data.seen, data.unseen, gamma)
         row = {**params, **{k: getattr(got, k) for k in ("H", "S", "U", "T1")}}
         row["AUSUC"] = ausuc(scores, labels, data.seen, data.unseen)
         rows.append({**row, "gamma": gamma, "seconds": time.perf_counter() - start})
-    best = max(range(len(rows)), key=lambda i: rows[i][criterion])  # the first of equals
+    best = max(range(len(rows)), key=lambda i: rows[i]["H"])  # the first of equals
     chosen = clone(estimator).set_params(**ParameterGrid(dict(grid))[best])
     return _Selection(chosen, rows[best]["gamma"], pd.DataFrame(rows))
 
@@ -155,55 +158,42 @@ def _select(
 class Measured:
     "One method on one kind of knowledge: what was chosen, and what it scored on the test images."
 
-    rows: list[dict[str, Any]]  # the uncalibrated and the calibrated row, see `metric_rows`
+    rows: list[dict[str, Any]]  # the uncalibrated and the calibrated row, see `table_rows`
     selection: _Selection  # settings and gamma, chosen on validation classes
     scores: Tensor = field(repr=False)  # (M, C) scores of the test images, seen ones first
     labels: Tensor = field(repr=False)  # (M,) their class ids
     seconds: float  # selection, fit and scores together
 
-# %% ../../nbs/05_evaluate/02_selection.ipynb #db32d06b
-@dataclass(frozen=True, eq=False)
-class Encoded:
-    "One network's `features` (N, D) of a data set, and its `head` for `data.seen` if it has one."
-
-    features: Tensor
-    data: ZeroShotData
-    head: nn.Linear | None = None
-
 # %% ../../nbs/05_evaluate/02_selection.ipynb #7e19e8cd
 @in_own_modes
 def measure(
     name: str,  # of the method, for the table
-    estimator: Baseline,  # settings that are not in the grid
-    grid: Mapping[str, Sequence],  # setting -> values to try on validation classes
-    features: Tensor,  # (N, D) a row for each image of `data`
-    data: ZeroShotData,  # the whole data set
+    method: tuple[
+        Baseline, Mapping
+    ],  # estimator, and settings to try on validation classes; see `baselines`
+    seen_by: Encoded,  # the whole data set as a network sees it, its head for methods that keep it
     knowledge: str | None = None,  # which knowledge; None: the first
     seed: int = 0,  # of the validation split and of an estimator that has a seed
-    criterion: str = "H",  # see `_select`
-    head: nn.Linear | None = None,  # the network's own head, for methods that keep it
     validation: Encoded | None = None,  # by a network that did not learn its unseen classes
 ) -> Measured:  # rows, choice and scores
     "Choose settings on validation classes, refit on all seen classes, score the test images."
-    start = time.perf_counter()
+    start, (estimator, grid), data = time.perf_counter(), method, seen_by.data
     if validation is None:
         val = data.validation(seed=seed)
-        validation = Encoded(by_rows(features, rows_of(val, data)), val)
+        validation = Encoded(by_rows(seen_by.features, rows_of(val, data)), val)
     if "seed" in estimator.get_params():
         estimator = clone(estimator).set_params(seed=seed)
-    own = (validation.features, validation.data, knowledge, criterion, validation.head)
-    selection = _select(estimator, grid, *own)
-    scores, labels = _fit_scores(clone(selection.estimator), features, data, knowledge, head)
-    what = data.get_knowledge(knowledge).name
-    rows = metric_rows(name, what, scores, labels, data.seen, data.unseen, selection.gamma, seed)
+    selection = _select((estimator, grid), validation, knowledge)
+    scores, labels = _fit_scores(clone(selection.estimator), seen_by, knowledge)
+    about = (data.get_knowledge(knowledge).name, selection.gamma, seed)
+    rows = table_rows(name, scores, labels, data, about, biased=False)
     return Measured(rows, selection, scores, labels, time.perf_counter() - start)
 
 # %% ../../nbs/05_evaluate/02_selection.ipynb #6fd8868b
 @in_own_modes
 def _shuffled_control(
     estimator: Baseline,
-    features: Tensor,
-    data: ZeroShotData,
+    seen_by: Encoded,
     knowledge: str | None = None,
     shuffles: int = 5,
     seed: int = 0,
@@ -211,10 +201,11 @@ def _shuffled_control(
     "Average the rows of `estimator` over permutations of the knowledge, each with its own gamma."
     if shuffles < 1:
         raise NiwtError(f"shuffles must be at least 1, got {shuffles}")
-    own, runs = data.get_knowledge(knowledge), []
+    own, runs = seen_by.data.get_knowledge(knowledge), []
     for i in range(shuffles):
-        lost = replace(data, knowledge={own.name: own.shuffled(seed * shuffles + i)})
-        runs.append(measure("shuffled control", estimator, {}, features, lost, seed=seed).rows)
+        wrong = {own.name: own.shuffled(seed * shuffles + i)}
+        lost = replace(seen_by, data=replace(seen_by.data, knowledge=wrong))
+        runs.append(measure("shuffled control", (estimator, {}), lost, seed=seed).rows)
     return _mean_rows(runs, ("U", "S", "H", "T1", "AUSUC", "gamma"))
 
 # %% ../../nbs/05_evaluate/02_selection.ipynb #ea478e64
@@ -250,7 +241,8 @@ def compare(
     features: Tensor,  # (N, D) a row for each image of `data`, the same for all methods
     data: ZeroShotData,  # the whole data set
     knowledge: Sequence[str] | None = None,  # kinds of knowledge to try; None: all that `data` has
-    methods: Mapping[str, Any] | None = None,  # name -> (estimator, grid); None: `baselines()`
+    methods: Mapping[str, tuple[Baseline, Mapping]]
+    | None = None,  # name -> (estimator, grid); None: `baselines()`
     shuffles: int = 5,  # permutations of the shuffled control; 0: leave it out
     seed: int = 0,  # of everything random
     quiet: bool = False,  # no progress bar
@@ -262,17 +254,16 @@ def compare(
     kinds = [
         data.get_knowledge(k).name for k in (data.knowledge if knowledge is None else knowledge)
     ]
-    n, m = len(data.seen), len(data.unseen)
+    n, m, seen_by = len(data.seen), len(data.unseen), Encoded(features, data)
     rows = [{**chance(n, m, c, seed), "seconds": 0.0} for c in (False, True)]
     todo = [(kind, name) for kind in kinds for name in methods]
     chosen: dict[str, Baseline] = {}
     for kind, name in progress(todo, "baselines", quiet=quiet):
-        estimator, grid = methods[name]
-        got = measure(name, estimator, grid, features, data, kind, seed)
+        got = measure(name, methods[name], seen_by, kind, seed)
         chosen[kind] = got.selection.estimator
         rows += [{**row, "seconds": got.seconds} for row in got.rows]
     for kind in kinds if shuffles else ():
         start = time.perf_counter()
-        control = _shuffled_control(chosen[kind], features, data, kind, shuffles, seed)
+        control = _shuffled_control(chosen[kind], seen_by, kind, shuffles, seed)
         rows += [{**row, "seconds": time.perf_counter() - start} for row in control]
     return pd.DataFrame(rows)

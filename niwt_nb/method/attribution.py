@@ -11,7 +11,7 @@ import copy
 import warnings
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -145,21 +145,27 @@ def _why_captum_failed(method: str, layer: str, error: Exception) -> NiwtError:
 # %% ../../nbs/04_method/01_attribution.ipynb #0afe5987
 @dataclass(frozen=True)
 class _MethodOptions:
-    "Settings of the methods that have any; each method reads only its own."
+    "How importance is measured, and settings of methods that have any; each reads only its own."
 
+    method: str = "gradient"  # one of `_METHODS`
+    pooling: Any = None  # for all layers or by layer, see `pool` and `_pooling_at`
     baseline: Tensor | None = None  # (1 or B, 3, H, W), an image without information; None: zeros
     steps: int = 32  # points on the path of the methods that have one
     samples: int = 16  # random points of gradient SHAP
     seed: int = 0  # of gradient SHAP
     at_once: int = 16  # channels silenced in one forward pass of the tail, in ablation
     tolerance: float = 1e-2  # share of the change in score that DeepLift's parts may miss
+    fast: bool = True  # our own pass for the gradient; False: Captum's
+    channels_last: bool = True  # the memory layout that convolutions run fastest in
+    fold: bool = True  # absorb batch norms in convolutions, on the copy
+    chunk: int | None = None  # images at a time; None: 8, or 64 on CUDA
 
 # %% ../../nbs/04_method/01_attribution.ipynb #c4d9a903
 def _ablation(
-    scores: _Scores, layer: str, x: Tensor, A: Tensor, column: Tensor, pooling: Any, at_once: int
+    scores: _Scores, layer: str, x: Tensor, A: Tensor, column: Tensor, options: _MethodOptions
 ) -> Tensor:
     "The score that each channel's silence costs, shared evenly by its positions."
-    axis = _POOLINGS[pooling or "space"] if A.ndim > 2 else 1
+    axis = _POOLINGS[options.pooling or "space"] if A.ndim > 2 else 1
     size = [1] * A.ndim
     size[axis] = A.shape[axis]
     mask = torch.arange(A.shape[axis], device=A.device).view(size).expand(1, *A.shape[1:])
@@ -167,11 +173,11 @@ def _ablation(
         parts = cut(scores.net, layer, x, scores.head)
         turn = (0, 3, 1, 2) if parts.channels_last else tuple(range(A.ndim))
         judge = FeatureAblation(lambda a: parts.head(parts.tail(a.permute(turn))))
-        how: dict[str, Any] = {"feature_mask": mask, "perturbations_per_eval": at_once}
+        how: dict[str, Any] = {"feature_mask": mask, "perturbations_per_eval": options.at_once}
         drop = judge.attribute(A, target=column, **how)
     except NiwtError:
         whole = LayerFeatureAblation(scores, scores.net.get_submodule(layer))
-        how = {"layer_mask": mask, "perturbations_per_eval": at_once}
+        how = {"layer_mask": mask, "perturbations_per_eval": options.at_once}
         pairs = zip(x.split(1), column.tolist(), strict=True)
         drop = torch.cat([_only(whole.attribute(image, target=c, **how)) for image, c in pairs])
     return drop * (A.shape[axis] / A[0].numel())
@@ -204,20 +210,13 @@ def _deeplift(
 
 # %% ../../nbs/04_method/01_attribution.ipynb #bd2f302a
 def _attribute(
-    scores: _Scores,
-    layer: str,
-    x: Tensor,
-    A: Tensor,
-    column: Tensor,
-    method: str,
-    pooling: Any,
-    options: Any,
+    scores: _Scores, layer: str, x: Tensor, A: Tensor, column: Tensor, options: _MethodOptions
 ) -> Tensor:
     "Captum's attribution of a class to a layer: (B, K, ...) as the layer, or (B, K) if pooled."
-    module = scores.net.get_submodule(layer)
+    method, pooling, module = options.method, options.pooling, scores.net.get_submodule(layer)
     baseline = torch.zeros_like(x[:1]) if options.baseline is None else options.baseline.to(x)
     if method == "ablation":
-        return _ablation(scores, layer, x, A, column, pooling, options.at_once)
+        return _ablation(scores, layer, x, A, column, options)
     if method == "deeplift":
         return _deeplift(scores, layer, x, column, baseline.expand_as(x), options.tolerance)
     if method == "gradient_shap":
@@ -251,11 +250,10 @@ def _captum_pass(
     head: str,  # the name of the last linear layer
     x: Tensor,  # (B, 3, H, W)
     target: int | str | Tensor | list,  # see `_targets_of`
-    method: str = "gradient",  # one of `_METHODS`
-    pooling: str | dict[str, str | None] | None = None,  # see `pool` and `_pooling_at`
-    options: _MethodOptions = _MethodOptions(),  # noqa: B008 (frozen)  settings of the method
+    options: _MethodOptions,  # the method, its pooling and settings
 ) -> _Importance:  # of this batch
     "Pooled importance by a Captum layer attribution; raises `NiwtError` with a reason if it fails."
+    pooling = options.pooling
     if pooling is None:
         pooling = {layer: layout_of(twin, layer, x) for layer in layers}
     with torch.no_grad():
@@ -269,9 +267,10 @@ def _captum_pass(
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", category=UserWarning, module="captum")
                 where = (scores, layer, x, A)
-                found = (_attribute(*where, c, method, own, options) for c in wide.unbind(1))
+                how = replace(options, pooling=own)
+                found = (_attribute(*where, c, how) for c in wide.unbind(1))
                 rows = [widened(pool(a, own)) for a in found]
         except (RuntimeError, AssertionError, AttributeError, IndexError, TypeError) as e:
-            raise _why_captum_failed(method, layer, e) from e
+            raise _why_captum_failed(options.method, layer, e) from e
         by_layer[layer] = torch.stack(rows, 1).detach() if columns.ndim == 2 else rows[0].detach()
     return _Importance(by_layer, columns, widened(logits.detach()), widened(features.detach()))

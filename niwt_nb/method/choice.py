@@ -144,7 +144,7 @@ def _make_map(kind: str, settings: Settings = Settings(), seed: int = 0) -> Impo
 def _feature_network(head: nn.Linear) -> CutNetwork:
     'A network of a head alone, its layer "features": for feature data, importance is the weights.'
     model = nn.Sequential(OrderedDict(tail=nn.Identity(), head=head))
-    return CutNetwork(model, "features", nn.Identity(), nn.Identity(), "head", "features")
+    return CutNetwork(model, "features", (nn.Identity(), nn.Identity()), "head", "features")
 
 # %% ../../nbs/04_method/11_choice.ipynb #9b0ddb42
 _Kept = tuple[_ScoreStatistics, tuple[Tensor, Tensor] | None]  # `statistics` and `ranking`

@@ -10,7 +10,7 @@ import itertools
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -61,11 +61,7 @@ class ImportanceEngine:
         layers: str | list[str] | None = None,  # other layers than the network's own
         method: str = "gradient",  # one of `_METHODS`
         pooling: str | None = None,  # see `pool`
-        fast: bool = True,  # our own pass for the gradient; False: Captum's
-        channels_last: bool = True,  # the memory layout that convolutions run fastest in
-        fold: bool = True,  # absorb batch norms in convolutions, on the copy
-        chunk: int | None = None,  # images at a time; None: 8, or 64 on CUDA
-        **options: Any,  # fields of `_MethodOptions`
+        **options: Any,  # fields of `_MethodOptions`: fast, chunk, steps, ...
     ):
         wanted = (
             [network.layer] if layers is None else [layers] if isinstance(layers, str) else layers
@@ -73,21 +69,21 @@ class ImportanceEngine:
         names = [n for n, _ in network.model.named_modules() if n]
         self.network = network
         self.layers = [check_name(layer, names, "layer") for layer in dict.fromkeys(wanted)]
-        self.method, self.pooling, self.fast = check_name(method, _METHODS, "method"), pooling, fast
+        self.method = check_name(method, _METHODS, "method")
         for name in options:
             check_name(name, _MethodOptions.__dataclass_fields__, "option")
-        self.options = _MethodOptions(**options)
-        self.channels_last, self.fold = channels_last, fold
-        self.chunk = chunk or (64 if network.head.weight.is_cuda else 8)
+        self.options = _MethodOptions(method, pooling, **options)
+        self.fast = method == "gradient" and self.options.fast
+        self.chunk = self.options.chunk or (64 if network.head.weight.is_cuda else 8)
         self.prepare()
 
     @in_own_modes
     def prepare(self) -> None:
         "Make the private copy; repeated by itself when the network's parameters have changed."
         self.state = self._state()
-        self.twin = frozen_copy(self.network.model, inplace=self.method == "gradient" and self.fast)
-        self.folded = fold_batchnorm(self.twin, self.layers) if self.fold else []
-        if self.channels_last:
+        self.twin = frozen_copy(self.network.model, inplace=self.fast)
+        self.folded = fold_batchnorm(self.twin, self.layers) if self.options.fold else []
+        if self.options.channels_last:
             self.twin = self.twin.to(memory_format=torch.channels_last)  # type: ignore
         self.said: list[str] | None = None
         self.poolings: dict[str, str | None] | None = None  # found with the first images
@@ -128,16 +124,14 @@ class ImportanceEngine:
             if isinstance(target, Tensor):
                 target = target.clone()  # autograd keeps it, so it must not be an inference tensor
             if self.poolings is None:
-                own = {
-                    layer: self.pooling or layout_of(self.twin, layer, x) for layer in self.layers
-                }
-                self.poolings = own
-            if self.channels_last and x.ndim == 4:
+                own = self.options.pooling
+                self.poolings = {n: own or layout_of(self.twin, n, x) for n in self.layers}
+            if self.options.channels_last and x.ndim == 4:
                 x = x.contiguous(memory_format=torch.channels_last)
             what = (self.twin, self.layers, self.network.head_name, x, target)
-            if self.method == "gradient" and self.fast:
+            if self.fast:
                 return _gradient_pass(*what, self.poolings)
-            return _captum_pass(*what, self.method, self.poolings, self.options)
+            return _captum_pass(*what, replace(self.options, pooling=self.poolings))
 
     @in_own_modes
     def __call__(self, x: Tensor, target: int | str | Tensor | list = "predicted") -> _Importance:
@@ -156,12 +150,11 @@ def neuron_importance(
     method: str = "gradient",  # one of `_METHODS`
     layers: list[str] | None = None,  # several layers in one pass
     pooling: str | None = None,  # see `pool`; needed for tokens
-    fast: bool = True,  # our own pass for the gradient; False: Captum's
-    **options: Any,  # fields of `_MethodOptions`
+    **options: Any,  # fields of `_MethodOptions`: fast, chunk, steps, ...
 ) -> Any:  # (B, K), or (B, T, K) for several classes; with `layers` a dictionary of them
     "Importance of each neuron (channel) for a class, by image; see `_METHODS` and `_targets_of`."
-    plain = {"channels_last": False, "fold": False}
-    result = ImportanceEngine(network, layers, method, pooling, fast, **plain, **options)(x, target)
+    how = {"channels_last": False, "fold": False} | options
+    result = ImportanceEngine(network, layers, method, pooling, **how)(x, target)
     return result.alpha if layers is None else result.by_layer
 
 # %% ../../nbs/04_method/02_engine.ipynb #2f8f0ee3

@@ -235,7 +235,6 @@ def held_out_agreement(
     folds: int = 5,  # the classes are split into so many parts, each predicted from the others
     seed: int = 0,  # of the split and of the shuffle
     shuffled: bool = False,  # permute the knowledge over the classes first: the control
-    names: list[str] | None = None,  # n class names for the index
 ) -> pd.DataFrame:  # n rows in the given order; the columns of `agreement` and `fold`
     "Agreement of every class's importance with its prediction from the classes of the other folds."
     x, y = _as_table(knowledge, "domain knowledge"), _as_table(importance, "importance")
@@ -251,8 +250,7 @@ def held_out_agreement(
         predicted = clone(estimator).fit(x[train], y[train]).predict(x[test])
         part = agreement(predicted, y[test], mean=y[train].mean(0))
         parts.append(part.assign(fold=i).set_index(test))
-    table = pd.concat(parts).sort_index()
-    return table.set_axis(names) if names is not None else table
+    return pd.concat(parts).sort_index()
 
 # %% ../../nbs/04_method/04_mapping.ipynb #8e193f16
 _MANY = 1000  # classes from which on the kernel is solved by Cholesky factors

@@ -103,12 +103,11 @@ def minimise(
     parameters: Iterable[nn.Parameter],  # what is learned
     n: int,  # number of items
     epochs: int,  # passes over all items
-    lr: float,  # Adam's step size
     batch_size: int,  # items a step
-    weight_decay: float = 0.0,  # L2 penalty in Adam's gradient
+    **settings: float,  # of Adam: lr, weight_decay
 ) -> list[float]:  # mean loss of each epoch
     "Adam over shuffled batches; the order comes from torch's current random stream."
-    optimiser = torch.optim.Adam(list(parameters), lr=lr, weight_decay=weight_decay, fused=True)
+    optimiser = torch.optim.Adam(list(parameters), fused=True, **settings)  # type: ignore[arg-type]
     history = []
     for _ in range(epochs):
         total = 0.0
@@ -171,8 +170,8 @@ class RankingForm(Baseline):
             release(x)
             return of(_violations(rows @ (form @ k.T), targets[i], self.margin))
 
-        how = (self.epochs, self.lr, self.batch_size, self.weight_decay)
-        self.loss_ = minimise(step, [form], len(x), *how)
+        how = {"lr": self.lr, "weight_decay": self.weight_decay}
+        self.loss_ = minimise(step, [form], len(x), self.epochs, self.batch_size, **how)
         self.form_ = form.detach() @ basis
 
     def _scores(self, x: Tensor, k: Tensor) -> Tensor:

@@ -352,9 +352,7 @@ def _solve_rows(
     target: Tensor,
     images: Tensor | PooledJacobian,
     solver: str,
-    lam: float,
-    seed: int = 0,
-    quiet: bool = True,
+    how: dict[str, Any],  # lam, and what the paper's solver takes besides: seed, quiet
     **options: Any,
 ) -> tuple[Tensor, Tensor, pd.DataFrame, str]:  # weights (n, D), biases (n,), history, reason
     "Run one solver after a check that layer, network and demand fit together."
@@ -373,11 +371,10 @@ def _solve_rows(
         raise NiwtError(told)
     if isinstance(images, PooledJacobian):
         solve = solve_lbfgs if solver == "lbfgs" else _solve_closed
-        weight, history, reason = solve(images, target, network.head, lam=lam, **options)
+        weight, history, reason = solve(images, target, network.head, lam=how["lam"], **options)
         usual = 0.0 if network.head.bias is None else float(network.head.bias.detach().mean())
         return weight, weight.new_full((len(weight),), usual), history, reason
-    how = {"lam": lam, "seed": seed, "quiet": quiet, **options}
-    weight, history, reason = solve_reference(network, target, activations, **how)
+    weight, history, reason = solve_reference(network, target, activations, **how, **options)
     return weight, weight.new_zeros(len(weight)), history, reason
 
 # %% ../../nbs/04_method/08_solvers.ipynb #85dba9ed
@@ -419,8 +416,8 @@ def transfer_weights(
     target = target.to(widened(network.head.weight.detach()))
     started = time.process_time()
     judge = _judge_of(network, images, solver, quiet)
-    how = (solver, lam, seed, quiet)
-    weight, biases, history, reason = _solve_rows(network, target, judge, *how, **options)
+    how = {"lam": lam, "seed": seed, "quiet": quiet}
+    weight, biases, history, reason = _solve_rows(network, target, judge, solver, how, **options)
     if features is not None:
         if not isinstance(features, _ScoreStatistics):
             features = score_statistics(network.head, features)

@@ -60,15 +60,16 @@ def _describe_run(
     "The manifest, in JSON types: what decides the numbers, not their speed (chunks, folding)."
     rows = _image_targets(target, len(indices))
     plain = target if isinstance(target, (str, int)) else torch.as_tensor(target).tolist()
-    options = vars(engine.options)
-    options = {k: content_hash(v) if isinstance(v, Tensor) else v for k, v in options.items()}
+    of_methods = ("baseline", "steps", "samples", "seed", "at_once", "tolerance")
+    own = {k: getattr(engine.options, k) for k in of_methods}
+    options = {k: content_hash(v) if isinstance(v, Tensor) else v for k, v in own.items()}
     return {
         "format": 1,
         "model": model_hash(engine.network.model),
         "layers": engine.layers,
         "method": engine.method,
         "options": {} if engine.method == "gradient" else options,
-        "pooling": engine.pooling,
+        "pooling": engine.options.pooling,
         "target": plain if rows is None else content_hash(rows),
         "data": _data_hash(data, indices, transform),
         "name": data.name,

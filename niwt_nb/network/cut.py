@@ -29,15 +29,14 @@ class CutNetwork(nn.Module):
     def __init__(
         self,
         model: nn.Module,  # the whole model
-        layer: str,  # the layer that `lower` ends with
-        lower: nn.Module,  # images -> activations
-        tail: nn.Module,  # activations -> features
+        layer: str,  # the layer that the first part ends with
+        parts: tuple[nn.Module, nn.Module],  # images -> activations, activations -> features
         head_name: str,  # the name of the last linear layer in the model
         how: str = "torch.fx",  # by which means it was cut
-        channels_last: bool = False,  # the layer gives (B, H, W, K); `lower` and `tail` turn it
+        channels_last: bool = False,  # the layer gives (B, H, W, K); the parts turn it
     ):
         super().__init__()
-        self.model, self.lower, self.tail = model, lower, tail
+        self.model, (self.lower, self.tail) = model, parts
         self.layer, self.head_name, self.how = layer, head_name, how
         self.channels_last = channels_last
 
@@ -462,7 +461,7 @@ def _cut_by_graph(
     after = sorted({_name(n) for n in head.users if n.op != "output"}) if named else []
     left = f"; what follows the head {head_name!r} is left out: {', '.join(after)}"
     how = "torch.fx" + (left if after else "")
-    return CutNetwork(model, layer, lower, tail, head_name, how, last)
+    return CutNetwork(model, layer, (lower, tail), head_name, how, last)
 
 # %% ../../nbs/03_network/01_cut.ipynb #57ed9ff3
 class _Hooked(nn.Module):
@@ -539,7 +538,7 @@ def _cut_by_hooks(
         lower, tail = (_Hooked(model, layer, head, part, example) for part in ("lower", "tail"))
         for half in (lower, tail):
             half.whole_batch, half.turn = whole_batch, last
-        network = CutNetwork(model, layer, lower, tail, head, f"hooks, because {why}", last)
+        network = CutNetwork(model, layer, (lower, tail), head, f"hooks, because {why}", last)
         try:
             _verify(network, example)
             return network

@@ -152,8 +152,8 @@ def with_head(
         network.head_name,
         head if head.weight.device == there else copy.deepcopy(head).to(there),
     )
-    parts = (network.layer, network.lower, network.tail, network.head_name)
-    return CutNetwork(model, *parts, network.how, network.channels_last)
+    rest = (network.head_name, network.how, network.channels_last)
+    return CutNetwork(model, network.layer, (network.lower, network.tail), *rest)
 
 # %% ../../nbs/03_network/03_head.ipynb #612ed632
 @in_own_modes

@@ -203,23 +203,20 @@ def _niwt_step(
 def _method_step(
     shared: _Encodings,  # see `_encode_all`
     network: str,  # name of the network, for the table
-    method: str,  # name of the method, for the table
-    estimator: tuple[Baseline, Mapping[str, Sequence]],  # what is fitted, and the settings to try
+    method: tuple[str, tuple[Baseline, Mapping]],  # its name, what is fitted and tried
     knowledge: str,  # kind of knowledge
-    real: Encoded,  # all images as the network sees them
-    twin: Encoded,  # the validation part as its twin sees it
+    seen_by: tuple[Encoded, Encoded],  # all images by the network, the validation part by its twin
     seed: int = 0,  # of the method
 ) -> list[dict[str, Any]]:  # the uncalibrated and the calibrated row
     "One method: settings and zoom are chosen on the twin, figures come from the real network."
+    (name, estimator), real = method, seen_by[0]
     zooms = TRIED["zoomed"]["zoom"] if real.features.ndim == 3 else [0.0]
 
     def compute() -> tuple[dict[str, Tensor], dict]:
         found = {}
         for z in zooms:
-            seen = replace(twin, features=mixed(twin.features, z))
-            more: Any = {"seed": seed, "head": real.head, "validation": seen}
-            features, data = mixed(real.features, z), real.data
-            found[z] = measure(method, *estimator, features, data, knowledge, **more)
+            both = [replace(e, features=mixed(e.features, z)) for e in seen_by]
+            found[z] = measure(name, estimator, both[0], knowledge, seed, both[1])
         zoom = max(zooms, key=lambda z: found[z].selection.curve.H.max())
         got, seconds = found[zoom], round(sum(one.seconds for one in found.values()), 2)
         given, curve = got.selection.estimator.get_params(), got.selection.curve.to_dict("list")
@@ -227,11 +224,11 @@ def _method_step(
         rows = [{"network": network, **row, "seconds": seconds} for row in got.rows]
         return {}, {"rows": rows, "settings": {**settings, "zoom": zoom}, "curve": curve}
 
-    heads = [None if e.head is None else e.head.weight for e in (real, twin)]
-    key = content_hash(*_seen_by(real, twin, knowledge), heads, repr(estimator), seed, *zooms[1:])
-    name = f"compare/{network}-{knowledge}-{seed}/{method}".replace(" ", "-")
-    about = f"comparison: {method}, {network}, {knowledge}, seed {seed}"
-    facts = shared.folder.step(name, key, compute, about)[1]
+    heads = [None if e.head is None else e.head.weight for e in seen_by]
+    key = content_hash(*_seen_by(*seen_by, knowledge), heads, repr(estimator), seed, *zooms[1:])
+    place = f"compare/{network}-{knowledge}-{seed}/{name}".replace(" ", "-")
+    about = f"comparison: {name}, {network}, {knowledge}, seed {seed}"
+    facts = shared.folder.step(place, key, compute, about)[1]
     names = [*estimator[1], "zoom"] if len(zooms) > 1 else estimator[1]
     chosen = ", ".join(f"{k}={facts['settings'].get(k)}" for k in names)
     return [{**row, "settings": chosen} for row in facts["rows"]]
@@ -280,8 +277,8 @@ def _comparison(
                 (kind, method), (network, real, twin, place) = task, here
                 if not method:
                     return _niwt_step(shared, network, kind, real, twin, place)
-                seen = (kind, real, twin, place[0])
-                return _method_step(shared, network, method, rivals[method], *seen)
+                named = (method, rivals[method])
+                return _method_step(shared, network, named, kind, (real, twin), place[0])
 
             tasks = [(kind, method) for kind in kinds for method in ("", *rivals)]
             found = share(tasks, one, f"comparison, {network}, seed {seed}", quiet)

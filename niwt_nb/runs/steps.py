@@ -640,14 +640,13 @@ def _eszsl_step(folder: _RunFolder, ready: _Ready, kind: str) -> _Found:
 
     Gives its `curve` as columns S and U, and rows of the table, best settings and gamma.
     """
-    data, features, config = ready.data, ready.photos.features, ready.config
+    data, config = ready.data, ready.config
     held_out = Encoded(ready.validation[1], data.validation(config.seed))
 
     def compute() -> _Found:
-        estimator, grid = baselines()["ESZSL"]
-        what = (estimator, grid, features, data, kind, config.seed)
-        got: Measured = measure("ESZSL", *what, validation=held_out)
-        best = {name: got.selection.estimator.get_params()[name] for name in grid}
+        method, seen_by = baselines()["ESZSL"], Encoded(ready.photos.features, data)
+        got: Measured = measure("ESZSL", method, seen_by, kind, config.seed, held_out)
+        best = {name: got.selection.estimator.get_params()[name] for name in method[1]}
         facts = {"rows": got.rows, "best": best, "gamma": got.selection.gamma}
         curve = seen_unseen_curve(got.scores, got.labels, data.seen, data.unseen)
         return {"curve": torch.tensor(curve[["S", "U"]].to_numpy().copy())}, facts
