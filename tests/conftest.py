@@ -10,9 +10,14 @@ import ipaddress
 import os
 import shutil
 import socket
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent / "workers"))
+import kernels as server  # noqa: E402
 
 CHROMIUM = os.environ.get("NIWT_CHROMIUM") or next(
     (p for p in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if p), None
@@ -50,6 +55,41 @@ def pytest_collection_finish(session):
         raise pytest.UsageError(
             f"this pytest-xdist does not group tests under pytest {pytest.__version__}: {lost[0]}"
         )
+    if not hasattr(session.config, "workerinput") and not session.config.option.collectonly:
+        _serve([item.nodeid for item in session.items])
+
+
+# tests that need kernels: the process that hands out the tests serves them to all
+WITH_KERNELS = ("test_lesson_runs", "test_browser.py")
+_open = contextlib.ExitStack()
+
+
+def pytest_configure(config):
+    "The processes that are told what to run learn where kernels will be."
+    if not hasattr(config, "workerinput"):
+        box = _open.enter_context(tempfile.TemporaryDirectory())
+        os.environ["TEST_KERNELS"] = str(Path(box) / "jupyter")
+
+
+def _serve(names):
+    folder = Path(os.environ["TEST_KERNELS"])
+    if not folder.exists() and any(test in name for name in names for test in WITH_KERNELS):
+        _open.enter_context(server.served(folder))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_node_collection_finished(node, ids):
+    _serve(ids)
+
+
+def pytest_unconfigure(config):
+    _open.close()
+
+
+@pytest.fixture(scope="session")
+def kernels():
+    "Variables for whoever starts Jupyter's kernels: they begin with the package imported."
+    return server.ready(Path(os.environ["TEST_KERNELS"]))
 
 
 def _stays_here(address: object) -> bool:

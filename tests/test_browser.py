@@ -23,11 +23,7 @@ from axe_playwright_python.sync_playwright import Axe
 from notebooks import LESSONS
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).parent / "workers"))
-
-import kernels  # noqa: E402
-
-from niwt_nb.widgets.explorer import _ALONE  # noqa: E402
+from niwt_nb.widgets.explorer import _ALONE
 
 WIDGETS = {  # where it lives, the lesson that shows it
     "NeuronExplorer": ("neurons", "01"),
@@ -189,14 +185,13 @@ class Lab:
 
 
 @pytest.fixture(scope="module")
-def lab(browser, tmp_path_factory):
-    with kernels.ready(tmp_path_factory.mktemp("kernels") / "jupyter") as variables:
-        made = Lab(tmp_path_factory.mktemp("lab"), variables)
-        try:
-            made.start()
-            yield made
-        finally:
-            made.close()
+def lab(browser, kernels, tmp_path_factory):
+    made = Lab(tmp_path_factory.mktemp("lab"), kernels)
+    try:
+        made.start()
+        yield made
+    finally:
+        made.close()
 
 
 @pytest.fixture(scope="module")

@@ -6,18 +6,14 @@ of a machine without them. The kernels begin with the package imported (see work
 
 import random
 import re
-import sys
 from pathlib import Path
 
 import pytest
 from lessons import FOLDER, execute, joined, solutions
 from notebooks import LESSONS, NBS, cells, numeric
 
-sys.path.insert(0, str(Path(__file__).parent / "workers"))
-import kernels  # noqa: E402
-
-from niwt_nb.course.copies import _checker_file, _exercises_in, _for_students, clean_twin, read_book  # noqa: E402
-from niwt_nb.course.progress import _questions  # noqa: E402
+from niwt_nb.course.copies import _checker_file, _exercises_in, _for_students, clean_twin, read_book
+from niwt_nb.course.progress import _questions
 
 SHUFFLED = random.Random(0).sample(LESSONS, len(LESSONS))
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
@@ -55,12 +51,6 @@ def test_a_changed_output_is_noticed():
     assert differs("T1 0.98  H 0.91", "T1 0.98  H 0.81") and differs("a robin 0.9", "a wren 0.9")
 
 
-@pytest.fixture(scope="module")
-def imported(tmp_path_factory):
-    with kernels.ready(tmp_path_factory.mktemp("kernels") / "jupyter") as variables:
-        yield variables
-
-
 @pytest.mark.parametrize(
     "path",
     [
@@ -68,9 +58,9 @@ def imported(tmp_path_factory):
         for p in SHUFFLED
     ],
 )
-def test_lesson_runs_in_a_fresh_kernel_and_its_outputs_are_current(path, imported, monkeypatch):
+def test_lesson_runs_in_a_fresh_kernel_and_its_outputs_are_current(path, kernels, monkeypatch):
     if path != LESSONS[-1]:
-        for name, value in imported.items():
+        for name, value in kernels.items():
             monkeypatch.setenv(name, value)
     for name in ("NIWT_CUB_ROOT", "NIWT_XLSA17_ROOT", "NIWT_BACKBONE"):
         monkeypatch.delenv(name, raising=False)

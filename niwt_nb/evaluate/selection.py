@@ -168,9 +168,7 @@ class Measured:
 @in_own_modes
 def measure(
     name: str,  # of the method, for the table
-    method: tuple[
-        Baseline, Mapping
-    ],  # estimator, and settings to try on validation classes; see `baselines`
+    method: tuple[Baseline, Mapping],  # what is fitted, and settings to try, see `baselines`
     seen_by: Encoded,  # the whole data set as a network sees it, its head for methods that keep it
     knowledge: str | None = None,  # which knowledge; None: the first
     seed: int = 0,  # of the validation split and of an estimator that has a seed
@@ -241,8 +239,7 @@ def compare(
     features: Tensor,  # (N, D) a row for each image of `data`, the same for all methods
     data: ZeroShotData,  # the whole data set
     knowledge: Sequence[str] | None = None,  # kinds of knowledge to try; None: all that `data` has
-    methods: Mapping[str, tuple[Baseline, Mapping]]
-    | None = None,  # name -> (estimator, grid); None: `baselines()`
+    methods: Mapping[str, tuple] | None = None,  # name -> (estimator, grid); None: `baselines()`
     shuffles: int = 5,  # permutations of the shuffled control; 0: leave it out
     seed: int = 0,  # of everything random
     quiet: bool = False,  # no progress bar

@@ -1,7 +1,7 @@
 """Jupyter kernels that begin with everything imported: a process imports the package once and forks for each kernel that is asked for.
 
 A kernel's variables, folder and environment are its own; only the time of the imports is saved, and that of the field guide's drawings and session,
-which a process makes once. `ready(folder)` gives the environment for whoever starts kernels.
+which a process makes once. `served(folder)` starts that process, once for all tests; `ready(folder)` waits for it.
 As a script: `kernels.py serve SOCKET`, or `kernels.py start SOCKET ...` in the place of `ipykernel_launcher`, which needs no package at all.
 """
 
@@ -11,11 +11,12 @@ import os
 import socket
 import subprocess
 import sys
+import time
 
 
 @contextlib.contextmanager
-def ready(folder):
-    "Serve kernels while the block runs; gives the variables under which Jupyter starts its `python3` kernel here. `folder` must be new."
+def served(folder):
+    "Serve kernels while the block runs; `folder` must be new."
     address, spec = str(folder / "socket"), folder / "kernels" / "python3"
     spec.mkdir(parents=True)
     argv = [sys.executable, "-I", "-S", __file__, "start", address, "-f", "{connection_file}"]
@@ -23,12 +24,10 @@ def ready(folder):
         json.dumps({"argv": argv, "display_name": "python3", "language": "python"})
     )
     env = {k: v for k, v in os.environ.items() if not k.startswith("NIWT_")}
-    server = subprocess.Popen(
-        [sys.executable, __file__, "serve", address], env=env, stdout=subprocess.PIPE, text=True
-    )
+    server = subprocess.Popen([sys.executable, __file__, "serve", address], env=env)
     try:
-        assert server.stdout.readline() == "ready\n"
-        yield {"JUPYTER_PATH": str(folder)}
+        yield
+        ready(folder)
         with socket.socket(socket.AF_UNIX) as last:
             last.connect(address)
             last.sendall(b"null\n")
@@ -36,7 +35,15 @@ def ready(folder):
     finally:
         server.kill()
         server.wait()
-        server.stdout.close()
+
+
+def ready(folder):
+    "Wait until kernels are served; the variables under which Jupyter starts its `python3` kernel here."
+    for _ in range(3000):
+        if (folder / "socket.ready").exists():
+            return {"JUPYTER_PATH": str(folder)}
+        time.sleep(0.1)
+    raise RuntimeError(f"nobody serves kernels in {folder}")
 
 
 def start(address: str, argv: list[str]) -> None:
@@ -99,7 +106,7 @@ def serve(address: str) -> None:
     with socket.socket(socket.AF_UNIX) as door:
         door.bind(address)
         door.listen()
-        print("ready", flush=True)
+        open(f"{address}.ready", "w").close()
         while True:
             there, _ = door.accept()
             asked = json.loads(there.makefile().readline())
