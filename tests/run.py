@@ -53,6 +53,7 @@ def main(only: str | None = None) -> int:
     env = {
         **os.environ,
         "OMP_NUM_THREADS": threads,
+        "OMP_WAIT_POLICY": "PASSIVE",  # processes share the cores: threads that wait must not spin
         "MPLBACKEND": "Agg",
         "PYTHONHASHSEED": "0",
         "JUPYTER_PLATFORM_DIRS": "1",
