@@ -174,7 +174,9 @@ ENTRIES: dict[str, Callable[[Any], Any]] = {
         N.gradient_pass(N.frozen_copy(w.model), ["stage1", "stage2"], "head", w.x, "all").by_layer
     ),
     "captum_pass": lambda w: [
-        N.captum_pass(N.frozen_copy(w.model), ["stage2"], "head", w.x[:2], 1, m).alpha
+        N.captum_pass(
+            N.frozen_copy(w.model), ["stage2"], "head", w.x[:2], 1, N.MethodOptions(m)
+        ).alpha
         for m in ATTRIBUTIONS
     ],
     "unshare": lambda w: N.unshare(N.frozen_copy(w.model), w.x),
@@ -214,7 +216,9 @@ ENTRIES: dict[str, Callable[[Any], Any]] = {
     "solve_reference": lambda w: N.solve_reference(w.network, w.asked, w.acts, max_steps=5)[0],
     "exact_objective": lambda w: N.exact_objective(w.network, w.rows, w.asked, w.acts),
     "certificate": lambda w: N.certificate(w.network, w.rows, w.asked, w.x, 1e-3),
-    "solve_rows": lambda w: N.solve_rows(w.network, w.asked, w.jacobian, "closed", 1e-3)[0],
+    "solve_rows": lambda w: N.solve_rows(w.network, w.asked, w.jacobian, "closed", {"lam": 1e-3})[
+        0
+    ],
     "transfer_weights": lambda w: [
         N.transfer_weights(w.network, w.asked, w.x, s, features=w.features).weight
         for s in ("closed", "lbfgs")
