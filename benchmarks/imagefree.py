@@ -1,9 +1,13 @@
-"""No photo at all: rows of new classes from the head's rows and descriptions alone. NIWT's map beside ICIS, settings chosen on left-out rows."""
+"""No photo at all: rows of new classes from a head's rows and descriptions alone, NIWT's map beside ICIS, settings by left-out rows.
+
+Then once more with one number that photos of validation classes decide: how long new rows are.
+"""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import pandas as pd
 import torch
 from sklearn.model_selection import ParameterGrid
 from torch import Tensor, nn
@@ -18,7 +22,7 @@ from niwt_nb.method.choice import Probe, Settings
 from niwt_nb.method.mapping import KernelRidgeMap
 from niwt_nb.method.metrics import ausuc, gzsl, head_scores
 from niwt_nb.method.ranking import Scaler
-from niwt_nb.network.head import extend
+from niwt_nb.network.head import extend, rows_of
 
 # knowledge (S, A) and rows (S, D) of classes that the head knows, knowledge (U, A) of others,
 # settings -> rows (U, D)
@@ -56,6 +60,8 @@ METHODS: dict[str, tuple[Rows, dict[str, list[Any]]]] = {
     "NIWT": (mapped_rows, {"alpha": [0.1, 0.3, 1.0, 3.0], "width": [1.0, 3.0, 10.0, 30.0]}),
     "ICIS": (icis_rows, {"epochs": [25, 50, 100]}),
 }
+# of new rows around the mean row, as shares of what they are
+LENGTHS = (0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0, 1.1, 1.2)
 
 
 def left_out(
@@ -88,40 +94,86 @@ def choose_rows(
     return best[1], best[0]
 
 
+def told_rows(
+    name: str,  # of the method
+    data: ZeroShotData,
+    head: nn.Linear,  # of the seen classes
+    kind: str,  # of knowledge
+    seeds: int = 1,  # of what is drawn by lot
+) -> tuple[list[Tensor], dict[str, float]]:  # rows (U, D) for each seed; settings and `agreement`
+    "Rows of the unseen classes from the head and descriptions, settings chosen on left-out rows."
+    known, (predict, grid) = data.get_knowledge(kind), METHODS[name]
+    scaler = Scaler("centre").fit(known.rows(data.seen))
+    k, new = (scaler.transform(known.rows(ids)).float() for ids in (data.seen, data.unseen))
+    rows = head.weight.detach()
+    chosen, agreement = choose_rows(predict, grid, k, rows)
+    lots: list[dict[str, Any]] = [{"seed": s} if name == "ICIS" else {} for s in range(seeds)]
+    told = [predict(k, rows, new, **chosen, **lot) for lot in lots]
+    return told, {"agreement": agreement, **{n: float(v) for n, v in chosen.items()}}
+
+
+def scored(
+    data: ZeroShotData,
+    head: nn.Linear,  # of the seen classes
+    features: Tensor,  # (m, D) of the test images, seen ones first, as the head reads them
+    new: Tensor,  # (U, D) rows of the unseen classes
+    length: float = 1.0,  # of what sets them apart from the mean row, as a share of what it is
+) -> dict[str, float]:  # T1, U, S, H, AUSUC
+    "How well a head with new rows names the test images; the new classes have the mean bias."
+    mean, columns = head.weight.detach().mean(0), torch.cat([data.seen, data.unseen])
+    bias = head.bias.detach().mean().expand(len(new))
+    whole = extend(head, mean + length * (new - mean), bias)
+    scores = head_scores(features, whole, columns, len(data.classes))
+    labels = data.labels[torch.cat([data.test_seen, data.test_unseen])]
+    got = gzsl(scores, labels, data.seen, data.unseen)
+    row = {metric: float(getattr(got, metric)) for metric in ("T1", "U", "S", "H")}
+    return row | {"AUSUC": ausuc(scores, labels, data.seen, data.unseen)}
+
+
+def choose_lengths(
+    data: ZeroShotData,  # `validation()` of the whole
+    head: nn.Linear,  # of its seen classes
+    features: Tensor,  # (m, D) of its test images
+    kind: str,  # of knowledge
+) -> dict[str, float]:  # method -> the length of new rows with the highest H
+    "The one number that photos may decide: how long new rows are, by photos of validation classes."
+    chosen = {}
+    for name in METHODS:
+        (told,), _ = told_rows(name, data, head, kind)
+        found = {z: scored(data, head, features, told, z)["H"] for z in LENGTHS}
+        chosen[name] = max(found, key=found.__getitem__)
+    return chosen
+
+
 def image_free(
     data: ZeroShotData,  # its photos make the head and test the new rows, nothing else
     head: nn.Linear,  # of the seen classes
     features: Tensor,  # (m, D) of the test images, seen ones first, as the head reads them
     kind: str,  # of knowledge
     seeds: int = 3,  # of what is drawn by lot
-) -> dict[
-    str, list[dict[str, float]]
-]:  # method -> for each seed T1, U, S, H, AUSUC, and `agreement` on left-out rows
+    lengths: Sequence[Mapping[str, float]] = ({},),  # each from `choose_lengths`; {}: as they are
+) -> list[dict[str, list[dict[str, float]]]]:  # for each: method -> for each seed T1, U, ..., AUSUC
     "New rows from the head and descriptions: NIWT's map, ICIS, and the map with descriptions shuffled between the new classes."
-    known, columns = data.get_knowledge(kind), torch.cat([data.seen, data.unseen])
-    scaler = Scaler("centre").fit(known.rows(data.seen))
-    k, new = (scaler.transform(known.rows(ids)).float() for ids in (data.seen, data.unseen))
-    rows, bias = head.weight.detach(), head.bias.detach().mean().expand(len(new))
-    labels, found = data.labels[torch.cat([data.test_seen, data.test_unseen])], {}  # type: Tensor, dict[str, list[dict[str, float]]]
-    for name, (predict, grid) in METHODS.items():
-        chosen, agreement = choose_rows(predict, grid, k, rows)
-        for seed in range(seeds):
-            told = predict(k, rows, new, **chosen, **({"seed": seed} if name == "ICIS" else {}))
-            lot = torch.randperm(len(new), generator=torch.Generator().manual_seed(seed))
-            for label, written in (
-                {name: told} | ({"shuffled": told[lot]} if name == "NIWT" else {})
-            ).items():
-                scores = head_scores(
-                    features, extend(head, written, bias), columns, len(data.classes)
-                )
-                got = gzsl(scores, labels, data.seen, data.unseen)
-                row = {metric: float(getattr(got, metric)) for metric in ("T1", "U", "S", "H")}
-                row |= {
-                    "AUSUC": ausuc(scores, labels, data.seen, data.unseen),
-                    "agreement": agreement,
-                } | {n: float(v) for n, v in chosen.items()}
-                found.setdefault(label, []).append(row)
-    return found
+    told, about = {}, {}
+    for name in METHODS:
+        told[name], about[name] = told_rows(name, data, head, kind, seeds)
+    lots = [torch.Generator().manual_seed(s) for s in range(seeds)]
+    wrong = [
+        new[torch.randperm(len(new), generator=g)]
+        for new, g in zip(told["NIWT"], lots, strict=True)
+    ]
+    every = {
+        "NIWT": (told["NIWT"], "NIWT"),
+        "shuffled": (wrong, "NIWT"),
+        "ICIS": (told["ICIS"], "ICIS"),
+    }
+    return [
+        {
+            name: [scored(data, head, features, new, z.get(of, 1.0)) | about[of] for new in rows]
+            for name, (rows, of) in every.items()
+        }
+        for z in lengths
+    ]
 
 
 @register("image-free")
@@ -133,14 +185,32 @@ def bench_image_free(
 ) -> list[dict[str, Any]]:  # NIWT beside ICIS, then beside shuffled descriptions
     "New classes from head rows and descriptions alone, no photo: NIWT's map beside ICIS (needs what `zoom` needs)."
     data, features = cub_views(per_class, folder=folder, quiet=quiet)
-    probe, rows = Probe(None, data, features[:, 0]), []  # type: Probe, list[dict[str, Any]]
-    head, x = probe.head(Settings()), probe.look(torch.cat([data.test_seen, data.test_unseen]))
+    return image_free_rows(data, features[:, 0], seeds, quiet)
+
+
+def image_free_rows(
+    data: ZeroShotData,
+    features: Tensor,  # (N, D) of all its images
+    seeds: int = 3,  # of ICIS and of the shuffled control
+    quiet: bool = False,  # no progress
+) -> list[dict[str, Any]]:  # rows as they come, then as long as validation photos say
+    "The table of `bench_image_free`."
+    val, rows = data.validation(), []  # type: ZeroShotData, list[dict[str, Any]]
+    heads = []
+    for part, own in ((val, features[rows_of(val, data)]), (data, features)):
+        probe = Probe(None, part, own)
+        looked = probe.look(torch.cat([part.test_seen, part.test_unseen]))
+        heads.append((part, probe.head(Settings()), looked))
     for kind in progress(("attributes", "captions"), "image-free", quiet=quiet):
-        found = image_free(data, head, x, kind, seeds)
-        mean = lambda name, metric: sum(row[metric] for row in found[name]) / seeds  # noqa: B023, E731
-        for peer in ("ICIS", "shuffled"):
-            metrics = ("T1", "U", "S", "H", "AUSUC", *(["agreement"] if peer == "ICIS" else []))
-            rows += [
-                bench_row(kind, m, "", mean("NIWT", m), peer, mean(peer, m), seeds) for m in metrics
-            ]
+        chosen = choose_lengths(*heads[0], kind)
+        both = image_free(*heads[1], kind, seeds, ({}, chosen))
+        for case, found in zip((kind, f"{kind}, length by photos"), both, strict=True):
+            mean = {name: pd.DataFrame(runs).mean() for name, runs in found.items()}
+            for peer in ("ICIS", "shuffled"):
+                metrics = ("T1", "U", "S", "H", "AUSUC", *(["agreement"] if peer == "ICIS" else []))
+                rows += [
+                    bench_row(case, m, "", mean["NIWT"][m], peer, mean[peer][m], seeds)
+                    for m in metrics
+                ]
+        rows.append(bench_row(case, "length", "", chosen["NIWT"], "ICIS", chosen["ICIS"]))
     return rows
