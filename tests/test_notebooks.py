@@ -13,6 +13,7 @@ from pathlib import Path
 
 import matplotlib
 import pytest
+import torch
 from execnb.shell import CaptureShell
 from IPython.core.compilerop import CachingCompiler
 from IPython.core.interactiveshell import InteractiveShell
@@ -84,6 +85,9 @@ def shell(monkeypatch):
         if hasattr(sys, name)
     }
     cwd, style, backend = os.getcwd(), matplotlib.rcParams.copy(), matplotlib.get_backend()
+    torch.manual_seed(
+        67280421310721
+    )  # as in a process of its own: the order of tests decides nothing
     yield Shell
     os.chdir(cwd)
     matplotlib.pyplot.close("all")
