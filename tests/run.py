@@ -25,7 +25,7 @@ WHAT = split("--source niwt_nb --omit niwt_nb/_modidx.py --json")
 # three processes on two cores: browsers, kernels and killed runs are waited for
 MEASURED = [*SLIPCOVER, *WHAT, *PYTEST, "-n", "3"]
 COVERAGE = [*SLIPCOVER, *split("--skip-covered --fail-under 90 --merge"), FILE]
-AGAIN = split("-n 3 -m numeric tests/test_notebooks.py tests/test_lessons.py")
+AGAIN = split("-n 2 -m numeric tests/test_notebooks.py tests/test_lessons.py")
 NUMERIC = [sys.executable, *PYTEST, *AGAIN]
 LESSER = {"ATEN_CPU_CAPABILITY": "default"}
 # command, and what it adds to the environment
