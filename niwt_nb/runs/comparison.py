@@ -205,17 +205,17 @@ def _method_step(
     network: str,  # name of the network, for the table
     method: tuple[str, tuple[Baseline, Mapping]],  # its name, what is fitted and tried
     knowledge: str,  # kind of knowledge
-    seen_by: tuple[Encoded, Encoded],  # all images by the network, the validation part by its twin
+    encoded: tuple[Encoded, Encoded],  # all images by the network, the validation part by its twin
     seed: int = 0,  # of the method
 ) -> list[dict[str, Any]]:  # the uncalibrated and the calibrated row
     "One method: settings and zoom are chosen on the twin, figures come from the real network."
-    (name, estimator), real = method, seen_by[0]
+    (name, estimator), real = method, encoded[0]
     zooms = TRIED["zoomed"]["zoom"] if real.features.ndim == 3 else [0.0]
 
     def compute() -> tuple[dict[str, Tensor], dict]:
         found = {}
         for z in zooms:
-            both = [replace(e, features=mixed(e.features, z)) for e in seen_by]
+            both = [replace(e, features=mixed(e.features, z)) for e in encoded]
             found[z] = measure(name, estimator, both[0], knowledge, seed, both[1])
         zoom = max(zooms, key=lambda z: found[z].selection.curve.H.max())
         got, seconds = found[zoom], round(sum(one.seconds for one in found.values()), 2)
@@ -224,8 +224,8 @@ def _method_step(
         rows = [{"network": network, **row, "seconds": seconds} for row in got.rows]
         return {}, {"rows": rows, "settings": {**settings, "zoom": zoom}, "curve": curve}
 
-    heads = [None if e.head is None else e.head.weight for e in seen_by]
-    key = content_hash(*_seen_by(*seen_by, knowledge), heads, repr(estimator), seed, *zooms[1:])
+    heads = [None if e.head is None else e.head.weight for e in encoded]
+    key = content_hash(*_seen_by(*encoded, knowledge), heads, repr(estimator), seed, *zooms[1:])
     place = f"compare/{network}-{knowledge}-{seed}/{name}".replace(" ", "-")
     about = f"comparison: {name}, {network}, {knowledge}, seed {seed}"
     facts = shared.folder.step(place, key, compute, about)[1]

@@ -27,6 +27,8 @@ def served(folder):
     server = subprocess.Popen([sys.executable, __file__, "serve", address], env=env)
     try:
         yield
+        if server.poll() is not None:
+            return
         ready(folder)
         with socket.socket(socket.AF_UNIX) as last:
             last.connect(address)
