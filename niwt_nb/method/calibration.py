@@ -67,14 +67,6 @@ class _ScoreStatistics:
             weight = self.prior + (weight - self.prior) * factor[:, None]
         return weight, self.score_mean + bias - weight @ self.mean
 
-# %% ../../nbs/04_method/07_calibration.ipynb #f1d8805c
-def _covariance(x: Tensor) -> Tensor:
-    "The covariance (D, D) of columns (m, D), many rows block by block, summed in double precision."
-    if len(x) <= _BLOCK:
-        return torch.cov(x.T)
-    mean = moments(x)[0]
-    return summed(lambda rows: (rows - mean).T @ (rows - mean), x) / (len(x) - 1)
-
 # %% ../../nbs/04_method/07_calibration.ipynb #dd119659
 @in_own_modes
 def score_statistics(
@@ -87,9 +79,12 @@ def score_statistics(
         raise NiwtError(f"features must be {wanted}, got {tuple(features.shape)}")
     weight, bias = _rows_and_biases(head)
     features = features.detach().to(weight)  # not copied where it is of that kind already
-    mean = moments(features)[0]
+    mean, m = moments(features)[0], len(features)
+    squares = lambda rows: (rows - mean).T @ (rows - mean)  # noqa: E731
+    # of many rows block by block, summed in double precision
+    spread = torch.cov(features.T) if m <= _BLOCK else summed(squares, features) / (m - 1)
     score_mean = float((weight @ mean + bias).mean())
-    plain = _ScoreStatistics(mean, _covariance(features), weight.mean(0), score_mean, 0.0)
+    plain = _ScoreStatistics(mean, spread, weight.mean(0), score_mean, 0.0)
     return replace(plain, score_std=float(plain.stds(weight).mean()))
 
 # %% ../../nbs/04_method/07_calibration.ipynb #04936bf1
@@ -185,7 +180,7 @@ def calibrate(
 
 # %% ../../nbs/04_method/07_calibration.ipynb #74e7f8ec
 @in_own_modes
-def _blend_heads(one: nn.Linear, other: nn.Linear, x: Tensor, share: float = 0.5) -> nn.Linear:
+def _blend_heads(one: nn.Linear, other: nn.Linear, x: Tensor, share: float) -> nn.Linear:
     "A head of the weighted mean of two heads' scores, centred over classes, at the first's spread."
     first, second = score_statistics(one, x), score_statistics(other, x)
     ratio = (1 - share) * first.score_std / second.score_std

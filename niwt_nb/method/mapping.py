@@ -63,32 +63,29 @@ class ImportanceMap(RegressorMixin, BaseEstimator):
         return tags
 
     def _table(self, X: Any, reset: bool) -> NDArray[np.float64]:
-        "Knowledge as scikit-learn checks it; each error is a `NiwtError`."
+        "Knowledge as scikit-learn checks it, in rows of length 1 if `unit`; or a `NiwtError`."
         x = X.detach().cpu().double().numpy() if isinstance(X, Tensor) else X
         try:
-            return validate_data(self, x, reset=reset, dtype=np.float64)
+            x = validate_data(self, x, reset=reset, dtype=np.float64)
         except ValueError as e:
             raise NiwtError(f"domain knowledge: {e}") from e
+        return normalize(x) if self.unit else x
 
     def _targets(self, y: Any) -> NDArray[np.float64]:
         "Importance as scikit-learn checks it."
         if y is None:
-            told = "requires y to be passed, but the target y is None"
-            why = f"{type(self).__name__} {told}: it holds the importance, one row a class"
-            raise NiwtError(why)
+            told = f"{type(self).__name__} requires y to be passed, but the target y is None"
+            raise NiwtError(f"{told}: it holds the importance, one row a class")
         table = y.detach().cpu().double().numpy() if isinstance(y, Tensor) else y
         try:
             return check_array(table, dtype=np.float64, ensure_2d=False, input_name="y")
         except ValueError as e:
             raise NiwtError(f"importance: {e}") from e
 
-    def _prepare(self, x: NDArray) -> NDArray[np.float64]:
-        return normalize(x) if self.unit else x
-
     @in_own_modes
     def fit(self, X: Any, y: Any, classes: Any = None) -> "ImportanceMap":
         "Learn `X` (n, A) -> `y` (n, K); `classes` (m,): row i of `y` (m, K) is of `X[classes[i]]`."
-        x, y = self._prepare(self._table(X, reset=True)), self._targets(y)
+        x, y = self._table(X, reset=True), self._targets(y)
         if classes is not None:
             rows = np.asarray(classes).astype(int).ravel()
             if len(rows) != len(y) or rows.min(initial=0) < 0 or rows.max(initial=0) >= len(x):
@@ -110,8 +107,7 @@ class ImportanceMap(RegressorMixin, BaseEstimator):
     def predict(self, X: Any) -> Any:
         "Importance (m, K) for knowledge `X` (m, A); a tensor if `X` is one."
         check_is_fitted(self, "x_mean_")
-        x = self._prepare(self._table(X, reset=False))
-        found = self._predict(x - self.x_mean_) + self.y_mean_
+        found = self._predict(self._table(X, reset=False) - self.x_mean_) + self.y_mean_
         return _like(found[:, 0] if self.flat_ else found, X)
 
     @in_own_modes
@@ -150,7 +146,6 @@ class CosineLinearMap(ImportanceMap):
     epochs: int = 300  # passes over the classes
     lr: float = 1e-2  # Adam's step size
     batch_size: int | None = None  # classes a step; None: all
-    l2: float = 0.0  # penalty of the weights
     init: str = "span"  # start in the span of the knowledge, or "normal", as the reference does
     unit: bool = False  # rows of knowledge of length 1
     centre: bool = False  # around the mean
@@ -183,8 +178,7 @@ class CosineLinearMap(ImportanceMap):
         for _ in range(self.epochs):
             total = 0.0
             for rows in torch.randperm(len(x), generator=draw).split(self.batch_size or len(x)):
-                miss = 1 - torch.cosine_similarity(xt[rows] @ w, yt[rows])
-                loss = miss.mean() + self.l2 * (w**2).sum() / 2
+                loss = (1 - torch.cosine_similarity(xt[rows] @ w, yt[rows])).mean()
                 adam.zero_grad()
                 loss.backward()
                 adam.step()
@@ -197,14 +191,9 @@ class CosineLinearMap(ImportanceMap):
 def inverse_map(
     estimator: Any,  # an unfitted map, such as `RidgeMap()`; it is copied, not changed
     knowledge: Any,  # (n, A) domain knowledge of the seen classes
-    importance: Any,  # (n, K) their importance, or (m, K) with `classes`
-    classes: Any = None,  # (m,) row of `knowledge` for each importance, for per-image importances
+    importance: Any,  # (n, K) their importance
 ) -> Any:  # a fitted map whose `predict` takes importance (m, K) and gives knowledge (m, A)
     "A map from importance to domain knowledge, by the same estimator with the tables swapped."
-    if classes is not None:
-        knowledge = knowledge[
-            torch.as_tensor(classes) if isinstance(knowledge, Tensor) else np.asarray(classes)
-        ]
     return clone(estimator).fit(importance, knowledge)
 
 # %% ../../nbs/04_method/04_mapping.ipynb #f69569e7
@@ -213,7 +202,6 @@ def agreement(
     predicted: Any,  # (n, K)
     measured: Any,  # (n, K)
     mean: Any = None,  # (K,) what to subtract for `centred`; the mean of `measured` if not given
-    names: list[str] | None = None,  # n class names for the index
 ) -> pd.DataFrame:  # n rows: cosine, pearson, centred (-1 to 1), top1 (is its class the nearest?)
     "Agreement of predicted and measured importance by class; 0 where a vector has no direction."
     p, y = _as_table(predicted, "predicted importance"), _as_table(measured, "measured importance")
@@ -221,7 +209,7 @@ def agreement(
         raise NiwtError(f"predicted importance has shape {p.shape}, measured {y.shape}")
     m = y.mean(0) if mean is None else np.asarray(mean, dtype=np.float64)
     cosine = lambda a, b: (normalize(a) * normalize(b)).sum(1)  # noqa: E731
-    table = pd.DataFrame({"cosine": cosine(p, y)}, index=names)
+    table = pd.DataFrame({"cosine": cosine(p, y)})
     table["pearson"] = cosine(p - p.mean(1, keepdims=True), y - y.mean(1, keepdims=True))
     centred = normalize(p - m) @ normalize(y - m).T
     return table.assign(centred=np.diag(centred), top1=centred.argmax(1) == np.arange(len(p)))
@@ -241,8 +229,8 @@ def held_out_agreement(
     if len(x) != len(y):
         raise NiwtError(f"domain knowledge has {len(x)} rows, importance has {len(y)}")
     if not 2 <= folds <= len(x):
-        told = f"folds must be between 2 and the number of classes ({len(x)}), got {folds}"
-        raise NiwtError(told)
+        span = f"between 2 and the number of classes ({len(x)})"
+        raise NiwtError(f"folds must be {span}, got {folds}")
     if shuffled:
         x = x[np.random.default_rng(seed).permutation(len(x))]
     parts = []
@@ -263,12 +251,8 @@ class KernelRidgeMap(ImportanceMap):
     alpha: float = 0.1  # relative to the kernel's mean diagonal
     kernel: str = "rbf"  # Gaussian, or "linear"
     width: float = 3.0  # of the Gaussian; a large one is nearly linear
-    power: float = 1.0  # of the knowledge; 0.5 takes square roots of what is not negative
     unit: bool = True  # rows of knowledge of length 1
     centre: bool = True  # around the mean
-
-    def _prepare(self, x: NDArray) -> NDArray[np.float64]:
-        return super()._prepare(np.sign(x) * np.abs(x) ** self.power if self.power != 1 else x)
 
     def _kernel(self, x: NDArray) -> NDArray:
         if self.kernel == "linear":

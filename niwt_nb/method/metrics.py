@@ -18,39 +18,34 @@ import torch
 from torch import Tensor, nn
 
 from ..core import NiwtError
+from ..data.dataset import as_ids
 from ..data.memory import by_rows
 from ..network.head import widened
 from ..network.modes import in_own_modes
 
 # %% ../../nbs/04_method/06_metrics.ipynb #050a4a0d
-@in_own_modes
 def _check(
     scores: Any, labels: Any, seen: Any, unseen: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     "The inputs of every metric as tensors on the CPU, ids sorted; raises `NiwtError` for bad ones."
-    scores = torch.as_tensor(scores).detach().cpu()
-    given = (labels, seen, unseen)
-    labels, seen, unseen = (torch.as_tensor(t).detach().cpu().long() for t in given)
+    scores, labels = (torch.as_tensor(t).detach().cpu() for t in (scores, labels))
+    labels = labels.long()
     if scores.ndim != 2 or labels.shape != scores.shape[:1]:
         got = f"scores {tuple(scores.shape)} and labels {tuple(labels.shape)}"
         raise NiwtError(f"scores must be (images, classes) with one label an image, got {got}")
     n = scores.shape[1]
-    for name, ids in (("seen", seen), ("unseen", unseen)):
-        inside = ids.ndim == 1 and len(ids) and ids.min() >= 0 and ids.max() < n
-        if not inside or len(ids.unique()) < len(ids):
-            wanted = f"different class ids between 0 and {n - 1}"
-            raise NiwtError(f"{name} must be {wanted}, got {ids.tolist()}")
+    seen, unseen = as_ids(seen, "seen classes", n), as_ids(unseen, "unseen classes", n)
     if torch.isin(seen, unseen).any():
         twice = int(seen[torch.isin(seen, unseen)][0])
         raise NiwtError(f"class {twice} is listed both as seen and as unseen")
-    strange = ~torch.isin(labels, torch.cat([seen, unseen]))
+    both = torch.cat([seen, unseen])
+    strange = ~torch.isin(labels, both)
     if strange.any():
         who = f"image {int(strange.nonzero()[0])} has label {int(labels[strange][0])}"
         raise NiwtError(f"{who}, which is neither a seen nor an unseen class")
     for name, ids in (("seen", seen), ("unseen", unseen)):
         if not torch.isin(labels, ids).any():
             raise NiwtError(f"there is no image of any {name} class, so its accuracy is undefined")
-    both = torch.cat([seen, unseen])
     bad = by_rows(scores, None, lambda rows: ~rows[:, both].amax(1).isfinite(), n)
     if bad.any():
         some = f"{int(bad.sum())} of {len(bad)} images have NaN, infinite or no scores"
@@ -146,7 +141,6 @@ def gzsl(
     return GZSL(U=u, S=s, H=_harmonic_mean(s, u), T1=t1, gamma=float(gamma), per_class=table)
 
 # %% ../../nbs/04_method/06_metrics.ipynb #f82dfe25
-@in_own_modes
 def _gaps(
     scores: Tensor, labels: Tensor, seen: Tensor, unseen: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:  # seen - unseen score, shares of S lost and of U won
@@ -232,13 +226,10 @@ def head_scores(
     n_classes: int,  # C
 ) -> Tensor:  # (N, C) scores, minus infinity for classes that the head lacks
     "What a head answers, with columns in class-id order."
-    columns = torch.as_tensor(columns).long()
+    columns = as_ids(columns, "columns", n_classes)
     if len(columns) != head.out_features:
         told = f"the head has {head.out_features} rows"
         raise NiwtError(f"{told} but {len(columns)} columns are named")
-    if len(columns.unique()) < len(columns) or columns.min() < 0 or columns.max() >= n_classes:
-        wanted = f"different class ids between 0 and {n_classes - 1}"
-        raise NiwtError(f"columns must be {wanted}, got {columns.tolist()}")
 
     def work(rows: Tensor) -> Tensor:
         logits = widened(head(rows.to(head.weight.dtype)))

@@ -47,20 +47,6 @@ class Scaler(BaseEstimator):
         length = {"unit": 1.0, "centre": 1.0, "sphere": x.shape[1] ** 0.5}.get(self.kind)
         return x if length is None else x * (length / x.norm(dim=1, keepdim=True).clamp(min=1e-12))
 
-# %% ../../nbs/04_method/10_ranking.ipynb #800dbb96
-@in_own_modes
-def _known_rows(knowledge: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    "Ids (S,) of `labels`, their knowledge (S, A), labels as 0..S-1; raises `NiwtError` for gaps."
-    classes, targets = torch.as_tensor(labels).unique(return_inverse=True)
-    if len(classes) < 2 or classes.min() < 0 or classes.max() >= len(knowledge):
-        told = f"{len(knowledge)} classes, got ids {classes.tolist()}"
-        raise NiwtError(f"labels must name at least two of {told}")
-    rows = knowledge[classes].float()
-    if not rows.isfinite().all():
-        lost = int(classes[~rows.isfinite().all(1)][0])
-        raise NiwtError(f"nothing is known of class {lost}, which has training images")
-    return classes, rows, targets
-
 # %% ../../nbs/04_method/10_ranking.ipynb #3fbc6480
 class Baseline(BaseEstimator):
     "Base of zero-shot estimators; subclasses set two scalings and write `_fit` and `_scores`."
@@ -71,7 +57,14 @@ class Baseline(BaseEstimator):
     @in_own_modes
     def fit(self, features: Tensor, labels: Tensor, knowledge: Tensor) -> "Baseline":
         "Learn from seen features (n, D), knowledge (C, A) of `labels`; the random stream is kept."
-        self.classes_, rows, targets = _known_rows(knowledge, labels)
+        classes, targets = torch.as_tensor(labels).unique(return_inverse=True)
+        if len(classes) < 2 or classes.min() < 0 or classes.max() >= len(knowledge):
+            told = f"{len(knowledge)} classes, got ids {classes.tolist()}"
+            raise NiwtError(f"labels must name at least two of {told}")
+        self.classes_, rows = classes, knowledge[classes].float()
+        if not rows.isfinite().all():
+            lost = int(classes[~rows.isfinite().all(1)][0])
+            raise NiwtError(f"nothing is known of class {lost}, which has training images")
         if len(features) != len(labels):
             raise NiwtError(f"{len(features)} rows of features for {len(labels)} labels")
         self.scale_features_ = Scaler(self.features).fit(features)

@@ -9,7 +9,7 @@ __all__ = ['DAMPING', 'solve_reference', 'exact_objective', 'cosine_objective', 
 # %% ../../nbs/04_method/08_solvers.ipynb #88bef4dd
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from inspect import signature
 from typing import Any
@@ -44,17 +44,13 @@ class _Transfer:
     solver: str
     lam: float
     seconds: float  # of the CPU
-    names: tuple[str, ...] = ()
 
 # %% ../../nbs/04_method/08_solvers.ipynb #0db56a0f
-@in_own_modes
-def _check_targets(
-    network: Any, importance: Tensor, lam: float, names: Sequence[str] | None = None
-) -> Tensor:
-    "Demanded importances (n, K), checked: finite, no zero row, one a name, lam >= 0, head linear."
+def _check_targets(network: Any, importance: Tensor, lam: float) -> Tensor:
+    "Demanded importances (n, K), checked: finite, no zero row, lam >= 0, the head linear."
     if not 0 <= lam < float("inf"):
         raise NiwtError(f"lam must be 0 or more and finite, got {lam}")
-    if network is not None and not isinstance(network.head, nn.Linear):
+    if not isinstance(network.head, nn.Linear):
         raise NiwtError(f"the head must be a torch.nn.Linear, got {type(network.head).__name__}")
     a = torch.as_tensor(importance).float()
     if a.ndim != 2 or 0 in a.shape:
@@ -64,13 +60,7 @@ def _check_targets(
     if bad.any():
         told = f"demanded importance of row {int(bad.nonzero()[0])} is zero or not finite"
         raise NiwtError(f"{told}: it has no direction")
-    if names is not None and len(names) != len(a):
-        told = f"{len(names)} new classes are named, importance has {len(a)} rows"
-        raise NiwtError(f"{told}; each class needs its own")
-    twice = sorted({n for n in names or () if list(names or ()).count(n) > 1})
-    if twice:
-        raise NiwtError(f"two new classes have the same name: {', '.join(twice)}")
-    return a
+    return a.to(widened(network.head.weight.detach()))
 
 # %% ../../nbs/04_method/08_solvers.ipynb #15942b30
 class _LinearImportance(torch.autograd.Function):
@@ -201,14 +191,13 @@ def _direction(g: Tensor, pairs: _Pairs, first: Tensor) -> Tensor:
     return q
 
 # %% ../../nbs/04_method/08_solvers.ipynb #79241285
-@in_own_modes
 def _minimise_rows(
-    function: Callable, start: Tensor, steps: int = 100, memory: int = 10, tolerance: float = 1e-6
+    function: Callable, start: Tensor, steps: int = 100, tolerance: float = 1e-6
 ) -> tuple[Tensor, list[float], str]:
     """Minimise n independent functions side by side by L-BFGS with a backtracking line search.
 
     `function`: points (r, D) and row numbers (r,) -> values (r,) and gradients (r, D).
-    `memory` pairs of steps tell curvature. A row ends below a relative improvement of `tolerance`.
+    Ten pairs of steps tell curvature. A row ends below a relative improvement of `tolerance`.
     Gives points (n, D), the mean value after each step, the reason for stopping.
     """
     x, everyone = start.clone(), torch.arange(len(start), device=start.device)
@@ -235,7 +224,7 @@ def _minimise_rows(
         curvature = (s * y).sum(1)
         curved = curvature > 1e-12 * (y * y).sum(1).clamp_min(1e-30)
         rho = torch.where(curved, 1 / curvature.clamp_min(1e-30), 0)
-        pairs = [*pairs, (s, y, rho)][-memory:]
+        pairs = [*pairs, (s, y, rho)][-10:]
         history.append(float(f.mean()))
         alive &= old_f - f > tolerance * old_f.abs().clamp_min(1e-8)
         if not alive.any():
@@ -287,20 +276,13 @@ def closed_form(
     return _ClosedForm(inverse, prior, matrix @ prior, rank)
 
 # %% ../../nbs/04_method/08_solvers.ipynb #f4d19a95
-@in_own_modes
 def _solve_closed(
-    jacobian: PooledJacobian,
-    importance: Tensor,
-    head: nn.Linear,
-    lam: float = 0.0,
-    ridge: float = DAMPING,
-    match: bool = True,
+    jacobian: PooledJacobian, importance: Tensor, head: nn.Linear, ridge: float = DAMPING
 ) -> tuple[Tensor, pd.DataFrame, str]:  # weights (n, D), an empty history, reason for stopping
-    "Ridge on the mean Jacobian; `match`: at the importance length of the seen classes."
+    "Ridge on the mean Jacobian, at the importance length of the seen classes."
     seen = widened(head.weight.detach())
-    if match:
-        length = (seen @ jacobian.mean.T).norm(dim=1).mean()
-        importance = nn.functional.normalize(importance, dim=1) * length
+    length = (seen @ jacobian.mean.T).norm(dim=1).mean()
+    importance = nn.functional.normalize(importance, dim=1) * length
     weight = closed_form(jacobian, seen.mean(0), ridge).solve(importance)
     return weight, pd.DataFrame(columns=["step", "loss"]), "closed form"
 
@@ -313,13 +295,12 @@ def solve_lbfgs(
     lam: float = 1e-3,  # weight of the pull to the mean seen weight, as in the paper's objective
     steps: int = 100,  # at most so many
     tolerance: float = 1e-5,  # a class is done when a step improves it by less than this, relative
-    ridge: float = DAMPING,  # of the closed form that it starts from
 ) -> tuple[Tensor, pd.DataFrame, str]:  # weight (n, D), step and loss, the reason for stopping
     "The paper's objective on cached Jacobians by L-BFGS, all classes side by side; no autograd."
     if not len(jacobian.each):
         raise NiwtError("L-BFGS needs one matrix per image; build the Jacobian with each=True")
     prior, pull = widened(head.weight.detach()).mean(0), lam * len(importance)
-    start = _solve_closed(jacobian, importance, head, ridge=ridge)[0]
+    start = _solve_closed(jacobian, importance, head)[0]
 
     def function(weight: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
         return cosine_objective(jacobian.each, importance[rows], weight, prior, pull)[:2]
@@ -346,41 +327,27 @@ def certificate(
     return float(1 - cosine.mean() + lam / 2 * ((weight - prior) ** 2).sum()), cosine
 
 # %% ../../nbs/04_method/08_solvers.ipynb #d8f17b0c
-@in_own_modes
+_SOLVERS: dict[str, Callable] = {"reference": solve_reference, "lbfgs": solve_lbfgs}
+_SOLVERS["closed"] = _solve_closed
+
+
 def _solve_rows(
-    network: Any,
-    target: Tensor,
-    images: Tensor | PooledJacobian,
-    solver: str,
-    how: dict[str, Any],  # lam, and what the paper's solver takes besides: seed, quiet
-    **options: Any,
+    network: Any, target: Tensor, judge: Any, solver: str, how: dict[str, Any]
 ) -> tuple[Tensor, Tensor, pd.DataFrame, str]:  # weights (n, D), biases (n,), history, reason
-    "Run one solver after a check that layer, network and demand fit together."
-    solvers: Any = {"reference": solve_reference, "lbfgs": solve_lbfgs, "closed": _solve_closed}
-    taken = {"network", "jacobian", "importance", "activations", "head", "lam"}
-    allowed = sorted(set(signature(solvers[solver]).parameters) - taken)
-    for name in options:
-        check_name(name, allowed, f"option of the solver {solver}")
-    if isinstance(images, PooledJacobian):
-        have, activations = images.mean.shape[0], torch.zeros(0)
-    else:
-        activations = _activations_of(network, images)
-        have = activations.shape[1]
+    "Run one solver, on what `_judge_of` gives, after a check that layer and demand fit together."
+    usual, given = network.head.bias, isinstance(judge, PooledJacobian)
+    on: Any = judge if given else _activations_of(network, judge)
+    have = on.mean.shape[0] if given else on.shape[1]
     if have != target.shape[1]:
         told = f"importance has {target.shape[1]} neurons, layer {network.layer!r} has {have}"
         raise NiwtError(told)
-    if isinstance(images, PooledJacobian):
-        solve = solve_lbfgs if solver == "lbfgs" else _solve_closed
-        weight, history, reason = solve(images, target, network.head, lam=how["lam"], **options)
-        usual = 0.0 if network.head.bias is None else float(network.head.bias.detach().mean())
-        return weight, weight.new_full((len(weight),), usual), history, reason
-    weight, history, reason = solve_reference(network, target, activations, **how, **options)
-    return weight, weight.new_zeros(len(weight)), history, reason
+    what = (on, target, network.head) if given else (network, target, on)
+    weight, history, reason = _SOLVERS[solver](*what, **how)
+    level = float(usual.detach().mean()) if given and usual is not None else 0.0
+    return weight, weight.new_full((len(weight),), level), history, reason
 
 # %% ../../nbs/04_method/08_solvers.ipynb #85dba9ed
-def _judge_of(
-    network: Any, images: Tensor | PooledJacobian, solver: str, quiet: bool
-) -> Tensor | PooledJacobian:
+def _judge_of(network: Any, images: Any, solver: str) -> Tensor | PooledJacobian:
     """What a solver works on: images (M, 3, H, W) for the reference, else their Jacobian.
 
     Raises `NiwtError` for another network's Jacobian, or if the reference solver is given one.
@@ -391,7 +358,7 @@ def _judge_of(
             told = "the reference solver differentiates through the network"
             raise NiwtError(f"{told}: give it images, not a Jacobian")
         return images.to(network.head.weight.device)
-    return images if solver == "reference" else pooled_jacobian(network, images, quiet=quiet)
+    return images if solver == "reference" else pooled_jacobian(network, images)
 
 # %% ../../nbs/04_method/08_solvers.ipynb #da6e4332
 @in_own_modes
@@ -402,32 +369,32 @@ def transfer_weights(
     solver: str = "closed",  # "reference", "lbfgs" or "closed"
     lam: float = 1e-3,  # pull towards the mean seen weight (in the objective; "closed" has `ridge`)
     seed: int = 0,  # of everything random
-    fresh: Tensor | PooledJacobian | None = None,  # others for the certificate; None: its, or noise
-    names: Sequence[str] | None = None,  # names of the new classes, one per row
     features: Tensor | _ScoreStatistics | None = None,  # (m, D) of seen images, to match scores
     scale: float | None = 1.0,  # with `features`: spread of scores, seen: 1; None: as is
     bias: float = 0.0,  # with `features`: added to the scores; what `calibrate` says
-    quiet: bool = True,  # no progress bar
     **options: Any,  # passed to the solver
 ) -> _Transfer:  # weights, biases and how they came about
     "Weights of new classes whose neuron importance is what `importance` demands."
-    check_name(solver, ["reference", "lbfgs", "closed"], "solver")
-    target = _check_targets(network, importance, lam, names)
-    target = target.to(widened(network.head.weight.detach()))
+    solver, own = check_name(solver, _SOLVERS, "solver"), {"lam": lam, "seed": seed}
+    allowed = [*signature(_SOLVERS[solver]).parameters][3:]  # the first three are what it works on
+    for name in options:
+        check_name(name, sorted({*allowed} - {*own}), f"option of the solver {solver}")
+    how = {k: v for k, v in own.items() if k in allowed} | options
+    target = _check_targets(network, importance, lam)
     started = time.process_time()
-    judge = _judge_of(network, images, solver, quiet)
-    how = {"lam": lam, "seed": seed, "quiet": quiet}
-    weight, biases, history, reason = _solve_rows(network, target, judge, solver, how, **options)
+    judge = _judge_of(network, images, solver)
+    weight, biases, history, reason = _solve_rows(network, target, judge, solver, how)
     if features is not None:
         if not isinstance(features, _ScoreStatistics):
             features = score_statistics(network.head, features)
         weight, biases = features.apply(weight, scale, bias)
     seconds = time.process_time() - started
-    if fresh is None and not isinstance(judge, PooledJacobian):
+    fresh: Any = None
+    if not isinstance(judge, PooledJacobian):
         fresh = noise_images(4, judge, seed=1)
-    elif fresh is None and isinstance(judge, PooledJacobian) and len(judge.fresh):
+    elif len(judge.fresh):
         fresh = replace(judge, each=judge.fresh)
     objective, cosine = certificate(network, weight, target, judge, lam)
     outside = None if fresh is None else certificate(network, weight, target, fresh, lam)[1]
     found = (weight, biases, cosine, outside, objective, history, reason)
-    return _Transfer(*found, solver, lam, seconds, tuple(names or ()))
+    return _Transfer(*found, solver, lam, seconds)
