@@ -14,10 +14,8 @@ from torch import Tensor, nn
 from ..core import NiwtError, check_name
 from ..data.memory import summed
 from ..method.ranking import Baseline, minimise
-from ..network.modes import in_own_modes
 
 # %% ../../nbs/05_evaluate/00_baselines.ipynb #57ec3536
-@in_own_modes
 def _ridge_solve(gram: Tensor, right: Tensor, ridge: float) -> Tensor:
     "Solve (gram + ridge * mean eigenvalue * I) z = right, float64; `NiwtError` if `ridge` <= 0."
     if not ridge > 0:

@@ -46,22 +46,18 @@ class _HeadBaseline(Baseline):
         else:
             self.head_ = scaled_head(self.head, self.scale_features_, len(k))
         self.table_: tuple = (None, None)  # knowledge of the last scores, and its rows
-        self._fit_rows(k, torch.cat([self.head_.weight, self.head_.bias[:, None]], 1).detach())
+        self.seen_ = torch.cat([self.head_.weight, self.head_.bias[:, None]], 1).detach()
+        self._fit_rows(k, self.seen_)
 
     def _scores(self, x: Tensor, k: Tensor) -> Tensor:
         if self.table_[0] is not k:  # once for all blocks of images
-            self.table_ = k, self._table(k)
+            rows, new = torch.zeros(len(k), self.seen_.shape[1]), torch.ones(len(k)).bool()
+            rows[self.classes_], new[self.classes_] = self.seen_, False
+            if bool(new.any()):
+                rows[new] = self._rows(k[new])
+            self.table_ = k, rows
         rows = self.table_[1]
         return x @ rows[:, :-1].T + rows[:, -1]
-
-    def _table(self, k: Tensor) -> Tensor:
-        "Rows and biases (C, D + 1) of classes with knowledge `k`; fitted ones for seen classes."
-        new = torch.ones(len(k), dtype=torch.bool).index_fill(0, self.classes_, False)
-        rows = torch.zeros(len(k), self.head_.in_features + 1)
-        rows[self.classes_] = torch.cat([self.head_.weight, self.head_.bias[:, None]], 1).detach()
-        if bool(new.any()):
-            rows[new] = self._rows(k[new])
-        return rows
 
     def _fit_rows(self, k: Tensor, rows: Tensor) -> None:
         raise NotImplementedError

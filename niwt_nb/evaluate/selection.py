@@ -92,17 +92,14 @@ class _Selection:
     curve: pd.DataFrame = field(repr=False)  # a row a combination: settings, H, T1, gamma, ...
 
 # %% ../../nbs/05_evaluate/02_selection.ipynb #8b2c85b4
-@in_own_modes
 def _head_by_id(head: nn.Linear, data: ZeroShotData) -> nn.Linear:
     "A head with a row for each of `data.seen`, sorted by class id, the order that estimators use."
     if head.out_features != len(data.seen):
         told = f"the head has {head.out_features} rows for {len(data.seen)} seen classes"
         raise NiwtError(f"{told} of {data.name!r}")
     order = data.seen.argsort()
-    return linear_of(
-        widened(head.weight.detach()[order]),
-        None if head.bias is None else head.bias.detach()[order],
-    )
+    bias = None if head.bias is None else head.bias.detach()[order]
+    return linear_of(widened(head.weight.detach()[order]), bias)
 
 # %% ../../nbs/05_evaluate/02_selection.ipynb #db32d06b
 @dataclass(frozen=True, eq=False)
@@ -114,7 +111,6 @@ class Encoded:
     head: nn.Linear | None = None
 
 # %% ../../nbs/05_evaluate/02_selection.ipynb #523098b6
-@in_own_modes
 def _fit_scores(
     estimator: Baseline, seen_by: Encoded, knowledge: str | None = None
 ) -> tuple[Tensor, Tensor]:
@@ -130,13 +126,12 @@ def _fit_scores(
     return estimator.scores(by_rows(features, test), known), data.labels[test]
 
 # %% ../../nbs/05_evaluate/02_selection.ipynb #a4c78233
-@in_own_modes
-def _select(
-    method: tuple[Baseline, Mapping],  # settings, and values to try; none: only gamma is chosen
-    seen_by: Encoded,  # of `data.validation()` of the whole set, nothing else
-    knowledge: str | None = None,  # which knowledge; None: the first
-) -> _Selection:  # the best settings, their gamma, and the whole curve
-    "Choose by H on validation classes; raises `NiwtError` if there are test classes in the data."
+def _select(method: tuple, seen_by: Encoded, knowledge: str | None = None) -> _Selection:
+    """Choose by H on validation classes; raises `NiwtError` if there are test classes in the data.
+
+    `method`: estimator, and settings to try (none: only gamma is chosen); `seen_by`:
+    `data.validation()` of the whole set, nothing else; `knowledge`: which, None: the first.
+    """
     (estimator, grid), data = method, seen_by.data
     if len(data.val_classes):
         raise NiwtError(f"select needs data.validation(), got {data.name!r} with its test classes")
@@ -188,13 +183,8 @@ def measure(
     return Measured(rows, selection, scores, labels, time.perf_counter() - start)
 
 # %% ../../nbs/05_evaluate/02_selection.ipynb #6fd8868b
-@in_own_modes
 def _shuffled_control(
-    estimator: Baseline,
-    seen_by: Encoded,
-    knowledge: str | None = None,
-    shuffles: int = 5,
-    seed: int = 0,
+    estimator: Baseline, seen_by: Encoded, knowledge: str | None, shuffles: int, seed: int
 ) -> list[dict[str, Any]]:
     "Average the rows of `estimator` over permutations of the knowledge, each with its own gamma."
     if shuffles < 1:
@@ -248,9 +238,8 @@ def compare(
     methods = baselines() if methods is None else methods
     if not methods:
         raise NiwtError("there is no method to compare")
-    kinds = [
-        data.get_knowledge(k).name for k in (data.knowledge if knowledge is None else knowledge)
-    ]
+    wanted = data.knowledge if knowledge is None else knowledge
+    kinds = [data.get_knowledge(k).name for k in wanted]
     n, m, seen_by = len(data.seen), len(data.unseen), Encoded(features, data)
     rows = [{**chance(n, m, c, seed), "seconds": 0.0} for c in (False, True)]
     todo = [(kind, name) for kind in kinds for name in methods]

@@ -268,11 +268,10 @@ def _panel_pixels(
         fig.set_facecolor(face)
 
 # %% ../../nbs/07_figures/00_canvas.ipynb #5e1f9a01
-def _panel_png(
-    fig: Figure, scale: float = 2.0, ground: np.ndarray | None = None, dark: bool = False
-) -> bytes:
-    "A figure's PNG bytes at `scale`, on the `ground` of `_panel_pixels`; equal for equal figures."
-    top, out = Image.fromarray(_panel_pixels(fig, scale, ground is not None, dark)), io.BytesIO()
+def _panel_png(fig: Figure, ground: np.ndarray | None = None, dark: bool = False) -> bytes:
+    "A figure's PNG bytes, on the `ground` of `_panel_pixels` if any; equal for equal figures."
+    pixels, out = _panel_pixels(fig, clear=ground is not None, dark=dark), io.BytesIO()
+    top = Image.fromarray(pixels)
     if ground is not None:
         if ground.shape[1::-1] != top.size:
             told = f"a figure of {top.size} pixels cannot be laid on a ground"

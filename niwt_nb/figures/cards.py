@@ -26,15 +26,6 @@ def _show_row(first: Area, pictures: Sequence[tuple[str, Any]]) -> None:
         place = first.part(i * (first.width + 10), 0, first.width, first.height)
         show_image(place.axes(), picture, label, wrap=int(first.width) // 8)
 
-# %% ../../nbs/07_figures/03_cards.ipynb #49927827
-def _card_pictures(image: Any, heat: Any, difference: Any, runner_up: str) -> list[tuple[str, Any]]:
-    "The image and its map, and the signed map against the runner-up if there is one, with labels."
-    pictures = [("the image", to_array(image)), ("where it looked", overlay(image, heat))]
-    if difference is not None:
-        both = f"blue: for it, orange: for {runner_up}"
-        pictures.append((both, overlay(image, difference, signed=True)))
-    return pictures
-
 # %% ../../nbs/07_figures/03_cards.ipynb #6710779c
 def _word_bars(ax: Any, rows: pd.DataFrame, names: list[str], wrap: int) -> None:
     'Bars of words: "against" turns one to the left, "open" outlines it.'
@@ -45,22 +36,15 @@ def _word_bars(ax: Any, rows: pd.DataFrame, names: list[str], wrap: int) -> None
 
 # %% ../../nbs/07_figures/03_cards.ipynb #ff577224
 @own_style()
-def explanation_card(
-    image: Any,  # the image, as `to_array` takes it
-    heat: Any,  # (H, W) Grad-CAM map of the predicted class
-    attributes: pd.DataFrame,  # columns `attribute`, `shown`, `verdict`; what is shown best first
-    sentence: str = "",  # the explanation in words
-    title: str = "",  # the prediction
-    note: str = "",  # how faithful the sentence is, in words; a line a paragraph
-    difference: Any = None,  # (H, W) signed map against the runner-up
-    runner_up: str = "the runner-up",  # its name
-    width: int = 800,  # pixels
-    photos: Sequence[tuple[str, Any]] = (),  # labels and photos to compare with, below the words
-) -> Figure:  # image, maps, attribute bars and sentence
-    "One prediction explained: image, Grad-CAM, attributes for and against, sentence and its test."
+def _draw_card(
+    pictures: Sequence, attributes: pd.DataFrame, words: tuple, width: int = 800, photos: Any = ()
+) -> Figure:
+    """`explanation_card` of pictures, (label, image) each; `photos`, alike, stand below the words.
+
+    `words`: the title, the explanation, and a note on its test.
+    """
     rows = attributes.head(10)
-    pictures = _card_pictures(image, heat, difference, runner_up)
-    n = len(pictures)
+    (title, sentence, note), n = words, len(pictures)
     beside = n == 2 or width >= 1000  # the bars stand beside the pictures, else below
     side = int((width - 20 - (200 + width * 0.2 if beside else 0)) / n) - 10
     tall = int(side * min(pictures[0][1].shape[0] / pictures[0][1].shape[1], 1.4))
@@ -85,6 +69,19 @@ def explanation_card(
     _write(fig, 20, below, text, 12, color=ink, linespacing=1.3)
     _write(fig, 20, below + 22 * lines + 4, small, 10, color="#555555", linespacing=1.3)
     return fig
+
+# %% ../../nbs/07_figures/03_cards.ipynb #74c633dc
+def explanation_card(
+    image: Any,  # the image, as `to_array` takes it
+    heat: Any,  # (H, W) Grad-CAM map of the predicted class
+    attributes: pd.DataFrame,  # columns `attribute`, `shown`, `verdict`; what is shown best first
+    sentence: str = "",  # the explanation in words
+    title: str = "",  # the prediction
+    note: str = "",  # how faithful the sentence is, in words; a line a paragraph
+) -> Figure:  # image, map, attribute bars and sentence, 800 pixels wide
+    "One prediction explained: image, Grad-CAM, attributes for and against, sentence and its test."
+    pictures = [("the image", to_array(image)), ("where it looked", overlay(image, heat))]
+    return _draw_card(pictures, attributes, (title, sentence, note))
 
 # %% ../../nbs/07_figures/03_cards.ipynb #506f8ee8
 @own_style()

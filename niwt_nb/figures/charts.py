@@ -99,17 +99,9 @@ def balance_curve(
 
 # %% ../../nbs/07_figures/02_charts.ipynb #8ea4884a
 @own_style()
-def _metrics_bars(rows: Sequence[Mapping] | pd.DataFrame, width: int = 800) -> Figure:
-    "Rows of `metric_row` as groups of bars; raises `NiwtError` without rows or U, S, H or T1."
-    frame, metrics = pd.DataFrame(rows).reset_index(drop=True), ("U", "S", "H", "T1")
-    if not len(frame):
-        raise NiwtError("no results to show")
-    missing = [m for m in metrics if m not in frame]
-    if missing:
-        there = ", ".join(map(repr, frame.columns))
-        raise NiwtError(f"no column {missing[0]!r} in the results; there are {there}")
-    kinds = [" (calibrated)" if c else "" for c in frame.get("calibrated", [False] * len(frame))]
-    labels = [method + kind for method, kind in zip(frame["method"], kinds, strict=True)]
+def _metrics_bars(rows: Sequence[Mapping], width: int = 800) -> Figure:
+    "Rows of `metric_row`, at least one, as groups of bars."
+    frame, metrics = pd.DataFrame(rows), ("U", "S", "H", "T1")
     fig = new_figure(width, 80 + len(frame) * (24 * len(metrics) + 16))
     ax = fig.add_subplot()
     step = 1 / (len(metrics) + 0.8)
@@ -118,7 +110,7 @@ def _metrics_bars(rows: Sequence[Mapping] | pd.DataFrame, width: int = 800) -> F
         bars = ax.barh(y, frame[m].fillna(0), step * 0.9, color=COLOURS[colour], label=m)
         values = [f"{m} {100 * v:.1f}" if pd.notna(v) else f"{m} –" for v in frame[m]]
         ax.bar_label(bars, values, padding=3, fontsize=9)
-    ax.set_yticks(range(len(frame)), [plain(t, width // 32, 3) for t in labels], fontsize=10)
+    ax.set_yticks(range(len(frame)), [plain(t, width // 32, 3) for t in frame.method], fontsize=10)
     ax.invert_yaxis()
     ax.set_xlim(0, 1.12)
     ax.spines["bottom"].set_bounds(0, 1)
@@ -128,27 +120,24 @@ def _metrics_bars(rows: Sequence[Mapping] | pd.DataFrame, width: int = 800) -> F
 # %% ../../nbs/07_figures/02_charts.ipynb #acccfd9d
 @own_style()
 def _history_figure(history: pd.DataFrame, width: int = 800) -> Figure:
-    "Each column of a history by epoch or step; a positive one that spans 30 times has a log axis."
+    "Each number of a history by epoch; a positive one that spans 30 times has a log axis."
     numbers = history.select_dtypes("number")
-    x_name = next((c for c in ("epoch", "step", "iteration") if c in numbers), None)
-    shown = [c for c in numbers if c != x_name]
-    if not shown or not len(history):
-        raise NiwtError("the history is empty")
+    shown = numbers.columns.drop("epoch")
     columns = min(3 if width >= 1000 else 2, len(shown))
     n_rows = math.ceil(len(shown) / columns)
     fig = new_figure(width, 240 * n_rows + 10)
-    axes = fig.subplots(n_rows, columns, squeeze=False).flat
-    x = numbers[x_name] if x_name else np.arange(len(history))
-    for i, ax in enumerate(axes):
-        if i >= len(shown):
-            ax.set_axis_off()
-            continue
-        y = numbers[shown[i]]
-        ax.plot(x, y, color=COLOURS["blue"], lw=2, marker="o" if len(y) < 30 else None, ms=4)
+    axes = fig.subplots(n_rows, columns, squeeze=False).ravel()
+    for ax in axes[len(shown) :]:
+        ax.set_axis_off()
+    for ax, name in zip(axes, shown, strict=False):
+        y = numbers[name]
+        ax.plot(
+            numbers.epoch, y, color=COLOURS["blue"], lw=2, marker="o" if len(y) < 30 else None, ms=4
+        )
         if (y > 0).all() and y.max() > 30 * y.min():
             ax.set_yscale("log")
-        ax.set_title(f"{plain(shown[i])} (last {y.iloc[-1]:.4g})", fontsize=11, loc="left")
-        ax.set_xlabel(x_name or "step", fontsize=10)
+        ax.set_title(f"{plain(name)} (last {y.iloc[-1]:.4g})", fontsize=11, loc="left")
+        ax.set_xlabel("epoch", fontsize=10)
         ax.tick_params(labelsize=9)
     return fig
 
@@ -205,11 +194,8 @@ def heatmap_figure(
 # %% ../../nbs/07_figures/02_charts.ipynb #62c5df5c
 @own_style()
 def _confusion_figure(matrix: Any, classes: Sequence[str], width: int = 800) -> Figure:
-    "Counts (n, n), true by predicted, as shares of a true class; `NiwtError` if names do not fit."
-    m = np.asarray(matrix.cpu() if isinstance(matrix, Tensor) else matrix, dtype=float)
-    if m.ndim != 2 or m.shape != (len(classes), len(classes)):
-        raise NiwtError(f"a confusion matrix of shape {m.shape} for {len(classes)} classes")
-    n = len(m)
+    "Counts (n, n), true by predicted, as shares of a true class; a name a class."
+    m, n = np.asarray(matrix, dtype=float), len(classes)
     share = m / np.maximum(m.sum(1, keepdims=True), 1)
     side = width - 330
     fig = new_figure(width, int(min(max(side, 240), 30 * n + 100) + 170))
@@ -227,24 +213,17 @@ def _confusion_figure(matrix: Any, classes: Sequence[str], width: int = 800) -> 
 
 # %% ../../nbs/07_figures/02_charts.ipynb #12ce91e4
 @own_style()
-def _class_bars(per_class: pd.DataFrame, limit: int = 40, width: int = 800) -> Figure:
-    "Accuracy by `class`, sorted, best and worst `limit`; raises `NiwtError` for missing columns."
-    missing = [c for c in ("class", "accuracy") if c not in per_class]
-    if missing or not len(per_class):
-        there = f"{list(per_class.columns)} and {len(per_class)} rows"
-        need = "classes need the columns 'class' and 'accuracy' and a row"
-        raise NiwtError(f"{need}; there are {there}")
+def _class_bars(per_class: pd.DataFrame, width: int = 800) -> Figure:
+    "Accuracy of each `class` by `group`, sorted; of more than 30 the best and worst 15."
     frame = per_class.sort_values("accuracy", ascending=False, kind="stable")
-    cut = len(frame) > limit
+    cut = len(frame) > 30
     if cut:
-        frame = pd.concat([frame.head(limit // 2), frame.tail(limit - limit // 2)])
+        frame = pd.concat([frame.head(15), frame.tail(15)])
     fig = new_figure(width, 90 + 20 * len(frame))
     ax = fig.add_subplot()
-    group = frame["group"] if "group" in frame else pd.Series(["class"] * len(frame))
     y, value = np.arange(len(frame)), frame["accuracy"].to_numpy()
-    looks = (("blue", None), ("orange", "///"), ("green", "..."))
-    for g, (colour, hatch) in zip(sorted(set(group)), looks, strict=False):
-        at, fill = (group == g).to_numpy(), COLOURS[colour]
+    for g, colour, hatch in (("seen", "blue", None), ("unseen", "orange", "///")):
+        at, fill = (frame["group"] == g).to_numpy(), COLOURS[colour]
         ax.barh(y[at], value[at], color=fill, hatch=hatch, edgecolor="white", label=plain(g))
     ax.set_yticks(y, [plain(c, 34, 1) for c in frame["class"]], fontsize=9)
     ax.invert_yaxis()
@@ -252,9 +231,8 @@ def _class_bars(per_class: pd.DataFrame, limit: int = 40, width: int = 800) -> F
     ax.set_xlim(0, 1)
     of_all = f" (best and worst of {len(per_class)} classes)" if cut else ""
     ax.set_xlabel(f"accuracy{of_all}", fontsize=10)
-    if "group" in frame:
-        key = ax.get_legend_handles_labels()
-        fig.legend(*key, fontsize=10, loc="outside upper right", ncols=3, frameon=False)
+    key = ax.get_legend_handles_labels()
+    fig.legend(*key, fontsize=10, loc="outside upper right", ncols=3, frameon=False)
     return fig
 
 # %% ../../nbs/07_figures/02_charts.ipynb #794eca3e

@@ -26,7 +26,7 @@ from ..explain.names import _as_seen
 from ..explain.sentences import faithfulness_sentence, phrase_knowledge, sentence
 from ..explain.words import explain_batch
 from .canvas import figure_png, to_array
-from .cards import explanation_card
+from .cards import _draw_card
 from .pictures import overlay
 from ..method.niwt import NIWT, _picture_batches, _picture_names
 from ..network.cut import eval_mode
@@ -130,12 +130,10 @@ class Explanation:
     @cached_property
     def figure(self) -> Figure:
         "Picture, close-up if any, maps, words, what was verified, photos to compare, on one card."
-        near = self.pictures[1:2] if self.closer else []
-        note = "\n".join([self.faithfulness, *self.proofs])
-        more: dict[str, Any] = {"title": readable(self.target), "runner_up": readable(self.against)}
-        more |= {"note": note, "difference": self.difference, "width": 1000}
-        more["photos"] = [*near, *self.photos]
-        return explanation_card(self.image, self.map, self.words, self.sentence, **more)
+        (_, seen), *near, looked, apart = self.pictures
+        words = (readable(self.target), self.sentence, "\n".join([self.faithfulness, *self.proofs]))
+        pictures = [("the image", seen), looked, apart]
+        return _draw_card(pictures, self.words, words, 1000, [*near, *self.photos])
 
     def _repr_png_(self) -> bytes:
         "The card, for notebooks."

@@ -182,17 +182,16 @@ def _outline(ax: Axes, regions: Sequence[tuple], side: int, shape: Sequence[int]
 
 # %% ../../nbs/07_figures/01_pictures.ipynb #7181e4d5
 def _draw_mosaic(
-    area: Area,  # where
-    images: Sequence[Any],  # as `to_array` takes them
-    labels: Sequence[str] = (),  # one a picture, below it
-    columns: int = 6,  # pictures a row
-    marks: Sequence[str] = (),  # a colour name of `COLOURS` for the frame of each picture
-    outlines: Sequence[Any] = (),  # (h, w) bool regions to draw a line around
-    lines: int = 2,  # room for so many lines of words below each picture
+    area: Area, images: Any, labels: Any = (), grid: Any = (6, 2), marks: Any = (), rings: Any = ()
 ) -> None:
-    "Square pictures in rows with a word below each; raises `NiwtError` without pictures."
+    """Square pictures in rows with a word below each; raises `NiwtError` without pictures.
+
+    `grid`: pictures a row, lines of words below each. `marks`: a colour name of `COLOURS` for the
+    frame of each picture, or ""; `rings`: (h, w) bool or None, to draw a line around.
+    """
     if not len(images):
         raise NiwtError("no pictures to show")
+    columns, lines = grid
     side = area.width / columns
     told = [_wrapped(t, side - 4, 8, lines) for t in labels[: len(images)]]
     step = side + (5.0 + 13 * lines if told else 0.0)
@@ -208,7 +207,7 @@ def _draw_mosaic(
             page[within(y, pad // 3), within(x, pad // 3)] = frame
         inner = page[within(y, pad), within(x, pad)]
         inner[..., :3], inner[..., 3] = (_enlarged(image, inside)[: len(inner)] * 255).round(), 255
-        region = np.asarray(outlines[i]) if i < len(outlines) and outlines[i] is not None else None
+        region = np.asarray(rings[i]) if i < len(rings) and rings[i] is not None else None
         if region is not None and region.any() and not region.all():
             drawn.append((region, y + pad, x + pad))
     whole = area.part(height=page.shape[0] / 2)

@@ -40,14 +40,6 @@ def _as_table(x: Any, what: str) -> NDArray[np.float64]:
         raise NiwtError(f"{told}, first at row {bad[0][0]}, column {bad[0][1]}")
     return table
 
-# %% ../../nbs/04_method/04_mapping.ipynb #3dd3b33d
-def _like(table: NDArray, given: Any) -> Any:
-    "A table as the caller's kind: a tensor of the same device and float type if `given` is one."
-    if not isinstance(given, Tensor):
-        return table
-    dtype = given.dtype if given.is_floating_point() else torch.float32
-    return torch.as_tensor(table, device=given.device).to(dtype)
-
 # %% ../../nbs/04_method/04_mapping.ipynb #08184b5b
 class ImportanceMap(RegressorMixin, BaseEstimator):
     "Base of maps knowledge -> importance (scikit-learn); subclasses: `_fit(x, y)`, `_predict(x)`."
@@ -105,10 +97,14 @@ class ImportanceMap(RegressorMixin, BaseEstimator):
 
     @in_own_modes
     def predict(self, X: Any) -> Any:
-        "Importance (m, K) for knowledge `X` (m, A); a tensor if `X` is one."
+        "Importance (m, K) for knowledge `X` (m, A); a tensor of the same device and type if `X` is one."
         check_is_fitted(self, "x_mean_")
         found = self._predict(self._table(X, reset=False) - self.x_mean_) + self.y_mean_
-        return _like(found[:, 0] if self.flat_ else found, X)
+        found = found[:, 0] if self.flat_ else found
+        if not isinstance(X, Tensor):
+            return found
+        dtype = X.dtype if X.is_floating_point() else torch.float32
+        return torch.as_tensor(found, device=X.device).to(dtype)
 
     @in_own_modes
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
@@ -157,20 +153,18 @@ class CosineLinearMap(ImportanceMap):
         tags.target_tags.positive_only = True
         return tags
 
-    def _start(self, x: NDArray, y: NDArray, draw: torch.Generator) -> tuple[NDArray, Tensor]:
-        if self.init == "normal":
-            return np.eye(x.shape[1]), torch.randn(x.shape[1], y.shape[1], generator=draw)
-        if self.init != "span":
-            raise NiwtError(f"init must be 'span' or 'normal', got {self.init!r}")
-        _, s, vt = np.linalg.svd(x, full_matrices=False)
-        basis = vt[s > s.max(initial=0) * 1e-6].T  # (A, r): directions that the classes show
-        return basis, torch.tensor(basis.T @ x.T @ normalize(y) / len(x), dtype=torch.float32)
-
     def _fit(self, x: NDArray, y: NDArray) -> None:
         if not y.any(1).all():
             raise NiwtError(f"importance row {int(y.any(1).argmin())} is zero: it has no direction")
+        if self.init not in ("span", "normal"):
+            raise NiwtError(f"init must be 'span' or 'normal', got {self.init!r}")
         draw = torch.Generator().manual_seed(self.seed)
-        basis, w = self._start(x, y, draw)
+        if self.init == "normal":
+            basis, w = np.eye(x.shape[1]), torch.randn(x.shape[1], y.shape[1], generator=draw)
+        else:
+            _, s, vt = np.linalg.svd(x, full_matrices=False)
+            basis = vt[s > s.max(initial=0) * 1e-6].T  # (A, r): directions that the classes show
+            w = torch.tensor(basis.T @ x.T @ normalize(y) / len(x), dtype=torch.float32)
         xt = torch.tensor(x @ basis, dtype=torch.float32)
         yt = torch.nn.functional.normalize(torch.tensor(y, dtype=torch.float32))
         adam = torch.optim.Adam([w.requires_grad_(True)], lr=self.lr, fused=True)

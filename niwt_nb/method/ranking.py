@@ -20,15 +20,13 @@ from ..network.head import linear_of
 from ..network.modes import in_own_modes, seeded_in_turn
 
 # %% ../../nbs/04_method/10_ranking.ipynb #f831e1d2
+@dataclass(eq=False, repr=False)
 class Scaler(BaseEstimator):
     "Makes rows comparable: `fit` keeps training rows' means and spreads, `transform` applies them."
 
-    def __init__(
-        self,
-        kind: str = "centre",  # "none"; "unit": rows of length 1; "centre": centred, then "unit";
-        # "standard": columns of mean 0 and spread 1; "sphere": also rows of length sqrt(D)
-    ) -> None:
-        self.kind = kind
+    # "none"; "unit": rows of length 1; "centre": centred, then "unit";
+    # "standard": columns of mean 0 and spread 1; "sphere": also rows of length sqrt(D)
+    kind: str = "centre"
 
     @in_own_modes
     def fit(self, x: Tensor) -> "Scaler":

@@ -41,8 +41,6 @@ class _Transfer:
     objective: float
     history: pd.DataFrame
     reason: str  # for stopping
-    solver: str
-    lam: float
     seconds: float  # of the CPU
 
 # %% ../../nbs/04_method/08_solvers.ipynb #0db56a0f
@@ -397,4 +395,4 @@ def transfer_weights(
     objective, cosine = certificate(network, weight, target, judge, lam)
     outside = None if fresh is None else certificate(network, weight, target, fresh, lam)[1]
     found = (weight, biases, cosine, outside, objective, history, reason)
-    return _Transfer(*found, solver, lam, seconds)
+    return _Transfer(*found, seconds)

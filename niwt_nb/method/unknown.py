@@ -18,12 +18,12 @@ from ..core import NiwtError
 from ..data.memory import by_rows, summed
 
 # %% ../../nbs/04_method/09_unknown.ipynb #3cbc510c
-def fit_temperature(
-    scores: Tensor,  # (m, C) of validation images
-    rows: Tensor,  # (m,) column of each image's own class
-    weight: Tensor,  # (m,) how much each image counts
-) -> float:  # between 0.001 and 1000
-    "The temperature under which the right classes are most likely."
+def _fit_temperature(scores: Tensor, rows: Tensor, weight: Tensor) -> float:
+    """The temperature, 0.001 to 1000, under which the right classes are most likely.
+
+    `scores` (m, C) of validation images, `rows` (m,) the columns of their own classes, `weight`
+    (m,) how much each image counts.
+    """
     low, high = 1e-3, 1e3
 
     def excess(scores: Tensor, rows: Tensor, weight: Tensor) -> Tensor:
@@ -57,10 +57,8 @@ def calibration_error(
     return float(np.average((table.confidence - table.accuracy).abs(), weights=table.images))
 
 # %% ../../nbs/04_method/09_unknown.ipynb #77883549
-def spread_of(
-    scores: Tensor,  # (m, C)
-) -> tuple[Tensor, Tensor]:  # mean and standard deviation (m,) of each image's scores, float64
-    "Mean and standard deviation of each image's scores over the classes."
+def _spread_of(scores: Tensor) -> tuple[Tensor, Tensor]:
+    "Mean and standard deviation (m,), float64, of each image's scores (m, C) over the classes."
     scores = scores.double()
     return scores.mean(1), scores.std(1, correction=0).clamp_min(1e-12)
 
@@ -69,7 +67,7 @@ def certainty(
     scores: Tensor,  # (m, C) of all classes
 ) -> Tensor:  # (m,) float64
     "Best score of each image, in standard deviations above the mean of its scores."
-    mean, spread = spread_of(scores)
+    mean, spread = _spread_of(scores)
     return (scores.double().amax(1) - mean) / spread
 
 # %% ../../nbs/04_method/09_unknown.ipynb #572e6e6d
@@ -111,7 +109,7 @@ class Doubt:
 
     def needed(self, scores: Tensor, unknown: bool | float = True) -> Tensor:
         'The score (m, 1) that a name needs: what "none of these" scores among (m, C) class scores.'
-        mean, spread = spread_of(scores)
+        mean, spread = _spread_of(scores)
         level = float(np.interp(self.share(unknown), np.linspace(0, 1, 101), self.strangers))
         return (mean + level * spread)[:, None].to(scores)
 
@@ -137,7 +135,7 @@ def doubt_of(
     sides = (torch.cat(s).quantile(steps) for s in (known[::2], known[1::2]))
     alike = torch.cat(list(sides)).sort().values  # as many of new classes as of seen ones
     strangers = torch.cat(away).quantile(steps)
-    return Doubt(fit_temperature(scores, rows, weight), strangers, alike.quantile(steps))
+    return Doubt(_fit_temperature(scores, rows, weight), strangers, alike.quantile(steps))
 
 # %% ../../nbs/04_method/09_unknown.ipynb #9f8bcae0
 def known_doubt(

@@ -233,7 +233,7 @@ def _charts_of(ready: _Ready, judged: dict[str, dict[str, Any]]) -> dict[str, _C
                 points[f"{row['method']}, {kind}"] = (row["S"], row["U"])
     name = "{method}, {knowledge}" if len(judged) > 1 else "{method}"
     every = [row for part in judged.values() for row in part["rows"] if row["calibrated"]]
-    rows = [{**row, "method": name.format(**row), "calibrated": False} for row in every]
+    rows = [{**row, "method": name.format(**row)} for row in every]
     first = next(iter(judged.values()))
     ours, gamma = first["scores"], first["gamma"]["NIWT"]
     table = gzsl(ours, labels, data.seen, data.unseen, gamma, data.classes).per_class
@@ -244,7 +244,7 @@ def _charts_of(ready: _Ready, judged: dict[str, dict[str, Any]]) -> dict[str, _C
         "balance": (_BALANCE, lambda w: balance_curve(curves, points=points, title="", width=w)),
         "methods": ("Methods side by side, calibrated.", lambda w: _metrics_bars(rows, width=w)),
         "confusion": (_CONFUSION + which, lambda w: _confusion_figure(count, names, width=w)),
-        "classes": (_CLASSES + which, lambda w: _class_bars(table, limit=30, width=w)),
+        "classes": (_CLASSES + which, lambda w: _class_bars(table, width=w)),
     }
     if first["model"].doubt_ is not None:
         warm = first["model"].doubt_.temperature

@@ -176,12 +176,12 @@ class _SpeciesPictures(Explorer):
         s = self.study
         marks = ["green" if p == s.n else "vermilion" for p in s.predicted]
         labels = ["✓" if p == s.n else "✗ " + self.session.label(p) for p in s.predicted]
-        _draw_mosaic(area, s.images, labels, 4, marks)
+        _draw_mosaic(area, s.images, labels, (4, 2), marks)
 
     def _paint_nearest(self, area: Area) -> None:
         data, classes = self.session.data, [self.session.columns[r] for r, _ in self.study.nearest]
         pictures = [data.images[int((data.labels == c).nonzero()[0])] for c in classes]
-        _draw_mosaic(area, pictures, self.differs, 3, lines=5)
+        _draw_mosaic(area, pictures, self.differs, (3, 5))
 
     def _paint_why(self, area: Area) -> None:
         s, transform = self.study, self.session.transform

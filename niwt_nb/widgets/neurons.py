@@ -205,7 +205,7 @@ class _NeuronTrials(_PictureExplorer):
         n, wins = len(trial.wins), trial.wins[:6, self.neuron].tolist()
         marks = ["blue" if w else "" for w in wins] + ["" if w else "blue" for w in wins]
         pictures = [*trial.pictures[:6], *trial.pictures[n : n + 6]]
-        _draw_mosaic(area, pictures, columns=6, marks=marks)
+        _draw_mosaic(area, pictures, marks=marks)
 
 # %% ../../nbs/08_widgets/02_neurons.ipynb #50d4f242
 class _NeuronPictures(_NeuronTrials):
@@ -254,7 +254,7 @@ class _NeuronPictures(_NeuronTrials):
     def _paint_exciting(self, area: Area) -> None:
         found, transform = _exciting_pictures(self.session, self.neuron, 5), self.session.transform
         pictures = [_as_seen(transform(p), transform) for p in found.images]
-        _draw_mosaic(area, pictures, found.labels, 5, outlines=found.regions, lines=3)
+        _draw_mosaic(area, pictures, found.labels, (5, 3), rings=found.regions)
 
     def _paint_scores(self, area: Area) -> None:
         s = self.study
