@@ -91,16 +91,6 @@ class _Selection:
     gamma: float  # the calibration chosen with them
     curve: pd.DataFrame = field(repr=False)  # a row a combination: settings, H, T1, gamma, ...
 
-# %% ../../nbs/05_evaluate/02_selection.ipynb #8b2c85b4
-def _head_by_id(head: nn.Linear, data: ZeroShotData) -> nn.Linear:
-    "A head with a row for each of `data.seen`, sorted by class id, the order that estimators use."
-    if head.out_features != len(data.seen):
-        told = f"the head has {head.out_features} rows for {len(data.seen)} seen classes"
-        raise NiwtError(f"{told} of {data.name!r}")
-    order = data.seen.argsort()
-    bias = None if head.bias is None else head.bias.detach()[order]
-    return linear_of(widened(head.weight.detach()[order]), bias)
-
 # %% ../../nbs/05_evaluate/02_selection.ipynb #db32d06b
 @dataclass(frozen=True, eq=False)
 class Encoded:
@@ -120,7 +110,12 @@ def _fit_scores(
         raise NiwtError(f"{len(features)} rows of features for {len(data)} images of {data.name!r}")
     known = data.get_knowledge(knowledge).values
     if head is not None and "head" in estimator.get_params():
-        estimator.set_params(head=_head_by_id(head, data))
+        if head.out_features != len(data.seen):
+            told = f"the head has {head.out_features} rows for {len(data.seen)} seen classes"
+            raise NiwtError(f"{told} of {data.name!r}")
+        order = data.seen.argsort()  # by class id, as estimators have it
+        bias = None if head.bias is None else head.bias.detach()[order]
+        estimator.set_params(head=linear_of(widened(head.weight.detach()[order]), bias))
     estimator.fit(by_rows(features, data.train), data.labels[data.train], known)
     test = torch.cat([data.test_seen, data.test_unseen])
     return estimator.scores(by_rows(features, test), known), data.labels[test]
@@ -202,7 +197,8 @@ def baselines() -> dict[str, tuple[Baseline, dict[str, list]]]:  # name -> (esti
     ranking: dict[str, list] = {"epochs": [8, 16, 32], "weight_decay": [1e-3, 1e-2]}
     ridges: dict[str, list] = {"ridge_features": [0.5, 1.0, 2.0]}
     ridges["ridge_knowledge"] = [1.0, 3.0, 10.0]
-    sides = ["to features", "to knowledge"]
+    published: dict[str, list] = {"epochs": [100, 300], "knowledge": ["none", "centre"]}
+    sides, l2 = ["to features", "to knowledge"], [1e-6, 1e-5, 1e-4]
     norm = _ClassNorm(features="centre")
     return {
         "ESZSL": (ESZSL(features="standard"), ridges),
@@ -212,15 +208,9 @@ def baselines() -> dict[str, tuple[Baseline, dict[str, list]]]:  # name -> (esti
         "ALE": (RankingForm("ale"), ranking),
         "DEM": (DEM(), {"steps": [50, 100, 200], "weight_decay": [0.0, 1e-4]}),
         "class-norm MLP": (norm, {"epochs": [2, 4, 8], "weight_decay": [1e-4, 1e-3]}),
-        "ICIS": (_ICIS(), {"epochs": [50, 100], "l2": [1e-6, 1e-5, 1e-4]}),
-        "NIWT as published": (
-            _PublishedNIWT(),
-            {"epochs": [100, 300], "knowledge": ["none", "centre"]},
-        ),
-        "weight regression": (
-            WeightRegression(),
-            {"ridge": [0.05, 0.1, 0.2, 0.5], "l2": [1e-6, 1e-5, 1e-4]},
-        ),
+        "ICIS": (_ICIS(), {"epochs": [50, 100], "l2": l2}),
+        "NIWT as published": (_PublishedNIWT(), published),
+        "weight regression": (WeightRegression(), {"ridge": [0.05, 0.1, 0.2, 0.5], "l2": l2}),
     }
 
 # %% ../../nbs/05_evaluate/02_selection.ipynb #e2f2c0c3

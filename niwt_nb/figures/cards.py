@@ -26,14 +26,6 @@ def _show_row(first: Area, pictures: Sequence[tuple[str, Any]]) -> None:
         place = first.part(i * (first.width + 10), 0, first.width, first.height)
         show_image(place.axes(), picture, label, wrap=int(first.width) // 8)
 
-# %% ../../nbs/07_figures/03_cards.ipynb #6710779c
-def _word_bars(ax: Any, rows: pd.DataFrame, names: list[str], wrap: int) -> None:
-    'Bars of words: "against" turns one to the left, "open" outlines it.'
-    faint = rows["verdict"].eq("open").tolist()
-    legend = "missing   |   shown" if rows["verdict"].eq("against").any() else "shown"
-    legend += "\noutlined: open" if any(faint) else ""  # two lines: the axis is narrow
-    signed_bars(ax, names, _signed_words(rows), legend, wrap=wrap, faint=faint)
-
 # %% ../../nbs/07_figures/03_cards.ipynb #ff577224
 @own_style()
 def _draw_card(
@@ -63,7 +55,10 @@ def _draw_card(
     _show_row(Area(fig, 20, top + 40, side, tall), pictures)
     left = 20 + n * (side + 10) + 170 if beside else 200
     ax = Area(fig, left, top + 35 if beside else top + 75 + tall, width - left - 25, bars).axes()
-    _word_bars(ax, rows, names, wrap)
+    faint = rows["verdict"].eq("open").tolist()
+    legend = "missing   |   shown" if rows["verdict"].eq("against").any() else "shown"
+    legend += "\noutlined: open" if any(faint) else ""  # two lines: the axis is narrow
+    signed_bars(ax, names, _signed_words(rows), legend, wrap, faint)
     title, ink = plain(title, (width - 40) // 11, 1), COLOURS["ink"]
     _write(fig, 20, 12, title, 14, fontweight="bold", color=ink)
     _write(fig, 20, below, text, 12, color=ink, linespacing=1.3)

@@ -236,7 +236,6 @@ def _class_bars(per_class: pd.DataFrame, width: int = 800) -> Figure:
     return fig
 
 # %% ../../nbs/07_figures/02_charts.ipynb #794eca3e
-@own_style()
 def _row_label(ax: Axes, i: int, name: str, room: float, **style: Any) -> None:
     "A name in the room, in pixels, left of row `i` of bars, shortened to fit."
     told = _short(name, room - 6, 9, style.get("fontweight") == "bold")

@@ -330,11 +330,23 @@ _SOLVERS["closed"] = _solve_closed
 
 
 def _solve_rows(
-    network: Any, target: Tensor, judge: Any, solver: str, how: dict[str, Any]
-) -> tuple[Tensor, Tensor, pd.DataFrame, str]:  # weights (n, D), biases (n,), history, reason
-    "Run one solver, on what `_judge_of` gives, after a check that layer and demand fit together."
-    usual, given = network.head.bias, isinstance(judge, PooledJacobian)
-    on: Any = judge if given else _activations_of(network, judge)
+    network: Any, target: Tensor, images: Any, solver: str, how: dict[str, Any]
+) -> tuple[Any, Tensor, Tensor, pd.DataFrame, str]:
+    """What was solved on, weights (n, D), biases (n,), history and reason of one solver.
+
+    The reference works on images (M, 3, H, W), the others on their Jacobian. Raises `NiwtError`
+    for another network's Jacobian, for the reference with one, if layer and demand do not fit.
+    """
+    if isinstance(images, PooledJacobian):
+        images.check(network)
+        if solver == "reference":
+            told = "the reference solver differentiates through the network"
+            raise NiwtError(f"{told}: give it images, not a Jacobian")
+        images = images.to(network.head.weight.device)
+    elif solver != "reference":
+        images = pooled_jacobian(network, images)
+    usual, given = network.head.bias, isinstance(images, PooledJacobian)
+    on: Any = images if given else _activations_of(network, images)
     have = on.mean.shape[0] if given else on.shape[1]
     if have != target.shape[1]:
         told = f"importance has {target.shape[1]} neurons, layer {network.layer!r} has {have}"
@@ -342,21 +354,7 @@ def _solve_rows(
     what = (on, target, network.head) if given else (network, target, on)
     weight, history, reason = _SOLVERS[solver](*what, **how)
     level = float(usual.detach().mean()) if given and usual is not None else 0.0
-    return weight, weight.new_full((len(weight),), level), history, reason
-
-# %% ../../nbs/04_method/08_solvers.ipynb #85dba9ed
-def _judge_of(network: Any, images: Any, solver: str) -> Tensor | PooledJacobian:
-    """What a solver works on: images (M, 3, H, W) for the reference, else their Jacobian.
-
-    Raises `NiwtError` for another network's Jacobian, or if the reference solver is given one.
-    """
-    if isinstance(images, PooledJacobian):
-        images.check(network)
-        if solver == "reference":
-            told = "the reference solver differentiates through the network"
-            raise NiwtError(f"{told}: give it images, not a Jacobian")
-        return images.to(network.head.weight.device)
-    return images if solver == "reference" else pooled_jacobian(network, images)
+    return images, weight, weight.new_full((len(weight),), level), history, reason
 
 # %% ../../nbs/04_method/08_solvers.ipynb #da6e4332
 @in_own_modes
@@ -380,8 +378,7 @@ def transfer_weights(
     how = {k: v for k, v in own.items() if k in allowed} | options
     target = _check_targets(network, importance, lam)
     started = time.process_time()
-    judge = _judge_of(network, images, solver)
-    weight, biases, history, reason = _solve_rows(network, target, judge, solver, how)
+    judge, weight, biases, history, reason = _solve_rows(network, target, images, solver, how)
     if features is not None:
         if not isinstance(features, _ScoreStatistics):
             features = score_statistics(network.head, features)

@@ -41,12 +41,11 @@ def _fit_temperature(scores: Tensor, rows: Tensor, weight: Tensor) -> float:
 def reliability(
     probabilities: Tensor,  # (m, C)
     rows: Tensor,  # (m,) column of each image's own class
-    bins: int = 10,  # of equal width
-) -> pd.DataFrame:  # a row a bin that is not empty: confidence and accuracy (means) and images
+) -> pd.DataFrame:  # a row for each of ten bins that is not empty: confidence and accuracy, images
     "How often the best class is right, by the probability that it was given."
     best, at = probabilities.double().max(1)
     table = pd.DataFrame({"confidence": best.numpy(), "accuracy": (at == rows).double().numpy()})
-    parts = table.groupby((best * bins).long().clamp(max=bins - 1).numpy())
+    parts = table.groupby((best * 10).long().clamp(max=9).numpy())
     return parts.mean().assign(images=parts.size()).reset_index(drop=True)
 
 # %% ../../nbs/04_method/09_unknown.ipynb #4b2dbdb8
@@ -118,13 +117,12 @@ def doubt_of(
     scores: Tensor,  # (m, S + U) calibrated scores of validation images, seen classes first
     rows: Tensor,  # (m,) column of each image's own class
     n_seen: int,  # S
-    draws: int = 10,  # of the classes that play strangers
 ) -> Doubt:  # seen and new classes count alike
     "Measure temperature and thresholds on validation classes, U of which were written from words."
     n, new = scores.shape[1] - n_seen, rows >= n_seen
     weight = torch.where(new, 0.5 / new.sum(), 0.5 / (~new).sum()).double()
     away, known = [], []
-    for seed in range(draws):
+    for seed in range(10):  # draws of the classes that play strangers
         play = n_seen + torch.randperm(n, generator=torch.Generator().manual_seed(seed))[: n // 2]
         rest = ~torch.isin(torch.arange(scores.shape[1]), play)
         sure = by_rows(scores, None, lambda some: certainty(some[:, rest]), len(rest))  # noqa: B023
