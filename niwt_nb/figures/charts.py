@@ -131,9 +131,8 @@ def _history_figure(history: pd.DataFrame, width: int = 800) -> Figure:
         ax.set_axis_off()
     for ax, name in zip(axes, shown, strict=False):
         y = numbers[name]
-        ax.plot(
-            numbers.epoch, y, color=COLOURS["blue"], lw=2, marker="o" if len(y) < 30 else None, ms=4
-        )
+        mark = "o" if len(y) < 30 else None
+        ax.plot(numbers.epoch, y, color=COLOURS["blue"], lw=2, marker=mark, ms=4)
         if (y > 0).all() and y.max() > 30 * y.min():
             ax.set_yscale("log")
         ax.set_title(f"{plain(name)} (last {y.iloc[-1]:.4g})", fontsize=11, loc="left")
@@ -222,7 +221,8 @@ def _class_bars(per_class: pd.DataFrame, width: int = 800) -> Figure:
     fig = new_figure(width, 90 + 20 * len(frame))
     ax = fig.add_subplot()
     y, value = np.arange(len(frame)), frame["accuracy"].to_numpy()
-    for g, colour, hatch in (("seen", "blue", None), ("unseen", "orange", "///")):
+    looks = (("blue", None), ("orange", "///"))  # perhaps one group alone is shown
+    for g, (colour, hatch) in zip(sorted(set(frame["group"])), looks, strict=False):
         at, fill = (frame["group"] == g).to_numpy(), COLOURS[colour]
         ax.barh(y[at], value[at], color=fill, hatch=hatch, edgecolor="white", label=plain(g))
     ax.set_yticks(y, [plain(c, 34, 1) for c in frame["class"]], fontsize=9)
