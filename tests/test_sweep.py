@@ -216,9 +216,7 @@ ENTRIES: dict[str, Callable[[Any], Any]] = {
     "solve_reference": lambda w: N.solve_reference(w.network, w.asked, w.acts, max_steps=5)[0],
     "exact_objective": lambda w: N.exact_objective(w.network, w.rows, w.asked, w.acts),
     "certificate": lambda w: N.certificate(w.network, w.rows, w.asked, w.x, 1e-3),
-    "solve_rows": lambda w: N.solve_rows(w.network, w.asked, w.jacobian, "closed", {"lam": 1e-3})[
-        0
-    ],
+    "solve_rows": lambda w: N.solve_rows(w.network, w.asked, w.jacobian, "closed", {})[1],
     "transfer_weights": lambda w: [
         N.transfer_weights(w.network, w.asked, w.x, s, features=w.features).weight
         for s in ("closed", "lbfgs")

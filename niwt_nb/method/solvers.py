@@ -274,6 +274,7 @@ def closed_form(
     return _ClosedForm(inverse, prior, matrix @ prior, rank)
 
 # %% ../../nbs/04_method/08_solvers.ipynb #f4d19a95
+@in_own_modes
 def _solve_closed(
     jacobian: PooledJacobian, importance: Tensor, head: nn.Linear, ridge: float = DAMPING
 ) -> tuple[Tensor, pd.DataFrame, str]:  # weights (n, D), an empty history, reason for stopping
@@ -329,6 +330,7 @@ _SOLVERS: dict[str, Callable] = {"reference": solve_reference, "lbfgs": solve_lb
 _SOLVERS["closed"] = _solve_closed
 
 
+@in_own_modes
 def _solve_rows(
     network: Any, target: Tensor, images: Any, solver: str, how: dict[str, Any]
 ) -> tuple[Any, Tensor, Tensor, pd.DataFrame, str]:
