@@ -97,7 +97,7 @@ class ImportanceMap(RegressorMixin, BaseEstimator):
 
     @in_own_modes
     def predict(self, X: Any) -> Any:
-        "Importance (m, K) for knowledge `X` (m, A); a tensor of the same device and type if `X` is one."
+        "Importance (m, K) for knowledge `X` (m, A); a tensor of its device and type if `X` is one."
         check_is_fitted(self, "x_mean_")
         found = self._predict(self._table(X, reset=False) - self.x_mean_) + self.y_mean_
         found = found[:, 0] if self.flat_ else found
