@@ -78,10 +78,8 @@ def as_ids(
     return t.clone() if isinstance(ids, np.ndarray) else t
 
 # %% ../../nbs/01_data/00_dataset.ipynb #82b5b3ed
-def _of_frame(
-    frame: Any, names: tuple[str, ...], classes: Sequence[str] | None
-) -> tuple[Any, tuple[str, ...], Sequence[str] | None]:  # numbers, columns, classes
-    "Read a DataFrame: columns by name, classes by its first column or index; others stay the same."
+def _of_frame(frame: Any, names: tuple[str, ...], classes: Any) -> tuple[Any, tuple[str, ...], Any]:
+    "Numbers, columns, classes (its first column's or index's) of a frame; others stay the same."
     if not isinstance(frame, pd.DataFrame):
         return frame, names, classes
     if len(frame.columns) > 1 and not pd.api.types.is_numeric_dtype(frame.dtypes.iloc[0]):
@@ -304,77 +302,36 @@ class NoImages(Sequence):
         remedy = "use data.features, or read it from a folder of images"
         raise NiwtError(f"this data set holds features only, no images: {remedy}")
 
-# %% ../../nbs/01_data/00_dataset.ipynb #68745ea5
-def _check_classes(
-    classes: tuple[str, ...], seen: Tensor, unseen: Tensor, val_classes: Tensor
-) -> None:
-    "Raise `NiwtError` for a name twice, a class seen and unseen, or `val_classes` not seen."
-    if twice := _repeated(classes):
-        raise NiwtError(f"the class name {twice!r} is used more than once")
-    if not len(seen) or not len(unseen):
-        got = f"{len(seen)} seen and {len(unseen)} unseen"
-        raise NiwtError(f"need at least one seen and one unseen class, got {got}")
-    both = set(seen.tolist()) & set(unseen.tolist())
-    if both:
-        raise NiwtError(f"class {classes[min(both)]!r} is listed as seen and as unseen")
-    other = set(val_classes.tolist()) - set(seen.tolist())
-    if other:
-        only = "settings may be chosen on seen classes only"
-        raise NiwtError(f"validation class {classes[min(other)]!r} is not a seen class; {only}")
-
 # %% ../../nbs/01_data/00_dataset.ipynb #71bb8e3a
-def _check_split(
-    classes: tuple[str, ...],
-    labels: Tensor,
-    splits: dict[str, Tensor],
-    allowed: dict[str, Tensor],
-    need: dict[str, Tensor],
-) -> None:
-    "Raise `NiwtError` for a class not `allowed`, or needed and absent, and an image in two splits."
+def _check_split(data: Any) -> None:
+    "Raise `NiwtError` for a split with a wrong class or without one, and an image in two splits."
     owner: dict[int, str] = {}
-    for name, index in splits.items():
-        wrong = index[~torch.isin(labels[index], allowed[name])]
+    for name in ("train", "test_seen", "test_unseen"):
+        index, side = getattr(data, name), "unseen" if name == "test_unseen" else "seen"
+        allowed = getattr(data, side)
+        wrong = index[~torch.isin(data.labels[index], allowed)]
         if len(wrong):
-            i, side = int(wrong[0]), name.replace("test_", "").replace("train", "seen")
+            shown = data.classes[data.labels[wrong[0]]]
             told = f"which is not a {side} class ({len(wrong)} such images)"
-            raise NiwtError(f"{name}: image {i} shows {classes[labels[i]]!r}, {told}")
+            raise NiwtError(f"{name}: image {int(wrong[0])} shows {shown!r}, {told}")
         for i in index.tolist():
             if owner.setdefault(i, name) != name:
                 raise NiwtError(f"image {i} is in both {owner[i]} and {name}")
-        wanted = need.get(name, index[:0])
-        empty = wanted[~torch.isin(wanted, labels[index])]
-        if len(empty):
-            told = f"class {classes[empty[0]]!r} has no image in {name} ({len(empty)} such classes)"
-            hint = "add pictures of it, or leave it out of the unseen classes"
-            side = " (in Python, need_test=False makes its classifier only)"
-            raise NiwtError(f"{told}; {hint}{side}" if name == "test_unseen" else told)
+        empty = allowed[~torch.isin(allowed, data.labels[index])]
+        if len(empty) and (name == "train" or (name == "test_unseen" and data.need_test)):
+            told = f"class {data.classes[empty[0]]!r} has no image in {name}"
+            hint = "; add pictures of it, or leave it out of the unseen classes"
+            hint += " (in Python, need_test=False makes its classifier only)"
+            told += f" ({len(empty)} such classes)"
+            raise NiwtError(told + hint if name == "test_unseen" else told)
 
 # %% ../../nbs/01_data/00_dataset.ipynb #2596cfb5
-def _propose_val_classes(seen: Tensor, n_unseen: int, seed: int = 0) -> Tensor:
+def _propose_val_classes(seen: Tensor, n_unseen: int) -> Tensor:
     "Draw seen ids to choose settings on: the unseen's share, 1 or more (2 from 6 on), 0 of 1 or 2."
     n = len(seen)
-    if n < 3:
-        return torch.empty(0, dtype=torch.long)
-    k = min(max(round(n * n_unseen / (n + n_unseen)), 2 if n >= 6 else 1), n // 2)
-    return seen[torch.randperm(n, generator=torch.Generator().manual_seed(seed))[:k]].sort().values
-
-# %% ../../nbs/01_data/00_dataset.ipynb #5dc9016c
-def _align(
-    key: str,
-    knowledge: DomainKnowledge | pd.DataFrame,
-    classes: tuple[str, ...],
-    notes: list[str] | None = None,
-) -> DomainKnowledge:  # one row a class; `notes` tell of names that differ
-    "Find each class's row, by name where rows have names; raises `NiwtError` for a missing row."
-    k = DomainKnowledge(key, knowledge) if isinstance(knowledge, pd.DataFrame) else knowledge
-    if k.classes is None:
-        return k
-    if all(at is None for at in _pair_names(classes, k.classes)[0]):
-        told = f"its rows are about {', '.join(map(repr, k.classes[:3]))}"
-        remedy = "name the classes, or drop the names with frame.reset_index(drop=True)"
-        raise NiwtError(f"knowledge {key!r}: {told}, ..., none of which is a class here; {remedy}")
-    at = _match_names(classes, k.classes, f"class of knowledge {key!r}", notes)
-    return replace(k.of_classes(at), classes=None)
+    share = max(round(n * n_unseen / (n + n_unseen)), 2 if n >= 6 else 1)
+    k = min(share, n // 2) if n > 2 else 0
+    return seen[torch.randperm(n, generator=torch.Generator().manual_seed(0))[:k]].sort().values
 
 # %% ../../nbs/01_data/00_dataset.ipynb #115697dd
 def _held_out(labels: Tensor, classes: Tensor, share: float, seed: int) -> Tensor:
@@ -389,15 +346,24 @@ def _held_out(labels: Tensor, classes: Tensor, share: float, seed: int) -> Tenso
 
 # %% ../../nbs/01_data/00_dataset.ipynb #c68b34df
 def _aligned(data: Any) -> dict[str, Any]:
-    "Knowledge by class and `notes`; raises `NiwtError` for used rows not finite, constant columns."
+    "Knowledge by class (rows with names: by name) and `notes`; raises `NiwtError` for unfit rows."
     if not data.knowledge:
         raise NiwtError(f"data set {data.name!r} has no domain knowledge")
     ids, c, notes = torch.cat([data.seen, data.unseen]), len(data.classes), list(data.notes)
-    known = {key: _align(key, k, data.classes, notes) for key, k in data.knowledge.items()}
-    for key, k in known.items():
+    known = {}
+    for key, given in data.knowledge.items():
+        k = DomainKnowledge(key, given) if isinstance(given, pd.DataFrame) else given
+        what = f"knowledge {key!r}"
+        if k.classes is not None:
+            if all(at is None for at in _pair_names(data.classes, k.classes)[0]):
+                told = f"its rows are about {', '.join(map(repr, k.classes[:3]))}"
+                remedy = "name the classes, or drop the names with frame.reset_index(drop=True)"
+                raise NiwtError(f"{what}: {told}, ..., none of which is a class here; {remedy}")
+            at = _match_names(data.classes, k.classes, f"class of {what}", notes)
+            k = replace(k.of_classes(at), classes=None)
         if len(k) != c:
-            raise NiwtError(f"knowledge {key!r}: {len(k)} rows for {c} classes")
-        k.check(data.classes, ids, constant=len(ids) == c)
+            raise NiwtError(f"{what}: {len(k)} rows for {c} classes")
+        known[key] = k.check(data.classes, ids, constant=len(ids) == c)
     return {"knowledge": known, "notes": tuple(notes)}
 
 # %% ../../nbs/01_data/00_dataset.ipynb #70f172ca
@@ -444,13 +410,19 @@ def _settle(data: Any) -> None:
     if data.val_classes is None:
         put("val_classes", _propose_val_classes(data.seen, len(data.unseen)))
     put("val_classes", as_ids(data.val_classes, "val_classes", c))
-    _check_classes(data.classes, data.seen, data.unseen, data.val_classes)
-    allowed = {"train": data.seen, "test_seen": data.seen, "test_unseen": data.unseen}
-    need = {"train": data.seen} | ({"test_unseen": data.unseen} if data.need_test else {})
-    splits = {k: getattr(data, k) for k in allowed}
-    _check_split(data.classes, data.labels, splits, allowed, need)
-    vars(data).update(_aligned(data))
-    vars(data).update(_extras_of(data, n))
+    if twice := _repeated(data.classes):
+        raise NiwtError(f"the class name {twice!r} is used more than once")
+    seen, unseen, val = ({*getattr(data, k).tolist()} for k in ("seen", "unseen", "val_classes"))
+    if not seen or not unseen:
+        got = f"{len(seen)} seen and {len(unseen)} unseen"
+        raise NiwtError(f"need at least one seen and one unseen class, got {got}")
+    if both := seen & unseen:
+        raise NiwtError(f"class {data.classes[min(both)]!r} is listed as seen and as unseen")
+    if other := val - seen:
+        only = "is not a seen class; settings may be chosen on seen classes only"
+        raise NiwtError(f"validation class {data.classes[min(other)]!r} {only}")
+    _check_split(data)
+    vars(data).update(_aligned(data) | _extras_of(data, n))
 
 # %% ../../nbs/01_data/00_dataset.ipynb #06aba99f
 def _mask_of(masks: Callable, index: list[int], i: int) -> dict[str, np.ndarray]:
@@ -583,10 +555,19 @@ def _validation(data: ZeroShotData, seed: int, hold: float) -> ZeroShotData:
     split |= {"seen": seen, "unseen": val, "val_classes": val[:0]}
     return data.take(keep, name=f"{data.name} (validation)", knowledge=knowledge, **split)
 
-# %% ../../nbs/01_data/00_dataset.ipynb #a9a6db90
-def _as_picture(made: Any, where: str, colours: bool = True) -> Tensor:
-    "A float picture (3, H, W), also of a batch of one or `pixel_values`; else raises `NiwtError`."
-    x, shown = made, type(made).__name__
+# %% ../../nbs/01_data/00_dataset.ipynb #92403dd2
+def transformed(
+    transform: Callable,  # PIL image -> (3, H, W) float tensor, also of a batch, `pixel_values`
+    image: Any,  # a PIL image, or activations in its place
+    where: str = "an image",  # which image, for messages
+) -> Tensor:  # (3, H, W) float32
+    "One image through a preprocessing; raises `NiwtError` with the user's line, or for no picture."
+    with _user_code(f"the transform failed for {where}"):
+        try:
+            x = made = transform(image)
+        except OSError as e:  # a picture that is decoded only now
+            raise NiwtError(f"{where}: {e}") from None
+    shown = type(made).__name__
     if isinstance(x, Mapping):
         key = next((k for k in ("pixel_values", "image") if k in x), None)
         shown += f" with {', '.join(map(repr, x)) or 'nothing'}"
@@ -597,26 +578,13 @@ def _as_picture(made: Any, where: str, colours: bool = True) -> Tensor:
         kind = str(x.dtype).removeprefix("torch.")
         shown = ("" if x is made else f"{shown}: ") + f"shape {tuple(x.shape)} of {kind}"
         x = x[0] if x.ndim == 4 and len(x) == 1 else x
-        if x.ndim == 3 and (len(x) == 3 or not colours) and x.is_floating_point():
+        channels = x.ndim == 3 and (len(x) == 3 or not isinstance(image, Image.Image))
+        if channels and x.is_floating_point():
             if not x.isfinite().all():
                 raise NiwtError(f"the transform gave a value that is not finite for {where}")
             return x.detach().float()
     wanted = "the transform must turn a PIL image into a float tensor (3, H, W)"
     raise NiwtError(f"{wanted}; for {where} it gave {shown}")
-
-# %% ../../nbs/01_data/00_dataset.ipynb #92403dd2
-def transformed(
-    transform: Callable,  # PIL image -> (3, H, W) float tensor, the user's perhaps
-    image: Any,  # a PIL image, or activations in its place
-    where: str = "an image",  # which image, for messages
-) -> Tensor:  # (3, H, W) float32
-    "One image through a preprocessing; raises `NiwtError` with the user's line, or for no picture."
-    with _user_code(f"the transform failed for {where}"):
-        try:
-            made = transform(image)
-        except OSError as e:  # a picture that is decoded only now
-            raise NiwtError(f"{where}: {e}") from None
-    return _as_picture(made, where, isinstance(image, Image.Image))
 
 # %% ../../nbs/01_data/00_dataset.ipynb #7464984b
 def first_of_each(
