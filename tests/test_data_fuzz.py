@@ -25,10 +25,10 @@ from niwt_nb.core import NiwtError
 from niwt_nb.data.awa2 import _read_sentences
 from niwt_nb.data.cub import _read_image_attributes
 from niwt_nb.data.dataset import DomainKnowledge, ZeroShotData, subset
-from niwt_nb.data.files import _propose_split, _read_matrix, _read_numbered
+from niwt_nb.data.files import _propose_split, _read_attribute_table, _read_csv_rows, _read_json
+from niwt_nb.data.files import _read_matrix, _read_numbered
 from niwt_nb.data.images import FORMATS, _MAX_PIXELS, open_image, _safe_name
 from niwt_nb.data.names import _match_names, _pair_names, _plain_name
-from niwt_nb.data.tables import _read_attribute_table, _read_csv_rows, _read_json
 from niwt_nb.data.text import _read_embeddings
 from niwt_nb.data.xlsa17 import _read_att_splits, _read_features
 

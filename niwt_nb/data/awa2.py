@@ -17,14 +17,12 @@ from torch import Tensor
 
 from ..core import NiwtError, _normal_name
 from .dataset import DomainKnowledge, ZeroShotData
-from .files import _draw_unseen, _drop_constant, _find_images, _first_file, _inside
-from .files import _propose_split, _read_matrix, _read_numbered, _scan_folders
-from .files import _split_fields
+from .files import _drop_constant, _first_file, _inside, _read_csv_rows, _read_json
+from .files import _read_matrix, _read_numbered, _scan_folders, _standard_split
 from .images import ImageFiles, _left_note, list_pictures
 from .names import _match_names
-from .tables import _read_csv_rows, _read_json, _read_text
 from .text import STOP_WORDS, SentenceEncoder, text_knowledge, _words_of
-from .xlsa17 import _attributes, _read_att_splits, _read_features
+from .xlsa17 import _attributes, _find_images, _read_att_splits, _read_features
 
 # %% ../../nbs/01_data/08_awa2.ipynb #21c4c802
 def _awa_knowledge(
@@ -42,22 +40,6 @@ def _awa_knowledge(
             found.append(_attributes(name, table, names, classes, notes, whole))
     return _drop_constant(found, notes)
 
-# %% ../../nbs/01_data/08_awa2.ipynb #de4c05b1
-def _awa_standard(
-    root: Path, classes: tuple[str, ...], labels: Tensor, seed: int, notes: list[str]
-) -> dict[str, Tensor]:
-    "Unseen: testclasses.txt's, or drawn (a note says which); seen classes' images split by seed."
-    path = _first_file(root, "testclasses.txt")
-    if path is None:
-        unseen = _draw_unseen(len(classes), max(1, len(classes) // 5), seed)
-        where = f"unseen classes drawn with seed {seed}"
-    else:
-        names = [n.strip() for n in _read_text(path).splitlines() if n.strip()]
-        unseen = _match_names(names, classes)
-        where = "unseen classes of testclasses.txt, some of which are in ImageNet"
-    notes.append(f"no att_splits.mat: {where}; not comparable with published results")
-    return _propose_split(classes, labels, unseen, seed=seed)
-
 # %% ../../nbs/01_data/08_awa2.ipynb #6b093e4a
 def read_awa2(
     root: str | os.PathLike,  # the Animals_with_Attributes2 folder
@@ -74,9 +56,9 @@ def read_awa2(
     path = Path(splits) if splits is not None else _first_file(root, "att_splits.mat")
     place = path if path is None or path.is_dir() else path.parent
     listed = _first_file(place, "res101.mat") if place else None
-    ff = _read_features(listed, pixels=True) if listed else None
-    if ff and ff.files:
-        images = _find_images(ff.files, root / "JPEGImages", **kwargs)
+    _, ids, files = _read_features(listed, pixels=True) if listed else (None, None, ())
+    if files:
+        images = _find_images(files, root / "JPEGImages", **kwargs)
     else:
         every = [f for files in folders.values() for f in files]
         images = ImageFiles(root / "JPEGImages", every, where="", **kwargs)
@@ -89,13 +71,13 @@ def read_awa2(
     if path is not None:
         published = _read_att_splits(path)
         theirs = _match_names(classes, published.classes, notes=notes)
-        if ff and ff.files and not torch.equal(theirs[labels], ff.labels):
-            i = int((theirs[labels] != ff.labels).nonzero()[0])
-            told = f"res101.mat gives image {images.names[i]!r} the label {int(ff.labels[i]) + 1}"
+        if files and not torch.equal(theirs[labels], ids):
+            i = int((theirs[labels] != ids).nonzero()[0])
+            told = f"res101.mat gives image {images.names[i]!r} the label {int(ids[i]) + 1}"
             raise NiwtError(f"{told}, which is another class in att_splits.mat")
-        split = _split_fields(published, labels, "att_splits.mat")
+        split = published.fields(labels)
     else:
-        split = _awa_standard(root, classes, labels, seed, notes)
+        split = _standard_split(root, classes, labels, 5, seed, notes)
     name = "AwA2" if len(classes) == 50 else root.name
     made: dict[str, Any] = {"knowledge": knowledge, "notes": tuple(notes), **split}
     return ZeroShotData(name, classes, images, labels, **made)

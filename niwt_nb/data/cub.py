@@ -18,8 +18,8 @@ from torch import Tensor
 
 from ..core import NiwtError
 from .dataset import DomainKnowledge, ZeroShotData
-from .files import _draw_unseen, _drop_constant, _first_file, _inside, _propose_split
-from .files import _read_matrix, _read_numbered, _split_fields
+from .files import _drop_constant, _first_file, _inside, _read_matrix, _read_numbered
+from .files import _standard_split
 from .images import ImageFiles
 from .names import _match_names
 
@@ -129,12 +129,9 @@ def read_cub(
     if path is not None:
         published = _read_att_splits(path)
         _match_names(classes, published.classes, notes=notes)
-        split = _split_fields(published, labels, "att_splits.mat")
+        split = published.fields(labels)
     else:
-        unseen = _draw_unseen(len(classes), max(1, len(classes) // 4), seed)
-        split = _propose_split(classes, labels, unseen, seed=seed)
-        drawn = f"{len(unseen)} unseen classes drawn with seed {seed}"
-        notes.append(f"no att_splits.mat: {drawn}; not comparable with published results")
+        split = _standard_split(root, classes, labels, 4, seed, notes)
     attributes = _first_file(root, "attributes/image_attribute_labels.txt")
     if image_attributes and attributes:
         width = len(_read_numbered(_first_file(root, *_ATTRIBUTE_NAMES) or root))

@@ -7,7 +7,6 @@ __all__ = ['DomainKnowledge', 'ZeroShotData', 'first_of_each', 'subset']
 
 # %% ../../nbs/01_data/00_dataset.ipynb #10b31604
 import warnings
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -21,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import Subset
 
 from ..core import NiwtError, check_name, names_of, _user_code
-from .names import _match_names, _pair_names
+from .names import _match_names, _pair_names, _repeated
 
 # %% ../../nbs/01_data/00_dataset.ipynb #f9c23e54
 def _as_values(values: Any, what: str) -> Tensor:
@@ -39,11 +38,6 @@ def _as_values(values: Any, what: str) -> Tensor:
         got = f"{type(values).__name__} ({e})"
         raise NiwtError(f"{what}: expected a table of numbers, got {got}") from None
     return table
-
-# %% ../../nbs/01_data/00_dataset.ipynb #cef4e1b5
-def _repeated(names: Sequence[str]) -> str | None:
-    "A name that comes more than once, the first in the alphabet; None where all are distinct."
-    return min((name for name, n in Counter(names).items() if n > 1), default=None)
 
 # %% ../../nbs/01_data/00_dataset.ipynb #abcb2308
 def as_ids(

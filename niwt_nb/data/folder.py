@@ -18,13 +18,12 @@ from torch import Tensor
 
 from ..core import NiwtError, check_name, names_of, _normal_name
 from .awa2 import _check_folders, _read_sentences, sentence_knowledge
-from .dataset import DomainKnowledge, ZeroShotData, _repeated
-from .files import _draw_unseen, _drop_constant, _first_file
-from .files import _propose_split, _scan_folders
+from .dataset import DomainKnowledge, ZeroShotData
+from .files import _draw_unseen, _drop_constant, _first_file, _propose_split
+from .files import _read_attribute_table, _read_csv_rows, _read_text, _scan_folders
 from .images import ImageFiles, picture_suffixes
 from .images import _count_pictures, _left_note, _list_folder, _safe_name
-from .names import _match_names, _match_notes, _pair_names
-from .tables import _read_attribute_table, _read_csv_rows, _read_text
+from .names import _match_names, _match_notes, _pair_names, _repeated
 from .text import with_reader
 
 # %% ../../nbs/01_data/09_folder.ipynb #75d51aff

@@ -15,6 +15,11 @@ from torch import Tensor
 
 from ..core import NiwtError, check_name, _normal_name
 
+# %% ../../nbs/01_data/02_names.ipynb #15d1d9a7
+def _repeated(names: Sequence[str]) -> str | None:
+    "A name that comes more than once, the first in the alphabet; None where all are distinct."
+    return min((name for name, n in Counter(names).items() if n > 1), default=None)
+
 # %% ../../nbs/01_data/02_names.ipynb #49570f92
 def _plain_name(name: str) -> str:
     "A name in lower case, without leading number or marks (`C++` stays), to match other spellings."

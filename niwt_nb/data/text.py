@@ -28,9 +28,9 @@ from torch import Tensor
 from ..core import NiwtError, _file_kind, import_object, import_torchvision
 from ..core import _nearest_names, _user_code
 from .dataset import DomainKnowledge, ZeroShotData, as_ids, _as_values
+from .files import _read_text
 from .images import _list_folder
 from .names import _match_names, _pair_names
-from .tables import _read_text
 
 # %% ../../nbs/01_data/05_text.ipynb #5e34412d
 _FILE = files("niwt_nb.data").joinpath("words.json")

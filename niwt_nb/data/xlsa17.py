@@ -21,8 +21,8 @@ from torch import Tensor
 
 from ..core import NiwtError, names_of
 from .dataset import DomainKnowledge, NoImages, ZeroShotData, _as_values
-from .files import _AttSplits, _drop_constant, _float32, _split_fields, _find_images
-from .tables import _unknown_as_zero
+from .files import _drop_constant, _unknown_as_zero
+from .images import ImageFiles, _safe_name
 from .text import with_reader
 
 # %% ../../nbs/01_data/06_xlsa17.ipynb #3930dfc6
@@ -139,7 +139,7 @@ def _load_mat(
     path: str | os.PathLike,
     names: Sequence[str],
     optional: Sequence[str] = (),
-    max_bytes: int = 4_000_000_000,
+    max_bytes: int = 2**32,
 ) -> dict[str, np.ndarray]:
     "Read a MATLAB file (5 to 7.2), running nothing; raises only `NiwtError`: damaged or absent."
     where = repr(os.fspath(path))
@@ -184,37 +184,58 @@ def _mat_indices(array: np.ndarray, what: str) -> Tensor:
         raise NiwtError(f"{what}: an index comes more than once")
     return out
 
+# %% ../../nbs/01_data/06_xlsa17.ipynb #fb57a380
+@dataclass(frozen=True, eq=False, repr=False)
+class _AttSplits:
+    "An `att_splits.mat`: class names, attributes, image indices (from 0) of the proposed split."
+
+    classes: tuple[str, ...]  # C names, in the file's order
+    attributes: Tensor  # (C, A) as published (`original_att` where it is there, else `att`)
+    trainval: Tensor  # image indices of the seen classes to train on
+    test_seen: Tensor  # image indices
+    test_unseen: Tensor  # image indices
+    val: Tensor  # image indices of the validation classes
+
+    def fields(self, labels: Tensor) -> dict[str, Tensor]:
+        "As `ZeroShotData` fields, for class ids (N,); raises `NiwtError` for images beyond them."
+        tests = {"test_seen": self.test_seen, "test_unseen": self.test_unseen}
+        last = int(torch.cat([self.trainval, *tests.values(), self.val, torch.tensor([-1])]).max())
+        if last >= len(labels):
+            told = f"counts at least {last + 1} images, but there are {len(labels)}"
+            raise NiwtError(f"att_splits.mat {told}: a subset, or another edition of the data set?")
+        sides = {"seen": self.trainval, "unseen": self.test_unseen}
+        sides |= {"val_classes": self.val} if len(self.val) else {}
+        found = {side: labels[index].unique() for side, index in sides.items()}
+        return {"train": self.trainval, **tests, **found}
+
+# %% ../../nbs/01_data/06_xlsa17.ipynb #41344768
+def _float32(table: np.ndarray) -> np.ndarray:
+    "A float32 copy; too large values become infinite, unwarned: whoever uses them refuses them."
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.array(table, np.float32, order="C")
+
 # %% ../../nbs/01_data/06_xlsa17.ipynb #c23ca6f2
 def _read_att_splits(path: str | os.PathLike) -> _AttSplits:
     "A published `att_splits.mat`, or a folder's; raises only `NiwtError`: damaged, or not one."
     path = Path(path) / "att_splits.mat" if os.path.isdir(path) else Path(path)
     loc = ("trainval_loc", "test_seen_loc", "test_unseen_loc")
     must = ("allclasses_names", "att", *loc)
-    mat = _load_mat(path, must, ("original_att", "train_loc", "val_loc"))
+    mat = _load_mat(path, must, ("original_att", "val_loc"))
     classes = _mat_strings(mat["allclasses_names"], f"{path.name}: allclasses_names")
-    tables = {}
     for key in ("att", "original_att"):
         table = mat.get(key, mat["att"])
         numbers = table.dtype.kind in "uif" and table.ndim == 2 and table.size
         if not numbers or table.shape[1] != len(classes):
             wanted = f"should be (attributes, {len(classes)} classes)"
             raise NiwtError(f"{path.name}: {key} {wanted}, got {table.shape} of {table.dtype}")
-        tables[key] = torch.from_numpy(_float32(table.T))
-    ones = {k: mat.get(k, np.empty(0, np.int64)) for k in (*loc, "train_loc", "val_loc")}
+    ones = {k: mat.get(k, np.empty(0, np.int64)) for k in (*loc, "val_loc")}
     index = {k.removesuffix("_loc"): _mat_indices(v, f"{path.name}: {k}") for k, v in ones.items()}
-    return _AttSplits(classes, tables["original_att"], tables["att"], **index)
-
-# %% ../../nbs/01_data/06_xlsa17.ipynb #c2783527
-@dataclass(frozen=True, eq=False)
-class _FeatureFile:
-    "A published feature file: one row an image."
-
-    features: Tensor  # (N, D) float32
-    labels: Tensor  # (N,) class ids from 0, in the order of `allclasses_names`
-    files: tuple[str, ...]  # N file names as published; empty if the file holds none
+    return _AttSplits(classes, torch.from_numpy(_float32(table.T)), **index)
 
 # %% ../../nbs/01_data/06_xlsa17.ipynb #c26bacf2
-def _read_features(path: str | os.PathLike, pixels: bool = False) -> _FeatureFile:
+def _read_features(
+    path: str | os.PathLike, pixels: bool = False
+) -> tuple[Tensor, Tensor, tuple[str, ...]]:  # (N, D) float32, (N,) class ids from 0, N file names
     "A published `res101.mat` (`pixels`: no features) or a folder's; raises only `NiwtError`."
     path = Path(path) / "res101.mat" if os.path.isdir(path) else Path(path)
     mat = _load_mat(path, ("labels",) if pixels else ("labels", "features"), ("image_files",))
@@ -230,7 +251,28 @@ def _read_features(path: str | os.PathLike, pixels: bool = False) -> _FeatureFil
     if files and len(files) != len(labels):
         raise NiwtError(f"{path.name}: {len(files)} image_files for {len(labels)} labels")
     ids = torch.from_numpy(labels.astype(np.int64) - 1)
-    return _FeatureFile(torch.from_numpy(_float32(features.T)), ids, files)
+    return torch.from_numpy(_float32(features.T)), ids, files  # none where the file holds none
+
+# %% ../../nbs/01_data/06_xlsa17.ipynb #ea56326f
+def _find_images(files: Sequence[str], root: str | os.PathLike, **kwargs: Any) -> ImageFiles:
+    "Find published images by the longest common tail of names; raises `NiwtError` for absent ones."
+    parts = [[p for p in f.replace("\\", "/").split("/") if p] for f in files]
+    if not parts or not all(parts):
+        raise NiwtError(f"no file names to look for in {os.fspath(root)!r}")
+    for cut in range(len(parts[0])):
+        try:
+            tail = _safe_name("/".join(parts[0][cut:]), "image_files")
+        except NiwtError:
+            continue
+        if os.path.isfile(os.path.join(root, tail)):
+            if len(set(files)) < len(files):
+                told = f"image_files lists {len(files)} objects in {len(set(files))} pictures"
+                remedy = "their cut-outs are not published, so read the features instead"
+                raise NiwtError(f"{told}; {remedy}")
+            names = ["/".join(p[cut:]) for p in parts]
+            return ImageFiles(root, names, where="image_files", **kwargs)
+    wanted = f"fits the published name {files[0][-120:]!r}"
+    raise NiwtError(f"no folder below {os.fspath(root)!r} {wanted}")
 
 # %% ../../nbs/01_data/06_xlsa17.ipynb #a6214f20
 def _attributes(
@@ -251,15 +293,15 @@ def read_xlsa17(
 ) -> ZeroShotData:  # with `features`; with pixels if `images` is given
     "Read SUN, aPY, FLO, AwA or CUB by xlsa17; raises `NiwtError` for damaged or absent files."
     root = Path(root)
-    splits, ff = _read_att_splits(root), _read_features(root)
-    if int(ff.labels.max()) >= len(splits.classes):
+    splits, (features, labels, files) = _read_att_splits(root), _read_features(root)
+    if int(labels.max()) >= len(splits.classes):
         told = f"but att_splits.mat names {len(splits.classes)} classes"
-        raise NiwtError(f"{root.name}: label {int(ff.labels.max()) + 1}, {told}")
+        raise NiwtError(f"{root.name}: label {int(labels.max()) + 1}, {told}")
     width, notes = splits.attributes.shape[1], []  # type: int, list[str]
     names = names_of(attribute_names) or tuple(f"attribute {i + 1}" for i in range(width))
     k = _attributes("attributes", splits.attributes.numpy(), names, splits.classes, notes)
-    pictures: Sequence = NoImages(len(ff.labels))
-    pictures = pictures if images is None else _find_images(ff.files, images, **kwargs)
-    made: dict[str, Any] = {"knowledge": _drop_constant([k], notes), "features": ff.features}
-    made |= {"notes": tuple(notes), **_split_fields(splits, ff.labels, "att_splits.mat")}
-    return ZeroShotData(name or root.name, splits.classes, pictures, ff.labels, **made)
+    none = NoImages(len(labels))
+    pictures = none if images is None else _find_images(files, images, **kwargs)
+    made: dict[str, Any] = {"knowledge": _drop_constant([k], notes), "features": features}
+    made |= {"notes": tuple(notes), **splits.fields(labels)}
+    return ZeroShotData(name or root.name, splits.classes, pictures, labels, **made)
