@@ -105,14 +105,6 @@ def _read_sentences(path: str | os.PathLike) -> dict[str, tuple[str, ...]]:
         raise NiwtError(f"{name}: class {empty!r} has no sentence")
     return {c: tuple(s.strip() for s in lines if s.strip()) for c, lines in found.items()}
 
-# %% ../../nbs/01_data/08_awa2.ipynb #4bbde8a6
-def _own_names(classes: Sequence[str], documents: Sequence[str]) -> set[str]:
-    "Words of a class's name that only its own text uses."
-    said = [set(_words_of(d)) for d in documents]
-    count = Counter(w for words in said for w in words)
-    named = [words & set(_words_of(c)) for c, words in zip(classes, said, strict=True)]
-    return {w for words in named for w in words if count[w] == 1}
-
 # %% ../../nbs/01_data/08_awa2.ipynb #4a6156e7
 def sentence_knowledge(
     sentences: dict[str, tuple[str, ...]],  # class -> sentences
@@ -124,8 +116,10 @@ def sentence_knowledge(
     "Sentences as knowledge; raises `NiwtError` if a class has none, or no word of a seen class."
     at = _match_names(classes, list(sentences))
     texts = [list(list(sentences.values())[i]) for i in at.tolist()]
-    known = seen.tolist()
-    names = _own_names([classes[i] for i in known], [" ".join(texts[i]) for i in known])
+    said = {i: set(_words_of(" ".join(texts[i]))) for i in seen.tolist()}
+    count = Counter(w for words in said.values() for w in words)
+    # words of a class's name that only its own text uses
+    names = {w for i, own in said.items() for w in own & {*_words_of(classes[i])} if count[w] == 1}
     counter = SentenceEncoder(encoder, 1, False, (*STOP_WORDS, *sorted(names)))
     knowledge = text_knowledge(texts, seen, counter, name)
     none = (knowledge.values == 0).all(1).nonzero().flatten().tolist()

@@ -90,14 +90,12 @@ def _cub_extras(root: Path, n: int) -> dict[str, Any]:
     return extras
 
 # %% ../../nbs/01_data/07_cub.ipynb #0d1733bb
-_ATTRIBUTE_NAMES = [f"{place}attributes.txt" for place in ("", "attributes/", "../")]
-
-
 def _cub_knowledge(
     root: Path, classes: tuple[str, ...], notes: list[str]
-) -> dict[str, DomainKnowledge]:
+) -> tuple[dict[str, DomainKnowledge], int]:  # and how many attributes are listed
     "Class attributes (per cent / 100), sentence embeddings if there; leaves out constant columns."
-    listed = _first_file(root, *_ATTRIBUTE_NAMES)
+    places = ("", "attributes/", "../")
+    listed = _first_file(root, *(f"{place}attributes.txt" for place in places))
     if listed is None:
         told = f"no attributes.txt in {str(root)!r}"
         raise NiwtError(f"{told}, in its attributes folder or beside it")
@@ -107,7 +105,7 @@ def _cub_knowledge(
     found = [_attributes("attributes", table, names, classes, notes, 100)]
     if path := _first_file(root, "class_sentence_embeddings.npy"):
         found.append(_read_embeddings(path, len(classes)))
-    return _drop_constant(found, notes)
+    return _drop_constant(found, notes), len(names)
 
 # %% ../../nbs/01_data/07_cub.ipynb #2df82307
 def read_cub(
@@ -123,7 +121,7 @@ def read_cub(
     classes, files, labels = _cub_lists(root)
     images = ImageFiles(root / "images", files, where="images.txt", **kwargs)
     notes: list[str] = []
-    knowledge = _cub_knowledge(root, classes, notes)
+    knowledge, width = _cub_knowledge(root, classes, notes)
     extras = _cub_extras(root, len(files))
     path = Path(splits) if splits is not None else _first_file(root, "att_splits.mat")
     if path is not None:
@@ -134,7 +132,6 @@ def read_cub(
         split = _standard_split(root, classes, labels, 4, seed, notes)
     attributes = _first_file(root, "attributes/image_attribute_labels.txt")
     if image_attributes and attributes:
-        width = len(_read_numbered(_first_file(root, *_ATTRIBUTE_NAMES) or root))
         extras["image_attributes"], lost = _read_image_attributes(attributes, len(files), width)
         notes += [f"image_attribute_labels.txt: {lost} lines not understood"] if lost else []
     usual = _first_file(root, "text_c10", "captions", "../text_c10")

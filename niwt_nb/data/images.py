@@ -362,20 +362,13 @@ def readable(
     quiet: bool = True,  # no progress bar
 ) -> tuple[ZeroShotData, list[tuple[int, str]]]:  # the readable ones; (index, message) of others
     "Leave out images that do not decode; raises `NiwtError` if a class loses all of its images."
-
-    def fault(i: int) -> str | None:
-        try:
-            data.images[i].size  # noqa: B018
-        except (NiwtError, OSError) as e:
-            return str(e)
-        return None
-
-    with ThreadPoolExecutor(2) as pool:
-        found = pool.map(fault, range(len(data)))
-        faults = list(progress(found, "reading images", len(data), quiet))
-    bad = [(i, message) for i, message in enumerate(faults) if message]
-    if not bad:
+    every = torch.arange(len(data))
+    nothing = torch.zeros(3, 1, 1)
+    loop = batches(data, every, lambda _: nothing, 64, quiet, "reading images", "skip")
+    for _ in loop._good():
+        pass
+    if not loop.skipped:
         return data, []
-    keep = torch.tensor([i for i, message in enumerate(faults) if not message], dtype=torch.long)
-    note = f"{len(bad)} unreadable images left out; the first: {bad[0][1]}"
-    return data.take(keep, notes=(*data.notes, note)), bad
+    keep = every[~torch.isin(every, torch.tensor([i for i, _ in loop.skipped]))]
+    note = f"{len(loop.skipped)} unreadable images left out; the first: {loop.skipped[0][1]}"
+    return data.take(keep, notes=(*data.notes, note)), loop.skipped
