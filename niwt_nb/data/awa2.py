@@ -25,9 +25,7 @@ from .text import STOP_WORDS, SentenceEncoder, text_knowledge, _words_of
 from .xlsa17 import _attributes, _find_images, _read_att_splits, _read_features
 
 # %% ../../nbs/01_data/08_awa2.ipynb #21c4c802
-def _awa_knowledge(
-    root: Path, classes: tuple[str, ...], notes: list[str]
-) -> dict[str, DomainKnowledge]:
+def _awa_knowledge(root: Path, classes: tuple, notes: list[str]) -> dict[str, DomainKnowledge]:
     "Predicates (0 to 1, unknown: 0) and, if there, binary ones; drops and notes constant columns."
     names = _read_numbered(root / "predicates.txt")
     found: list[DomainKnowledge] = []
@@ -56,7 +54,7 @@ def read_awa2(
     path = Path(splits) if splits is not None else _first_file(root, "att_splits.mat")
     place = path if path is None or path.is_dir() else path.parent
     listed = _first_file(place, "res101.mat") if place else None
-    _, ids, files = _read_features(listed, pixels=True) if listed else (None, None, ())
+    _, ids, files = _read_features(listed, pixels=True) if listed else (None, torch.empty(0), ())
     if files:
         images = _find_images(files, root / "JPEGImages", **kwargs)
     else:
@@ -83,11 +81,10 @@ def read_awa2(
     return ZeroShotData(name, classes, images, labels, **made)
 
 # %% ../../nbs/01_data/08_awa2.ipynb #51192c57
-def _read_sentences(path: str | os.PathLike) -> dict[str, tuple[str, ...]]:
+def _read_sentences(path: Path) -> dict[str, tuple[str, ...]]:
     "A CSV (class, sentence) or JSON ({class: one or more}); raises `NiwtError` for an empty class."
-    name = Path(path).name
-    found: dict[str, list[str]] = {}
-    if Path(path).suffix.lower() == ".json":
+    name, found = path.name, {}  # type: str, dict[str, list[str]]
+    if path.suffix.lower() == ".json":
         for c, value in _read_json(path).items():
             lines = [value] if isinstance(value, str) else value
             if not isinstance(lines, list) or not all(isinstance(s, str) for s in lines):

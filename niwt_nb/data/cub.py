@@ -27,10 +27,8 @@ from .text import _read_captions, _read_embeddings
 from .xlsa17 import _attributes, _read_att_splits
 
 # %% ../../nbs/01_data/07_cub.ipynb #d0152a83
-def _read_image_attributes(
-    path: str | os.PathLike, n_images: int, n_attributes: int
-) -> tuple[Tensor, int]:  # (N, A); how many lines were not understood
-    "Per-image attributes of CUB, without extra values; raises `NiwtError` if the file is none."
+def _read_image_attributes(path: Path, n_images: int, n_attributes: int) -> tuple[Tensor, int]:
+    "CUB's (N, A) per image, and how many lines are no such; raises `NiwtError` if no line is one."
     how: Any = {"sep": r"\s+", "header": None, "names": range(8), "quoting": csv.QUOTE_NONE}
     try:
         text = pd.read_csv(path, encoding="latin-1", on_bad_lines="skip", **how)[[*range(4)]]
@@ -137,8 +135,7 @@ def read_cub(
     usual = _first_file(root, "text_c10", "captions", "../text_c10")
     text = usual if captions is None else Path(captions)
     if text is not None:
-        extras["captions"], without = _read_captions(text, files, notes)
-        notes += [f"captions: {without} images have none"] if without else []
+        extras["captions"] = _read_captions(text, files, notes)
     name = "CUB-200-2011" if len(classes) == 200 else root.name
     made = {"knowledge": knowledge, "notes": tuple(notes), **extras, **split}
     return ZeroShotData(name, classes, images, labels, **made)

@@ -33,11 +33,10 @@ def _as_values(values: Any, what: str) -> Tensor:
         elif isinstance(values, np.ndarray) or hasattr(values, "to_numpy"):
             values = np.array(values)
             values = values.astype(np.float32) if values.dtype == object else values
-        table = torch.as_tensor(values).detach().to("cpu", torch.float32)
+        return torch.as_tensor(values).detach().to("cpu", torch.float32)
     except (TypeError, ValueError, RuntimeError) as e:
         got = f"{type(values).__name__} ({e})"
         raise NiwtError(f"{what}: expected a table of numbers, got {got}") from None
-    return table
 
 # %% ../../nbs/01_data/00_dataset.ipynb #abcb2308
 def as_ids(
@@ -278,21 +277,20 @@ def _describe(knowledge: DomainKnowledge, what: Any) -> Tensor:
     return row.clone()
 
 # %% ../../nbs/01_data/00_dataset.ipynb #67d193ff
+@dataclass(frozen=True)
 class NoImages(Sequence):
     "Stands where images would be in a data set that has only features."
 
-    def __init__(self, n: int) -> None:
-        "`n` images, none of them here."
-        self._n = n
+    n: int  # how many images there would be
 
     def __len__(self) -> int:
         "How many images there would be."
-        return self._n
+        return self.n
 
     def __getitem__(self, i: Any) -> Any:
         "Raise `NiwtError` (or `IndexError` beyond the end)."
-        if not -self._n <= i < self._n:
-            raise IndexError(f"image {i} of {self._n}")
+        if not -self.n <= i < self.n:
+            raise IndexError(f"image {i} of {self.n}")
         remedy = "use data.features, or read it from a folder of images"
         raise NiwtError(f"this data set holds features only, no images: {remedy}")
 
@@ -371,8 +369,9 @@ def _extras_of(data: Any, n: int) -> dict[str, Any]:
             continue
         value = found[name] = _as_values(getattr(data, name), name)
         got = tuple(value.shape)
-        wanted = tuple(g if w is None else w for w, g in zip(shape, got, strict=False))
-        if wanted != got or len(got) != len(shape):
+        if len(got) != len(shape) or any(
+            w not in (None, g) for w, g in zip(shape, got, strict=True)
+        ):
             expected = str(shape).replace("None", "any")
             raise NiwtError(f"{name}: expected shape {expected}, got {got}")
     features = found.get("features", torch.zeros(0, 1))
@@ -611,10 +610,8 @@ def subset(
     val = draw(data.val_classes, n_val)
     others = [draw(plain, n_seen - n_val), val, draw(data.unseen, n_unseen)]
     classes = torch.cat(others).sort().values
-    index = {}
-    for split in ("train", "test_seen", "test_unseen"):
-        every = getattr(data, split).sort().values
-        index[split] = first_of_each(data, every, classes, per_class)
+    splits = {k: getattr(data, k).sort().values for k in ("train", "test_seen", "test_unseen")}
+    index = {k: first_of_each(data, every, classes, per_class) for k, every in splits.items()}
     keep = torch.cat(list(index.values())).sort().values
     number = lambda ids: torch.searchsorted(classes, ids[torch.isin(ids, classes)])  # noqa: E731
     knowledge = {k: v.of_classes(classes).drop_constant() for k, v in data.knowledge.items()}

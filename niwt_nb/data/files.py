@@ -91,9 +91,10 @@ def _named_columns(rows: list[list[str]], name: str, notes: list[str] | None) ->
     return [[cell for j, cell in enumerate(row) if j not in empty] for row in rows]
 
 # %% ../../nbs/01_data/03_files.ipynb #25c177a3
-def _read_csv_rows(
-    path: str | os.PathLike, max_cells: int = 20_000_000, notes: list[str] | None = None
-) -> tuple[list[str], list[list[str]]]:
+_Rows = tuple[list[str], list[list[Any]]]  # a header, and rows as long
+
+
+def _read_csv_rows(path: Path, notes: list[str] | None = None, max_cells: int = 2 * 10**7) -> _Rows:
     "Header and rows of a table; raises `NiwtError` for an empty file and, by line, a wrong length."
     text, name = _read_text(path), repr(os.fspath(path))
     told = re.match(r"\s*\"?sep=(.)\"?\s*?\n", text)
@@ -202,9 +203,7 @@ _CALLED = "class,classes,class name,class_name,classname,name,species,label,cate
 _CLASS_WORDS = _CALLED.split(",")  # how a column of classes is called
 
 
-def _class_first(
-    header: list[str], rows: list[list[Any]], notes: list[str]
-) -> tuple[list[str], list[list[Any]]]:
+def _class_first(header: list[str], rows: list[list[Any]], notes: list[str]) -> _Rows:
     "Put the class first, noted, if the first column numbers rows or holds values; never raises."
     at = next((j for j, h in enumerate(header) if h.casefold() in _CLASS_WORDS), 0)
     numbers = [_number(row[0]) for row in rows]
@@ -227,7 +226,7 @@ def _turned_table(header: list[str], rows: list[list[Any]], classes: Sequence[st
     return across > down or (not down and header[0].casefold() in words)
 
 # %% ../../nbs/01_data/03_files.ipynb #e69968d7
-def _json_rows(path: str | os.PathLike, name: str) -> tuple[list[str], list[list[Any]]]:
+def _json_rows(path: Path, name: str) -> _Rows:
     "JSON {class: {attribute: number}} as header and rows; raises `NiwtError` if attributes differ."
     found = _read_json(path)
     owner, first = next(iter(found.items()))
@@ -244,15 +243,15 @@ def _json_rows(path: str | os.PathLike, name: str) -> tuple[list[str], list[list
 
 # %% ../../nbs/01_data/03_files.ipynb #4c289e16
 def _read_attribute_table(
-    path: str | os.PathLike, classes: Sequence[str] = (), notes: list[str] | None = None
+    path: Path, classes: Sequence[str] = (), notes: list[str] | None = None
 ) -> tuple[tuple[str, ...], tuple[str, ...], np.ndarray]:
     """Class names, attribute names, numbers (C, A), gaps as 0, of CSV (class, attributes) or JSON.
 
     `classes` tell which way the table lies; `notes` gets a line for what is not taken as it stands.
     Raises `NiwtError` naming class and attribute for a value that is no number.
     """
-    name, said = Path(path).name, []  # type: str, list[str]
-    if Path(path).suffix.lower() == ".json":
+    name, said = path.name, []  # type: str, list[str]
+    if path.suffix.lower() == ".json":
         header, rows = _json_rows(path, name)
     else:
         header, rows = _class_first(*_read_csv_rows(path, notes=said), said)
@@ -301,9 +300,7 @@ def _read_numbered(path: str | os.PathLike) -> tuple[str, ...]:
     return tuple(found[i] for i in range(1, len(found) + 1))
 
 # %% ../../nbs/01_data/03_files.ipynb #85bc0be4
-def _read_matrix(
-    path: str | os.PathLike, columns: int | None = None, rows: int | None = None
-) -> np.ndarray:
+def _read_matrix(path: Path, columns: int | None = None, rows: int | None = None) -> np.ndarray:
     "A table of numbers, no header; raises `NiwtError` for a wrong shape or what is not finite."
     name = repr(os.fspath(path))
     if not os.path.isfile(path):
@@ -323,9 +320,7 @@ def _read_matrix(
     return table
 
 # %% ../../nbs/01_data/03_files.ipynb #83870041
-def _drop_constant(
-    found: Sequence[DomainKnowledge], notes: list[str]
-) -> dict[str, DomainKnowledge]:
+def _drop_constant(found: list[DomainKnowledge], notes: list[str]) -> dict[str, DomainKnowledge]:
     "Leave out the columns that are the same for all classes, with a note; knowledge by name."
     kept = {k.name: k.drop_constant() for k in found}
     for k in found:
