@@ -127,7 +127,7 @@ def sentence_knowledge(
     return knowledge
 
 # %% ../../nbs/01_data/08_awa2.ipynb #534a6846
-def _check_folders(base: Path, folders: dict[str, list[str]], left: Counter[str]) -> None:
+def _check_folders(base: Path, folders: dict[str, list[str]]) -> None:
     "Raise `NiwtError` for a folder without pictures, and two whose names are the same in NFC."
     empty = next((d for d, files in folders.items() if not files), None)
     if empty is not None:

@@ -347,7 +347,7 @@ def _aligned(data: Any) -> dict[str, Any]:
         k = DomainKnowledge(key, given) if isinstance(given, pd.DataFrame) else given
         what = f"knowledge {key!r}"
         if k.classes is not None:
-            if all(at is None for at in _pair_names(data.classes, k.classes)[0]):
+            if all(at is None for at in _pair_names(data.classes, k.classes)):
                 told = f"its rows are about {', '.join(map(repr, k.classes[:3]))}"
                 remedy = "name the classes, or drop the names with frame.reset_index(drop=True)"
                 raise NiwtError(f"{what}: {told}, ..., none of which is a class here; {remedy}")

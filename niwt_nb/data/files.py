@@ -184,11 +184,10 @@ _CODES = (-1, -9, -99, -999, -9999)  # the one negative number of a table: it st
 
 def _unknown_as_zero(table: np.ndarray, what: str, classes: Sequence = ()) -> tuple[Any, list[str]]:
     "The one rule for gaps: they count as 0, with notes; raises `NiwtError` for a class of gaps."
-    gap = np.isnan(table)
-    below = np.unique(table[table < 0])
-    minus = np.isin(table, below) if len(below) == 1 and below[0] in _CODES else np.zeros_like(gap)
-    if not ((table[~gap] != -1) & (table[~gap] != 1)).any():
-        minus = np.zeros_like(gap)  # a table of -1 and 1: -1 says no
+    gap, below = np.isnan(table), np.unique(table[table < 0])
+    signs = np.isin(table[~gap], (-1, 1)).all()  # a table of -1 and 1: -1 says no
+    coded = len(below) == 1 and below[0] in _CODES and not signs
+    minus = table == below[0] if coded else np.zeros_like(gap)
     lost = np.flatnonzero((gap | minus).all(1)) if table.size else np.empty(0, np.int64)
     if len(lost):
         who = repr(classes[lost[0]]) if len(classes) else f"number {lost[0] + 1}"
@@ -220,7 +219,7 @@ def _class_first(header: list[str], rows: list[list[Any]], notes: list[str]) -> 
 # %% ../../nbs/01_data/03_files.ipynb #337b675b
 def _turned_table(header: list[str], rows: list[list[Any]], classes: Sequence[str]) -> bool:
     "Whether classes go across: the header names them, the first column does not; never raises."
-    known = lambda n: sum(at is not None for at in _pair_names(list(classes), n)[0])  # noqa: E731
+    known = lambda n: sum(at is not None for at in _pair_names(list(classes), n))  # noqa: E731
     across, down = known(header[1:]), known([str(row[0]) for row in rows])
     words = ("attribute", "attributes", "feature", "trait", "property")
     return across > down or (not down and header[0].casefold() in words)
@@ -235,8 +234,8 @@ def _json_rows(path: Path, name: str) -> _Rows:
         raise NiwtError(f"{name}: expected {{class: {{attribute: number}}}}, got {got}")
     for c, values in found.items():
         if not isinstance(values, dict) or set(values) != set(first):
-            odd = type(values).__name__
-            odd = min(set(first) ^ set(values)) if isinstance(values, dict) else odd
+            kind = type(values).__name__
+            odd = min(set(first) ^ set(values)) if isinstance(values, dict) else kind
             told = f"class {c!r} does not have the attributes of class {owner!r}"
             raise NiwtError(f"{name}: {told} (see {odd!r})")
     return ["class", *first], [[c, *(values[a] for a in first)] for c, values in found.items()]
@@ -287,17 +286,17 @@ def _read_numbered(path: str | os.PathLike) -> tuple[str, ...]:
     for n, line in enumerate(_read_text(path).splitlines(), 1):
         if not line.strip():
             continue
-        number, _, text = line.strip().replace("\t", " ").partition(" ")
-        if not (number.isascii() and number.isdigit() and len(number) < 10 and text.strip()):
+        said = re.fullmatch(r"([0-9]{1,9}) (.*\S.*)", line.strip().replace("\t", " "))
+        if not said:
             raise NiwtError(f"{name} line {n}: expected a number and a text, got {line[:60]!r}")
-        if int(number) in found:
-            raise NiwtError(f"{name} line {n}: number {int(number)} comes twice")
-        found[int(number)] = text.strip()
-    absent = next((i for i in range(1, len(found) + 1) if i not in found), None)
+        if int(said[1]) in found:
+            raise NiwtError(f"{name} line {n}: number {int(said[1])} comes twice")
+        found[int(said[1])] = said[2].strip()
+    absent = {*range(1, len(found) + 1)} - {*found}
     if absent or not found:
-        told = f"number {absent} is missing" if absent else "it is empty"
+        told = f"number {min(absent)} is missing" if absent else "it is empty"
         raise NiwtError(f"{name}: expected lines numbered 1 to n, {told}")
-    return tuple(found[i] for i in range(1, len(found) + 1))
+    return tuple(found[i] for i in sorted(found))
 
 # %% ../../nbs/01_data/03_files.ipynb #85bc0be4
 def _read_matrix(path: Path, columns: int | None = None, rows: int | None = None) -> np.ndarray:

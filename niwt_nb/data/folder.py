@@ -23,7 +23,7 @@ from .files import _draw_unseen, _drop_constant, _first_file, _propose_split
 from .files import _read_attribute_table, _read_csv_rows, _read_text, _scan_folders
 from .images import ImageFiles, picture_suffixes
 from .images import _count_pictures, _left_note, _list_folder, _safe_name
-from .names import _match_names, _match_notes, _pair_names, _repeated
+from .names import _match_names, _pair_names, _repeated
 from .text import with_reader
 
 # %% ../../nbs/01_data/09_folder.ipynb #75d51aff
@@ -50,7 +50,7 @@ def _folder_images(
     place, left = _first_file(root, "images"), Counter()  # type: Path | None, Counter[str]
     base = place if place and place.is_dir() else root
     folders = _scan_folders(base, left)
-    _check_folders(base, folders, left)
+    _check_folders(base, folders)
     notes += _left_note(left)
     names = [f for files in folders.values() for f in files]
     owners = [_normal_name(n.split("/")[0]) for n in names]
@@ -82,8 +82,7 @@ def _folder_tables(
         else:
             theirs, names, values = _read_attribute_table(p, classes, notes)
             rows = dict(zip(theirs, values, strict=True))
-        at, _ = _pair_names(known, list(rows))
-        notes += _match_notes(known, list(rows), f"{p.name}: class")
+        at = _pair_names(known, list(rows), f"{p.name}: class", notes)
         ours = {j: known[i] for i, j in enumerate(at) if j is not None}
         found.append(({ours.get(j, n): rows[n] for j, n in enumerate(rows)}, names))
         known += [c for c in found[-1][0] if c not in known]

@@ -38,11 +38,10 @@ def reading(
     workers: int = -1,  # processes that decode ahead; 0: threads of this one; -1: by its cores
 ) -> Iterator[None]:
     "In the block, other processes read photos on disk where there are enough to be worth it."
-    here = max(int(os.environ.get("LOCAL_WORLD_SIZE", 1)), 1)
-    allowed = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))
-    cores = len(allowed(0))
     if workers < 0:
-        workers = min(max(cores // here - 1, 0), 8)
+        here = max(int(os.environ.get("LOCAL_WORLD_SIZE", 1)), 1)
+        allowed = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))
+        workers = min(max(len(allowed(0)) // here - 1, 0), 8)
     before = _WORKERS.set(workers if hasattr(os, "fork") else 0)
     try:
         yield

@@ -605,10 +605,8 @@ def _load_reader(state: Mapping[str, Any] | None, encoder: Any = None) -> Any:
     return import_object(READERS[str(kind)]).from_dict({**state, **given})
 
 # %% ../../nbs/01_data/05_text.ipynb #82d6f71e
-def _read_captions(
-    root: Path, names: Sequence[str], notes: list[str]
-) -> tuple[tuple[str, ...], ...]:  # lines of a .txt for each
-    "Sentences of images 'class/file.jpg'; raises `NiwtError` for a class without a folder."
+def _read_captions(root: Path, names: Sequence, notes: list[str]) -> tuple[tuple[str, ...], ...]:
+    "Lines of a .txt for each image 'class/file.jpg'; raises `NiwtError` for an absent folder."
     theirs = [d.name for d in _list_folder(root) if d.is_dir()]
     wanted: dict[str, list[str]] = {d: [] for d in sorted({n.rpartition("/")[0] for n in names})}
     for n in names:
@@ -619,7 +617,7 @@ def _read_captions(
         files = _list_folder(os.path.join(root, theirs[folder]))
         texts = [f for f in files if f.name.lower().endswith(".txt")]
         plain = [n.rpartition("/")[2].rpartition(".")[0] for n in mine]
-        which, _ = _pair_names(plain, [f.name[:-4] for f in texts])
+        which = _pair_names(plain, [f.name[:-4] for f in texts])
         found |= {n: texts[j].path for n, j in zip(mine, which, strict=True) if j is not None}
     lines = [_read_text(found[n]).splitlines() if n in found else [] for n in names]
     out = tuple(tuple(s.strip() for s in own if s.strip()) for own in lines)

@@ -38,12 +38,13 @@ def _mat_element(raw: memoryview, at: int, order: str) -> tuple[int, memoryview,
     if at + 8 > len(raw):
         raise NiwtError(f"it ends inside a tag at byte {at}")
     kind, size = struct.unpack_from(order + "II", raw, at)
+    start, end, most = at + 8, at + 8 + size, len(raw) - at - 8
     if kind >> 16:  # small elements keep type, length and up to 4 bytes in one tag
         size, kind = kind >> 16, kind & 0xFFFF
-        start, end = at + 4, at + 8
-    else:
-        start, end = at + 8, at + 8 + size + (-size % 8 if kind != 15 else 0)
-    if size > (4 if end == at + 8 and start == at + 4 else len(raw) - start):
+        start, end, most = at + 4, at + 8, 4
+    elif kind != 15:
+        end += -size % 8
+    if size > most:
         raise NiwtError(f"an element at byte {at} claims {size} bytes, more than there are")
     return kind, raw[start : start + size], end
 
@@ -84,10 +85,10 @@ def _mat_array(raw: memoryview, order: str, depth: int = 0) -> np.ndarray:
     if cls == 4 and kind in _MAT_TEXT:
         coding, end = _MAT_TEXT[kind], "-le" if order == "<" else "-be"
         text = bytes(values).decode(coding + (end if coding[-2:] in ("16", "32") else ""))
-        if len(text) != n and shape[0] != 1:
-            raise NiwtError(f"{name!r} has {len(text)} letters for the shape {shape}")
         if shape[0] == 1:
             return np.array([text])
+        if len(text) != n:
+            raise NiwtError(f"{name!r} has {len(text)} letters for the shape {shape}")
         letters = np.array(list(text), dtype="U1").reshape(shape, order="F")
         return np.array(["".join(row) for row in letters.reshape(shape[0], -1)])
     if cls not in _MAT_CLASSES or kind not in _MAT_NUMBERS:
@@ -136,10 +137,7 @@ def _mat_variables(
 
 # %% ../../nbs/01_data/06_xlsa17.ipynb #0487d1f8
 def _load_mat(
-    path: str | os.PathLike,
-    names: Sequence[str],
-    optional: Sequence[str] = (),
-    max_bytes: int = 2**32,
+    path: Path, names: Sequence[str], optional: Sequence[str] = (), max_bytes: int = 4 * 10**9
 ) -> dict[str, np.ndarray]:
     "Read a MATLAB file (5 to 7.2), running nothing; raises only `NiwtError`: damaged or absent."
     where = repr(os.fspath(path))
@@ -148,7 +146,7 @@ def _load_mat(
     try:
         if os.path.getsize(path) > max_bytes:
             raise NiwtError(f"it has {os.path.getsize(path)} bytes, more than {max_bytes}")
-        raw = memoryview(Path(path).read_bytes())
+        raw = memoryview(path.read_bytes())
         found, every = _mat_variables(raw, {*names, *optional}, max_bytes)
     except (OSError, zlib.error, struct.error, ValueError, MemoryError) as e:
         raise NiwtError(f"{where} is not a readable MATLAB file: {e or type(e).__name__}") from None
@@ -215,9 +213,9 @@ def _float32(table: np.ndarray) -> np.ndarray:
         return np.array(table, np.float32, order="C")
 
 # %% ../../nbs/01_data/06_xlsa17.ipynb #c23ca6f2
-def _read_att_splits(path: str | os.PathLike) -> _AttSplits:
+def _read_att_splits(path: Path) -> _AttSplits:
     "A published `att_splits.mat`, or a folder's; raises only `NiwtError`: damaged, or not one."
-    path = Path(path) / "att_splits.mat" if os.path.isdir(path) else Path(path)
+    path = path / "att_splits.mat" if path.is_dir() else path
     loc = ("trainval_loc", "test_seen_loc", "test_unseen_loc")
     must = ("allclasses_names", "att", *loc)
     mat = _load_mat(path, must, ("original_att", "val_loc"))
@@ -233,11 +231,9 @@ def _read_att_splits(path: str | os.PathLike) -> _AttSplits:
     return _AttSplits(classes, torch.from_numpy(_float32(table.T)), **index)
 
 # %% ../../nbs/01_data/06_xlsa17.ipynb #c26bacf2
-def _read_features(
-    path: str | os.PathLike, pixels: bool = False
-) -> tuple[Tensor, Tensor, tuple[str, ...]]:  # (N, D) float32, (N,) class ids from 0, N file names
-    "A published `res101.mat` (`pixels`: no features) or a folder's; raises only `NiwtError`."
-    path = Path(path) / "res101.mat" if os.path.isdir(path) else Path(path)
+def _read_features(path: Path, pixels: bool = False) -> tuple[Tensor, Tensor, tuple[str, ...]]:
+    "Rows (N, D; `pixels`: 0), ids (N,) and file names of a `res101.mat`; raises only `NiwtError`."
+    path = path / "res101.mat" if path.is_dir() else path
     mat = _load_mat(path, ("labels",) if pixels else ("labels", "features"), ("image_files",))
     labels = np.asarray(mat["labels"]).ravel()
     numbers = labels.dtype.kind in "uif" and len(labels)
@@ -251,7 +247,7 @@ def _read_features(
     if files and len(files) != len(labels):
         raise NiwtError(f"{path.name}: {len(files)} image_files for {len(labels)} labels")
     ids = torch.from_numpy(labels.astype(np.int64) - 1)
-    return torch.from_numpy(_float32(features.T)), ids, files  # none where the file holds none
+    return torch.from_numpy(_float32(features.T)), ids, files
 
 # %% ../../nbs/01_data/06_xlsa17.ipynb #ea56326f
 def _find_images(files: Sequence[str], root: str | os.PathLike, **kwargs: Any) -> ImageFiles:
