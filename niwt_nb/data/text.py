@@ -431,15 +431,13 @@ def _clauses(piece: str, parts: frozenset[str]) -> list[tuple[str, bool]]:
         # the first word that is no part and says something: before the first part, or after it?
         tells = [bool(_words_of(w)) and not p for w, p in zip(words, here, strict=True)]
         after = True in here and (True not in tells or here.index(True) < tells.index(True))
-        current: list[str] = []
-        for i, word in enumerate(words):
-            if after and here[i] and i and not here[i - 1] and any(here[:i]):
-                found, current = [*found, (" ".join(current), after)], []
-            current.append(word)
-            rest = here[i + 1 :]
-            if not after and here[i] and any(rest) and not rest[0]:
-                found, current = [*found, (" ".join(current), after)], []
-        found.append((" ".join(current), after))
+        n = len(words)
+        if after:  # another part begins a clause
+            cuts = [i for i in range(1, n) if here[i] and not here[i - 1] and any(here[:i])]
+        else:  # a part ends a clause, if another follows
+            cuts = [i for i in range(1, n) if here[i - 1] and not here[i] and any(here[i:])]
+        ends = zip([0, *cuts], [*cuts, n], strict=True)
+        found += [(" ".join(words[start:end]), after) for start, end in ends]
     return [(clause, after) for clause, after in found if _words_of(clause)]
 
 # %% ../../nbs/01_data/05_text.ipynb #7695feeb
