@@ -20,7 +20,7 @@ from .dataset import DomainKnowledge, ZeroShotData
 from .files import _drop_constant, _first_file, _inside, _read_csv_rows, _read_json
 from .files import _read_matrix, _read_numbered, _scan_folders, _standard_split
 from .images import ImageFiles, _left_note, list_pictures
-from .names import _match_names
+from .names import _match_names, _repeated
 from .text import STOP_WORDS, SentenceEncoder, text_knowledge, _words_of
 from .xlsa17 import _attributes, _find_images, _read_att_splits, _read_features
 
@@ -136,8 +136,6 @@ def _check_folders(base: Path, folders: dict[str, list[str]]) -> None:
         remedy = "put its pictures there, or take the folder away"
         told = f"class {empty!r} has no images in {str(base / empty)!r} ({shown})"
         raise NiwtError(f"{told}; {remedy}")
-    names: dict[str, str] = {}
-    for d in folders:
-        if names.setdefault(_normal_name(d), d) != d:
-            both = f"{names[_normal_name(d)]!r} and {d!r}"
-            raise NiwtError(f"the folders {both} have the same name; put their pictures into one")
+    if twice := _repeated([_normal_name(d) for d in folders]):
+        both = " and ".join(repr(d) for d in folders if _normal_name(d) == twice)
+        raise NiwtError(f"the folders {both} have the same name; put their pictures into one")

@@ -22,7 +22,6 @@ from .files import _drop_constant, _first_file, _inside, _read_matrix, _read_num
 from .files import _standard_split
 from .images import ImageFiles
 from .names import _match_names
-
 from .text import _read_captions, _read_embeddings
 from .xlsa17 import _attributes, _read_att_splits
 
@@ -92,8 +91,7 @@ def _cub_knowledge(
     root: Path, classes: tuple[str, ...], notes: list[str]
 ) -> tuple[dict[str, DomainKnowledge], int]:  # and how many attributes are listed
     "Class attributes (per cent / 100), sentence embeddings if there; leaves out constant columns."
-    places = ("", "attributes/", "../")
-    listed = _first_file(root, *(f"{place}attributes.txt" for place in places))
+    listed = _first_file(root, *(f"{p}attributes.txt" for p in ("", "attributes/", "../")))
     if listed is None:
         told = f"no attributes.txt in {str(root)!r}"
         raise NiwtError(f"{told}, in its attributes folder or beside it")

@@ -68,7 +68,7 @@ def _folder_tables(
     usual = ("attributes.csv", "attributes.json", "sentences.csv", "sentences.json")
     paths = [p for names in (usual[:2], usual[2:]) if (p := _first_file(root, *names))]
     if attributes is not None:
-        paths = [root / _safe_name(attributes, "attributes")]
+        paths = [root / _safe_name(os.fspath(attributes), "attributes")]
     if not paths:
         there = [d.name for d in _list_folder(root)]
         like = [n for n in there if n.lower().startswith(("attribute", "sentence"))]

@@ -64,8 +64,7 @@ def _in_file(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
 # %% ../../nbs/01_data/11_memory.ipynb #14f0f71a
 def _let_go(x: Tensor, block: int, last: bool) -> None:
     "After reading or writing block `block` (from 1): its pages go, and now and then free memory."
-    release(x)
-    if _file_of(x) is not None and (block % _HOLES == 0 or last):
+    if _file_of(release(x)) is not None and (block % _HOLES == 0 or last):
         with suppress(OSError, AttributeError, TypeError):  # another system's library
             ctypes.CDLL(None).malloc_trim(0)  # between pieces in use glibc keeps what is free
 

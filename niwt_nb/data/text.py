@@ -381,10 +381,9 @@ def name_knowledge(
 ) -> DomainKnowledge:  # named "names"; zeros for a name that shares no word
     "Class names as knowledge, without digits; raises `NiwtError` for a name without a word."
     plain = [" ".join(re.findall(r"[^\W\d_]+", name)).lower() for name in classes]
-    for name, words in zip(classes, plain, strict=True):
-        if not words:
-            told = "has no word in it, so nothing can be known from it"
-            raise NiwtError(f"the class name {name!r} {told}")
+    if "" in plain:
+        told = "has no word in it, so nothing can be known from it"
+        raise NiwtError(f"the class name {classes[plain.index('')]!r} {told}")
     return text_knowledge([[words] for words in plain], seen, encoder, "names")
 
 # %% ../../nbs/01_data/05_text.ipynb #a31fdf87
