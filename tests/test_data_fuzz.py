@@ -8,6 +8,7 @@ import io
 import json
 import os
 import random
+import re
 import resource
 import string
 import warnings
@@ -21,14 +22,14 @@ from hypothesis.extra.numpy import array_shapes, arrays, scalar_dtypes
 from PIL import Image
 from scipy.io import savemat
 
-from niwt_nb.core import NiwtError
+from niwt_nb.core import NiwtError, _normal_name
 from niwt_nb.data.awa2 import _read_sentences
 from niwt_nb.data.cub import _read_image_attributes
 from niwt_nb.data.dataset import DomainKnowledge, ZeroShotData, subset
-from niwt_nb.data.files import _propose_split, _read_matrix, _read_numbered
+from niwt_nb.data.files import _propose_split, _read_attribute_table, _read_csv_rows, _read_json
+from niwt_nb.data.files import _read_matrix, _read_numbered
 from niwt_nb.data.images import FORMATS, _MAX_PIXELS, open_image, _safe_name
 from niwt_nb.data.names import _match_names, _pair_names, _plain_name
-from niwt_nb.data.tables import _read_attribute_table, _read_csv_rows, _read_json
 from niwt_nb.data.text import _read_embeddings
 from niwt_nb.data.xlsa17 import _read_att_splits, _read_features
 
@@ -300,15 +301,18 @@ def test_any_text_is_a_table_or_an_error(tmp_path_factory, text):
 @FEW
 @given(wanted=st.lists(NAMES, max_size=6), have=st.lists(NAMES, max_size=6))
 def test_names_are_paired_once_and_exactly_where_they_can_be(wanted, have):
-    at, how = _pair_names(wanted, have)
-    found = [j for j in at if j is not None]
-    assert len(set(found)) == len(found)
-    for i, (j, way) in enumerate(zip(at, how, strict=True)):
-        assert (j is None) == (way == "")
+    notes = []
+    at = _pair_names(wanted, have, "name", notes)
+    found = [(wanted[i], have[j]) for i, j in enumerate(at) if j is not None]
+    assert len({j for j in at if j is not None}) == len(found)
+    number = r"(?=\d)0*(\d*)\s*\."
+    for i, j in enumerate(at):
         if wanted.count(wanted[i]) == 1 and have.count(wanted[i]) == 1:
-            assert have[j] == wanted[i] and way == "same"
-        if way == "spelling":
-            assert _plain_name(wanted[i]) == _plain_name(have[j])
+            assert have[j] == wanted[i]
+    for ours, theirs in found:
+        if _plain_name(ours) != _plain_name(theirs):  # found by their numbers
+            assert re.match(number, ours)[1] == re.match(number, theirs)[1]
+    assert notes or all(_normal_name(ours) == _normal_name(theirs) for ours, theirs in found)
     with contextlib.suppress(NiwtError):
         assert _match_names(wanted, have).tolist() == at
 

@@ -17,19 +17,15 @@ from torch import Tensor
 
 from ..core import NiwtError, _normal_name
 from .dataset import DomainKnowledge, ZeroShotData
-from .files import _draw_unseen, _drop_constant, _find_images, _first_file, _inside
-from .files import _propose_split, _read_matrix, _read_numbered, _scan_folders
-from .files import _split_fields
+from .files import _drop_constant, _first_file, _inside, _read_csv_rows, _read_json
+from .files import _read_matrix, _read_numbered, _scan_folders, _standard_split
 from .images import ImageFiles, _left_note, list_pictures
-from .names import _match_names
-from .tables import _read_csv_rows, _read_json, _read_text
+from .names import _match_names, _repeated
 from .text import STOP_WORDS, SentenceEncoder, text_knowledge, _words_of
-from .xlsa17 import _attributes, _read_att_splits, _read_features
+from .xlsa17 import _attributes, _find_images, _read_att_splits, _read_features
 
 # %% ../../nbs/01_data/08_awa2.ipynb #21c4c802
-def _awa_knowledge(
-    root: Path, classes: tuple[str, ...], notes: list[str]
-) -> dict[str, DomainKnowledge]:
+def _awa_knowledge(root: Path, classes: tuple, notes: list[str]) -> dict[str, DomainKnowledge]:
     "Predicates (0 to 1, unknown: 0) and, if there, binary ones; drops and notes constant columns."
     names = _read_numbered(root / "predicates.txt")
     found: list[DomainKnowledge] = []
@@ -41,22 +37,6 @@ def _awa_knowledge(
             table = _read_matrix(path, columns=len(names), rows=len(classes))
             found.append(_attributes(name, table, names, classes, notes, whole))
     return _drop_constant(found, notes)
-
-# %% ../../nbs/01_data/08_awa2.ipynb #de4c05b1
-def _awa_standard(
-    root: Path, classes: tuple[str, ...], labels: Tensor, seed: int, notes: list[str]
-) -> dict[str, Tensor]:
-    "Unseen: testclasses.txt's, or drawn (a note says which); seen classes' images split by seed."
-    path = _first_file(root, "testclasses.txt")
-    if path is None:
-        unseen = _draw_unseen(len(classes), max(1, len(classes) // 5), seed)
-        where = f"unseen classes drawn with seed {seed}"
-    else:
-        names = [n.strip() for n in _read_text(path).splitlines() if n.strip()]
-        unseen = _match_names(names, classes)
-        where = "unseen classes of testclasses.txt, some of which are in ImageNet"
-    notes.append(f"no att_splits.mat: {where}; not comparable with published results")
-    return _propose_split(classes, labels, unseen, seed=seed)
 
 # %% ../../nbs/01_data/08_awa2.ipynb #6b093e4a
 def read_awa2(
@@ -74,9 +54,9 @@ def read_awa2(
     path = Path(splits) if splits is not None else _first_file(root, "att_splits.mat")
     place = path if path is None or path.is_dir() else path.parent
     listed = _first_file(place, "res101.mat") if place else None
-    ff = _read_features(listed, pixels=True) if listed else None
-    if ff and ff.files:
-        images = _find_images(ff.files, root / "JPEGImages", **kwargs)
+    _, ids, files = _read_features(listed, pixels=True) if listed else (None, torch.empty(0), ())
+    if files:
+        images = _find_images(files, root / "JPEGImages", **kwargs)
     else:
         every = [f for files in folders.values() for f in files]
         images = ImageFiles(root / "JPEGImages", every, where="", **kwargs)
@@ -89,23 +69,22 @@ def read_awa2(
     if path is not None:
         published = _read_att_splits(path)
         theirs = _match_names(classes, published.classes, notes=notes)
-        if ff and ff.files and not torch.equal(theirs[labels], ff.labels):
-            i = int((theirs[labels] != ff.labels).nonzero()[0])
-            told = f"res101.mat gives image {images.names[i]!r} the label {int(ff.labels[i]) + 1}"
+        if files and not torch.equal(theirs[labels], ids):
+            i = int((theirs[labels] != ids).nonzero()[0])
+            told = f"res101.mat gives image {images.names[i]!r} the label {int(ids[i]) + 1}"
             raise NiwtError(f"{told}, which is another class in att_splits.mat")
-        split = _split_fields(published, labels, "att_splits.mat")
+        split = published.fields(labels)
     else:
-        split = _awa_standard(root, classes, labels, seed, notes)
+        split = _standard_split(root, classes, labels, 5, seed, notes)
     name = "AwA2" if len(classes) == 50 else root.name
     made: dict[str, Any] = {"knowledge": knowledge, "notes": tuple(notes), **split}
     return ZeroShotData(name, classes, images, labels, **made)
 
 # %% ../../nbs/01_data/08_awa2.ipynb #51192c57
-def _read_sentences(path: str | os.PathLike) -> dict[str, tuple[str, ...]]:
+def _read_sentences(path: Path) -> dict[str, tuple[str, ...]]:
     "A CSV (class, sentence) or JSON ({class: one or more}); raises `NiwtError` for an empty class."
-    name = Path(path).name
-    found: dict[str, list[str]] = {}
-    if Path(path).suffix.lower() == ".json":
+    name, found = path.name, {}  # type: str, dict[str, list[str]]
+    if path.suffix.lower() == ".json":
         for c, value in _read_json(path).items():
             lines = [value] if isinstance(value, str) else value
             if not isinstance(lines, list) or not all(isinstance(s, str) for s in lines):
@@ -123,14 +102,6 @@ def _read_sentences(path: str | os.PathLike) -> dict[str, tuple[str, ...]]:
         raise NiwtError(f"{name}: class {empty!r} has no sentence")
     return {c: tuple(s.strip() for s in lines if s.strip()) for c, lines in found.items()}
 
-# %% ../../nbs/01_data/08_awa2.ipynb #4bbde8a6
-def _own_names(classes: Sequence[str], documents: Sequence[str]) -> set[str]:
-    "Words of a class's name that only its own text uses."
-    said = [set(_words_of(d)) for d in documents]
-    count = Counter(w for words in said for w in words)
-    named = [words & set(_words_of(c)) for c, words in zip(classes, said, strict=True)]
-    return {w for words in named for w in words if count[w] == 1}
-
 # %% ../../nbs/01_data/08_awa2.ipynb #4a6156e7
 def sentence_knowledge(
     sentences: dict[str, tuple[str, ...]],  # class -> sentences
@@ -142,8 +113,10 @@ def sentence_knowledge(
     "Sentences as knowledge; raises `NiwtError` if a class has none, or no word of a seen class."
     at = _match_names(classes, list(sentences))
     texts = [list(list(sentences.values())[i]) for i in at.tolist()]
-    known = seen.tolist()
-    names = _own_names([classes[i] for i in known], [" ".join(texts[i]) for i in known])
+    said = {i: set(_words_of(" ".join(texts[i]))) for i in seen.tolist()}
+    count = Counter(w for words in said.values() for w in words)
+    # words of a class's name that only its own text uses
+    names = {w for i, own in said.items() for w in own & {*_words_of(classes[i])} if count[w] == 1}
     counter = SentenceEncoder(encoder, 1, False, (*STOP_WORDS, *sorted(names)))
     knowledge = text_knowledge(texts, seen, counter, name)
     none = (knowledge.values == 0).all(1).nonzero().flatten().tolist()
@@ -154,7 +127,7 @@ def sentence_knowledge(
     return knowledge
 
 # %% ../../nbs/01_data/08_awa2.ipynb #534a6846
-def _check_folders(base: Path, folders: dict[str, list[str]], left: Counter[str]) -> None:
+def _check_folders(base: Path, folders: dict[str, list[str]]) -> None:
     "Raise `NiwtError` for a folder without pictures, and two whose names are the same in NFC."
     empty = next((d for d, files in folders.items() if not files), None)
     if empty is not None:
@@ -163,8 +136,6 @@ def _check_folders(base: Path, folders: dict[str, list[str]], left: Counter[str]
         remedy = "put its pictures there, or take the folder away"
         told = f"class {empty!r} has no images in {str(base / empty)!r} ({shown})"
         raise NiwtError(f"{told}; {remedy}")
-    names: dict[str, str] = {}
-    for d in folders:
-        if names.setdefault(_normal_name(d), d) != d:
-            both = f"{names[_normal_name(d)]!r} and {d!r}"
-            raise NiwtError(f"the folders {both} have the same name; put their pictures into one")
+    if twice := _repeated([_normal_name(d) for d in folders]):
+        both = " and ".join(repr(d) for d in folders if _normal_name(d) == twice)
+        raise NiwtError(f"the folders {both} have the same name; put their pictures into one")

@@ -8,6 +8,7 @@ __all__ = ['read_root', 'check_root']
 # %% ../../nbs/01_data/10_check.ipynb #e4df1c89
 import os
 import tomllib
+from collections import Counter
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -56,7 +57,7 @@ def _find_layout(root: str | os.PathLike) -> tuple[_Layout, Path]:
         for place in (root, root / layout.folder):
             if _first_file(place, *layout.marks):
                 return layout, place
-    if any(d.is_dir() for d in _list_folder(root)) and any(_scan_folders(root).values()):
+    if any(d.is_dir() for d in _list_folder(root)) and any(_scan_folders(root, Counter()).values()):
         return _LAYOUTS[-1], root  # class folders, but no table yet
     marks = ", ".join(repr(layout.marks[0]) for layout in _LAYOUTS)
     holds = [d.name for d in _list_folder(root)[:6]]

@@ -18,19 +18,16 @@ from torch import Tensor
 
 from ..core import NiwtError
 from .dataset import DomainKnowledge, ZeroShotData
-from .files import _draw_unseen, _drop_constant, _first_file, _inside, _propose_split
-from .files import _read_matrix, _read_numbered, _split_fields
+from .files import _drop_constant, _first_file, _inside, _read_matrix, _read_numbered
+from .files import _standard_split
 from .images import ImageFiles
 from .names import _match_names
-
 from .text import _read_captions, _read_embeddings
 from .xlsa17 import _attributes, _read_att_splits
 
 # %% ../../nbs/01_data/07_cub.ipynb #d0152a83
-def _read_image_attributes(
-    path: str | os.PathLike, n_images: int, n_attributes: int
-) -> tuple[Tensor, int]:  # (N, A); how many lines were not understood
-    "Per-image attributes of CUB, without extra values; raises `NiwtError` if the file is none."
+def _read_image_attributes(path: Path, n_images: int, n_attributes: int) -> tuple[Tensor, int]:
+    "CUB's (N, A) per image, and how many lines are no such; raises `NiwtError` if no line is one."
     how: Any = {"sep": r"\s+", "header": None, "names": range(8), "quoting": csv.QUOTE_NONE}
     try:
         text = pd.read_csv(path, encoding="latin-1", on_bad_lines="skip", **how)[[*range(4)]]
@@ -90,14 +87,11 @@ def _cub_extras(root: Path, n: int) -> dict[str, Any]:
     return extras
 
 # %% ../../nbs/01_data/07_cub.ipynb #0d1733bb
-_ATTRIBUTE_NAMES = [f"{place}attributes.txt" for place in ("", "attributes/", "../")]
-
-
 def _cub_knowledge(
     root: Path, classes: tuple[str, ...], notes: list[str]
-) -> dict[str, DomainKnowledge]:
+) -> tuple[dict[str, DomainKnowledge], int]:  # and how many attributes are listed
     "Class attributes (per cent / 100), sentence embeddings if there; leaves out constant columns."
-    listed = _first_file(root, *_ATTRIBUTE_NAMES)
+    listed = _first_file(root, *(f"{p}attributes.txt" for p in ("", "attributes/", "../")))
     if listed is None:
         told = f"no attributes.txt in {str(root)!r}"
         raise NiwtError(f"{told}, in its attributes folder or beside it")
@@ -107,7 +101,7 @@ def _cub_knowledge(
     found = [_attributes("attributes", table, names, classes, notes, 100)]
     if path := _first_file(root, "class_sentence_embeddings.npy"):
         found.append(_read_embeddings(path, len(classes)))
-    return _drop_constant(found, notes)
+    return _drop_constant(found, notes), len(names)
 
 # %% ../../nbs/01_data/07_cub.ipynb #2df82307
 def read_cub(
@@ -123,28 +117,23 @@ def read_cub(
     classes, files, labels = _cub_lists(root)
     images = ImageFiles(root / "images", files, where="images.txt", **kwargs)
     notes: list[str] = []
-    knowledge = _cub_knowledge(root, classes, notes)
+    knowledge, width = _cub_knowledge(root, classes, notes)
     extras = _cub_extras(root, len(files))
     path = Path(splits) if splits is not None else _first_file(root, "att_splits.mat")
     if path is not None:
         published = _read_att_splits(path)
         _match_names(classes, published.classes, notes=notes)
-        split = _split_fields(published, labels, "att_splits.mat")
+        split = published.fields(labels)
     else:
-        unseen = _draw_unseen(len(classes), max(1, len(classes) // 4), seed)
-        split = _propose_split(classes, labels, unseen, seed=seed)
-        drawn = f"{len(unseen)} unseen classes drawn with seed {seed}"
-        notes.append(f"no att_splits.mat: {drawn}; not comparable with published results")
+        split = _standard_split(root, classes, labels, 4, seed, notes)
     attributes = _first_file(root, "attributes/image_attribute_labels.txt")
     if image_attributes and attributes:
-        width = len(_read_numbered(_first_file(root, *_ATTRIBUTE_NAMES) or root))
         extras["image_attributes"], lost = _read_image_attributes(attributes, len(files), width)
         notes += [f"image_attribute_labels.txt: {lost} lines not understood"] if lost else []
     usual = _first_file(root, "text_c10", "captions", "../text_c10")
     text = usual if captions is None else Path(captions)
     if text is not None:
-        extras["captions"], without = _read_captions(text, files, notes)
-        notes += [f"captions: {without} images have none"] if without else []
+        extras["captions"] = _read_captions(text, files, notes)
     name = "CUB-200-2011" if len(classes) == 200 else root.name
     made = {"knowledge": knowledge, "notes": tuple(notes), **extras, **split}
     return ZeroShotData(name, classes, images, labels, **made)

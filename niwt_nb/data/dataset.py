@@ -7,7 +7,6 @@ __all__ = ['DomainKnowledge', 'ZeroShotData', 'first_of_each', 'subset']
 
 # %% ../../nbs/01_data/00_dataset.ipynb #10b31604
 import warnings
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -21,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import Subset
 
 from ..core import NiwtError, check_name, names_of, _user_code
-from .names import _match_names, _pair_names
+from .names import _match_names, _pair_names, _repeated
 
 # %% ../../nbs/01_data/00_dataset.ipynb #f9c23e54
 def _as_values(values: Any, what: str) -> Tensor:
@@ -34,16 +33,10 @@ def _as_values(values: Any, what: str) -> Tensor:
         elif isinstance(values, np.ndarray) or hasattr(values, "to_numpy"):
             values = np.array(values)
             values = values.astype(np.float32) if values.dtype == object else values
-        table = torch.as_tensor(values).detach().to("cpu", torch.float32)
+        return torch.as_tensor(values).detach().to("cpu", torch.float32)
     except (TypeError, ValueError, RuntimeError) as e:
         got = f"{type(values).__name__} ({e})"
         raise NiwtError(f"{what}: expected a table of numbers, got {got}") from None
-    return table
-
-# %% ../../nbs/01_data/00_dataset.ipynb #cef4e1b5
-def _repeated(names: Sequence[str]) -> str | None:
-    "A name that comes more than once, the first in the alphabet; None where all are distinct."
-    return min((name for name, n in Counter(names).items() if n > 1), default=None)
 
 # %% ../../nbs/01_data/00_dataset.ipynb #abcb2308
 def as_ids(
@@ -78,10 +71,8 @@ def as_ids(
     return t.clone() if isinstance(ids, np.ndarray) else t
 
 # %% ../../nbs/01_data/00_dataset.ipynb #82b5b3ed
-def _of_frame(
-    frame: Any, names: tuple[str, ...], classes: Sequence[str] | None
-) -> tuple[Any, tuple[str, ...], Sequence[str] | None]:  # numbers, columns, classes
-    "Read a DataFrame: columns by name, classes by its first column or index; others stay the same."
+def _of_frame(frame: Any, names: tuple[str, ...], classes: Any) -> tuple[Any, tuple[str, ...], Any]:
+    "Numbers, columns, classes (its first column's or index's) of a frame; others stay the same."
     if not isinstance(frame, pd.DataFrame):
         return frame, names, classes
     if len(frame.columns) > 1 and not pd.api.types.is_numeric_dtype(frame.dtypes.iloc[0]):
@@ -286,95 +277,53 @@ def _describe(knowledge: DomainKnowledge, what: Any) -> Tensor:
     return row.clone()
 
 # %% ../../nbs/01_data/00_dataset.ipynb #67d193ff
+@dataclass(frozen=True)
 class NoImages(Sequence):
     "Stands where images would be in a data set that has only features."
 
-    def __init__(self, n: int) -> None:
-        "`n` images, none of them here."
-        self._n = n
+    n: int  # how many images there would be
 
     def __len__(self) -> int:
         "How many images there would be."
-        return self._n
+        return self.n
 
     def __getitem__(self, i: Any) -> Any:
         "Raise `NiwtError` (or `IndexError` beyond the end)."
-        if not -self._n <= i < self._n:
-            raise IndexError(f"image {i} of {self._n}")
+        if not -self.n <= i < self.n:
+            raise IndexError(f"image {i} of {self.n}")
         remedy = "use data.features, or read it from a folder of images"
         raise NiwtError(f"this data set holds features only, no images: {remedy}")
 
-# %% ../../nbs/01_data/00_dataset.ipynb #68745ea5
-def _check_classes(
-    classes: tuple[str, ...], seen: Tensor, unseen: Tensor, val_classes: Tensor
-) -> None:
-    "Raise `NiwtError` for a name twice, a class seen and unseen, or `val_classes` not seen."
-    if twice := _repeated(classes):
-        raise NiwtError(f"the class name {twice!r} is used more than once")
-    if not len(seen) or not len(unseen):
-        got = f"{len(seen)} seen and {len(unseen)} unseen"
-        raise NiwtError(f"need at least one seen and one unseen class, got {got}")
-    both = set(seen.tolist()) & set(unseen.tolist())
-    if both:
-        raise NiwtError(f"class {classes[min(both)]!r} is listed as seen and as unseen")
-    other = set(val_classes.tolist()) - set(seen.tolist())
-    if other:
-        only = "settings may be chosen on seen classes only"
-        raise NiwtError(f"validation class {classes[min(other)]!r} is not a seen class; {only}")
-
 # %% ../../nbs/01_data/00_dataset.ipynb #71bb8e3a
-def _check_split(
-    classes: tuple[str, ...],
-    labels: Tensor,
-    splits: dict[str, Tensor],
-    allowed: dict[str, Tensor],
-    need: dict[str, Tensor],
-) -> None:
-    "Raise `NiwtError` for a class not `allowed`, or needed and absent, and an image in two splits."
+def _check_split(data: Any) -> None:
+    "Raise `NiwtError` for a split with a wrong class or without one, and an image in two splits."
     owner: dict[int, str] = {}
-    for name, index in splits.items():
-        wrong = index[~torch.isin(labels[index], allowed[name])]
+    for name in ("train", "test_seen", "test_unseen"):
+        index, side = getattr(data, name), "unseen" if name == "test_unseen" else "seen"
+        allowed = getattr(data, side)
+        wrong = index[~torch.isin(data.labels[index], allowed)]
         if len(wrong):
-            i, side = int(wrong[0]), name.replace("test_", "").replace("train", "seen")
+            shown = data.classes[data.labels[wrong[0]]]
             told = f"which is not a {side} class ({len(wrong)} such images)"
-            raise NiwtError(f"{name}: image {i} shows {classes[labels[i]]!r}, {told}")
+            raise NiwtError(f"{name}: image {int(wrong[0])} shows {shown!r}, {told}")
         for i in index.tolist():
             if owner.setdefault(i, name) != name:
                 raise NiwtError(f"image {i} is in both {owner[i]} and {name}")
-        wanted = need.get(name, index[:0])
-        empty = wanted[~torch.isin(wanted, labels[index])]
-        if len(empty):
-            told = f"class {classes[empty[0]]!r} has no image in {name} ({len(empty)} such classes)"
-            hint = "add pictures of it, or leave it out of the unseen classes"
-            side = " (in Python, need_test=False makes its classifier only)"
-            raise NiwtError(f"{told}; {hint}{side}" if name == "test_unseen" else told)
+        empty = allowed[~torch.isin(allowed, data.labels[index])]
+        if len(empty) and (name == "train" or (name == "test_unseen" and data.need_test)):
+            told = f"class {data.classes[empty[0]]!r} has no image in {name}"
+            hint = "; add pictures of it, or leave it out of the unseen classes"
+            hint += " (in Python, need_test=False makes its classifier only)"
+            told += f" ({len(empty)} such classes)"
+            raise NiwtError(told + hint if name == "test_unseen" else told)
 
 # %% ../../nbs/01_data/00_dataset.ipynb #2596cfb5
-def _propose_val_classes(seen: Tensor, n_unseen: int, seed: int = 0) -> Tensor:
+def _propose_val_classes(seen: Tensor, n_unseen: int) -> Tensor:
     "Draw seen ids to choose settings on: the unseen's share, 1 or more (2 from 6 on), 0 of 1 or 2."
     n = len(seen)
-    if n < 3:
-        return torch.empty(0, dtype=torch.long)
-    k = min(max(round(n * n_unseen / (n + n_unseen)), 2 if n >= 6 else 1), n // 2)
-    return seen[torch.randperm(n, generator=torch.Generator().manual_seed(seed))[:k]].sort().values
-
-# %% ../../nbs/01_data/00_dataset.ipynb #5dc9016c
-def _align(
-    key: str,
-    knowledge: DomainKnowledge | pd.DataFrame,
-    classes: tuple[str, ...],
-    notes: list[str] | None = None,
-) -> DomainKnowledge:  # one row a class; `notes` tell of names that differ
-    "Find each class's row, by name where rows have names; raises `NiwtError` for a missing row."
-    k = DomainKnowledge(key, knowledge) if isinstance(knowledge, pd.DataFrame) else knowledge
-    if k.classes is None:
-        return k
-    if all(at is None for at in _pair_names(classes, k.classes)[0]):
-        told = f"its rows are about {', '.join(map(repr, k.classes[:3]))}"
-        remedy = "name the classes, or drop the names with frame.reset_index(drop=True)"
-        raise NiwtError(f"knowledge {key!r}: {told}, ..., none of which is a class here; {remedy}")
-    at = _match_names(classes, k.classes, f"class of knowledge {key!r}", notes)
-    return replace(k.of_classes(at), classes=None)
+    share = max(round(n * n_unseen / (n + n_unseen)), 2 if n >= 6 else 1)
+    k = min(share, n // 2) if n > 2 else 0
+    return seen[torch.randperm(n, generator=torch.Generator().manual_seed(0))[:k]].sort().values
 
 # %% ../../nbs/01_data/00_dataset.ipynb #115697dd
 def _held_out(labels: Tensor, classes: Tensor, share: float, seed: int) -> Tensor:
@@ -389,15 +338,24 @@ def _held_out(labels: Tensor, classes: Tensor, share: float, seed: int) -> Tenso
 
 # %% ../../nbs/01_data/00_dataset.ipynb #c68b34df
 def _aligned(data: Any) -> dict[str, Any]:
-    "Knowledge by class and `notes`; raises `NiwtError` for used rows not finite, constant columns."
+    "Knowledge by class (rows with names: by name) and `notes`; raises `NiwtError` for unfit rows."
     if not data.knowledge:
         raise NiwtError(f"data set {data.name!r} has no domain knowledge")
     ids, c, notes = torch.cat([data.seen, data.unseen]), len(data.classes), list(data.notes)
-    known = {key: _align(key, k, data.classes, notes) for key, k in data.knowledge.items()}
-    for key, k in known.items():
+    known = {}
+    for key, given in data.knowledge.items():
+        k = DomainKnowledge(key, given) if isinstance(given, pd.DataFrame) else given
+        what = f"knowledge {key!r}"
+        if k.classes is not None:
+            if all(at is None for at in _pair_names(data.classes, k.classes)):
+                told = f"its rows are about {', '.join(map(repr, k.classes[:3]))}"
+                remedy = "name the classes, or drop the names with frame.reset_index(drop=True)"
+                raise NiwtError(f"{what}: {told}, ..., none of which is a class here; {remedy}")
+            at = _match_names(data.classes, k.classes, f"class of {what}", notes)
+            k = replace(k.of_classes(at), classes=None)
         if len(k) != c:
-            raise NiwtError(f"knowledge {key!r}: {len(k)} rows for {c} classes")
-        k.check(data.classes, ids, constant=len(ids) == c)
+            raise NiwtError(f"{what}: {len(k)} rows for {c} classes")
+        known[key] = k.check(data.classes, ids, constant=len(ids) == c)
     return {"knowledge": known, "notes": tuple(notes)}
 
 # %% ../../nbs/01_data/00_dataset.ipynb #70f172ca
@@ -411,8 +369,9 @@ def _extras_of(data: Any, n: int) -> dict[str, Any]:
             continue
         value = found[name] = _as_values(getattr(data, name), name)
         got = tuple(value.shape)
-        wanted = tuple(g if w is None else w for w, g in zip(shape, got, strict=False))
-        if wanted != got or len(got) != len(shape):
+        if len(got) != len(shape) or any(
+            w not in (None, g) for w, g in zip(shape, got, strict=True)
+        ):
             expected = str(shape).replace("None", "any")
             raise NiwtError(f"{name}: expected shape {expected}, got {got}")
     features = found.get("features", torch.zeros(0, 1))
@@ -444,13 +403,19 @@ def _settle(data: Any) -> None:
     if data.val_classes is None:
         put("val_classes", _propose_val_classes(data.seen, len(data.unseen)))
     put("val_classes", as_ids(data.val_classes, "val_classes", c))
-    _check_classes(data.classes, data.seen, data.unseen, data.val_classes)
-    allowed = {"train": data.seen, "test_seen": data.seen, "test_unseen": data.unseen}
-    need = {"train": data.seen} | ({"test_unseen": data.unseen} if data.need_test else {})
-    splits = {k: getattr(data, k) for k in allowed}
-    _check_split(data.classes, data.labels, splits, allowed, need)
-    vars(data).update(_aligned(data))
-    vars(data).update(_extras_of(data, n))
+    if twice := _repeated(data.classes):
+        raise NiwtError(f"the class name {twice!r} is used more than once")
+    seen, unseen, val = ({*getattr(data, k).tolist()} for k in ("seen", "unseen", "val_classes"))
+    if not seen or not unseen:
+        got = f"{len(seen)} seen and {len(unseen)} unseen"
+        raise NiwtError(f"need at least one seen and one unseen class, got {got}")
+    if both := seen & unseen:
+        raise NiwtError(f"class {data.classes[min(both)]!r} is listed as seen and as unseen")
+    if other := val - seen:
+        only = "is not a seen class; settings may be chosen on seen classes only"
+        raise NiwtError(f"validation class {data.classes[min(other)]!r} {only}")
+    _check_split(data)
+    vars(data).update(_aligned(data) | _extras_of(data, n))
 
 # %% ../../nbs/01_data/00_dataset.ipynb #06aba99f
 def _mask_of(masks: Callable, index: list[int], i: int) -> dict[str, np.ndarray]:
@@ -583,10 +548,19 @@ def _validation(data: ZeroShotData, seed: int, hold: float) -> ZeroShotData:
     split |= {"seen": seen, "unseen": val, "val_classes": val[:0]}
     return data.take(keep, name=f"{data.name} (validation)", knowledge=knowledge, **split)
 
-# %% ../../nbs/01_data/00_dataset.ipynb #a9a6db90
-def _as_picture(made: Any, where: str, colours: bool = True) -> Tensor:
-    "A float picture (3, H, W), also of a batch of one or `pixel_values`; else raises `NiwtError`."
-    x, shown = made, type(made).__name__
+# %% ../../nbs/01_data/00_dataset.ipynb #92403dd2
+def transformed(
+    transform: Callable,  # PIL image -> (3, H, W) float tensor, also of a batch, `pixel_values`
+    image: Any,  # a PIL image, or activations in its place
+    where: str = "an image",  # which image, for messages
+) -> Tensor:  # (3, H, W) float32
+    "One image through a preprocessing; raises `NiwtError` with the user's line, or for no picture."
+    with _user_code(f"the transform failed for {where}"):
+        try:
+            x = made = transform(image)
+        except OSError as e:  # a picture that is decoded only now
+            raise NiwtError(f"{where}: {e}") from None
+    shown = type(made).__name__
     if isinstance(x, Mapping):
         key = next((k for k in ("pixel_values", "image") if k in x), None)
         shown += f" with {', '.join(map(repr, x)) or 'nothing'}"
@@ -597,26 +571,13 @@ def _as_picture(made: Any, where: str, colours: bool = True) -> Tensor:
         kind = str(x.dtype).removeprefix("torch.")
         shown = ("" if x is made else f"{shown}: ") + f"shape {tuple(x.shape)} of {kind}"
         x = x[0] if x.ndim == 4 and len(x) == 1 else x
-        if x.ndim == 3 and (len(x) == 3 or not colours) and x.is_floating_point():
+        channels = x.ndim == 3 and (len(x) == 3 or not isinstance(image, Image.Image))
+        if channels and x.is_floating_point():
             if not x.isfinite().all():
                 raise NiwtError(f"the transform gave a value that is not finite for {where}")
             return x.detach().float()
     wanted = "the transform must turn a PIL image into a float tensor (3, H, W)"
     raise NiwtError(f"{wanted}; for {where} it gave {shown}")
-
-# %% ../../nbs/01_data/00_dataset.ipynb #92403dd2
-def transformed(
-    transform: Callable,  # PIL image -> (3, H, W) float tensor, the user's perhaps
-    image: Any,  # a PIL image, or activations in its place
-    where: str = "an image",  # which image, for messages
-) -> Tensor:  # (3, H, W) float32
-    "One image through a preprocessing; raises `NiwtError` with the user's line, or for no picture."
-    with _user_code(f"the transform failed for {where}"):
-        try:
-            made = transform(image)
-        except OSError as e:  # a picture that is decoded only now
-            raise NiwtError(f"{where}: {e}") from None
-    return _as_picture(made, where, isinstance(image, Image.Image))
 
 # %% ../../nbs/01_data/00_dataset.ipynb #7464984b
 def first_of_each(
@@ -649,10 +610,8 @@ def subset(
     val = draw(data.val_classes, n_val)
     others = [draw(plain, n_seen - n_val), val, draw(data.unseen, n_unseen)]
     classes = torch.cat(others).sort().values
-    index = {}
-    for split in ("train", "test_seen", "test_unseen"):
-        every = getattr(data, split).sort().values
-        index[split] = first_of_each(data, every, classes, per_class)
+    splits = {k: getattr(data, k).sort().values for k in ("train", "test_seen", "test_unseen")}
+    index = {k: first_of_each(data, every, classes, per_class) for k, every in splits.items()}
     keep = torch.cat(list(index.values())).sort().values
     number = lambda ids: torch.searchsorted(classes, ids[torch.isin(ids, classes)])  # noqa: E731
     knowledge = {k: v.of_classes(classes).drop_constant() for k, v in data.knowledge.items()}

@@ -8,7 +8,7 @@ __all__ = ['read_folder']
 # %% ../../nbs/01_data/09_folder.ipynb #f8bd4941
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +18,17 @@ from torch import Tensor
 
 from ..core import NiwtError, check_name, names_of, _normal_name
 from .awa2 import _check_folders, _read_sentences, sentence_knowledge
-from .dataset import DomainKnowledge, ZeroShotData, _repeated
-from .files import _draw_unseen, _drop_constant, _first_file
-from .files import _propose_split, _scan_folders
+from .dataset import DomainKnowledge, ZeroShotData
+from .files import _draw_unseen, _drop_constant, _first_file, _propose_split
+from .files import _read_attribute_table, _read_csv_rows, _read_text, _scan_folders
 from .images import ImageFiles, picture_suffixes
 from .images import _count_pictures, _left_note, _list_folder, _safe_name
-from .names import _match_names, _match_notes, _pair_names
-from .tables import _read_attribute_table, _read_csv_rows, _read_text
+from .names import _match_names, _pair_names, _repeated
 from .text import with_reader
 
 # %% ../../nbs/01_data/09_folder.ipynb #75d51aff
 def _folder_images(
-    root: Path, notes: list[str] | None = None, **kwargs: Any
+    root: Path, notes: list[str], **kwargs: Any
 ) -> tuple[ImageFiles, list[str], list[str]]:  # pictures, class and split ('': none) of each
     "Read images.csv or sub-folders; raises `NiwtError` for an empty folder or an unknown split."
     if (listed := _first_file(root, "images.csv")) and listed.is_file():
@@ -44,40 +43,30 @@ def _folder_images(
         if twice := _repeated(files):
             raise NiwtError(f"images.csv: the file {twice!r} comes twice")
         more = _count_pictures(os.fspath(root), picture_suffixes()) - len(files)
-        if notes is not None and more > 0:
+        if more > 0:
             notes.append(f"{more} pictures in the folder are not listed in images.csv")
         owners = [_normal_name(r[owner]) for r in rows]
         return ImageFiles(root, files, where="images.csv", **kwargs), owners, part
     place, left = _first_file(root, "images"), Counter()  # type: Path | None, Counter[str]
     base = place if place and place.is_dir() else root
     folders = _scan_folders(base, left)
-    _check_folders(base, folders, left)
-    if notes is not None:
-        notes += _left_note(left)
+    _check_folders(base, folders)
+    notes += _left_note(left)
     names = [f for files in folders.values() for f in files]
     owners = [_normal_name(n.split("/")[0]) for n in names]
     return ImageFiles(base, names, where="", **kwargs), owners, [""] * len(names)
 
-# %% ../../nbs/01_data/09_folder.ipynb #57aee605
-def _as_classes(
-    theirs: Sequence[str], classes: Sequence[str], where: str, notes: list[str]
-) -> tuple[str, ...]:
-    "A table's class names as the folders spell them, by the rule for names (noted); never raises."
-    at, _ = _pair_names(list(classes), list(theirs))
-    notes += _match_notes(list(classes), list(theirs), f"{where}: class")
-    ours = {j: classes[i] for i, j in enumerate(at) if j is not None}
-    return tuple(ours.get(j, n) for j, n in enumerate(theirs))
-
 # %% ../../nbs/01_data/09_folder.ipynb #ffa41b41
 def _folder_tables(
-    root: Path,
-    attributes: str | os.PathLike | None,
-    classes: Sequence[str] = (),
-    notes: list[str] | None = None,
-) -> tuple[list[tuple[str, ...]], Callable[..., list[DomainKnowledge]]]:
-    "Class names of each table, and what makes knowledge of them; raises `NiwtError` for no table."
+    root: Path, attributes: str | None, classes: Sequence[str], notes: list[str]
+) -> list[tuple[dict[str, Any], tuple[str, ...]]]:
+    """Class -> numbers or sentences, and columns (none: sentences), of each table in a folder.
+
+    Classes are spelled as `classes`, the folders, by the rule for names (noted); raises `NiwtError`
+    for no table.
+    """
     usual = ("attributes.csv", "attributes.json", "sentences.csv", "sentences.json")
-    paths = [p for n in usual if (p := _first_file(root, n))]
+    paths = [p for names in (usual[:2], usual[2:]) if (p := _first_file(root, *names))]
     if attributes is not None:
         paths = [root / _safe_name(os.fspath(attributes), "attributes")]
     if not paths:
@@ -86,28 +75,28 @@ def _folder_tables(
         hint = f"; there is {like[0]!r}: save it as one of these" if like else ""
         told = f"{str(root)!r} has no {' or '.join(usual)}"
         raise NiwtError(f"{told}: what is known about the classes?{hint}")
-    tables, texts, known, said = [], [], list(classes), [] if notes is None else notes
+    found, known = [], list(classes)
     for p in paths:
         if p.name.lower().startswith("sentences"):
-            text = _read_sentences(p)
-            owners = _as_classes(list(text), known, p.name, said)
-            texts.append(dict(zip(owners, text.values(), strict=True)))
-            known += [c for c in texts[-1] if c not in known]
+            rows, names = _read_sentences(p), ()  # type: dict[str, Any], tuple[str, ...]
         else:
-            theirs, names, values = _read_attribute_table(p, classes, said)
-            tables.append((_as_classes(theirs, known, p.name, said), names, values))
-            known += [c for c in tables[-1][0] if c not in known]
+            theirs, names, values = _read_attribute_table(p, classes, notes)
+            rows = dict(zip(theirs, values, strict=True))
+        at = _pair_names(known, list(rows), f"{p.name}: class", notes)
+        ours = {j: known[i] for i, j in enumerate(at) if j is not None}
+        found.append(({ours.get(j, n): rows[n] for j, n in enumerate(rows)}, names))
+        known += [c for c in found[-1][0] if c not in known]
+    return found
 
-    def make(classes: Sequence[str], seen: Tensor, encoder: Any) -> list[DomainKnowledge]:
-        found = []
-        for theirs, names, values in tables[:1]:
-            own = values[_match_names(classes, theirs).numpy()]
-            found.append(with_reader(DomainKnowledge("attributes", own, names)))
-        for text in texts[:1]:
-            found.append(sentence_knowledge(text, classes, seen, encoder))
-        return found
-
-    return [t[0] for t in tables] + [tuple(t) for t in texts], make
+# %% ../../nbs/01_data/09_folder.ipynb #2d88b9bd
+def _table_knowledge(
+    rows: dict[str, Any], names: tuple[str, ...], classes: Sequence[str], seen: Tensor, encoder: Any
+) -> DomainKnowledge:
+    "Knowledge of `classes` from a table of `_folder_tables`; raises `NiwtError` for an absent row."
+    if not names:
+        return sentence_knowledge(rows, classes, seen, encoder)
+    values = np.stack(list(rows.values()))[_match_names(classes, list(rows)).numpy()]
+    return with_reader(DomainKnowledge("attributes", values, names))
 
 # %% ../../nbs/01_data/09_folder.ipynb #a734564c
 def _split_as_told(parts: Sequence[str], seen: Tensor, said: list[str]) -> dict[str, Tensor]:
@@ -138,8 +127,8 @@ def read_folder(
     said: list[str] = []
     images, owners, parts = _folder_images(root, said, **kwargs)
     classes = sorted(set(owners))
-    tables, make = _folder_tables(root, attributes, classes, said)
-    extra = [c for c in dict.fromkeys(tables[0]) if c not in classes]
+    tables = _folder_tables(root, attributes, classes, said)
+    extra = [c for c in tables[0][0] if c not in classes]
     left = _unseen_names(root, unseen, classes, extra, seed, said)
     idle = [c for c in extra if c not in left]
     if idle:
@@ -154,19 +143,15 @@ def read_folder(
     if val_classes is not None:
         asked = names_of(val_classes, "val_classes")
         split["val_classes"] = _match_names(asked, classes, notes=said)
-    kept = _drop_constant(make(classes, split["seen"], encoder), said)
+    found = [_table_knowledge(*table, classes, split["seen"], encoder) for table in tables]
+    kept = _drop_constant(found, said)
     made: Any = {"knowledge": kept, "notes": tuple(said), "need_test": need_test, **split}
     name = name or root.resolve().name
     return ZeroShotData(name, tuple(classes), images, labels, **made)
 
 # %% ../../nbs/01_data/09_folder.ipynb #e9010667
 def _unseen_names(
-    root: Path,
-    unseen: Any,
-    classes: list[str],
-    extra: list[str],
-    seed: int,
-    notes: list[str] | None = None,
+    root: Path, unseen: Any, classes: list[str], extra: list[str], seed: int, notes: list[str]
 ) -> list[str]:
     "Unseen classes: as told (names, number), by unseen.txt or without images; else `NiwtError`."
     if isinstance(unseen, (int, np.integer)) and not isinstance(unseen, bool):

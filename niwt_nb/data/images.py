@@ -38,36 +38,39 @@ def reading(
     workers: int = -1,  # processes that decode ahead; 0: threads of this one; -1: by its cores
 ) -> Iterator[None]:
     "In the block, other processes read photos on disk where there are enough to be worth it."
-    here = max(int(os.environ.get("LOCAL_WORLD_SIZE", 1)), 1)
-    allowed = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))
-    cores = len(allowed(0))
     if workers < 0:
-        workers = min(max(cores // here - 1, 0), 8)
+        here = max(int(os.environ.get("LOCAL_WORLD_SIZE", 1)), 1)
+        allowed = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))
+        workers = min(max(len(allowed(0)) // here - 1, 0), 8)
     before = _WORKERS.set(workers if hasattr(os, "fork") else 0)
     try:
         yield
     finally:
         _WORKERS.reset(before)
 
-# %% ../../nbs/01_data/01_images.ipynb #b17a4a5b
-def _workers_for(data: ZeroShotData, n: int) -> int:
-    "How many processes read n images: none for pictures that are in memory, and for a few."
-    return _WORKERS.get() if hasattr(data.images, "path") and n >= 64 else 0
-
 # %% ../../nbs/01_data/01_images.ipynb #4b3a0651
 @dataclass(eq=False)
-class _Batches:
-    "What `batches` returns: iterate (again and again) for `(x, y, index)`."
+class batches:
+    "Images in batches, again and again: x (B, 3, H, W), y (B,) class ids and index (B,) of each."
 
     data: ZeroShotData  # images and labels
-    indices: Tensor  # (n,) which images, in which order
+    indices: Any  # (n,) image indices, in the order wanted
     transform: Callable  # PIL image -> (3, H, W) float tensor
-    batch_size: int  # images a batch
-    quiet: bool  # no progress bar
-    desc: str  # left of the bar
-    on_error: str  # "raise" or "skip"
-    threads: int  # threads that decode ahead; 0: none
-    skipped: list[tuple[int, str]] = field(default_factory=list)  # left out in the latest pass
+    batch_size: int = 32  # images a batch; the last may be smaller
+    quiet: bool = True  # no progress bar
+    desc: str = ""  # left of the bar
+    on_error: str = "raise"  # at an unreadable image; "skip": leave it out, list it in `.skipped`
+    threads: int = 2  # threads that decode ahead; 0: none
+    skipped: list[tuple[int, str]] = field(init=False, default_factory=list)  # in the latest pass
+
+    def __post_init__(self) -> None:
+        "Raise `NiwtError` for wrong settings and indices; unreadable files do so in the pass."
+        check_name(self.on_error, ("raise", "skip"), "on_error")
+        if not self.data.has_images:
+            self.data.images[0]
+        if self.batch_size < 1:
+            raise NiwtError(f"batch_size must be at least 1, got {self.batch_size}")
+        self.indices = as_ids(self.indices, "indices", len(self.data), unique=False)
 
     def __len__(self) -> int:
         "The number of batches (one fewer may come if images are skipped)."
@@ -85,34 +88,16 @@ class _Batches:
         "Images read in another process: tensors, as one where they fit together, and the faults."
         found = [self._read(i) for i in some]
         good = [x for x in found if isinstance(x, Tensor)]
-        alike = len({x.shape for x in good}) == 1
-        faults = [x if isinstance(x, NiwtError) else None for x in found]
-        return torch.stack(good) if alike else good, faults
-
-    def _from_processes(self, workers: int) -> Iterator[tuple[int, Tensor | NiwtError]]:
-        "Index and tensor of each image, in order, decoded by other processes."
-        parts = [part.tolist() for part in self.indices.split(self.batch_size)]
-        how: dict[str, Any] = {"num_workers": workers, "multiprocessing_context": "fork"}
-        how |= {"sampler": parts, "collate_fn": lambda found: found, "generator": torch.Generator()}
-        loader = iter(DataLoader(self, None, **how))  # type: ignore[arg-type]
-        for part in parts:
-            try:
-                good, faults = next(loader)
-            except RuntimeError as e:
-                if "DataLoader worker" not in str(e):
-                    raise
-                told = f"one of {workers} processes that read photos died, at image {min(part)}"
-                remedy = "was memory short? workers=0 (--set workers=0) reads in this process"
-                raise NiwtError(f"{told} to {max(part)} or soon after; {remedy}") from None
-            good = iter(good)
-            yield from ((i, fault or next(good)) for i, fault in zip(part, faults, strict=True))
+        faults = [None if isinstance(x, Tensor) else x for x in found]
+        return torch.stack(good) if len({x.shape for x in good}) == 1 else good, faults
 
     def _tensors(self) -> Iterator[tuple[int, Tensor | NiwtError]]:
-        "Index and tensor of each image, in order, decoded ahead."
-        todo, workers = self.indices.tolist(), _workers_for(self.data, len(self.indices))
-        if workers or not self.threads:
-            here = ((i, self._read(i)) for i in todo)
-            return (yield from self._from_processes(workers) if workers else here)
+        "Index and tensor of each image, in order, decoded ahead; few, or in memory: no processes."
+        if len(self.indices) >= 64 and hasattr(self.data.images, "path") and _WORKERS.get():
+            return (yield from _from_processes(self, _WORKERS.get()))
+        todo = self.indices.tolist()
+        if not self.threads:
+            return (yield from ((i, self._read(i)) for i in todo))
         with ThreadPoolExecutor(self.threads, thread_name_prefix="niwt-decode") as pool:
             images = ((i, pool.submit(self.data.images.__getitem__, i)) for i in todo)
             try:
@@ -125,57 +110,33 @@ class _Batches:
                 pool.shutdown(wait=False, cancel_futures=True)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        "Yield x (B, 3, H, W), class ids (B,), image indices (B,); warn of skipped ones at the end."
-        self.skipped = []
-        xs, kept = [], []  # type: list[Tensor], list[int]
-        for i, x in progress(self._tensors(), self.desc, len(self.indices), self.quiet):
-            if isinstance(x, NiwtError):
-                if self.on_error == "raise" or isinstance(x, UserCodeError):
-                    raise x from None
-                self.skipped.append((i, str(x)))
-            else:
-                if xs and x.shape != xs[0].shape:
-                    told = f"shape {tuple(x.shape)} for image {i} but {tuple(xs[0].shape)} before"
-                    raise NiwtError(f"the transform gave {told}; images must be of one size")
-                xs.append(x)
-                kept.append(i)
-            if len(xs) == self.batch_size:
-                yield self._pack(xs, kept)
-                xs, kept = [], []
-        if xs:
-            yield self._pack(xs, kept)
-        n, lost = len(self.indices), len(self.skipped)
-        first = f"the first: {self.skipped[0][1]}" if lost else ""
-        if lost and lost == n:
+        "Yield x, y, index of each batch; raises `NiwtError`, or warns of skipped ones at the end."
+        self.skipped, n, good = [], len(self.indices), self._good()
+        while some := list(islice(good, self.batch_size)):
+            for i, x in some:
+                if x.shape != some[0][1].shape:
+                    told = f"shape {tuple(x.shape)} for image {i} but {tuple(some[0][1].shape)}"
+                    raise NiwtError(f"the transform gave {told} before; images must be of one size")
+            advance("look", len(some))
+            x, index = torch.stack([x for _, x in some]), torch.tensor([i for i, _ in some])
+            x = x.pin_memory() if torch.cuda.is_available() else x
+            yield x, self.data.labels[index], index
+            del some, x  # before the next ones are read
+        first = f"the first: {self.skipped[0][1]}" if self.skipped else ""
+        if self.skipped and len(self.skipped) == n:
             raise NiwtError(f"none of the {n} images could be read; {first}")
-        if lost:
-            warnings.warn(f"{lost} of {n} images left out; {first}", stacklevel=2)
+        if self.skipped:
+            warnings.warn(f"{len(self.skipped)} of {n} images left out; {first}", stacklevel=2)
 
-    def _pack(self, xs: list[Tensor], kept: list[int]) -> tuple[Tensor, Tensor, Tensor]:
-        "One batch."
-        advance("look", len(kept))
-        x, index = torch.stack(xs), torch.tensor(kept)
-        return x.pin_memory() if torch.cuda.is_available() else x, self.data.labels[index], index
-
-# %% ../../nbs/01_data/01_images.ipynb #44ba692a
-def batches(
-    data: ZeroShotData,  # images and labels
-    indices: Any,  # (n,) image indices, in the order wanted
-    transform: Callable,  # PIL image -> (3, H, W) float tensor
-    batch_size: int = 32,  # images a batch; the last may be smaller
-    quiet: bool = True,  # no progress bar
-    desc: str = "",  # left of the bar
-    on_error: str = "raise",  # at an unreadable image; "skip": leave it out, list it in `.skipped`
-    threads: int = 2,  # threads that decode ahead; 0: none
-) -> _Batches:  # iterate for x (B, 3, H, W), y (B,) class ids, index (B,)
-    "Images in batches; raises `NiwtError` for wrong indices and, unless skipped, unreadable files."
-    check_name(on_error, ("raise", "skip"), "on_error")
-    if not data.has_images:
-        data.images[0]
-    if batch_size < 1:
-        raise NiwtError(f"batch_size must be at least 1, got {batch_size}")
-    index = as_ids(indices, "indices", len(data), unique=False)
-    return _Batches(data, index, transform, batch_size, quiet, desc, on_error, threads)
+    def _good(self) -> Iterator[tuple[int, Tensor]]:
+        "Index and tensor of the images that can be had; the others are raised or skipped."
+        for i, x in progress(self._tensors(), self.desc, len(self.indices), self.quiet):
+            if isinstance(x, Tensor):
+                yield i, x
+            elif self.on_error == "raise" or isinstance(x, UserCodeError):
+                raise x from None
+            else:
+                self.skipped.append((i, str(x)))
 
 # %% ../../nbs/01_data/01_images.ipynb #e94953b7
 _MAX_PIXELS = 50_000_000  # pictures with more pixels are decoded smaller or refused
@@ -211,16 +172,6 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     out.info = {}
     return out
 
-# %% ../../nbs/01_data/01_images.ipynb #812e7b0e
-def _bound(image: Image.Image, max_pixels: int) -> None:
-    "Let JPEG decode too large a picture at 1/2, 1/4 or 1/8; raises `NiwtError` if still too large."
-    w, h = image.size
-    if w * h > max_pixels and image.format in ("JPEG", "MPO"):
-        k = next((k for k in (2, 4) if math.ceil(w / k) * math.ceil(h / k) <= max_pixels), 8)
-        image.draft(image.mode, (w // k, h // k))
-    if image.width * image.height > max_pixels:
-        raise NiwtError(f"it has {w} x {h} pixels, more than {max_pixels / 1e6:g} megapixels")
-
 # %% ../../nbs/01_data/01_images.ipynb #5ff64f5c
 def _turned(image: Image.Image) -> Image.Transpose | None:
     "The turn that a picture's EXIF orientation asks for; None for none, or for a damaged tag."
@@ -243,7 +194,14 @@ def open_image(
     known = [f for f in (*FORMATS, *_SEEN_FORMATS) if f in Image.OPEN]  # none that runs programs
     try:
         with Image.open(path, formats=known) as image:
-            _bound(image, max_pixels)
+            w, h = image.size
+            if w * h > max_pixels and image.format in ("JPEG", "MPO"):
+                fits = (k for k in (2, 4) if math.ceil(w / k) * math.ceil(h / k) <= max_pixels)
+                k = next(fits, 8)  # the decoder can make it at 1/2, 1/4 or 1/8
+                image.draft(image.mode, (w // k, h // k))
+            if image.width * image.height > max_pixels:
+                most = f"{max_pixels / 1e6:g} megapixels"
+                raise NiwtError(f"it has {w} x {h} pixels, more than {most}")
             turn = _turned(image)
             image.load()
             out = _to_rgb(image)
@@ -289,17 +247,13 @@ def _count_pictures(folder: str, suffixes: frozenset[str]) -> int:
     every = (f for _, _, files in os.walk(folder) for f in files)
     return sum(os.path.splitext(f)[1].lower() in suffixes for f in every)
 
-# %% ../../nbs/01_data/01_images.ipynb #020131a2
-def _why_not(suffix: str) -> str:
-    "Why files of a suffix (with its dot, in lower case) are left out, in a few words."
-    if suffix in (".heic", ".heif", ".hif"):
-        return "Pillow needs pillow-heif for it"
-    if suffix in (".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".orf", ".rw2"):
-        return "a camera's raw file: save it as JPEG"
-    known = suffix in Image.EXTENSION or suffix in (".svg", ".jxl")
-    return "not decoded here" if known else "no picture"
-
 # %% ../../nbs/01_data/01_images.ipynb #2416c372
+_WHY_NOT = dict.fromkeys((".heic", ".heif", ".hif"), "Pillow needs pillow-heif for it")
+_RAW = (".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".orf", ".rw2")
+_WHY_NOT |= dict.fromkeys(_RAW, "a camera's raw file: save it as JPEG")
+_WHY_NOT |= dict.fromkeys((".svg", ".jxl"), "not decoded here")
+
+
 def list_pictures(
     folder: str | os.PathLike,  # the folder of one class
 ) -> tuple[list[str], Counter[str]]:  # file names, sorted; how many others, by suffix and reason
@@ -318,7 +272,8 @@ def list_pictures(
         elif not os.path.exists(d.path):
             left[f"{suffix or 'file'} (a broken link)"] += 1
         elif suffix not in suffixes:
-            left[f"{suffix or 'without suffix'} ({_why_not(suffix)})"] += 1
+            other = "not decoded here" if suffix in Image.EXTENSION else "no picture"
+            left[f"{suffix or 'without suffix'} ({_WHY_NOT.get(suffix, other)})"] += 1
         elif not d.stat().st_size:
             left[f"{suffix} (an empty file)"] += 1
         else:
@@ -381,26 +336,38 @@ class ImageFiles(Sequence):
         "Decode picture i; raises `NiwtError` naming a file that fails, `IndexError` past the end."
         return open_image(self.path(i), self.max_pixels)
 
+# %% ../../nbs/01_data/01_images.ipynb #7f355508
+def _from_processes(loop: batches, workers: int) -> Iterator[tuple[int, Tensor | NiwtError]]:
+    "Index and tensor of each image, in order, decoded by other processes."
+    parts = [part.tolist() for part in loop.indices.split(loop.batch_size)]
+    how: dict[str, Any] = {"num_workers": workers, "multiprocessing_context": "fork"}
+    how |= {"sampler": parts, "collate_fn": lambda found: found, "generator": torch.Generator()}
+    loader = iter(DataLoader(loop, None, **how))  # type: ignore[arg-type]
+    for part in parts:
+        try:
+            good, faults = next(loader)
+        except RuntimeError as e:
+            if "DataLoader worker" not in str(e):
+                raise
+            told = f"one of {workers} processes that read photos died, at image {min(part)}"
+            remedy = "was memory short? workers=0 (--set workers=0) reads in this process"
+            raise NiwtError(f"{told} to {max(part)} or soon after; {remedy}") from None
+        good = iter(good)
+        yield from ((i, fault or next(good)) for i, fault in zip(part, faults, strict=True))
+
 # %% ../../nbs/01_data/01_images.ipynb #a77701de
 def readable(
     data: ZeroShotData,  # with images
     quiet: bool = True,  # no progress bar
 ) -> tuple[ZeroShotData, list[tuple[int, str]]]:  # the readable ones; (index, message) of others
     "Leave out images that do not decode; raises `NiwtError` if a class loses all of its images."
-
-    def fault(i: int) -> str | None:
-        try:
-            data.images[i].size  # noqa: B018
-        except (NiwtError, OSError) as e:
-            return str(e)
-        return None
-
-    with ThreadPoolExecutor(2) as pool:
-        found = pool.map(fault, range(len(data)))
-        faults = list(progress(found, "reading images", len(data), quiet))
-    bad = [(i, message) for i, message in enumerate(faults) if message]
-    if not bad:
+    every = torch.arange(len(data))
+    nothing = torch.zeros(3, 1, 1)
+    loop = batches(data, every, lambda _: nothing, 64, quiet, "reading images", "skip")
+    for _ in loop._good():
+        pass
+    if not loop.skipped:
         return data, []
-    keep = torch.tensor([i for i, message in enumerate(faults) if not message], dtype=torch.long)
-    note = f"{len(bad)} unreadable images left out; the first: {bad[0][1]}"
-    return data.take(keep, notes=(*data.notes, note)), bad
+    keep = every[~torch.isin(every, torch.tensor([i for i, _ in loop.skipped]))]
+    note = f"{len(loop.skipped)} unreadable images left out; the first: {loop.skipped[0][1]}"
+    return data.take(keep, notes=(*data.notes, note)), loop.skipped

@@ -30,12 +30,6 @@ SCRATCH = contextvars.ContextVar("scratch", default="")  # folder for such files
 # where a storage begins -> its file
 _MAPS: weakref.WeakValueDictionary[int, mmap.mmap] = weakref.WeakValueDictionary()
 
-# %% ../../nbs/01_data/11_memory.ipynb #27d6d27d
-def _give_back() -> None:
-    "Give what is free in memory back to the system: between pieces in use glibc keeps it."
-    with suppress(OSError, AttributeError, TypeError):  # another system's library
-        ctypes.CDLL(None).malloc_trim(0)
-
 # %% ../../nbs/01_data/11_memory.ipynb #562f67c0
 def _file_of(x: Tensor) -> mmap.mmap | None:
     "The file that a tensor lies in, if it does."
@@ -70,9 +64,9 @@ def _in_file(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
 # %% ../../nbs/01_data/11_memory.ipynb #14f0f71a
 def _let_go(x: Tensor, block: int, last: bool) -> None:
     "After reading or writing block `block` (from 1): its pages go, and now and then free memory."
-    release(x)
-    if _file_of(x) is not None and (block % _HOLES == 0 or last):
-        _give_back()
+    if _file_of(release(x)) is not None and (block % _HOLES == 0 or last):
+        with suppress(OSError, AttributeError, TypeError):  # another system's library
+            ctypes.CDLL(None).malloc_trim(0)  # between pieces in use glibc keeps what is free
 
 # %% ../../nbs/01_data/11_memory.ipynb #9c9f4d39
 def _rows_at_once(wide: int = 0) -> int:

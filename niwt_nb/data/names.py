@@ -15,6 +15,11 @@ from torch import Tensor
 
 from ..core import NiwtError, check_name, _normal_name
 
+# %% ../../nbs/01_data/02_names.ipynb #15d1d9a7
+def _repeated(names: Sequence[str]) -> str | None:
+    "A name that comes more than once, the first in the alphabet; None where all are distinct."
+    return min((name for name, n in Counter(names).items() if n > 1), default=None)
+
 # %% ../../nbs/01_data/02_names.ipynb #49570f92
 def _plain_name(name: str) -> str:
     "A name in lower case, without leading number or marks (`C++` stays), to match other spellings."
@@ -32,48 +37,38 @@ def _singles(forms: Sequence[str | None]) -> dict[str, int]:
     return {f: i for i, f in enumerate(forms) if f is not None and count[f] == 1}
 
 # %% ../../nbs/01_data/02_names.ipynb #e84519c8
-def _pair_names(wanted: Sequence[str], have: Sequence[str]) -> tuple[list[int | None], list[str]]:
-    """The place in `have` of each wanted name, or None, by the rule above; never raises.
-
-    And how each was found: "same", "form", "spelling", "number", or "" for not at all.
-    """
+def _pair_names(
+    wanted: Sequence[str], have: Sequence[str], what: str = "class", notes: list[str] | None = None
+) -> list[int | None]:
+    "The place in `have` of each wanted name, or None, by the rule above, with notes; never raises."
     number = lambda n: m[1].lstrip("0") if (m := re.match(r"(\d+)\s*\.", n)) else None  # noqa: E731
-    forms: dict[str, Callable] = {"same": str, "form": _normal_name, "spelling": _plain_name}
-    forms["number"] = number
+    # what names are compared by, and how a note tells it
+    steps: list[tuple[Callable, str]] = [(str, ""), (_normal_name, "")]
+    steps += [(_plain_name, ", which is spelled differently"), (number, " by its number")]
     out: list[int | None] = [None] * len(wanted)
-    how, taken = [""] * len(wanted), set()
-    for step, form in forms.items():
+    for form, way in steps:
         ours, theirs = [form(n) for n in wanted], [form(n) for n in have]
         at, own = _singles(theirs), _singles(ours)
         pairs = [(ours[i], theirs[j]) for i, j in enumerate(out) if j is not None]
-        if step == "number" and any(a != b for a, b in pairs if a is not None and b is not None):
+        if form is number and any(a != b for a, b in pairs if a is not None and b is not None):
             break  # the two lists are numbered differently
-        for i, f in enumerate(ours):
-            if out[i] is None and f in at and at[f] not in taken and own.get(f) == i:
-                out[i], how[i] = at[f], step
-        taken = {j for j in out if j is not None}
-    return out, how
-
-# %% ../../nbs/01_data/02_names.ipynb #3f8b747e
-def _match_notes(wanted: Sequence[str], have: Sequence[str], what: str = "class") -> list[str]:
-    "Say in at most two lines which names were found by their spelling or number only."
-    ways = {"spelling": ", which is spelled differently", "number": " by its number"}
-    at, how = _pair_names(wanted, have)
-    lines = []
-    for way, words in ways.items():
-        found = [i for i, h in enumerate(how) if h == way]
-        if found:
+        free = set(range(len(have))) - set(out)
+        single = [(i, f) for i, f in enumerate(ours) if out[i] is None and own.get(f) == i]
+        found = {i: at[f] for i, f in single if at.get(f) in free}
+        for i, j in found.items():
+            out[i] = j
+        if found and way and notes is not None:
             more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-            ours, theirs = wanted[found[0]], have[at[found[0]] or 0]
-            lines.append(f"{what} {ours!r} is taken for {theirs!r}{words}{more}")
-    return lines
+            i, j = next(iter(found.items()))
+            notes.append(f"{what} {wanted[i]!r} is taken for {have[j]!r}{way}{more}")
+    return out
 
 # %% ../../nbs/01_data/02_names.ipynb #e86c7fbb
 def _match_names(
     wanted: Sequence[str], have: Sequence[str], what: str = "class", notes: list[str] | None = None
 ) -> Tensor:
     "Places of `wanted` in `have` (notes respellings); raises `NiwtError` if absent or ambiguous."
-    at, how = _pair_names(wanted, have)
+    at = _pair_names(wanted, have, what, notes)
     for name, found in zip(wanted, at, strict=True):
         if found is not None:
             continue
@@ -85,6 +80,4 @@ def _match_names(
                 both = " and ".join(map(repr, ours[:3]))
                 raise NiwtError(f"{what} {hits[0]!r} stands for {both}")
         check_name(name, have, what)
-    if notes is not None:
-        notes += _match_notes(wanted, have, what)
     return torch.tensor(at, dtype=torch.long)

@@ -28,9 +28,9 @@ from torch import Tensor
 from ..core import NiwtError, _file_kind, import_object, import_torchvision
 from ..core import _nearest_names, _user_code
 from .dataset import DomainKnowledge, ZeroShotData, as_ids, _as_values
+from .files import _read_text
 from .images import _list_folder
 from .names import _match_names, _pair_names
-from .tables import _read_text
 
 # %% ../../nbs/01_data/05_text.ipynb #5e34412d
 _FILE = files("niwt_nb.data").joinpath("words.json")
@@ -115,11 +115,6 @@ def _texts(texts: Sequence) -> list[list[str]]:
         raise NiwtError(f"expected one list of sentences a class, got {str(bad[0])[:60]!r}")
     return lists
 
-# %% ../../nbs/01_data/05_text.ipynb #a3cca136
-def _document(sentences: Sequence[str]) -> str:
-    "All that is said of a class, as one document, without what is denied."
-    return " ".join(_said(s)[0] for s in sentences)
-
 # %% ../../nbs/01_data/05_text.ipynb #86c9f379
 def _not_understood(sentences: Sequence[str], asked: Sequence[str], known: Sequence[str]) -> str:
     "The message that nothing was understood, with the known words nearest to those asked."
@@ -184,15 +179,6 @@ def _is_model(encoder: Any) -> bool:
         raise NiwtError(f"an encoder is {kinds} from sentences to rows, got {encoder!r}")
     return loaded or not callable(encoder)
 
-# %% ../../nbs/01_data/05_text.ipynb #5068fc8a
-def _encodable(encoder: Any, sentences: Sequence[str]) -> list[str]:
-    "Sentences without denials for a function, clauses for a model (better at *blue wings* alone)."
-    kept = [said for s in sentences if (said := _said(s)[0].strip())]
-    if not _is_model(encoder):
-        return kept
-    clauses = [c.strip() for s in kept for c in re.split(r"[,.;:!?]|\band\b", s)]
-    return [c for c in clauses if _words_of(c)]
-
 # %% ../../nbs/01_data/05_text.ipynb #fc9ee55f
 def _encode(owner: Any, sentences: list[str]) -> Tensor:
     "Rows (n, A) of n sentences; raises `NiwtError` if the encoder fails or gives something else."
@@ -209,10 +195,19 @@ def _encode(owner: Any, sentences: list[str]) -> Tensor:
         raise NiwtError(f"the encoder must give {wanted}, got shape {tuple(rows.shape)}")
     return rows[[once[s] for s in sentences]]
 
-# %% ../../nbs/01_data/05_text.ipynb #235f46be
-def _prove(owner: Any) -> None:
-    "Raise `NiwtError` if a model that was read from a file is not the one that was fitted."
-    if getattr(owner, "unproved", False):
+# %% ../../nbs/01_data/05_text.ipynb #4f6ddf9f
+def _mean_rows(owner: Any, lists: Sequence[Sequence[str]]) -> Tensor:
+    "Rows (n, A), each a list's mean; raises `NiwtError` where all is denied, or by another model."
+    model, said = _is_model(owner.encoder), []
+    for sentences in lists:
+        kept = [s for s in (_said(s)[0].strip() for s in sentences) if s]
+        if model:  # it is better at *blue wings* alone
+            clauses = [c.strip() for s in kept for c in re.split(r"[,.;:!?]|\band\b", s)]
+            kept = [c for c in clauses if _words_of(c)]
+        if not kept:
+            raise NiwtError(f"{sentences[0]!r} only denies something; say what is there instead")
+        said.append(kept)
+    if getattr(owner, "unproved", False):  # read from a file: is it the one that was fitted?
         try:
             now = _encode(owner, [_TRIAL])[0]
         except NiwtError as e:
@@ -222,6 +217,8 @@ def _prove(owner: Any) -> None:
             name = repr(str(owner.encoder)[:200])
             raise NiwtError(f"the sentence encoder {name} is not the one that was fitted: {told}")
         owner.unproved = False
+    parts = _encode(owner, [s for kept in said for s in kept]).split([len(kept) for kept in said])
+    return torch.stack([part.mean(0) for part in parts])
 
 # %% ../../nbs/01_data/05_text.ipynb #0bac7ccc
 def _restore(make: Any, state: Mapping[str, Any]) -> Any:
@@ -267,7 +264,9 @@ class SentenceEncoder(TransformerMixin, BaseEstimator):
             raise NiwtError("there is no sentence to learn words from")
         if self.encoder is None:
             try:
-                self.counter_ = _counter(self).fit([_document(t) for t in given])
+                self.counter_ = _counter(self).fit(
+                    [" ".join(_said(s)[0] for s in t) for t in given]
+                )
             except ValueError as e:  # scikit-learn's
                 remedy = "give an encoder, or min_classes=1"
                 raise NiwtError(f"the classes share no word ({e}); {remedy}") from None
@@ -283,16 +282,10 @@ class SentenceEncoder(TransformerMixin, BaseEstimator):
         rows = torch.full((len(lists), len(self.names)), torch.nan)
         at = [i for i, t in enumerate(lists) if t]
         if self.encoder is None and at:
-            counts = self.counter_.transform([_document(lists[i]) for i in at])
-            rows[at] = _as_values(counts.toarray(), "words")
+            documents = [" ".join(_said(s)[0] for s in lists[i]) for i in at]
+            rows[at] = _as_values(self.counter_.transform(documents).toarray(), "words")
         elif at:
-            said = [_encodable(self.encoder, lists[i]) for i in at]
-            if [] in said:
-                denied = lists[at[said.index([])]]
-                raise NiwtError(f"{denied[0]!r} only denies something; say what is there instead")
-            _prove(self)
-            parts = _encode(self, [s for t in said for s in t]).split([len(t) for t in said])
-            rows[at] = torch.stack([part.mean(0) for part in parts])
+            rows[at] = _mean_rows(self, [lists[i] for i in at])
         return rows
 
     @property
@@ -388,10 +381,9 @@ def name_knowledge(
 ) -> DomainKnowledge:  # named "names"; zeros for a name that shares no word
     "Class names as knowledge, without digits; raises `NiwtError` for a name without a word."
     plain = [" ".join(re.findall(r"[^\W\d_]+", name)).lower() for name in classes]
-    for name, words in zip(classes, plain, strict=True):
-        if not words:
-            told = "has no word in it, so nothing can be known from it"
-            raise NiwtError(f"the class name {name!r} {told}")
+    if "" in plain:
+        told = "has no word in it, so nothing can be known from it"
+        raise NiwtError(f"the class name {classes[plain.index('')]!r} {told}")
     return text_knowledge([[words] for words in plain], seen, encoder, "names")
 
 # %% ../../nbs/01_data/05_text.ipynb #a31fdf87
@@ -438,15 +430,13 @@ def _clauses(piece: str, parts: frozenset[str]) -> list[tuple[str, bool]]:
         # the first word that is no part and says something: before the first part, or after it?
         tells = [bool(_words_of(w)) and not p for w, p in zip(words, here, strict=True)]
         after = True in here and (True not in tells or here.index(True) < tells.index(True))
-        current: list[str] = []
-        for i, word in enumerate(words):
-            if after and here[i] and i and not here[i - 1] and any(here[:i]):
-                found, current = [*found, (" ".join(current), after)], []
-            current.append(word)
-            rest = here[i + 1 :]
-            if not after and here[i] and any(rest) and not rest[0]:
-                found, current = [*found, (" ".join(current), after)], []
-        found.append((" ".join(current), after))
+        n = len(words)
+        if after:  # another part begins a clause
+            cuts = [i for i in range(1, n) if here[i] and not here[i - 1] and any(here[:i])]
+        else:  # a part ends a clause, if another follows
+            cuts = [i for i in range(1, n) if here[i - 1] and not here[i] and any(here[i:])]
+        ends = zip([0, *cuts], [*cuts, n], strict=True)
+        found += [(" ".join(words[start:end]), after) for start, end in ends]
     return [(clause, after) for clause, after in found if _words_of(clause)]
 
 # %% ../../nbs/01_data/05_text.ipynb #7695feeb
@@ -612,27 +602,24 @@ def _load_reader(state: Mapping[str, Any] | None, encoder: Any = None) -> Any:
     return import_object(READERS[str(kind)]).from_dict({**state, **given})
 
 # %% ../../nbs/01_data/05_text.ipynb #82d6f71e
-def _read_captions(
-    root: str | os.PathLike[str], names: Sequence[str], notes: list[str] | None = None
-) -> tuple[tuple[tuple[str, ...], ...], int]:  # lines of a .txt each; images without any
-    "Sentences of images 'class/file.jpg'; raises `NiwtError` for a class without a folder."
+def _read_captions(root: Path, names: Sequence, notes: list[str]) -> tuple[tuple[str, ...], ...]:
+    "Lines of a .txt for each image 'class/file.jpg'; raises `NiwtError` for an absent folder."
     theirs = [d.name for d in _list_folder(root) if d.is_dir()]
-    ours = sorted({n.rpartition("/")[0] for n in names})
-    found_at = _match_names(ours, theirs, "caption folder", notes).tolist()
-    folder = dict(zip(ours, found_at, strict=True))
-    wanted: dict[str, list[str]] = {d: [] for d in ours}
+    wanted: dict[str, list[str]] = {d: [] for d in sorted({n.rpartition("/")[0] for n in names})}
     for n in names:
         wanted[n.rpartition("/")[0]].append(n)
     found: dict[str, str] = {}
-    for d, mine in wanted.items():
-        files = _list_folder(os.path.join(root, theirs[folder[d]]))
+    at = _match_names(list(wanted), theirs, "caption folder", notes).tolist()
+    for mine, folder in zip(wanted.values(), at, strict=True):
+        files = _list_folder(os.path.join(root, theirs[folder]))
         texts = [f for f in files if f.name.lower().endswith(".txt")]
         plain = [n.rpartition("/")[2].rpartition(".")[0] for n in mine]
-        at, _ = _pair_names(plain, [f.name[:-4] for f in texts])
-        found |= {n: texts[j].path for n, j in zip(mine, at, strict=True) if j is not None}
+        which = _pair_names(plain, [f.name[:-4] for f in texts])
+        found |= {n: texts[j].path for n, j in zip(mine, which, strict=True) if j is not None}
     lines = [_read_text(found[n]).splitlines() if n in found else [] for n in names]
     out = tuple(tuple(s.strip() for s in own if s.strip()) for own in lines)
-    return out, sum(not c for c in out)
+    notes += [f"captions: {out.count(())} images have none"] if () in out else []
+    return out
 
 # %% ../../nbs/01_data/05_text.ipynb #9f544495
 def _read_embeddings(path: str | os.PathLike, n_classes: int) -> DomainKnowledge:  # "captions"

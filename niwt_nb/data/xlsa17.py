@@ -21,8 +21,8 @@ from torch import Tensor
 
 from ..core import NiwtError, names_of
 from .dataset import DomainKnowledge, NoImages, ZeroShotData, _as_values
-from .files import _AttSplits, _drop_constant, _float32, _split_fields, _find_images
-from .tables import _unknown_as_zero
+from .files import _drop_constant, _unknown_as_zero
+from .images import ImageFiles
 from .text import with_reader
 
 # %% ../../nbs/01_data/06_xlsa17.ipynb #3930dfc6
@@ -38,12 +38,13 @@ def _mat_element(raw: memoryview, at: int, order: str) -> tuple[int, memoryview,
     if at + 8 > len(raw):
         raise NiwtError(f"it ends inside a tag at byte {at}")
     kind, size = struct.unpack_from(order + "II", raw, at)
+    start, end, most = at + 8, at + 8 + size, len(raw) - at - 8
     if kind >> 16:  # small elements keep type, length and up to 4 bytes in one tag
         size, kind = kind >> 16, kind & 0xFFFF
-        start, end = at + 4, at + 8
-    else:
-        start, end = at + 8, at + 8 + size + (-size % 8 if kind != 15 else 0)
-    if size > (4 if end == at + 8 and start == at + 4 else len(raw) - start):
+        start, end, most = at + 4, at + 8, 4
+    elif kind != 15:
+        end += -size % 8
+    if size > most:
         raise NiwtError(f"an element at byte {at} claims {size} bytes, more than there are")
     return kind, raw[start : start + size], end
 
@@ -84,10 +85,10 @@ def _mat_array(raw: memoryview, order: str, depth: int = 0) -> np.ndarray:
     if cls == 4 and kind in _MAT_TEXT:
         coding, end = _MAT_TEXT[kind], "-le" if order == "<" else "-be"
         text = bytes(values).decode(coding + (end if coding[-2:] in ("16", "32") else ""))
-        if len(text) != n and shape[0] != 1:
-            raise NiwtError(f"{name!r} has {len(text)} letters for the shape {shape}")
         if shape[0] == 1:
             return np.array([text])
+        if len(text) != n:
+            raise NiwtError(f"{name!r} has {len(text)} letters for the shape {shape}")
         letters = np.array(list(text), dtype="U1").reshape(shape, order="F")
         return np.array(["".join(row) for row in letters.reshape(shape[0], -1)])
     if cls not in _MAT_CLASSES or kind not in _MAT_NUMBERS:
@@ -136,10 +137,7 @@ def _mat_variables(
 
 # %% ../../nbs/01_data/06_xlsa17.ipynb #0487d1f8
 def _load_mat(
-    path: str | os.PathLike,
-    names: Sequence[str],
-    optional: Sequence[str] = (),
-    max_bytes: int = 4_000_000_000,
+    path: Path, names: Sequence[str], optional: Sequence[str] = (), max_bytes: int = 4 * 10**9
 ) -> dict[str, np.ndarray]:
     "Read a MATLAB file (5 to 7.2), running nothing; raises only `NiwtError`: damaged or absent."
     where = repr(os.fspath(path))
@@ -148,7 +146,7 @@ def _load_mat(
     try:
         if os.path.getsize(path) > max_bytes:
             raise NiwtError(f"it has {os.path.getsize(path)} bytes, more than {max_bytes}")
-        raw = memoryview(Path(path).read_bytes())
+        raw = memoryview(path.read_bytes())
         found, every = _mat_variables(raw, {*names, *optional}, max_bytes)
     except (OSError, zlib.error, struct.error, ValueError, MemoryError) as e:
         raise NiwtError(f"{where} is not a readable MATLAB file: {e or type(e).__name__}") from None
@@ -184,39 +182,58 @@ def _mat_indices(array: np.ndarray, what: str) -> Tensor:
         raise NiwtError(f"{what}: an index comes more than once")
     return out
 
+# %% ../../nbs/01_data/06_xlsa17.ipynb #fb57a380
+@dataclass(frozen=True, eq=False, repr=False)
+class _AttSplits:
+    "An `att_splits.mat`: class names, attributes, image indices (from 0) of the proposed split."
+
+    classes: tuple[str, ...]  # C names, in the file's order
+    attributes: Tensor  # (C, A) as published (`original_att` where it is there, else `att`)
+    trainval: Tensor  # image indices of the seen classes to train on
+    test_seen: Tensor  # image indices
+    test_unseen: Tensor  # image indices
+    val: Tensor  # image indices of the validation classes
+
+    def fields(self, labels: Tensor) -> dict[str, Tensor]:
+        "As `ZeroShotData` fields, for class ids (N,); raises `NiwtError` for images beyond them."
+        tests = {"test_seen": self.test_seen, "test_unseen": self.test_unseen}
+        last = int(torch.cat([self.trainval, *tests.values(), self.val, torch.tensor([-1])]).max())
+        if last >= len(labels):
+            told = f"counts at least {last + 1} images, but there are {len(labels)}"
+            raise NiwtError(f"att_splits.mat {told}: a subset, or another edition of the data set?")
+        sides = {"seen": self.trainval, "unseen": self.test_unseen}
+        sides |= {"val_classes": self.val} if len(self.val) else {}
+        found = {side: labels[index].unique() for side, index in sides.items()}
+        return {"train": self.trainval, **tests, **found}
+
+# %% ../../nbs/01_data/06_xlsa17.ipynb #41344768
+def _float32(table: np.ndarray) -> np.ndarray:
+    "A float32 copy; too large values become infinite, unwarned: whoever uses them refuses them."
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.array(table, np.float32, order="C")
+
 # %% ../../nbs/01_data/06_xlsa17.ipynb #c23ca6f2
-def _read_att_splits(path: str | os.PathLike) -> _AttSplits:
+def _read_att_splits(path: Path) -> _AttSplits:
     "A published `att_splits.mat`, or a folder's; raises only `NiwtError`: damaged, or not one."
-    path = Path(path) / "att_splits.mat" if os.path.isdir(path) else Path(path)
+    path = path / "att_splits.mat" if path.is_dir() else path
     loc = ("trainval_loc", "test_seen_loc", "test_unseen_loc")
     must = ("allclasses_names", "att", *loc)
-    mat = _load_mat(path, must, ("original_att", "train_loc", "val_loc"))
+    mat = _load_mat(path, must, ("original_att", "val_loc"))
     classes = _mat_strings(mat["allclasses_names"], f"{path.name}: allclasses_names")
-    tables = {}
     for key in ("att", "original_att"):
         table = mat.get(key, mat["att"])
         numbers = table.dtype.kind in "uif" and table.ndim == 2 and table.size
         if not numbers or table.shape[1] != len(classes):
             wanted = f"should be (attributes, {len(classes)} classes)"
             raise NiwtError(f"{path.name}: {key} {wanted}, got {table.shape} of {table.dtype}")
-        tables[key] = torch.from_numpy(_float32(table.T))
-    ones = {k: mat.get(k, np.empty(0, np.int64)) for k in (*loc, "train_loc", "val_loc")}
+    ones = {k: mat.get(k, np.empty(0, np.int64)) for k in (*loc, "val_loc")}
     index = {k.removesuffix("_loc"): _mat_indices(v, f"{path.name}: {k}") for k, v in ones.items()}
-    return _AttSplits(classes, tables["original_att"], tables["att"], **index)
-
-# %% ../../nbs/01_data/06_xlsa17.ipynb #c2783527
-@dataclass(frozen=True, eq=False)
-class _FeatureFile:
-    "A published feature file: one row an image."
-
-    features: Tensor  # (N, D) float32
-    labels: Tensor  # (N,) class ids from 0, in the order of `allclasses_names`
-    files: tuple[str, ...]  # N file names as published; empty if the file holds none
+    return _AttSplits(classes, torch.from_numpy(_float32(table.T)), **index)
 
 # %% ../../nbs/01_data/06_xlsa17.ipynb #c26bacf2
-def _read_features(path: str | os.PathLike, pixels: bool = False) -> _FeatureFile:
-    "A published `res101.mat` (`pixels`: no features) or a folder's; raises only `NiwtError`."
-    path = Path(path) / "res101.mat" if os.path.isdir(path) else Path(path)
+def _read_features(path: Path, pixels: bool = False) -> tuple[Tensor, Tensor, tuple[str, ...]]:
+    "Rows (N, D; `pixels`: 0), ids (N,) and file names of a `res101.mat`; raises only `NiwtError`."
+    path = path / "res101.mat" if path.is_dir() else path
     mat = _load_mat(path, ("labels",) if pixels else ("labels", "features"), ("image_files",))
     labels = np.asarray(mat["labels"]).ravel()
     numbers = labels.dtype.kind in "uif" and len(labels)
@@ -230,7 +247,25 @@ def _read_features(path: str | os.PathLike, pixels: bool = False) -> _FeatureFil
     if files and len(files) != len(labels):
         raise NiwtError(f"{path.name}: {len(files)} image_files for {len(labels)} labels")
     ids = torch.from_numpy(labels.astype(np.int64) - 1)
-    return _FeatureFile(torch.from_numpy(_float32(features.T)), ids, files)
+    return torch.from_numpy(_float32(features.T)), ids, files
+
+# %% ../../nbs/01_data/06_xlsa17.ipynb #ea56326f
+def _find_images(files: Sequence[str], root: str | os.PathLike, **kwargs: Any) -> ImageFiles:
+    "Find published images by the longest common tail of names; raises `NiwtError` for absent ones."
+    parts = [[p for p in f.replace("\\", "/").split("/") if p] for f in files]
+    if not parts or not all(parts):
+        raise NiwtError(f"no file names to look for in {os.fspath(root)!r}")
+    for cut in range(len(parts[0])):
+        tail = parts[0][cut:]
+        if ".." not in tail and os.path.isfile(os.path.join(root, *tail)):
+            if len(set(files)) < len(files):
+                told = f"image_files lists {len(files)} objects in {len(set(files))} pictures"
+                remedy = "their cut-outs are not published, so read the features instead"
+                raise NiwtError(f"{told}; {remedy}")
+            names = ["/".join(p[cut:]) for p in parts]
+            return ImageFiles(root, names, where="image_files", **kwargs)
+    wanted = f"fits the published name {files[0][-120:]!r}"
+    raise NiwtError(f"no folder below {os.fspath(root)!r} {wanted}")
 
 # %% ../../nbs/01_data/06_xlsa17.ipynb #a6214f20
 def _attributes(
@@ -251,15 +286,15 @@ def read_xlsa17(
 ) -> ZeroShotData:  # with `features`; with pixels if `images` is given
     "Read SUN, aPY, FLO, AwA or CUB by xlsa17; raises `NiwtError` for damaged or absent files."
     root = Path(root)
-    splits, ff = _read_att_splits(root), _read_features(root)
-    if int(ff.labels.max()) >= len(splits.classes):
+    splits, (features, labels, files) = _read_att_splits(root), _read_features(root)
+    if int(labels.max()) >= len(splits.classes):
         told = f"but att_splits.mat names {len(splits.classes)} classes"
-        raise NiwtError(f"{root.name}: label {int(ff.labels.max()) + 1}, {told}")
+        raise NiwtError(f"{root.name}: label {int(labels.max()) + 1}, {told}")
     width, notes = splits.attributes.shape[1], []  # type: int, list[str]
     names = names_of(attribute_names) or tuple(f"attribute {i + 1}" for i in range(width))
     k = _attributes("attributes", splits.attributes.numpy(), names, splits.classes, notes)
-    pictures: Sequence = NoImages(len(ff.labels))
-    pictures = pictures if images is None else _find_images(ff.files, images, **kwargs)
-    made: dict[str, Any] = {"knowledge": _drop_constant([k], notes), "features": ff.features}
-    made |= {"notes": tuple(notes), **_split_fields(splits, ff.labels, "att_splits.mat")}
-    return ZeroShotData(name or root.name, splits.classes, pictures, ff.labels, **made)
+    none = NoImages(len(labels))
+    pictures = none if images is None else _find_images(files, images, **kwargs)
+    made: dict[str, Any] = {"knowledge": _drop_constant([k], notes), "features": features}
+    made |= {"notes": tuple(notes), **splits.fields(labels)}
+    return ZeroShotData(name or root.name, splits.classes, pictures, labels, **made)
