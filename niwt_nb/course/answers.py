@@ -208,7 +208,7 @@ def _landlock(*folders: str) -> bool:  # whether writing elsewhere is forbidden
 
 # %% ../../nbs/10_course/00_answers.ipynb #fb8a6f6c
 def _settle(folder: str, memory: int, seconds: int, exercises: int) -> None:
-    """Make this process a student's, for good: checkers without references, writing to `folder` only.
+    """Make this process a student's for good: checkers without references, writing to `folder`.
 
     Limits its bytes and processor time too; raises `OSError` if a limit is refused.
     """

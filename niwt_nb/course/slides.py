@@ -20,7 +20,7 @@ from typing import Any
 from markupsafe import Markup
 
 from ..core import NiwtError, write_text
-from .copies import _LESSON, lesson_files, read_book
+from .copies import lesson_files, read_book
 
 # %% ../../nbs/10_course/06_slides.ipynb #29bf6d2a
 _SPELLED = dict.fromkeys((r"\Bigl", r"\Bigr", r"\bigl", r"\bigr"), "")
@@ -106,7 +106,7 @@ def _slides_of(book: Mapping[str, Any], sections: Sequence[str]) -> list[dict[st
 def _ninety_minutes() -> list[dict[str, Any]]:
     "All slides, a title above each part, as `slides.toml` plans them."
     plan, slides = files("niwt_nb.course").joinpath("slides.toml").read_text(encoding="utf-8"), []
-    lessons = {name[:2]: path for name, path in lesson_files().items() if _LESSON.match(name)}
+    lessons = {name[:2]: path for name, path in lesson_files(pages=False).items()}
     for part in tomllib.loads(plan)["part"]:
         slides.append({"kind": "part", "title": part["title"], "text": part["words"], "shown": ""})
         if part["lesson"]:
