@@ -16,6 +16,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -158,20 +159,18 @@ class _Checker:
 
     number: str
     scope: dict[str, Any] = field(repr=False)
-    built: Exercise | None = field(default=None, repr=False)
 
+    @cached_property
     def exercise(self) -> Exercise:
-        if self.built is None:
-            path, _ = _checker_file(self.number.split(".")[0])
-            code, names = _checker_code(self.number), dict(self.scope)
-            linecache.checkcache(str(path))
-            exec(compile(code, str(path), "exec"), names)
-            self.built = names[f"check_{self.number.replace('.', '_')}"]
-        return self.built
+        path, _ = _checker_file(self.number.split(".")[0])
+        code, names = _checker_code(self.number), dict(self.scope)
+        linecache.checkcache(str(path))
+        exec(compile(code, str(path), "exec"), names)
+        return names[f"check_{self.number.replace('.', '_')}"]
 
     def __call__(self, answer: Any) -> _Verdict:
         try:
-            exercise = self.exercise()
+            exercise = self.exercise
         except NameError as e:
             title, hint = _asked(self.number)["title"], _RUN_ABOVE.format(e)
             return _Verdict(self.number, title, "not yet", hint)
@@ -180,7 +179,7 @@ class _Checker:
         return verdict
 
     def prove(self) -> None:
-        self.exercise().prove()
+        self.exercise.prove()
 
 # %% ../../nbs/10_course/02_copies.ipynb #f9fbbf85
 def checkers(

@@ -118,7 +118,7 @@ class _Judge:
         self.book, self.asked = book, _exercises_in(book)
 
     def __call__(self, number: str) -> Exercise:
-        return _Checker(number, self.scope).exercise()
+        return _Checker(number, self.scope).exercise
 
     @cached_property
     def scope(self) -> dict[str, Any]:
