@@ -283,14 +283,6 @@ def _solutions(book: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
             found[asked[1].replace("_", ".")], asked = (asked[2], code), None
     return found
 
-# %% ../../nbs/10_course/02_copies.ipynb #d1f4704a
-def _student_text(path: Path, teacher: bool = False) -> str:
-    "The text of a file of `lesson_files`, its links fit for one folder; solutions for a teacher."
-    if path.suffix != ".ipynb":
-        return path.read_text(encoding="utf-8")
-    text = book_text(_for_students(read_book(path), teacher))
-    return re.sub(r"\]\((?:\.\./|lessons/|reference/)+", "](", text)
-
 # %% ../../nbs/10_course/02_copies.ipynb #726bcf5f
 def _place(folder: str | os.PathLike, files: Mapping[str, str], overwrite: bool) -> dict[str, str]:
     """Write texts into a folder but where a changed file is; gives what was done with each.
@@ -322,8 +314,13 @@ def copy_lessons(
     teacher: bool = False,  # with solutions, exam questions and slides
 ) -> dict[str, str]:  # file name -> "new", "as it was", "kept, it is yours", or "replaced"
     "Copy lessons, pages and clean twins into `folder`; raises `NiwtError` if it cannot be written."
-    files = {n: p for n, p in lesson_files().items() if teacher or n != "teaching.ipynb"}
-    wanted = {name: _student_text(path, teacher) for name, path in files.items()}
+    wanted = {}
+    for name, path in lesson_files().items():
+        if path.suffix != ".ipynb":
+            wanted[name] = path.read_text(encoding="utf-8")
+        elif teacher or name != "teaching.ipynb":  # links are made to fit one folder
+            text = book_text(_for_students(read_book(path), teacher))
+            wanted[name] = re.sub(r"\]\((?:\.\./|lessons/|reference/)+", "](", text)
     for name, path in lesson_files(pages=False).items():
         wanted[f"clean/{name}"] = book_text(clean_twin(read_book(path)))
     _place(folder, {_PROGRESS: "{}\n"}, overwrite=False)

@@ -37,8 +37,7 @@ def _marked(text: str) -> str:  # HTML
     return re.sub(r"(?<!\w)\*(\w[^*]*)\*", r"<em>\1</em>", text)
 
 # %% ../../nbs/10_course/05_progress.ipynb #cc17b1c1
-_CSS = files("niwt_nb.course").joinpath("recall.css").read_text("utf-8")
-_STYLE = f"<style>\n{_CSS}</style>"
+_STYLE = f"<style>\n{files('niwt_nb.course').joinpath('recall.css').read_text('utf-8')}</style>"
 _SIGNS = {True: ("✓ Right.", "#009E73"), False: ("✗ Not yet.", "#D55E00")}
 
 
