@@ -27,6 +27,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
+from importlib.resources import files
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -569,9 +570,8 @@ def users_frame(
     "The innermost line of an error's traceback that is the user's own code; never raises."
     if isinstance(error, SyntaxError) and error.filename and error.lineno:
         return f"{error.filename}, line {error.lineno}: {(error.text or '').strip()}"
-    spec = importlib.util.find_spec("niwt_nb")
-    package = next(iter(getattr(spec, "submodule_search_locations", None) or ["?"]))
-    libraries = (str(package) + os.sep, sysconfig.get_path("stdlib") + os.sep, "<frozen")
+    package = str(files("niwt_nb"))
+    libraries = (package + os.sep, sysconfig.get_path("stdlib") + os.sep, "<frozen")
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         file = frame.filename
         installed = {"site-packages", "dist-packages"} & set(Path(file).parts)

@@ -9,7 +9,6 @@ __all__ = ['lesson_files', 'checkers', 'read_book', 'clean_twin', 'book_text', '
 import ast
 import contextlib
 import copy
-import importlib.util
 import json
 import linecache
 import os
@@ -17,6 +16,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib.resources import files
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -31,8 +31,7 @@ _LESSONS = "[0-9][0-9]_*.ipynb"
 
 def _lessons_folder() -> Path:  # the folder that holds the lessons
     "Where the lessons of this installation are; raises `NiwtError` if there are none."
-    spec = importlib.util.find_spec("niwt_nb")
-    package = Path(str(spec.origin)).resolve().parent if spec else Path()
+    package = Path(str(files("niwt_nb"))).resolve()
     for folder in (package / "lessons", package.parent / "nbs" / "lessons"):
         if any(folder.glob(_LESSONS)):
             return folder

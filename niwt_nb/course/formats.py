@@ -35,18 +35,18 @@ def _test(number: str, answer: str, scope: str) -> str:  # three lines
 def _for_otter(source: str, number: str, answer: str, code: str) -> list[dict[str, Any]]:  # cells
     "An exercise as a question of `otter assign`."
     name, points = f"q{number.replace('.', '_')}", _asked(number)["level"]
-    part = lambda kind, text, i: _cell(kind, text, f"{name}-{i}")  # noqa: E731
     test = _test(number, f'env.get("{answer}", ...)', "env").replace("\n", "\n    ")
-    return [
-        part("raw", f"# BEGIN QUESTION\nname: {name}\npoints: {points}", 0),
-        part("raw", "# BEGIN SOLUTION", 1),
-        part("code", f"{source}\n\n\n# BEGIN SOLUTION NO PROMPT\n{code}\n# END SOLUTION", 2),
-        part("raw", "# END SOLUTION", 3),
-        part("raw", "# BEGIN TESTS", 4),
-        part("code", f"def test_{name}(env):\n    {test}", 5),
-        part("raw", "# END TESTS", 6),
-        part("raw", "# END QUESTION", 7),
-    ]
+    parts = (
+        ("raw", f"# BEGIN QUESTION\nname: {name}\npoints: {points}"),
+        ("raw", "# BEGIN SOLUTION"),
+        ("code", f"{source}\n\n\n# BEGIN SOLUTION NO PROMPT\n{code}\n# END SOLUTION"),
+        ("raw", "# END SOLUTION"),
+        ("raw", "# BEGIN TESTS"),
+        ("code", f"def test_{name}(env):\n    {test}"),
+        ("raw", "# END TESTS"),
+        ("raw", "# END QUESTION"),
+    )
+    return [_cell(kind, text, f"{name}-{i}") for i, (kind, text) in enumerate(parts)]
 
 # %% ../../nbs/10_course/04_formats.ipynb #f6686b5e
 def _for_nbgrader(source: str, number: str, answer: str, code: str) -> list[dict[str, Any]]:

@@ -56,7 +56,7 @@ def _still(lesson: int | str) -> str:  # HTML
 
 # %% ../../nbs/10_course/05_progress.ipynb #3071abfd
 class _Recall(widgets.VBox):
-    "The recall questions of a lesson, live."
+    "The recall questions of a lesson by number, answered in place; raises `NiwtError` if none."
 
     def __init__(self, lesson: int | str):
         self.lesson, self.asked = lesson, _questions(lesson)
@@ -90,12 +90,8 @@ class _Recall(widgets.VBox):
         shown = bundle[0] if isinstance(bundle, tuple) else bundle
         return {**shown, "text/html": _still(self.lesson), "text/plain": text}
 
-# %% ../../nbs/10_course/05_progress.ipynb #4204bc29
-def recall(
-    lesson: int,  # its number
-) -> _Recall:  # shows itself
-    "The recall questions of a lesson, answered in place; raises `NiwtError` if there are none."
-    return _Recall(lesson)
+
+recall = _Recall  # as a lesson calls it
 
 # %% ../../nbs/10_course/05_progress.ipynb #288cdd00
 class Progress:
