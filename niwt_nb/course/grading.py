@@ -18,7 +18,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ class _Room:
     "A process with limits, in a copy of `folder`; raises `NiwtError` if no kernel starts."
 
     def __init__(self, folder: Path, exercises: int, timeout: int):
-        from jupyter_client.manager import KernelManager
+        from jupyter_client.manager import start_new_kernel
 
         self.timeout, self.alive = timeout, True
         self.told: dict[str, Any] = {}
@@ -58,14 +58,10 @@ class _Room:
         (home / "tmp").mkdir()
         own = dict.fromkeys(("TMPDIR", "IPYTHONDIR"), str(home / "tmp"))
         env, silent = {**os.environ, **dict.fromkeys(_THREADS, "1"), **own}, subprocess.DEVNULL
-        self.manager = KernelManager(kernel_name="python3")
+        how: Any = {"cwd": str(home / "work"), "env": env, "stdout": silent, "stderr": silent}
         try:
-            self.manager.start_kernel(cwd=str(home / "work"), env=env, stdout=silent, stderr=silent)
-            self.client = self.manager.blocking_client()
-            self.client.start_channels()
-            self.client.wait_for_ready(timeout=60)
+            self.manager, self.client = start_new_kernel(60, "python3", **how)
         except RuntimeError as e:
-            self.manager.shutdown_kernel(now=True)
             raise NiwtError(f"no kernel could be started: {e}") from None
         limits = f"{str(home)!r}, {_MEMORY}, {10 * max(timeout, 60)}, {exercises}"
         if fault := self.run(f"{_THERE}._settle({limits})", 60):
@@ -188,48 +184,40 @@ def _ask_for(room: _Room, exercise: Exercise, answer: str, fault: str) -> _Verdi
         return exercise.verdict("not yet", f"the cell fails: {fault}")
     return _verdict(exercise, room.told.get(_ANSWER, "{}"))
 
-# %% ../../nbs/10_course/03_grading.ipynb #9821c3cc
-def _run_student(
-    room: _Room, book: Any, judge: _Judge, asked: dict[str, _Verdict], untouched: set[str]
-) -> tuple[list[str], dict[str, float]]:
-    """Run every cell of a student's notebook, and judge the answers of cells that were changed.
-
-    The verdicts go into `asked`, by number. Gives failed cells, and seconds by exercise number.
-    """
-    faults, seconds = [], {}
-    for i, cell in enumerate(book["cells"]):
-        if cell.get("cell_type") != "code" or not room.alive:
-            continue
-        start, source = time.monotonic(), cell["source"]
-        fault = room.run(source)
-        took = time.monotonic() - start
-        faults += [f"cell {i + 1}: {fault}"] if fault else []
-        for number, answer in _answers(source).items() if source.strip() not in untouched else ():
-            if number in asked:
-                exercise, start = judge(number), time.monotonic()
-                asked[number] = _ask_for(room, exercise, answer, fault)
-                seconds[number] = took + time.monotonic() - start
-    return faults, seconds
-
 # %% ../../nbs/10_course/03_grading.ipynb #793dcf54
 def _grade_lesson(path: Path, judge: _Judge, timeout: int) -> _Progress:
-    "Run a student's notebook, `timeout` seconds a cell, and judge its last answers to exercises."
+    """Run every cell of a student's notebook, `timeout` seconds each, and judge its last answers.
+
+    A cell that stands as it was shipped is not asked for answers.
+    """
     asked = {e["number"]: _Verdict(e["number"], e["title"], "not attempted") for e in judge.asked}
-    stop = lambda why: _Progress(path.stem, tuple(asked.values()), why)  # noqa: E731
+    seconds: dict[str, float] = {}
+    stop = lambda why: _Progress(path.stem, tuple(asked.values()), why, seconds)  # noqa: E731
     if not path.is_file():
         return stop("not in this folder")
+    faults: list[str] = []
     try:
         book, shipped = read_book(path), _code_of(_for_students(judge.book))
         if _code_of(book) == shipped:
             return stop("not started")
         with contextlib.closing(_Room(path.parent, len(asked), timeout)) as room:
-            faults, seconds = _run_student(room, book, judge, asked, set(shipped))
+            for i, cell in enumerate(book["cells"]):
+                if cell.get("cell_type") != "code" or not room.alive:
+                    continue
+                start, source = time.monotonic(), cell["source"]
+                fault = room.run(source)
+                took = time.monotonic() - start
+                faults += [f"cell {i + 1}: {fault}"] if fault else []
+                for number, answer in _answers(source).items():
+                    if number in asked and source.strip() not in shipped:
+                        exercise, start = judge(number), time.monotonic()
+                        asked[number] = _ask_for(room, exercise, answer, fault)
+                        seconds[number] = took + time.monotonic() - start
     except Exception as e:  # whatever is in one notebook, the next is graded
         return stop(str(e) if isinstance(e, NiwtError) else f"{type(e).__name__}: {e}")
     cells = f"{len(faults)} cell{'s' * (len(faults) > 1)} failed"
     trouble = f"{cells}, first {faults[0]}" if faults else ""
-    unfinished = "" if room.alive else "; the rest was not run"
-    return replace(stop(trouble + unfinished), seconds=seconds)
+    return stop(trouble + ("" if room.alive else "; the rest was not run"))
 
 # %% ../../nbs/10_course/03_grading.ipynb #d2248fb5
 def grade(
