@@ -27,6 +27,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
+from importlib.resources import files
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -397,7 +398,7 @@ def wait_for_all(
     rank, world = process_place()
     if world == 1:
         return
-    limit = _MEETING.get("timeout", timedelta(hours=2))
+    limit = _MEETING.setdefault("timeout", timedelta(hours=2))
     _MEETING["round"] = _MEETING.get("round", 0) + 1
     start = time.monotonic()
     try:
@@ -502,14 +503,17 @@ class Steps:
         self.notify(f"{about}: already done")
         return found
 
-    def _keep(self, name: str, key: str, found: _Found, start: float) -> None:
-        "Write a step that was begun at `start`."
-        tensors, facts = found
+    def _make(self, name: str, key: str, compute: _Compute, about: str) -> _Found:
+        "Compute a step and write it; gives what `load` would."
+        start = time.perf_counter()
+        tensors, facts = compute()
         self.seconds[name] = round(time.perf_counter() - start, 3)
         self.images[name] = facts.get("images", 0)
         manifest = {"step": name, "key": key, "seconds": self.seconds[name], "facts": facts}
         with plain_os_errors(self.path):
             save_tensors(self.file(name), tensors, {**self.belongs, **manifest})
+        self.notify(f"{about}: {self.seconds[name]:.1f} s")
+        return tensors, json.loads(json.dumps(facts))
 
     def step(
         self, name: str, key: str, compute: _Compute, about: str = "", together: bool = False
@@ -519,19 +523,18 @@ class Steps:
         found = self._kept(name, key, about) if first else None
         advance("learn", self.images.get(name, 0) / process_place()[1])
         if not share([found is not None], bool, about)[0]:  # process 0 decides
-            start = time.perf_counter()
             progress((), about, quiet=True)  # the bar of the whole run says so
-            if first or together:
-                place = nullcontext() if together else alone()
-                with plain_os_errors(self.path, only_full=True), place:
-                    found = compute()  # a step may keep what it has so far
-            if first:
-                assert found is not None
-                self._keep(name, key, found, start)
-                self.notify(f"{about}: {self.seconds[name]:.1f} s")
-                found = found[0], json.loads(json.dumps(found[1]))
+            place = nullcontext() if together else alone()
+            with (
+                plain_os_errors(self.path, only_full=True),
+                place,
+            ):  # it may keep what it has so far
+                if first:
+                    found = self._make(name, key, compute, about)
+                elif together:
+                    compute()
             wait_for_all(about)
-        return found if first and found is not None else self.load(name, key)
+        return self.load(name, key) if found is None else found
 
 # %% ../nbs/00_core.ipynb #19a650da
 def shards(
@@ -550,11 +553,8 @@ def shards(
     advance("look", sum(steps.images.get(path[i], 0) for i in numbers if kept[i]))
 
     def make(i: int) -> None:
-        start = time.perf_counter()
         with plain_os_errors(steps.path, only_full=True):
-            found = compute(i)
-        steps._keep(path[i], keys[i], found, start)
-        steps.notify(f"{about(i)}: {steps.seconds[path[i]]:.1f} s")
+            steps._make(path[i], keys[i], lambda: compute(i), about(i))
 
     share(missing, make, name, quiet)
     return [steps.load(path[i], keys[i], trust=True) for i in numbers]
@@ -570,9 +570,8 @@ def users_frame(
     "The innermost line of an error's traceback that is the user's own code; never raises."
     if isinstance(error, SyntaxError) and error.filename and error.lineno:
         return f"{error.filename}, line {error.lineno}: {(error.text or '').strip()}"
-    spec = importlib.util.find_spec("niwt_nb")
-    package = next(iter(getattr(spec, "submodule_search_locations", None) or ["?"]))
-    libraries = (str(package) + os.sep, sysconfig.get_path("stdlib") + os.sep, "<frozen")
+    package = str(files("niwt_nb"))
+    libraries = (package + os.sep, sysconfig.get_path("stdlib") + os.sep, "<frozen")
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         file = frame.filename
         installed = {"site-packages", "dist-packages"} & set(Path(file).parts)

@@ -17,6 +17,7 @@ import os
 import pickle
 import struct
 import sys
+import traceback
 import types
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -101,22 +102,6 @@ def _fresh(value: Any) -> Any:
         return type(value)(_fresh(v) for v in value)
     return {k: _fresh(v) for k, v in value.items()} if type(value) is dict else value
 
-# %% ../../nbs/10_course/00_answers.ipynb #988b0706
-def _error_line(error: BaseException, function: Callable[..., Any]) -> str:
-    """Name and message of an error, with the last line of the student's own function before it.
-
-    Such as "ZeroDivisionError: division by zero (line 2: return s / u)".
-    """
-    files = {getattr(getattr(function, "__code__", None), "co_filename", None)}
-    text, tb = f"{type(error).__name__}: {error}".strip().rstrip(":"), error.__traceback__
-    where = ""
-    while tb is not None:
-        if tb.tb_frame.f_code.co_filename in files:
-            line = linecache.getline(tb.tb_frame.f_code.co_filename, tb.tb_lineno).strip()
-            where = f" (line {tb.tb_lineno}{': ' + line if line else ''})"
-        tb = tb.tb_next
-    return f"{text[:200]}{where}"
-
 # %% ../../nbs/10_course/00_answers.ipynb #2e165b84
 @dataclass(frozen=True)
 class _Outcome:
@@ -134,30 +119,26 @@ class _Outcome:
 
 # %% ../../nbs/10_course/00_answers.ipynb #f05fdb4d
 def _outcome(function: Callable[..., Any], inputs: Sequence[Any]) -> _Outcome:
-    "Call a student's function, the reference or a mistake on copies of `inputs`, with seed 0."
+    """Call a student's function, the reference or a mistake on copies of `inputs`, with seed 0.
+
+    An error is told with the function's own last line before it, such as "ZeroDivisionError:
+    division by zero (line 2: return s / u)".
+    """
     mine, torch = _fresh(list(inputs)), "torch" in sys.modules
     seed = importlib.import_module("niwt_nb.core").seeded(0) if torch else nullcontext()
     try:
         with seed:
             value = function(*mine)
     except Exception as e:
-        return _Outcome(error=_error_line(e, function))
+        told = f"{type(e).__name__}: {e}".strip().rstrip(":")[:200]
+        file = getattr(getattr(function, "__code__", None), "co_filename", "")
+        passed = traceback.walk_tb(e.__traceback__)
+        if own := [n for frame, n in passed if frame.f_code.co_filename == file]:
+            line = linecache.getline(file, own[-1]).strip()
+            told += f" (line {own[-1]}{': ' if line else ''}{line})"
+        return _Outcome(error=told)
     pairs = [(a, b) for a, b in zip(inputs, mine, strict=True) if hasattr(a, "shape")]
     return _Outcome(value, changed=any(_plain(a) != _plain(b) for a, b in pairs))
-
-# %% ../../nbs/10_course/00_answers.ipynb #cc33b857
-class _Packer(pickle.Pickler):
-    "A pickler that takes modules by name, and functions that cannot be imported by their code."
-
-    def reducer_override(self, value: Any) -> Any:
-        if isinstance(value, types.ModuleType):
-            return importlib.import_module, (value.__name__,)
-        if not isinstance(value, types.FunctionType):
-            return NotImplemented
-        if getattr(sys.modules.get(value.__module__), value.__name__, None) is value:
-            return NotImplemented
-        reads = {n: value.__globals__[n] for n in value.__code__.co_names if n in value.__globals__}
-        return _made_again, (marshal.dumps(value.__code__), reads, value.__defaults__)
 
 # %% ../../nbs/10_course/00_answers.ipynb #a990e2b1
 def _made_again(code: bytes, reads: dict[str, Any], defaults: tuple | None) -> Callable[..., Any]:
@@ -167,9 +148,22 @@ def _made_again(code: bytes, reads: dict[str, Any], defaults: tuple | None) -> C
 
 # %% ../../nbs/10_course/00_answers.ipynb #87c3cb87
 def _pack(inputs: Sequence[Any]) -> str:
-    "The inputs of an exercise as a text that `_ask` unpacks."
+    "Inputs as a text that `_ask` unpacks; functions that cannot be imported travel as their code."
+
+    class Packer(pickle.Pickler):
+        def reducer_override(self, value: Any) -> Any:
+            if isinstance(value, types.ModuleType):
+                return importlib.import_module, (value.__name__,)
+            if not isinstance(value, types.FunctionType):
+                return NotImplemented
+            if getattr(sys.modules.get(value.__module__), value.__name__, None) is value:
+                return NotImplemented
+            code, names = value.__code__, value.__globals__
+            reads = {n: names[n] for n in code.co_names if n in names}
+            return _made_again, (marshal.dumps(code), reads, value.__defaults__)
+
     out = io.BytesIO()
-    _Packer(out).dump(list(inputs))
+    Packer(out).dump(list(inputs))
     return base64.b64encode(out.getvalue()).decode()
 
 # %% ../../nbs/10_course/00_answers.ipynb #37bb4541
@@ -212,9 +206,15 @@ def _landlock(*folders: str) -> bool:  # whether writing elsewhere is forbidden
     libc.prctl(38, 1, 0, 0, 0)  # no new privileges: what Landlock asks for
     return libc.syscall(446, rules, 0) == 0
 
-# %% ../../nbs/10_course/00_answers.ipynb #a278b7ef
-def _limit(folder: str, memory: int, seconds: int) -> None:
-    "Limit writing to `folder`, bytes and processor time, for good; raises `OSError` if refused."
+# %% ../../nbs/10_course/00_answers.ipynb #fb8a6f6c
+def _settle(folder: str, memory: int, seconds: int, exercises: int) -> None:
+    """Make this process a student's for good: checkers without references, writing to `folder`.
+
+    Limits its bytes and processor time too; raises `OSError` if a limit is refused.
+    """
+    silent = types.ModuleType("niwt_nb.course.copies")
+    vars(silent)["checkers"] = lambda lesson, scope: [lambda answer: None] * exercises
+    sys.modules[silent.__name__] = silent
     try:
         import resource
     except ImportError:  # Windows
@@ -226,11 +226,3 @@ def _limit(folder: str, memory: int, seconds: int) -> None:
         resource.setrlimit(what, (most, most))
     if _landlock() and not _landlock(folder, "/dev"):
         raise OSError("Landlock is there and refuses")
-
-# %% ../../nbs/10_course/00_answers.ipynb #fb8a6f6c
-def _settle(folder: str, memory: int, seconds: int, exercises: int) -> None:
-    "Make this process a student's: limits for good, see `_limit`, and checkers without references."
-    _limit(folder, memory, seconds)
-    silent = types.ModuleType("niwt_nb.course.copies")
-    vars(silent)["checkers"] = lambda lesson, scope: [lambda answer: None] * exercises
-    sys.modules[silent.__name__] = silent

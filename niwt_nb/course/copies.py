@@ -9,41 +9,45 @@ __all__ = ['lesson_files', 'checkers', 'read_book', 'clean_twin', 'book_text', '
 import ast
 import contextlib
 import copy
-import importlib.util
 import json
 import linecache
 import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.resources import files
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from ..core import NiwtError, write_text
-from .exercises import _Verdict, Exercise
+from .exercises import _RUN_ABOVE, _Verdict, Exercise
 
 # %% ../../nbs/10_course/02_copies.ipynb #10451688
 _PAGES = ("glossary", "paper_map", "limits", "teaching")
-_LESSON = re.compile(r"\d\d_.*\.ipynb$")  # the name of a lesson's file
+_LESSONS = "[0-9][0-9]_*.ipynb"
 
 
 def _lessons_folder() -> Path:  # the folder that holds the lessons
     "Where the lessons of this installation are; raises `NiwtError` if there are none."
-    spec = importlib.util.find_spec("niwt_nb")
-    package = Path(str(spec.origin)).resolve().parent if spec else Path()
+    package = Path(str(files("niwt_nb"))).resolve()
     for folder in (package / "lessons", package.parent / "nbs" / "lessons"):
-        if any(folder.glob("[0-9][0-9]_*.ipynb")):
+        if any(folder.glob(_LESSONS)):
             return folder
     raise NiwtError(f"no lessons in {package / 'lessons'}: the package was installed without them")
 
 # %% ../../nbs/10_course/02_copies.ipynb #dd76792d
-def lesson_files() -> dict[str, Path]:  # name in a student's folder -> file
-    "Everything that a student gets: lessons, what they read, and the pages beside them."
+def lesson_files(
+    pages: bool = True,  # also what the lessons read, and the pages beside them
+) -> dict[str, Path]:  # name in a student's folder -> file
+    "The lessons, in order, or everything that a student gets."
     folder = _lessons_folder()
+    if not pages:
+        return {path.name: path for path in sorted(folder.glob(_LESSONS))}
     own = [p for p in sorted(folder.iterdir()) if p.suffix in (".ipynb", ".json", ".csv")]
-    pages = (folder.parent / "reference", folder / "pages")
-    places = [place / f"{name}.ipynb" for name in _PAGES for place in pages]
+    beside = (folder.parent / "reference", folder / "pages")
+    places = [place / f"{name}.ipynb" for name in _PAGES for place in beside]
     every = [*(p for p in own if p.name[0] not in "._"), *(p for p in places if p.exists())]
     return {path.name: path for path in every}
 
@@ -69,17 +73,25 @@ def _names_in(source: str) -> tuple[set[str], set[str]]:
             binds |= {(a.asname or a.name).split(".")[0] for a in node.names}
     return binds, reads
 
+# %% ../../nbs/10_course/02_copies.ipynb #4ee19a29
+def _asks(source: str) -> list[str]:  # exercise numbers
+    "The exercises whose checkers a cell calls."
+    return [f"{a}.{b}" for a, b in re.findall(r"\bcheck_(\d+)_(\d+)\(", source)]
+
 # %% ../../nbs/10_course/02_copies.ipynb #f7d4310f
 def _needed_cells(sources: Sequence[str], roots: Sequence[int]) -> set[int]:
-    "The cells `roots` and those before them that bind the names that they read, step by step."
-    binds, reads = zip(*map(_names_in, sources), strict=True) if sources else ((), ())
+    """The cells `roots` and those before them that bind the names that they read, step by step.
+
+    A cell that calls checkers reads what these read.
+    """
+    names = [_names_in("\n".join([*(_checker_code(n) for n in _asks(s)), s])) for s in sources]
     needed: set[int] = set()
     todo = list(roots)
     while todo:
         i = todo.pop()
         if i not in needed:
             needed.add(i)
-            todo += [j for j in range(i) if binds[j] & reads[i]]
+            todo += [j for j in range(i) if names[j][0] & names[i][1]]
     return needed
 
 # %% ../../nbs/10_course/02_copies.ipynb #fa6a2abc
@@ -146,30 +158,27 @@ class _Checker:
 
     number: str
     scope: dict[str, Any] = field(repr=False)
-    built: Exercise | None = field(default=None, repr=False)
 
+    @cached_property
     def exercise(self) -> Exercise:
-        if self.built is None:
-            path, _ = _checker_file(self.number.split(".")[0])
-            code, names = _checker_code(self.number), dict(self.scope)
-            linecache.checkcache(str(path))
-            exec(compile(code, str(path), "exec"), names)
-            self.built = names[f"check_{self.number.replace('.', '_')}"]
-        return self.built
+        path, _ = _checker_file(self.number.split(".")[0])
+        code, names = _checker_code(self.number), dict(self.scope)
+        linecache.checkcache(str(path))
+        exec(compile(code, str(path), "exec"), names)
+        return names[f"check_{self.number.replace('.', '_')}"]
 
     def __call__(self, answer: Any) -> _Verdict:
         try:
-            exercise = self.exercise()
+            exercise = self.exercise
         except NameError as e:
-            why = f"It needs the cells above ({e}): run the lesson from its first cell"
-            why += " (Run All Cells)"
-            return _Verdict(self.number, _asked(self.number)["title"], "not yet", why)
+            title, hint = _asked(self.number)["title"], _RUN_ABOVE.format(e)
+            return _Verdict(self.number, title, "not yet", hint)
         verdict = exercise(answer)
         _record("exercises", self.number, verdict.status)
         return verdict
 
     def prove(self) -> None:
-        self.exercise().prove()
+        self.exercise.prove()
 
 # %% ../../nbs/10_course/02_copies.ipynb #f9fbbf85
 def checkers(
@@ -192,16 +201,15 @@ def read_book(
         raise NiwtError(f"{path} cannot be read as a notebook: {type(e).__name__}: {e}") from None
     return book
 
-# %% ../../nbs/10_course/02_copies.ipynb #4ee19a29
-def _asks(source: str) -> list[str]:  # exercise numbers
-    "The exercises whose checkers a cell calls."
-    return [f"{a}.{b}" for a, b in re.findall(r"\bcheck_(\d+)_(\d+)\(", source)]
+# %% ../../nbs/10_course/02_copies.ipynb #fda49762
+def _code_of(book: Mapping[str, Any]) -> list[str]:
+    "The sources of the code cells of a notebook."
+    return [c["source"].strip() for c in book["cells"] if c.get("cell_type") == "code"]
 
 # %% ../../nbs/10_course/02_copies.ipynb #c19d4676
 def _exercises_in(book: Mapping[str, Any]) -> list[dict[str, Any]]:
     "Number, title and level of the exercises that the code cells of a notebook ask, in order."
-    code = [c["source"] for c in book["cells"] if c["cell_type"] == "code"]
-    return [_asked(n) for source in code for n in _asks(source)]
+    return [_asked(number) for source in _code_of(book) for number in _asks(source)]
 
 # %% ../../nbs/10_course/02_copies.ipynb #f9513a8c
 def _questions_only(text: str) -> str:
@@ -212,40 +220,26 @@ def _questions_only(text: str) -> str:
     blocks = [b for b in re.split(r"\n\s*\n", text) if re.match(r"#|\*\*(Predict|Question)", b)]
     return "\n\n".join(b.split("\n")[0] if b.startswith("#") else b for b in blocks)
 
-# %% ../../nbs/10_course/02_copies.ipynb #5684141d
-def _with_checkers(source: str) -> str:  # what a cell runs, to follow its names
-    "The code of a cell and of the checkers that it calls."
-    return "\n".join([*map(_checker_code, _asks(source)), source])
-
-# %% ../../nbs/10_course/02_copies.ipynb #e428e4b2
-def _twin_code(book: Mapping[str, Any]) -> set[int]:
-    "The cells of a lesson whose code a twin keeps: the first, those that ask, what these need."
-    code = [i for i, c in enumerate(book["cells"]) if c["cell_type"] == "code"]
-    sources = [book["cells"][i]["source"] for i in code]
-    roots = [n for n, s in enumerate(sources) if n == 0 or _asks(s) or "recall(" in s]
-    return {code[n] for n in _needed_cells(list(map(_with_checkers, sources)), roots)}
-
 # %% ../../nbs/10_course/02_copies.ipynb #92d70b40
 def clean_twin(
     book: Mapping[str, Any],  # a lesson, as `read_book` gives it
 ) -> dict[str, Any]:  # the twin, without outputs
     "The lesson with headings, questions and empty exercise cells, to redo it from memory."
-    needed = _twin_code(book)
+    sources = [c["source"] if c["cell_type"] == "code" else "" for c in book["cells"]]
+    code = [i for i, source in enumerate(sources) if source]
+    roots = [i for i in code if i == code[0] or _asks(sources[i]) or "recall(" in sources[i]]
+    needed = _needed_cells(sources, roots)
     cells: list[dict[str, Any]] = []
     for i, cell in enumerate(book["cells"]):
-        new = {k: cell[k] for k in ("cell_type", "id", "metadata")} | {"source": cell["source"]}
+        new = {k: cell[k] for k in ("cell_type", "id", "metadata")}
         if cell["cell_type"] == "code":
-            hidden = re.match(r"#\|\s*hide", cell["source"]) and i not in needed
+            kept = sources[i] if i in needed else ""
             new |= {"execution_count": None, "outputs": []}
-            new["source"] = cell["source"] if i in needed else ""
-            empty = cells and cells[-1]["cell_type"] == "code" and not cells[-1]["source"]
-            if hidden or (empty and not new["source"]):
-                continue
+            again = re.match(r"#\|\s*hide", sources[i]) or (cells and not cells[-1]["source"])
         else:
-            new["source"] = _questions_only(cell["source"])
-            if not new["source"]:
-                continue
-        cells.append(new)
+            kept, again = _questions_only(cell["source"]), True
+        if kept or not again:  # one empty cell stands for all that is left out in a row
+            cells.append(new | {"source": kept})
     made = {"cells": cells, "metadata": book["metadata"], "nbformat": 4, "nbformat_minor": 5}
     return copy.deepcopy(made)
 
@@ -288,38 +282,29 @@ def _solutions(book: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
             found[asked[1].replace("_", ".")], asked = (asked[2], code), None
     return found
 
-# %% ../../nbs/10_course/02_copies.ipynb #d1f4704a
-def _student_text(path: Path, teacher: bool = False) -> str:
-    "The text of a file of `lesson_files`, its links fit for one folder; solutions for a teacher."
-    if path.suffix != ".ipynb":
-        return path.read_text(encoding="utf-8")
-    text = book_text(_for_students(read_book(path), teacher))
-    return re.sub(r"\]\((?:\.\./|lessons/|reference/)+", "](", text)
-
-# %% ../../nbs/10_course/02_copies.ipynb #fbe3a143
-def _code_of(text: str) -> list[str]:
-    "The sources of the code cells of a notebook text: what a student can have changed."
-    try:
-        code = [c["source"] for c in json.loads(text)["cells"] if c["cell_type"] == "code"]
-        return ["".join(source).strip() for source in code]
-    except (ValueError, KeyError, TypeError):
-        return [text]
-
 # %% ../../nbs/10_course/02_copies.ipynb #726bcf5f
-def _place(path: Path, text: str, overwrite: bool) -> str:
-    "Write one file unless a changed one is there; say what was done."
-    if not path.exists():
-        state = "new"
-    elif path.read_text(encoding="utf-8", errors="replace") == text:
-        return "as it was"
-    elif not overwrite:
-        return "kept, it is yours"
-    else:
-        old = (path.with_suffix(f".old-{n}{path.suffix}") for n in range(1, 10_000))
-        os.replace(path, next(name for name in old if not name.exists()))
-        state = "replaced"
-    write_text(path, text)
-    return state
+def _place(folder: str | os.PathLike, files: Mapping[str, str], overwrite: bool) -> dict[str, str]:
+    """Write texts into a folder but where a changed file is; gives what was done with each.
+
+    `overwrite` keeps the changed file under another name. Raises `NiwtError` if it cannot write.
+    """
+    done = dict.fromkeys(files, "new")
+    try:
+        for name, text in files.items():
+            path = Path(folder) / name
+            if path.exists():
+                if path.read_text(encoding="utf-8", errors="replace") == text:
+                    done[name] = "as it was"
+                    continue
+                done[name] = "replaced" if overwrite else "kept, it is yours"
+                if not overwrite:
+                    continue
+                old = (path.with_suffix(f".old-{n}{path.suffix}") for n in range(1, 10_000))
+                os.replace(path, next(other for other in old if not other.exists()))
+            write_text(path, text)
+    except OSError as e:
+        raise NiwtError(f"cannot write the lessons to {folder}: {e.strerror or e}") from None
+    return done
 
 # %% ../../nbs/10_course/02_copies.ipynb #af1afdf1
 def copy_lessons(
@@ -328,17 +313,14 @@ def copy_lessons(
     teacher: bool = False,  # with solutions, exam questions and slides
 ) -> dict[str, str]:  # file name -> "new", "as it was", "kept, it is yours", or "replaced"
     "Copy lessons, pages and clean twins into `folder`; raises `NiwtError` if it cannot be written."
-    folder = Path(folder)
-    files = {n: p for n, p in lesson_files().items() if teacher or n != "teaching.ipynb"}
-    wanted = {name: _student_text(path, teacher) for name, path in files.items()}
-    lessons = {n: p for n, p in files.items() if _LESSON.match(n)}
-    twins = {f"clean/{n}": book_text(clean_twin(read_book(p))) for n, p in lessons.items()}
-    done: dict[str, str] = {}
-    try:
-        if not (folder / _PROGRESS).exists():
-            _place(folder / _PROGRESS, "{}\n", False)
-        for name, text in (wanted | twins).items():
-            done[name] = _place(folder / name, text, overwrite)
-    except OSError as e:
-        raise NiwtError(f"cannot write the lessons to {folder}: {e.strerror or e}") from None
-    return done
+    wanted = {}
+    for name, path in lesson_files().items():
+        if path.suffix != ".ipynb":
+            wanted[name] = path.read_text(encoding="utf-8")
+        elif teacher or name != "teaching.ipynb":  # links are made to fit one folder
+            text = book_text(_for_students(read_book(path), teacher))
+            wanted[name] = re.sub(r"\]\((?:\.\./|lessons/|reference/)+", "](", text)
+    for name, path in lesson_files(pages=False).items():
+        wanted[f"clean/{name}"] = book_text(clean_twin(read_book(path)))
+    _place(folder, {_PROGRESS: "{}\n"}, overwrite=False)
+    return _place(folder, wanted, overwrite)

@@ -14,33 +14,38 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 
 from .answers import _array, _kind_of, _Outcome, _outcome
 
 # %% ../../nbs/10_course/01_exercises.ipynb #4de70a3e
+_SIGNS = {  # status -> sign, colour
+    "correct": ("✓", "#009E73"),
+    "not yet": ("✗", "#D55E00"),
+    "not attempted": ("·", "#7F7F7F"),
+}
+
+
 @dataclass(frozen=True)
 class _Verdict:
     "What a checker says about one answer."
 
     number: str
     title: str
-    status: str  # "correct", "not yet" or "not attempted"
+    status: str  # one of `_SIGNS`
     hint: str = ""  # what to look at
 
     def __bool__(self) -> bool:
         return self.status == "correct"
 
     def __repr__(self) -> str:
-        sign = {"correct": "✓", "not yet": "✗"}.get(self.status, "·")
-        told = f"{sign} Exercise {self.number}, {self.title}: {self.status}"
+        told = f"{_SIGNS[self.status][0]} Exercise {self.number}, {self.title}: {self.status}"
         return f"{told}. {self.hint}" if self.hint else told
 
     def _repr_html_(self) -> str:
-        colour = {"correct": "#009E73", "not yet": "#D55E00"}.get(self.status, "#7F7F7F")
+        sign, colour = _SIGNS[self.status]
         number, title, hint = map(html.escape, (self.number, self.title, self.hint))
         hint = re.sub("`(.+?)`", r"<code>\1</code>", f"\n{hint}" if hint else "")
-        head = f"{repr(self)[0]} Exercise {number}, {title}: <b>{self.status}</b>"
+        head = f"{sign} Exercise {number}, {title}: <b>{self.status}</b>"
         look = f"border-left: 4px solid {colour}; padding: 0.3em 0.8em"
         return f'<div style="{look}">{head}{hint}</div>'.replace("\n", "<br>")
 
@@ -78,31 +83,41 @@ def _difference(
     "How two results differ: kind, shape, NaN, values, item by item; `reveal`: what was expected."
     a, b = _array(want), _array(got)
     inside = partial(_difference, rtol=rtol, atol=atol, reveal=reveal)
-    if a is not None:
-        if b is None or (a.dtype.kind in "biufc") != (b.dtype.kind in "biufc"):
-            return f"expected {_kind_of(want)}, got {_kind_of(got)}"
+    numbers = [x is not None and x.dtype.kind in "biufc" for x in (a, b)]
+    if a is not None and b is not None and numbers[0] == numbers[1]:
         if a.shape != b.shape:
             shapes = [shape or "a single number" for shape in (a.shape, b.shape)]
             return "wrong shape: expected {}, got {}".format(*shapes)
         return _compare_arrays(a, b, rtol, atol, reveal)
-    if isinstance(want, (list, tuple)):
-        if not isinstance(got, (list, tuple)):
-            return f"expected {_kind_of(want)}, got {_kind_of(got)}"
-        if len(want) != len(got):
-            return f"expected {len(want)} items, got {len(got)}"
-        items = enumerate(map(inside, want, got))
-        return next((f"item {i}: {d}" for i, d in items if d), "")
     if isinstance(want, dict):
         if not isinstance(got, dict) or set(want) != set(got):
             has = list(got) if isinstance(got, dict) else _kind_of(got)
             return f"expected a dict with the keys {list(want)}, got {has}"
         return next((f"at {k!r}: {d}" for k in want if (d := inside(want[k], got[k]))), "")
-    if type(want) is not type(got):
+    if isinstance(want, (list, tuple)) and isinstance(got, (list, tuple)):
+        if len(want) != len(got):
+            return f"expected {len(want)} items, got {len(got)}"
+        items = enumerate(map(inside, want, got))
+        return next((f"item {i}: {d}" for i, d in items if d), "")
+    if a is not None or type(want) is not type(got):
         return f"expected {_kind_of(want)}, got {_kind_of(got)}"
     told = f"expected {want!r}, got {got!r}" if reveal else f"{got!r} is not right"
     return "" if want == got else told
 
+# %% ../../nbs/10_course/01_exercises.ipynb #7c9c6440
+def _shown(value: Any) -> str:
+    "An input in a few characters."
+    a = _array(value)
+    if a is not None and a.size <= 6:
+        short = np.vectorize(lambda v: float(f"{v:.4g}"), otypes=[float])
+        return str((short(a) if a.dtype.kind == "f" else a).tolist())
+    long = a is not None or callable(value) or len(repr(value)) > 60
+    return _kind_of(value) if long else repr(value)
+
 # %% ../../nbs/10_course/01_exercises.ipynb #be69c427
+_RUN_ABOVE = "It needs the cells above ({}): run the lesson from its first cell (Run All Cells)"
+
+
 @dataclass(frozen=True)
 class Exercise:
     "A question with a checker: call it with a student's answer and it returns a `_Verdict`."
@@ -119,102 +134,87 @@ class Exercise:
     tried: set[str] = field(default_factory=set, repr=False)  # wrong values
 
     def __call__(self, answer: Any) -> _Verdict:
-        return _judge_answer(self, answer)
+        "The verdict; nothing is recorded. Errors inside the answer become hints."
+        if _Outcome(answer).unwritten:
+            return self.verdict("not attempted")
+        if self.judge is not None:
+            told = _outcome(self.judge, [answer])
+            if told.unwritten:
+                return self.verdict("not attempted")
+            hint = f"your answer stops with {told.error}" if told.error else told.value
+            if told.error.startswith("NameError") and not callable(answer):  # a value names nothing
+                hint = _RUN_ABOVE.format(told.error)
+            return self.verdict("not yet" if hint else "correct", hint)
+        if not self.inputs:
+            return self.judge_value(answer)
+        if not callable(answer):
+            return self.verdict("not yet", f"expected a function, got {_kind_of(answer)}")
+        return self.judge_outcomes([_outcome(answer, given) for given in self.inputs])
+
+    def verdict(self, status: str, hint: str = "") -> _Verdict:
+        return _Verdict(self.number, self.title, status, hint)
+
+    def judge_value(self, answer: Any) -> _Verdict:
+        "Judge an answer that should be a value."
+        differs = partial(_difference, got=answer, rtol=self.rtol, atol=self.atol)
+        if not differs(self.reference):
+            return self.verdict("correct")
+        known = next((hint for hint, wrong in self.mistakes.items() if not differs(wrong)), "")
+        if not known:
+            self.tried.add(repr(answer)[:200])
+        hint = known or differs(self.reference, reveal=len(self.tried) >= 3)
+        return self.verdict("not yet", hint)
+
+    def judge_outcomes(self, answers: Sequence[_Outcome]) -> _Verdict:
+        "Judge a student's function by what it did with each input."
+        if any(a.unwritten for a in answers):
+            return self.verdict("not attempted")
+        right = [_outcome(self.reference, given) for given in self.inputs]
+        if not self.first_fault(answers, right):
+            return self.verdict("correct")
+        for hint, wrong in self.mistakes.items():
+            made = [_outcome(wrong, given) for given in self.inputs]
+            if all(map(self.same, answers, made)):
+                return self.verdict("not yet", hint)
+        self.tried.add(repr([a.value for a in answers])[:500])
+        return self.verdict("not yet", self.first_fault(answers, right))
+
+    def same(self, a: _Outcome, b: _Outcome) -> bool:
+        "Whether two functions stopped with the same kind of error or returned the same value."
+        if a.error or b.error:
+            return a.error.split(":")[0] == b.error.split(":")[0]
+        apart = _difference(a.value, b.value, self.rtol, self.atol)
+        return a.changed == b.changed and not apart
+
+    def first_fault(self, answers: Sequence[_Outcome], right: Sequence[_Outcome]) -> str:
+        "What is wrong at the first faulty input, with the right numbers after three tries."
+        reveal = len(self.tried) >= 3
+        for i, (got, want) in enumerate(zip(answers, right, strict=True)):
+            if got.error:
+                fault = f"your function stops with {got.error}"
+            elif got.value is None and want.value is not None:
+                fault = (
+                    "your function returns nothing. Is there a `return` on every way through it?"
+                )
+            else:
+                fault = _difference(want.value, got.value, self.rtol, self.atol, reveal)
+            if not fault and got.changed and not want.changed:
+                fault = "the result is right, but your function overwrites its input. "
+                fault += "Whoever called it will be surprised; work on a copy"
+            if fault:
+                values = ", ".join(map(_shown, self.inputs[i]))
+                return f"For input {i + 1} of {len(right)}, {values}: {fault}" if values else fault
+        return ""
 
     def prove(self) -> None:
         _prove_checker(self)
-
-# %% ../../nbs/10_course/01_exercises.ipynb #d890f54c
-def _shown(value: Any) -> str:
-    "An input in a few characters."
-    a = _array(value)
-    if a is not None and a.size <= 6:
-        short = np.vectorize(lambda v: float(f"{v:.4g}"), otypes=[float])
-        return str((short(a) if a.dtype.kind == "f" else a).tolist())
-    long = a is not None or callable(value) or len(repr(value)) > 60
-    return _kind_of(value) if long else repr(value)
-
-# %% ../../nbs/10_course/01_exercises.ipynb #eaba296f
-def _same(a: _Outcome, b: _Outcome, exercise: Exercise) -> bool:
-    "Whether two functions stopped with the same kind of error or returned the same value."
-    if a.error or b.error:
-        return a.error.split(":")[0] == b.error.split(":")[0]
-    apart = _difference(a.value, b.value, exercise.rtol, exercise.atol)
-    return a.changed == b.changed and not apart
-
-# %% ../../nbs/10_course/01_exercises.ipynb #fc0af97b
-def _first_fault(exercise: Exercise, answers: Sequence[_Outcome], right: Sequence[_Outcome]) -> str:
-    "What is wrong at the first faulty input, with the right numbers after three tries; or nothing."
-    reveal = len(exercise.tried) >= 3
-    for i, (got, want) in enumerate(zip(answers, right, strict=True)):
-        values = ", ".join(map(_shown, exercise.inputs[i]))
-        given = f"For input {i + 1} of {len(right)}, {values}: " if exercise.inputs[i] else ""
-        if got.error:
-            return f"{given}your function stops with {got.error}"
-        if got.value is None and want.value is not None:
-            told = "your function returns nothing. Is there a `return` on every way through it?"
-            return f"{given}{told}"
-        if fault := _difference(want.value, got.value, exercise.rtol, exercise.atol, reveal):
-            return f"{given}{fault}"
-        if got.changed and not want.changed:
-            told = "the result is right, but your function overwrites its input"
-            return f"{given}{told}. Whoever called it will be surprised; work on a copy"
-    return ""
-
-# %% ../../nbs/10_course/01_exercises.ipynb #4787a737
-def _judge_outcomes(exercise: Exercise, answers: Sequence[_Outcome]) -> tuple[str, str]:
-    "Judge a student's function by what it did with each input: status and hint."
-    if any(a.unwritten for a in answers):
-        return "not attempted", ""
-    right = [_outcome(exercise.reference, given) for given in exercise.inputs]
-    if not _first_fault(exercise, answers, right):
-        return "correct", ""
-    for hint, wrong in exercise.mistakes.items():
-        made = [_outcome(wrong, given) for given in exercise.inputs]
-        if all(_same(a, b, exercise) for a, b in zip(answers, made, strict=True)):
-            return "not yet", hint
-    exercise.tried.add(repr([a.value for a in answers])[:500])
-    return "not yet", _first_fault(exercise, answers, right)
-
-# %% ../../nbs/10_course/01_exercises.ipynb #e474ac1c
-def _judge_value(exercise: Exercise, answer: Any) -> tuple[str, str]:
-    "Status and hint of an answer that should be a value."
-    differs = partial(_difference, got=answer, rtol=exercise.rtol, atol=exercise.atol)
-    if not differs(exercise.reference):
-        return "correct", ""
-    known = next((h for h, wrong in exercise.mistakes.items() if not differs(wrong)), "")
-    if not known:
-        exercise.tried.add(repr(answer)[:200])
-    return "not yet", known or differs(exercise.reference, reveal=len(exercise.tried) >= 3)
-
-# %% ../../nbs/10_course/01_exercises.ipynb #5515ced7
-def _judge_answer(exercise: Exercise, answer: Any) -> _Verdict:
-    "The verdict on a student's answer; nothing is recorded. Errors inside the answer become hints."
-    if answer is NotImplemented or answer is ...:
-        return _Verdict(exercise.number, exercise.title, "not attempted")
-    if exercise.judge is not None:
-        told = _outcome(exercise.judge, [answer])
-        if told.unwritten:
-            return _Verdict(exercise.number, exercise.title, "not attempted")
-        hint = f"your answer stops with {told.error}" if told.error else told.value
-        if told.error.startswith("NameError") and not callable(answer):  # a value names nothing
-            hint = f"It needs the cells above ({told.error}): run the lesson from its first cell"
-            hint += " (Run All Cells)"
-        return _Verdict(exercise.number, exercise.title, "not yet" if hint else "correct", hint)
-    if not exercise.inputs:
-        said = _judge_value(exercise, answer)
-    elif not callable(answer):
-        said = "not yet", f"expected a function, got {_kind_of(answer)}"
-    else:
-        said = _judge_outcomes(exercise, [_outcome(answer, given) for given in exercise.inputs])
-    return _Verdict(exercise.number, exercise.title, *said)
 
 # %% ../../nbs/10_course/01_exercises.ipynb #8a8d481f
 def _prove_checker(exercise: Exercise) -> None:
     "Raise `AssertionError` unless a checker passes the reference and names each mistake and fault."
 
     def expect(answer: Any, status: str, word: str = "") -> None:
-        said = _judge_answer(exercise, answer)
+        said = exercise(answer)
         if said.status != status or word not in said.hint:
             wanted = f"expected {status!r} with {word!r} in the hint"
             raise AssertionError(f"exercise {exercise.number}: {wanted}, got: {said!r}")
@@ -234,17 +234,13 @@ def _prove_checker(exercise: Exercise) -> None:
         expect(lambda *a: NotImplemented, "not attempted")
         expect(stops, "not yet", "ZeroDivisionError: on purpose")
         expect(lambda *a: None, "not yet")
-        expect(lambda *a: torch.zeros(1, 7, 1), "not yet")
+        expect(lambda *a: np.zeros((1, 7, 1)), "not yet")
         expect(lambda *a: _poisoned(exercise.reference(*a)), "not yet")
     exercise.tried.clear()
 
 # %% ../../nbs/10_course/01_exercises.ipynb #fa4e8e0c
 def _poisoned(value: Any) -> Any:
-    "The same kind of value with NaN in it."
-    if isinstance(value, torch.Tensor):
-        return torch.full(value.shape, float("nan"))
-    if isinstance(value, np.ndarray):
-        return np.full(value.shape, np.nan)
+    "NaN in the shape of a value, or of each in a collection."
     if isinstance(value, (list, tuple)) and value:
         return type(value)(_poisoned(v) for v in value)
-    return float("nan")
+    return np.full(np.shape(value), np.nan)

@@ -9,10 +9,9 @@ __all__ = []
 import os
 import re
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
-from ..core import NiwtError, check_name
+from ..core import check_name
 from .copies import _asked, _asks, _for_students, _place, _solutions, book_text
 from .copies import lesson_files, read_book
 
@@ -21,11 +20,6 @@ def _cell(kind: str, source: str, name: str, **metadata: Any) -> dict[str, Any]:
     "A cell of a notebook; `name` is its id."
     code: dict[str, Any] = {"execution_count": None, "outputs": []} if kind == "code" else {}
     return {"cell_type": kind, "id": name, "metadata": metadata, "source": source, **code}
-
-# %% ../../nbs/10_course/04_formats.ipynb #a9b62b45
-def _split(source: str, number: str) -> str:  # the cell without the call
-    "The stub of an exercise: what stands above the call of its checker."
-    return re.sub(rf"\s*^check_{number.replace('.', '_')}\(\w+\)$", "", source, flags=re.M).rstrip()
 
 # %% ../../nbs/10_course/04_formats.ipynb #ab947437
 def _test(number: str, answer: str, scope: str) -> str:  # three lines
@@ -41,18 +35,18 @@ def _test(number: str, answer: str, scope: str) -> str:  # three lines
 def _for_otter(source: str, number: str, answer: str, code: str) -> list[dict[str, Any]]:  # cells
     "An exercise as a question of `otter assign`."
     name, points = f"q{number.replace('.', '_')}", _asked(number)["level"]
-    part = lambda kind, text, i: _cell(kind, text, f"{name}-{i}")  # noqa: E731
     test = _test(number, f'env.get("{answer}", ...)', "env").replace("\n", "\n    ")
-    return [
-        part("raw", f"# BEGIN QUESTION\nname: {name}\npoints: {points}", 0),
-        part("raw", "# BEGIN SOLUTION", 1),
-        part("code", f"{source}\n\n\n# BEGIN SOLUTION NO PROMPT\n{code}\n# END SOLUTION", 2),
-        part("raw", "# END SOLUTION", 3),
-        part("raw", "# BEGIN TESTS", 4),
-        part("code", f"def test_{name}(env):\n    {test}", 5),
-        part("raw", "# END TESTS", 6),
-        part("raw", "# END QUESTION", 7),
-    ]
+    parts = (
+        ("raw", f"# BEGIN QUESTION\nname: {name}\npoints: {points}"),
+        ("raw", "# BEGIN SOLUTION"),
+        ("code", f"{source}\n\n\n# BEGIN SOLUTION NO PROMPT\n{code}\n# END SOLUTION"),
+        ("raw", "# END SOLUTION"),
+        ("raw", "# BEGIN TESTS"),
+        ("code", f"def test_{name}(env):\n    {test}"),
+        ("raw", "# END TESTS"),
+        ("raw", "# END QUESTION"),
+    )
+    return [_cell(kind, text, f"{name}-{i}") for i, (kind, text) in enumerate(parts)]
 
 # %% ../../nbs/10_course/04_formats.ipynb #f6686b5e
 def _for_nbgrader(source: str, number: str, answer: str, code: str) -> list[dict[str, Any]]:
@@ -74,14 +68,15 @@ def _master(book: Mapping[str, Any], exercise: Callable[..., list]) -> dict[str,
     "A lesson in a grader's form: cells made by `exercise`, no outputs and no folded solutions."
     solved, cells = _solutions(book), []
     for cell in _for_students(book)["cells"]:
-        asked = _asks(cell["source"]) if cell["cell_type"] == "code" else []
-        if asked:
-            cells += exercise(_split(cell["source"], asked[0]), asked[0], *solved[asked[0]])
+        code, source = cell["cell_type"] == "code", cell["source"]
+        if code and (asked := _asks(source)):
+            stub = re.sub(r"\s*^check_\d+_\d+\(\w+\)$", "", source, flags=re.M).rstrip()
+            cells += exercise(stub, asked[0], *solved[asked[0]])
         else:
-            cells.append({**cell, "outputs": []} if cell["cell_type"] == "code" else cell)
+            cells.append({**cell, "outputs": []} if code else cell)
     return {**book, "cells": cells}
 
-# %% ../../nbs/10_course/04_formats.ipynb #d83f3a40
+# %% ../../nbs/10_course/04_formats.ipynb #a995b3da
 _OTTER = """# ASSIGNMENT CONFIG
 name: {name}
 requirements: [niwt_nb]
@@ -95,28 +90,15 @@ c.ExecutePreprocessor.timeout = 300
 """
 
 
-def _graders_files(to: str) -> dict[str, str]:  # path in the teacher's folder -> text
-    "The files that a grader takes: a master a lesson, and what else it needs."
-    files = {} if to == "otter" else {"nbgrader_config.py": _NBGRADER}
-    for name, path in lesson_files().items():
-        book = read_book(path) if re.match(r"\d\d_.*\.ipynb$", name) else None
-        if book and to == "otter":
-            head = _cell("raw", _OTTER.format(name=path.stem), "config")
-            book = _master(book, _for_otter)
-            files[name] = book_text({**book, "cells": [head, *book["cells"]]})
-        elif book:
-            files[f"source/{path.stem}/{name}"] = book_text(_master(book, _for_nbgrader))
-    return files
-
-# %% ../../nbs/10_course/04_formats.ipynb #a995b3da
 def _export_lessons(folder: str | os.PathLike, to: str, overwrite: bool = False) -> dict[str, str]:
     "Write the course for a grader; raises `NiwtError` for another grader or an unusable folder."
     check_name(to, ("otter", "nbgrader"), "grader")
-    done = {}
-    try:
-        for name, text in _graders_files(to).items():
-            (Path(folder) / name).parent.mkdir(parents=True, exist_ok=True)
-            done[name] = _place(Path(folder) / name, text, overwrite)
-    except OSError as e:
-        raise NiwtError(f"cannot write the lessons to {folder}: {e.strerror or e}") from None
-    return done
+    files = {} if to == "otter" else {"nbgrader_config.py": _NBGRADER}
+    for name, path in lesson_files(pages=False).items():
+        if to == "otter":
+            book = _master(read_book(path), _for_otter)
+            head = _cell("raw", _OTTER.format(name=path.stem), "config")
+            files[name] = book_text({**book, "cells": [head, *book["cells"]]})
+        else:
+            files[f"source/{path.stem}/{name}"] = book_text(_master(read_book(path), _for_nbgrader))
+    return _place(folder, files, overwrite)

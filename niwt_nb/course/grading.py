@@ -18,7 +18,8 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,8 @@ import torch
 from ..core import NiwtError
 from .answers import _ANSWER, _landlock, _Outcome, _pack, _restored
 from .copies import _asks, _code_of, _exercises_in, _for_students, _needed_cells
-from .copies import _LESSON, _Checker, _tree, _with_checkers, book_text
-from .copies import lesson_files, read_book
-from .exercises import Exercise, _judge_answer, _judge_outcomes, _Verdict
+from .copies import _Checker, _tree, lesson_files, read_book
+from .exercises import _SIGNS, _Verdict, Exercise
 
 # %% ../../nbs/10_course/03_grading.ipynb #cf09a04c
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
@@ -39,19 +39,16 @@ _MEMORY, _OUTPUT, _FILE = 4 << 30, 5 << 20, 50 << 20  # bytes: of a process, pri
 
 def _left_out(folder: str, names: list[str]) -> list[str]:
     "What is not copied from a student's folder: hidden, large and special files."
-
-    def kept(path: str) -> bool:
-        small = os.path.isfile(path) and os.path.getsize(path) < _FILE
-        return small or os.path.isdir(path)
-
-    return [n for n in names if n.startswith(".") or not kept(os.path.join(folder, n))]
+    small = lambda path: path.is_file() and path.stat().st_size < _FILE  # noqa: E731
+    fit = lambda path: path.name[0] != "." and (path.is_dir() or small(path))  # noqa: E731
+    return [n for n in names if not fit(Path(folder, n))]
 
 # %% ../../nbs/10_course/03_grading.ipynb #32e43b67
 class _Room:
     "A process with limits, in a copy of `folder`; raises `NiwtError` if no kernel starts."
 
     def __init__(self, folder: Path, exercises: int, timeout: int):
-        from jupyter_client.manager import KernelManager
+        from jupyter_client.manager import start_new_kernel
 
         self.timeout, self.alive = timeout, True
         self.told: dict[str, Any] = {}
@@ -61,14 +58,10 @@ class _Room:
         (home / "tmp").mkdir()
         own = dict.fromkeys(("TMPDIR", "IPYTHONDIR"), str(home / "tmp"))
         env, silent = {**os.environ, **dict.fromkeys(_THREADS, "1"), **own}, subprocess.DEVNULL
-        self.manager = KernelManager(kernel_name="python3")
+        how: Any = {"cwd": str(home / "work"), "env": env, "stdout": silent, "stderr": silent}
         try:
-            self.manager.start_kernel(cwd=str(home / "work"), env=env, stdout=silent, stderr=silent)
-            self.client = self.manager.blocking_client()
-            self.client.start_channels()
-            self.client.wait_for_ready(timeout=60)
+            self.manager, self.client = start_new_kernel(60, "python3", **how)
         except RuntimeError as e:
-            self.manager.shutdown_kernel(now=True)
             raise NiwtError(f"no kernel could be started: {e}") from None
         limits = f"{str(home)!r}, {_MEMORY}, {10 * max(timeout, 60)}, {exercises}"
         if fault := self.run(f"{_THERE}._settle({limits})", 60):
@@ -81,47 +74,37 @@ class _Room:
         self.box.cleanup()
 
     def run(self, code: str, least: int = 0) -> str:  # what went wrong, empty if nothing did
-        "Run a cell; it has `least` seconds at least."
+        """Run a cell; it has `least` seconds at least, and is interrupted if it goes too far.
+
+        The process ends if a cell does not stop within ten seconds after that.
+        """
         asked = self.client.execute(code, allow_stdin=False, stop_on_error=False)
-        end, printed, fault = time.monotonic() + max(self.timeout, least), 0, ""
+        end, printed, fault, stopped = time.monotonic() + max(self.timeout, least), 0, "", ""
         self.told = {}
-        while True:
-            message = self.message()
-            if not self.alive:
-                return "the process died"
-            if time.monotonic() > end:
-                return self.stop(asked, f"took longer than {self.timeout} s")
-            if not message or message["parent_header"].get("msg_id") != asked:
-                continue
-            content = message["content"]
-            printed += len(str(content))
-            if printed > _OUTPUT:
-                return self.stop(asked, f"printed more than {_OUTPUT >> 20} MB")
-            if message["msg_type"] == "error":
-                fault = f"{content['ename']}: {content['evalue'][:100]}"
-            elif message["msg_type"] == "status" and content["execution_state"] == "idle":
-                return fault
-            self.told = content.get("data", {}) if _ANSWER in content.get("data", {}) else self.told
-
-    def message(self) -> dict[str, Any] | None:
-        "The next message, if one comes within a second; notices a process that died."
-        try:
-            return self.client.get_iopub_msg(timeout=1)
-        except queue.Empty:
-            self.alive = self.alive and self.manager.is_alive()
-            return None
-
-    def stop(self, asked: str, why: str) -> str:
-        "Interrupt the cell; end the process if it does not stop within ten seconds."
-        self.manager.interrupt_kernel()
-        end = time.monotonic() + 10
-        while time.monotonic() < end and self.alive:
-            message = self.message()
-            ours = message and message["parent_header"].get("msg_id") == asked
-            if message and ours and message["content"].get("execution_state") == "idle":
-                return why
-        self.alive = False
-        return f"{why} and did not stop when it was interrupted"
+        while self.alive:
+            try:
+                message = self.client.get_iopub_msg(timeout=1)
+            except queue.Empty:
+                message, self.alive = None, self.manager.is_alive()
+            if message and message["parent_header"].get("msg_id") == asked:
+                kind, content = message["msg_type"], message["content"]
+                if kind == "status" and content["execution_state"] == "idle":
+                    return stopped or fault
+                if kind == "error":
+                    fault = f"{content['ename']}: {content['evalue'][:100]}"
+                printed += len(str(content))
+                self.told = content["data"] if _ANSWER in content.get("data", {}) else self.told
+            late = time.monotonic() > end
+            if stopped:
+                self.alive = self.alive and not late
+            elif late or printed > _OUTPUT:
+                much = f"printed more than {_OUTPUT >> 20} MB"
+                stopped = f"took longer than {self.timeout} s" if late else much
+                self.manager.interrupt_kernel()
+                end = time.monotonic() + 10
+        return (
+            f"{stopped} and did not stop when it was interrupted" if stopped else "the process died"
+        )
 
 # %% ../../nbs/10_course/03_grading.ipynb #d7536e80
 class _Judge:
@@ -129,39 +112,39 @@ class _Judge:
 
     def __init__(self, book: Mapping[str, Any]):
         self.book, self.asked = book, _exercises_in(book)
-        self.scope: dict[str, Any] | None = None
 
     def __call__(self, number: str) -> Exercise:
-        names = self.scope = self._names() if self.scope is None else self.scope
-        return replace(_Checker(number, names).exercise(), tried=set())
+        return _Checker(number, self.scope).exercise
 
-    def _names(self) -> dict[str, Any]:
-        "Run the cells that the checkers need."
-        code = [c["source"] for c in self.book["cells"] if c["cell_type"] == "code"]
+    @cached_property
+    def scope(self) -> dict[str, Any]:
+        "What the cells that the checkers need leave behind; they run when this is first asked for."
+        code = _code_of(self.book)
         asks = [i for i, source in enumerate(code) if _asks(source)]
-        scope: dict[str, Any] = {"__name__": "lesson"}
+        names: dict[str, Any] = {"__name__": "lesson"}
         aside = io.StringIO()
         with contextlib.redirect_stdout(aside), contextlib.redirect_stderr(aside):
-            for i in sorted(_needed_cells([_with_checkers(s) for s in code], asks) - set(asks)):
-                exec(re.sub(r"(?m)^[%!].*$", "", code[i]), scope)
-        return scope
+            for i in sorted(_needed_cells(code, asks) - set(asks)):
+                exec(re.sub(r"(?m)^[%!].*$", "", code[i]), names)
+        return names
 
 # %% ../../nbs/10_course/03_grading.ipynb #ddd26be0
-def _verdict(exercise: Exercise, told: Mapping[str, Any]) -> _Verdict:
-    "Judge an answer that came as plain data: from `_ask`, or what the student put in its place."
-    say = lambda status, hint: _Verdict(exercise.number, exercise.title, status, hint)  # noqa: E731
+def _verdict(exercise: Exercise, text: str) -> _Verdict:
+    "Judge an answer that came as JSON: from `_ask`, or what the student put in its place."
     try:
+        told = json.loads(text)
         if "error" in told:
-            return say("not yet", f"your answer stops with {str(told['error'])[:200]}")
+            hint = f"your answer stops with {str(told['error'])[:200]}"
+            return exercise.verdict("not yet", hint)
         if "outcomes" not in told:
-            return _judge_answer(exercise, _restored(told["value"]))
+            return exercise(_restored(told["value"]))
         outcomes = told["outcomes"]
         done = [_Outcome(_restored(v), str(e)[:300], bool(changed)) for v, e, changed in outcomes]
         if len(done) != len(exercise.inputs):
             raise ValueError("a result for each input is needed")
-        return say(*_judge_outcomes(exercise, done))
+        return exercise.judge_outcomes(done)
     except (KeyError, ValueError, TypeError, AttributeError):
-        return say("not yet", "there was no answer that could be read")
+        return exercise.verdict("not yet", "there was no answer that could be read")
 
 # %% ../../nbs/10_course/03_grading.ipynb #0f125a4c
 @dataclass(frozen=True)
@@ -180,8 +163,8 @@ class _Progress:
 
 # %% ../../nbs/10_course/03_grading.ipynb #728bd0f1
 def _answers(source: str) -> dict[str, str]:
-    "What the checkers that a code cell calls are called with, by exercise number."
-    found: dict[str, str] = {}
+    "What the checkers that a code cell calls are called with, by exercise number; '' if unclear."
+    found = dict.fromkeys(_asks(source), "")
     for node in ast.walk(_tree(source)):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and len(node.args) == 1:
             found |= dict.fromkeys(_asks(f"{node.func.id}("), ast.unparse(node.args[0]))
@@ -193,63 +176,48 @@ def _ask_for(room: _Room, exercise: Exercise, answer: str, fault: str) -> _Verdi
 
     `answer`: the expression that the checker is called with; `fault`: of the cell, empty if none.
     """
-    packed = _pack(exercise.inputs)
-    if not fault and answer:
-        given = f"{answer!r}, get_ipython().user_ns, {packed!r}"
+    fault = fault or ("" if answer else "its checker gets no answer")
+    if not fault:
+        given = f"{answer!r}, get_ipython().user_ns, {_pack(exercise.inputs)!r}"
         fault = room.run(f"{_THERE}._ask({given})")
-    if fault or not answer:
-        why = f"the cell fails: {fault or 'its checker gets no answer'}"
-        return _Verdict(exercise.number, exercise.title, "not yet", why)
-    try:
-        told = json.loads(room.told.get(_ANSWER, "{}"))
-    except (ValueError, TypeError):
-        told = {}
-    return _verdict(exercise, told if isinstance(told, dict) else {})
-
-# %% ../../nbs/10_course/03_grading.ipynb #9821c3cc
-def _run_student(
-    room: _Room, book: Any, judge: _Judge, asked: dict[str, _Verdict], untouched: set[str]
-) -> tuple[list[str], dict[str, float]]:
-    """Run every cell of a student's notebook, and judge the answers of cells that were changed.
-
-    The verdicts go into `asked`, by number. Gives failed cells, and seconds by exercise number.
-    """
-    faults, seconds = [], {}
-    for i, cell in enumerate(book["cells"]):
-        if cell.get("cell_type") != "code" or not room.alive:
-            continue
-        start, fault, answers = time.monotonic(), room.run(cell["source"]), _answers(cell["source"])
-        took = time.monotonic() - start
-        faults += [f"cell {i + 1}: {fault}"] if fault else []
-        for number in _asks(cell["source"]) if cell["source"].strip() not in untouched else ():
-            if number in asked:
-                exercise, start = judge(number), time.monotonic()
-                asked[number] = _ask_for(room, exercise, answers.get(number, ""), fault)
-                seconds[number] = took + time.monotonic() - start
-    return faults, seconds
+    if fault:
+        return exercise.verdict("not yet", f"the cell fails: {fault}")
+    return _verdict(exercise, room.told.get(_ANSWER, "{}"))
 
 # %% ../../nbs/10_course/03_grading.ipynb #793dcf54
 def _grade_lesson(path: Path, judge: _Judge, timeout: int) -> _Progress:
-    "Run a student's notebook, `timeout` seconds a cell, and judge its last answers to exercises."
+    """Run every cell of a student's notebook, `timeout` seconds each, and judge its last answers.
+
+    A cell that stands as it was shipped is not asked for answers.
+    """
     asked = {e["number"]: _Verdict(e["number"], e["title"], "not attempted") for e in judge.asked}
-    stop = lambda why: _Progress(path.stem, tuple(asked.values()), why)  # noqa: E731
+    seconds: dict[str, float] = {}
+    stop = lambda why: _Progress(path.stem, tuple(asked.values()), why, seconds)  # noqa: E731
     if not path.is_file():
         return stop("not in this folder")
-    shipped, room = _code_of(book_text(_for_students(judge.book))), None
+    faults: list[str] = []
     try:
-        if _code_of(path.read_text(encoding="utf-8", errors="replace")) == shipped:
+        book, shipped = read_book(path), _code_of(_for_students(judge.book))
+        if _code_of(book) == shipped:
             return stop("not started")
-        book, room = read_book(path), _Room(path.parent, len(asked), timeout)
-        faults, seconds = _run_student(room, book, judge, asked, set(shipped))
+        with contextlib.closing(_Room(path.parent, len(asked), timeout)) as room:
+            for i, cell in enumerate(book["cells"]):
+                if cell.get("cell_type") != "code" or not room.alive:
+                    continue
+                start, source = time.monotonic(), cell["source"]
+                fault = room.run(source)
+                took = time.monotonic() - start
+                faults += [f"cell {i + 1}: {fault}"] if fault else []
+                for number, answer in _answers(source).items():
+                    if number in asked and source.strip() not in shipped:
+                        exercise, start = judge(number), time.monotonic()
+                        asked[number] = _ask_for(room, exercise, answer, fault)
+                        seconds[number] = took + time.monotonic() - start
     except Exception as e:  # whatever is in one notebook, the next is graded
         return stop(str(e) if isinstance(e, NiwtError) else f"{type(e).__name__}: {e}")
-    finally:
-        if room is not None:
-            room.close()
     cells = f"{len(faults)} cell{'s' * (len(faults) > 1)} failed"
     trouble = f"{cells}, first {faults[0]}" if faults else ""
-    unfinished = "" if room.alive else "; the rest was not run"
-    return replace(stop(trouble + unfinished), seconds=seconds)
+    return stop(trouble + ("" if room.alive else "; the rest was not run"))
 
 # %% ../../nbs/10_course/03_grading.ipynb #d2248fb5
 def grade(
@@ -258,17 +226,17 @@ def grade(
     say: Callable[[str], None] = lambda line: None,  # told each notebook before it runs
 ) -> dict[str, list[_Progress]]:  # folder -> one entry a lesson
     "Grade every lesson in each folder; raises `NiwtError` if one holds none."
-    names = [n for n in lesson_files() if _LESSON.match(n)]
+    lessons = lesson_files(pages=False)
     for folder in folders:
-        if not any((Path(folder) / n).exists() for n in names):
+        if not any((Path(folder) / n).exists() for n in lessons):
             remedy = f"`niwt lessons {folder}` puts them there"
-            raise NiwtError(f"no lessons in {folder}: no {names[0]} or its like; {remedy}")
+            raise NiwtError(f"no lessons in {folder}: no {min(lessons)} or its like; {remedy}")
     found: dict[str, list[_Progress]] = {str(folder): [] for folder in folders}
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        for name in names:
-            judge = _Judge(read_book(lesson_files()[name]))
+        for name, path in lessons.items():
+            judge = _Judge(read_book(path))
             for folder, done in found.items():
                 say(f"{folder}: {name}" if len(found) > 1 else name)
                 done.append(_grade_lesson(Path(folder) / name, judge, timeout))
@@ -281,13 +249,12 @@ def progress_table(
     found: Mapping[str, Sequence[_Progress]],  # as `grade` gives them
 ) -> str:  # lines of text
     "Progress for the screen: a sign for every exercise, hints, a total, and what it is worth."
-    sign = {"correct": "✓", "not yet": "✗", "not attempted": "·"}
     width = max(len(p.lesson) for done in found.values() for p in done)
     lines = []
     for folder, done in found.items():
         lines += [f"{folder}:"] * (len(found) > 1)
         for p in done:
-            marks = " ".join(sign[v.status] for v in p.verdicts)
+            marks = " ".join(_SIGNS[v.status][0] for v in p.verdicts)
             solved = f"{p.solved} of {len(p.verdicts)}  {p.trouble}".rstrip()
             lines.append(f"{p.lesson:{width}}  {marks:14}  {solved}")
             wrong = [v for v in p.verdicts if v.status == "not yet"]

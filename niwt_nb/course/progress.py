@@ -17,7 +17,7 @@ from typing import Any
 import ipywidgets as widgets
 
 from ..core import NiwtError, write_text
-from .copies import _LESSON, _exercises_in, _lessons_folder, _record, _recorded
+from .copies import _exercises_in, _lessons_folder, _record, _recorded
 from .copies import lesson_files, read_book
 
 # %% ../../nbs/10_course/05_progress.ipynb #a289bda8
@@ -37,8 +37,7 @@ def _marked(text: str) -> str:  # HTML
     return re.sub(r"(?<!\w)\*(\w[^*]*)\*", r"<em>\1</em>", text)
 
 # %% ../../nbs/10_course/05_progress.ipynb #cc17b1c1
-_CSS = files("niwt_nb.course").joinpath("recall.css").read_text("utf-8")
-_STYLE = f"<style>\n{_CSS}</style>"
+_STYLE = f"<style>\n{files('niwt_nb.course').joinpath('recall.css').read_text('utf-8')}</style>"
 _SIGNS = {True: ("✓ Right.", "#009E73"), False: ("✗ Not yet.", "#D55E00")}
 
 
@@ -57,7 +56,7 @@ def _still(lesson: int | str) -> str:  # HTML
 
 # %% ../../nbs/10_course/05_progress.ipynb #3071abfd
 class _Recall(widgets.VBox):
-    "The recall questions of a lesson, live."
+    "The recall questions of a lesson by number, answered in place; raises `NiwtError` if none."
 
     def __init__(self, lesson: int | str):
         self.lesson, self.asked = lesson, _questions(lesson)
@@ -91,33 +90,8 @@ class _Recall(widgets.VBox):
         shown = bundle[0] if isinstance(bundle, tuple) else bundle
         return {**shown, "text/html": _still(self.lesson), "text/plain": text}
 
-# %% ../../nbs/10_course/05_progress.ipynb #4204bc29
-def recall(
-    lesson: int,  # its number
-) -> _Recall:  # shows itself
-    "The recall questions of a lesson, answered in place; raises `NiwtError` if there are none."
-    return _Recall(lesson)
 
-# %% ../../nbs/10_course/05_progress.ipynb #7946b27e
-def _lesson_rows(folder: str | os.PathLike) -> list[dict[str, Any]]:
-    "How far the lessons of a folder are: name, title, exercises, right, recall, answered, next."
-    done, rows = _recorded(folder), []
-    for name, path in lesson_files().items():
-        if not _LESSON.match(name):
-            continue
-        book, number = read_book(path), int(name[:2])
-        tasks = [e["number"] for e in _exercises_in(book)]
-        recalls = [f"{number}.{i + 1}" for i in range(len(_questions(number)))]
-        open_ = [n for n in tasks if done["exercises"].get(n) != "correct"]
-        left = [n for n in recalls if done["recall"].get(n) != "correct"]
-        title = re.sub(r"^#+ *", "", book["cells"][0]["source"].split("\n")[0])
-        row = {"name": name, "title": title, "exercises": len(tasks), "recall": len(recalls)}
-        row |= {"right": len(tasks) - len(open_), "answered": len(recalls) - len(left), "next": ""}
-        if open_ or left:
-            recall = f"recall question {left[0].split('.')[1]}" if left else ""
-            row["next"] = f"exercise {open_[0]}" if open_ else recall
-        rows.append(row)
-    return rows
+recall = _Recall  # as a lesson calls it
 
 # %% ../../nbs/10_course/05_progress.ipynb #288cdd00
 class Progress:
@@ -127,7 +101,20 @@ class Progress:
         if not (Path(folder) / "progress.json").is_file():
             begin = f"`niwt lessons {folder} --no-open` begins it"
             raise NiwtError(f"no progress is kept in {folder}: no progress.json; {begin}")
-        self.rows = _lesson_rows(folder)
+        self.rows: list[dict[str, Any]] = []
+        done = _recorded(folder)
+        for name, path in lesson_files(pages=False).items():
+            book, lesson = read_book(path), int(name[:2])
+            tasks = [e["number"] for e in _exercises_in(book)]
+            recalls = [f"{lesson}.{i + 1}" for i in range(len(_questions(lesson)))]
+            open_ = [n for n in tasks if done["exercises"].get(n) != "correct"]
+            left = [n for n in recalls if done["recall"].get(n) != "correct"]
+            title = re.sub(r"^#+ *", "", book["cells"][0]["source"].split("\n")[0])
+            row = {"name": name, "title": title, "exercises": len(tasks), "recall": len(recalls)}
+            row |= {"right": len(tasks) - len(open_), "answered": len(recalls) - len(left)}
+            next_ = [f"exercise {n}" for n in open_]
+            next_ += [f"recall question {n.split('.')[1]}" for n in left]
+            self.rows.append(row | {"next": next_[0] if next_ else ""})
 
     @property
     def next(self) -> str:  # such as "lesson 2 Importance, exercise 2.1"

@@ -20,7 +20,7 @@ from typing import Any
 from markupsafe import Markup
 
 from ..core import NiwtError, write_text
-from .copies import _LESSON, lesson_files, read_book
+from .copies import lesson_files, read_book
 
 # %% ../../nbs/10_course/06_slides.ipynb #29bf6d2a
 _SPELLED = dict.fromkeys((r"\Bigl", r"\Bigr", r"\bigl", r"\bigr"), "")
@@ -102,24 +102,19 @@ def _slides_of(book: Mapping[str, Any], sections: Sequence[str]) -> list[dict[st
         slide["shown"] = Markup(slide["shown"])
     return [s for s in slides if s["text"] or s["shown"]]
 
-# %% ../../nbs/10_course/06_slides.ipynb #fa779072
-def _ninety_minutes() -> list[dict[str, Any]]:
-    "All slides, a title above each part, as `slides.toml` plans them."
+# %% ../../nbs/10_course/06_slides.ipynb #9b631d32
+def _write_slides(folder: str | os.PathLike) -> Path:
+    "Write `slides.html`, what `slides.toml` plans; raises `NiwtError` if it cannot be written."
+    from jinja2 import Environment, PackageLoader
+
     plan, slides = files("niwt_nb.course").joinpath("slides.toml").read_text(encoding="utf-8"), []
-    lessons = {name[:2]: path for name, path in lesson_files().items() if _LESSON.match(name)}
+    lessons = {name[:2]: path for name, path in lesson_files(pages=False).items()}
     for part in tomllib.loads(plan)["part"]:
         slides.append({"kind": "part", "title": part["title"], "text": part["words"], "shown": ""})
         if part["lesson"]:
             slides += _slides_of(read_book(lessons[part["lesson"]]), part["sections"])
-    return slides
-
-# %% ../../nbs/10_course/06_slides.ipynb #9b631d32
-def _write_slides(folder: str | os.PathLike) -> Path:
-    "Write `slides.html`, one page for ninety minutes; raises `NiwtError` if it cannot be written."
-    from jinja2 import Environment, PackageLoader
-
     pages = Environment(loader=PackageLoader("niwt_nb.course", "."), autoescape=True)
-    told = {"title": "A species from words alone", "slides": _ninety_minutes()}
+    told = {"title": "A species from words alone", "slides": slides}
     page, path = pages.get_template("slides.html").render(**told), Path(folder) / "slides.html"
     try:
         write_text(path, page)
