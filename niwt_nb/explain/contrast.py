@@ -21,7 +21,6 @@ from .words import _Explanations
 from ..method.niwt import NIWT
 from ..network.cut import eval_mode, running
 from ..network.head import widened
-from ..network.modes import in_own_modes
 from ..network.zoom import joined, mixed, views_of
 
 # %% ../../nbs/06_explain/09_contrast.ipynb #db9f711d
@@ -184,7 +183,6 @@ def _smallest_choice(gain: Any, n: int, limit: int = 4000) -> tuple[tuple[int, .
     return best, False
 
 # %% ../../nbs/06_explain/09_contrast.ipynb #b20e2bdd
-@in_own_modes
 def _turning_words(model: NIWT, features: Tensor, ahead: str, behind: str) -> _Change:
     """Find the smallest change of a description towards the other class's that turns the answer.
 
@@ -219,7 +217,6 @@ def _turning_words(model: NIWT, features: Tensor, ahead: str, behind: str) -> _C
     return _Change(said, before, pair(float(score([choice])[0])), mine, new, least=least)
 
 # %% ../../nbs/06_explain/09_contrast.ipynb #68d0cad7
-@in_own_modes
 def _reference_photos(model: NIWT, features: Tensor, name: str, n: int = 3) -> list[Any]:
     "Up to `n` training photos of a class with features nearest to a picture's (1, D), if at hand."
     data, (known, labels) = getattr(model, "data_", None), model.evidence_
@@ -253,75 +250,69 @@ class _Contrast:
         "The reference photos with their classes' names."
         return [(readable(name), photo) for name, some in self.photos.items() for photo in some]
 
+    @property
+    def order(self) -> tuple[str, str]:
+        "The class that leads and the one behind, as people read them."
+        pair = (readable(self.target), readable(self.against))
+        first, second = self.neurons.before
+        return pair if first >= second and not self.words.attrs.get("behind") else pair[::-1]
+
     def sentences(self) -> list[str]:  # up to four
         "What was verified: words, description, neurons, photos."
-        told, photos = _said_description(self), _said_photos(self)
-        return [_said_words(self), *told, _said_neurons(self), *photos]
+        told = (self.of_words(), self.of_description(), self.of_neurons(), self.of_photos())
+        return [one for one in told if one]
 
-# %% ../../nbs/06_explain/09_contrast.ipynb #5695ba59
-def _said_words(contrast: _Contrast) -> str:
-    "The verified words with the lead before and after their neurons are silenced, in one sentence."
-    good, other = contrast.words[contrast.words["used"]].head(3), readable(contrast.against)
-    if not len(good):
-        told = f"No word that tells it from {other} was both found in the picture"
-        return f"{told} and shown to be used."
-    lead, left = good["lead"].iloc[0], listing([f"{v:.2f}" for v in good["without"]])
-    words = listing([phrase(a) for a in good["attribute"]])
-    usual, least = good["usual"].iloc[0], good["least"].iloc[0]
-    lots = f"without as many others by lot to {usual:.2f}, never below {least:.2f}"
-    which = "this word" if len(good) == 1 else "each word"
-    falls = f"Without the neurons of {which} its lead of {lead:.2f} falls to {left}; {lots}."
-    return f"What tells it from {other}: {words}. {falls}"
+    def of_words(self) -> str:
+        "The verified words with the lead before and after their neurons are silenced."
+        good, other = self.words[self.words["used"]].head(3), readable(self.against)
+        if not len(good):
+            told = f"No word that tells it from {other} was both found in the picture"
+            return f"{told} and shown to be used."
+        lead, left = good["lead"].iloc[0], listing([f"{v:.2f}" for v in good["without"]])
+        words = listing([phrase(a) for a in good["attribute"]])
+        usual, least = good["usual"].iloc[0], good["least"].iloc[0]
+        lots = f"without as many others by lot to {usual:.2f}, never below {least:.2f}"
+        which = "this word" if len(good) == 1 else "each word"
+        falls = f"Without the neurons of {which} its lead of {lead:.2f} falls to {left}; {lots}."
+        return f"What tells it from {other}: {words}. {falls}"
 
-# %% ../../nbs/06_explain/09_contrast.ipynb #3f12497e
-def _leader(contrast: _Contrast) -> tuple[str, str]:
-    "The class that leads and the one behind, as people read them."
-    pair = (readable(contrast.target), readable(contrast.against))
-    first, second = contrast.neurons.before
-    return pair if first >= second and not contrast.words.attrs.get("behind") else pair[::-1]
+    def of_description(self) -> str:
+        "The smallest change of a description that turns the answer, with both scores, or ''."
+        turn, (ahead, behind) = self.description, self.order
+        if turn is None:
+            return ""
+        mine, rest = readable(turn.edited), f"{turn.after[1]:.2f} against {turn.after[0]:.2f}"
+        if turn.after[1] <= turn.after[0]:
+            told = f"No change of the description of {mine} towards the other's"
+            return f"{told} brings {behind} before {ahead}."
+        if not turn.parts:
+            return f"Written from its description alone, {mine} would come before {ahead}: {rest}."
+        what = f"{listing(turn.parts)}{'' if turn.least else ' (no part of it is enough)'}"
+        if turn.edited not in self.unseen:
+            told = f"A new class described like {mine}, but with {what}, would come before {ahead}"
+            return f"{told}: {rest} (described as it is, {turn.before[1]:.2f})."
+        moves = f"come before {ahead}" if mine == behind else f"fall behind {behind}"
+        now = f"(now {turn.before[1]:.2f} against {turn.before[0]:.2f})"
+        return f"Described with {what}, {mine} would {moves}: {behind} {rest} {now}."
 
-# %% ../../nbs/06_explain/09_contrast.ipynb #e4c378cc
-def _said_description(contrast: _Contrast) -> list[str]:
-    "The smallest change of a description that turns the answer, with both scores, or nothing."
-    turn = contrast.description
-    if turn is None:
-        return []
-    ahead, behind = _leader(contrast)
-    mine, rest = readable(turn.edited), f"{turn.after[1]:.2f} against {turn.after[0]:.2f}"
-    if turn.after[1] <= turn.after[0]:
-        told = f"No change of the description of {mine} towards the other's"
-        return [f"{told} brings {behind} before {ahead}."]
-    if not turn.parts:
-        return [f"Written from its description alone, {mine} would come before {ahead}: {rest}."]
-    what = f"{listing(turn.parts)}{'' if turn.least else ' (no part of it is enough)'}"
-    if turn.edited not in contrast.unseen:
-        told = f"A new class described like {mine}, but with {what}, would come before {ahead}"
-        return [f"{told}: {rest} (described as it is, {turn.before[1]:.2f})."]
-    moves = f"come before {ahead}" if mine == behind else f"fall behind {behind}"
-    now = f"(now {turn.before[1]:.2f} against {turn.before[0]:.2f})"
-    return [f"Described with {what}, {mine} would {moves}: {behind} {rest} {now}."]
+    def of_neurons(self) -> str:
+        "The neurons without which the answer turns, both scores and draws by lot."
+        turn, (ahead, behind) = self.neurons, self.order
+        n, numbers = len(turn.parts), ", ".join(map(str, turn.parts[:8]))
+        if not n:
+            told = f"Silencing every neuron that speaks for {ahead}"
+            return f"{told} is not enough to bring {behind} before it."
+        many = f"{n} neurons ({numbers}{', ...' if n > 8 else ''})"
+        which = f"neuron {numbers}" if n == 1 else f"{many}, none of which can be spared,"
+        scores = f"{turn.after[1]:.2f} against {turn.after[0]:.2f}"
+        lots = f"as many by lot do that in {turn.chance} of 20 draws"
+        return f"Without {which} {behind} comes before {ahead}: {scores}; {lots}."
 
-# %% ../../nbs/06_explain/09_contrast.ipynb #92e3db3b
-def _said_neurons(contrast: _Contrast) -> str:
-    "The neurons without which the answer turns, both scores and draws by lot, in one sentence."
-    turn, (ahead, behind) = contrast.neurons, _leader(contrast)
-    n, numbers = len(turn.parts), ", ".join(map(str, turn.parts[:8]))
-    if not n:
-        told = f"Silencing every neuron that speaks for {ahead}"
-        return f"{told} is not enough to bring {behind} before it."
-    which = f"neuron {numbers}" if n == 1 else f"{n} neurons ({numbers}{', ...' if n > 8 else ''})"
-    spared = "" if n == 1 else ", none of which can be spared,"
-    scores = f"{turn.after[1]:.2f} against {turn.after[0]:.2f}"
-    lots = f"as many by lot do that in {turn.chance} of 20 draws"
-    return f"Without {which}{spared} {behind} comes before {ahead}: {scores}; {lots}."
-
-# %% ../../nbs/06_explain/09_contrast.ipynb #0d00adaa
-def _said_photos(contrast: _Contrast) -> list[str]:
-    "Which class has no photo to compare with, and why, in one sentence if any."
-    names = [readable(n) for n in contrast.unseen]
-    who = "it" if len(names) == 1 else "them"
-    told = f"There is no photo of {listing(names)} to compare with"
-    return [f"{told}: the network knows {who} from words alone."] if names else []
+    def of_photos(self) -> str:
+        "Which class has no photo to compare with, and why, or ''."
+        names = [readable(n) for n in self.unseen]
+        told = f"There is no photo of {listing(names)} to compare with: the network knows"
+        return f"{told} {'it' if len(names) == 1 else 'them'} from words alone." if names else ""
 
 # %% ../../nbs/06_explain/09_contrast.ipynb #c72c5ea6
 @running
