@@ -6,6 +6,7 @@
 __all__ = ['NetworkView', 'layer_activations', 'to_size', 'grad_cam', 'layer_gradient', 'neuron_maps', 'fine_map', 'contrast_map']
 
 # %% ../../nbs/06_explain/00_maps.ipynb #4c050725
+import contextlib
 import copy
 from collections.abc import Sequence
 from typing import Any
@@ -59,13 +60,13 @@ def _check_rows(network: Any, target: int | Tensor | Sequence[int], n: int) -> T
     except (TypeError, ValueError, RuntimeError):
         told = f"a class is asked for by its head row, a whole number, got {target!r}"
         raise NiwtError(f"{told}; `Explainer.row` finds the row of a name") from None
-    if len(rows) == 1:
-        rows = rows.expand(n)
+    rows = rows.expand(n) if len(rows) == 1 else rows
     if len(rows) != n:
         raise NiwtError(f"{len(rows)} targets for {n} images; give one for all or one an image")
     if rows.is_floating_point() or rows.dtype == torch.bool:
-        some = f"{rows.dtype} such as {rows[:1].tolist()}"
-        raise NiwtError(f"head rows are whole numbers, got {some}")
+        raise NiwtError(
+            f"head rows are whole numbers, got {rows.dtype} such as {rows[:1].tolist()}"
+        )
     rows, there = rows.long(), network.head.out_features
     bad = rows[(rows < 0) | (rows >= there)]
     if len(bad):
@@ -194,19 +195,22 @@ def neuron_maps(
     "Activations of neurons at the images' resolution; raises `NiwtError` for an unknown neuron."
     a = layer_activations(network, x)
     picked = _check_neurons(neurons, a.shape[1])
-    if not picked:
-        return x.new_empty(len(x), 0, *x.shape[-2:])
     return to_size(a[:, picked].flatten(0, 1), x.shape[-2:]).unflatten(0, (len(x), len(picked)))
 
 # %% ../../nbs/06_explain/00_maps.ipynb #7c9f7db9
-def _score_gradients(
+def _pixel_evidence(
     network: Any, x: Tensor, weight: Tensor, inside: Sequence[Tensor] = ()
-) -> tuple[Tensor, ...]:
-    "Gradients of `weight` (B, D) . features by pixels (B, 3, H, W), then by what `inside` holds."
+) -> tuple[Tensor, list[Tensor]]:
+    """Gradient of `weight` (B, D) . features times deviation from the mean colour, (B, 1, H, W).
+
+    Of images (B, 3, H, W). Also gradient x value, (B, h, w), of what `inside` holds by then.
+    """
     with torch.enable_grad():
         pixels = x.detach().contiguous(memory_format=torch.channels_last).requires_grad_()
         score = (widened(network.tail(network.lower(pixels))) * weight).sum()
-        return torch.autograd.grad(score, [pixels, *inside])
+        slope, *slopes = torch.autograd.grad(score, [pixels, *inside])
+    detail = (slope * (x - x.mean((2, 3), keepdim=True))).sum(1, keepdim=True)
+    return detail, [(g * a.detach()).sum(1) for g, a in zip(slopes, inside, strict=True)]
 
 # %% ../../nbs/06_explain/00_maps.ipynb #af73daf8
 def _smoothed(maps: Tensor, blur: int) -> Tensor:
@@ -222,19 +226,15 @@ def fine_map(
     blur: int | None = None,  # pixels to smooth over, odd; `None`: about 1/20 of the height
 ) -> Tensor:  # (B, H, W), not negative
     "Grad-CAM times the smoothed strength of gradient x image at the pixels: finer than the layer."
-    _check_images(x)
-    x = x.to(network.head.weight.device)
-    rows = _check_rows(network, target, len(x))
+    a, w = layer_activations(network, x), network.head.weight.detach()
+    x, w = x.to(w.device), widened(w[_check_rows(network, target, len(x))])
     blur = 2 * (x.shape[2] // 40) + 1 if blur is None else blur
     if blur < 1 or blur % 2 == 0 or blur // 2 >= min(x.shape[-2:]):
         wanted = "a positive odd number of pixels, less than twice the image's side"
         raise NiwtError(f"blur must be {wanted}, got {blur}")
-    a = layer_activations(network, x)
-    alpha = layer_gradient(network, a, network.head.weight[rows]).mean((2, 3))
-    gradient = _score_gradients(network, x, widened(network.head.weight[rows].detach()))[0]
-    detail = (gradient * (x - x.mean((2, 3), keepdim=True))).sum(1, keepdim=True).abs()
-    smooth = _smoothed(detail, blur)
-    return to_size(_weighted_map(a, alpha).clamp_min(0), x.shape[-2:]) * smooth
+    coarse = _weighted_map(a, layer_gradient(network, a, w).mean((2, 3))).clamp_min(0)
+    detail, _ = _pixel_evidence(network, x, w)
+    return to_size(coarse, x.shape[-2:]) * _smoothed(detail.abs(), blur)
 
 # %% ../../nbs/06_explain/00_maps.ipynb #efab7db7
 @running
@@ -256,16 +256,11 @@ def contrast_map(
         if 2 * cells <= h < high and h * wide == w * high:
             places[:] = [out]
 
-    hooks = [m.register_forward_hook(keep) for m in network.lower.modules()]
-    try:
-        slopes = _score_gradients(network, x, w[rows] - w[others], places)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    detail = (slopes[0] * (x - x.mean((2, 3), keepdim=True))).sum(1, keepdim=True)
-    maps = [_smoothed(detail, 2 * (high // 40) + 1)]
-    for g, a in zip(slopes[1:], places, strict=True):
-        maps.append(to_size((g * a.detach()).sum(1), (high, wide)))
+    with contextlib.ExitStack() as hooks:
+        for module in network.lower.modules():
+            hooks.enter_context(module.register_forward_hook(keep))
+        detail, within = _pixel_evidence(network, x, w[rows] - w[others], places)
+    maps = [_smoothed(detail, 2 * (high // 40) + 1), *(to_size(m, (high, wide)) for m in within)]
     even = torch.stack([m / m.abs().mean((1, 2), keepdim=True).clamp_min(1e-12) for m in maps])
     agree = (even.sign() == even[:1].sign()).all(0)
     return torch.where(agree, even[0].sign() * even.abs().prod(0), 0.0) + 1e-3 * even.mean(0)
