@@ -19,7 +19,7 @@ from ..core import NiwtError
 from ..data.dataset import as_ids
 from ..data.images import batches
 from .masks import object_masks
-from .explainer import Explainer
+from .explainer import Explainer, _rows_of
 from .maps import NetworkView, _check_neurons, layer_activations, layer_gradient
 from ..network.head import extract_features, fit_head, replace_classes, widened
 from ..network.modes import in_own_modes
@@ -79,24 +79,22 @@ def background_evidence(
 ) -> tuple[Tensor, Tensor]:  # (C, K) outside and inside the animal, means of each head row
     "How much each neuron adds to the class of an image, outside and inside the animal."
     net, n = explainer.network, len(explainer.columns)
-    row_of = {int(c): i for i, c in enumerate(explainer.columns)}
     index = as_ids(indices, "indices", len(data), unique=False)
-    if strange := set(data.labels[index].tolist()) - set(row_of):
-        raise NiwtError(f"no head row for {data.classes[min(strange)]!r}")
+    every = _rows_of(data.labels[index], explainer.columns, data.classes)
     if not len(index):
         raise NiwtError("no images to weigh evidence in")
-    sums = torch.zeros(2, n, len(explainer.answers))
-    count = torch.zeros(n, 1)
-    for x, y, at in batches(data, index, transform, batch_size):
-        a, rows = layer_activations(net, x), torch.tensor([row_of[int(c)] for c in y])
-        mask = object_masks(data, at, transform).float()
+    sums, w = torch.zeros(2, n, len(explainer.answers)), widened(net.head.weight.detach())
+    pictures = zip(
+        batches(data, index, transform, batch_size), every.split(batch_size), strict=True
+    )
+    for (x, _, at), rows in pictures:
+        a, mask = layer_activations(net, x), object_masks(data, at, transform).float()
         inside = F.interpolate(mask[:, None], a.shape[-2:], mode="area").to(a)
-        w = widened(net.head.weight.detach())
         adds = layer_gradient(net, a, w[rows] - w.mean(0)) * a
         for i, part in enumerate((adds * (1 - inside), adds * inside)):
             sums[i].index_add_(0, rows, part.sum((2, 3)).cpu())
-        count.index_add_(0, rows, torch.ones(len(rows), 1))
-    return sums[0] / count.clamp_min(1), sums[1] / count.clamp_min(1)
+    outside, inside = sums / torch.bincount(every, minlength=n).clamp_min(1)[:, None]
+    return outside, inside
 
 # %% ../../nbs/06_explain/06_editing.ipynb #c5b122a7
 @in_own_modes

@@ -9,7 +9,6 @@ __all__ = ['energy_inside', 'score_maps', 'image_truth', 'precision_at', 'score_
 # %% ../../nbs/06_explain/07_scores.ipynb #215c12c7
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,10 +17,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..core import check_name
-from .explainer import Explainer, fit_explainer
-from .explainer import _average_precision, _choose_names, _pearson, _presence
-from .maps import to_size
+from ..core import seeded
+from .explainer import Explainer, _measure_seen, fit_explainer, make_explainer
+from niwt_nb.explain.explainer import (
+    _average_precision,
+    _choose_names,
+    _pearson,
+    _presence,
+    _rows_of,
+)
+from .maps import NetworkView, to_size
 from .words import _Explanations, _choose_words
 from ..network.cut import cut
 from ..network.modes import in_own_modes
@@ -95,8 +100,7 @@ def image_truth(
     "Attributes that images show: by their labels where the data set has some, else by the class."
     if data.image_attributes is not None and data.image_attributes.shape[1] == len(explainer.names):
         return _presence(data.image_attributes[indices].float(), data.image_attributes.float())
-    row_of = {int(c): i for i, c in enumerate(explainer.columns)}
-    rows = torch.tensor([row_of[int(c)] for c in data.labels[indices]])
+    rows = _rows_of(data.labels[indices], explainer.columns, data.classes)
     return _presence(explainer.knowledge)[rows]
 
 # %% ../../nbs/06_explain/07_scores.ipynb #9ca7d6d4
@@ -217,8 +221,7 @@ def untrained(
 ) -> Any:  # a `CutNetwork` of the same shape that has learned nothing
     "Copy a network with fresh random weights, cut at the same layer: a control that should fail."
     model = copy.deepcopy(network.model)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with seeded(seed):
         for module in model.modules():
             reset = getattr(module, "reset_parameters", None)
             if callable(reset):
@@ -235,19 +238,17 @@ def control_explainers(
     head: nn.Linear | None = None,  # the head with a row a class
     knowledge: str = "attributes",  # name of the domain knowledge
     seeds: Sequence[int] = (0, 1, 2),  # of the shuffles
-    measured: Mapping[str, Any] | None = None,  # from `_measure_seen` with the right network
-    **options: Any,  # for `fit_explainer`
+    per_class: int = 20,  # training images of each seen class
 ) -> dict[str, Explainer]:  # "shuffled knowledge 0", "untrained network 0", ...
     "Fit control explainers that should fail: shuffled knowledge, and an untrained network."
-    known = data.knowledge[check_name(knowledge, data.knowledge, "knowledge")]
-    fit: Callable = partial(fit_explainer, **options)
-    made = {}
+    known, view = data.get_knowledge(knowledge), NetworkView(network, head)
+    seen, made = _measure_seen(view, data, transform, columns, per_class), {}
     for s in seeds:
-        what = (network, data, transform, columns, head, known.shuffled(s))
-        made[f"shuffled knowledge {s}"] = fit(*what, measured=measured)
-    rows, blank = (network.head if head is None else head).out_features, untrained(network)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        fresh = nn.Linear(blank.head.in_features, rows)
-    made["untrained network 0"] = fit(blank, data, transform, columns, fresh, known)
-    return made
+        made[f"shuffled knowledge {s}"] = make_explainer(
+            view, data.classes, known.shuffled(s), seen
+        )
+    blank = untrained(network)
+    with seeded(0):
+        fresh = nn.Linear(blank.head.in_features, view.head.out_features)
+    blank_made = fit_explainer(blank, data, transform, columns, fresh, known, per_class)
+    return made | {"untrained network 0": blank_made}

@@ -19,7 +19,7 @@ from torch import Tensor
 from ..core import NiwtError, share
 from ..data.images import batches
 from .explainer import Explainer, phrase, topk_activation
-from .explainer import _group_of, _presence
+from .explainer import _group_of, _presence, _rows_of
 from .maps import _check_neurons, layer_activations
 from .names import name_neurons
 from .scores import image_truth
@@ -85,24 +85,21 @@ def _pool_losses(
 _ENOUGH = 0.8  # of the comparisons must come out for a name
 
 
-@in_own_modes
 def _held_out(
     explainer: Explainer, data: Any, indices: Tensor, transform: Callable
 ) -> tuple[Tensor, Tensor]:
     "Activations (m, K, h, w) and head rows (m,) of images; raises `NiwtError` if there are none."
-    row_of, pick = {int(c): i for i, c in enumerate(explainer.columns)}, torch.as_tensor(indices)
-    labels = data.labels[pick].tolist()
-    strange = [c for c in labels if c not in row_of]
-    if strange or not labels:
-        lost = f"class {data.classes[strange[0]]!r} has no head row" if strange else "no images"
-        raise NiwtError(f"names are tested on images of classes in the head: {lost}")
+    pick = torch.as_tensor(indices)
+    if not len(pick):
+        raise NiwtError("names are tested on images of classes in the head: no images")
+    row = _rows_of(data.labels[pick], explainer.columns, data.classes)
 
     def look(part: Tensor) -> Tensor:
         [(x, _, _)] = batches(data, part, transform, 64)
         return layer_activations(explainer.network, x).cpu()
 
     seen = share(pick.split(64), look, "activations of neurons with names")
-    return torch.cat(seen), torch.tensor([row_of[c] for c in labels])
+    return torch.cat(seen), row
 
 # %% ../../nbs/06_explain/08_verified.ipynb #4672ca59
 @in_own_modes
