@@ -13,14 +13,15 @@ from torch import Tensor, nn
 from niwt_nb.core import NiwtError, check_name
 from niwt_nb.data.dataset import as_ids
 from niwt_nb.data.images import batches
-from niwt_nb.explain.masks import _source_pixels, object_masks
 from niwt_nb.explain.explainer import Explainer, fit_explainer
 from niwt_nb.explain.maps import (
     NetworkView,
     _check_rows,
+    _source_pixels,
     fine_map,
     grad_cam,
     layer_activations,
+    object_masks,
     to_size,
 )
 from niwt_nb.explain.scores import (

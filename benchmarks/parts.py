@@ -18,8 +18,7 @@ from benchmarks.words import KeptActivations, cub_photos, ranking_precision, who
 from niwt_nb.core import progress
 from niwt_nb.data.dataset import ZeroShotData
 from niwt_nb.explain.explainer import _group_of, _measure_seen, _presence, make_explainer
-from niwt_nb.explain.maps import to_size
-from niwt_nb.explain.masks import object_masks
+from niwt_nb.explain.maps import object_masks, to_size
 from niwt_nb.network.backbones import load_backbone
 from niwt_nb.network.modes import in_own_modes
 

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from ..core import NiwtError
 from ..data.dataset import as_ids
 from ..data.images import batches
-from .masks import object_masks
 from .explainer import Explainer, _rows_of
 from .maps import NetworkView, _check_neurons, layer_activations, layer_gradient
+from .maps import object_masks
 from ..network.head import extract_features, fit_head, replace_classes, widened
 from ..network.modes import in_own_modes
 

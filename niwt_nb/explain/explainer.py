@@ -227,8 +227,8 @@ def _name_evidence(activation: Tensor, values: Tensor) -> Tensor:
 def _choose_names(answers: Tensor, lift: Tensor | None, among: int = 12) -> tuple[Tensor, Tensor]:
     """Two names a neuron: confidence (K, 2) and attribute (K, 2) of the best and the second.
 
-    The map proposes some (`among`) by `answers` (K, A), see `_neuron_answers`; `lift` (K, A) decides,
-    see `_name_evidence`; without it the confidence is the attribute's share of the answer.
+    The map proposes a few (`among`) by `answers` (K, A), see `_neuron_answers`; `lift` (K, A), see
+    `_name_evidence`, decides; without it the confidence is the attribute's share of the answer.
     """
     if lift is None:
         positive = answers.clamp_min(0)

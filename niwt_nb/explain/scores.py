@@ -55,11 +55,6 @@ def _random_maps(n: int, cells: tuple[int, int], size: Sequence[int], seed: int 
     noise = torch.randn(n, *cells, generator=torch.Generator().manual_seed(seed))
     return to_size(noise.clamp_min(0), size)
 
-# %% ../../nbs/06_explain/07_scores.ipynb #6d15b169
-def _mean_row(rows: Sequence[dict[str, Any]], *columns: str) -> dict[str, Any]:
-    "One row for several repetitions: the first with the means of some columns."
-    return rows[0] | {c: float(np.mean([r[c] for r in rows])) for c in columns}
-
 # %% ../../nbs/06_explain/07_scores.ipynb #5ba035d0
 def score_maps(
     maps: Tensor,  # (n, H, W) maps
@@ -87,7 +82,10 @@ def score_maps(
             rows.append(row("perfect map of that size (bound)", g, best, pick))
             n, (h, w) = int(pick.sum()), maps.shape[1:]
             lots = [row("random map", g, _random_maps(n, cells, (h, w), s), pick) for s in seeds]
-            rows.append(_mean_row(lots, "energy", "pointing", "ratio"))
+            means = {
+                c: float(np.mean([r[c] for r in lots])) for c in ("energy", "pointing", "ratio")
+            }
+            rows.append(lots[0] | means)
     return pd.DataFrame(rows)
 
 # %% ../../nbs/06_explain/07_scores.ipynb #3c2c70af
@@ -165,8 +163,7 @@ def score_names(
     Beside random, shuffled and constant names; above: share better than the controls' mean AUPRC.
     """
     table, r = _average_precision(activation, truth), _pearson(activation, truth)
-    usable = ~table.isnan().any(0)
-    k = torch.arange(len(table))
+    usable, k = ~table.isnan().any(0), torch.arange(len(table))
     others = {title: _named(e)[0] for title, e in (controls or {}).items()}
     theirs = [table[k, n][usable[n]] for n in others.values()] or [table[:, usable].flatten()]
     level = torch.cat(theirs).mean()
@@ -184,12 +181,13 @@ def score_names(
     rows = [row("NIWT, all neurons", name), row("NIWT, good names only", name, good)]
     rows += [row(title, n) for title, n in others.items()]
     for title, (e, own) in (strangers or {}).items():
-        scores = _average_precision(own, truth), _pearson(own, truth)
-        fine = usable[_named(e)[0]].nonzero().flatten()
-        ap, pearson = (float(t[fine, _named(e)[0][fine]].mean()) for t in scores)
-        rows.append({"names": title, "auprc": ap, "pearson": pearson, "n": len(fine)})
-    rows.append(_mean_row(lots, "auprc", "pearson"))
-    rows.append(row("one name for all", torch.full_like(name, int(commonest.argmax()))))
+        called = _named(e)[0]
+        at = (usable[called].nonzero().flatten(), called[usable[called]])
+        ap, pearson = (float(f(own, truth)[at].mean()) for f in (_average_precision, _pearson))
+        rows.append({"names": title, "auprc": ap, "pearson": pearson, "n": len(at[0])})
+    means = {c: float(np.mean([r[c] for r in lots])) for c in ("auprc", "pearson")}
+    same = torch.full_like(name, int(commonest.argmax()))
+    rows += [lots[0] | means, row("one name for all", same)]
     best = torch.where(usable, table, -1).argmax(1)
     return pd.DataFrame([*rows, row("the best attribute (bound)", best)])
 
