@@ -386,15 +386,14 @@ def make_explainer(
     network: Any,  # a cut network whose head has a row a class
     classes: Sequence[str],  # names by class id
     knowledge: Any,  # `DomainKnowledge`: `values` (C, A) by class id, `names`
-    seen: SeenImages,  # on images of seen classes
+    seen: SeenImages,  # importances and more, measured on images of seen classes
     estimator: Any = None,  # an unfitted map (see `mapping`); `None`: the forward map, inverted
 ) -> Explainer:  # ready to explain
     "Fit the inverse map on seen classes, join all parts; raises `NiwtError` if they do not fit."
-    view = NetworkView(network)
+    view, n = NetworkView(network), len(seen.columns)
     view.size = seen.size
-    if len(seen.columns) != view.head.out_features:
-        told = f"{len(seen.columns)} class ids for a head of {view.head.out_features} rows"
-        raise NiwtError(told)
+    if n != view.head.out_features:
+        raise NiwtError(f"{n} class ids for a head of {view.head.out_features} rows")
     ids, columns = _check_fit(classes, knowledge, seen)
     table, values = seen.importance.detach().cpu().float(), knowledge.values.float()
     facts, known = values[ids], torch.isin(columns, ids)
