@@ -15,8 +15,7 @@ from benchmarks.scores import some_of_each
 from benchmarks.timing import bench_row, register
 from niwt_nb.core import NiwtError, progress
 from niwt_nb.data.cub import read_cub
-from niwt_nb.explain.maps import contrast_map, grad_cam, to_size
-from niwt_nb.explain.masks import object_masks
+from niwt_nb.explain.maps import contrast_map, grad_cam, object_masks, to_size
 from niwt_nb.explain.scores import _pointing_game, _random_maps, energy_inside
 from niwt_nb.fieldguide.network import train_field_guide_network
 from niwt_nb.fieldguide.world import field_guide

@@ -13,14 +13,15 @@ from torch import Tensor, nn
 from niwt_nb.core import NiwtError, check_name
 from niwt_nb.data.dataset import as_ids
 from niwt_nb.data.images import batches
-from niwt_nb.explain.masks import _source_pixels, object_masks
-from niwt_nb.explain.explainer import Explainer, _measure_seen, fit_explainer
+from niwt_nb.explain.explainer import Explainer, fit_explainer
 from niwt_nb.explain.maps import (
     NetworkView,
     _check_rows,
+    _source_pixels,
     fine_map,
     grad_cam,
     layer_activations,
+    object_masks,
     to_size,
 )
 from niwt_nb.explain.scores import (
@@ -169,11 +170,7 @@ def part_score(
 def attribute_view(
     explainer: Explainer,  # from `make_explainer` or `fit_explainer`
 ) -> NetworkView:  # head (D -> A): one row an attribute, no bias
-    "The network with the attributes as its classes; raises `NiwtError` for an explainer that has no rows for them."
-    if explainer.rows is None:
-        raise NiwtError(
-            "this explainer has no weight vectors for attributes; make it with `make_explainer` or `fit_explainer`"
-        )
+    "The network with the attributes as its classes."
     head = nn.utils.skip_init(
         nn.Linear, explainer.rows.shape[1], len(explainer.rows), bias=False
     ).to(explainer.network.head.weight)
@@ -457,27 +454,14 @@ def score_explanations(
     seeds: Sequence[int] = (0, 1, 2),  # of the controls
     some: int = 200,  # images for the scores that need many passes an image: attribute maps, deletion
     per_class: int = 20,  # training images of each seen class
-    **options: Any,  # for `make_explainer`
 ) -> dict[
     str, pd.DataFrame
 ]:  # "where", "attributes", "words", "verdicts", "names", "faithfulness", "deletion"
     "Scores of maps, attribute maps, words, verdicts, names, faithfulness and deletion, each beside its controls."
     data = replace(data, images=KeptImages(data.images))
-    measured = _measure_seen(NetworkView(network, head), data, transform, columns, per_class)
-    explainer = fit_explainer(
-        network, data, transform, columns, head, knowledge, measured=measured, **options
-    )
+    explainer = fit_explainer(network, data, transform, columns, head, knowledge, per_class)
     controls = control_explainers(
-        network,
-        data,
-        transform,
-        columns,
-        head,
-        knowledge,
-        seeds,
-        measured=measured,
-        per_class=per_class,
-        **options,
+        network, data, transform, columns, head, knowledge, seeds, per_class
     )
     test = (
         torch.cat([data.test_seen, data.test_unseen])

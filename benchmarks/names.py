@@ -16,9 +16,8 @@ from benchmarks.scores import field_guide_case
 from benchmarks.timing import bench_row, register
 from niwt_nb.core import progress
 from niwt_nb.explain.explainer import Explainer, fit_explainer, topk_activation
-from niwt_nb.explain.names import name_neurons
+from niwt_nb.explain.names import _formula_of, _held_out, name_neurons, verify_names
 from niwt_nb.explain.scores import image_truth
-from niwt_nb.explain.verified import _held_out, _formula_of, verify_names
 from niwt_nb.fieldguide.drawing import draw_bird
 from niwt_nb.network.backbones import field_guide_transform
 from niwt_nb.network.modes import in_own_modes

@@ -17,9 +17,8 @@ from benchmarks.timing import bench_row, register
 from benchmarks.words import KeptActivations, cub_photos, ranking_precision, whole_head
 from niwt_nb.core import progress
 from niwt_nb.data.dataset import ZeroShotData
-from niwt_nb.explain.explainer import _group_of, _measure_seen, _presence, fit_explainer
-from niwt_nb.explain.maps import to_size
-from niwt_nb.explain.masks import object_masks
+from niwt_nb.explain.explainer import _group_of, _measure_seen, _presence, make_explainer
+from niwt_nb.explain.maps import object_masks, to_size
 from niwt_nb.network.backbones import load_backbone
 from niwt_nb.network.modes import in_own_modes
 
@@ -222,7 +221,7 @@ def draw_of_parts(
     photo = lambda i: acts[place[i]].float()  # noqa: E731
     measured = _measure_seen(network, numbered, photo, columns)
     explainer, mixed = (
-        fit_explainer(network, numbered, photo, knowledge=k, measured=measured)
+        make_explainer(network, numbered.classes, k, measured)
         for k in (known, known.shuffled(seed))
     )
     branch = attribute_branch(acts[place[learn]], has[labels[learn]], seed=seed)

@@ -16,7 +16,13 @@ from niwt_nb.core import NiwtError, progress
 from niwt_nb.data.cub import read_cub
 from niwt_nb.data.dataset import ZeroShotData
 from niwt_nb.data.images import batches
-from niwt_nb.explain.explainer import Explainer, _measure_seen, _presence, fit_explainer
+from niwt_nb.explain.explainer import (
+    Explainer,
+    _measure_seen,
+    _presence,
+    fit_explainer,
+    make_explainer,
+)
 from niwt_nb.explain.words import _Explanations, explain_images
 from niwt_nb.method.mapping import KernelRidgeMap
 from niwt_nb.network.backbones import load_backbone
@@ -182,11 +188,9 @@ def photo_words(
     network = KeptActivations(whole_head(features, labels[train], data))
     transform = lambda photo: acts[place[photo]].float()  # noqa: E731
     measured = _measure_seen(network, data, transform, columns)
-    explainer = fit_explainer(network, data, transform, knowledge=known, measured=measured)
+    explainer = make_explainer(network, data.classes, known, measured)
     told = explain_images(explainer, data, test, transform, draws=1)
-    wrong = fit_explainer(
-        network, data, transform, knowledge=known.shuffled(seed), measured=measured
-    )
+    wrong = make_explainer(network, data.classes, known.shuffled(seed), measured)
     kinds: dict[str, Tensor] = {}
     for name, e in (("", explainer), (", shuffled", wrong)):
         shown, believed = (

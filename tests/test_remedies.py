@@ -40,7 +40,6 @@ ELSEWHERE = {  # words of a message -> why it is not tried here
     "`classes` needs one row number": "names an argument and what it must hold; the entry for `classes` gives one",
     "`like` must be images": "names an argument and what it must hold",
     "pooling={} needs tokens": "names an argument and what it must hold; the entries for pooling give one",
-    "make it with `_measure_seen`": "only for a dictionary made by hand; leaving it out measures",
     "make it with `fit_explainer`": "an explainer made by hand; the tests of explanations use the function",
     "`Explainer.row` finds the row": "a wrong type; the method belongs to the object in hand",
     "a smaller `apart`": "hundreds of draws; the notebook of species asks with a smaller one",

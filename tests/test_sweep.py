@@ -254,14 +254,19 @@ ENTRIES: dict[str, Callable[[Any], Any]] = {
     "contrast_map": lambda w: N.contrast_map(w.network, w.x, 0, 1),
     "neuron_maps": lambda w: N.neuron_maps(w.network, w.x, [0, 3]),
     "fine_map": lambda w: N.fine_map(w.network, w.x, 1),
-    "evidence": lambda w: N.evidence(w.explainer, w.features),
     "make_explainer": lambda w: (
         N.make_explainer(
-            w.network, w.data.classes, w.data.get_knowledge(), w.alpha, w.data.seen, w.data.seen
+            w.network,
+            w.data.classes,
+            w.data.get_knowledge(),
+            N.SeenImages(w.alpha, w.data.seen, w.data.seen),
         ).answers
     ),
-    "measure_seen": lambda w: N.measure_seen(w.network, w.data, w.transform, per_class=1),
-    "fit_explainer": lambda w: N.fit_explainer(w.network, w.data, w.transform, per_class=2).centre,
+    "measure_seen": lambda w: vars(N.measure_seen(w.network, w.data, w.transform, per_class=1)),
+    "fit_explainer": lambda w: [
+        (made := N.fit_explainer(w.network, w.data, w.transform, per_class=2)).centre,
+        made.evidence(w.features),
+    ],
     "explain_prediction": lambda w: N.explain_prediction(w.explainer, w.x[0]),
     "score_without_neurons": lambda w: N.score_without_neurons(
         w.network, w.acts, w.first[:, None], w.first
@@ -615,7 +620,7 @@ def test_images_follow_the_numbers_of_the_model(kind):
             N.transfer_weights(n, w.asked, w.x, "closed", ridge=1.0, features=w.features).weight
         ),
         "reference": lambda n: N.solve_reference(n, w.asked, w.acts, max_steps=3)[0],
-        "explainer": lambda n: N.fit_explainer(n, w.data, w.transform, per_class=2).usual,
+        "explainer": lambda n: N.fit_explainer(n, w.data, w.transform, per_class=2).rows,
         "words": lambda n: (
             N.explain_batch(N.fit_explainer(n, w.data, w.transform, per_class=2), w.x).probability
         ),

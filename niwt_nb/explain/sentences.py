@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..core import NiwtError, check_name
+from ..core import NiwtError
 from ..data.dataset import DomainKnowledge
 from .explainer import listing, phrase, readable
 from ..network.modes import in_own_modes
@@ -121,8 +121,7 @@ def phrase_knowledge(
     min_classes: int = 3,  # see `_phrase_uses`
 ) -> DomainKnowledge:  # (C, P) cosine of class and phrase, both from the mean of the seen classes
     "A table of phrases to explain text knowledge with, learned from captions without an encoder."
-    if isinstance(knowledge, str):
-        knowledge = data.knowledge[check_name(knowledge, data.knowledge, "knowledge")]
+    knowledge = data.get_knowledge(knowledge) if isinstance(knowledge, str) else knowledge
     phrases, use = _phrase_uses(data, min_classes)
     place = knowledge.values.float() - knowledge.values[data.seen].float().mean(0)
     use = use[:, data.seen]

@@ -8,6 +8,7 @@ __all__ = ['explain_prediction', 'explain_batch', 'explain_images']
 # %% ../../nbs/06_explain/02_words.ipynb #f07609ca
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import repeat
 from typing import Any
 
 import pandas as pd
@@ -16,9 +17,9 @@ from torch import Tensor
 
 from ..core import NiwtError
 from ..data.images import batches
-from .explainer import Explainer, _evidence, _group_of, _presence, topk_activation
+from .explainer import Explainer, _group_of, _presence, topk_activation
 from .maps import layer_activations, layer_gradient, to_size, _weighted_map
-from .maps import _check_images, _check_rows, _features_above, _head_scores_of
+from .maps import _check_rows, _features_above, _head_scores_of
 from ..network.cut import running
 from ..network.head import widened
 from ..network.modes import in_own_modes
@@ -50,7 +51,7 @@ def explain_prediction(
 # %% ../../nbs/06_explain/02_words.ipynb #16179541
 @dataclass(frozen=True, eq=False)
 class _Explanations:
-    "Explanations of n predictions as tensors; `[...]` takes rows of them, `_join` joins them."
+    "Explanations of n predictions as tensors; `[...]` takes rows of them."
 
     index: Tensor  # (n,) image indices, -1 where unknown
     row: Tensor  # (n,) head row that was explained
@@ -118,16 +119,15 @@ class _Explanations:
         sign = one.evidence_sign(explainer)[0]
         w = torch.cat([self.words[i], more[self.found[i, more].argsort()]])
         call = {1: "for", -1: "against", 0: "open"}
-        numbers = {k: getattr(self, k)[i, w] for k in ("shown", "strength", "found", "contrast")}
-        numbers["known"] = explainer.knowledge[row, w]
-        columns: dict[str, Any] = {"attribute": [explainer.names[a] for a in w]}
-        columns |= {k: v.numpy() for k, v in numbers.items()}
-        columns["verdict"] = [call[v] for v in sign[w].tolist()]
-        columns["class"] = explainer.class_name(row)
-        table = pd.DataFrame(columns)
+        table = pd.DataFrame({"attribute": [explainer.names[a] for a in w]})
+        for k in ("shown", "strength", "found", "contrast"):
+            table[k] = getattr(self, k)[i, w].numpy()
+        table["known"] = explainer.knowledge[row, w].numpy()
+        table["verdict"] = [call[v] for v in sign[w].tolist()]
+        table["class"] = explainer.class_name(row)
+        table.attrs.update(row=row, runner_up=explainer.class_name(other), index=int(self.index[i]))
         told = {k: float(getattr(self, k)[i]) for k in ("drop", "random_drop", "score")}
         told["probability"] = float(self.probability[i, 0])
-        table.attrs.update(row=row, runner_up=explainer.class_name(other), index=int(self.index[i]))
         table.attrs.update(told, neurons=self.neurons.shape[1])
         return table
 
@@ -158,9 +158,7 @@ def _neurons_behind(explainer: Explainer, words: Tensor, adds: Tensor, n: int = 
     return order.topk(min(n, order.shape[1]), 1).indices
 
 # %% ../../nbs/06_explain/02_words.ipynb #c6d2dce0
-def _silenced(
-    explainer: Explainer, words: Tensor, adds: Tensor, n: int, draws: int
-) -> list[Tensor]:
+def _silent(explainer: Explainer, words: Tensor, adds: Tensor, n: int, draws: int) -> list[Tensor]:
     """Neurons (B, m) to silence: behind the words, as many other words, what adds most, by lot.
 
     `words` (B, top) and `adds` (B, K) as for `_neurons_behind`; `draws`: choices by lot.
@@ -172,19 +170,6 @@ def _silenced(
     m = behind[0].shape[1]
     chosen = [adds, *(torch.rand(adds.shape, generator=dice) for _ in range(draws))]
     return behind + [order.topk(m, 1).indices for order in chosen]
-
-# %% ../../nbs/06_explain/02_words.ipynb #78489f7c
-def _drops(
-    network: Any, activation: Tensor, row: Tensor, silent: Sequence[Tensor], draws: int
-) -> tuple[Tensor, ...]:
-    """Scores (B,) of head rows, then their fall without each choice of neurons (B, m) in `silent`.
-
-    The last `draws` choices are by lot: one mean for them all.
-    """
-    none = silent[0][:, :0]
-    score, *left = (_score_without_neurons(network, activation, k, row) for k in (none, *silent))
-    falls = [score - s for s in left]
-    return score, *falls[:-draws], torch.stack(falls[-draws:]).mean(0)
 
 # %% ../../nbs/06_explain/02_words.ipynb #8ab69eb1
 @running
@@ -198,46 +183,33 @@ def explain_batch(
     draws: int = 5,  # random choices of as many neurons
 ) -> _Explanations:  # of every image
     "Map, words, contrast and faithfulness of predictions in three backward passes of the tail."
-    _check_images(x, explainer.size)
     if min(top, n_neurons, draws) < 1:
         got = f"{top}, {n_neurons} and {draws}"
         raise NiwtError(f"top, n_neurons and draws must be at least 1, got {got}")
-    net, n = explainer.network, len(x)
-    a = layer_activations(net, x)
+    net, a = explainer.network, layer_activations(explainer.network, x)
     with torch.no_grad():
         phi = _features_above(net, a)
         scores = _head_scores_of(net, phi).cpu()
-    row = _check_rows(net, scores.argmax(1) if target is None else target, n).cpu()
+    row = _check_rows(net, scores.argmax(1) if target is None else target, len(x)).cpu()
     others = scores.scatter(1, row[:, None], -torch.inf)
-    other = _check_rows(net, others.argmax(1) if runner_up is None else runner_up, n).cpu()
+    other = _check_rows(net, others.argmax(1) if runner_up is None else runner_up, len(x)).cpu()
     w = widened(net.head.weight.detach())
     mine, theirs = (layer_gradient(net, a, w[r]).mean((2, 3)) for r in (row, other))
     strength, less = explainer.read(mine.cpu()), explainer.read(theirs.cpu())
     shown = strength if explainer.readout is None else explainer.shown(phi)
     words = _choose_words(shown, explainer.names, top)
-    found = torch.full_like(strength, torch.nan)
-    found = found if explainer.scale is None else _evidence(explainer, phi.cpu())
+    found = strength * torch.nan if explainer.scale is None else explainer.evidence(phi.cpu())
     adds = (layer_gradient(net, a, w[row] - w.mean(0)) * a).sum((2, 3)).cpu()
-    silent = _silenced(explainer, words, adds, n_neurons, draws)
-    score, drop, other_drop, best_drop, lots = _drops(net, a, row, silent, draws)
+    silent = _silent(explainer, words, adds, n_neurons, draws)
+    tried = (silent[0][:, :0], *silent)
+    score, *left = (_score_without_neurons(net, a, neurons, row) for neurons in tried)
+    drop, other_drop, best_drop, *lots = (score - s for s in left)
     sure = scores.softmax(1).gather(1, torch.stack([row, other], 1))
     read = (row, other, sure, shown, strength, found, strength - less, words)
-    tried = (_weighted_map(a, mine).cpu(), silent[0], score, drop, lots, other_drop, best_drop)
+    drops = (score, drop, torch.stack(lots).mean(0), other_drop, best_drop)
     kept = (mine.cpu(), phi.cpu(), topk_activation(a).cpu(), (x.shape[2], x.shape[3]))
-    return _Explanations(torch.full((n,), -1), *read, *tried, *kept)
-
-# %% ../../nbs/06_explain/02_words.ipynb #48e052f5
-def _join(parts: Sequence[_Explanations]) -> _Explanations:
-    "Explanations of several batches by one explainer as one; raises `NiwtError` without parts."
-    if not parts:
-        raise NiwtError("no explanations to join")
-    names = [f.name for f in fields(_Explanations) if f.name != "size"]
-    kinds = {(p.size, *(tuple(getattr(p, n).shape[1:]) for n in names)) for p in parts}
-    if len(kinds) > 1:
-        what = "image size, layer, attributes or number of words"
-        raise NiwtError(f"explanations of {len(kinds)} kinds ({what}); join those of one explainer")
-    joined: dict[str, Any] = {n: torch.cat([getattr(p, n) for p in parts]) for n in names}
-    return replace(parts[0], **joined)
+    heat = _weighted_map(a, mine).cpu()
+    return _Explanations(torch.full((len(x),), -1), *read, heat, silent[0], *drops, *kept)
 
 # %% ../../nbs/06_explain/02_words.ipynb #2da05f06
 @in_own_modes
@@ -253,10 +225,14 @@ def explain_images(
     "Explain the predictions for many images of a data set."
     if not len(indices):
         raise NiwtError("no images to explain")
-    target = None if target is None else _check_rows(explainer.network, target, len(indices)).cpu()
-    parts, done = [], 0
-    for x, _, index in batches(data, indices, transform, batch_size):
-        rows = None if target is None else target[done : done + len(x)]
-        done += len(x)
-        parts.append(replace(explain_batch(explainer, x, rows, **options), index=index))
-    return _join(parts)
+    rows: Any = repeat(None)
+    if target is not None:
+        rows = _check_rows(explainer.network, target, len(indices)).cpu().split(batch_size)
+    parts, pictures = [], batches(data, indices, transform, batch_size)
+    for (x, _, index), asked in zip(pictures, rows, strict=False):
+        parts.append(replace(explain_batch(explainer, x, asked, **options), index=index))
+    if len(sizes := {p.size for p in parts}) > 1:
+        raise NiwtError(f"the preprocessing gives images of several sizes: {sorted(sizes)}")
+    names = [f.name for f in fields(_Explanations) if f.name != "size"]
+    joined: dict[str, Any] = {n: torch.cat([getattr(p, n) for p in parts]) for n in names}
+    return replace(parts[0], **joined)

@@ -20,7 +20,7 @@ from ..core import NiwtError, check_name
 from ..data.dataset import DomainKnowledge, ZeroShotData
 from ..data.text import SentenceEncoder, text_knowledge
 from ..explain.contrast import _Contrast, _contrast_of
-from ..explain.explainer import Explainer, make_explainer, readable
+from ..explain.explainer import Explainer, SeenImages, make_explainer, readable
 from ..explain.maps import contrast_map, fine_map
 from ..explain.names import _as_seen
 from ..explain.sentences import faithfulness_sentence, phrase_knowledge, sentence
@@ -82,9 +82,9 @@ def _explainer_of(model: NIWT) -> Explainer:
     here = torch.isin(seen, learned)
     features, labels = model.evidence_
     kept = torch.isin(labels, learned)
-    evidence: dict[str, Any] = {"features": features[kept], "feature_classes": labels[kept]}
-    known: Any = (classes, table, model.importance_[here], seen[here], columns)
-    model.explainer_ = make_explainer(model.network_, *known, **evidence)
+    evidence = {"features": features[kept], "feature_classes": labels[kept]}
+    means = SeenImages(model.importance_[here], seen[here], columns, **evidence)
+    model.explainer_ = make_explainer(model.network_, classes, table, means)
     return model.explainer_
 
 # %% ../../nbs/07_figures/04_explanation.ipynb #1d97279b

@@ -22,10 +22,9 @@ from ..core import share
 from ..data.memory import by_rows
 from ..explain.explainer import Explainer, listing, phrase, readable
 from ..explain.maps import grad_cam, neuron_maps
-from ..explain.names import _as_seen, name_neurons, outlined, region
+from ..explain.names import _as_seen, name_neurons, outlined, region, verify_names
 from ..explain.sentences import _counter_evidence, _distinguishing_attribute
 from ..explain.sentences import faithfulness_sentence, _signed_words
-from ..explain.verified import verify_names
 from ..explain.words import explain_prediction
 from ..figures.canvas import COLOURS, new_figure, own_style, _panel_pixels, to_array
 from ..figures.charts import balance_curve, _class_bars, _confusion_figure, _history_figure

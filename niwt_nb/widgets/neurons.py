@@ -18,9 +18,8 @@ import torch
 from ..core import check_name
 from ..explain.explainer import phrase, readable
 from ..explain.maps import _check_neurons, layer_activations, neuron_maps, to_size
-from ..explain.names import _as_seen, region
+from ..explain.names import _as_seen, _formula_of, drawn_pairs, region
 from ..explain.scores import image_truth
-from ..explain.verified import drawn_pairs, _formula_of
 from ..fieldguide.drawing import draw_bird
 from ..fieldguide.world import FieldGuideImages
 from ..figures.canvas import Area

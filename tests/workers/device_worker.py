@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from niwt_nb.core import seeded
 from niwt_nb.explain import editing, maps, names, words
 from niwt_nb.explain.explainer import fit_explainer
-from niwt_nb.explain.verified import verify_names
+from niwt_nb.explain.names import verify_names
 from niwt_nb.fieldguide.network import SmallCNN
 from niwt_nb.fieldguide.world import field_guide
 from niwt_nb.method import engine, jacobian, solvers, store
