@@ -83,6 +83,8 @@ _HEAD = (0.27, -0.38)  # its centre; the radius is 0.36
 _OUTLINES: dict[str, Any] = _TABLES["outlines"]
 _TORSO, _WING = _spline(_OUTLINES["torso"]), _spline(_OUTLINES["wing"])
 _BELLY = np.concatenate([_TORSO[8:44], _OUTLINES["upper edge of the belly"]])
+_STROKES = [np.array(points) for points in _TABLES["legs"]]
+_LEGS = [_Shape("legs", "legs", p, line=0.085 if len(p) == 2 else 0.075) for p in _STROKES]
 
 # %% ../../nbs/02_fieldguide/01_drawing.ipynb #5151032f
 @lru_cache
@@ -93,13 +95,6 @@ def _tail(shape: str) -> tuple[_Shape, ...]:
     outline = _Shape("tail", "tail", move(points["outline"]), "tail", edge=True)
     kind = ("tail", "tail dark")
     return (outline, *(_Shape(*kind, move(f), "tail", line=0.024) for f in points["feathers"]))
-
-# %% ../../nbs/02_fieldguide/01_drawing.ipynb #e30bc776
-@lru_cache
-def _legs() -> tuple[_Shape, ...]:
-    "Two legs with feet, down to the perch."
-    lines = [np.array(points) for points in _TABLES["legs"]]
-    return tuple(_Shape("legs", "legs", p, line=0.085 if len(p) == 2 else 0.075) for p in lines)
 
 # %% ../../nbs/02_fieldguide/01_drawing.ipynb #81a46844
 @lru_cache
@@ -158,14 +153,12 @@ def _bill(shape: str) -> tuple[_Shape, ...]:
 # %% ../../nbs/02_fieldguide/01_drawing.ipynb #434158bc
 def _bird_shapes(look: Mapping[str, str]) -> list[_Shape]:
     "All outlines of a bird with a complete look, in drawing order: what comes later lies on top."
-    torso = _Shape("body", "body", _TORSO, edge=True)
-    head = _head(look["head_pattern"])
     return [
         *_tail(look["tail_shape"]),
-        *_legs(),
-        torso,
+        *_LEGS,
+        _Shape("body", "body", _TORSO, edge=True),
         *_belly(look["belly_pattern"]),
-        *head,
+        *_head(look["head_pattern"]),
         *_bill(look["bill_shape"]),
         *_wing(look["wing_pattern"]),
     ]
@@ -225,8 +218,8 @@ def _random_pose(rng: np.random.Generator) -> _Pose:
 # %% ../../nbs/02_fieldguide/01_drawing.ipynb #a09e5f77
 def _pose_shapes(
     shapes: Sequence[_Shape], pose: _Pose, canvas: int
-) -> tuple[list[np.ndarray], float]:
-    "A bird's outlines in pixels of a picture of side `canvas`, and the bird's unit in pixels."
+) -> tuple[list[tuple[_Shape, np.ndarray]], float]:
+    "Outlines, and their points in pixels of a picture of side `canvas`; the bird's unit in pixels."
     angle = {"body": 0.0, "head": pose.head, "wing": pose.wing, "tail": pose.tail}
     count = [len(s.points) for s in shapes]
     every = np.concatenate([s.points for s in shapes])
@@ -239,8 +232,8 @@ def _pose_shapes(
     unit = min(0.51 * pose.size, float(0.95 / (high - low).max()))
     shift = (1 - (high - low) * unit) * (0.1 + 0.8 * np.array((pose.x, pose.y))) - low * unit
     every = (every * unit + shift) * canvas
-    ends = np.cumsum(count).tolist()
-    return [every[b - n : b] for b, n in zip(ends, count, strict=True)], unit * canvas
+    points = np.split(every, np.cumsum(count)[:-1])
+    return list(zip(shapes, points, strict=True)), unit * canvas
 
 # %% ../../nbs/02_fieldguide/01_drawing.ipynb #7623f501
 def _mix(a: Sequence[float], b: Sequence[float], t: float) -> tuple[int, ...]:
@@ -344,17 +337,12 @@ def _berries(
 
 # %% ../../nbs/02_fieldguide/01_drawing.ipynb #c42ad4fe
 def _paint_bird(
-    image: Image.Image,
-    label: Image.Image,
-    shapes: Sequence[_Shape],
-    points: Sequence[np.ndarray],
-    paint: Mapping[str, tuple[int, ...]],
-    unit: float,
+    image: Image.Image, label: Image.Image, outlines: Any, paint: Mapping[str, Any], unit: float
 ) -> None:
-    "Draw every outline (`points`: the shapes in pixels) in colour and in part numbers."
+    "Draw all outlines, see `_pose_shapes`, in colour and in part numbers."
     draw, mark = ImageDraw.Draw(image), ImageDraw.Draw(label)
     edge = max(1, round(unit * 0.034))
-    for shape, p in zip(shapes, points, strict=True):
+    for shape, p in outlines:
         xy, part = p.ravel().tolist(), _LABELS.index(shape.part)
         if shape.line:
             width = max(1, round(shape.line * unit))
@@ -387,17 +375,15 @@ def _render(
     "Draw a bird: background, berries (`cue`), perch, bird, camera."
     rng, times = np.random.default_rng(pose.seed), 3
     canvas = size * times
-    shapes = _bird_shapes(look)
-    points, unit = _pose_shapes(shapes, pose, canvas)
+    outlines, unit = _pose_shapes(_bird_shapes(look), pose, canvas)
     paint = _paints(look, pose, rng)
     image, label = _background(pose.scene, rng, canvas), Image.new("L", (canvas, canvas))
     if cue:
         place = np.random.default_rng(pose.seed + 1)
         _berries(ImageDraw.Draw(image), ImageDraw.Draw(label), canvas, place)
-    legs = [p for s, p in zip(shapes, points, strict=True) if s.part == "legs"]
-    toes = np.concatenate([p[::2] for p in legs if len(p) == 3])
+    toes = np.concatenate([p[::2] for s, p in outlines if s.part == "legs" and len(p) == 3])
     _perch(ImageDraw.Draw(image), toes, -pose.tilt if pose.flip else pose.tilt, unit, rng)
-    _paint_bird(image, label, shapes, points, paint, unit)
+    _paint_bird(image, label, outlines, paint, unit)
     pixels = np.asarray(image.reduce(times), np.float32)
     middle = slice(times // 2, None, times)
     return _expose(pixels, pose, rng), np.asarray(label)[middle, middle].copy()

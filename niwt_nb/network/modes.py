@@ -91,28 +91,25 @@ def in_own_modes(
 ) -> _Function:  # the same, called inside `own_modes`
     "Run a function in PyTorch's default modes, whatever modes its caller has set."
 
-    def given(args: tuple, kwargs: dict) -> tuple[list, dict]:
-        return [_usable(a) for a in args], {k: _usable(v) for k, v in kwargs.items()}
+    def fresh(*args: Any, **kwargs: Any) -> Any:
+        return function(*map(_usable, args), **{k: _usable(v) for k, v in kwargs.items()})
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         if getattr(_INSIDE, "depth", False):
             return function(*args, **kwargs)
         with own_modes():
-            args, kwargs = given(args, kwargs)  # type: ignore[assignment]
-            return function(*args, **kwargs)
+            return fresh(*args, **kwargs)
 
     @functools.wraps(function)
     def steps(*args: Any, **kwargs: Any) -> Any:
         with own_modes():
-            args, kwargs = given(args, kwargs)  # type: ignore[assignment]
-            running = function(*args, **kwargs)
+            running, end = fresh(*args, **kwargs), object()
         while True:
             with own_modes():
-                try:
-                    value = next(running)
-                except StopIteration:
-                    return
+                value = next(running, end)
+            if value is end:
+                return
             yield value
 
     return steps if inspect.isgeneratorfunction(function) else call  # type: ignore[return-value]
