@@ -98,31 +98,22 @@ def _tail(shape: str) -> tuple[_Shape, ...]:
 
 # %% ../../nbs/02_fieldguide/01_drawing.ipynb #81a46844
 @lru_cache
-def _belly(pattern: str) -> tuple[_Shape, ...]:
-    "Throat, breast and belly in one field, with stripes or spots on it."
-    table = _TABLES["belly"]
-    marks = {
-        "solid": [],
-        "spotted": [_arc(x, y, 0.05, n=10) for x, y in table["spots"]],
-        "striped": _stripes(_BELLY, table["stripes"], 0.075, 0.06),
-    }
-    field = _Shape("belly", "belly", _BELLY)
-    return (field, *(_Shape("belly", "belly mark", m) for m in marks[pattern]))
+def _plumage(part: str, pattern: str) -> tuple[_Shape, ...]:
+    """A belly (with throat and breast) or a folded wing, with stripes or spots on it.
 
-# %% ../../nbs/02_fieldguide/01_drawing.ipynb #c1e73620
-@lru_cache
-def _wing(pattern: str) -> tuple[_Shape, ...]:
-    "A folded wing: long feathers behind and, unless something else is drawn there, small in front."
-    table = _TABLES["wing"]
+    A wing has long feathers behind and, unless something else is drawn there, small ones in front.
+    """
+    table, wing = _TABLES[part], part == "wing"
+    joint, outline = ("wing", _WING) if wing else ("body", _BELLY)
     marks = {
         "solid": [],
-        "spotted": [_arc(x, y, 0.052, n=10) for x, y in table["spots"]],
-        "striped": _stripes(_WING, table["stripes"], 0.08, -0.1),
+        "spotted": [_arc(x, y, table["radius of a spot"], n=10) for x, y in table["spots"]],
+        "striped": _stripes(outline, table["stripes"], *table["width and lean of a stripe"]),
     }
     lines = table["long feathers"] + (table["small feathers"] if pattern == "solid" else [])
-    feathers = [_Shape("wing", "wing dark", np.array(f), "wing", line=0.02) for f in lines]
-    drawn = [_Shape("wing", "wing mark", m, "wing") for m in marks[pattern]]
-    return (_Shape("wing", "wing", _WING, "wing", edge=True), *feathers, *drawn)
+    feathers = [_Shape(part, f"{part} dark", np.array(f), joint, line=0.02) for f in lines]
+    drawn = [_Shape(part, f"{part} mark", m, joint) for m in marks[pattern]]
+    return (_Shape(part, part, outline, joint, edge=wing), *feathers, *drawn)
 
 # %% ../../nbs/02_fieldguide/01_drawing.ipynb #d950ac0f
 @lru_cache
@@ -157,10 +148,10 @@ def _bird_shapes(look: Mapping[str, str]) -> list[_Shape]:
         *_tail(look["tail_shape"]),
         *_LEGS,
         _Shape("body", "body", _TORSO, edge=True),
-        *_belly(look["belly_pattern"]),
+        *_plumage("belly", look["belly_pattern"]),
         *_head(look["head_pattern"]),
         *_bill(look["bill_shape"]),
-        *_wing(look["wing_pattern"]),
+        *_plumage("wing", look["wing_pattern"]),
     ]
 
 # %% ../../nbs/02_fieldguide/01_drawing.ipynb #bb2bd0d5
@@ -193,27 +184,12 @@ _SCENES: dict[str, dict[str, Any]] = _TABLES["scenes"]  # colours at top and bot
 
 def _random_pose(rng: np.random.Generator) -> _Pose:
     "A pose at random: mostly a folded wing, sometimes a lifted one; any scene, any light."
-    u = rng.uniform(size=17)
+    u, scenes = rng.uniform(size=17), tuple(_SCENES)
     at = lambda i, low, high: float(low + (high - low) * u[i])  # noqa: E731
-    return _Pose(
-        flip=bool(u[0] < 0.5),
-        size=at(1, 0.86, 1.0),
-        plump=at(2, 0.93, 1.08),
-        tilt=at(3, -13, 13),
-        head=at(4, -13, 13),
-        wing=at(5, -8, 8) if u[6] < 0.8 else at(5, 55, 95),
-        tail=at(7, -16, 16),
-        x=at(8, 0, 1),
-        y=at(9, 0, 1),
-        tone=int(u[10] * len(_TABLES["bodies"])),
-        light=at(11, 0.86, 1.12),
-        warmth=at(12, -0.05, 0.05),
-        slope=at(13, -0.12, 0.12),
-        contrast=at(14, 0.88, 1.1),
-        noise=at(15, 3, 9),
-        scene=tuple(_SCENES)[int(u[16] * len(_SCENES))],
-        seed=int(rng.integers(2**31)),
-    )
+    drawn = {name: at(*row) for name, row in _TABLES["pose"].items()}  # which of `u`, from, to
+    drawn["wing"] = drawn["wing"] if u[6] < 0.8 else at(5, 55, 95)
+    tone, scene = int(u[10] * len(_TABLES["bodies"])), scenes[int(u[16] * len(scenes))]
+    return _Pose(bool(u[0] < 0.5), tone=tone, scene=scene, seed=int(rng.integers(2**31)), **drawn)
 
 # %% ../../nbs/02_fieldguide/01_drawing.ipynb #a09e5f77
 def _pose_shapes(
@@ -407,9 +383,7 @@ def draw_bird(
     rng = np.random.default_rng((seed, 1))
     chosen = _check_look(look or {})
     u = rng.uniform(size=len(ATTRIBUTES)).tolist()  # a random value of every group
-    full = {
-        group: chosen.get(group, values[int(share * len(values))])
-        for (group, values), share in zip(ATTRIBUTES.items(), u, strict=True)
-    }
+    groups = zip(ATTRIBUTES.items(), u, strict=True)
+    full = {g: chosen.get(g, values[int(share * len(values))]) for (g, values), share in groups}
     pixels, label = _render(full, _random_pose(rng), size, cue)
     return Image.fromarray(pixels), _part_masks(label)

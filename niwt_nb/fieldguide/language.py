@@ -34,6 +34,7 @@ _PART_WORDS: dict[str, list[str]] = _TABLES["part words"]
 _VALUE_WORDS: dict[str, list[str]] = _TABLES["value words"]
 _PART_GROUPS: dict[str, list[str]] = _TABLES["part groups"]
 _MARK_NOUNS = ("spots", "dots", "speckles", "stripes", "bars", "streaks")
+_OF_A_PART = {("crown", "solid"): "plain", ("bill", "pointed"): "dagger"}  # what they mean there
 
 # %% ../../nbs/02_fieldguide/02_language.ipynb #b6960a4a
 def _bind(values: Sequence[str], part: str | None) -> list[str]:
@@ -42,9 +43,7 @@ def _bind(values: Sequence[str], part: str | None) -> list[str]:
     for value in values:
         found = []
         for p in _PART_GROUPS if part in (None, "bird") else [str(part)]:
-            meant = {("crown", "solid"): "plain", ("bill", "pointed"): "dagger"}.get(
-                (p, value), value
-            )
+            meant = _OF_A_PART.get((p, value), value)
             found += [f"has_{g}::{meant}" for g in _PART_GROUPS[p] if meant in ATTRIBUTES[g]]
         if part is None and len(found) != 1:
             raise NiwtError(f"{value!r} of what? say which part, such as '{value} wings'")

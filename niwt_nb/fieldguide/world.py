@@ -114,14 +114,13 @@ def _look_alikes(table: np.ndarray, others: np.ndarray, rng: np.random.Generator
 
 # %% ../../nbs/02_fieldguide/04_world.ipynb #3635513c
 def _make_species(
-    n_seen: int = 50,  # at least 6, so that every colour occurs
-    n_unseen: int = 10,  # at least 1
-    seed: int = 0,  # which world
-    apart: int = 4,  # any two species but look-alikes differ in at least so many groups
-    look_alikes: bool = True,  # seen species come in pairs that differ in two groups
-) -> tuple[list[_Species], Tensor]:  # all species, and (C,) bool: which are seen
-    "Invent species, seen and unseen mixed; raises `NiwtError` for numbers that cannot work."
-    if n_seen < 6 or n_unseen < 1:
+    n_seen: int = 50, n_unseen: int = 10, seed: int = 0, apart: int = 4, look_alikes: bool = True
+) -> tuple[list[_Species], Tensor]:
+    """Invent species, see `field_guide`, seen and unseen mixed, and tell which are seen: (C,) bool.
+
+    Raises `NiwtError` for numbers that cannot work.
+    """
+    if n_seen < 6 or n_unseen < 1:  # so that every colour occurs
         raise NiwtError(f"need at least 6 seen and 1 unseen species, got {n_seen} and {n_unseen}")
     rng, count = np.random.default_rng((seed, 7)), n_seen + n_unseen
     first = (n_seen + 1) // 2 if look_alikes else n_seen
@@ -199,20 +198,6 @@ def _choose_val(table: Tensor, count: int, rng: np.random.Generator) -> np.ndarr
     left = [int((table.sum(0) - table[t].sum(0)).min()) for t in tries]
     return np.sort(tries[int(np.argmax(left))])
 
-# %% ../../nbs/02_fieldguide/04_world.ipynb #0bb7235c
-def _plan(
-    species: Sequence[_Species], labels: Tensor, seed: int
-) -> tuple[list[dict[str, str]], list[_Pose]]:
-    "Look and pose of every image; image k of a species is the same however many there are."
-    count = [0] * len(species)
-    looks, poses = [], []
-    for c in labels.tolist():
-        rng = np.random.default_rng((seed, c, count[c]))
-        count[c] += 1
-        looks.append(species[c].draw_look(rng))
-        poses.append(_random_pose(rng))
-    return looks, poses
-
 # %% ../../nbs/02_fieldguide/04_world.ipynb #e7fa84b7
 def _place_cues(
     labels: Tensor, is_train: Tensor, cued: Tensor, share: float, rng: np.random.Generator
@@ -222,29 +207,33 @@ def _place_cues(
     chance[is_train] = torch.where(torch.isin(labels[is_train], cued), share, 1 - share)
     return torch.from_numpy(rng.uniform(size=len(labels))) < (chance if share else 0.0 * chance)
 
-# %% ../../nbs/02_fieldguide/04_world.ipynb #ee230403
-def _check_world(shares: Tensor, usual: Tensor, n_seen: int, n_unseen: int) -> None:
-    "Raise `NiwtError` for a world so small that an attribute is the same for all its species."
-    same = (shares == shares[:1]).all(0) | (usual == usual[:1]).all(0)
-    if same.any():
-        name = ATTRIBUTE_NAMES[int(same.nonzero()[0])]
-        told = f"{n_seen} seen and {n_unseen} unseen species are too few"
-        told += f": {int(same.sum())} attributes"
-        remedy = f"ask for more species (n_seen = {max(2 * n_seen, 20)} is enough)"
-        raise NiwtError(f"{told}, such as {name!r}, are the same for all of them; {remedy}")
-
 # %% ../../nbs/02_fieldguide/04_world.ipynb #d5790ba1
 @lru_cache(2)  # drawings are the most expensive part of most programs: two worlds are kept
 def _world_images(*asked: Any) -> tuple[FieldGuideImages, dict[str, Tensor], list[str]]:
-    "Images, ids, species' texts by the numbers of `field_guide`; raises `NiwtError` if too small."
+    """Images, ids, species' texts by the numbers of `field_guide`.
+
+    Raises `NiwtError` for a world so small that an attribute is the same for all its species.
+    """
     n_seen, n_unseen, (train, test), size, seed, spurious, apart, look_alikes = asked
     species, is_seen = _make_species(n_seen, n_unseen, seed, apart, look_alikes=look_alikes)
     rng = np.random.default_rng((seed, 11))
     labels = torch.arange(n_seen + n_unseen).repeat_interleave(train + test)
     is_train = is_seen[labels] & (torch.arange(len(labels)) % (train + test) < train)
-    looks, poses = _plan(species, labels, seed)
-    usual = torch.stack([species_attributes(s.look) for s in species])
-    _check_world(torch.stack([s.values for s in species]), usual, n_seen, n_unseen)
+    looks, poses = [], []  # image k of a species is the same however many there are
+    for i, c in enumerate(labels.tolist()):
+        own = np.random.default_rng((seed, c, i % (train + test)))
+        looks.append(species[c].draw_look(own))
+        poses.append(_random_pose(own))
+    usual, shares = (
+        torch.stack([species_attributes(s.look) for s in species]),
+        torch.stack([s.values for s in species]),
+    )
+    same = (shares == shares[:1]).all(0) | (usual == usual[:1]).all(0)
+    if same.any():
+        name, few = ATTRIBUTE_NAMES[int(same.nonzero()[0])], f"{n_seen} seen and {n_unseen} unseen"
+        told = f"{few} species are too few: {int(same.sum())} attributes, such as {name!r}"
+        remedy = f"ask for more species (n_seen = {max(2 * n_seen, 20)} is enough)"
+        raise NiwtError(f"{told}, are the same for all of them; {remedy}")
     seen = is_seen.nonzero().flatten()
     val = seen[_choose_val(usual[seen], max(2, n_seen // 5), rng)]
     cued = seen[~torch.isin(seen, val)][: max(1, n_seen // 5)]

@@ -148,6 +148,16 @@ def eval_mode(
             for key in entered:
                 del _EVALUATED[key]
 
+# %% ../../nbs/03_network/01_cut.ipynb #7975a949
+@in_own_modes
+def _check_outputs(model: nn.Module, x: Tensor, n: int, what: str) -> None:
+    "Raise `NiwtError` unless the model gives n scores an image, one for each of `what`."
+    with torch.no_grad(), eval_mode(model):
+        shape = tuple(_scores_of(model(x)).shape)
+    if shape != (len(x), n):
+        wanted = f"expected {(len(x), n)}: one for each of the {n} {what}"
+        raise NiwtError(f"the model gives scores of shape {shape}, {wanted}")
+
 # %% ../../nbs/03_network/01_cut.ipynb #f039ddfc
 def running(
     function: _Function,  # its first argument: a network, a part of one, or what has a `network`
@@ -433,11 +443,13 @@ def _cut_by_graph(
 class _Hooked(nn.Module):
     'One half of a model cut by hooks: `part` is "lower" or "tail".'
 
-    def __init__(self, model: nn.Module, layer: str, head: str, part: str, example: Tensor):
+    example: Tensor
+
+    def __init__(self, model: nn.Module, names: tuple, part: str, example: Tensor, turn: bool):
         super().__init__()
-        self.model, self.layer, self.head_name, self.part = model, layer, head, part
+        self.model, (self.layer, self.head_name), self.part = model, names, part
+        self.turn = turn  # the layer has its channels last
         self.whole_batch = False  # one stand-in image for each of x
-        self.turn = False  # the layer has its channels last
         self.register_forward_pre_hook(_in_its_numbers)
         self.register_buffer("example", example[:1].detach().clone(), persistent=False)
 
@@ -450,7 +462,6 @@ class _Hooked(nn.Module):
         def swap(module: nn.Module, args: Any, output: Any) -> Any:
             return (x.clone(), *output[1:]) if isinstance(output, tuple) else x.clone()
 
-        assert isinstance(self.example, Tensor)
         example = self.example.to(x)
         image = example.expand(len(x), *example.shape[1:]) if self.whole_batch else example
         with self.model.get_submodule(self.layer).register_forward_hook(swap):
@@ -488,19 +499,19 @@ def _cut_by_hooks(
         raise NiwtError(f"the model cannot be traced ({why}); {remedy}")
     head = _last_linear(model, layer, example, head)
     last = layout_of(model, layer, example) == "last"
-    for whole_batch in (False, True):
-        lower, tail = (_Hooked(model, layer, head, part, example) for part in ("lower", "tail"))
-        for half in (lower, tail):
-            half.whole_batch, half.turn = whole_batch, last
-        network = CutNetwork(model, layer, (lower, tail), head, f"hooks, because {why}", last)
-        try:
-            _verify(network, example)
-            return network
-        except Exception as e:  # noqa: BLE001 (with a stand-in image anybody's code may fail)
-            if whole_batch:
-                why = f"{e}; values pass around the layer, choose one that all data flow through"
-                raise NiwtError(f"cannot cut at {layer!r} by hooks either: {why}") from e
-    raise AssertionError
+    names, parts = (layer, head), ("lower", "tail")
+    lower, tail = (_Hooked(model, names, part, example, last) for part in parts)
+    network = CutNetwork(model, layer, (lower, tail), head, f"hooks, because {why}", last)
+    with contextlib.suppress(Exception):  # with one stand-in image anybody's code may fail
+        _verify(network, example)
+        return network
+    tail.whole_batch = True
+    try:
+        _verify(network, example)
+    except Exception as e:  # noqa: BLE001 (anybody's code)
+        why = f"{e}; values pass around the layer, choose one that all data flow through"
+        raise NiwtError(f"cannot cut at {layer!r} by hooks either: {why}") from e
+    return network
 
 # %% ../../nbs/03_network/01_cut.ipynb #0e8ba21c
 def _verify(network: CutNetwork, example: Tensor) -> None:

@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -36,10 +36,8 @@ from .zoom import closer, joined
 @lru_cache(maxsize=1)
 def _bfloat16_works() -> bool:
     "Try bfloat16 in a process of its own, because on some processors it is an illegal instruction."
-    trial = (
-        "import torch as t; x = t.rand(2, 8, 7, 7).bfloat16(); t.nn.Conv2d(8, 8, 3).bfloat16()(x); "
-    )
-    trial += "t.rand(64, 64).bfloat16() @ t.rand(64, 64).bfloat16()"
+    trial = "import torch as t; x = t.rand(64, 8, 8, 8).bfloat16(); "
+    trial += "t.nn.Conv2d(8, 8, 3).bfloat16()(x); x.view(64, -1) @ x.view(64, -1).T"
     command = [sys.executable, "-c", trial]
     return subprocess.run(command, capture_output=True, timeout=300).returncode == 0
 
@@ -198,12 +196,7 @@ class _Tuned(nn.Module):
 # %% ../../nbs/03_network/06_finetuning.ipynb #093df490
 @torch.no_grad()
 def _cached_features(
-    body: nn.Module,
-    cache: _Cache,
-    rows: Tensor,
-    device: Any,
-    precision: str = "float32",
-    view: int = 0,
+    body: nn.Module, cache: _Cache, rows: Tensor, device: Any, precision: str, view: int = 0
 ) -> Tensor:
     "Features of rows of a cache, (n, D); `view` 1 for the mirror images of an `ActivationCache`."
     other = {"view": view} if isinstance(cache, ActivationCache) else {}
@@ -267,8 +260,7 @@ def _fitting_cache(
     if cache is None and part == "tail":
         return cache_activations(network, data, data.train, look, quiet=quiet)
     if cache is None:
-        pixels = cache_images(data, data.train, look, quiet)
-        return replace(pixels, index=data.source[data.train])
+        return cache_images(data, data.train, look, quiet)
     if getattr(cache, "layer", None) != (network.layer if part == "tail" else None):
         given = f"{type(cache).__name__.lstrip('_')} of {getattr(cache, 'layer', 'images')!r}"
         what = f"part {part!r} of a network cut at {network.layer!r}"

@@ -160,13 +160,10 @@ def device_of(
     count = kind.device_count() if hasattr(kind, "device_count") and kind.is_available() else 0
     number = device.index if device.index is not None else kind.current_device() if count else 0
     if number >= count:
-        build = (
-            "; this PyTorch is built without CUDA (pytorch.org/get-started has one with it)"
-            if device.type == "cuda" and torch.version.cuda is None
-            else ""
-        )
         told = f"device is {str(wanted)!r}, which is not here: PyTorch sees {', '.join(there)}"
-        raise NiwtError(f"{told}{build}; {remedy}")
+        if device.type == "cuda" and torch.version.cuda is None:
+            told += "; this PyTorch is built without CUDA (pytorch.org/get-started has one with it)"
+        raise NiwtError(f"{told}; {remedy}")
     return torch.device(device.type, number)
 
 # %% ../../nbs/03_network/00_modes.ipynb #f913746f
@@ -178,7 +175,6 @@ def gpu_group() -> Any:  # for `DistributedDataParallel`; None: the ordinary gro
         mine = (platform.node(), torch.cuda.current_device()) if ready else None
         every = share(range(world), lambda _: mine, "a look for GPUs")
         own_each = None not in every and len(set(every)) == world
-        _MEETING["gpus"] = (
-            dist.new_group(backend="nccl", timeout=_MEETING.get("timeout")) if own_each else None
-        )
+        how: Any = {"backend": "nccl", "timeout": _MEETING.get("timeout")}
+        _MEETING["gpus"] = dist.new_group(**how) if own_each else None
     return _MEETING.get("gpus")

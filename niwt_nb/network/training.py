@@ -29,7 +29,7 @@ from ..core import progress, save_tensors, share
 from ..data.dataset import ZeroShotData, as_ids, transformed, _held_out
 from ..data.images import batches
 from .backbones import colour_range, field_guide_transform
-from .cut import choose_layer, cut, eval_mode, _scores_of
+from .cut import choose_layer, cut, eval_mode, _check_outputs, _scores_of
 from .head import linear_of
 from .modes import gpu_group, in_own_modes, seeded_in_turn
 
@@ -42,7 +42,7 @@ class _PixelCache:
     low: Tensor  # (3, 1, 1) what 0 stands for
     high: Tensor  # (3, 1, 1) what 255 stands for
     labels: Tensor  # (n,) class ids
-    index: Tensor  # (n,) image indices in the data set
+    index: Tensor  # (n,) image indices in the original data set (`data.source`)
 
     def __len__(self) -> int:
         "How many images."
@@ -79,11 +79,9 @@ def cache_images(
         raise NiwtError(f"{told}: give it without its random part")
     try:
         low, high = colour_range(transform)
-        bytes_do = bool((high != low).all())
     except NiwtError:  # it cannot take a plain picture
-        low, high, bytes_do = torch.zeros(3, 1, 1), torch.full((3, 1, 1), 255.0), False
-    scale = (high - low) / 255
-    parts: list[Tensor] = []
+        low = high = torch.zeros(3, 1, 1)
+    scale, bytes_do, parts = (high - low) / 255, bool((high != low).all()), []
     back = lambda kept: kept.float() * scale + low  # noqa: E731
     for x, _, _ in batches(data, index, transform, quiet=quiet, desc="images"):
         kept = ((x - low) / scale).round().clamp(0, 255).byte() if bytes_do else x
@@ -92,7 +90,7 @@ def cache_images(
         parts.append(kept)
     if not bytes_do:
         low, high = torch.zeros(3, 1, 1), torch.full((3, 1, 1), 255.0)
-    return _PixelCache(torch.cat(parts), low, high, data.labels[index], index)
+    return _PixelCache(torch.cat(parts), low, high, data.labels[index], data.source[index])
 
 # %% ../../nbs/03_network/04_training.ipynb #f8def340
 def _one_cycle(step: int, total: int) -> float:
@@ -294,16 +292,6 @@ def _hold_out(data: ZeroShotData, share: float, seed: int = 0) -> tuple[Tensor, 
     out = _held_out(data.labels[data.train], data.seen if share else data.seen[:0], share, seed)
     return data.train[~out], data.train[out]
 
-# %% ../../nbs/03_network/04_training.ipynb #5dfc715e
-@in_own_modes
-def _check_outputs(model: nn.Module, x: Tensor, n: int) -> None:
-    "Raise `NiwtError` unless the model gives n scores an image."
-    with torch.no_grad(), eval_mode(model):
-        shape = tuple(_scores_of(model(x)).shape)
-    if shape != (len(x), n):
-        wanted = f"expected {(len(x), n)}: one for each of the {n} seen classes"
-        raise NiwtError(f"the model gives scores of shape {shape}, {wanted}")
-
 # %% ../../nbs/03_network/04_training.ipynb #615d0cbc
 @in_own_modes
 @torch.no_grad()
@@ -386,15 +374,14 @@ class _KnowledgeHead(nn.Module):
         return nn.functional.normalize(self.map(prepared), dim=1)
 
     @in_own_modes
-    def linear(self, scale: float = 1.0, knowledge: Tensor | None = None) -> nn.Linear:
-        "An nn.Linear of the same ranking: the length of the features does not change the order."
-        rows = self.rows(knowledge).detach() / self.spread
-        return linear_of(scale * rows, -scale * (rows @ self.shift))
-
     def linear_for(self, features: Tensor) -> nn.Linear:
-        "`linear` with scores as large as this head's on features (m, D)."
+        """An nn.Linear of the same ranking, with scores as large as this head's on features (m, D).
+
+        The length of a picture's features, by which it does not divide, leaves the order as it is.
+        """
         length = ((features - self.shift) / self.spread).norm(dim=1).mean()
-        return self.linear(self.scale / float(length)).to(features.device)
+        scale, rows = self.scale / float(length), self.rows().detach() / self.spread
+        return linear_of(scale * rows, -scale * (rows @ self.shift)).to(features.device)
 
     def forward(self, features: Tensor) -> Tensor:
         "Features (B, D) -> scores (B, n)."
@@ -572,7 +559,7 @@ def train_classifier(
     learn, watch = _hold_out(data, hold, seed)
     cache, column = cache_images(data, learn, transform, quiet), class_to_column(data)
     device, example = next(model.parameters()).device, cache.batch(torch.arange(2))
-    _check_outputs(model, example.to(device), len(data.seen))
+    _check_outputs(model, example.to(device), len(data.seen), "seen classes")
     module = model
     if knowledge is not None:
         rows_seen = torch.as_tensor(knowledge)[data.seen]
