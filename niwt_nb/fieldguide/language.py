@@ -125,12 +125,9 @@ def _settle(
 # %% ../../nbs/02_fieldguide/02_language.ipynb #1cec7c7a
 def _part_ahead(tokens: Sequence[str]) -> bool:
     "Whether a part is named before the clause ends, so that a value waits for it."
-    for word in tokens:
-        if word in _PART_OF or word in ("crest", "tuft"):
-            return True
-        if word in (".", ";", ",", "and", "with", "but", "while"):
-            return False
-    return False
+    ends = (".", ";", ",", "and", "with", "but", "while")
+    parts = (*_PART_OF, "crest", "tuft")
+    return next((w in parts for w in tokens if w in ends or w in parts), False)
 
 # %% ../../nbs/02_fieldguide/02_language.ipynb #f1d0a00d
 def _tokens(text: str) -> list[str]:

@@ -276,15 +276,6 @@ class FineTuned:
     history: pd.DataFrame  # one row an epoch
     knowledge_head: _KnowledgeHead | None = None  # the map from knowledge to weights, if any
 
-# %% ../../nbs/03_network/06_finetuning.ipynb #9970e551
-def _ended(network: CutNetwork, head: nn.Module, first: Tensor, history: pd.DataFrame) -> FineTuned:
-    "A training's result; a knowledge head becomes linear for features (n, D) as they were `first`."
-    network.requires_grad_(False)
-    if isinstance(head, _KnowledgeHead):
-        return FineTuned(with_head(network, head.linear_for(first)), history, head)
-    assert isinstance(head, nn.Linear)
-    return FineTuned(with_head(network, head), history)
-
 # %% ../../nbs/03_network/06_finetuning.ipynb #185a72c2
 @in_own_modes
 def fine_tune(
@@ -303,7 +294,6 @@ def fine_tune(
     precision: str = "float32",  # of the body's convolutions, see `_arithmetic`
     hold: float = 0.1,  # share of each class's training images kept aside
     patience: int | None = None,  # stop after so many epochs without a better score
-    stop: int | None = None,  # end after this epoch of the `epochs` planned
     seed: int = 0,  # of everything random
     checkpoint: str | os.PathLike | None = None,  # a file to continue from
     quiet: bool = True,  # no progress bars
@@ -316,14 +306,15 @@ def fine_tune(
     learn, watch = (_rows_of(cache, data.source[i]) for i in _hold_out(data, hold, seed))
     y, windows = class_to_column(data)[cache.labels], (window,) if part == "tail" else ()
     features = lambda rows: _cached_features(body, cache, rows, device, precision)  # noqa: E731
-    head = _first_head(first := features(learn), y[learn], knowledge, data.seen, seed)
+    head: Any = _first_head(first := features(learn), y[learn], knowledge, data.seen, seed)
     module = _Tuned(body, head, 0.2, precision).requires_grad_(True)
     own: Any = {"part": part, "window": window, "mix": mix, "precision": precision}
     own["data"] = content_hash(data.name, cache.index[learn])
     how: Any = {"checkpoint": checkpoint, "belongs_to": own, "quiet": quiet, "desc": "fine-tuning"}
-    plan = _Plan(epochs, lr, batch_size, 0.05, seed, {"head": 10.0}, patience, average, stop, **how)
-    right = lambda: head(features(watch)).argmax(1).cpu() == y[watch]  # noqa: E731
-    score = (lambda: float(right().float().mean())) if len(watch) else None
+    plan = _Plan(epochs, lr, batch_size, 0.05, seed, {"head": 10.0}, patience, average, **how)
+    right = lambda: (head(features(watch)).argmax(1).cpu() == y[watch]).float().mean()  # noqa: E731
     with _steps_of(module, lambda r: cache.batch(learn[r], True, *windows), y[learn], mix) as step:
-        history = _train_loop(module, step, len(learn), plan, score)
-    return _ended(tuned, head, first, history)
+        history = _train_loop(module, step, len(learn), plan, right if len(watch) else None)
+    knows = head if isinstance(head, _KnowledgeHead) else None
+    head = knows.linear_for(first) if knows else head  # for features as they were
+    return FineTuned(with_head(tuned.requires_grad_(False), head), history, knows)

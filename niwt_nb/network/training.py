@@ -81,7 +81,8 @@ def cache_images(
         low, high = colour_range(transform)
     except NiwtError:  # it cannot take a plain picture
         low = high = torch.zeros(3, 1, 1)
-    scale, bytes_do, parts = (high - low) / 255, bool((high != low).all()), []
+    scale, bytes_do = (high - low) / 255, bool((high != low).all())
+    parts: list[Tensor] = []
     back = lambda kept: kept.float() * scale + low  # noqa: E731
     for x, _, _ in batches(data, index, transform, quiet=quiet, desc="images"):
         kept = ((x - low) / scale).round().clamp(0, 255).byte() if bytes_do else x
@@ -118,8 +119,7 @@ _State = dict[str, Tensor]  # names and tensors
 
 def _pack_training(module: nn.Module, optimiser: Any, best: _State, mean: _State) -> _State:
     "Everything that a training needs to go on, as named tensors."
-    params = [p for g in optimiser.param_groups for p in g["params"]]
-    groups = {f"optimiser.{i}": optimiser.state[p] for i, p in enumerate(params)}
+    groups = {f"optimiser.{i}": own for i, own in optimiser.state_dict()["state"].items()}
     groups |= {"module": module.state_dict(), "best": best, "mean": mean}
     return {f"{group}.{k}": v for group, values in groups.items() for k, v in values.items()}
 
@@ -128,11 +128,11 @@ def _unpack_training(tensors: _State, module: nn.Module, optimiser: Any) -> tupl
     "The reverse of `_pack_training`; returns the best state so far and the mean of the weights."
     part = lambda p: {k[len(p) :]: v for k, v in tensors.items() if k.startswith(p)}  # noqa: E731
     module.load_state_dict(part("module."))
-    params = [p for g in optimiser.param_groups for p in g["params"]]
+    state: dict[int, _State] = {}
     for key, value in part("optimiser.").items():
         i, name = key.split(".")
-        own = params[int(i)]
-        optimiser.state[own][name] = value if name == "step" else value.to(own.device)
+        state.setdefault(int(i), {})[name] = value
+    optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
     return part("best."), part("mean.")
 
 # %% ../../nbs/03_network/04_training.ipynb #52495d76
@@ -204,7 +204,6 @@ class _Plan:
     rates: dict[str, float] | None = None  # prefix of parameter names -> factor of the rate
     patience: int | None = None  # stop after so many epochs without a better score
     average: float = 0.0  # decay of a mean of the weights to score and keep, such as 0.99; 0: none
-    stop: int | None = None  # end after this epoch, with the learning rate as for all `epochs`
     checkpoint: str | os.PathLike | None = None  # to continue from, written after each epoch
     belongs_to: dict[str, Any] = field(default_factory=dict)  # see `settings`
     quiet: bool = True  # no progress bar
@@ -239,8 +238,7 @@ def _train_loop(
         tensors, manifest = load_tensors(kept, expect=json.loads(json.dumps(settings)))
         (best, mean), history = _unpack_training(tensors, module, optimiser), manifest["history"]
         advance("learn", len(history) * n / process_place()[1])
-    todo = range(len(history), min(plan.stop or plan.epochs, plan.epochs))
-    for epoch in progress(todo, plan.desc, quiet=plan.quiet):
+    for epoch in progress(range(len(history), plan.epochs), plan.desc, quiet=plan.quiet):
         if patience is not None and history and _since_best(history) >= patience:
             break
         start = time.perf_counter()
@@ -483,7 +481,7 @@ class _WholeBatch:
 
 # %% ../../nbs/03_network/04_training.ipynb #9cf3e7d4
 def _mixed_loss(
-    model: Callable, x: Tensor, y: Tensor, part: slice, mix: float = 0.0, smoothing: float = 0.0
+    model: Callable, x: Tensor, y: Tensor, part: slice, mix: float = 0.0
 ) -> tuple[Tensor, int]:
     """Cross-entropy with mixup (Zhang et al., ICLR 2018), and how many scores are largest at `y`.
 
@@ -495,28 +493,24 @@ def _mixed_loss(
         share, other = float(torch.distributions.Beta(mix, mix).sample()), torch.randperm(n)
         x, second = share * x + (1 - share) * x[other], y[other]
     scores = _scores_of(model(x[part]))
-    how: dict[str, Any] = {"reduction": "sum", "label_smoothing": smoothing}
-    loss = share * nn.functional.cross_entropy(scores, y[part], **how)
+    entropy = partial(nn.functional.cross_entropy, scores, reduction="sum")
+    loss = share * entropy(y[part])
     if mix:
-        loss = loss + (1 - share) * nn.functional.cross_entropy(scores, second[part], **how)
+        loss = loss + (1 - share) * entropy(second[part])
     return loss / n, int((scores.argmax(1) == y[part]).sum())
 
 # %% ../../nbs/03_network/04_training.ipynb #e56e7afc
 @contextlib.contextmanager
-def _steps_of(
-    module: nn.Module, draw: Callable, y: Tensor, mix: float = 0.0, smoothing: float = 0.0
-) -> Iterator[_Step]:
+def _steps_of(module: nn.Module, draw: Callable, y: Tensor, mix: float = 0.0) -> Iterator[_Step]:
     """The step of `_train_loop` that all processes share: loss and hits are of the whole batch.
 
     `draw`: rows (B,) -> inputs (B, ...), randomness included; `y` (n,): targets; see `_mixed_loss`.
     """
     (rank, world), device = process_place(), next(module.parameters()).device
     part, dice = slice(rank, None, world), torch.get_rng_state()
-    loss_of = lambda net, rows: _mixed_loss(  # noqa: E731
-        net, draw(rows).to(device), y[rows].to(device), part, mix, smoothing
-    )
+    given = lambda rows: (draw(rows).to(device), y[rows].to(device), part, mix)  # noqa: E731
     if world == 1:
-        yield partial(loss_of, module)
+        yield lambda rows: _mixed_loss(module, *given(rows))
         return
     group = gpu_group() if device.type == "cuda" else None
     idle = isinstance(module, _WithKnowledge)  # the head that it replaces
@@ -528,7 +522,7 @@ def _steps_of(
             dist.broadcast(dice.copy_(torch.get_rng_state()), 0)
             torch.set_rng_state(dice)
             whole.total = len(rows)
-            loss, right = loss_of(runner, rows)
+            loss, right = _mixed_loss(runner, *given(rows))
             told = torch.tensor([loss.item(), right], dtype=torch.float64)
             dist.all_reduce(told)
             # the loss of all; its gradient is that of the own part, of which the mean is taken
@@ -547,7 +541,6 @@ def train_classifier(
     lr: float = 4e-3,  # largest learning rate
     batch_size: int = 32,  # images a step
     weight_decay: float = 0.5,  # of weights; strong, so that few directions carry a class
-    label_smoothing: float = 0.0,  # share of the target spread over all classes
     erase: float = 0.2,  # side of the squares erased, as a share of the height; 0: none
     hold: float = 0.0,  # share of each class's images kept aside to watch; the best epoch is kept
     patience: int | None = None,  # stop after so many epochs without a better accuracy on them
@@ -567,11 +560,10 @@ def train_classifier(
     draw = lambda rows: _erase_squares(cache.batch(rows, augment=True), 2, erase)  # noqa: E731
     watched = cache_images(data, watch, transform, quiet) if len(watch) else None
     score = (lambda: accuracy(module, watched, column)) if watched else None
-    own: dict[str, Any] = {"label_smoothing": label_smoothing, "erase": erase}
-    own["data"] = content_hash(data.name, learn)
+    own = {"erase": erase, "data": content_hash(data.name, learn)}
     how: dict[str, Any] = {"checkpoint": checkpoint, "belongs_to": own, "quiet": quiet}
     plan = _Plan(epochs, lr, batch_size, weight_decay, seed, patience=patience, **how)
-    with _steps_of(module, draw, column[cache.labels], 0.0, label_smoothing) as step:
+    with _steps_of(module, draw, column[cache.labels]) as step:
         history = _train_loop(module, step, len(learn), plan, score)
     if isinstance(module, _WithKnowledge):
         module.into_model(example.to(device))
