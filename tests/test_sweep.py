@@ -152,7 +152,7 @@ ENTRIES: dict[str, Callable[[Any], Any]] = {
     "choose_layer": lambda w: N.choose_layer(nn.Sequential(w.model), w.x),
     "check_outputs": lambda w: N.check_outputs(w.model, w.x, w.seen, "classes"),
     "accuracy": lambda w: N.accuracy(w.model, w.pixels, w.column),
-    "KnowledgeHead": lambda w: w.aware.linear_for(torch.eye(8)).weight,
+    "KnowledgeHead": lambda w: w.aware.linear_for(torch.eye(8, device="cpu")).weight,
     "train_classifier": lambda w: N.train_classifier(
         copied(w.model), w.data, w.transform, epochs=1
     )[["loss", "accuracy"]],

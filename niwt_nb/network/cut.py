@@ -246,6 +246,7 @@ def _trace(model: nn.Module, *layers: str, head: str | None = None) -> tuple[fx.
     "Trace `model` with the surroundings of `layers` and head opened: the graph, the head's node."
     paths = [layer.split(".") for layer in (*layers, *filter(None, [head]))]
     opened = {"0", *(".".join(["0", *path[:i]]) for path in paths for i in range(1, len(path)))}
+    at = lambda n: model.get_submodule(n.target) if n.op == "call_module" else None  # noqa: E731
     while True:
         try:
             with eval_mode(model):  # in a sequence it gets one argument, whatever else it takes
@@ -265,10 +266,9 @@ def _trace(model: nn.Module, *layers: str, head: str | None = None) -> tuple[fx.
             node = node.kwargs["logits"]  # a dataclass is built last
         if not isinstance(node, fx.Node):
             raise _Untraceable("torch.fx: the output holds no class scores")
-        part = lambda n: model.get_submodule(n.target) if n.op == "call_module" else None  # noqa: E731
-        while head is None and isinstance(part(node), nn.Identity):
+        while head is None and isinstance(at(node), nn.Identity):
             node = node.all_input_nodes[0]  # nothing happens there
-        module, place = part(node), f"0.{node.target}"
+        module, place = at(node), f"0.{node.target}"
         box = module is not None and place not in opened and bool(list(module.children()))
         if head is not None or not box or isinstance(module, nn.Linear):
             _check_head(node, module, model)

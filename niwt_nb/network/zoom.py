@@ -63,7 +63,7 @@ def can_zoom(
     network: CutNetwork,  # cut where importance is read
     example: Tensor,  # (2, 3, H, W) preprocessed pictures
 ) -> bool:  # whether its map says where to look, and a picture is large enough
-    "Whether a closer look is allowed: pictures of 128 pixels, a map of 5 rows, and as many columns."
+    "Whether a closer look is allowed: pictures of 128 pixels and a map of 5 cells a side, or more."
     if min(example.shape[-2:]) < 128:  # pixels
         return False
     with torch.no_grad(), eval_mode(network):
