@@ -150,9 +150,9 @@ ENTRIES: dict[str, Callable[[Any], Any]] = {
     "cut": lambda w: sorted(n for n, _ in N.cut(w.model, "stage2", w.x).tail.named_parameters()),
     "layer_names": lambda w: N.layer_names(w.model, w.x, check=False),
     "choose_layer": lambda w: N.choose_layer(nn.Sequential(w.model), w.x),
-    "check_outputs": lambda w: N.check_outputs(w.model, w.x, w.seen),
+    "check_outputs": lambda w: N.check_outputs(w.model, w.x, w.seen, "classes"),
     "accuracy": lambda w: N.accuracy(w.model, w.pixels, w.column),
-    "KnowledgeHead": lambda w: w.aware.linear(2.0).weight,
+    "KnowledgeHead": lambda w: w.aware.linear_for(torch.eye(8, device="cpu")).weight,
     "train_classifier": lambda w: N.train_classifier(
         copied(w.model), w.data, w.transform, epochs=1
     )[["loss", "accuracy"]],

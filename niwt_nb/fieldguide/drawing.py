@@ -83,6 +83,8 @@ _HEAD = (0.27, -0.38)  # its centre; the radius is 0.36
 _OUTLINES: dict[str, Any] = _TABLES["outlines"]
 _TORSO, _WING = _spline(_OUTLINES["torso"]), _spline(_OUTLINES["wing"])
 _BELLY = np.concatenate([_TORSO[8:44], _OUTLINES["upper edge of the belly"]])
+_STROKES = [np.array(points) for points in _TABLES["legs"]]
+_LEGS = [_Shape("legs", "legs", p, line=0.085 if len(p) == 2 else 0.075) for p in _STROKES]
 
 # %% ../../nbs/02_fieldguide/01_drawing.ipynb #5151032f
 @lru_cache
@@ -94,40 +96,24 @@ def _tail(shape: str) -> tuple[_Shape, ...]:
     kind = ("tail", "tail dark")
     return (outline, *(_Shape(*kind, move(f), "tail", line=0.024) for f in points["feathers"]))
 
-# %% ../../nbs/02_fieldguide/01_drawing.ipynb #e30bc776
-@lru_cache
-def _legs() -> tuple[_Shape, ...]:
-    "Two legs with feet, down to the perch."
-    lines = [np.array(points) for points in _TABLES["legs"]]
-    return tuple(_Shape("legs", "legs", p, line=0.085 if len(p) == 2 else 0.075) for p in lines)
-
 # %% ../../nbs/02_fieldguide/01_drawing.ipynb #81a46844
 @lru_cache
-def _belly(pattern: str) -> tuple[_Shape, ...]:
-    "Throat, breast and belly in one field, with stripes or spots on it."
-    table = _TABLES["belly"]
-    marks = {
-        "solid": [],
-        "spotted": [_arc(x, y, 0.05, n=10) for x, y in table["spots"]],
-        "striped": _stripes(_BELLY, table["stripes"], 0.075, 0.06),
-    }
-    field = _Shape("belly", "belly", _BELLY)
-    return (field, *(_Shape("belly", "belly mark", m) for m in marks[pattern]))
+def _plumage(part: str, pattern: str) -> tuple[_Shape, ...]:
+    """A belly (with throat and breast) or a folded wing, with stripes or spots on it.
 
-# %% ../../nbs/02_fieldguide/01_drawing.ipynb #c1e73620
-@lru_cache
-def _wing(pattern: str) -> tuple[_Shape, ...]:
-    "A folded wing: long feathers behind and, unless something else is drawn there, small in front."
-    table = _TABLES["wing"]
+    A wing has long feathers behind and, unless something else is drawn there, small ones in front.
+    """
+    table, wing = _TABLES[part], part == "wing"
+    joint, outline = ("wing", _WING) if wing else ("body", _BELLY)
     marks = {
         "solid": [],
-        "spotted": [_arc(x, y, 0.052, n=10) for x, y in table["spots"]],
-        "striped": _stripes(_WING, table["stripes"], 0.08, -0.1),
+        "spotted": [_arc(x, y, table["radius of a spot"], n=10) for x, y in table["spots"]],
+        "striped": _stripes(outline, table["stripes"], *table["width and lean of a stripe"]),
     }
     lines = table["long feathers"] + (table["small feathers"] if pattern == "solid" else [])
-    feathers = [_Shape("wing", "wing dark", np.array(f), "wing", line=0.02) for f in lines]
-    drawn = [_Shape("wing", "wing mark", m, "wing") for m in marks[pattern]]
-    return (_Shape("wing", "wing", _WING, "wing", edge=True), *feathers, *drawn)
+    feathers = [_Shape(part, f"{part} dark", np.array(f), joint, line=0.02) for f in lines]
+    drawn = [_Shape(part, f"{part} mark", m, joint) for m in marks[pattern]]
+    return (_Shape(part, part, outline, joint, edge=wing), *feathers, *drawn)
 
 # %% ../../nbs/02_fieldguide/01_drawing.ipynb #d950ac0f
 @lru_cache
@@ -158,16 +144,14 @@ def _bill(shape: str) -> tuple[_Shape, ...]:
 # %% ../../nbs/02_fieldguide/01_drawing.ipynb #434158bc
 def _bird_shapes(look: Mapping[str, str]) -> list[_Shape]:
     "All outlines of a bird with a complete look, in drawing order: what comes later lies on top."
-    torso = _Shape("body", "body", _TORSO, edge=True)
-    head = _head(look["head_pattern"])
     return [
         *_tail(look["tail_shape"]),
-        *_legs(),
-        torso,
-        *_belly(look["belly_pattern"]),
-        *head,
+        *_LEGS,
+        _Shape("body", "body", _TORSO, edge=True),
+        *_plumage("belly", look["belly_pattern"]),
+        *_head(look["head_pattern"]),
         *_bill(look["bill_shape"]),
-        *_wing(look["wing_pattern"]),
+        *_plumage("wing", look["wing_pattern"]),
     ]
 
 # %% ../../nbs/02_fieldguide/01_drawing.ipynb #bb2bd0d5
@@ -200,33 +184,18 @@ _SCENES: dict[str, dict[str, Any]] = _TABLES["scenes"]  # colours at top and bot
 
 def _random_pose(rng: np.random.Generator) -> _Pose:
     "A pose at random: mostly a folded wing, sometimes a lifted one; any scene, any light."
-    u = rng.uniform(size=17)
+    u, scenes = rng.uniform(size=17), tuple(_SCENES)
     at = lambda i, low, high: float(low + (high - low) * u[i])  # noqa: E731
-    return _Pose(
-        flip=bool(u[0] < 0.5),
-        size=at(1, 0.86, 1.0),
-        plump=at(2, 0.93, 1.08),
-        tilt=at(3, -13, 13),
-        head=at(4, -13, 13),
-        wing=at(5, -8, 8) if u[6] < 0.8 else at(5, 55, 95),
-        tail=at(7, -16, 16),
-        x=at(8, 0, 1),
-        y=at(9, 0, 1),
-        tone=int(u[10] * len(_TABLES["bodies"])),
-        light=at(11, 0.86, 1.12),
-        warmth=at(12, -0.05, 0.05),
-        slope=at(13, -0.12, 0.12),
-        contrast=at(14, 0.88, 1.1),
-        noise=at(15, 3, 9),
-        scene=tuple(_SCENES)[int(u[16] * len(_SCENES))],
-        seed=int(rng.integers(2**31)),
-    )
+    drawn = {name: at(*row) for name, row in _TABLES["pose"].items()}  # which of `u`, from, to
+    drawn["wing"] = drawn["wing"] if u[6] < 0.8 else at(5, 55, 95)
+    tone, scene = int(u[10] * len(_TABLES["bodies"])), scenes[int(u[16] * len(scenes))]
+    return _Pose(bool(u[0] < 0.5), tone=tone, scene=scene, seed=int(rng.integers(2**31)), **drawn)
 
 # %% ../../nbs/02_fieldguide/01_drawing.ipynb #a09e5f77
 def _pose_shapes(
     shapes: Sequence[_Shape], pose: _Pose, canvas: int
-) -> tuple[list[np.ndarray], float]:
-    "A bird's outlines in pixels of a picture of side `canvas`, and the bird's unit in pixels."
+) -> tuple[list[tuple[_Shape, np.ndarray]], float]:
+    "Outlines, and their points in pixels of a picture of side `canvas`; the bird's unit in pixels."
     angle = {"body": 0.0, "head": pose.head, "wing": pose.wing, "tail": pose.tail}
     count = [len(s.points) for s in shapes]
     every = np.concatenate([s.points for s in shapes])
@@ -239,8 +208,8 @@ def _pose_shapes(
     unit = min(0.51 * pose.size, float(0.95 / (high - low).max()))
     shift = (1 - (high - low) * unit) * (0.1 + 0.8 * np.array((pose.x, pose.y))) - low * unit
     every = (every * unit + shift) * canvas
-    ends = np.cumsum(count).tolist()
-    return [every[b - n : b] for b, n in zip(ends, count, strict=True)], unit * canvas
+    points = np.split(every, np.cumsum(count)[:-1])
+    return list(zip(shapes, points, strict=True)), unit * canvas
 
 # %% ../../nbs/02_fieldguide/01_drawing.ipynb #7623f501
 def _mix(a: Sequence[float], b: Sequence[float], t: float) -> tuple[int, ...]:
@@ -344,17 +313,12 @@ def _berries(
 
 # %% ../../nbs/02_fieldguide/01_drawing.ipynb #c42ad4fe
 def _paint_bird(
-    image: Image.Image,
-    label: Image.Image,
-    shapes: Sequence[_Shape],
-    points: Sequence[np.ndarray],
-    paint: Mapping[str, tuple[int, ...]],
-    unit: float,
+    image: Image.Image, label: Image.Image, outlines: Any, paint: Mapping[str, Any], unit: float
 ) -> None:
-    "Draw every outline (`points`: the shapes in pixels) in colour and in part numbers."
+    "Draw all outlines, see `_pose_shapes`, in colour and in part numbers."
     draw, mark = ImageDraw.Draw(image), ImageDraw.Draw(label)
     edge = max(1, round(unit * 0.034))
-    for shape, p in zip(shapes, points, strict=True):
+    for shape, p in outlines:
         xy, part = p.ravel().tolist(), _LABELS.index(shape.part)
         if shape.line:
             width = max(1, round(shape.line * unit))
@@ -387,17 +351,15 @@ def _render(
     "Draw a bird: background, berries (`cue`), perch, bird, camera."
     rng, times = np.random.default_rng(pose.seed), 3
     canvas = size * times
-    shapes = _bird_shapes(look)
-    points, unit = _pose_shapes(shapes, pose, canvas)
+    outlines, unit = _pose_shapes(_bird_shapes(look), pose, canvas)
     paint = _paints(look, pose, rng)
     image, label = _background(pose.scene, rng, canvas), Image.new("L", (canvas, canvas))
     if cue:
         place = np.random.default_rng(pose.seed + 1)
         _berries(ImageDraw.Draw(image), ImageDraw.Draw(label), canvas, place)
-    legs = [p for s, p in zip(shapes, points, strict=True) if s.part == "legs"]
-    toes = np.concatenate([p[::2] for p in legs if len(p) == 3])
+    toes = np.concatenate([p[::2] for s, p in outlines if s.part == "legs" and len(p) == 3])
     _perch(ImageDraw.Draw(image), toes, -pose.tilt if pose.flip else pose.tilt, unit, rng)
-    _paint_bird(image, label, shapes, points, paint, unit)
+    _paint_bird(image, label, outlines, paint, unit)
     pixels = np.asarray(image.reduce(times), np.float32)
     middle = slice(times // 2, None, times)
     return _expose(pixels, pose, rng), np.asarray(label)[middle, middle].copy()
@@ -421,9 +383,7 @@ def draw_bird(
     rng = np.random.default_rng((seed, 1))
     chosen = _check_look(look or {})
     u = rng.uniform(size=len(ATTRIBUTES)).tolist()  # a random value of every group
-    full = {
-        group: chosen.get(group, values[int(share * len(values))])
-        for (group, values), share in zip(ATTRIBUTES.items(), u, strict=True)
-    }
+    groups = zip(ATTRIBUTES.items(), u, strict=True)
+    full = {g: chosen.get(g, values[int(share * len(values))]) for (g, values), share in groups}
     pixels, label = _render(full, _random_pose(rng), size, cue)
     return Image.fromarray(pixels), _part_masks(label)

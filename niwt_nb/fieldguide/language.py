@@ -34,21 +34,17 @@ _PART_WORDS: dict[str, list[str]] = _TABLES["part words"]
 _VALUE_WORDS: dict[str, list[str]] = _TABLES["value words"]
 _PART_GROUPS: dict[str, list[str]] = _TABLES["part groups"]
 _MARK_NOUNS = ("spots", "dots", "speckles", "stripes", "bars", "streaks")
-
-# %% ../../nbs/02_fieldguide/02_language.ipynb #997a53b6
-def _value_of(part: str, value: str) -> str | None:
-    "The attribute that a value means when it is said of a part, None if the part cannot have it."
-    value = {("crown", "solid"): "plain", ("bill", "pointed"): "dagger"}.get((part, value), value)
-    group = next((g for g in _PART_GROUPS[part] if value in ATTRIBUTES[g]), None)
-    return group and f"has_{group}::{value}"
+_OF_A_PART = {("crown", "solid"): "plain", ("bill", "pointed"): "dagger"}  # what they mean there
 
 # %% ../../nbs/02_fieldguide/02_language.ipynb #b6960a4a
 def _bind(values: Sequence[str], part: str | None) -> list[str]:
     "Attributes of values said of a part ('bird': all; None: alone); raises `NiwtError` for others."
     names: list[str] = []
     for value in values:
-        parts = list(_PART_GROUPS) if part in (None, "bird") else [str(part)]
-        found = [n for n in (_value_of(p, value) for p in parts) if n]
+        found = []
+        for p in _PART_GROUPS if part in (None, "bird") else [str(part)]:
+            meant = _OF_A_PART.get((p, value), value)
+            found += [f"has_{g}::{meant}" for g in _PART_GROUPS[p] if meant in ATTRIBUTES[g]]
         if part is None and len(found) != 1:
             raise NiwtError(f"{value!r} of what? say which part, such as '{value} wings'")
         if not found:
@@ -65,11 +61,6 @@ _FRAME = ("tell", "look", "note", "shows", "bird", "above")  # of what `describe
 _JOINS = (",", "and", "with", "but")
 _LINK = ("show", "like", "shaped", "one", "species")
 _DEGREE = ("bold", "clear", "tall", "strong", "short", "long", "deeply", "broad", "dark", "bright")
-
-
-def _group(name: str) -> str:
-    "The group of an attribute."
-    return name.removeprefix("has_").partition("::")[0]
 
 # %% ../../nbs/02_fieldguide/02_language.ipynb #f1d0a003
 def _nothing(text: str) -> str:
@@ -92,11 +83,9 @@ def _unknown(tokens: Sequence[str]) -> list[str]:
         known = known or not word.isalpha() or len(word) < 2
         if word in _DEGREE and ahead and (ahead[0] in _VALUE_OF or ahead[0] in _DEGREE):
             continue  # "bold spots": how, not what
-        if word in _PART_OF and word not in ("bird",):
-            found += [" ".join([*run, word])] if run else []
-            run = []
-        elif known:
-            found += [" ".join(run)] if run else []
+        part = [word] if word in _PART_OF and word != "bird" else []
+        if part or known:
+            found += [" ".join(run + part)] if run else []
             run = []
         else:
             run.append(word)
@@ -112,11 +101,8 @@ def _denied(phrase: str, last: str | None) -> list[str]:
         return []
     names: list[str] = []
     for value in values:
-        patterns = value in ("spotted", "striped")
-        part = next(iter(parts), last or ("bird" if patterns else None))
-        if value in ("crested", "masked"):
-            names.append(f"has_head_pattern::{value}")
-            continue
+        alone = "bird" if value in ("spotted", "striped") else None
+        part = "crown" if value in ("crested", "masked") else next(iter(parts), last or alone)
         try:
             names += _bind([value], part)
         except NiwtError:
@@ -132,19 +118,16 @@ def _settle(
     look = _check_look({**{k: v for n in whole for k, v in _check_look([n]).items()}, **told})
     for phrase, names in denied:
         for name in names:
-            if look.get(_group(name)) == name.partition("::")[2]:
+            if _check_look([name]).items() <= look.items():
                 raise NiwtError(f"{phrase!r} contradicts {name!r}, which was said as well")
     return look
 
 # %% ../../nbs/02_fieldguide/02_language.ipynb #1cec7c7a
 def _part_ahead(tokens: Sequence[str]) -> bool:
     "Whether a part is named before the clause ends, so that a value waits for it."
-    for word in tokens:
-        if word in _PART_OF or word in ("crest", "tuft"):
-            return True
-        if word in (".", ";", ",", "and", "with", "but", "while"):
-            return False
-    return False
+    ends = (".", ";", ",", "and", "with", "but", "while")
+    parts = (*_PART_OF, "crest", "tuft")
+    return next((w in parts for w in tokens if w in ends or w in parts), False)
 
 # %% ../../nbs/02_fieldguide/02_language.ipynb #f1d0a00d
 def _tokens(text: str) -> list[str]:
@@ -203,7 +186,8 @@ def parse_description(
 ) -> dict[str, str]:  # the look: only what was said
     "A description as a look; raises `NiwtError` for what no look can say, or nothing understood."
     look, denied, unused = _read_description(text)
-    lost = [phrase for phrase, names in denied if any(_group(n) not in look for n in names)]
+    told = lambda name: _check_look([name]).keys() <= look.keys()  # noqa: E731
+    lost = [phrase for phrase, names in denied if not all(map(told, names))]
     lost += [p for p in unused if _split_denials(p)[0][1] != "said"]
     if lost:
         say = "say what the bird has instead, such as 'plain wings' or 'a plain crown'"

@@ -84,17 +84,6 @@ class _Tracer(fx.Tracer):
             a = a.logits  # an output object of the Hugging Face kind
         return super().create_arg(a)
 
-# %% ../../nbs/03_network/01_cut.ipynb #9fd7741f
-class _Wrap(nn.Module):
-    "Calls a model with one argument, whatever else its `forward` could take."
-
-    def __init__(self, model: nn.Module):
-        super().__init__()
-        self.model = model
-
-    def forward(self, x: Tensor) -> Any:
-        return self.model(x)
-
 # %% ../../nbs/03_network/01_cut.ipynb #f832e7aa
 class _Untraceable(Exception):
     "torch.fx cannot record this forward pass, or not in a way that can be split."
@@ -159,6 +148,16 @@ def eval_mode(
             for key in entered:
                 del _EVALUATED[key]
 
+# %% ../../nbs/03_network/01_cut.ipynb #7975a949
+@in_own_modes
+def _check_outputs(model: nn.Module, x: Tensor, n: int, what: str) -> None:
+    "Raise `NiwtError` unless the model gives n scores an image, one for each of `what`."
+    with torch.no_grad(), eval_mode(model):
+        shape = tuple(_scores_of(model(x)).shape)
+    if shape != (len(x), n):
+        wanted = f"expected {(len(x), n)}: one for each of the {n} {what}"
+        raise NiwtError(f"the model gives scores of shape {shape}, {wanted}")
+
 # %% ../../nbs/03_network/01_cut.ipynb #f039ddfc
 def running(
     function: _Function,  # its first argument: a network, a part of one, or what has a `network`
@@ -197,21 +196,22 @@ def _channels_come_last(module: nn.Module, shape: tuple[int, ...]) -> bool:
     second = any(m.out_channels == shape[1] for m in parts if isinstance(m, nn.Conv2d))
     return (shape[3],) in writes and not second
 
-# %% ../../nbs/03_network/01_cut.ipynb #455a9393
+# %% ../../nbs/03_network/01_cut.ipynb #949aa353
 class _Reached(Exception):
     "Raised by a hook to leave a forward pass early."
 
-# %% ../../nbs/03_network/01_cut.ipynb #949aa353
-def _output_of(model: nn.Module, layer: str, x: Tensor) -> Any:
-    "What a layer gives when the model runs; the pass ends there."
+
+def _until(model: nn.Module, layer: str, x: Tensor, before: bool = False) -> Any:
+    "What a layer gives (or reads, `before` it runs) in a forward pass, which ends there."
     kept: list[Any] = []
 
-    def keep(module: nn.Module, args: Any, output: Any) -> None:
-        kept.append(output[0] if isinstance(output, tuple) and output else output)
+    def keep(module: nn.Module, args: Any, output: Any = None) -> None:
+        kept.append(_scores_of(args if before else output))
         raise _Reached
 
-    hook = model.get_submodule(layer).register_forward_hook(keep)
-    with hook, torch.no_grad(), eval_mode(model), contextlib.suppress(_Reached):
+    stop = model.get_submodule(layer)
+    hook = stop.register_forward_pre_hook if before else stop.register_forward_hook
+    with hook(keep), contextlib.suppress(_Reached):
         model(x)
     return kept[0] if kept else None
 
@@ -225,21 +225,17 @@ def layout_of(
     kind = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
     usual = (torch.zeros(1, 3, s, s) for s in (224, 64, 32, 256))
     sizes = list(usual) if example is None else [example[:1]]
-    with eval_mode(model):  # another thread must not trace meanwhile
-        found: Any = None
+    found, moved = None, []  # type: Any, list[bool]
+    with torch.no_grad(), eval_mode(model):  # another thread must not trace meanwhile
         for x in (s.to(kind) for s in sizes):
-            try:
-                found = _output_of(model, layer, x)
+            with contextlib.suppress(Exception):  # anybody's model may refuse this size in any way
+                found = _until(model, layer, x)
                 break
-            except Exception:  # noqa: BLE001 (anybody's model: it may refuse this size in any way)
-                found = None
         if not isinstance(found, Tensor) or found.ndim != 4:
             return None
-        try:
-            small = _output_of(model, layer, x[..., ::2, ::2])
+        with contextlib.suppress(Exception):  # made for one size of image
+            small = _until(model, layer, x[..., ::2, ::2])
             moved = [a != b for a, b in zip(found.shape[1:], small.shape[1:], strict=True)]
-        except Exception:  # noqa: BLE001 (made for one size of image)
-            moved = []
     if moved == [False, True, True] or moved == [True, True, False]:
         return "last" if moved[0] else "space"
     last = _channels_come_last(model.get_submodule(layer), tuple(found.shape))
@@ -248,59 +244,49 @@ def layout_of(
 # %% ../../nbs/03_network/01_cut.ipynb #e833492a
 def _trace(model: nn.Module, *layers: str, head: str | None = None) -> tuple[fx.Graph, fx.Node]:
     "Trace `model` with the surroundings of `layers` and head opened: the graph, the head's node."
-    wrap, paths = _Wrap(model), [layer.split(".") for layer in (*layers, *filter(None, [head]))]
-    parts = (path[:i] for path in paths for i in range(1, len(path)))
-    opened = {"model", *(".".join(["model", *part]) for part in parts)}
+    paths = [layer.split(".") for layer in (*layers, *filter(None, [head]))]
+    opened = {"0", *(".".join(["0", *path[:i]]) for path in paths for i in range(1, len(path)))}
+    at = lambda n: model.get_submodule(n.target) if n.op == "call_module" else None  # noqa: E731
     while True:
         try:
-            with eval_mode(model):
-                graph = _Tracer(opened).trace(wrap)
+            with eval_mode(model):  # in a sequence it gets one argument, whatever else it takes
+                graph = _Tracer(opened).trace(nn.Sequential(model))
         except Exception as e:  # noqa: BLE001 (anybody's code; a failure means the fallback)
             told = f"torch.fx: {type(e).__name__}: {str(e).partition(chr(10))[0]}"
             raise _Untraceable(told) from e
-        if head is not None:
-            runs = [n for n in graph.nodes if n.op == "call_module" and n.target == f"model.{head}"]
-            node = runs[0] if runs else None
-            if node is None:
-                why = f"the layer {head!r} that was named as head does not run in a forward pass"
-                raise NiwtError(why)
-            _check_head(node, wrap.get_submodule(str(node.target)), wrap)
-            return graph, node
-        node = _scores_of(next(n for n in graph.nodes if n.op == "output").args[0])
+        for n in graph.nodes:
+            if n.op in ("call_module", "get_attr"):
+                n.target = str(n.target).removeprefix("0.")
+        runs = [n for n in graph.nodes if n.op == "call_module" and n.target == head]
+        if head is not None and not runs:
+            why = f"the layer {head!r} that was named as head does not run in a forward pass"
+            raise NiwtError(why)
+        node = runs[0] if runs else _scores_of(list(graph.nodes)[-1].args[0])
         if isinstance(node, fx.Node) and node.op == "call_function" and "logits" in node.kwargs:
             node = node.kwargs["logits"]  # a dataclass is built last
         if not isinstance(node, fx.Node):
             raise _Untraceable("torch.fx: the output holds no class scores")
-        while node.op == "call_module" and isinstance(
-            wrap.get_submodule(str(node.target)), nn.Identity
-        ):
+        while head is None and isinstance(at(node), nn.Identity):
             node = node.all_input_nodes[0]  # nothing happens there
-        module = wrap.get_submodule(str(node.target)) if node.op == "call_module" else None
-        if module is None or isinstance(module, nn.Linear):
-            break
-        if node.target in opened or not list(module.children()):
-            break
-        opened.add(str(node.target))
-    _check_head(node, module, wrap)
-    return graph, node
+        module, place = at(node), f"0.{node.target}"
+        box = module is not None and place not in opened and bool(list(module.children()))
+        if head is not None or not box or isinstance(module, nn.Linear):
+            _check_head(node, module, model)
+            return graph, node
+        opened.add(place)
 
 # %% ../../nbs/03_network/01_cut.ipynb #3e03767e
 def _check_head(node: fx.Node, module: nn.Module | None, model: nn.Module) -> None:
     "Raise unless `node`, the last step of a network, runs an nn.Linear."
     if isinstance(module, nn.Linear):
         return
-    if module is not None:
-        step = f"{type(module).__name__} {str(node.target).removeprefix('model.')!r}"
-    else:
-        step = repr(getattr(node.target, "__name__", str(node.target)))
-    inputs = [str(n.target) for n in node.all_input_nodes if n.op == "call_module"]
-    before = [name.removeprefix("model.") for name in inputs]
+    step = _name(node) if module is None else f"{type(module).__name__} {_name(node)}"
+    before = [str(n.target) for n in node.all_input_nodes if n.op == "call_module"]
     if getattr(getattr(module, "weight", None), "ndim", 0) == 2:
         why = "its scores are not linear in the features (a cosine classifier?), so importance does"
         why += " not tell the weights of a class. Put an nn.Linear in its place and fit it"
         raise NiwtError(f"the last layer is not linear: {step} is no nn.Linear; {why}")
-    earlier = {name: model.get_submodule(f"model.{name}") for name in before}
-    linear = [name for name, part in earlier.items() if isinstance(part, nn.Linear)]
+    linear = [name for name in before if isinstance(model.get_submodule(name), nn.Linear)]
     remedy = "the model must end in an nn.Linear"
     if linear:
         remedy = f"name the layer whose output are the scores, as head={linear[0]!r}"
@@ -326,7 +312,7 @@ def _name(node: fx.Node) -> str:
     if node.op == "placeholder":
         return "the input"
     if node.op == "call_module":
-        return repr(str(node.target).removeprefix("model."))
+        return repr(node.target)
     return f"{getattr(node.target, '__name__', node.target)}()"
 
 # %% ../../nbs/03_network/01_cut.ipynb #4c97a731
@@ -362,27 +348,23 @@ def _check_flow(layer: str, at: fx.Node, into_head: fx.Node) -> None:
     raise NiwtError(f"cannot cut at {layer!r}: values pass around it ({what}); {remedy}")
 
 # %% ../../nbs/03_network/01_cut.ipynb #a1d2b42e
-def _part(
-    model: nn.Module,
-    nodes: set[fx.Node],
-    start: fx.Node,
-    end: fx.Node,
-    clone: bool,
-    turn: bool = False,
-) -> fx.GraphModule:
-    "The nodes from `start` (becomes the input) to `end` as a module; `turn`: channels come last."
-    graph = fx.Graph()
-    first = graph.placeholder("x" if start.op == "placeholder" else "A")
-    whole, at = start.op == "placeholder", graph.call_method("clone", (first,)) if clone else first
-    env = {start: graph.call_method("permute", (at, 0, 2, 3, 1)) if turn and not whole else at}
+def _part(model: nn.Module, start: fx.Node, end: fx.Node, turn: bool = False) -> fx.GraphModule:
+    """The nodes from `start` (becomes the input) to `end` as a module; `turn`: channels come last.
+
+    Nodes that could change a given activation in place work on a copy.
+    """
+    graph, whole = fx.Graph(), start.op == "placeholder"
+    at = graph.placeholder("x" if whole else "A")
+    if not whole and _may_overwrite(model, start):
+        at = graph.call_method("clone", (at,))
+    if turn and not whole:
+        at = graph.call_method("permute", (at, 0, 2, 3, 1))
+    env, nodes = {start: at}, _ancestors(end, stop=start)
     for node in start.graph.nodes:
         if node in nodes and node is not start:
-            new = env[node] = graph.node_copy(node, lambda n: env[n])
-            if node.op in ("call_module", "get_attr"):
-                new.target = str(node.target).removeprefix("model.")
-    graph.output(
-        graph.call_method("permute", (env[end], 0, 3, 1, 2)) if turn and whole else env[end]
-    )
+            env[node] = graph.node_copy(node, lambda n: env[n])
+    out = env[end]
+    graph.output(graph.call_method("permute", (out, 0, 3, 1, 2)) if turn and whole else out)
     part = fx.GraphModule(model, graph, class_name="Lower" if whole else "Tail")
     part.register_forward_pre_hook(_in_its_numbers)
     return part
@@ -394,7 +376,7 @@ def _may_overwrite(model: nn.Module, at: fx.Node) -> bool:
     views = f"{shapes} unsqueeze() dropout()".split()
     for user in at.users:
         if user.op == "call_module":
-            module = model.get_submodule(str(user.target).removeprefix("model."))
+            module = model.get_submodule(str(user.target))
             first = next(m for m in module.modules() if not list(m.children()))
             if getattr(first, "inplace", False):
                 return True
@@ -412,7 +394,7 @@ def _may_turn(model: nn.Module, nodes: set[fx.Node]) -> bool:
     marks = ("normalized_shape", "dims")
     for node in nodes:
         if node.op == "call_module":
-            parts = model.get_submodule(str(node.target).removeprefix("model.")).modules()
+            parts = model.get_submodule(str(node.target)).modules()
             if any(isinstance(m, nn.Linear) or any(hasattr(m, k) for k in marks) for m in parts):
                 return True
         elif re.search("permute|transpose|movedim|moveaxis|einsum|rearrange", _name(node)):
@@ -433,21 +415,16 @@ def _check_once(layer: str, head: str, runs: int, head_runs: int) -> None:
 
 # %% ../../nbs/03_network/01_cut.ipynb #98a3e8ab
 def _cut_by_graph(
-    model: nn.Module,
-    layer: str,
-    example: Any = None,
-    head_name: Any = None,
-    last: bool | None = None,
+    model: nn.Module, layer: str, example: Any = None, named: Any = None, last: bool | None = None
 ) -> CutNetwork:
     "`cut` through torch.fx; raises `_Untraceable` where only hooks can help."
-    graph, head = _trace(model, layer, head=head_name)
-    named, head_name = head_name is not None, str(head.target).removeprefix("model.")
+    graph, head = _trace(model, layer, head=named)
+    head_name = str(head.target)
     modules = [n for n in graph.nodes if n.op == "call_module"]
-    runs = [n for n in modules if n.target == f"model.{layer}"]
-    _check_once(layer, head_name, len(runs), sum(n.target == head.target for n in modules))
+    runs = [n for n in modules if n.target == layer]
+    _check_once(layer, head_name, len(runs), sum(n.target == head_name for n in modules))
     at, into_head = runs[0], head.all_input_nodes[0]
     _check_flow(layer, at, into_head)
-    image = next(n for n in graph.nodes if n.op == "placeholder")
     unread = [n for n in graph.nodes if n.op == "call_method" and not n.users]
     lost = [n for n in unread if str(n.target).endswith("_") and not str(n.target).endswith("__")]
     if lost:
@@ -455,52 +432,40 @@ def _cut_by_graph(
         raise _Untraceable(f"torch.fx: {told}")
     if last is None:
         last = _may_turn(model, _ancestors(at)) and layout_of(model, layer, example) == "last"
-    lower = _part(model, _ancestors(at), image, at, False, last)
-    upper, overwritten = _ancestors(into_head, stop=at), _may_overwrite(model, at)
-    tail = _part(model, upper, at, into_head, overwritten, last)
+    image = next(n for n in graph.nodes if n.op == "placeholder")
+    parts = _part(model, image, at, last), _part(model, at, into_head, last)
     after = sorted({_name(n) for n in head.users if n.op != "output"}) if named else []
     left = f"; what follows the head {head_name!r} is left out: {', '.join(after)}"
     how = "torch.fx" + (left if after else "")
-    return CutNetwork(model, layer, (lower, tail), head_name, how, last)
+    return CutNetwork(model, layer, parts, head_name, how, last)
 
 # %% ../../nbs/03_network/01_cut.ipynb #57ed9ff3
 class _Hooked(nn.Module):
     'One half of a model cut by hooks: `part` is "lower" or "tail".'
 
-    def __init__(self, model: nn.Module, layer: str, head: str, part: str, example: Tensor):
+    example: Tensor
+
+    def __init__(self, model: nn.Module, names: tuple, part: str, example: Tensor, turn: bool):
         super().__init__()
-        self.model, self.layer, self.head_name, self.part = model, layer, head, part
+        self.model, (self.layer, self.head_name), self.part = model, names, part
+        self.turn = turn  # the layer has its channels last
         self.whole_batch = False  # one stand-in image for each of x
-        self.turn = False  # the layer has its channels last
         self.register_forward_pre_hook(_in_its_numbers)
         self.register_buffer("example", example[:1].detach().clone(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        kept: list[Tensor] = []
-        x = x.permute(0, 2, 3, 1) if self.turn and self.part == "tail" else x
+        if self.part == "lower":
+            found = _until(self.model, self.layer, x)
+            return found.permute(0, 3, 1, 2) if self.turn else found
+        x = x.permute(0, 2, 3, 1) if self.turn else x
 
         def swap(module: nn.Module, args: Any, output: Any) -> Any:
             return (x.clone(), *output[1:]) if isinstance(output, tuple) else x.clone()
 
-        def keep(module: nn.Module, args: Any, output: Any = None) -> None:
-            value = _scores_of(args if self.part == "tail" else output)
-            kept.append(value)
-            raise _Reached
-
-        layer, head = self.model.get_submodule(self.layer), self.model.get_submodule(self.head_name)
-        with contextlib.ExitStack() as hooks:
-            if self.part == "lower":
-                hooks.enter_context(layer.register_forward_hook(keep))
-                image = x
-            else:
-                hooks.enter_context(layer.register_forward_hook(swap))
-                hooks.enter_context(head.register_forward_pre_hook(keep))
-                assert isinstance(self.example, Tensor)
-                example = self.example.to(x)
-                image = example.expand(len(x), *example.shape[1:]) if self.whole_batch else example
-            with contextlib.suppress(_Reached):
-                self.model(image)
-        return kept[0].permute(0, 3, 1, 2) if self.turn and self.part == "lower" else kept[0]
+        example = self.example.to(x)
+        image = example.expand(len(x), *example.shape[1:]) if self.whole_batch else example
+        with self.model.get_submodule(self.layer).register_forward_hook(swap):
+            return _until(self.model, self.head_name, image, before=True)
 
 # %% ../../nbs/03_network/01_cut.ipynb #c167ac52
 def _last_linear(model: nn.Module, layer: str, example: Tensor, head: str | None = None) -> str:
@@ -534,45 +499,41 @@ def _cut_by_hooks(
         raise NiwtError(f"the model cannot be traced ({why}); {remedy}")
     head = _last_linear(model, layer, example, head)
     last = layout_of(model, layer, example) == "last"
-    for whole_batch in (False, True):
-        lower, tail = (_Hooked(model, layer, head, part, example) for part in ("lower", "tail"))
-        for half in (lower, tail):
-            half.whole_batch, half.turn = whole_batch, last
-        network = CutNetwork(model, layer, (lower, tail), head, f"hooks, because {why}", last)
-        try:
-            _verify(network, example)
-            return network
-        except Exception as e:  # noqa: BLE001 (with a stand-in image anybody's code may fail)
-            if whole_batch:
-                why = f"{e}; values pass around the layer, choose one that all data flow through"
-                raise NiwtError(f"cannot cut at {layer!r} by hooks either: {why}") from e
-    raise AssertionError
+    names, parts = (layer, head), ("lower", "tail")
+    lower, tail = (_Hooked(model, names, part, example, last) for part in parts)
+    network = CutNetwork(model, layer, (lower, tail), head, f"hooks, because {why}", last)
+    with contextlib.suppress(Exception):  # with one stand-in image anybody's code may fail
+        _verify(network, example)
+        return network
+    tail.whole_batch = True
+    try:
+        _verify(network, example)
+    except Exception as e:  # noqa: BLE001 (anybody's code)
+        why = f"{e}; values pass around the layer, choose one that all data flow through"
+        raise NiwtError(f"cannot cut at {layer!r} by hooks either: {why}") from e
+    return network
 
 # %% ../../nbs/03_network/01_cut.ipynb #0e8ba21c
 def _verify(network: CutNetwork, example: Tensor) -> None:
     "Raise unless the three parts together compute what the model computes on `example`."
+    cannot = f"cannot cut at {network.layer!r}"
     with torch.no_grad(), eval_mode(network):
         example = (_in_its_numbers(network, (example,)) or (example,))[0]
         expected, A = head_output(network.model, network.head_name, example), network.lower(example)
         if not isinstance(A, Tensor) or A.ndim < 2:
-            told = f"it returns a {type(A).__name__}, not a tensor (B, K, ...)"
-            raise NiwtError(f"cannot cut at {network.layer!r}: {told}")
-        before = A.clone()
-        features = network.tail(A)
-        shape = tuple(getattr(features, "shape", ()))
-        wanted = (len(example), network.head.in_features)
+            raise NiwtError(f"{cannot}: it returns a {type(A).__name__}, not a tensor (B, K, ...)")
+        before, features = A.clone(), network.tail(A)
+        shape, wanted = getattr(features, "shape", ()), (len(example), network.head.in_features)
         if shape != wanted:
-            told = f"the head {network.head_name!r} reads features of shape {shape}"
+            told = f"the head {network.head_name!r} reads features of shape {tuple(shape)}"
             raise NiwtError(f"{told}, expected {wanted}")
         scores = network.head(features)
     atol = 1e-6 * float(expected.abs().max())
     if not torch.allclose(scores, expected.to(scores), rtol=1e-5, atol=atol):
         by = f"by {float((scores - expected).abs().max()):.2g}"
-        told = f"the parts give other scores than the model ({by})"
-        raise NiwtError(f"cannot cut at {network.layer!r}: {told}")
+        raise NiwtError(f"{cannot}: the parts give other scores than the model ({by})")
     if not torch.equal(A, before):
-        why = f"cannot cut at {network.layer!r}: the part above changes the activation in place"
-        raise NiwtError(why)
+        raise NiwtError(f"{cannot}: the part above changes the activation in place")
 
 # %% ../../nbs/03_network/01_cut.ipynb #01c14657
 @in_own_modes
@@ -641,7 +602,6 @@ def layer_names(
 def choose_layer(
     model: nn.Module,  # ends in a linear layer; its `default_layer` is taken if there is one
     example: Tensor,  # images (B, 3, H, W)
-    head: str | None = None,  # see `cut`
 ) -> str:  # the name of a layer
     """The last spatial layer with a convolution or linear layer between it and the head.
 
@@ -656,7 +616,7 @@ def choose_layer(
     last_first = lambda n: (n not in late, max(n.count("."), 1), -spatial.index(n))  # noqa: E731
     for name in sorted(spatial, key=last_first):
         try:
-            network = cut(model, name, example, head)
+            network = cut(model, name, example)
         except NiwtError as e:
             why = why or str(e)
             continue
@@ -675,7 +635,7 @@ def subnetwork(
     "The part above a layer, its images activations; raises `NiwtError` if it cannot be taken out."
     try:
         graph, head = _trace(network.model, start, network.layer, head=network.head_name)
-        runs = [n for n in graph.nodes if n.op == "call_module" and n.target == f"model.{start}"]
+        runs = [n for n in graph.nodes if n.op == "call_module" and n.target == start]
         if len(runs) != 1:
             told = f"the one runs {len(runs)} times beside the other"
             raise NiwtError(f"cannot begin at {start!r} and cut at {network.layer!r}: {told}")
@@ -683,14 +643,13 @@ def subnetwork(
     except _Untraceable as e:
         raise NiwtError(f"cannot begin at {start!r}: {e}") from e
     turns = _may_turn(network.model, _ancestors(runs[0]))
-    last = turns and layout_of(network.model, start) == "last"
-    upper = _part(network.model, _ancestors(head, stop=runs[0]), runs[0], head, clone=False)
+    upper = _part(network.model, runs[0], head)
     upper.add_submodule(start, nn.Identity())  # a place for hooks
     image = next(iter(upper.graph.nodes))
     with upper.graph.inserting_after(image):
         entry = upper.graph.call_module(start, (image,))
     image.replace_all_uses_with(entry, delete_user_cb=lambda user: user is not entry)
-    if last:
+    if turns and layout_of(network.model, start) == "last":
         with upper.graph.inserting_before(entry):
             entry.args = (upper.graph.call_method("permute", (image, 0, 2, 3, 1)),)
     upper.recompile()

@@ -9,10 +9,11 @@ __all__ = ['export_model', 'export_program', 'export_onnx', 'load_export']
 import importlib.util
 import json
 import os
-import shutil
+import tomllib
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from torch import Tensor, fx, nn
 
 from ..core import NiwtError, atomic_path, import_object, write_text
 from .backbones import ImageTransform, at_size
-from .cut import eval_mode
+from .cut import eval_mode, _check_outputs
 
 # %% ../../nbs/03_network/07_export.ipynb #04a177a7
 def _record(model: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
@@ -67,73 +68,7 @@ def _forward_code(program: torch.export.ExportedProgram) -> tuple[str, dict[str,
     return fx.GraphModule(root, graph).code.strip(), tensors
 
 # %% ../../nbs/03_network/07_export.ipynb #616e7637
-_PREPROCESS_PY = """
-
-def preprocess(image):
-    "A PIL image as the network wants it: float tensor (3, {size}, {size})."
-    import numpy
-
-    image = image.convert("RGB")
-    scale = {short} / min(image.size)
-    if scale != 1:
-        sides = [max({short}, round(side * scale)) for side in image.size]
-        image = image.resize(sides, 2)  # 2: bilinear
-    left, top = (image.width - {size}) // 2, (image.height - {size}) // 2
-    image = image.crop((left, top, left + {size}, top + {size}))
-    pixels = torch.from_numpy(numpy.array(image)).permute(2, 0, 1).float() / 255
-    return (pixels - torch.tensor({mean}).view(3, 1, 1)) / torch.tensor({std}).view(3, 1, 1)
-
-
-if __name__ == "__main__":
-    import sys
-
-    from PIL import Image
-
-    network, names = load()
-    for file in sys.argv[1:]:
-        with torch.no_grad():
-            best = int(network(preprocess(Image.open(file))[None]).argmax())
-        print(file, names[best], sep="\\t")
-"""
-
-# %% ../../nbs/03_network/07_export.ipynb #ec9f019b
-_MODEL_PY = '''"""A classifier for {n} classes in plain PyTorch, by niwt_nb but independent of it.
-
-    from model import load
-    net, classes = load()
-    scores = net(images)  # float images (batch, {shape}), preprocessed -> scores (batch, {n})
-
-{how}
-"""
-import json
-from pathlib import Path
-
-import torch
-from safetensors.torch import load_file
-from torch import device, inf, nan
-
-HERE = Path(__file__).parent
-
-
-class Network(torch.nn.Module):
-    "For inference: the forward pass was recorded in evaluation mode."
-
-    def __init__(self, tensors):
-        super().__init__()
-        for name, value in tensors.items():
-            if value.is_floating_point():
-                setattr(self, name, torch.nn.Parameter(value, requires_grad=False))
-            else:
-                self.register_buffer(name, value)
-
-{forward}
-
-
-def load():
-    "The network with its weights, and the class names in the order of its scores."
-    about = json.loads((HERE / "classes.json").read_text(encoding="utf-8"))
-    return Network(load_file(str(HERE / "model.safetensors"))).eval(), about["classes"]
-{preprocess}'''
+_TEMPLATES = tomllib.loads(files("niwt_nb.network").joinpath("export.toml").read_text("utf-8"))
 
 # %% ../../nbs/03_network/07_export.ipynb #33af2322
 def as_image_transform(
@@ -152,23 +87,12 @@ def as_image_transform(
         plain = at_size(preprocess, want.shape[1])
     except NiwtError:
         return None
-    stated = getattr(preprocess, "resize_size", [0])
-    stated = stated if isinstance(stated, Sequence) else [stated]
+    stated = np.atleast_1d(getattr(preprocess, "resize_size", 0))
     for short in (*stated, 0, round(want.shape[1] / 0.875)):
         made = replace(plain, resize=int(short))
         if float((made(trial) - want).abs().max()) < 0.1:  # a few steps of 1/255, in spreads
             return made
     return None
-
-# %% ../../nbs/03_network/07_export.ipynb #a1749665
-def _check_classes(model: nn.Module, example: Tensor, classes: Sequence[str]) -> list[str]:
-    "Raise `NiwtError` unless there is one name for every score."
-    with torch.no_grad(), eval_mode(model):
-        scores = model(example[:2])
-    if scores.shape[1] != len(classes):
-        told = f"the network gives {scores.shape[1]} scores, {len(classes)} class names were given"
-        raise NiwtError(told)
-    return [str(c) for c in classes]
 
 # %% ../../nbs/03_network/07_export.ipynb #e47db8c8
 def about_text(
@@ -190,7 +114,8 @@ def export_model(
     preprocess: Callable | None = None,  # PIL image -> (3, H, W); written down if it can be
 ) -> Path:  # the folder
     "Write `model.py`, `model.safetensors`, `classes.json`, which need torch and safetensors only."
-    names = _check_classes(model, example, classes)
+    names = [str(c) for c in classes]
+    _check_outputs(model, example[:2], len(names), "class names")
     source, tensors = _forward_code(_record(model, example))
     shape, folder = tuple(example.shape[1:]), Path(folder)
     made = as_image_transform(preprocess)
@@ -198,9 +123,9 @@ def export_model(
     how = "    images = preprocess(PIL_image)[None]" if made else without
     look = {} if made is None else {**asdict(made), "short": made.resize or made.size}
     forward = "\n".join("    " + line for line in source.splitlines())
-    own = _PREPROCESS_PY.format(**look) if made else ""
+    own = _TEMPLATES["preprocess"].format(**look) if made else ""
     sizes = {"n": len(names), "shape": ", ".join(map(str, shape))}
-    code = _MODEL_PY.format(how=how, forward=forward, preprocess=own, **sizes)
+    code = _TEMPLATES["model"].format(how=how, forward=forward, preprocess=own, **sizes)
     with atomic_path(folder / "model.safetensors") as tmp:
         save_file({k: v.cpu().contiguous().clone() for k, v in tensors.items()}, str(tmp))
     for name, text in (("model.py", code), ("classes.json", about_text(names, shape, made))):
@@ -215,13 +140,8 @@ def export_program(
 ) -> Path:  # the file
     "Write a torch.export program; load it with `torch.export.load(path).module()`."
     program = _record(model, example)
-    with atomic_path(path) as tmp:
-        new = tmp.with_suffix(".pt2")
-        try:
-            torch.export.save(program, str(new))
-            shutil.move(str(new), tmp)
-        finally:
-            new.unlink(missing_ok=True)
+    with atomic_path(path) as tmp, open(tmp, "wb") as f:
+        torch.export.save(program, f)  # type: ignore[arg-type]
     return Path(path)
 
 # %% ../../nbs/03_network/07_export.ipynb #3e256f9f

@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -36,10 +36,8 @@ from .zoom import closer, joined
 @lru_cache(maxsize=1)
 def _bfloat16_works() -> bool:
     "Try bfloat16 in a process of its own, because on some processors it is an illegal instruction."
-    trial = (
-        "import torch as t; x = t.rand(2, 8, 7, 7).bfloat16(); t.nn.Conv2d(8, 8, 3).bfloat16()(x); "
-    )
-    trial += "t.rand(64, 64).bfloat16() @ t.rand(64, 64).bfloat16()"
+    trial = "import torch as t; x = t.rand(64, 8, 8, 8).bfloat16(); "
+    trial += "t.nn.Conv2d(8, 8, 3).bfloat16()(x); x.view(64, -1) @ x.view(64, -1).T"
     command = [sys.executable, "-c", trial]
     return subprocess.run(command, capture_output=True, timeout=300).returncode == 0
 
@@ -198,12 +196,7 @@ class _Tuned(nn.Module):
 # %% ../../nbs/03_network/06_finetuning.ipynb #093df490
 @torch.no_grad()
 def _cached_features(
-    body: nn.Module,
-    cache: _Cache,
-    rows: Tensor,
-    device: Any,
-    precision: str = "float32",
-    view: int = 0,
+    body: nn.Module, cache: _Cache, rows: Tensor, device: Any, precision: str, view: int = 0
 ) -> Tensor:
     "Features of rows of a cache, (n, D); `view` 1 for the mirror images of an `ActivationCache`."
     other = {"view": view} if isinstance(cache, ActivationCache) else {}
@@ -267,8 +260,7 @@ def _fitting_cache(
     if cache is None and part == "tail":
         return cache_activations(network, data, data.train, look, quiet=quiet)
     if cache is None:
-        pixels = cache_images(data, data.train, look, quiet)
-        return replace(pixels, index=data.source[data.train])
+        return cache_images(data, data.train, look, quiet)
     if getattr(cache, "layer", None) != (network.layer if part == "tail" else None):
         given = f"{type(cache).__name__.lstrip('_')} of {getattr(cache, 'layer', 'images')!r}"
         what = f"part {part!r} of a network cut at {network.layer!r}"
@@ -283,15 +275,6 @@ class FineTuned:
     network: CutNetwork  # a trained copy; its head is linear, one row a class of `data.seen`
     history: pd.DataFrame  # one row an epoch
     knowledge_head: _KnowledgeHead | None = None  # the map from knowledge to weights, if any
-
-# %% ../../nbs/03_network/06_finetuning.ipynb #9970e551
-def _ended(network: CutNetwork, head: nn.Module, first: Tensor, history: pd.DataFrame) -> FineTuned:
-    "A training's result; a knowledge head becomes linear for features (n, D) as they were `first`."
-    network.requires_grad_(False)
-    if isinstance(head, _KnowledgeHead):
-        return FineTuned(with_head(network, head.linear_for(first)), history, head)
-    assert isinstance(head, nn.Linear)
-    return FineTuned(with_head(network, head), history)
 
 # %% ../../nbs/03_network/06_finetuning.ipynb #185a72c2
 @in_own_modes
@@ -311,7 +294,6 @@ def fine_tune(
     precision: str = "float32",  # of the body's convolutions, see `_arithmetic`
     hold: float = 0.1,  # share of each class's training images kept aside
     patience: int | None = None,  # stop after so many epochs without a better score
-    stop: int | None = None,  # end after this epoch of the `epochs` planned
     seed: int = 0,  # of everything random
     checkpoint: str | os.PathLike | None = None,  # a file to continue from
     quiet: bool = True,  # no progress bars
@@ -324,14 +306,15 @@ def fine_tune(
     learn, watch = (_rows_of(cache, data.source[i]) for i in _hold_out(data, hold, seed))
     y, windows = class_to_column(data)[cache.labels], (window,) if part == "tail" else ()
     features = lambda rows: _cached_features(body, cache, rows, device, precision)  # noqa: E731
-    head = _first_head(first := features(learn), y[learn], knowledge, data.seen, seed)
+    head: Any = _first_head(first := features(learn), y[learn], knowledge, data.seen, seed)
     module = _Tuned(body, head, 0.2, precision).requires_grad_(True)
     own: Any = {"part": part, "window": window, "mix": mix, "precision": precision}
     own["data"] = content_hash(data.name, cache.index[learn])
     how: Any = {"checkpoint": checkpoint, "belongs_to": own, "quiet": quiet, "desc": "fine-tuning"}
-    plan = _Plan(epochs, lr, batch_size, 0.05, seed, {"head": 10.0}, patience, average, stop, **how)
-    right = lambda: head(features(watch)).argmax(1).cpu() == y[watch]  # noqa: E731
-    score = (lambda: float(right().float().mean())) if len(watch) else None
+    plan = _Plan(epochs, lr, batch_size, 0.05, seed, {"head": 10.0}, patience, average, **how)
+    right = lambda: (head(features(watch)).argmax(1).cpu() == y[watch]).float().mean()  # noqa: E731
     with _steps_of(module, lambda r: cache.batch(learn[r], True, *windows), y[learn], mix) as step:
-        history = _train_loop(module, step, len(learn), plan, score)
-    return _ended(tuned, head, first, history)
+        history = _train_loop(module, step, len(learn), plan, right if len(watch) else None)
+    knows = head if isinstance(head, _KnowledgeHead) else None
+    head = knows.linear_for(first) if knows else head  # for features as they were
+    return FineTuned(with_head(tuned.requires_grad_(False), head), history, knows)

@@ -38,13 +38,8 @@ def linear_of(
     head = nn.Linear(weight.shape[1], len(weight), device="meta")
     bias = torch.zeros(len(weight)) if bias is None else bias
     for name, rows in (("weight", weight), ("bias", bias.to(weight))):
-        setattr(
-            head,
-            name,
-            nn.Parameter(
-                rows.detach().clone(memory_format=torch.contiguous_format), requires_grad=False
-            ),
-        )
+        own = rows.detach().clone(memory_format=torch.contiguous_format)
+        setattr(head, name, nn.Parameter(own, requires_grad=False))
     return head
 
 # %% ../../nbs/03_network/03_head.ipynb #4e71a75d
@@ -147,11 +142,8 @@ def with_head(
         given = network.head.in_features
         raise NiwtError(f"the head reads {head.in_features} features, the network gives {given}")
     there = network.head.weight.device
-    model = _with_submodule(
-        network.model,
-        network.head_name,
-        head if head.weight.device == there else copy.deepcopy(head).to(there),
-    )
+    head = head if head.weight.device == there else copy.deepcopy(head).to(there)
+    model = _with_submodule(network.model, network.head_name, head)
     rest = (network.head_name, network.how, network.channels_last)
     return CutNetwork(model, network.layer, (network.lower, network.tail), *rest)
 
@@ -181,20 +173,6 @@ def extend(
     bigger = linear_of(torch.cat([old, weight.to(old)]), torch.cat([old_bias, bias.to(old)]))
     return bigger.requires_grad_(head.weight.requires_grad).train(head.training)
 
-# %% ../../nbs/03_network/03_head.ipynb #c4eddb60
-@in_own_modes
-def _check_head_rows(head: nn.Linear, rows: Sequence[int]) -> Tensor:
-    "Row numbers of a head as a tensor; raises `NiwtError` for repeated or absent ones."
-    if not isinstance(head, nn.Linear):
-        raise NiwtError(f"the head must be a torch.nn.Linear, got {type(head).__name__}")
-    index = torch.as_tensor(rows)
-    index = index.long() if not index.numel() else index
-    n = head.out_features
-    whole = index.ndim == 1 and not index.is_floating_point() and index.dtype is not torch.bool
-    if not whole or len(index.unique()) != len(index) or bool(((index < 0) | (index >= n)).any()):
-        raise NiwtError(f"rows must be different numbers from 0 to {n - 1}, got {index.tolist()}")
-    return index
-
 # %% ../../nbs/03_network/03_head.ipynb #f9cbaf2a
 @in_own_modes
 def replace_classes(
@@ -203,9 +181,16 @@ def replace_classes(
     weight: Tensor,  # (n, D) one for each of `rows`
     bias: Tensor | None = None,  # (n,) their biases; the old ones stay if not given
 ) -> nn.Linear:  # a new head of the same size
-    "A head with some rows exchanged and all others unchanged."
-    index = _check_head_rows(head, rows)
-    n, biases = len(index), torch.zeros(len(index)) if bias is None else bias
+    "A head with some rows exchanged and all others unchanged; raises `NiwtError` for wrong rows."
+    if not isinstance(head, nn.Linear):
+        raise NiwtError(f"the head must be a torch.nn.Linear, got {type(head).__name__}")
+    index = torch.as_tensor(rows)
+    n, last = index.numel(), head.out_features - 1
+    index = index if n else index.long()
+    whole = index.ndim == 1 and not index.is_floating_point() and index.dtype is not torch.bool
+    if not whole or len(index.unique()) != n or bool(((index < 0) | (index > last)).any()):
+        raise NiwtError(f"rows must be different numbers from 0 to {last}, got {index.tolist()}")
+    biases = torch.zeros(n) if bias is None else bias
     if weight.shape != (n, head.in_features) or biases.shape != (n,):
         wanted = f"weights ({n}, {head.in_features}) and as many biases"
         raise NiwtError(f"{n} rows need {wanted}, got {tuple(weight.shape)}")

@@ -91,28 +91,25 @@ def in_own_modes(
 ) -> _Function:  # the same, called inside `own_modes`
     "Run a function in PyTorch's default modes, whatever modes its caller has set."
 
-    def given(args: tuple, kwargs: dict) -> tuple[list, dict]:
-        return [_usable(a) for a in args], {k: _usable(v) for k, v in kwargs.items()}
+    def fresh(*args: Any, **kwargs: Any) -> Any:
+        return function(*map(_usable, args), **{k: _usable(v) for k, v in kwargs.items()})
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         if getattr(_INSIDE, "depth", False):
             return function(*args, **kwargs)
         with own_modes():
-            args, kwargs = given(args, kwargs)  # type: ignore[assignment]
-            return function(*args, **kwargs)
+            return fresh(*args, **kwargs)
 
     @functools.wraps(function)
     def steps(*args: Any, **kwargs: Any) -> Any:
         with own_modes():
-            args, kwargs = given(args, kwargs)  # type: ignore[assignment]
-            running = function(*args, **kwargs)
+            running, end = fresh(*args, **kwargs), object()
         while True:
             with own_modes():
-                try:
-                    value = next(running)
-                except StopIteration:
-                    return
+                value = next(running, end)
+            if value is end:
+                return
             yield value
 
     return steps if inspect.isgeneratorfunction(function) else call  # type: ignore[return-value]
@@ -163,13 +160,10 @@ def device_of(
     count = kind.device_count() if hasattr(kind, "device_count") and kind.is_available() else 0
     number = device.index if device.index is not None else kind.current_device() if count else 0
     if number >= count:
-        build = (
-            "; this PyTorch is built without CUDA (pytorch.org/get-started has one with it)"
-            if device.type == "cuda" and torch.version.cuda is None
-            else ""
-        )
         told = f"device is {str(wanted)!r}, which is not here: PyTorch sees {', '.join(there)}"
-        raise NiwtError(f"{told}{build}; {remedy}")
+        if device.type == "cuda" and torch.version.cuda is None:
+            told += "; this PyTorch is built without CUDA (pytorch.org/get-started has one with it)"
+        raise NiwtError(f"{told}; {remedy}")
     return torch.device(device.type, number)
 
 # %% ../../nbs/03_network/00_modes.ipynb #f913746f
@@ -181,7 +175,6 @@ def gpu_group() -> Any:  # for `DistributedDataParallel`; None: the ordinary gro
         mine = (platform.node(), torch.cuda.current_device()) if ready else None
         every = share(range(world), lambda _: mine, "a look for GPUs")
         own_each = None not in every and len(set(every)) == world
-        _MEETING["gpus"] = (
-            dist.new_group(backend="nccl", timeout=_MEETING.get("timeout")) if own_each else None
-        )
+        how: Any = {"backend": "nccl", "timeout": _MEETING.get("timeout")}
+        _MEETING["gpus"] = dist.new_group(**how) if own_each else None
     return _MEETING.get("gpus")

@@ -29,7 +29,7 @@ from ..core import progress, save_tensors, share
 from ..data.dataset import ZeroShotData, as_ids, transformed, _held_out
 from ..data.images import batches
 from .backbones import colour_range, field_guide_transform
-from .cut import choose_layer, cut, eval_mode, _scores_of
+from .cut import choose_layer, cut, eval_mode, _check_outputs, _scores_of
 from .head import linear_of
 from .modes import gpu_group, in_own_modes, seeded_in_turn
 
@@ -42,7 +42,7 @@ class _PixelCache:
     low: Tensor  # (3, 1, 1) what 0 stands for
     high: Tensor  # (3, 1, 1) what 255 stands for
     labels: Tensor  # (n,) class ids
-    index: Tensor  # (n,) image indices in the data set
+    index: Tensor  # (n,) image indices in the original data set (`data.source`)
 
     def __len__(self) -> int:
         "How many images."
@@ -79,10 +79,9 @@ def cache_images(
         raise NiwtError(f"{told}: give it without its random part")
     try:
         low, high = colour_range(transform)
-        bytes_do = bool((high != low).all())
     except NiwtError:  # it cannot take a plain picture
-        low, high, bytes_do = torch.zeros(3, 1, 1), torch.full((3, 1, 1), 255.0), False
-    scale = (high - low) / 255
+        low = high = torch.zeros(3, 1, 1)
+    scale, bytes_do = (high - low) / 255, bool((high != low).all())
     parts: list[Tensor] = []
     back = lambda kept: kept.float() * scale + low  # noqa: E731
     for x, _, _ in batches(data, index, transform, quiet=quiet, desc="images"):
@@ -92,7 +91,7 @@ def cache_images(
         parts.append(kept)
     if not bytes_do:
         low, high = torch.zeros(3, 1, 1), torch.full((3, 1, 1), 255.0)
-    return _PixelCache(torch.cat(parts), low, high, data.labels[index], index)
+    return _PixelCache(torch.cat(parts), low, high, data.labels[index], data.source[index])
 
 # %% ../../nbs/03_network/04_training.ipynb #f8def340
 def _one_cycle(step: int, total: int) -> float:
@@ -120,8 +119,7 @@ _State = dict[str, Tensor]  # names and tensors
 
 def _pack_training(module: nn.Module, optimiser: Any, best: _State, mean: _State) -> _State:
     "Everything that a training needs to go on, as named tensors."
-    params = [p for g in optimiser.param_groups for p in g["params"]]
-    groups = {f"optimiser.{i}": optimiser.state[p] for i, p in enumerate(params)}
+    groups = {f"optimiser.{i}": own for i, own in optimiser.state_dict()["state"].items()}
     groups |= {"module": module.state_dict(), "best": best, "mean": mean}
     return {f"{group}.{k}": v for group, values in groups.items() for k, v in values.items()}
 
@@ -130,11 +128,11 @@ def _unpack_training(tensors: _State, module: nn.Module, optimiser: Any) -> tupl
     "The reverse of `_pack_training`; returns the best state so far and the mean of the weights."
     part = lambda p: {k[len(p) :]: v for k, v in tensors.items() if k.startswith(p)}  # noqa: E731
     module.load_state_dict(part("module."))
-    params = [p for g in optimiser.param_groups for p in g["params"]]
+    state: dict[int, _State] = {}
     for key, value in part("optimiser.").items():
         i, name = key.split(".")
-        own = params[int(i)]
-        optimiser.state[own][name] = value if name == "step" else value.to(own.device)
+        state.setdefault(int(i), {})[name] = value
+    optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
     return part("best."), part("mean.")
 
 # %% ../../nbs/03_network/04_training.ipynb #52495d76
@@ -206,7 +204,6 @@ class _Plan:
     rates: dict[str, float] | None = None  # prefix of parameter names -> factor of the rate
     patience: int | None = None  # stop after so many epochs without a better score
     average: float = 0.0  # decay of a mean of the weights to score and keep, such as 0.99; 0: none
-    stop: int | None = None  # end after this epoch, with the learning rate as for all `epochs`
     checkpoint: str | os.PathLike | None = None  # to continue from, written after each epoch
     belongs_to: dict[str, Any] = field(default_factory=dict)  # see `settings`
     quiet: bool = True  # no progress bar
@@ -241,8 +238,7 @@ def _train_loop(
         tensors, manifest = load_tensors(kept, expect=json.loads(json.dumps(settings)))
         (best, mean), history = _unpack_training(tensors, module, optimiser), manifest["history"]
         advance("learn", len(history) * n / process_place()[1])
-    todo = range(len(history), min(plan.stop or plan.epochs, plan.epochs))
-    for epoch in progress(todo, plan.desc, quiet=plan.quiet):
+    for epoch in progress(range(len(history), plan.epochs), plan.desc, quiet=plan.quiet):
         if patience is not None and history and _since_best(history) >= patience:
             break
         start = time.perf_counter()
@@ -293,16 +289,6 @@ def _hold_out(data: ZeroShotData, share: float, seed: int = 0) -> tuple[Tensor, 
         raise NiwtError(f"the share to hold out must be at least 0 and below 1, got {share}")
     out = _held_out(data.labels[data.train], data.seen if share else data.seen[:0], share, seed)
     return data.train[~out], data.train[out]
-
-# %% ../../nbs/03_network/04_training.ipynb #5dfc715e
-@in_own_modes
-def _check_outputs(model: nn.Module, x: Tensor, n: int) -> None:
-    "Raise `NiwtError` unless the model gives n scores an image."
-    with torch.no_grad(), eval_mode(model):
-        shape = tuple(_scores_of(model(x)).shape)
-    if shape != (len(x), n):
-        wanted = f"expected {(len(x), n)}: one for each of the {n} seen classes"
-        raise NiwtError(f"the model gives scores of shape {shape}, {wanted}")
 
 # %% ../../nbs/03_network/04_training.ipynb #615d0cbc
 @in_own_modes
@@ -386,15 +372,14 @@ class _KnowledgeHead(nn.Module):
         return nn.functional.normalize(self.map(prepared), dim=1)
 
     @in_own_modes
-    def linear(self, scale: float = 1.0, knowledge: Tensor | None = None) -> nn.Linear:
-        "An nn.Linear of the same ranking: the length of the features does not change the order."
-        rows = self.rows(knowledge).detach() / self.spread
-        return linear_of(scale * rows, -scale * (rows @ self.shift))
-
     def linear_for(self, features: Tensor) -> nn.Linear:
-        "`linear` with scores as large as this head's on features (m, D)."
+        """An nn.Linear of the same ranking, with scores as large as this head's on features (m, D).
+
+        The length of a picture's features, by which it does not divide, leaves the order as it is.
+        """
         length = ((features - self.shift) / self.spread).norm(dim=1).mean()
-        return self.linear(self.scale / float(length)).to(features.device)
+        scale, rows = self.scale / float(length), self.rows().detach() / self.spread
+        return linear_of(scale * rows, -scale * (rows @ self.shift)).to(features.device)
 
     def forward(self, features: Tensor) -> Tensor:
         "Features (B, D) -> scores (B, n)."
@@ -496,7 +481,7 @@ class _WholeBatch:
 
 # %% ../../nbs/03_network/04_training.ipynb #9cf3e7d4
 def _mixed_loss(
-    model: Callable, x: Tensor, y: Tensor, part: slice, mix: float = 0.0, smoothing: float = 0.0
+    model: Callable, x: Tensor, y: Tensor, part: slice, mix: float = 0.0
 ) -> tuple[Tensor, int]:
     """Cross-entropy with mixup (Zhang et al., ICLR 2018), and how many scores are largest at `y`.
 
@@ -508,28 +493,24 @@ def _mixed_loss(
         share, other = float(torch.distributions.Beta(mix, mix).sample()), torch.randperm(n)
         x, second = share * x + (1 - share) * x[other], y[other]
     scores = _scores_of(model(x[part]))
-    how: dict[str, Any] = {"reduction": "sum", "label_smoothing": smoothing}
-    loss = share * nn.functional.cross_entropy(scores, y[part], **how)
+    entropy = partial(nn.functional.cross_entropy, scores, reduction="sum")
+    loss = share * entropy(y[part])
     if mix:
-        loss = loss + (1 - share) * nn.functional.cross_entropy(scores, second[part], **how)
+        loss = loss + (1 - share) * entropy(second[part])
     return loss / n, int((scores.argmax(1) == y[part]).sum())
 
 # %% ../../nbs/03_network/04_training.ipynb #e56e7afc
 @contextlib.contextmanager
-def _steps_of(
-    module: nn.Module, draw: Callable, y: Tensor, mix: float = 0.0, smoothing: float = 0.0
-) -> Iterator[_Step]:
+def _steps_of(module: nn.Module, draw: Callable, y: Tensor, mix: float = 0.0) -> Iterator[_Step]:
     """The step of `_train_loop` that all processes share: loss and hits are of the whole batch.
 
     `draw`: rows (B,) -> inputs (B, ...), randomness included; `y` (n,): targets; see `_mixed_loss`.
     """
     (rank, world), device = process_place(), next(module.parameters()).device
     part, dice = slice(rank, None, world), torch.get_rng_state()
-    loss_of = lambda net, rows: _mixed_loss(  # noqa: E731
-        net, draw(rows).to(device), y[rows].to(device), part, mix, smoothing
-    )
+    given = lambda rows: (draw(rows).to(device), y[rows].to(device), part, mix)  # noqa: E731
     if world == 1:
-        yield partial(loss_of, module)
+        yield lambda rows: _mixed_loss(module, *given(rows))
         return
     group = gpu_group() if device.type == "cuda" else None
     idle = isinstance(module, _WithKnowledge)  # the head that it replaces
@@ -541,7 +522,7 @@ def _steps_of(
             dist.broadcast(dice.copy_(torch.get_rng_state()), 0)
             torch.set_rng_state(dice)
             whole.total = len(rows)
-            loss, right = loss_of(runner, rows)
+            loss, right = _mixed_loss(runner, *given(rows))
             told = torch.tensor([loss.item(), right], dtype=torch.float64)
             dist.all_reduce(told)
             # the loss of all; its gradient is that of the own part, of which the mean is taken
@@ -560,7 +541,6 @@ def train_classifier(
     lr: float = 4e-3,  # largest learning rate
     batch_size: int = 32,  # images a step
     weight_decay: float = 0.5,  # of weights; strong, so that few directions carry a class
-    label_smoothing: float = 0.0,  # share of the target spread over all classes
     erase: float = 0.2,  # side of the squares erased, as a share of the height; 0: none
     hold: float = 0.0,  # share of each class's images kept aside to watch; the best epoch is kept
     patience: int | None = None,  # stop after so many epochs without a better accuracy on them
@@ -572,7 +552,7 @@ def train_classifier(
     learn, watch = _hold_out(data, hold, seed)
     cache, column = cache_images(data, learn, transform, quiet), class_to_column(data)
     device, example = next(model.parameters()).device, cache.batch(torch.arange(2))
-    _check_outputs(model, example.to(device), len(data.seen))
+    _check_outputs(model, example.to(device), len(data.seen), "seen classes")
     module = model
     if knowledge is not None:
         rows_seen = torch.as_tensor(knowledge)[data.seen]
@@ -580,11 +560,10 @@ def train_classifier(
     draw = lambda rows: _erase_squares(cache.batch(rows, augment=True), 2, erase)  # noqa: E731
     watched = cache_images(data, watch, transform, quiet) if len(watch) else None
     score = (lambda: accuracy(module, watched, column)) if watched else None
-    own: dict[str, Any] = {"label_smoothing": label_smoothing, "erase": erase}
-    own["data"] = content_hash(data.name, learn)
+    own = {"erase": erase, "data": content_hash(data.name, learn)}
     how: dict[str, Any] = {"checkpoint": checkpoint, "belongs_to": own, "quiet": quiet}
     plan = _Plan(epochs, lr, batch_size, weight_decay, seed, patience=patience, **how)
-    with _steps_of(module, draw, column[cache.labels], 0.0, label_smoothing) as step:
+    with _steps_of(module, draw, column[cache.labels]) as step:
         history = _train_loop(module, step, len(learn), plan, score)
     if isinstance(module, _WithKnowledge):
         module.into_model(example.to(device))

@@ -59,20 +59,16 @@ def closer(
     return cropped(x.to(a.device), *place_of(a.float()))
 
 # %% ../../nbs/03_network/05_zoom.ipynb #bec270a4
-LEAST_CELLS = 5  # rows of the layer's map below which there is no closer look
-LEAST_PIXELS = 128  # and of the picture
-
-
 def can_zoom(
     network: CutNetwork,  # cut where importance is read
     example: Tensor,  # (2, 3, H, W) preprocessed pictures
 ) -> bool:  # whether its map says where to look, and a picture is large enough
-    "Whether a network and its pictures allow a closer look."
-    if min(example.shape[-2:]) < LEAST_PIXELS:
+    "Whether a closer look is allowed: pictures of 128 pixels and a map of 5 cells a side, or more."
+    if min(example.shape[-2:]) < 128:  # pixels
         return False
     with torch.no_grad(), eval_mode(network):
         shape = network.activations(example).shape
-    return len(shape) == 4 and min(shape[-2:]) >= LEAST_CELLS
+    return len(shape) == 4 and min(shape[-2:]) >= 5
 
 # %% ../../nbs/03_network/05_zoom.ipynb #2d40aef2
 def views_of(

@@ -110,7 +110,7 @@ def trained(folder: Path, config: RunConfig) -> None:
         )
         model = copy.deepcopy(network.model).train()
         torch.manual_seed(rank + 5)  # process 0 decides
-        with _steps_of(model, lambda rows: cache.batch(rows, augment=True), y, 0.2, 0.1) as step:
+        with _steps_of(model, lambda rows: cache.batch(rows, augment=True), y, 0.2) as step:
             loss, right = step(torch.arange(0, 40, 4))
             loss.backward()
         found = {f"gradient {k}": p.grad for k, p in model.named_parameters()} | dict(
