@@ -46,12 +46,9 @@ def _draw_cases(right: Tensor, unseen: Tensor, n: int, seed: int = 0) -> Tensor:
     masks = [unseen & right, unseen & ~right, ~unseen & right, ~unseen & ~right]
     every = [m.nonzero().flatten() for m in masks]
     groups = [rows[torch.randperm(len(rows), generator=generator)].tolist() for rows in every]
-    taken: list[list[int]] = [[] for _ in groups]
-    while sum(map(len, taken)) < n and any(groups):
-        for group, mine in zip(groups, taken, strict=True):
-            if group and sum(map(len, taken)) < n:
-                mine.append(group.pop(0))
-    return torch.tensor([row for mine in taken for row in mine], dtype=torch.long)
+    turns = sorted((turn, g) for g, rows in enumerate(groups) for turn in range(len(rows)))[:n]
+    taken = sorted(turns, key=lambda at: at[1])  # a group in turn, and then group by group
+    return torch.tensor([groups[g][turn] for turn, g in taken], dtype=torch.long)
 
 # %% ../../nbs/09_runs/06_pages.ipynb #35a3f448
 def _picture(pixels: Any, side: int = 224) -> bytes:
@@ -67,10 +64,9 @@ def _picture(pixels: Any, side: int = 224) -> bytes:
 # %% ../../nbs/09_runs/06_pages.ipynb #58b1c162
 def _because(told: pd.DataFrame) -> str:  # up to three sentences
     "What `explain_prediction` finds for and against a prediction, and against the runner-up."
-    good = told[told["verdict"] == "for"]
-    text = "Nothing that has a name speaks for this class here."
-    if len(good):
-        text = f"For it: {listing([phrase(a) for a in good['attribute'].head(3)])}."
+    good = [phrase(a) for a in told["attribute"][told["verdict"] == "for"][:3]]
+    none = "Nothing that has a name speaks for this class here."
+    text = f"For it: {listing(good)}." if good else none
     word, other = _distinguishing_attribute(told), readable(told.attrs["runner_up"])
     most = f" What tells it most from {other}: {word}." if word else ""
     return text + _counter_evidence(told) + most
