@@ -19,18 +19,17 @@ from matplotlib.figure import Figure
 from sklearn.base import clone
 from torch import Tensor
 
-from ..core import _Found, NiwtError, content_hash, model_hash, share
+from ..core import _Found, NiwtError, content_hash, share
 from ..data.dataset import ZeroShotData
 from ..evaluate.selection import Encoded, baselines, shuffled_rows, table_rows
 from ..evaluate.selection import _fit_scores, _select
-from ..figures.canvas import COLOURS, new_figure, own_style, plain
+from ..figures.canvas import COLOURS, figure_png, new_figure, own_style, plain
 from ..method.choice import TRIED, Probe, _choose_share, with_combination
 from ..method.metrics import chance
 from ..method.niwt import NIWT, choose_settings, score_matrix
 from ..method.ranking import Baseline
 from ..network.cut import CutNetwork
-from ..network.finetuning import ActivationCache, cache_activations, cached_features
-from ..network.finetuning import fine_tune
+from ..network.finetuning import ActivationCache, cached_features, fine_tune
 from ..network.head import linear_of, rows_of, with_head
 from ..network.zoom import mixed
 from .folder import _RunFolder
@@ -46,22 +45,6 @@ class _Encodings:
     cache: ActivationCache  # its activations there
     key: str  # of it all
     transform: Any  # PIL image -> (3, H, W) tensor
-
-# %% ../../nbs/09_runs/04_comparison.ipynb #6492f3da
-def _encode_all(
-    folder: _RunFolder,  # keeps everything; `config.precision` says how activations are computed
-    data: ZeroShotData,  # the whole data set
-    look: tuple[CutNetwork, Any],  # pretrained, cut where fine-tuning begins; its preprocessing
-    key: str,  # of the pictures
-    reader: CutNetwork | None = None,  # see `cache_activations`
-) -> _Encodings:  # ready to be compared on
-    "Compute the activations of every image at the cut, and keep them in the run folder."
-    precision, every, (network, transform) = folder.config.precision, torch.arange(len(data)), look
-    how: dict[str, Any] = {"precision": precision, "key": key, "quiet": folder.quiet}
-    cache = cache_activations(network, data, every, transform, folder=folder, reader=reader, **how)
-    own = content_hash(key, model_hash(network.model), network.layer, precision)
-    own = content_hash(own, reader.layer) if reader else own
-    return _Encodings(folder, data, network, cache, own, transform)
 
 # %% ../../nbs/09_runs/04_comparison.ipynb #4e996e8f
 def _frozen_step(shared: _Encodings) -> Encoded:  # no head
@@ -252,29 +235,6 @@ def _add_combinations(shared: _Encodings, knowledge: Sequence[str]) -> _Encoding
         shared = replace(shared, data=data)
     return shared
 
-# %% ../../nbs/09_runs/04_comparison.ipynb #a653c04f
-def _comparison(
-    shared: _Encodings,  # see `_encode_all`; with combinations of knowledge that were asked for
-    knowledge: list[str],  # kinds of knowledge, combinations as "attributes+captions"
-    methods: Mapping[str, Any] | None = None,  # rivals of NIWT; None: those that the settings name
-) -> pd.DataFrame:  # a row each, uncalibrated and calibrated: U, S, H, T1, AUSUC, what was chosen
-    "NIWT, its rivals, the shuffled control and chance for every network, knowledge and seed."
-    config, every, rows = shared.folder.config, baselines(), []
-    rivals = {name: every[name] for name in config.rivals or every} if methods is None else methods
-    for seed in range(config.seed, config.seed + config.seeds):
-        shuffles = config.shuffles if seed == config.seed else 0
-        for net in _networks_of(shared, knowledge, seed):
-            tasks: list[Callable[[], _Rows]] = []
-            for kind in net.kinds:
-                tasks.append(partial(_niwt_step, net, kind, shuffles))
-                tasks += [partial(_method_step, net, kind, *rival) for rival in rivals.items()]
-            about = f"comparison, {net.name}, seed {seed}"
-            for found in share(tasks, lambda task: task(), about, shared.folder.quiet):
-                rows += found
-    n = len(shared.data.seen), len(shared.data.unseen)
-    guess = [chance(*n, calibrated=c, seed=config.seed) for c in (False, True)]
-    return pd.DataFrame([*rows, *({"network": "none", **row, "seconds": 0.0} for row in guess)])
-
 # %% ../../nbs/09_runs/04_comparison.ipynb #8fff1cf5
 def _summary(table: pd.DataFrame) -> pd.DataFrame:
     "Means, standard deviations and number of seeds by network, method, knowledge, calibration."
@@ -330,3 +290,34 @@ def _comparison_figure(table: pd.DataFrame, title: str = "", width: int = 900) -
     if title:
         fig.suptitle(plain(title), fontsize=13, fontweight="bold", x=0.01, ha="left")
     return fig
+
+# %% ../../nbs/09_runs/04_comparison.ipynb #370f604f
+def _comparison(
+    shared: _Encodings,  # see `steps._encodings_of`; with combinations of knowledge that were asked for
+    knowledge: list[str],  # kinds of knowledge, combinations as "attributes+captions"
+    methods: Mapping[str, Any] | None = None,  # rivals of NIWT; None: those that the settings name
+) -> pd.DataFrame:  # a row each, uncalibrated and calibrated: U, S, H, T1, AUSUC, what was chosen
+    """NIWT, its rivals, shuffled control and chance for every network, knowledge and seed.
+
+    Writes the table, its summary and a picture into the run folder.
+    """
+    config, every, rows = shared.folder.config, baselines(), []
+    rivals = {name: every[name] for name in config.rivals or every} if methods is None else methods
+    for seed in range(config.seed, config.seed + config.seeds):
+        shuffles = config.shuffles if seed == config.seed else 0
+        for net in _networks_of(shared, knowledge, seed):
+            tasks: list[Callable[[], _Rows]] = []
+            for kind in net.kinds:
+                tasks.append(partial(_niwt_step, net, kind, shuffles))
+                tasks += [partial(_method_step, net, kind, *rival) for rival in rivals.items()]
+            about = f"comparison, {net.name}, seed {seed}"
+            for found in share(tasks, lambda task: task(), about, shared.folder.quiet):
+                rows += found
+    n = len(shared.data.seen), len(shared.data.unseen)
+    guess = [chance(*n, calibrated=c, seed=config.seed) for c in (False, True)]
+    table = pd.DataFrame([*rows, *({"network": "none", **row, "seconds": 0.0} for row in guess)])
+    shared.folder.write("comparison.csv", table.to_csv(index=False))
+    shared.folder.write("comparison_summary.csv", _summary(table).to_csv(index=False))
+    chart = _comparison_figure(table, f"H of all methods on {shared.data.name}")
+    shared.folder.write("pictures/comparison.png", figure_png(chart))
+    return table

@@ -191,11 +191,6 @@ class RunConfig:
         small = self.train == "auto" and self.model == "fieldguide"
         return small or self.train in ("network", "tune")
 
-    @property
-    def guidance(self) -> str:
-        "What the report says of a head that is made of knowledge."
-        return ", with a head of knowledge" if self.guided else ""
-
 # %% ../../nbs/09_runs/00_config.ipynb #946debbf
 def config_from_dict(
     values: dict[str, Any],  # setting -> value, as TOML or the command line gives them

@@ -22,11 +22,9 @@ from ..core import NiwtError, content_hash, overall, process_place, seeded, seve
 from ..core import share, wait_for_all
 from ..data.dataset import ZeroShotData
 from ..data.images import reading
-from ..figures.canvas import figure_png
 from ..figures.explanation import _explainer_of
 from ..method.metrics import chance, gzsl, stack
-from .comparison import _Encodings, _Rows, _comparison, _comparison_figure
-from .comparison import _side_by_side, _summary
+from .comparison import _Rows, _comparison, _comparison_figure, _side_by_side
 from .config import _FORMAT, RunConfig, config_text
 from .folder import _RunFolder, _open_run, _versions
 from .pages import _charts_of, _draw_charts, _explain_cases, _frequent_confusions
@@ -91,6 +89,7 @@ def _describe(ready: _Ready, judged: _Judged, rows: _Rows) -> dict[str, Any]:
     model = next(iter(judged.values()))["model"]
     network = f"{config.model}, layer {ready.backbone.layer}"
     network += f", {model.importance_.shape[1]} neurons, {ready.how}"
+    network += ", with a head of knowledge" if config.guided and ready.history else ""
     network = "; ".join([network, *model.raw_.how.split("; ")[1:]])  # what follows the head
 
     told: dict[str, Any] = {"title": f"Zero-shot learning on {data.name}"}
@@ -139,7 +138,7 @@ _COMPARED = "All methods, H calibrated; a bar through a mark: one standard devia
 
 
 def _finish(ready: _Ready, judged: _Judged, rows: _Rows, compared: pd.DataFrame | None) -> None:
-    "Explanations, charts, tables and report of a finished run; `compared`: of `_comparison_step`."
+    "Explanations, charts, tables and report of a finished run; `compared`: of `_comparison`."
     folder, data, config = ready.folder, ready.data, ready.folder.config
     part = next(iter(judged.values()))
     bare, gamma, explainer = part["scores"], part["gamma"]["NIWT"], _explainer_of(part["model"])
@@ -170,16 +169,6 @@ def _finish(ready: _Ready, judged: _Judged, rows: _Rows, compared: pd.DataFrame 
     folder.write("neurons.csv", pd.DataFrame(results["neurons"]).to_csv(index=False))
     folder.write("results.json", json.dumps(results, indent=1))
     write_report(folder.path)
-
-# %% ../../nbs/09_runs/07_pipeline.ipynb #6c92e619
-def _comparison_step(shared: _Encodings, knowledge: list[str]) -> pd.DataFrame:
-    "All methods by `_comparison`, also for the report; writes tables, a summary and a picture."
-    table, folder = _comparison(shared, knowledge), shared.folder
-    folder.write("comparison.csv", table.to_csv(index=False))
-    folder.write("comparison_summary.csv", _summary(table).to_csv(index=False))
-    chart = _comparison_figure(table, f"H of all methods on {shared.data.name}")
-    folder.write("pictures/comparison.png", figure_png(chart))
-    return table
 
 # %% ../../nbs/09_runs/07_pipeline.ipynb #189e6f49
 def _check_alike(config: RunConfig, data: ZeroShotData) -> None:
@@ -233,7 +222,7 @@ def run(
         names = [*config.knowledge] or [next(iter(data.knowledge))]
         if config.compare == "all":
             shared = _encodings_of(folder, data)
-            compared = _comparison_step(shared, names)
+            compared = _comparison(shared, names)
         ready = _prepare(folder, data, shared)
         judged = {name: _judge_knowledge(ready, name, name == names[0]) for name in names}
         rows = [row for part in judged.values() for row in part["rows"]]

@@ -37,12 +37,11 @@ from ..method.niwt import NIWT, _on_device, as_fitted, choose_settings, has_own_
 from ..method.niwt import score_matrix, trial_of, twin_of
 from ..network.backbones import Backbone, at_size, field_guide_transform, load_backbone
 from ..network.cut import CutNetwork, cut, eval_mode, layer_names, subnetwork
-from ..network.finetuning import _SHARD, fine_tune
+from ..network.finetuning import _SHARD, cache_activations, fine_tune
 from ..network.head import rows_of, with_head
 from ..network.training import train_classifier
 from ..network.zoom import can_zoom, joined, mixed, views_of
-from .comparison import _Encodings, _add_combinations, _encode_all, _frozen_step
-from .comparison import _tuned_step
+from .comparison import _Encodings, _add_combinations, _frozen_step, _tuned_step
 from .config import RunConfig
 from .folder import _RunFolder
 from ..data.memory import by_rows, stacked
@@ -171,8 +170,11 @@ def _readable_step(folder: _RunFolder, data: ZeroShotData) -> ZeroShotData:
     if not folder.config.skip_broken:
         return data
     key = content_hash(_photos_key(data), _split_key(data))
-    look = lambda: ({}, {"bad": leave_out_unreadable(data, folder.quiet)[1]})  # noqa: E731
-    _, facts = folder.step("readable", key, look, "looking for unreadable images")
+
+    def compute() -> _Found:
+        return {}, {"bad": leave_out_unreadable(data, folder.quiet)[1]}
+
+    _, facts = folder.step("readable", key, compute, "looking for unreadable images")
     bad = torch.tensor([i for i, _ in facts["bad"]])
     if not len(bad):
         return data
@@ -325,12 +327,9 @@ class _Ready:
         return rows
 
 # %% ../../nbs/09_runs/05_steps.ipynb #ff29c594
-def _as_trained(config: RunConfig, look: _Look, data: ZeroShotData | None) -> Backbone:
-    "A network for `NIWT`, trained on the seen classes of `data`; None: its head does not count."
-    network, transform = look
-    if data is None:
-        network = with_head(network, nn.Linear(network.head.in_features, 1))
-    names = () if data is None else tuple(data.classes[int(c)] for c in data.seen)
+def _as_trained(config: RunConfig, look: _Look, data: ZeroShotData) -> Backbone:
+    "A network for `NIWT`, trained on the seen classes of `data`."
+    (network, transform), names = look, tuple(data.classes[int(c)] for c in data.seen)
     return Backbone(network.model, transform, network.layer, config.model, names)
 
 # %% ../../nbs/09_runs/05_steps.ipynb #95165657
@@ -341,14 +340,15 @@ def _frozen_ready(
 
     `pictures`: key of the pictures; `shared`: spares the network the photos, see `_cached_photos`.
     """
-    config, look = folder.config, _network_of(folder)
-    network, part = look[0], data.validation(config.seed)
+    config, (network, transform) = folder.config, _network_of(folder)
+    part, look = data.validation(config.seed), (network, transform)
     key = content_hash(pictures, model_hash(network.model), network.layer)
     photos: _Photos | None = None
     if shared is not None:
         photos = _cached_photos(shared, network, _frozen_step(shared).features, key)
     photos = photos or _photos_step(folder, ("", data), look, key, (True, config.zooms))
-    backbone = _as_trained(config, look, None)
+    network = with_head(network, nn.Linear(network.head.in_features, 1))  # its own does not count
+    backbone = Backbone(network.model, transform, network.layer, config.model)
     validation = (backbone, by_rows(photos.features, rows_of(part, data)))
     return _Ready(folder, data, backbone, photos, validation, key, "frozen")
 
@@ -363,7 +363,7 @@ def _trained_ready(folder: _RunFolder, data: ZeroShotData, pictures: str) -> _Re
         photos = _photos_step(folder, part, look, keys[-1], views)
         found.append((_as_trained(config, look, part[1]), photos))
         history += rows
-    how = f"{'fine-tuned' if config.train == 'tune' else 'trained'} here{config.guidance}"
+    how = f"{'fine-tuned' if config.train == 'tune' else 'trained'} here"
     history = [{**row, "epoch": number + 1} for number, row in enumerate(history)]
     (twin, by_twin), (backbone, photos) = found
     seen = (twin, by_twin.features)
@@ -395,9 +395,14 @@ def _encodings_of(folder: _RunFolder, data: ZeroShotData) -> _Encodings:
         side = " x ".join(map(str, example.shape[2:]))
         where = f"fine-tuning above {network.layer} (two fifths of the layers)"
         folder.notify(f"{where}, on pictures of {side}; tune_from and pixels say otherwise")
-    pictures = _photos_key(data, transform)
-    encoded = _encode_all(folder, data, (network, transform), pictures, reader)
-    return _add_combinations(encoded, config.knowledge)
+    pictures, precision = _photos_key(data, transform), config.precision
+    how: dict[str, Any] = {"precision": precision, "key": pictures, "quiet": folder.quiet}
+    how |= {"folder": folder, "reader": reader}
+    cache = cache_activations(network, data, torch.arange(len(data)), transform, **how)
+    key = content_hash(pictures, model_hash(network.model), network.layer, precision)
+    key = content_hash(key, reader.layer) if reader else key
+    shared = _Encodings(folder, data, network, cache, key, transform)
+    return _add_combinations(shared, config.knowledge)
 
 # %% ../../nbs/09_runs/05_steps.ipynb #bfbe9f96
 def _tuned_ready(shared: _Encodings, pictures: str) -> _Ready:
@@ -418,7 +423,7 @@ def _tuned_ready(shared: _Encodings, pictures: str) -> _Ready:
         photos = _photos_step(folder, ("", data), (network, transform), key)
         photos = replace(photos, features=features)
     key = content_hash(key, twin[1], network.layer)
-    how = f"fine-tuned above {shared.network.layer}{config.guidance}"
+    how = f"fine-tuned above {shared.network.layer}"
     return _Ready(folder, data, backbone, photos, twin, key, how, history)
 
 # %% ../../nbs/09_runs/05_steps.ipynb #8f2fac40
@@ -431,10 +436,10 @@ def _shipped_ready(folder: _RunFolder, data: ZeroShotData, pictures: str) -> _Re
     if config.model != "fieldguide" or config.weights or size != field_guide_transform.size:
         return None
     backbone: Any = _on_device(load_backbone(), config.device)
-    twin, views = backbone.twin, (not config.keep_rows, False)
     val = data.validation(config.seed) if len(data.val_classes) else data
-    if not has_own_head(backbone, data) or twin_of(backbone, val) is not twin:
+    if not has_own_head(backbone, data) or twin_of(backbone, val) is not backbone.twin:
         return None
+    twin, views = backbone.twin, (not config.keep_rows, False)
     for part, one in ((("validation/", val), twin), (("", data), backbone)):
         look = one.cut(config.layer or None), backbone.preprocess
         key = content_hash(pictures, model_hash(look[0].model), look[0].layer)
