@@ -150,8 +150,7 @@ def _photos_step(
     keys = [content_hash(key, network.layer, views, data.source[index]) for index in chunks]
 
     def compute(i: int) -> _Found:
-        size = folder.config.batch_size
-        found = _photo_pass((fast, transform), data, chunks[i], size, views)
+        found = _photo_pass((fast, transform), data, chunks[i], folder.config.batch_size, views)
         return vars(found), {"images": len(chunks[i])}
 
     def about(i: int) -> str:
@@ -439,7 +438,8 @@ def _shipped_ready(folder: _RunFolder, data: ZeroShotData, pictures: str) -> _Re
     val = data.validation(config.seed) if len(data.val_classes) else data
     if not has_own_head(backbone, data) or twin_of(backbone, val) is not backbone.twin:
         return None
-    twin, views = backbone.twin, (not config.keep_rows, False)
+    twin: Any = backbone.twin
+    views = (not config.keep_rows, False)
     for part, one in ((("validation/", val), twin), (("", data), backbone)):
         look = one.cut(config.layer or None), backbone.preprocess
         key = content_hash(pictures, model_hash(look[0].model), look[0].layer)
