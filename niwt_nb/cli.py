@@ -17,12 +17,13 @@ import tomllib
 import traceback
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from . import __version__
+import niwt_nb
 
 # %% ../nbs/11_cli.ipynb #106e3f0b
 _DEBUG_HELP = "Show the whole way of an error, not only its sentence."
@@ -85,25 +86,21 @@ def _plain_errors(command: Callable[..., Any]) -> Callable[..., Any]:
 # %% ../nbs/11_cli.ipynb #bd027280
 def _parse_settings(pairs: list[str]) -> dict[str, Any]:  # setting -> value
     "Settings from texts like `lr=0.1` or `unseen=['owl', 'jay']`; raises `NiwtError` without `=`."
-    from niwt_nb.core import NiwtError
-    from niwt_nb.runs.config import RunConfig
-
-    kinds = {name: f.type for name, f in RunConfig.__dataclass_fields__.items()}
     found: dict[str, Any] = {}
     for pair in pairs:
-        name, equals, value = pair.partition("=")
+        name, equals, value = map(str.strip, pair.partition("="))
         if not equals:
-            raise NiwtError(f"--set takes name=value, got {pair!r}")
-        name, value = name.strip(), value.strip()
-        words = "str" in str(kinds.get(name, ""))
+            raise niwt_nb.NiwtError(f"--set takes name=value, got {pair!r}")
         try:
             given = tomllib.loads(f"x = {value}")["x"]
         except tomllib.TOMLDecodeError:
             given = value
-        if words and isinstance(given, list):
-            given = [str(v) if isinstance(v, (int, float)) else v for v in given]
-        elif words and not isinstance(given, str):
-            given = value  # a class may be called 10, true or 2024-01-01
+        known = niwt_nb.RunConfig.__dataclass_fields__.get(name)
+        if known and "str" in str(known.type):
+            if isinstance(given, list):
+                given = [str(v) if isinstance(v, (int, float)) else v for v in given]
+            elif not isinstance(given, str):
+                given = value  # a class may be called 10, true or 2024-01-01
         found[name] = given
     return found
 
@@ -142,7 +139,6 @@ def _perform(
 
     from niwt_nb.core import plain_os_errors, write_text
     from niwt_nb.runs.config import config_from_dict
-    from niwt_nb.runs.pipeline import run as run_pipeline
     from niwt_nb.runs.presets import beside_paper, departures
 
     given = {name: _absolute(name, value) for name, value in settings.items() if value is not None}
@@ -152,10 +148,10 @@ def _perform(
         if first and not quiet:
             tqdm.write(f"  {line}", file=sys.stderr)  # above the bar
 
-    how: dict[str, Any] = {"quiet": quiet or not sys.stderr.isatty(), "replace_run": replace_run}
+    no_bar = quiet or not sys.stderr.isatty()
     with warnings.catch_warnings():
         warnings.showwarning = lambda m, *_, **__: say(f"note: {m}")  # type: ignore[assignment]
-        rows = run_pipeline(config, out, notify=say, **how)
+        rows = niwt_nb.run(config, out, no_bar, replace_run, say)
     if not first:
         return
     if json_file is not None:
@@ -168,34 +164,31 @@ def _perform(
     typer.echo(f"\nreport: {out / 'report.html'}")
 
 # %% ../nbs/11_cli.ipynb #9ced4a18
-_PRESET_HELP = "A recipe of the paper: cub-vgg16, cub-resnet101, awa2-vgg16 or awa2-resnet101. "
-_PRESET_HELP += "Options given here win."
-_unset = functools.partial(typer.Option, show_default=False)
-_OUT_HELP = "Run folder. An interrupted run in it goes on where it was."
-_Out = Annotated[Path | None, _unset(help=_OUT_HELP)]
-_SEED_HELP = "Every random choice follows from it."
-_Seed = Annotated[int | None, typer.Option(help=_SEED_HELP, show_default="0")]
-_QUIET_HELP = "Only the table and the place of the report."
-_Quiet = Annotated[bool, typer.Option("--quiet", "-q", help=_QUIET_HELP)]
-_Json = Annotated[Path | None, _unset("--json", help="Also write the table to this JSON file.")]
-_REPLACE_HELP = "Take over a folder that holds another run; steps that still fit are kept."
-_Replace = Annotated[bool, typer.Option("--replace", help=_REPLACE_HELP)]
-_SET_HELP = "Any other setting, as in a config.toml. May be repeated."
-_Set = Annotated[list[str] | None, _unset("--set", metavar="NAME=VALUE", help=_SET_HELP)]
-_Preset = Annotated[str | None, _unset(help=_PRESET_HELP)]
-_CONFIG_HELP = "Settings file, such as a run folder's config.toml. Options given here win."
-_Config = Annotated[Path | None, _unset(help=_CONFIG_HELP)]
-_Data = Annotated[str | None, _unset(help="cub, awa2, folder or fieldguide.")]
-_ROOT_HELP = "Folder of the data set; niwt data check ROOT says what is expected in it."
-_Root = Annotated[str | None, _unset(help=_ROOT_HELP)]
-_Splits = Annotated[str | None, _unset(help="att_splits.mat with the proposed split (cub, awa2).")]
-_MODEL_HELP = "module:function, path/to/file.py:function, or a torchvision name."
-_Model = Annotated[str | None, _unset(help=_MODEL_HELP)]
-_Weights = Annotated[str | None, _unset(help="DEFAULT, or a .pt or .safetensors file.")]
-_LAYER_HELP = "Layer whose channels are the neurons."
-_Layer = Annotated[str | None, typer.Option(help=_LAYER_HELP, show_default="the network's own")]
-_KINDS: Any = {"help": "attributes, captions, ..., or several with commas."}
-_Knowledge = Annotated[str | None, typer.Option(show_default="the first there is", **_KINDS)]
+_opt: Any = functools.partial(typer.Option, show_default=False)
+_OUT = "Run folder. An interrupted run in it goes on where it was."
+_Out = Annotated[Path | None, _opt(help=_OUT)]
+_Seed = Annotated[int | None, _opt(help="Every random choice follows from it.", show_default="0")]
+_Quiet = Annotated[bool, _opt("--quiet", "-q", help="Only the table and the place of the report.")]
+_Json = Annotated[Path | None, _opt("--json", help="Also write the table to this JSON file.")]
+_REPLACE = "Take over a folder that holds another run; steps that still fit are kept."
+_Replace = Annotated[bool, _opt("--replace", help=_REPLACE)]
+_SET = "Any other setting, as in a config.toml. May be repeated."
+_Set = Annotated[list[str] | None, _opt("--set", metavar="NAME=VALUE", help=_SET)]
+_PRESET = "A recipe of the paper: cub-vgg16, cub-resnet101, awa2-vgg16 or awa2-resnet101. "
+_Preset = Annotated[str | None, _opt(help=f"{_PRESET}Options given here win.")]
+_CONFIG = "Settings file, such as a run folder's config.toml. Options given here win."
+_Config = Annotated[Path | None, _opt(help=_CONFIG)]
+_Data = Annotated[str | None, _opt(help="cub, awa2, folder or fieldguide.")]
+_ROOT = "Folder of the data set; niwt data check ROOT says what is expected in it."
+_Root = Annotated[str | None, _opt(help=_ROOT)]
+_Splits = Annotated[str | None, _opt(help="att_splits.mat with the proposed split (cub, awa2).")]
+_MODEL = "module:function, path/to/file.py:function, or a torchvision name."
+_Model = Annotated[str | None, _opt(help=_MODEL)]
+_Weights = Annotated[str | None, _opt(help="DEFAULT, or a .pt or .safetensors file.")]
+_LAYER = "Layer whose channels are the neurons."
+_Layer = Annotated[str | None, _opt(help=_LAYER, show_default="the network's own")]
+_KINDS = "attributes, captions, ..., or several with commas."
+_Knowledge = Annotated[str | None, _opt(help=_KINDS, show_default="the first there is")]
 _HELP = """Classifiers for classes nobody photographed, from words alone.
 
 A network learned some classes from photos (the seen ones). For others there are only words:
@@ -221,7 +214,7 @@ def version_option(
 ) -> None:
     "Options of the program itself."
     if version:
-        typer.echo(f"niwt_nb {__version__}")
+        typer.echo(f"niwt_nb {niwt_nb.__version__}")
         raise typer.Exit()
 
 # %% ../nbs/11_cli.ipynb #0e18f2a8
@@ -335,25 +328,22 @@ def report(
     typer.echo(f"report: {write_report(folder)}")
 
 # %% ../nbs/11_cli.ipynb #abbe0cd9
-_RUN_HELP = "Folder of a finished run, or of a saved model."
-_Folder = Annotated[Path, typer.Argument(metavar="RUN", help=_RUN_HELP)]
-_MOVED_HELP = "The network, where the run's own file of it has moved: as in niwt run."
-_Network = Annotated[str | None, _unset("--model", help=_MOVED_HELP)]
+_RUN = "Folder of a finished run, or of a saved model."
+_Folder = Annotated[Path, typer.Argument(metavar="RUN", help=_RUN)]
+_MOVED = "The network, where the run's own file of it has moved: as in niwt run."
+_Network = Annotated[str | None, _opt("--model", help=_MOVED)]
 
 
 def _open_model(folder: Path, backbone: str | None = None) -> Any:  # a fitted `NIWT`
     "Open the classifier in a folder, perhaps with network `--model`; raises `NiwtError` if none."
-    from niwt_nb.method.niwt import NIWT
-    from niwt_nb.network.backbones import load_backbone
-
-    return NIWT.load(folder, None if backbone is None else load_backbone(backbone))
+    return niwt_nb.NIWT.load(folder, None if backbone is None else niwt_nb.load_backbone(backbone))
 
 # %% ../nbs/11_cli.ipynb #bc5a1f79
 def _namer(
     folder: Path, among: str, top: int, network: str | None = None, unknown: bool | float = False
 ) -> Callable[[list], list]:  # pictures -> (class, score) pairs of each
     "A run, model or export as a function of pictures; raises `NiwtError` if it cannot answer."
-    from niwt_nb.core import NiwtError, check_name
+    from niwt_nb.core import check_name
     from niwt_nb.method.niwt import FILE
     from niwt_nb.network.export import load_export
 
@@ -363,10 +353,10 @@ def _namer(
         return lambda images: model.predict(images, among, top, unknown)
     own = "or name the run's own folder"
     if unknown is not False:
-        raise NiwtError(f"an export does not know strangers; leave --unknown out, {own}")
+        raise niwt_nb.NiwtError(f"an export does not know strangers; leave --unknown out, {own}")
     if among != "all":
         told = f"an export does not know which classes are {among}"
-        raise NiwtError(f"{told}; leave --among out, {own}")
+        raise niwt_nb.NiwtError(f"{told}; leave --among out, {own}")
     classes, scores_of = load_export(folder)
 
     def answers(images: list) -> list:
@@ -382,7 +372,7 @@ _AT_ONCE = 32  # pictures that are open at a time
 
 def _name_each(answers: Callable, photos: list[Path], say: Callable) -> tuple[list[dict], int]:
     "Rows (picture, rank, class, score), and the number of unreadable pictures, that `say` reports."
-    from niwt_nb.core import NiwtError, progress
+    from niwt_nb.core import progress
     from niwt_nb.data.images import open_image
     from niwt_nb.method.niwt import _picture_names
 
@@ -394,29 +384,28 @@ def _name_each(answers: Callable, photos: list[Path], say: Callable) -> tuple[li
         for name, file in pairs[start : start + _AT_ONCE]:
             try:
                 found[name] = open_image(file)
-            except NiwtError as e:
+            except niwt_nb.NiwtError as e:
                 say(f"left out: {e}")
         read += len(found)
         for name, best in zip(found, answers(list(found.values())) if found else [], strict=True):
             ranked = [{"rank": i, "class": c, "score": s} for i, (c, s) in enumerate(best, 1)]
             rows += [{"picture": name, **row} for row in ranked]
     if not rows:
-        raise NiwtError(f"none of the {len(pairs)} pictures can be read")
+        raise niwt_nb.NiwtError(f"none of the {len(pairs)} pictures can be read")
     return rows, len(pairs) - read
 
 # %% ../nbs/11_cli.ipynb #bc570667
-_CLASSIFIER_HELP = "Folder of a finished run, of a saved model, or of an export."
-_Classifier = Annotated[Path, typer.Argument(metavar="RUN", help=_CLASSIFIER_HELP)]
-_PHOTOS_HELP = "Pictures, or folders of pictures."
-_Photos = Annotated[list[Path], typer.Argument(metavar="PHOTO...", help=_PHOTOS_HELP)]
+_CLASSIFIER = "Folder of a finished run, of a saved model, or of an export."
+_Classifier = Annotated[Path, typer.Argument(metavar="RUN", help=_CLASSIFIER)]
+_PHOTOS = "Pictures, or folders of pictures."
+_Photos = Annotated[list[Path], typer.Argument(metavar="PHOTO...", help=_PHOTOS)]
 _Among = Annotated[str, typer.Option(help="all, seen, or unseen classes only.")]
-_UNKNOWN_HELP = "Let a picture that is like no class be none of these."
-_Unknown = Annotated[bool, typer.Option("--unknown", help=_UNKNOWN_HELP)]
-_REFUSE_HELP = "With --unknown: the share of strangers to refuse, 0 to 1."
-_Refuse = Annotated[float | None, typer.Option(help=_REFUSE_HELP, show_default="what pays most")]
-_Csv = Annotated[Path | None, _unset("--csv", help="Also write the answers to this CSV file.")]
-_ANSWERS_HELP = "Also write the answers to this JSON file."
-_Answers = Annotated[Path | None, _unset("--json", help=_ANSWERS_HELP)]
+_UNKNOWN = "Let a picture that is like no class be none of these."
+_Unknown = Annotated[bool, _opt("--unknown", help=_UNKNOWN)]
+_REFUSE = "With --unknown: the share of strangers to refuse, 0 to 1."
+_Refuse = Annotated[float | None, _opt(help=_REFUSE, show_default="what pays most")]
+_Csv = Annotated[Path | None, _opt("--csv", help="Also write the answers to this CSV file.")]
+_Answers = Annotated[Path | None, _opt("--json", help="Also write the answers to this JSON file.")]
 
 
 @app.command()
@@ -444,10 +433,10 @@ def predict(
     """
     import pandas as pd
 
-    from niwt_nb.core import NiwtError, write_text
+    from niwt_nb.core import write_text
 
     if refuse is not None and not unknown:
-        raise NiwtError("--refuse goes with --unknown")
+        raise niwt_nb.NiwtError("--refuse goes with --unknown")
     answers = _namer(folder, among, top, model, refuse if refuse is not None else unknown)
     rows, failed = _name_each(answers, photos, lambda line: typer.echo(f"niwt: {line}", err=True))
     for picture in dict.fromkeys(r["picture"] for r in rows):
@@ -461,18 +450,6 @@ def predict(
     if failed:
         raise typer.Exit(1)
 
-# %% ../nbs/11_cli.ipynb #beff5509
-def _pictures_of(folder: Path) -> Any:  # the data set, or None
-    "The data set that a run was made with, where it is still to be found."
-    from niwt_nb.core import NiwtError
-    from niwt_nb.runs.config import read_config
-    from niwt_nb.runs.steps import load_data
-
-    try:
-        return load_data(read_config(folder / "config.toml"))
-    except NiwtError:
-        return None
-
 # %% ../nbs/11_cli.ipynb #07d8c604
 def _explanation_page(why: Any, name: str) -> str:  # HTML, complete in one file
     "An `Explanation` of the picture `name` as a page that can be read on a phone."
@@ -483,8 +460,8 @@ def _explanation_page(why: Any, name: str) -> str:  # HTML, complete in one file
     from PIL import Image
 
     from niwt_nb.explain.explainer import readable
-    from niwt_nb.explain.sentences import _signed_words
     from niwt_nb.figures.canvas import to_array
+    from niwt_nb.runs.pages import _bars
     from niwt_nb.runs.report import _PAGES
 
     def address(picture: Any) -> str:
@@ -494,20 +471,17 @@ def _explanation_page(why: Any, name: str) -> str:  # HTML, complete in one file
 
     groups = (why.pictures, why.photos)
     pictures, photos = ([(label, address(p)) for label, p in some] for some in groups)
-    table = why.words
-    names = table["attribute"].map(readable) + table["verdict"].map({"open": " (open)"}).fillna("")
-    words = list(zip(names, _signed_words(table).astype(float), strict=True))
     target, against = readable(why.target), readable(why.against)
     told = {"title": f"{name}: {target}", "target": target, "against": against, "why": why}
     page = _PAGES.get_template("explanation.html")
-    return page.render(**told, pictures=pictures, photos=photos, words=words)
+    return page.render(**told, pictures=pictures, photos=photos, words=_bars(why.words))
 
 # %% ../nbs/11_cli.ipynb #dd9991f7
-_TARGET, _AGAINST = "The class to explain.", "The class to tell it from."
-_predicted = functools.partial(typer.Option, show_default="the predicted one")
-_Target = Annotated[str | None, _predicted("--class", help=_TARGET)]
-_Page = Annotated[Path | None, _unset(help="Write a page with the pictures here.")]
-_Against = Annotated[str | None, typer.Option(help=_AGAINST, show_default="the runner-up")]
+_TARGET = "The class to explain."
+_Target = Annotated[str | None, _opt("--class", help=_TARGET, show_default="the predicted one")]
+_Page = Annotated[Path | None, _opt(help="Write a page with the pictures here.")]
+_AGAINST = "The class to tell it from."
+_Against = Annotated[str | None, _opt(help=_AGAINST, show_default="the runner-up")]
 
 
 @app.command()
@@ -527,9 +501,12 @@ def explain(
     niwt explain niwt-demo photo.jpg --against "Crested Finch" --out why.html
     """
     from niwt_nb.core import write_text
+    from niwt_nb.runs.config import read_config
+    from niwt_nb.runs.steps import load_data
 
     opened = _open_model(folder, model)
-    opened.data_ = _pictures_of(folder)  # photos to compare with
+    with suppress(niwt_nb.NiwtError):  # photos to compare with, where they are still to be found
+        opened.data_ = load_data(read_config(folder / "config.toml"))
     why = opened.explain(photo, target, against)
     typer.echo(str(why))
     if out is not None:
@@ -537,8 +514,8 @@ def explain(
         typer.echo(f"page: {out}")
 
 # %% ../nbs/11_cli.ipynb #ac3d93bf
-_Sentences = Annotated[list[str] | None, _unset(help="A sentence about it. May be repeated.")]
-_Table = Annotated[Path | None, _unset(help="A table of two columns, attribute and value.")]
+_Sentences = Annotated[list[str] | None, _opt(help="A sentence about it. May be repeated.")]
+_Table = Annotated[Path | None, _opt(help="A table of two columns, attribute and value.")]
 
 
 @app.command()
@@ -560,11 +537,9 @@ def add(
     """
     import pandas as pd
 
-    from niwt_nb.core import NiwtError
-
     if bool(sentence) == (attributes is not None):
         why = "so that something is known of the class"
-        raise NiwtError(f"give either --sentence or --attributes, {why}")
+        raise niwt_nb.NiwtError(f"give either --sentence or --attributes, {why}")
     told: Any = sentence
     if attributes is not None:
         try:
@@ -573,7 +548,7 @@ def add(
             told = dict(zip(names, values, strict=True))
         except (OSError, ValueError, IndexError) as e:
             what = f"{str(attributes)!r} is no table of attributes and values"
-            raise NiwtError(f"{what} ({e})") from None
+            raise niwt_nb.NiwtError(f"{what} ({e})") from None
     model = _open_model(folder, network)
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
@@ -629,31 +604,23 @@ def data_check(
     if not found.ok:
         raise typer.Exit(1)
 
-# %% ../nbs/11_cli.ipynb #baa069b1
-def _open_lab(page: Path) -> int:
-    "Open a notebook in JupyterLab in its folder, until it is closed, and give its exit code."
-    typer.echo("Starting JupyterLab; press Ctrl-C twice here to end it.")
-    return subprocess.call([sys.executable, "-m", "jupyterlab", page.name], cwd=page.parent)
-
 # %% ../nbs/11_cli.ipynb #f1063b8f
 def _check_lessons(folders: list[Path], timeout: int, as_json: Any, as_csv: Any) -> int:
     "Grade students' folders, print how far they are, write tables if asked; gives the exit code."
-    from niwt_nb.core import NiwtError
+    import pandas as pd
+
     from niwt_nb.course.grading import grade, progress_rows, progress_table
 
-    for table in (as_json, as_csv):
-        if table and not table.absolute().parent.is_dir():
-            raise NiwtError(f"cannot write {table}: there is no folder {table.absolute().parent}")
+    for table in filter(None, (as_json, as_csv)):
+        if not (home := table.absolute().parent).is_dir():
+            raise niwt_nb.NiwtError(f"cannot write {table}: there is no folder {home}")
     found = grade(folders, timeout, say=lambda name: typer.echo(f"  {name}", err=True))
     typer.echo(progress_table(found))
-    if as_json or as_csv:
-        import pandas
-
-        rows = pandas.DataFrame(progress_rows(found))
-        if as_json:
-            rows.to_json(as_json, orient="records", indent=1, force_ascii=False)
-        if as_csv:
-            rows.to_csv(as_csv, index=False)
+    rows = pd.DataFrame(progress_rows(found))
+    if as_json:
+        rows.to_json(as_json, orient="records", indent=1, force_ascii=False)
+    if as_csv:
+        rows.to_csv(as_csv, index=False)
     every = [p for done in found.values() for p in done]
     return int(any(p.trouble or p.solved < len(p.verdicts) for p in every))
 
@@ -680,44 +647,39 @@ def _app(
 
     raise typer.Exit(serve(run, port, not no_browser))
 
-# %% ../nbs/11_cli.ipynb #f24d20f7
-def _hand_out(folder: Path, overwrite: bool, teacher: bool, to: str | None) -> dict[str, str]:
-    "Write the course into a folder for a student, teacher or grader; gives what became of files."
+# %% ../nbs/11_cli.ipynb #5c7b6d0b
+def _copy(folder: Path, overwrite: bool, teacher: bool, to: str | None, begin: bool) -> None:
+    "Write the course for a student, teacher or grader, say what is there, open it to `begin`."
     from niwt_nb.course.copies import copy_lessons
     from niwt_nb.course.formats import _export_lessons
     from niwt_nb.course.progress import _start_page
     from niwt_nb.course.slides import _write_slides
 
     if to:
-        return _export_lessons(folder, to, overwrite)
-    done = copy_lessons(folder, overwrite, teacher)
-    _start_page(folder)
-    if teacher:
+        done = _export_lessons(folder, to, overwrite)
+    else:
+        done = copy_lessons(folder, overwrite, teacher)
+        _start_page(folder)
+    if teacher and not to:
         _write_slides(folder)
-    return done
-
-# %% ../nbs/11_cli.ipynb #5c7b6d0b
-def _copy(folder: Path, overwrite: bool, teacher: bool, to: str | None, begin: bool) -> None:
-    "Write the course into a folder, say what is there, and open it if the student is to `begin`."
-    done = _hand_out(folder, overwrite, teacher, to)
     for name, state in done.items():
         if state in ("kept, it is yours", "replaced"):
             typer.echo(f"  {name}: {state}")
     count = len({Path(n).name for n in done if Path(n).name[:2].isdigit()})
     typer.echo(f"{count} lessons are in {folder}" + ("" if to else "; begin with start.ipynb"))
     if begin:
-        raise typer.Exit(_open_lab(folder / "start.ipynb"))
+        typer.echo("Starting JupyterLab; press Ctrl-C twice here to end it.")
+        lab = [sys.executable, "-m", "jupyterlab", "start.ipynb"]
+        raise typer.Exit(subprocess.call(lab, cwd=folder))
 
 # %% ../nbs/11_cli.ipynb #e441c3d5
 def _student_folders(folders: list[Path] | None, to: str | None) -> list[Path]:
     "The folders of `niwt lessons [export] [FOLDER]...`; raises `NiwtError` without a grader."
-    from niwt_nb.core import NiwtError
-
     folders = folders or [Path("niwt-lessons")]
     if len(folders) < 2 or folders[0] != Path("export"):
         return folders
     if not to:
-        raise NiwtError("say for which grader to export: `--to otter` or `--to nbgrader`")
+        raise niwt_nb.NiwtError("say for which grader to export: `--to otter` or `--to nbgrader`")
     return folders[1:]
 
 # %% ../nbs/11_cli.ipynb #b65639b6
@@ -769,14 +731,12 @@ def lessons(
       niwt lessons FOLDER --teacher
       niwt lessons export --to nbgrader FOLDER
     """
-    from niwt_nb.core import NiwtError
-
     folders = _student_folders(folders, to)
     if check:
         raise typer.Exit(_check_lessons(folders, timeout, as_json, as_csv))
     if len(folders) > 1 or as_json or as_csv:
         one = "lessons are copied into one folder"
-        raise NiwtError(f"several folders, --json and --csv go with --check; {one}")
+        raise niwt_nb.NiwtError(f"several folders, --json and --csv go with --check; {one}")
     (folder,) = folders
     if progress:
         from niwt_nb.course.progress import Progress

@@ -8,26 +8,28 @@ __all__ = []
 # %% ../../nbs/09_runs/04_comparison.ipynb #93dc2344
 import copy
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
+from sklearn.base import clone
 from torch import Tensor
 
-from ..core import NiwtError, content_hash, model_hash, share
+from ..core import _Found, NiwtError, content_hash, share
 from ..data.dataset import ZeroShotData
-from ..evaluate.selection import Encoded, baselines, measure, shuffled_rows, table_rows
-from ..figures.canvas import COLOURS, new_figure, own_style, plain
+from ..evaluate.selection import Encoded, baselines, shuffled_rows, table_rows
+from ..evaluate.selection import _fit_scores, _select
+from ..figures.canvas import COLOURS, figure_png, new_figure, own_style, plain
 from ..method.choice import TRIED, Probe, _choose_share, with_combination
 from ..method.metrics import chance
 from ..method.niwt import NIWT, choose_settings, score_matrix
 from ..method.ranking import Baseline
 from ..network.cut import CutNetwork
-from ..network.finetuning import ActivationCache, cache_activations, cached_features
-from ..network.finetuning import fine_tune
+from ..network.finetuning import ActivationCache, cached_features, fine_tune
 from ..network.head import linear_of, rows_of, with_head
 from ..network.zoom import mixed
 from .folder import _RunFolder
@@ -44,28 +46,11 @@ class _Encodings:
     key: str  # of it all
     transform: Any  # PIL image -> (3, H, W) tensor
 
-# %% ../../nbs/09_runs/04_comparison.ipynb #6492f3da
-def _encode_all(
-    folder: _RunFolder,  # keeps everything; `config.precision` says how activations are computed
-    data: ZeroShotData,  # the whole data set
-    look: tuple[CutNetwork, Any],  # pretrained, cut where fine-tuning begins; its preprocessing
-    key: str,  # of the pictures
-    reader: CutNetwork | None = None,  # see `cache_activations`
-    quiet: bool = True,  # no progress bar
-) -> _Encodings:  # ready to be compared on
-    "Compute the activations of every image at the cut, and keep them in the run folder."
-    precision, every, (network, transform) = folder.config.precision, torch.arange(len(data)), look
-    how: dict[str, Any] = {"precision": precision, "folder": folder, "key": key, "quiet": quiet}
-    cache = cache_activations(network, data, every, transform, reader=reader, **how)
-    own = content_hash(key, model_hash(network.model), network.layer, precision)
-    own = content_hash(own, reader.layer) if reader else own
-    return _Encodings(folder, data, network, cache, own, transform)
-
 # %% ../../nbs/09_runs/04_comparison.ipynb #4e996e8f
 def _frozen_step(shared: _Encodings) -> Encoded:  # no head
     "Features of all images as the pretrained network gives them, see `cached_features`."
 
-    def compute() -> tuple[dict[str, Tensor], dict]:
+    def compute() -> _Found:
         how = (shared.data.source, shared.folder.config.precision)
         found = cached_features(shared.network, shared.cache, *how)
         return {"features": found}, {"images": len(shared.data)}
@@ -75,58 +60,54 @@ def _frozen_step(shared: _Encodings) -> Encoded:  # no head
     return Encoded(found["features"], shared.data)
 
 # %% ../../nbs/09_runs/04_comparison.ipynb #9bd073e8
-def _tuned_network(
-    shared: _Encodings,  # see `_encode_all`
-    state: Mapping[str, Tensor],  # of a finished `_tuned_step`
-) -> CutNetwork:  # the fine-tuned network with its head
-    "Rebuild a fine-tuned network from its saved state."
+def _tuned_network(shared: _Encodings, state: Mapping[str, Tensor]) -> CutNetwork:
+    "The fine-tuned network with its head, from the state that a `_tuned_step` saved."
     head = linear_of(state["head.weight"], state["head.bias"])
     network = with_head(copy.deepcopy(shared.network), head)
-    network.tail.load_state_dict(
-        {k.removeprefix("tail."): v for k, v in state.items() if k.startswith("tail.")}
-    )
+    tail = {k.removeprefix("tail."): v for k, v in state.items() if k.startswith("tail.")}
+    network.tail.load_state_dict(tail)
     network.model.requires_grad_(False)
     return network.eval()
 
-# %% ../../nbs/09_runs/04_comparison.ipynb #32f30820
-def _mean_of(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    "The mean of the weights of networks that were fine-tuned alike (Wortsman et al., ICML 2022)."
-    mean = {k: torch.stack([s[k].double() for s in states]).mean(0) for k in states[0]}
-    return {k: mean[k].to(v.dtype) for k, v in states[0].items()}
-
 # %% ../../nbs/09_runs/04_comparison.ipynb #77d238a5
 def _train(
-    shared: _Encodings, part: ZeroShotData, how: dict[str, Any]
-) -> tuple[dict, pd.DataFrame]:
-    "What `fine_tune` ends with: the state of its network above the cut, and its history."
-    tuned = fine_tune(shared.network, part, shared.transform, shared.cache, **how)
-    parts = (("tail", tuned.network.tail), ("head", tuned.network.head))
-    state = {f"{n}.{k}": v for n, m in parts for k, v in m.state_dict().items()}
-    return state, tuned.history
+    shared: _Encodings, part: ZeroShotData, ways: list[dict[str, Any]]
+) -> tuple[dict[str, Tensor], pd.DataFrame]:
+    """Fine-tune a network in each of `ways`: state above the cut, and the histories of all.
+
+    Of several that were trained alike it is the mean of the weights (Wortsman et al., ICML 2022).
+    """
+    states, histories = [], []
+    for how in ways:
+        tuned = fine_tune(shared.network, part, shared.transform, shared.cache, **how)
+        parts = (("tail", tuned.network.tail), ("head", tuned.network.head))
+        states.append({f"{n}.{k}": v for n, m in parts for k, v in m.state_dict().items()})
+        histories.append(tuned.history)
+    mean = lambda k: torch.stack([s[k].double() for s in states]).mean(0)  # noqa: E731
+    return {k: mean(k).to(v.dtype) for k, v in states[0].items()}, pd.concat(histories)
 
 
 def _tuned_step(
-    shared: _Encodings,  # see `_encode_all`
-    part: ZeroShotData,  # what is learned from: the data set, or its validation part
-    name: str,  # of the step
-    knowledge: str | None = None,  # train with a head made of this kind; None: an ordinary head
-    seed: int = 0,  # of the training
-    quiet: bool = True,  # no progress bar
-) -> tuple[Encoded, dict[str, Tensor], list[dict]]:  # features, the network's state, the history
-    "Fine-tune, resumable and perhaps with an early end (`tune_hold`); features of `part`'s images."
+    shared: _Encodings, part: ZeroShotData, name: str, kind: str | None = None, seed: int = 0
+) -> tuple[Encoded, CutNetwork, list[dict]]:
+    """Fine-tune, resumable and perhaps with an early end (`tune_hold`), on `part` of the data set.
+
+    `name`: of the step; `kind`: train with a head made of this knowledge, None: an ordinary head.
+    Gives the features of `part`'s images, the network, and the history of the training.
+    """
     folder, config = shared.folder, shared.folder.config
-    known = None if knowledge is None else part.get_knowledge(knowledge).values
+    known = None if kind is None else part.get_knowledge(kind).values
     settings: dict[str, Any] = {"epochs": config.tune_epochs, "lr": config.tune_lr, "average": 0.99}
     settings |= config.early_end | {"window": 0.86, "mix": config.tune_mix}
     settings |= {"precision": config.precision, "seed": seed}
     seeds = [seed + 1000 * i for i in range(config.tune_networks)]
-    place = folder.path / f"{name}-training.safetensors"
-    owns: Any = [{"seed": s, "checkpoint": place.with_suffix(f".{s}.safetensors")} for s in seeds]
+    places = [folder.path / f"{name}-training.{s}.safetensors" for s in seeds]
 
-    def compute() -> tuple[dict[str, Tensor], dict]:
-        how: dict[str, Any] = {"knowledge": known, "quiet": quiet, **settings}
-        states, histories = zip(*(_train(shared, part, how | own) for own in owns), strict=True)
-        state, every = _mean_of(states), pd.concat(histories)
+    def compute() -> _Found:
+        how: dict[str, Any] = {**settings, "knowledge": known, "quiet": folder.quiet}
+        owns = zip(seeds, places, strict=True)
+        ways = [{**how, "seed": own, "checkpoint": place} for own, place in owns]
+        state, every = _train(shared, part, ways)
         net = _tuned_network(shared, state)
         features = cached_features(net, shared.cache, part.source, config.precision)
         history = every.groupby(level=0).mean().reset_index().to_dict("records")
@@ -135,23 +116,24 @@ def _tuned_step(
 
     seen_only = None if known is None else known[part.seen]
     given = (part.name, part.source, part.train, part.seen, seen_only, settings, *seeds[1:])
+    about = f"comparison: fine-tuning on {len(part.seen)} classes" + (
+        f" with {kind}" if kind else ""
+    )
     key = content_hash(shared.key, *given)
-    about = f"comparison: fine-tuning on {len(part.seen)} classes"
-    about += f" with {knowledge}" if knowledge else ""
     found, facts = folder.step(name, key, compute, about, together=True)
-    for own in owns:
-        own["checkpoint"].unlink(missing_ok=True)
+    for place in places:
+        place.unlink(missing_ok=True)
     network = _tuned_network(shared, found)
-    return Encoded(found["features"], part, network.head), found, facts["history"]
+    return Encoded(found["features"], part, network.head), network, facts["history"]
 
 # %% ../../nbs/09_runs/04_comparison.ipynb #cf0a7bf1
-def _shares_step(shared: _Encodings, frozen: Encoded, name: str) -> dict[str, float]:
+def _shares_step(shared: _Encodings, name: str) -> dict[str, float]:
     "The shares of two kinds of knowledge in `name`, by validation classes; see `_choose_share`."
     config = shared.folder.config
     val = shared.data.validation(seed=config.seed)
-    features = frozen.features[rows_of(val, shared.data)]
+    features = _frozen_step(shared).features[rows_of(val, shared.data)]
 
-    def compute() -> tuple[dict[str, Tensor], dict]:
+    def compute() -> _Found:
         model = NIWT(knowledge=name, map=config.map)
         return {}, _choose_share(model, val, Probe(None, val, features=features))
 
@@ -161,131 +143,97 @@ def _shares_step(shared: _Encodings, frozen: Encoded, name: str) -> dict[str, fl
     return shared.folder.step(f"compare/shares-{name}", key, compute, about)[1]
 
 # %% ../../nbs/09_runs/04_comparison.ipynb #d81a000a
-def _seen_by(real: Encoded, twin: Encoded, knowledge: str) -> tuple[Any, ...]:
-    "What a method is given: features of both networks, the twin's split, and the knowledge."
-    known = real.data.get_knowledge(knowledge).values
-    return real.features, twin.features, twin.data.source, twin.data.train, known
+_Rows = list[dict[str, Any]]  # of the table
+
+
+@dataclass(frozen=True, eq=False)
+class _Network:
+    "A network that methods are compared on."
+
+    shared: _Encodings
+    name: str  # for the table
+    real: Encoded  # all images as it sees them
+    twin: Encoded  # the validation part as its twin sees it, which never saw what plays unseen
+    kinds: list[str]  # of knowledge, to be tried on it
+    seed: int = 0
+
+    def rows(self, name: str, kind: str, work: Callable[[], tuple], *asked: Any) -> _Rows:
+        "What `work` gives (rows, settings, curve) of method `name`, or the run folder has of it."
+
+        def compute() -> _Found:
+            start, (rows, chosen, curve) = time.perf_counter(), work()
+            more: dict[str, Any] = {"network": self.name}
+            more["seconds"] = round(time.perf_counter() - start, 2)
+            more["settings"] = ", ".join(f"{k}={v}" for k, v in chosen.items())
+            return {}, {"rows": [{**r, **more} for r in rows], "curve": curve.to_dict("list")}
+
+        heads = [e.head and [e.head.weight, e.head.bias] for e in (self.real, self.twin)]
+        known, val = self.real.data.get_knowledge(kind).values, self.twin.data
+        given = (self.real.features, self.twin.features, val.source, val.train, known, heads)
+        place = f"compare/{self.name}-{kind}-{self.seed}/{name}".replace(" ", "-")
+        about = f"comparison: {name}, {self.name}, {kind}, seed {self.seed}"
+        key = content_hash(*given, self.seed, *asked)
+        return self.shared.folder.step(place, key, compute, about)[1]["rows"]
 
 # %% ../../nbs/09_runs/04_comparison.ipynb #4811db56
-def _niwt_step(
-    shared: _Encodings,  # see `_encode_all`
-    network: str,  # name of the network, for the table
-    knowledge: str,  # kind of knowledge
-    real: Encoded,  # all images as the network sees them
-    twin: Encoded,  # the validation part as its twin sees it
-    place: tuple[int, int],  # seed, and how many shuffled controls
-) -> list[dict[str, Any]]:  # the uncalibrated and the calibrated row, and those of the control
-    "NIWT on one network's features with its own head, where it was trained with one."
-    config, (seed, shuffles) = shared.folder.config, place
-    model = NIWT(real.head, knowledge=knowledge, map=config.map, seed=seed, keep_rows=False)
+def _niwt_step(net: _Network, kind: str, shuffles: int) -> _Rows:
+    "NIWT with a network's own head, where it was trained with one, and its shuffled control."
+    config, real, twin = net.shared.folder.config, net.real, net.twin
+    model = NIWT(real.head, knowledge=kind, map=config.map, seed=net.seed, keep_rows=False)
 
-    def compute() -> tuple[dict[str, Tensor], dict]:
-        start = time.perf_counter()
+    def work() -> tuple:
         choice = choose_settings(model, real.data, real.features, (twin.head, twin.features))
         model.set_params(calibrate=choice).fit(real.data, features=real.features)
         found = score_matrix(model, real.data, real.features)
-        rows = table_rows("NIWT", *found, real.data, (knowledge, choice.settings.bias, seed))
-        control = shuffled_rows(model, real.data, real.features, shuffles) if shuffles else []
-        own = vars(choice.settings).keys() - {"bias", "keep"}
-        told = ", ".join(f"{k}={getattr(choice.settings, k)}" for k in choice.table if k in own)
-        seconds = round(time.perf_counter() - start, 2)
-        about = {"network": network, "seconds": seconds, "settings": told}
-        every = [{**row, **about} for row in (*rows, *control)]
-        return {}, {"rows": every, "curve": choice.table.to_dict("list")}
+        rows = table_rows("NIWT", *found, real.data, (kind, choice.settings.bias, net.seed))
+        rows += shuffled_rows(model, real.data, real.features, shuffles) if shuffles else []
+        own = {k: v for k, v in vars(choice.settings).items() if k not in ("bias", "keep")}
+        return rows, {k: own[k] for k in choice.table if k in own}, choice.table
 
-    heads = [None if e.head is None else (e.head.weight, e.head.bias) for e in (real, twin)]
-    key = content_hash(*_seen_by(real, twin, knowledge), heads, config.map, repr(TRIED), *place)
-    about = f"comparison: NIWT, {network}, {knowledge}, seed {seed}"
-    name = f"compare/{network}-{knowledge}-{seed}/NIWT"
-    return shared.folder.step(name, key, compute, about)[1]["rows"]
+    return net.rows("NIWT", kind, work, config.map, repr(TRIED), shuffles)
 
 # %% ../../nbs/09_runs/04_comparison.ipynb #ffb1d5f6
-def _method_step(
-    shared: _Encodings,  # see `_encode_all`
-    network: str,  # name of the network, for the table
-    method: tuple[str, tuple[Baseline, Mapping]],  # its name, what is fitted and tried
-    knowledge: str,  # kind of knowledge
-    encoded: tuple[Encoded, Encoded],  # all images by the network, the validation part by its twin
-    seed: int = 0,  # of the method
-) -> list[dict[str, Any]]:  # the uncalibrated and the calibrated row
-    "One method: settings and zoom are chosen on the twin, figures come from the real network."
-    (name, estimator), real = method, encoded[0]
-    zooms = TRIED["zoomed"]["zoom"] if real.features.ndim == 3 else [0.0]
+def _method_step(net: _Network, kind: str, name: str, method: tuple[Baseline, Mapping]) -> _Rows:
+    "A method as in `measure`: settings and zoom by the twin, figures by the real network."
+    estimator, grid = method
+    zooms = TRIED["zoomed"]["zoom"] if net.real.features.ndim == 3 else [0.0]
+    own = {"seed": net.seed} if "seed" in estimator.get_params() else {}
+    at = lambda e, zoom: replace(e, features=mixed(e.features, zoom))  # noqa: E731
 
-    def compute() -> tuple[dict[str, Tensor], dict]:
-        found = {}
-        for z in zooms:
-            both = [replace(e, features=mixed(e.features, z)) for e in encoded]
-            found[z] = measure(name, estimator, both[0], knowledge, seed, both[1])
-        zoom = max(zooms, key=lambda z: found[z].selection.curve.H.max())
-        got, seconds = found[zoom], round(sum(one.seconds for one in found.values()), 2)
-        given, curve = got.selection.estimator.get_params(), got.selection.curve.to_dict("list")
-        settings = {k: v for k, v in given.items() if isinstance(v, (int, float, str))}
-        rows = [{"network": network, **row, "seconds": seconds} for row in got.rows]
-        return {}, {"rows": rows, "settings": {**settings, "zoom": zoom}, "curve": curve}
+    def work() -> tuple:
+        seeded = clone(estimator).set_params(**own)
+        tried = {z: _select((seeded, grid), at(net.twin, z), kind) for z in zooms}
+        zoom = max(zooms, key=lambda z: tried[z].curve.H.max())
+        best, given = tried[zoom], tried[zoom].estimator.get_params()
+        found = _fit_scores(clone(best.estimator), at(net.real, zoom), kind)
+        rows = table_rows(name, *found, net.real.data, (kind, best.gamma, net.seed), biased=False)
+        chosen = {k: given[k] for k in grid} | ({"zoom": zoom} if len(zooms) > 1 else {})
+        return rows, chosen, best.curve
 
-    heads = [None if e.head is None else e.head.weight for e in encoded]
-    key = content_hash(*_seen_by(*encoded, knowledge), heads, repr(estimator), seed, *zooms[1:])
-    place = f"compare/{network}-{knowledge}-{seed}/{name}".replace(" ", "-")
-    about = f"comparison: {name}, {network}, {knowledge}, seed {seed}"
-    facts = shared.folder.step(place, key, compute, about)[1]
-    names = [*estimator[1], "zoom"] if len(zooms) > 1 else estimator[1]
-    chosen = ", ".join(f"{k}={facts['settings'].get(k)}" for k in names)
-    return [{**row, "settings": chosen} for row in facts["rows"]]
+    return net.rows(name, kind, work, repr(estimator), dict(grid), *zooms[1:])
 
 # %% ../../nbs/09_runs/04_comparison.ipynb #30d1c361
-def _networks_of(
-    shared: _Encodings, knowledge: Sequence[str], seed: int, quiet: bool = True
-) -> list[tuple[str, Encoded, Encoded, list[str]]]:  # name, real network, twin, kinds of knowledge
+def _networks_of(shared: _Encodings, knowledge: list[str], seed: int) -> list[_Network]:
     'The networks of a seed: frozen; with `train` = "tail" fine-tuned, plainly and for each kind.'
     data, frozen = shared.data, _frozen_step(shared)
     val = data.validation(seed=seed)
     twin = Encoded(frozen.features[rows_of(val, data)], val)
-    found = [("frozen", replace(frozen, data=data), twin, list(knowledge))]
+    found = [_Network(shared, "frozen", frozen, twin, knowledge, seed)]
     for kind in [None, *knowledge] if shared.folder.config.train == "tail" else []:
         where = f"compare/network-{kind or 'plain'}-{seed}"
-        twin, *_ = _tuned_step(shared, val, f"{where}-twin", kind, seed, quiet)
-        real, *_ = _tuned_step(shared, data, f"{where}-real", kind, seed, quiet)
-        name, kinds = ("knowledge-aware", [kind]) if kind else ("fine-tuned", list(knowledge))
-        found.append((name, real, twin, kinds))
+        twin, *_ = _tuned_step(shared, val, f"{where}-twin", kind, seed)
+        real, *_ = _tuned_step(shared, data, f"{where}-real", kind, seed)
+        name, kinds = ("knowledge-aware", [kind]) if kind else ("fine-tuned", knowledge)
+        found.append(_Network(shared, name, real, twin, kinds, seed))
     return found
 
 # %% ../../nbs/09_runs/04_comparison.ipynb #a76d73da
 def _add_combinations(shared: _Encodings, knowledge: Sequence[str]) -> _Encodings:
     "Add named combinations: two kinds share as validation classes choose, more kinds count alike."
     for name in (k for k in knowledge if "+" in k and k not in shared.data.knowledge):
-        shares = _shares_step(shared, _frozen_step(shared), name)
-        shared = replace(shared, data=with_combination(shared.data, name, **shares))
+        data = with_combination(shared.data, name, **_shares_step(shared, name))
+        shared = replace(shared, data=data)
     return shared
-
-# %% ../../nbs/09_runs/04_comparison.ipynb #a653c04f
-def _comparison(
-    shared: _Encodings,  # see `_encode_all`
-    knowledge: Sequence[str],  # kinds of knowledge, combinations as "attributes+captions"
-    methods: Mapping[str, Any] | None = None,  # rivals of NIWT; None: those that the settings name
-    quiet: bool = True,  # no progress bars
-) -> pd.DataFrame:  # a row each, uncalibrated and calibrated: U, S, H, T1, AUSUC, what was chosen
-    "NIWT, its rivals, the shuffled control and chance for every network, knowledge and seed."
-    config, every, rows = shared.folder.config, baselines(), []
-    rivals = {name: every[name] for name in config.rivals or every} if methods is None else methods
-    shared = _add_combinations(shared, knowledge)
-    for seed in range(config.seed, config.seed + config.seeds):
-        for network, real, twin, kinds in _networks_of(shared, knowledge, seed, quiet):
-            place = (seed, config.shuffles if seed == config.seed else 0)
-
-            def one(task: tuple[str, str], here: Any = (network, real, twin, place)) -> list:
-                (kind, method), (network, real, twin, place) = task, here
-                if not method:
-                    return _niwt_step(shared, network, kind, real, twin, place)
-                named = (method, rivals[method])
-                return _method_step(shared, network, named, kind, (real, twin), place[0])
-
-            tasks = [(kind, method) for kind in kinds for method in ("", *rivals)]
-            found = share(tasks, one, f"comparison, {network}, seed {seed}", quiet)
-            rows += [row for part in found for row in part]
-    n = len(shared.data.seen), len(shared.data.unseen)
-    guess = [chance(*n, calibrated=c, seed=config.seed) for c in (False, True)]
-    return pd.DataFrame([*rows, *({"network": "none", **row, "seconds": 0.0} for row in guess)])
 
 # %% ../../nbs/09_runs/04_comparison.ipynb #8fff1cf5
 def _summary(table: pd.DataFrame) -> pd.DataFrame:
@@ -309,20 +257,15 @@ def _side_by_side(table: pd.DataFrame) -> pd.DataFrame:
 
 # %% ../../nbs/09_runs/04_comparison.ipynb #5a985620
 @own_style()
-def _comparison_figure(
-    table: pd.DataFrame,  # as `_comparison` gives it
-    metric: str = "H",  # what is drawn, of the calibrated rows
-    title: str = "",  # above it
-    width: int = 900,  # pixels
-) -> Figure:  # a panel for each kind of knowledge, a line for each method, a mark for each network
-    "All methods side by side; a bar through a mark is one standard deviation over seeds each way."
+def _comparison_figure(table: pd.DataFrame, title: str = "", width: int = 900) -> Figure:
+    "H of all methods: a panel a kind, a line a method, a mark a network, a bar a deviation each way."
     means = _summary(table[table.calibrated & (table.knowledge != "none")])
     if not len(means):
         raise NiwtError("no calibrated rows to show")
     kinds = list(means.knowledge.unique())
     marks = {"frozen": ("o", "grey", 0.2), "fine-tuned": ("s", "sky", 0.0)}
     marks["knowledge-aware"] = ("D", "orange", -0.2)
-    order = means.groupby("method")[metric].mean().sort_values().index.tolist()
+    order = means.groupby("method").H.mean().sort_values().index.tolist()
     order.sort(key=lambda m: (m.startswith("NIWT"), m == "NIWT"))  # NIWT, its controls, others
     order += [] if "NIWT" in order else ["NIWT"]
     lines = len(kinds) if width < 600 else 1
@@ -333,10 +276,9 @@ def _comparison_figure(
             part = means[(means.knowledge == kind) & (means.network == network)]
             at = [order.index(m) + lift for m in part.method]
             style: dict[str, Any] = {"fmt": mark, "color": COLOURS[colour], "ms": 5}
-            bar, label = part[f"{metric} std"].fillna(0), network if len(part) else None
-            ax.errorbar(part[metric], at, xerr=bar, label=label, **style)
-        ax.set(title=plain(kind), xlim=(0, max(0.8, means[metric].max() + 0.05)))
-        ax.set_xlabel("H, calibrated" if metric == "H" else metric)
+            bar, label = part["H std"].fillna(0), network if len(part) else None
+            ax.errorbar(part.H, at, xerr=bar, label=label, **style)
+        ax.set(title=plain(kind), xlabel="H, calibrated", xlim=(0, max(0.8, means.H.max() + 0.05)))
         ax.set_yticks(range(len(order)), [plain(m) for m in order])
         ax.grid(axis="x", color=COLOURS["grey"], alpha=0.3)
         ax.spines[["top", "right"]].set_visible(False)
@@ -348,3 +290,34 @@ def _comparison_figure(
     if title:
         fig.suptitle(plain(title), fontsize=13, fontweight="bold", x=0.01, ha="left")
     return fig
+
+# %% ../../nbs/09_runs/04_comparison.ipynb #370f604f
+def _comparison(
+    shared: _Encodings,  # see `steps._encodings_of`; with combinations of knowledge that were asked for
+    knowledge: list[str],  # kinds of knowledge, combinations as "attributes+captions"
+    methods: Mapping[str, Any] | None = None,  # rivals of NIWT; None: those that the settings name
+) -> pd.DataFrame:  # a row each, uncalibrated and calibrated: U, S, H, T1, AUSUC, what was chosen
+    """NIWT, its rivals, shuffled control and chance for every network, knowledge and seed.
+
+    Writes the table, its summary and a picture into the run folder.
+    """
+    config, every, rows = shared.folder.config, baselines(), []
+    rivals = {name: every[name] for name in config.rivals or every} if methods is None else methods
+    for seed in range(config.seed, config.seed + config.seeds):
+        shuffles = config.shuffles if seed == config.seed else 0
+        for net in _networks_of(shared, knowledge, seed):
+            tasks: list[Callable[[], _Rows]] = []
+            for kind in net.kinds:
+                tasks.append(partial(_niwt_step, net, kind, shuffles))
+                tasks += [partial(_method_step, net, kind, *rival) for rival in rivals.items()]
+            about = f"comparison, {net.name}, seed {seed}"
+            for found in share(tasks, lambda task: task(), about, shared.folder.quiet):
+                rows += found
+    n = len(shared.data.seen), len(shared.data.unseen)
+    guess = [chance(*n, calibrated=c, seed=config.seed) for c in (False, True)]
+    table = pd.DataFrame([*rows, *({"network": "none", **row, "seconds": 0.0} for row in guess)])
+    shared.folder.write("comparison.csv", table.to_csv(index=False))
+    shared.folder.write("comparison_summary.csv", _summary(table).to_csv(index=False))
+    chart = _comparison_figure(table, f"H of all methods on {shared.data.name}")
+    shared.folder.write("pictures/comparison.png", figure_png(chart))
+    return table

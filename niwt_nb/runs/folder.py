@@ -70,6 +70,7 @@ class _RunFolder(Steps):
     "An open run folder: finished steps, settings and results. Open one with `_open_run`."
 
     config: RunConfig = field(default_factory=RunConfig)
+    quiet: bool = True  # no progress bars
     network: Any = None  # what the settings name, with its preprocessing, once it was loaded
 
     def write(self, name: str, text: str | bytes) -> Path:
@@ -112,17 +113,18 @@ def _check_folder(path: Path, config: RunConfig) -> None:
         told = "; ".join(f"{k}: {old[k]!r} there, {new[k]!r} asked for" for k in differ)
         raise NiwtError(f"{str(path)!r} holds a run with other settings ({told}); {_REPLACE}")
 
-# %% ../../nbs/09_runs/01_folder.ipynb #057c3f0a
+# %% ../../nbs/09_runs/01_folder.ipynb #61b820e2
 _RESULTS = ["metrics.json", "metrics.csv", "results.json", "per_class.csv", "neurons.csv"]
 _RESULTS += ["comparison.csv", "comparison_summary.csv", "report.html", "pictures"]
 
-# %% ../../nbs/09_runs/01_folder.ipynb #61b820e2
+
 @contextmanager
 def _open_run(
     path: str | os.PathLike,  # the run folder, made if it is not there
     config: RunConfig,  # the settings
     replace_run: bool = False,  # a run of other settings or another version may be overwritten
     notify: Callable[[str], None] = lambda text: None,  # told about every step in one line
+    quiet: bool = True,  # no progress bars
 ) -> Iterator[_RunFolder]:  # the open folder; unlocked when the block ends
     "Lock and check `path`, write `config.toml`, give the folder; raises `NiwtError` if refused."
     path = Path(path)
@@ -138,7 +140,7 @@ def _open_run(
                 results = [path / name for name in _RESULTS if replace_run]
                 for old in [*path.rglob(".*.tmp"), *results]:
                     shutil.rmtree(old) if old.is_dir() else old.unlink(missing_ok=True)
-        folder = _RunFolder(path, notify, {"format": _FORMAT}, config=config)
+        folder = _RunFolder(path, notify, {"format": _FORMAT}, config=config, quiet=quiet)
         folder.write("config.toml", config_text(config))
         wait_for_all("the run folder is ready")
         if not (path / "config.toml").is_file():
