@@ -10,6 +10,7 @@ __all__ = ['CutNetwork', 'head_output', 'eval_mode', 'running', 'copy_module', '
 import contextlib
 import copy
 import functools
+import operator
 import re
 import threading
 from collections.abc import Iterator
@@ -250,12 +251,14 @@ def _trace(model: nn.Module, *layers: str, head: str | None = None) -> tuple[fx.
     while True:
         try:
             with eval_mode(model):  # in a sequence it gets one argument, whatever else it takes
-                graph = _Tracer(opened).trace(nn.Sequential(model))
+                tracer = _Tracer(opened)
+                graph = tracer.trace(nn.Sequential(model))
         except Exception as e:  # noqa: BLE001 (anybody's code; a failure means the fallback)
             told = f"torch.fx: {type(e).__name__}: {str(e).partition(chr(10))[0]}"
             raise _Untraceable(told) from e
         for n in graph.nodes:
             if n.op in ("call_module", "get_attr"):
+                n.meta["runs"] = operator.attrgetter(n.target)(tracer.root)
                 n.target = str(n.target).removeprefix("0.")
         runs = [n for n in graph.nodes if n.op == "call_module" and n.target == head]
         if head is not None and not runs:
@@ -365,7 +368,9 @@ def _part(model: nn.Module, start: fx.Node, end: fx.Node, turn: bool = False) ->
             env[node] = graph.node_copy(node, lambda n: env[n])
     out = env[end]
     graph.output(graph.call_method("permute", (out, 0, 3, 1, 2)) if turn and whole else out)
-    part = fx.GraphModule(model, graph, class_name="Lower" if whole else "Tail")
+    held = {n.target: n.meta.pop("runs") for n in graph.nodes if "runs" in n.meta}
+    part = fx.GraphModule(held, graph, class_name="Lower" if whole else "Tail")
+    part.training = model.training
     part.register_forward_pre_hook(_in_its_numbers)
     return part
 
