@@ -120,7 +120,7 @@ ELSEWHERE = {  # reason -> names
         "run train_field_guide_network"
     ),
     "parts of the estimator, which has entries of its own": (
-        "Probe choose_settings explain_picture has_own_head score_data "
+        "Probe choose_settings explain_picture has_own_head "
         "score_matrix shuffled_rows features_to_score twin_of with_reader"
     ),
     "rivals and tables of them, assembled of estimators: test_evaluate": (
