@@ -245,14 +245,9 @@ def _attribute(
 # %% ../../nbs/04_method/01_attribution.ipynb #ef7ad5ba
 @running
 def _captum_pass(
-    twin: nn.Module,  # a private copy, see `frozen_copy`
-    poolings: _Poolings,  # one or several layers, and how each is pooled
-    head: str,  # the name of the last linear layer
-    x: Tensor,  # (B, 3, H, W)
-    target: int | str | Tensor | list,  # see `_targets_of`
-    options: _MethodOptions,  # the method and its settings
-) -> _Importance:  # of this batch
-    "Pooled importance by a Captum layer attribution; raises `NiwtError` with a reason if it fails."
+    twin: nn.Module, poolings: _Poolings, head: str, x: Tensor, target: Any, options: _MethodOptions
+) -> _Importance:
+    "`_gradient_pass` by a Captum layer attribution; raises `NiwtError` with a reason if it fails."
     with torch.no_grad():
         acts, features, logits = _record(twin, poolings, head, x)
     columns = _targets_of(target, logits)

@@ -185,10 +185,13 @@ class Writer:
         """
         return self.statistics.stds(self._closed(knowledge)) / self.statistics.score_std
 
-    def _solved(self, knowledge: Tensor) -> Tensor:
-        "Rows (n, D) of the predicted importance, before their scores are matched to the seen ones."
+    def _matched(self, knowledge: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows (n, D) and biases (n,) of the predicted importance, at the seen scores' statistics.
+
+        The paper's solver: rows as they are, bias 0.
+        """
         if self.solver in ("auto", "closed"):
-            return self._closed(knowledge)
+            return self.statistics.apply(self._closed(knowledge))
         demand = self.map.predict(knowledge).float()
         where: Any = self.seen.images if self.solver == "reference" else self.seen.jacobian
         if where is None:
@@ -196,14 +199,9 @@ class Writer:
             raise NiwtError(f"{told}; fit again with solver='closed' (--set solver=closed)")
         network = self.seen.network or _feature_network(self.seen.head)
         rows = transfer_weights(network, demand, where, self.solver, seed=self.seed).weight
-        return rows.to(demand.device)
-
-    def _matched(self, knowledge: Tensor) -> tuple[Tensor, Tensor]:
-        "Rows and biases at the seen scores' mean and spread; the paper's solver: as is, bias 0."
-        weight = self._solved(knowledge)
-        if self.solver == "reference":
-            return weight, torch.zeros(len(weight))
-        return self.statistics.apply(weight)
+        rows = rows.to(demand.device)
+        published = self.solver == "reference"
+        return (rows, torch.zeros(len(rows))) if published else self.statistics.apply(rows)
 
     def _mixed(self, knowledge: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
         "Rows and biases of classes with `knowledge`, mixed with the ranking map's."
@@ -239,15 +237,13 @@ def _best_bias(
     """
     curve = seen_unseen_curve(scores, labels, seen, unseen)
     best = curve.loc[curve.H.idxmax()]
-    if not trained_on:
-        return float(best.gamma), float(best.H)
-    table = gzsl(scores, labels, seen, unseen, float(best.gamma)).per_class
-    accuracy = table.accuracy[table.group == "unseen"].dropna()
-    near = curve.loc[[curve.H.idxmax()]]
-    if len(accuracy) > 1:
-        near = curve[curve.H.ge(best.H - accuracy.sem())]
-    chosen = near.loc[near.gamma.idxmax()]
-    return float(chosen.gamma), float(chosen.H)
+    if trained_on:
+        table = gzsl(scores, labels, seen, unseen, float(best.gamma)).per_class
+        accuracy = table.accuracy[table.group == "unseen"].dropna()
+        if len(accuracy) > 1:
+            near = curve[curve.H.ge(best.H - accuracy.sem())]
+            best = near.loc[near.gamma.idxmax()]
+    return float(best.gamma), float(best.H)
 
 # %% ../../nbs/04_method/11_choice.ipynb #3f06f9e9
 @dataclass(frozen=True, eq=False)
@@ -526,9 +522,10 @@ def _choose_zoom(model: Any, part: ZeroShotData, probe: Probe) -> dict[str, Any]
     "How much a close-up counts (`zoom`): the first of the highest AUSUC; {} if there is no choice."
     if not probe.close:
         return {}
-    grid, part = TRIED["zoomed"], with_combination(part, model.knowledge)
-    grids = [(z, {**grid, "zoom": [z]}) for z in grid["zoom"]]
-    area = {z: _choose(model, part, probe.zoomed(z), grid=g).table.AUSUC[0] for z, g in grids}
+    grid, part, area = TRIED["zoomed"], with_combination(part, model.knowledge), {}
+    for zoom in grid["zoom"]:
+        tried = _choose(model, part, probe.zoomed(zoom), grid={**grid, "zoom": [zoom]})
+        area[zoom] = tried.table.AUSUC[0]
     best = max(area, key=area.__getitem__)
     probe.zoomed(best)
     return {"zoom": best}
@@ -539,10 +536,8 @@ def _choose_share(model: Any, part: ZeroShotData, probe: Probe) -> dict[str, Any
     kind, grid = model.knowledge, TRIED["combined"]
     if kind is None or kind in part.knowledge or kind.count("+") != 1:
         return {}
-
-    def tried(share: float) -> _Choice:
+    area = {}
+    for share in grid["share"]:
         both = with_combination(part, kind, share)
-        return _choose(model, both, probe, grid={**grid, "share": [share]})
-
-    area = {s: tried(s).table.AUSUC[0] for s in grid["share"]}
+        area[share] = _choose(model, both, probe, grid={**grid, "share": [share]}).table.AUSUC[0]
     return {"share": max(area, key=area.__getitem__)}

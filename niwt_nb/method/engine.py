@@ -60,9 +60,8 @@ class ImportanceEngine:
         pooling: str | None = None,  # see `pool`
         **options: Any,  # fields of `_MethodOptions`: fast, chunk, steps, ...
     ):
-        wanted = (
-            [network.layer] if layers is None else [layers] if isinstance(layers, str) else layers
-        )
+        layers = layers or network.layer
+        wanted = [layers] if isinstance(layers, str) else layers
         names = [n for n, _ in network.model.named_modules() if n]
         self.network = network
         self.layers = [check_name(layer, names, "layer") for layer in dict.fromkeys(wanted)]

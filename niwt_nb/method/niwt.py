@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from .. import __version__
 from ..core import NiwtError, check_name, content_hash, import_object
 from ..core import load_tensors, names_of, progress, save_tensors, write_text
-from ..data.dataset import DomainKnowledge, ZeroShotData, first_of_each
+from ..data.dataset import DomainKnowledge, ZeroShotData
 from ..data.memory import by_rows
 from ..data.images import list_pictures, open_image, picture_suffixes
 from ..data.text import _load_reader, _reader_state, text_knowledge, with_encoder, with_reader
@@ -67,8 +67,8 @@ def _picture_names(images: Any) -> list[tuple[str, Any]]:
     `images`: one, a list, a folder or (B, 3, H, W); raises `NiwtError` for an absent or empty path.
     """
     if isinstance(images, Tensor):
-        batch = images[None] if images.ndim == 3 else images
-        found: list[tuple[str, Any]] = [(f"image {i}", x) for i, x in enumerate(batch)]
+        batch: Any = images[None] if images.ndim == 3 else images
+        found = [(f"image {i}", x) for i, x in enumerate(batch)]
     elif isinstance(images, (str, os.PathLike)) and Path(images).is_dir():
         folders = [Path(images), *sorted(p for p in Path(images).rglob("*") if p.is_dir())]
         found = [(str(d / n), d / n) for d in folders for n in list_pictures(d)[0]]
@@ -76,10 +76,8 @@ def _picture_names(images: Any) -> list[tuple[str, Any]]:
             usual = [s for s in (".jpg", ".png", ".webp", ".tif") if s in picture_suffixes()]
             told = f"the folder {os.fspath(images)!r} holds no picture"
             raise NiwtError(f"{told}; expected files such as {', '.join(usual)}")
-    elif isinstance(images, (str, os.PathLike)):
-        found = [(os.fspath(images), Path(images))]
-    elif isinstance(images, Image.Image):
-        found = [("the image", images)]
+    elif isinstance(images, (str, os.PathLike, Image.Image)):
+        found = [_one_picture(images, "the image")]
     elif hasattr(images, "__len__") and hasattr(images, "__getitem__"):
         found = [_one_picture(images[i], f"image {i}") for i in range(len(images))]
     else:
@@ -262,8 +260,6 @@ def choose_settings(
 # %% ../../nbs/04_method/12_niwt.ipynb #b5cddb1f
 def _class_names(knowledge: Any, classes: Sequence[str] | None = None) -> list[str]:
     "All class names, see `_as_data`; raises `NiwtError` if neither labels nor knowledge say them."
-    if isinstance(knowledge, pd.DataFrame):
-        knowledge = DomainKnowledge("attributes", knowledge)
     if classes is None:
         named = isinstance(knowledge, Mapping)
         classes = list(knowledge) if named else getattr(knowledge, "classes", None)
@@ -291,6 +287,8 @@ def _as_data(
     """
     if isinstance(data, ZeroShotData):
         return data
+    if isinstance(knowledge, pd.DataFrame):
+        knowledge = with_reader(DomainKnowledge("attributes", knowledge))
     if knowledge is None:
         told = "fit(images, labels, knowledge) needs to know something of every class"
         raise NiwtError(f"{told}; give knowledge={{class: {{attribute: value}}}} or sentences")
@@ -324,8 +322,6 @@ def _as_knowledge(
     """
     if isinstance(knowledge, DomainKnowledge):
         return knowledge
-    if isinstance(knowledge, pd.DataFrame):
-        return with_reader(DomainKnowledge("attributes", knowledge))
     rows = [knowledge[check_name(c, knowledge, "class")] for c in classes]
     said = [[r] if isinstance(r, str) else r for r in rows]
     if all(isinstance(r, (list, tuple)) and r and isinstance(r[0], str) for r in said):
@@ -465,16 +461,14 @@ class _Fitted(BaseEstimator):
 _Folder = str | os.PathLike
 
 
-class _Kept(_Fitted):
+class _Saved(_Fitted):
     "How a fitted `NIWT` goes into a file, comes back, and is shipped."
 
     @in_own_modes
     def save(self, folder: _Folder) -> Path:
         "Write all that it needs to predict, explain and learn classes into a folder, for `load`."
         check_is_fitted(self, "blocks_")
-        if (
-            self.network_ is not None
-        ):  # while captions are at hand: it shall explain in the same words
+        if self.network_ is not None:  # while captions are here: it shall explain in these words
             import_object("niwt_nb.figures.explanation:words_of")(self)
         scores, known, folder = self.writer_.statistics, self.knowledge_, Path(folder)
         record, kept = _backbone_record(self)
@@ -555,7 +549,7 @@ class _Kept(_Fitted):
 _PUBLISHED: dict[str, Any] = {"map": "cosine", "solver": "reference", "calibrate": False}
 
 
-class NIWT(_Kept):
+class NIWT(_Saved):
     """Neuron Importance-Aware Weight Transfer (Selvaraju et al., ECCV 2018): classes from words.
 
     `fit` sets `classes_`, `head_`, `importance_` (S, K), `map_`, `jacobian_`, `calibration_`,
@@ -635,11 +629,10 @@ class NIWT(_Kept):
 # %% ../../nbs/04_method/12_niwt.ipynb #c473871c
 def _evidence_of(probe: Probe, per_class: int = 8) -> tuple[Tensor, Tensor]:
     "Features (m, D), ids (m,) of `per_class` training images, which explanations compare with."
-    data = probe.data
-    some = first_of_each(data, data.train, data.seen, per_class)
-    place = torch.full((len(data),), -1)
-    place[data.train] = torch.arange(len(data.train))
-    return probe.trained[place[some]], data.labels[some]
+    taught = probe.data.labels[probe.data.train]
+    own = ((taught == c).nonzero().flatten()[:per_class] for c in probe.data.seen)
+    some = torch.cat(list(own))
+    return probe.trained[some], taught[some]
 
 # %% ../../nbs/04_method/12_niwt.ipynb #80bd6263
 def _look_at(model: NIWT, images: Any) -> Tensor:
