@@ -251,7 +251,9 @@ class _Choice:
     "Settings chosen on validation classes, and what every combination reached there."
 
     settings: Settings
-    table: pd.DataFrame = field(repr=False)  # a row a combination: settings, H, T1, AUSUC, bias
+    table: pd.DataFrame = field(
+        default_factory=pd.DataFrame, repr=False
+    )  # a row a combination: settings, H, T1, AUSUC, bias
     notes: tuple[str, ...] = ()
     doubt: Doubt | None = field(default=None, repr=False)  # of the chosen settings
 
@@ -305,9 +307,9 @@ def _own_head(backbone: _Body, raw: Any, data: ZeroShotData) -> nn.Linear | None
     """
     if backbone is None:
         return None
-    network = isinstance(backbone, Backbone)
-    head, wanted = raw.head if network else backbone, [data.classes[int(c)] for c in data.seen]
-    names = list(backbone.classes if network else ()) or wanted
+    network, wanted = isinstance(backbone, Backbone), [data.classes[int(c)] for c in data.seen]
+    head: Any = raw.head if network else backbone
+    names = list(getattr(backbone, "classes", ())) or wanted
     if len(names) != head.out_features or not set(wanted) <= set(names):
         if network:
             return None

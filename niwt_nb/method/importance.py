@@ -258,7 +258,7 @@ class _PooledConvs(TorchFunctionMode):
         read = args[0] if func is torch.conv2d and args else None
         if any(read is start and start._version == version for start, version in self.starts):
             names = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
-            given = {"bias": None, "stride": 1, "padding": 0, "dilation": 1, "groups": 1}
+            given: Any = {"bias": None, "stride": 1, "padding": 0, "dilation": 1, "groups": 1}
             given |= {**dict(zip(names, args, strict=False)), **(kwargs or {})}
             if not isinstance(given["padding"], str):  # in words ('same'): left to PyTorch
                 values = (given[name] for name in ("stride", "padding", "dilation"))

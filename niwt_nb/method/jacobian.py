@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.func import jvp, vmap
 
 from ..core import NiwtError, check_name, content_hash, load_tensors, save_tensors, share
+from .importance import pool
 from ..network.cut import eval_mode, running
 from ..network.head import widened
 from ..network.modes import in_own_modes
@@ -70,7 +71,7 @@ def importance_of_weights(
     with torch.enable_grad():
         score = (network.tail(a) * weight).sum()
         (grad,) = torch.autograd.grad(score, a, create_graph=create_graph)
-    return widened(grad.flatten(2).mean(2) if grad.ndim > 2 else grad)
+    return widened(pool(grad, "space"))
 
 # %% ../../nbs/04_method/05_jacobian.ipynb #ab0b51ac
 @running
@@ -100,7 +101,7 @@ def _jacobian_reverse(tail: Callable[[Tensor], Tensor], activations: Tensor) -> 
         columns = []
         for d in range(features.shape[1]):
             (g,) = torch.autograd.grad(features[:, d].sum(), a, retain_graph=True)
-            columns.append(g.flatten(2).mean(2) if g.ndim > 2 else g)
+            columns.append(pool(g, "space"))
     return torch.stack(columns, dim=2)
 
 # %% ../../nbs/04_method/05_jacobian.ipynb #4393f4ab

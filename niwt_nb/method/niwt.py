@@ -220,13 +220,13 @@ def _chosen(model: Any, data: ZeroShotData, features: Any, pair: Any) -> tuple[_
     "See `choose_settings`; also what looked at all training images on the way, if anything did."
     given, val = model.calibrate, data.val_classes
     if isinstance(given, (_Choice, Settings)):
-        return given if isinstance(given, _Choice) else _Choice(given, pd.DataFrame()), None
+        return given if isinstance(given, _Choice) else _Choice(given), None
     backbone = _body_of(model)
     if not given or not 1 < len(val) < len(data.seen) - 1:
         few = f"{len(val)} validation classes of {len(data.seen)} seen ones are too few"
         usual = Settings(keep=has_own_head(backbone, data) and model.keep_rows)
         notes = (f"{few} to choose settings on",) if given else ()
-        return _Choice(usual, pd.DataFrame(), notes), None
+        return _Choice(usual, notes=notes), None
     data = with_encoder(data, model.encoder, model.knowledge)
     part = data.validation(model.seed)
     twin, rows = pair or (twin_of(backbone, part), None)
@@ -358,7 +358,14 @@ class _PictureList(Sequence):
 
 # %% ../../nbs/04_method/12_niwt.ipynb #93e0387a
 class _Fitted(BaseEstimator):
-    "What a fitted `NIWT` answers about pictures, and how classes come and go."
+    "What a fitted `NIWT` answers about pictures."
+
+    blocks_: list[_Block]  # rows of the head
+    added_: dict[str, Tensor]  # class that was added -> its row of knowledge
+    raw_: Any  # the network as it came, cut; None: fitted on features
+    network_: Any  # the same with `head_` and the scale before it
+    words_: Any  # knowledge to explain in and what explains, made when they are asked for
+    explainer_: Any
 
     @in_own_modes
     def predict(
@@ -396,6 +403,10 @@ class _Fitted(BaseEstimator):
         "Generalized zero-shot accuracies T1, U, S, H on the test images of `data`, calibrated."
         scores, labels = score_matrix(self, data, features)
         return gzsl(scores, labels, data.seen, data.unseen, names=data.classes)
+
+# %% ../../nbs/04_method/12_niwt.ipynb #a22c7075
+class _Growing(_Fitted):
+    "How classes come to a fitted `NIWT` and go."
 
     def _renew(self) -> Any:
         "Make all that follows from `writer_` and `blocks_` agree with them; gives the model."
@@ -461,7 +472,7 @@ class _Fitted(BaseEstimator):
 _Folder = str | os.PathLike
 
 
-class _Saved(_Fitted):
+class _Saved(_Growing):
     "How a fitted `NIWT` goes into a file, comes back, and is shipped."
 
     @in_own_modes
@@ -546,9 +557,6 @@ class _Saved(_Fitted):
         return folder
 
 # %% ../../nbs/04_method/12_niwt.ipynb #3e53841a
-_PUBLISHED: dict[str, Any] = {"map": "cosine", "solver": "reference", "calibrate": False}
-
-
 class NIWT(_Saved):
     """Neuron Importance-Aware Weight Transfer (Selvaraju et al., ECCV 2018): classes from words.
 
@@ -578,7 +586,8 @@ class NIWT(_Saved):
     @classmethod
     def as_published(cls, **options: Any) -> "NIWT":
         "The paper's procedure: cosine map, Adam on single images' importance, nothing calibrated."
-        return cls(**{**_PUBLISHED, **options})
+        published: dict[str, Any] = {"map": "cosine", "solver": "reference", "calibrate": False}
+        return cls(**published | options)
 
     # one thread at a time: a network that is being traced must not be met by another thread's
     @running
@@ -674,9 +683,8 @@ def _name_pictures(
         choices.append(None)
         shown = torch.cat([shown, known_doubt(model.doubt_).needed(scores, unknown)], 1)
     best = shown.topk(min(top or 1, len(choices)), dim=1)
-    pairs = []
-    for places, values in zip(best.indices.tolist(), best.values.tolist(), strict=True):
-        pairs.append([(choices[i], s) for i, s in zip(places, values, strict=True)])
+    both = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    pairs = [[(choices[i], s) for i, s in zip(*row, strict=True)] for row in both]
     return pairs if top is not None else [row[0][0] for row in pairs]
 
 # %% ../../nbs/04_method/12_niwt.ipynb #5d2e778b
@@ -847,10 +855,11 @@ def _restore_backbone(record: Any, tensors: Any, given: Any = None) -> Backbone 
 def _restore_facts(model: NIWT, tensors: Mapping[str, Tensor], m: Any, reader: Any) -> None:
     "Tell a saved model what it knew of classes and settings, from its tensors and its manifest `m`."
     about, words, doubt = m["knowledge"], m["words"], m.get("doubt")
-    told = ("doubt.strangers", "doubt.known")
-    model.doubt_ = doubt and Doubt(doubt[0], *(tensors[k] for k in told), doubt[1])
+    model.doubt_ = None
+    if doubt is not None:
+        model.doubt_ = Doubt(doubt[0], tensors["doubt.strangers"], tensors["doubt.known"], doubt[1])
     model.settings_ = model.calibrate
-    model.choice_ = _Choice(model.settings_, pd.DataFrame(), tuple(m["notes"]), model.doubt_)
+    model.choice_ = _Choice(model.settings_, notes=tuple(m["notes"]), doubt=model.doubt_)
     model.expected_, model.table_classes_ = m["expected"], m["classes"]
     model.seen_, model.unseen_ = m["seen"], m["unseen"]
     named = (about["name"], tensors["knowledge"], tuple(about["names"]))

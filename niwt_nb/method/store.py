@@ -24,15 +24,6 @@ from .importance import _Importance
 from ..network.cut import CutNetwork
 from ..network.modes import in_own_modes
 
-# %% ../../nbs/04_method/03_store.ipynb #8c562a6f
-@in_own_modes
-def _pack_rows(alpha: Tensor, dtype: str) -> tuple[Tensor, Tensor]:
-    "Rows (..., K) in a compact type and each one's scale, its largest absolute value (float32: 1)."
-    if dtype == "float32":
-        return alpha.float(), torch.ones(alpha.shape[:-1])
-    scale = alpha.abs().amax(-1).clamp(min=torch.finfo(torch.float32).tiny)
-    return (alpha / scale[..., None]).half(), scale.float()
-
 # %% ../../nbs/04_method/03_store.ipynb #d6819a19
 @in_own_modes
 def _data_hash(data: ZeroShotData, indices: Tensor, transform: Callable) -> str:
@@ -157,22 +148,28 @@ def open_store(
 def _shard_tensors(
     results: Iterable[tuple[_Importance, Tensor]], n_classes: int, keep: tuple[str, ...], dtype: str
 ) -> dict[str, Tensor]:
-    "The tensors of one shard: sums by class, and what shall be kept of each image."
+    """The tensors of one shard: sums by class, and what shall be kept of each image.
+
+    Rows of importance as float16 have a scale each, their largest absolute value; as float32: 1.
+    """
     sums, columns = ClassSums(n_classes), defaultdict(list)
     for result, index in results:
         sums.add(result)
         columns["index"].append(index)
         columns["target"].append(result.target)
         for layer, alpha in result.by_layer.items() if "alpha" in keep else ():
-            packed, scale = _pack_rows(alpha.cpu(), dtype)
-            columns[f"alpha.{layer}"].append(packed)
-            columns[f"scale.{layer}"].append(scale)
+            rows, scale = alpha.cpu(), torch.ones(alpha.shape[:-1])
+            if dtype == "float16":
+                scale = rows.abs().amax(-1).clamp(min=torch.finfo(torch.float32).tiny)
+                rows = rows / scale[..., None]
+            columns[f"alpha.{layer}"].append(rows.to(getattr(torch, dtype)))
+            columns[f"scale.{layer}"].append(scale.float())
         for name in {"features", "logits"} & set(keep):
             columns[name].append(getattr(result, name))
     present = sums.count.nonzero().flatten()
     totals = {f"sum.{layer}": total.cpu()[present] for layer, total in sums.by_layer.items()}
-    rows = {name: torch.cat([p.cpu() for p in parts]) for name, parts in columns.items()}
-    return {**rows, **totals, "column": present, "count": sums.count[present]}
+    kept = {name: torch.cat([p.cpu() for p in parts]) for name, parts in columns.items()}
+    return {**kept, **totals, "column": present, "count": sums.count[present]}
 
 # %% ../../nbs/04_method/03_store.ipynb #a5a34a35
 @in_own_modes
