@@ -202,7 +202,6 @@ ENTRIES: dict[str, Callable[[Any], Any]] = {
         t.detach()
         for t in N.observe(w.network.tail, w.network.tail.get_submodule("stage3"), w.acts)
     ],
-    "first_linear": lambda w: N.first_linear(w.network.tail, w.acts) is not None,
     "channelwise_door": lambda w: N.channelwise_door(w.network.tail, w.acts) is not None,
     "jacobian_channelwise": lambda w: N.jacobian_channelwise(
         w.last.tail, w.last_acts, N.channelwise_door(w.last.tail, w.last_acts)
