@@ -54,9 +54,8 @@ def count_operations(
         A = count("lower", lambda: twin.activations(x)).detach().requires_grad_()
         features = count("tail", lambda: twin.head(twin.tail(A)))
         count("full backward", lambda: torch.autograd.grad(features[:, 0].sum(), A))
-        acts, phi, scores = _record(
-            twin.model, [network.layer], network.head_name, x, None if A.ndim == 4 else "tokens"
-        )
+        poolings = {network.layer: None if A.ndim == 4 else "tokens"}
+        acts, phi, scores = _record(twin.model, poolings, network.head_name, x)
         count("backward", lambda: torch.autograd.grad(scores[:, 0].sum(), acts[network.layer]))
     return counted | {
         "K": A.shape[-1 if A.ndim == 3 else 1],

@@ -17,7 +17,7 @@ from niwt_nb.core import NiwtError, atomic_path, content_hash, progress
 from niwt_nb.data.cub import read_cub
 from niwt_nb.data.dataset import ZeroShotData, first_of_each
 from niwt_nb.data.images import batches
-from niwt_nb.method.choice import Probe, _choose_with
+from niwt_nb.method.choice import Probe, _choose
 from niwt_nb.method.metrics import ausuc
 from niwt_nb.method.niwt import NIWT, score_matrix
 from niwt_nb.network.backbones import Backbone, at_size, load_backbone
@@ -136,7 +136,7 @@ def zoom_table(
         part = few.validation(seed)
         for row, (views, share) in ROWS.items():
             probe = Probe(None, part, features[place[part.source]][:, views], zoom=share)
-            got = _choose_with(
+            got = _choose(
                 NIWT(knowledge=kind), part, probe, grid={"pull": [0.3], "keep": [False]}
             ).table
             found.setdefault(row, []).append((float(got.H[0]), float(got.AUSUC[0])))

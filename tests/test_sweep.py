@@ -120,7 +120,7 @@ ELSEWHERE = {  # reason -> names
         "run train_field_guide_network"
     ),
     "parts of the estimator, which has entries of its own": (
-        "Probe choose_settings explain_picture has_own_head score_data "
+        "Probe choose_settings explain_picture has_own_head "
         "score_matrix shuffled_rows features_to_score twin_of with_reader"
     ),
     "rivals and tables of them, assembled of estimators: test_evaluate": (
@@ -202,7 +202,6 @@ ENTRIES: dict[str, Callable[[Any], Any]] = {
         t.detach()
         for t in N.observe(w.network.tail, w.network.tail.get_submodule("stage3"), w.acts)
     ],
-    "first_linear": lambda w: N.first_linear(w.network.tail, w.acts) is not None,
     "channelwise_door": lambda w: N.channelwise_door(w.network.tail, w.acts) is not None,
     "jacobian_channelwise": lambda w: N.jacobian_channelwise(
         w.last.tail, w.last_acts, N.channelwise_door(w.last.tail, w.last_acts)

@@ -22,9 +22,9 @@ from captum.attr._core.deep_lift import SUPPORTED_NON_LINEAR
 from torch import Tensor, nn
 
 from ..core import NiwtError, seeded
-from .importance import _POOLINGS, _Importance, _record, frozen_copy, pool
-from .importance import _pooling_at, _targets_of
-from ..network.cut import cut, head_output, layout_of, running
+from .importance import _POOLINGS, _Importance, _Poolings, _record, _targets_of
+from .importance import frozen_copy, pool
+from ..network.cut import cut, head_output, running
 from ..network.head import widened
 from ..network.modes import PowerMean
 
@@ -148,7 +148,7 @@ class _MethodOptions:
     "How importance is measured, and settings of methods that have any; each reads only its own."
 
     method: str = "gradient"  # one of `_METHODS`
-    pooling: Any = None  # for all layers or by layer, see `pool` and `_pooling_at`
+    pooling: str | None = None  # see `pool`; None: each layer's own layout
     baseline: Tensor | None = None  # (1 or B, 3, H, W), an image without information; None: zeros
     steps: int = 32  # points on the path of the methods that have one
     samples: int = 16  # random points of gradient SHAP
@@ -245,23 +245,15 @@ def _attribute(
 # %% ../../nbs/04_method/01_attribution.ipynb #ef7ad5ba
 @running
 def _captum_pass(
-    twin: nn.Module,  # a private copy, see `frozen_copy`
-    layers: list[str],  # one or several layers
-    head: str,  # the name of the last linear layer
-    x: Tensor,  # (B, 3, H, W)
-    target: int | str | Tensor | list,  # see `_targets_of`
-    options: _MethodOptions,  # the method, its pooling and settings
-) -> _Importance:  # of this batch
-    "Pooled importance by a Captum layer attribution; raises `NiwtError` with a reason if it fails."
-    pooling = options.pooling
-    if pooling is None:
-        pooling = {layer: layout_of(twin, layer, x) for layer in layers}
+    twin: nn.Module, poolings: _Poolings, head: str, x: Tensor, target: Any, options: _MethodOptions
+) -> _Importance:
+    "`_gradient_pass` by a Captum layer attribution; raises `NiwtError` with a reason if it fails."
     with torch.no_grad():
-        acts, features, logits = _record(twin, layers, head, x, pooling)
+        acts, features, logits = _record(twin, poolings, head, x)
     columns = _targets_of(target, logits)
     wide, scores, by_layer = columns.view(len(x), -1), _Scores(twin, head), {}
-    for layer in layers:
-        A, own = acts[layer].detach(), _pooling_at(pooling, layer)
+    for layer, own in poolings.items():
+        A = acts[layer].detach()
         pool(A, own)  # an ambiguous shape is refused before the work
         try:
             with warnings.catch_warnings():

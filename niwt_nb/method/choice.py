@@ -8,7 +8,7 @@ __all__ = ['Settings', 'Probe']
 # %% ../../nbs/04_method/11_choice.ipynb #87f6b0a7
 import copy
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -101,6 +101,8 @@ class _Seen:
     network: CutNetwork | None = None  # for solvers that run it
     images: Tensor | None = None  # (M, 3, H, W), for the reference solver
     scaled: bool = False  # the features are standardised already
+    # fitted maps from knowledge to importance and to head rows, by their settings
+    maps: dict[Any, tuple[ImportanceMap, ImportanceMap]] = field(default_factory=dict, init=False)
 
     @cached_property
     def statistics(self) -> _ScoreStatistics:
@@ -121,11 +123,6 @@ class _Seen:
         middle, matrix = k.mean(0), form.form_ / spread[:, None]
         size = self.statistics.stds(self.statistics.prior + (k - middle) @ matrix.T).mean()
         return middle, matrix * self.statistics.score_std / size
-
-    @cached_property
-    def maps(self) -> dict[Any, tuple[ImportanceMap, ImportanceMap]]:
-        "Fitted maps from knowledge to importance and to head rows, by their settings."
-        return {}
 
 # %% ../../nbs/04_method/11_choice.ipynb #e0b4869a
 def _make_map(kind: str, settings: Settings = Settings(), seed: int = 0) -> ImportanceMap:
@@ -188,10 +185,13 @@ class Writer:
         """
         return self.statistics.stds(self._closed(knowledge)) / self.statistics.score_std
 
-    def _solved(self, knowledge: Tensor) -> Tensor:
-        "Rows (n, D) of the predicted importance, before their scores are matched to the seen ones."
+    def _matched(self, knowledge: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows (n, D) and biases (n,) of the predicted importance, at the seen scores' statistics.
+
+        The paper's solver: rows as they are, bias 0.
+        """
         if self.solver in ("auto", "closed"):
-            return self._closed(knowledge)
+            return self.statistics.apply(self._closed(knowledge))
         demand = self.map.predict(knowledge).float()
         where: Any = self.seen.images if self.solver == "reference" else self.seen.jacobian
         if where is None:
@@ -199,14 +199,9 @@ class Writer:
             raise NiwtError(f"{told}; fit again with solver='closed' (--set solver=closed)")
         network = self.seen.network or _feature_network(self.seen.head)
         rows = transfer_weights(network, demand, where, self.solver, seed=self.seed).weight
-        return rows.to(demand.device)
-
-    def _matched(self, knowledge: Tensor) -> tuple[Tensor, Tensor]:
-        "Rows and biases at the seen scores' mean and spread; the paper's solver: as is, bias 0."
-        weight = self._solved(knowledge)
-        if self.solver == "reference":
-            return weight, torch.zeros(len(weight))
-        return self.statistics.apply(weight)
+        rows = rows.to(demand.device)
+        published = self.solver == "reference"
+        return (rows, torch.zeros(len(rows))) if published else self.statistics.apply(rows)
 
     def _mixed(self, knowledge: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
         "Rows and biases of classes with `knowledge`, mixed with the ranking map's."
@@ -242,15 +237,13 @@ def _best_bias(
     """
     curve = seen_unseen_curve(scores, labels, seen, unseen)
     best = curve.loc[curve.H.idxmax()]
-    if not trained_on:
-        return float(best.gamma), float(best.H)
-    table = gzsl(scores, labels, seen, unseen, float(best.gamma)).per_class
-    accuracy = table.accuracy[table.group == "unseen"].dropna()
-    near = curve.loc[[curve.H.idxmax()]]
-    if len(accuracy) > 1:
-        near = curve[curve.H.ge(best.H - accuracy.sem())]
-    chosen = near.loc[near.gamma.idxmax()]
-    return float(chosen.gamma), float(chosen.H)
+    if trained_on:
+        table = gzsl(scores, labels, seen, unseen, float(best.gamma)).per_class
+        accuracy = table.accuracy[table.group == "unseen"].dropna()
+        if len(accuracy) > 1:
+            near = curve[curve.H.ge(best.H - accuracy.sem())]
+            best = near.loc[near.gamma.idxmax()]
+    return float(best.gamma), float(best.H)
 
 # %% ../../nbs/04_method/11_choice.ipynb #3f06f9e9
 @dataclass(frozen=True, eq=False)
@@ -258,7 +251,9 @@ class _Choice:
     "Settings chosen on validation classes, and what every combination reached there."
 
     settings: Settings
-    table: pd.DataFrame = field(repr=False)  # a row a combination: settings, H, T1, AUSUC, bias
+    table: pd.DataFrame = field(
+        default_factory=pd.DataFrame, repr=False
+    )  # a row a combination: settings, H, T1, AUSUC, bias
     notes: tuple[str, ...] = ()
     doubt: Doubt | None = field(default=None, repr=False)  # of the chosen settings
 
@@ -284,97 +279,45 @@ def _doubt_from(
     place[columns] = torch.arange(len(columns))
     return replace(doubt_of(moved, place[labels], n), strength=strength)
 
-# %% ../../nbs/04_method/11_choice.ipynb #52289afa
-_Grid = Mapping[str, Sequence[Any]]  # setting -> values to try
-_Write = Callable[[Settings], Writer]
-
-
-def _choose(
-    write: _Write,
-    data: ZeroShotData,
-    features: Tensor,
-    knowledge: Tensor,
-    grid: _Grid,
-    trained_on: bool = False,
-) -> _Choice:
-    """Try settings on validation classes; the highest H wins, the first of equals.
-
-    `write` makes rows of learned classes, `data` is `data.validation()`; `features` (m, D) of its
-    test images, scaled `knowledge` (U, A) of classes that play unseen; `grid`: setting -> values.
-    """
-    labels = data.labels[torch.cat([data.test_seen, data.test_unseen])]
-    columns, tried, rows = torch.cat([data.seen, data.unseen]), [], []
-    best: Any = (-1.0,)
-    for params in ParameterGrid(dict(grid)):
-        settings = replace(Settings(), **params)
-        writer = write(settings)
-        head = extend(writer.head, *writer.rows(knowledge))
-        scores = head_scores(features, head, columns, len(data.classes))
-        what = (scores, labels, data.seen, data.unseen)
-        bias, h = _best_bias(*what, trained_on)
-        tried.append(replace(settings, bias=bias))
-        told = {"H": h, "T1": gzsl(*what).T1, "AUSUC": ausuc(*what), "bias": bias}
-        rows.append({**params, **told})
-        if h > best[0]:
-            best = (h, scores, bias, labels, data, float(writer.strength(knowledge).min()))
-    table = pd.DataFrame(rows)
-    return _Choice(tried[int(table.H.idxmax())], table, doubt=_doubt_from(*best[1:]))
-
-# %% ../../nbs/04_method/11_choice.ipynb #185c206e
-def _scaled_network(
-    network: CutNetwork, scale: nn.Module, head: nn.Linear, example: Tensor
-) -> CutNetwork:
-    """Put a module between features and head, so that the tail ends with it; all else is shared.
-
-    `example` (2, 3, H, W): preprocessed images, to find the same layer.
-    """
-    plain = linear_of(torch.zeros(1, network.head.in_features))
-    model = with_head(network, plain).model  # new on the path to the head
-    above, _, name = network.head_name.rpartition(".")
-    model.get_submodule(above)._modules[name] = nn.Sequential(scale, head)
-    return cut(model, network.layer, example, f"{network.head_name}.1")
-
 # %% ../../nbs/04_method/11_choice.ipynb #89759a60
 def _scaled_pair(
     network: CutNetwork, scale: _FeatureScale, head: nn.Linear, example: Tensor
-) -> tuple[CutNetwork, CutNetwork]:
-    "A scaled network for scores, and one for importance (lengths kept); see `_scaled_network`."
-    there = network.head.weight.device
+) -> tuple[CutNetwork, ...]:
+    """The network with scaled features, for scores, and one for importance: their lengths kept.
+
+    The scale ends the tail, all else is shared. `example` (2, 3, H, W): to find the same layer.
+    """
+    there, made = network.head.weight.device, []
     mean, spread = scale.mean.to(there), scale.scale.to(there)
     head = head if head.weight.device == there else copy.deepcopy(head).to(there)
-    own, plain = (_FeatureScale(mean, spread, unit) for unit in (scale.unit, False))
-    scores = _scaled_network(network, own, head, example)
-    return scores, _scaled_network(network, plain, head, example)
+    above, _, name = network.head_name.rpartition(".")
+    for unit in (scale.unit, False):
+        plain = linear_of(torch.zeros(1, network.head.in_features))
+        model = with_head(network, plain).model  # new on the path to the head
+        own = nn.Sequential(_FeatureScale(mean, spread, unit), head)
+        model.get_submodule(above)._modules[name] = own
+        made.append(cut(model, network.layer, example, f"{network.head_name}.1"))
+    return tuple(made)
 
 # %% ../../nbs/04_method/11_choice.ipynb #33f436b7
-def _own_head(head: nn.Linear, classes: Sequence[str], data: ZeroShotData) -> nn.Linear | None:
-    """A network's own rows for the seen classes of `data`, in their order, if it has them all.
+def _own_head(backbone: _Body, raw: Any, data: ZeroShotData) -> nn.Linear | None:
+    """The rows for the seen classes, in their order, that a network, cut as `raw`, or a head brings.
 
-    `classes`: names of the head's classes, where known. None: the head is of other classes.
+    None: it is of other classes. Raises `NiwtError` for a head of another number of classes.
     """
-    wanted = [data.classes[int(c)] for c in data.seen]
-    if not classes and head.out_features != len(wanted):
+    if backbone is None:
         return None
-    names = list(classes) or wanted
+    network, wanted = isinstance(backbone, Backbone), [data.classes[int(c)] for c in data.seen]
+    head: Any = raw.head if network else backbone
+    names = list(getattr(backbone, "classes", ())) or wanted
     if len(names) != head.out_features or not set(wanted) <= set(names):
-        return None
+        if network:
+            return None
+        told = f"the head has {head.out_features} rows for {len(wanted)} seen classes"
+        raise NiwtError(f"{told} of {data.name!r}")
     order = torch.tensor([names.index(n) for n in wanted])
     bias = None if head.bias is None else head.bias.detach().cpu()[order]
     return linear_of(head.weight.detach().cpu()[order], bias)  # heads are fitted on the CPU
-
-# %% ../../nbs/04_method/11_choice.ipynb #21aa4c59
-def _head_for(backbone: _Body, raw: Any, data: ZeroShotData) -> nn.Linear | None:
-    """The rows for the seen classes that a network, cut as `raw`, or a head brings, if any.
-
-    Raises `NiwtError` for a head of another number of classes.
-    """
-    if isinstance(backbone, Backbone):
-        return _own_head(raw.head, backbone.classes, data)
-    own = None if backbone is None else _own_head(backbone, (), data)
-    if backbone is not None and own is None:
-        told = f"the head has {backbone.out_features} rows for {len(data.seen)} seen classes"
-        raise NiwtError(f"{told} of {data.name!r}")
-    return own
 
 # %% ../../nbs/04_method/11_choice.ipynb #f85876b5
 class _Looks:
@@ -443,7 +386,7 @@ class Probe(_Looks):
     ) -> None:
         "Look at the training images; raises `NiwtError` for an unfit network or head."
         super().__init__(backbone, data, features, quiet)
-        own = _head_for(backbone, self.raw, data)
+        own = _own_head(backbone, self.raw, data)
         free = own is None or not keep_rows
         self.mirrored = self.raw is not None and free
         two = self.raw is not None if self.given is None else self.given.ndim == 3
@@ -544,30 +487,47 @@ def with_combination(
     return replace(data, knowledge={**data.knowledge, kind: joined})
 
 # %% ../../nbs/04_method/11_choice.ipynb #6afa4b1d
-def _choose_with(
+def _choose(
     model: Any, part: ZeroShotData, probe: Probe, trained_on: bool = False, grid: Any = None
 ) -> _Choice:
-    "Choose settings of a `NIWT` on a validation problem, see `_choose`; `grid` None: `TRIED`."
+    """Try settings of a `NIWT` on validation classes; the highest H wins, the first of equals.
+
+    `part` is `data.validation()`, `probe` looked at its training images; for `trained_on` see
+    `_best_bias`; `grid`: setting -> values, None: those of `TRIED`.
+    """
     known = part.get_knowledge(model.knowledge)
     scaler = Scaler("centre").fit(known.rows(part.seen))
-    table = [scaler.transform(known.rows(ids)) for ids in (part.seen, part.unseen)]
+    taught, asked = (scaler.transform(known.rows(ids)) for ids in (part.seen, part.unseen))
     kind = "fitted" if probe.own is None else "kept" if model.keep_rows else "mixed"
-    test = probe.look(torch.cat([part.test_seen, part.test_unseen]))
-
-    def write(settings: Settings) -> Writer:
-        seen = probe.seen(settings, table[0], model.solver)
-        return Writer(seen, settings, model.map, model.solver, model.seed)
-
-    return _choose(write, part, test, table[1], grid or TRIED[kind], trained_on)
+    test = torch.cat([part.test_seen, part.test_unseen])
+    features, labels = probe.look(test), part.labels[test]
+    columns, rows = torch.cat([part.seen, part.unseen]), []
+    best: Any = (-1.0,)
+    for params in ParameterGrid(grid or TRIED[kind]):
+        settings = replace(Settings(), **params)
+        seen = probe.seen(settings, taught, model.solver)
+        writer = Writer(seen, settings, model.map, model.solver, model.seed)
+        head = extend(writer.head, *writer.rows(asked))
+        scores = head_scores(features, head, columns, len(part.classes))
+        what = (scores, labels, part.seen, part.unseen)
+        bias, h = _best_bias(*what, trained_on)
+        told = {"H": h, "T1": gzsl(*what).T1, "AUSUC": ausuc(*what), "bias": bias}
+        rows.append({**params, **told})
+        if h > best[0]:
+            best = (h, replace(settings, bias=bias), scores, float(writer.strength(asked).min()))
+    _, settings, scores, strength = best
+    doubt = _doubt_from(scores, settings.bias, labels, part, strength)
+    return _Choice(settings, pd.DataFrame(rows), doubt=doubt)
 
 # %% ../../nbs/04_method/11_choice.ipynb #39a1b709
 def _choose_zoom(model: Any, part: ZeroShotData, probe: Probe) -> dict[str, Any]:
     "How much a close-up counts (`zoom`): the first of the highest AUSUC; {} if there is no choice."
     if not probe.close:
         return {}
-    grid, part = TRIED["zoomed"], with_combination(part, model.knowledge)
-    grids = [(z, {**grid, "zoom": [z]}) for z in grid["zoom"]]
-    area = {z: _choose_with(model, part, probe.zoomed(z), grid=g).table.AUSUC[0] for z, g in grids}
+    grid, part, area = TRIED["zoomed"], with_combination(part, model.knowledge), {}
+    for zoom in grid["zoom"]:
+        tried = _choose(model, part, probe.zoomed(zoom), grid={**grid, "zoom": [zoom]})
+        area[zoom] = tried.table.AUSUC[0]
     best = max(area, key=area.__getitem__)
     probe.zoomed(best)
     return {"zoom": best}
@@ -578,10 +538,8 @@ def _choose_share(model: Any, part: ZeroShotData, probe: Probe) -> dict[str, Any
     kind, grid = model.knowledge, TRIED["combined"]
     if kind is None or kind in part.knowledge or kind.count("+") != 1:
         return {}
-
-    def tried(share: float) -> _Choice:
+    area = {}
+    for share in grid["share"]:
         both = with_combination(part, kind, share)
-        return _choose_with(model, both, probe, grid={**grid, "share": [share]})
-
-    area = {s: tried(s).table.AUSUC[0] for s in grid["share"]}
+        area[share] = _choose(model, both, probe, grid={**grid, "share": [share]}).table.AUSUC[0]
     return {"share": max(area, key=area.__getitem__)}

@@ -10,7 +10,7 @@ import itertools
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -34,8 +34,7 @@ class DegenerateLayerWarning(UserWarning):
 @in_own_modes
 def _notice(result: _Importance, head: nn.Linear) -> list[str]:
     "Say where importance is only the head's weights (last convolution, average, head) or nothing."
-    said = []
-    weight = widened(head.weight.detach())[result.target]
+    said, weight = [], widened(head.weight.detach())[result.target]
     for layer, alpha in result.by_layer.items():
         if not alpha.any():
             reason = "all units above it are off, or the head reads no pooled position"
@@ -43,12 +42,10 @@ def _notice(result: _Importance, head: nn.Linear) -> list[str]:
             said.append(f"importance at {layer!r} is zero: {reason}")
         elif alpha.shape == weight.shape:
             alike = nn.functional.cosine_similarity(alpha, weight, dim=-1) > 1 - 1e-6
-            reason = (
-                "everything above it is linear; NIWT learns nothing there, choose an earlier layer"
-            )
-            told = "equals the head's weights (but for a constant) for every image"
+            told = "equals the head's weights (but for a constant) for every image, because"
+            reason = "everything above it is linear; NIWT learns nothing there, choose an earlier"
             if bool(alike.all()):
-                said.append(f"importance at {layer!r} {told}, because {reason}")
+                said.append(f"importance at {layer!r} {told} {reason} layer")
     return said
 
 # %% ../../nbs/04_method/02_engine.ipynb #496da85e
@@ -63,9 +60,8 @@ class ImportanceEngine:
         pooling: str | None = None,  # see `pool`
         **options: Any,  # fields of `_MethodOptions`: fast, chunk, steps, ...
     ):
-        wanted = (
-            [network.layer] if layers is None else [layers] if isinstance(layers, str) else layers
-        )
+        layers = layers or network.layer
+        wanted = [layers] if isinstance(layers, str) else layers
         names = [n for n, _ in network.model.named_modules() if n]
         self.network = network
         self.layers = [check_name(layer, names, "layer") for layer in dict.fromkeys(wanted)]
@@ -128,10 +124,8 @@ class ImportanceEngine:
                 self.poolings = {n: own or layout_of(self.twin, n, x) for n in self.layers}
             if self.options.channels_last and x.ndim == 4:
                 x = x.contiguous(memory_format=torch.channels_last)
-            what = (self.twin, self.layers, self.network.head_name, x, target)
-            if self.fast:
-                return _gradient_pass(*what, self.poolings)
-            return _captum_pass(*what, replace(self.options, pooling=self.poolings))
+            what = (self.twin, self.poolings, self.network.head_name, x, target)
+            return _gradient_pass(*what) if self.fast else _captum_pass(*what, self.options)
 
     @in_own_modes
     def __call__(self, x: Tensor, target: int | str | Tensor | list = "predicted") -> _Importance:
@@ -183,7 +177,6 @@ class _ClassImportance:
     count: Tensor
     classes: Tensor
     layer: str
-    method: str
 
 # %% ../../nbs/04_method/02_engine.ipynb #b5ec270c
 class ClassSums:
@@ -210,12 +203,12 @@ class ClassSums:
             self.by_layer[layer] = rows.new_zeros(len(self.count), rows.shape[1])
         self.by_layer[layer].index_add_(0, column, rows)
 
-    def means(self, classes: Tensor, method: str) -> dict[str, _ClassImportance]:
+    def means(self, classes: Tensor) -> dict[str, _ClassImportance]:
         "The class means of each layer."
         found = {}
         for layer, total in self.by_layer.items():
             mean = (total.cpu() / self.count[:, None]).float()  # 0 / 0 is NaN, on purpose
-            found[layer] = _ClassImportance(mean, self.count.clone(), classes, layer, method)
+            found[layer] = _ClassImportance(mean, self.count.clone(), classes, layer)
         return found
 
 # %% ../../nbs/04_method/02_engine.ipynb #80a41c5b
@@ -271,6 +264,16 @@ def measure(
             yield result, index[start : start + len(result.logits)]
             start += len(result.logits)
 
+# %% ../../nbs/04_method/02_engine.ipynb #3d4f4acb
+def _asked(
+    network: Any, data: ZeroShotData, indices: Any, target: Any, columns: Tensor | None
+) -> tuple[ImportanceEngine, Tensor, Tensor, Tensor | None]:
+    "Engine, class ids of its head (C,), images (n,) and their targets, if each has its own."
+    engine = network if isinstance(network, ImportanceEngine) else ImportanceEngine(network)
+    classes = head_classes(data, engine.network.head, columns)
+    every = data.train if indices is None else torch.as_tensor(indices)
+    return engine, classes, every, _image_targets(target, len(every))
+
 # %% ../../nbs/04_method/02_engine.ipynb #d8228b88
 @in_own_modes
 def class_importance(
@@ -285,11 +288,8 @@ def class_importance(
     quiet: bool = True,  # no progress bar
 ) -> Any:  # a `_ClassImportance`, or with several layers a dictionary layer -> `_ClassImportance`
     "Mean importance by class (rows: head columns, `data.seen`), streamed: memory stays constant."
-    engine = network if isinstance(network, ImportanceEngine) else ImportanceEngine(network)
-    classes = head_classes(data, engine.network.head, columns)
-    rank, world = process_place()
-    every = data.train if indices is None else torch.as_tensor(indices)
-    rows, sums = _image_targets(target, len(every)), ClassSums(len(classes))
+    engine, classes, every, rows = _asked(network, data, indices, target, columns)
+    (rank, world), sums = process_place(), ClassSums(len(classes))
     how = (classes, batch_size, on_error, quiet or rank > 0)
 
     def part(number: int) -> tuple[Tensor, dict[str, Tensor]]:  # of the batches of one process
@@ -306,5 +306,5 @@ def class_importance(
             sums.by_layer[layer] = sums.by_layer.get(layer, 0) + total
     if not sums.by_layer:
         raise NiwtError("no image to measure importance on")
-    means = sums.means(classes, engine.method)
+    means = sums.means(classes)
     return means if len(engine.layers) > 1 else means[engine.layers[0]]

@@ -18,7 +18,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.overrides import TorchFunctionMode
 
 from ..core import NiwtError, check_name
-from ..network.cut import CutNetwork, copy_module, eval_mode, head_output, layout_of, running
+from ..network.cut import CutNetwork, copy_module, eval_mode, head_output, running
 from ..network.head import widened
 from ..network.modes import in_own_modes
 
@@ -257,30 +257,23 @@ class _PooledConvs(TorchFunctionMode):
         "Every PyTorch function of the forward pass comes through here."
         read = args[0] if func is torch.conv2d and args else None
         if any(read is start and start._version == version for start, version in self.starts):
-            return self.pooled(*args, **(kwargs or {}))
+            names = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
+            given: Any = {"bias": None, "stride": 1, "padding": 0, "dilation": 1, "groups": 1}
+            given |= {**dict(zip(names, args, strict=False)), **(kwargs or {})}
+            if not isinstance(given["padding"], str):  # in words ('same'): left to PyTorch
+                values = (given[name] for name in ("stride", "padding", "dilation"))
+                how = [(v, v) if isinstance(v, int) else (*v, *v)[:2] for v in values]
+                return _PooledConv.apply(
+                    read, given["weight"], given["bias"], *how, given["groups"]
+                )
         return func(*args, **(kwargs or {}))
 
-    @staticmethod
-    def pooled(
-        x: Tensor, weight: Tensor, bias=None, stride=1, padding=0, dilation=1, groups=1
-    ) -> Tensor:
-        "`torch.conv2d`; padding in words ('same') is left to PyTorch."
-        if isinstance(padding, str):
-            return torch.conv2d(x, weight, bias, stride, padding, dilation, groups)
-        how = [(v, v) if isinstance(v, int) else (*v, *v)[:2] for v in (stride, padding, dilation)]
-        return _PooledConv.apply(x, weight, bias, *how, groups)
-
-# %% ../../nbs/04_method/00_importance.ipynb #4fccff59
-def _pooling_at(pooling: str | dict[str, str | None] | None, layer: str) -> str | None:
-    "How the positions of a layer are pooled: `pooling` holds for all layers, or says it of each."
-    return pooling.get(layer) if isinstance(pooling, dict) else pooling
-
 # %% ../../nbs/04_method/00_importance.ipynb #4ebc8701
-_Poolings = str | dict[str, str | None] | None  # see `pool`; for all layers or by layer
+_Poolings = dict[str, str | None]  # the layers, and how the positions of each are pooled
 
 
 def _record(
-    twin: nn.Module, layers: list[str], head: str, x: Tensor, pooling: _Poolings = None
+    twin: nn.Module, poolings: _Poolings, head: str, x: Tensor
 ) -> tuple[dict[str, Tensor], Tensor, Tensor]:  # activations, features (B, D), scores (B, C)
     "One forward pass; the graph starts at the activation of the lowest layer."
     acts: dict[str, Tensor] = {}
@@ -297,14 +290,14 @@ def _record(
                 raise NiwtError(f"layer {layer!r} returns a {type(A).__name__}, not a tensor")
             acts[layer] = A if A.requires_grad else A.detach().requires_grad_()
             passed_on = acts[layer].clone()
-            spatial = A.ndim == 4 and _pooling_at(pooling, layer) in (None, "space")
+            spatial = A.ndim == 4 and poolings[layer] in (None, "space")
             if spatial and not A.requires_grad:
                 mode.starts.append((passed_on, passed_on._version))
             return (passed_on, *output[1:]) if isinstance(output, tuple) else passed_on
 
         return hook
 
-    handles = [twin.get_submodule(layer).register_forward_hook(at(layer)) for layer in layers]
+    handles = [twin.get_submodule(layer).register_forward_hook(at(layer)) for layer in poolings]
     last = twin.get_submodule(head)
     handles.append(last.register_forward_pre_hook(lambda m, args: features.append(args[0])))
     try:
@@ -313,17 +306,14 @@ def _record(
     finally:
         for handle in handles:
             handle.remove()
-    missing = [layer for layer in layers if layer not in acts]
+    missing = [layer for layer in poolings if layer not in acts]
     if missing:
         raise NiwtError(f"layer {missing[0]!r} does not run in a forward pass")
     return acts, features[-1], logits
 
 # %% ../../nbs/04_method/00_importance.ipynb #cd4c7066
 def _backward(
-    acts: dict[str, Tensor],
-    outputs: Tensor,
-    columns: Tensor,
-    pooling: str | dict[str, str | None] | None,
+    acts: dict[str, Tensor], outputs: Tensor, columns: Tensor, poolings: _Poolings
 ) -> dict[str, Tensor]:
     "The pooled gradient (B, T, K) of T outputs an image by each activation, a backward pass each."
     rows: dict[str, list[Tensor]] = {layer: [] for layer in acts}
@@ -337,33 +327,26 @@ def _backward(
             if gradient is None:
                 told = f"the scores do not depend on layer {layer!r}"
                 raise NiwtError(f"{told}; is it after the head, or in another branch?")
-            rows[layer].append(widened(pool(gradient, _pooling_at(pooling, layer))))
+            rows[layer].append(widened(pool(gradient, poolings[layer])))
     return {layer: torch.stack(r, 1) for layer, r in rows.items()}
 
 # %% ../../nbs/04_method/00_importance.ipynb #ca34b849
 @running
 def _gradient_pass(
-    twin: nn.Module,
-    layers: list[str],
-    head: str,
-    x: Tensor,
-    target: int | str | Tensor | list,
-    pooling: str | dict[str, str | None] | None = None,
+    twin: nn.Module, poolings: _Poolings, head: str, x: Tensor, target: int | str | Tensor | list
 ) -> _Importance:
     "One forward pass of a copy, then backward in the tail: one a class, or a feature if fewer."
-    if pooling is None:
-        pooling = {layer: layout_of(twin, layer, x) for layer in layers}
-    acts, features, logits = _record(twin, layers, head, x, pooling)
+    acts, features, logits = _record(twin, poolings, head, x)
     columns = _targets_of(target, logits)
     wide = columns.view(len(x), -1)
     if wide.shape[1] > features.shape[1]:
         every = torch.arange(features.shape[1], device=x.device).expand(len(x), -1)
         weight = twin.get_submodule(head).weight
         assert isinstance(weight, Tensor)
-        jacobians = _backward(acts, features, every, pooling)
+        jacobians = _backward(acts, features, every, poolings)
         alpha = {layer: widened(weight)[wide] @ G for layer, G in jacobians.items()}
     else:
-        alpha = _backward(acts, logits, wide, pooling)
+        alpha = _backward(acts, logits, wide, poolings)
     asked = slice(None) if columns.ndim == 2 else 0
-    by_layer = {layer: alpha[layer][:, asked].detach() for layer in layers}
+    by_layer = {layer: alpha[layer][:, asked].detach() for layer in poolings}
     return _Importance(by_layer, columns, widened(logits.detach()), widened(features.detach()))

@@ -10,7 +10,7 @@ import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.func import jvp, vmap
 
 from ..core import NiwtError, check_name, content_hash, load_tensors, save_tensors, share
+from .importance import pool
 from ..network.cut import eval_mode, running
 from ..network.head import widened
 from ..network.modes import in_own_modes
@@ -70,7 +71,7 @@ def importance_of_weights(
     with torch.enable_grad():
         score = (network.tail(a) * weight).sum()
         (grad,) = torch.autograd.grad(score, a, create_graph=create_graph)
-    return widened(grad.flatten(2).mean(2) if grad.ndim > 2 else grad)
+    return widened(pool(grad, "space"))
 
 # %% ../../nbs/04_method/05_jacobian.ipynb #ab0b51ac
 @running
@@ -100,7 +101,7 @@ def _jacobian_reverse(tail: Callable[[Tensor], Tensor], activations: Tensor) -> 
         columns = []
         for d in range(features.shape[1]):
             (g,) = torch.autograd.grad(features[:, d].sum(), a, retain_graph=True)
-            columns.append(g.flatten(2).mean(2) if g.ndim > 2 else g)
+            columns.append(pool(g, "space"))
     return torch.stack(columns, dim=2)
 
 # %% ../../nbs/04_method/05_jacobian.ipynb #4393f4ab
@@ -139,23 +140,6 @@ def _observe(
         features = tail(activations)
     return features, kept[0], kept[1]
 
-# %% ../../nbs/04_method/05_jacobian.ipynb #0e9b10c7
-@running
-def _first_linear(tail: nn.Module, activations: Tensor) -> nn.Module | None:
-    "The first convolution or linear module to run, if once and if nothing goes around it."
-    ran: list[nn.Module] = []
-    kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
-    with contextlib.ExitStack() as hooks, torch.no_grad():
-        for module in [m for m in tail.modules() if isinstance(m, kinds)]:
-            hooks.enter_context(module.register_forward_hook(lambda m, a, o: ran.append(m)))
-        expected = tail(activations)
-    if not ran or ran.count(ran[0]) > 1:
-        return None
-    with torch.no_grad():
-        output = _observe(tail, ran[0], activations)[2]
-        again = _observe(tail, ran[0], torch.zeros_like(activations), output)[0]
-    return ran[0] if _near(again, expected, 1e-5) else None
-
 # %% ../../nbs/04_method/05_jacobian.ipynb #ae3b6f52
 @running
 def _is_channelwise(f: Callable[[Tensor], Tensor], example: Tensor) -> bool:
@@ -177,20 +161,27 @@ def _is_channelwise(f: Callable[[Tensor], Tensor], example: Tensor) -> bool:
 # %% ../../nbs/04_method/05_jacobian.ipynb #2b00fa57
 @running
 def _channelwise_door(tail: nn.Module, activations: Tensor) -> nn.Conv2d | nn.Linear | None:
-    "The convolution or linear layer of a tail that is channel by channel on both sides, or None."
-    door = _first_linear(tail, activations)
-    if not isinstance(door, (nn.Conv2d, nn.Linear)):
+    """The convolution or linear layer of a tail that is channel by channel on both sides, or None.
+
+    It is the first to run, runs once, and nothing goes around it.
+    """
+    ran: list[nn.Module] = []
+    kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+    with contextlib.ExitStack() as hooks, torch.no_grad():
+        for module in [m for m in tail.modules() if isinstance(m, kinds)]:
+            hooks.enter_context(module.register_forward_hook(lambda m, a, o: ran.append(m)))
+        expected = tail(activations)
+    if not ran or ran.count(ran[0]) > 1 or not isinstance(ran[0], (nn.Conv2d, nn.Linear)):
         return None
-    padded = getattr(door, "padding_mode", "zeros") != "zeros" or isinstance(
-        getattr(door, "padding", 0), str
-    )
-    if padded or getattr(door, "groups", 1) > 1:
+    door, nothing = ran[0], torch.zeros_like(activations)
+    padded = getattr(door, "padding_mode", "zeros") != "zeros"
+    if padded or isinstance(getattr(door, "padding", 0), str) or getattr(door, "groups", 1) > 1:
         return None
     with torch.no_grad():
         _, goes_in, comes_out = _observe(tail, door, activations)
-    if isinstance(door, nn.Linear) and goes_in.ndim > 2:
-        return None  # over the last axis of something else than vectors
-    nothing = torch.zeros_like(activations)
+        again = _observe(tail, door, nothing, comes_out)[0]
+    if not _near(again, expected, 1e-5) or (isinstance(door, nn.Linear) and goes_in.ndim > 2):
+        return None  # something goes around it; or it is over the last axis, not of vectors
     below = _is_channelwise(lambda a: _observe(tail, door, a)[1], activations)
     above = below and _is_channelwise(lambda b: _observe(tail, door, nothing, b)[0], comes_out)
     return door if above else None
@@ -304,17 +295,16 @@ def _works(build: Callable[[Tensor], Tensor], tail: nn.Module, activations: Tens
 # %% ../../nbs/04_method/05_jacobian.ipynb #2f73e2d1
 @running
 def _jacobian_way(
-    tail: nn.Module, example: Tensor, how: str = "auto", chunk: int = 16
+    tail: nn.Module, example: Tensor, how: str = "auto"
 ) -> tuple[str, Callable[[Tensor], Tensor]]:
     "The way to a tail's Jacobian ('auto': cheapest exact) and its function; else `NiwtError`."
-    forward: Callable[[Tensor], Tensor] = lambda a: _jacobian_forward(tail, a, chunk)  # noqa: E731
-    reverse: Callable[[Tensor], Tensor] = lambda a: _jacobian_reverse(tail, a)  # noqa: E731
+    forward, reverse = partial(_jacobian_forward, tail), partial(_jacobian_reverse, tail)
     if how in ("auto", "affine") and _is_affine(tail, example):
         return "affine", lambda a: forward(a[:1])
     if how in ("auto", "channelwise"):
         door = _channelwise_door(tail, example)
         if door is not None or _is_channelwise(tail, example):
-            shortcut: Any = lambda a: _jacobian_channelwise(tail, a, door)  # noqa: E731
+            shortcut = partial(_jacobian_channelwise, tail, door=door)
             if _works(shortcut, tail, example):
                 return "channelwise", shortcut
     if how in ("affine", "channelwise"):
@@ -324,15 +314,6 @@ def _jacobian_way(
     if how == "auto":
         how = "forward" if fewer_rows and _works(forward, tail, example[:1]) else "reverse"
     return how, forward if how == "forward" else reverse
-
-# %% ../../nbs/04_method/05_jacobian.ipynb #19fcc3d8
-def _check_request(images: Tensor, batch: int, chunk: int) -> None:
-    "Raise `NiwtError` for no images, or parts of none."
-    if min(batch, chunk) < 1:
-        raise NiwtError(f"batch and chunk must be at least 1, got {batch} and {chunk}")
-    if images.ndim < 2 or not len(images):
-        told = "images must be (M, channels, H, W) with at least one"
-        raise NiwtError(f"{told}, got shape {tuple(images.shape)}")
 
 # %% ../../nbs/04_method/05_jacobian.ipynb #32c19212
 def _matrices_of(network: Any, build: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
@@ -352,7 +333,6 @@ def pooled_jacobian(
     how: str = "auto",  # "affine", "channelwise", "forward", "reverse"; "auto": the cheapest exact
     each: bool = True,  # keep one matrix per image; False: only the mean, in little memory
     batch: int = 8,  # images at a time
-    chunk: int = 16,  # neurons at a time in forward mode
     limit: float = 4.0,  # refuse to keep more than so many GiB
     quiet: bool = True,  # no progress bar
     fresh: Tensor | int = 4,  # other images for the certificate; a number: so many of noise
@@ -360,9 +340,8 @@ def pooled_jacobian(
     "The spatially pooled Jacobian of penultimate features with respect to the layer's activations."
     ways = ("auto", "affine", "channelwise", "forward", "reverse")
     check_name(how, ways, "way to build the Jacobian")
-    _check_request(images, batch, chunk)
-    if isinstance(fresh, int):
-        fresh = noise_images(fresh, images, seed=1) if fresh and images.ndim == 4 else images[:0]
+    if batch < 1:
+        raise NiwtError(f"batch must be at least 1, got {batch}")
     gib = len(images) * network.head.in_features * 4 / 2**30
 
     def work(part: tuple[Tensor, bool]) -> tuple[Tensor, Tensor]:
@@ -373,14 +352,14 @@ def pooled_jacobian(
         return g.double().sum(0).cpu(), (g if each or not part[1] else g[:0]).cpu()
 
     with torch.no_grad():
-        how, build = _jacobian_way(network.tail, _activations_of(network, images[:2]), how, chunk)
-        if how == "affine":
-            images, fresh = images[:1].expand(len(images), *images.shape[1:]), fresh[:1]
-        used = (images[:1] if how == "affine" else images).split(batch)
-        others = [part for part in fresh.split(batch) if len(part)]
-    parts = [(part, True) for part in used] + [(part, False) for part in others]
+        how, build = _jacobian_way(network.tail, _activations_of(network, images[:2]), how)
+    if isinstance(fresh, int):
+        fresh = noise_images(fresh, images, seed=1) if fresh and images.ndim == 4 else images[:0]
+    shared = how == "affine"  # one matrix for all images
+    used, others = ((some[:1] if shared else some).split(batch) for some in (images, fresh))
+    parts = [(part, True) for part in used] + [(part, False) for part in others if len(part)]
     sums, kept = zip(*share(parts, work, "Jacobian of the tail", quiet), strict=True)
-    mean = torch.stack(sums[: len(used)]).sum(0) / (1 if how == "affine" else len(images))
+    mean = torch.stack(sums[: len(used)]).sum(0) / (1 if shared else len(images))
     mean = mean.to(kept[0].dtype)
     new = torch.cat([mean[None][:0], *kept[len(used) :]])
     about = (len(images), how, network.layer, _tail_hash(network))

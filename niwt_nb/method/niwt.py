@@ -27,12 +27,12 @@ from torch import Tensor, nn
 from .. import __version__
 from ..core import NiwtError, check_name, content_hash, import_object
 from ..core import load_tensors, names_of, progress, save_tensors, write_text
-from ..data.dataset import DomainKnowledge, ZeroShotData, first_of_each
+from ..data.dataset import DomainKnowledge, ZeroShotData
 from ..data.memory import by_rows
 from ..data.images import list_pictures, open_image, picture_suffixes
 from ..data.text import _load_reader, _reader_state, text_knowledge, with_encoder, with_reader
 from .calibration import _ScoreStatistics
-from .choice import Probe, Settings, Writer, _choose_share, _choose_with, _choose_zoom
+from .choice import Probe, Settings, Writer, _choose, _choose_share, _choose_zoom
 from .choice import _Body, _Choice, _FeatureScale, _own_head, _Seen, _scaled_pair
 from .choice import with_combination
 from .jacobian import PooledJacobian
@@ -67,8 +67,8 @@ def _picture_names(images: Any) -> list[tuple[str, Any]]:
     `images`: one, a list, a folder or (B, 3, H, W); raises `NiwtError` for an absent or empty path.
     """
     if isinstance(images, Tensor):
-        batch = images[None] if images.ndim == 3 else images
-        found: list[tuple[str, Any]] = [(f"image {i}", x) for i, x in enumerate(batch)]
+        batch: Any = images[None] if images.ndim == 3 else images
+        found = [(f"image {i}", x) for i, x in enumerate(batch)]
     elif isinstance(images, (str, os.PathLike)) and Path(images).is_dir():
         folders = [Path(images), *sorted(p for p in Path(images).rglob("*") if p.is_dir())]
         found = [(str(d / n), d / n) for d in folders for n in list_pictures(d)[0]]
@@ -76,10 +76,8 @@ def _picture_names(images: Any) -> list[tuple[str, Any]]:
             usual = [s for s in (".jpg", ".png", ".webp", ".tif") if s in picture_suffixes()]
             told = f"the folder {os.fspath(images)!r} holds no picture"
             raise NiwtError(f"{told}; expected files such as {', '.join(usual)}")
-    elif isinstance(images, (str, os.PathLike)):
-        found = [(os.fspath(images), Path(images))]
-    elif isinstance(images, Image.Image):
-        found = [("the image", images)]
+    elif isinstance(images, (str, os.PathLike, Image.Image)):
+        found = [_one_picture(images, "the image")]
     elif hasattr(images, "__len__") and hasattr(images, "__getitem__"):
         found = [_one_picture(images[i], f"image {i}") for i in range(len(images))]
     else:
@@ -107,6 +105,9 @@ def _picture_batches(
         yield torch.stack(made)
 
 # %% ../../nbs/04_method/12_niwt.ipynb #71c8fa47
+_ROWS = ("weight", "bias")  # of a head
+
+
 @dataclass(frozen=True, eq=False)
 class _Block:
     "Rows of the head that were written together; rows of classes that were removed stay, unused."
@@ -172,6 +173,11 @@ def _on_device(backbone: _Body, device: Any = None) -> _Body:
     twin: Any = _on_device(backbone.twin, there)
     return replace(backbone, model=copy_module(backbone.model).to(there), twin=twin)
 
+# %% ../../nbs/04_method/12_niwt.ipynb #fd4a4f0f
+def _body_of(model: Any) -> _Body:
+    "The network that a `NIWT` was given, if any, cut where it says and on the device it says."
+    return _on_device(as_backbone(model.backbone, model.layer), model.device)
+
 # %% ../../nbs/04_method/12_niwt.ipynb #7b2666f4
 def _check_data(data: ZeroShotData, kind: str | None) -> DomainKnowledge:
     "The `kind` of knowledge to learn; raises `NiwtError` for fewer than two seen classes or gaps."
@@ -187,13 +193,12 @@ def has_own_head(
     backbone: _Body,  # a network, a head, or neither
     data: ZeroShotData,  # with its seen classes
 ) -> bool:  # whether it scores the seen classes already
-    "Whether there is an own head that counts."
-    if isinstance(backbone, nn.Linear):
-        return True
-    if backbone is None:
-        return False
-    example = torch.stack([backbone.preprocess(data.images[int(i)]) for i in data.train[:2]])
-    return _own_head(backbone.cut(None, example).head, backbone.classes, data) is not None
+    "Whether there is an own head that counts; raises `NiwtError` for one of too many or few rows."
+    raw = None
+    if isinstance(backbone, Backbone):
+        example = [backbone.preprocess(data.images[int(i)]) for i in data.train[:2]]
+        raw = backbone.cut(None, torch.stack(example))
+    return _own_head(backbone, raw, data) is not None
 
 # %% ../../nbs/04_method/12_niwt.ipynb #502d728f
 def twin_of(
@@ -215,13 +220,13 @@ def _chosen(model: Any, data: ZeroShotData, features: Any, pair: Any) -> tuple[_
     "See `choose_settings`; also what looked at all training images on the way, if anything did."
     given, val = model.calibrate, data.val_classes
     if isinstance(given, (_Choice, Settings)):
-        return given if isinstance(given, _Choice) else _Choice(given, pd.DataFrame()), None
-    backbone = _on_device(as_backbone(model.backbone, model.layer), model.device)
+        return given if isinstance(given, _Choice) else _Choice(given), None
+    backbone = _body_of(model)
     if not given or not 1 < len(val) < len(data.seen) - 1:
         few = f"{len(val)} validation classes of {len(data.seen)} seen ones are too few"
         usual = Settings(keep=has_own_head(backbone, data) and model.keep_rows)
         notes = (f"{few} to choose settings on",) if given else ()
-        return _Choice(usual, pd.DataFrame(), notes), None
+        return _Choice(usual, notes=notes), None
     data = with_encoder(data, model.encoder, model.knowledge)
     part = data.validation(model.seed)
     twin, rows = pair or (twin_of(backbone, part), None)
@@ -234,7 +239,7 @@ def _chosen(model: Any, data: ZeroShotData, features: Any, pair: Any) -> tuple[_
     biased = "the network has seen the validation classes, so the balance of seen and unseen"
     zoom, share = _choose_zoom(model, part, probe), _choose_share(model, part, probe)
     part = with_combination(data, model.knowledge, **share).validation(model.seed)
-    found, chosen = _choose_with(model, part, probe, trained_on), share | zoom
+    found, chosen = _choose(model, part, probe, trained_on), share | zoom
     settings, table = replace(found.settings, **chosen), found.table.assign(**chosen)
     notes = (f"{biased} that was chosen on them is uncertain",) if trained_on else ()
     return replace(found, settings=settings, table=table, notes=notes), whole
@@ -255,8 +260,6 @@ def choose_settings(
 # %% ../../nbs/04_method/12_niwt.ipynb #b5cddb1f
 def _class_names(knowledge: Any, classes: Sequence[str] | None = None) -> list[str]:
     "All class names, see `_as_data`; raises `NiwtError` if neither labels nor knowledge say them."
-    if isinstance(knowledge, pd.DataFrame):
-        knowledge = DomainKnowledge("attributes", knowledge)
     if classes is None:
         named = isinstance(knowledge, Mapping)
         classes = list(knowledge) if named else getattr(knowledge, "classes", None)
@@ -284,6 +287,8 @@ def _as_data(
     """
     if isinstance(data, ZeroShotData):
         return data
+    if isinstance(knowledge, pd.DataFrame):
+        knowledge = with_reader(DomainKnowledge("attributes", knowledge))
     if knowledge is None:
         told = "fit(images, labels, knowledge) needs to know something of every class"
         raise NiwtError(f"{told}; give knowledge={{class: {{attribute: value}}}} or sentences")
@@ -317,8 +322,6 @@ def _as_knowledge(
     """
     if isinstance(knowledge, DomainKnowledge):
         return knowledge
-    if isinstance(knowledge, pd.DataFrame):
-        return with_reader(DomainKnowledge("attributes", knowledge))
     rows = [knowledge[check_name(c, knowledge, "class")] for c in classes]
     said = [[r] if isinstance(r, str) else r for r in rows]
     if all(isinstance(r, (list, tuple)) and r and isinstance(r[0], str) for r in said):
@@ -357,6 +360,13 @@ class _PictureList(Sequence):
 class _Fitted(BaseEstimator):
     "What a fitted `NIWT` answers about pictures."
 
+    blocks_: list[_Block]  # rows of the head
+    added_: dict[str, Tensor]  # class that was added -> its row of knowledge
+    raw_: Any  # the network as it came, cut; None: fitted on features
+    network_: Any  # the same with `head_` and the scale before it
+    words_: Any  # knowledge to explain in and what explains, made when they are asked for
+    explainer_: Any
+
     @in_own_modes
     def predict(
         self, images: Any, among: str = "all", top: int | None = None, unknown: bool | float = False
@@ -391,14 +401,163 @@ class _Fitted(BaseEstimator):
     @in_own_modes
     def score(self, data: ZeroShotData, features: Tensor | None = None) -> GZSL:  # type: ignore
         "Generalized zero-shot accuracies T1, U, S, H on the test images of `data`, calibrated."
-        return score_data(self, data, features)
+        scores, labels = score_matrix(self, data, features)
+        return gzsl(scores, labels, data.seen, data.unseen, names=data.classes)
+
+# %% ../../nbs/04_method/12_niwt.ipynb #a22c7075
+class _Growing(_Fitted):
+    "How classes come to a fitted `NIWT` and go."
+
+    def _renew(self) -> Any:
+        "Make all that follows from `writer_` and `blocks_` agree with them; gives the model."
+        seen, alive = self.writer_.seen, [(b, b.alive) for b in self.blocks_]
+        self.importance_, self.jacobian_ = seen.importance, seen.jacobian
+        self.map_, self.calibration_ = self.writer_.map, self.writer_.statistics
+        self.classes_ = np.array([b.names[i] for b, rows in alive for i in rows.tolist()])
+        weight, bias = (torch.cat([getattr(b, k)[rows] for b, rows in alive]) for k in _ROWS)
+        self.head_ = linear_of(weight, bias)
+        if self.network_ is not None:
+            self.network_ = with_head(self.network_, self.head_)
+        self.explainer_ = None  # made when it is asked for
+        return self
+
+    @in_own_modes
+    def add_class(self, name: str, knowledge: Any) -> _Added:
+        """Add a class from sentences, {attribute: value} or a row; other scores stay bit-identical.
+
+        Raises `NiwtError` for a taken name or an unreadable description; warns of a weak one.
+        """
+        check_is_fitted(self, "blocks_")
+        if not isinstance(name, str) or not name.strip():
+            raise NiwtError(f"a class needs a name, got {name!r}")
+        if name in self.classes_:
+            told = f"there is a class {name!r} already"
+            raise NiwtError(f"{told}; remove_class({name!r}) takes it out")
+        row = self.knowledge_.describe(knowledge)
+        scaled, known = self.scaler_.transform(row[None]), self.writer_.seen.knowledge
+        taught, strength = _taught_share(known, scaled[0]), float(self.writer_.strength(scaled))
+        least, weak = 0.0 if self.doubt_ is None else self.doubt_.strength, []
+        if taught < 0.1:
+            weak.append(f"{1 - taught:.0%} of the description is nothing that a seen class taught")
+        if strength < least:
+            usual = f"(held-out classes: at least {least:.0%})"
+            weak.append(f"it says {strength:.0%} of what a seen class says {usual}")
+        if weak:
+            told = f"what you describe as {name!r} looks like nothing the network can tell"
+            told = f"{told}: {', and '.join(weak)}; its classifier may be a guess"
+            warnings.warn(told, stacklevel=3)
+        weight, bias = self.writer_.rows(scaled)
+        with eval_mode(None):  # nobody predicts between the row and its name
+            self.blocks_ = [*self.blocks_, _Block((name,), weight.detach(), bias.detach())]
+            self.added_ = {**self.added_, name: row}
+            self._renew()
+        near = nn.functional.cosine_similarity(known, scaled).topk(min(3, len(known))).indices
+        nearest = tuple(self.seen_[i] for i in near.tolist())
+        return _Added(name, self.expected_, nearest, taught, strength)
+
+    @in_own_modes
+    def remove_class(self, name: str) -> "NIWT":
+        "Take a class out; all other scores stay the same; `NiwtError`: unknown, or the last class."
+        check_is_fitted(self, "blocks_")
+        check_name(name, [str(n) for n in self.classes_], "class")
+        if len(self.classes_) == 1:
+            raise NiwtError(f"{name!r} is the last class; a classifier needs at least one")
+        left = lambda names: tuple("" if n == name else n for n in names)  # noqa: E731
+        with eval_mode(None):
+            self.blocks_ = [replace(b, names=left(b.names)) for b in self.blocks_]
+            self.added_ = {k: v for k, v in self.added_.items() if k != name}
+            return self._renew()
+
+# %% ../../nbs/04_method/12_niwt.ipynb #24d5497d
+_Folder = str | os.PathLike
+
+
+class _Saved(_Growing):
+    "How a fitted `NIWT` goes into a file, comes back, and is shipped."
+
+    @in_own_modes
+    def save(self, folder: _Folder) -> Path:
+        "Write all that it needs to predict, explain and learn classes into a folder, for `load`."
+        check_is_fitted(self, "blocks_")
+        if self.network_ is not None:  # while captions are here: it shall explain in these words
+            import_object("niwt_nb.figures.explanation:words_of")(self)
+        scores, known, folder = self.writer_.statistics, self.knowledge_, Path(folder)
+        record, kept = _backbone_record(self)
+        told, words, doubt = self.writer_.seen.jacobian, self.words_, self.doubt_
+        objects = ("backbone", "calibrate", "encoder", "device")
+        params = {k: v for k, v in self.get_params(deep=False).items() if k not in objects}
+        manifest = {"kind": "niwt model", "format": _FORMAT, "niwt_nb": __version__}
+        manifest |= {"backbone": record, "settings": asdict(self.settings_), "params": params}
+        manifest |= {"classes": self.table_classes_, "seen": self.seen_, "unseen": self.unseen_}
+        manifest |= {"added": list(self.added_), "blocks": [list(b.names) for b in self.blocks_]}
+        manifest["jacobian"] = {k: getattr(told, k) for k in ("images", "how", "layer", "tail")}
+        manifest["level"] = [scores.score_mean, scores.score_std]
+        about = {"name": known.name, "names": list(known.names)}
+        manifest["knowledge"] = {**about, "reader": _reader_state(known.reader)}
+        manifest["words"] = None if words is None else [words.name, *words.names]
+        manifest |= {"mirrored": self.mirrored_, "unit": getattr(self.scale_, "unit", True)}
+        manifest |= {"expected": self.expected_, "notes": list(self.choice_.notes)}
+        manifest["doubt"] = None if doubt is None else [doubt.temperature, doubt.strength]
+        save_tensors(folder / FILE, kept | _tensors_of(self), manifest)
+        write_text(folder / _ABOUT_FILE, json.dumps(manifest, indent=1, ensure_ascii=False))
+        return folder
+
+    @classmethod
+    @in_own_modes
+    def load(
+        cls, folder: _Folder, backbone: Any = None, encoder: Any = None, device: Any = None
+    ) -> "NIWT":
+        """Read what `save` wrote; give `backbone`, `encoder` if they were own objects, or moved.
+
+        Raises `NiwtError` for a folder that is none, damaged or unfit; for `device` see `device_of`.
+        """
+        path = Path(folder) / FILE
+        if not path.is_file():
+            told = f"{os.fspath(folder)!r} holds no saved model (no {FILE})"
+            told = f"{told}; a run that did not finish has none either: repeat its command"
+            raise NiwtError(told)
+        tensors, m = load_tensors(path, {"kind": "niwt model"})
+        tensors = {k: v.clone() for k, v in tensors.items()}  # where memory begins, products round
+        if m["format"] > _FORMAT:
+            told = f"{os.fspath(folder)!r} was written by niwt_nb {m['niwt_nb']}"
+            remedy = "install that version or a later one"
+            raise NiwtError(f"{told}, whose format this version does not know; {remedy}")
+        network: Any = _on_device(_restore_backbone(m["backbone"], tensors, backbone), device)
+        kept = {"bias" if k == "offset" else k: v for k, v in m["settings"].items()}
+        reader = _load_reader(m["knowledge"]["reader"], encoder)
+        how = {"encoder": getattr(reader, "encoder", None) or None, "device": device}
+        model = cls(network, calibrate=Settings(**kept), **how, **m["params"])
+        _restore_facts(model, tensors, m, reader)
+        return _restore_writer(model, network, tensors, m)
+
+    @in_own_modes
+    def export(self, folder: _Folder, format: str = "torch") -> Path:
+        """Ship plain PyTorch ("torch") or ONNX ("onnx") with preprocessing; neither needs niwt_nb.
+
+        Raises `NiwtError` for a model without a network or an unknown format.
+        """
+        check_name(format, ("torch", "onnx"), "format")
+        check_is_fitted(self, "blocks_")
+        if self.network_ is None:
+            told = "this model was fitted on features and has no network to ship"
+            raise NiwtError(f"{told}; its head is model.head_")
+        folder, names, look = Path(folder), [str(n) for n in self.classes_], self.preprocess_
+        example = _blank_pictures(look)
+        with eval_mode(
+            None
+        ):  # while another thread exports, its stand-ins are in the place of weights
+            shipped = _AsScored(self) if self.mirrored_ else self.network_.model
+            if self.head_.weight.device != self.raw_.head.weight.device:
+                shipped = copy.deepcopy(shipped).cpu()
+        if format == "torch":
+            return export_model(shipped, folder, names, example, look)
+        export_onnx(shipped, folder / "model.onnx", example)
+        about = about_text(names, example.shape[1:], as_image_transform(look))
+        write_text(folder / "classes.json", about)
+        return folder
 
 # %% ../../nbs/04_method/12_niwt.ipynb #3e53841a
-_Folder = str | os.PathLike
-_PUBLISHED: dict[str, Any] = {"map": "cosine", "solver": "reference", "calibrate": False}
-
-
-class NIWT(_Fitted):
+class NIWT(_Saved):
     """Neuron Importance-Aware Weight Transfer (Selvaraju et al., ECCV 2018): classes from words.
 
     `fit` sets `classes_`, `head_`, `importance_` (S, K), `map_`, `jacobian_`, `calibration_`,
@@ -427,7 +586,8 @@ class NIWT(_Fitted):
     @classmethod
     def as_published(cls, **options: Any) -> "NIWT":
         "The paper's procedure: cosine map, Adam on single images' importance, nothing calibrated."
-        return cls(**{**_PUBLISHED, **options})
+        published: dict[str, Any] = {"map": "cosine", "solver": "reference", "calibrate": False}
+        return cls(**published | options)
 
     # one thread at a time: a network that is being traced must not be met by another thread's
     @running
@@ -441,17 +601,33 @@ class NIWT(_Fitted):
         features: Tensor | None = None,
     ) -> "NIWT":
         "Learn the seen classes of a `ZeroShotData`, or of images and knowledge, see `_as_data`."
-        return _learn(self, _as_data(data, labels, knowledge, classes, self.encoder), features)
-
-    @in_own_modes
-    def add_class(self, name: str, knowledge: Any) -> _Added:
-        "Add a class from sentences, {attribute: value} or a row; other scores stay bit-identical."
-        return _add_class(self, name, knowledge)
-
-    @in_own_modes
-    def remove_class(self, name: str) -> "NIWT":
-        "Take a class out; all other scores stay the same to the last bit."
-        return _remove_class(self, name)
+        data = _as_data(data, labels, knowledge, classes, self.encoder)
+        data = with_encoder(data, self.encoder, self.knowledge)
+        _check_data(data, self.knowledge)
+        self.choice_, probe = _chosen(self, data, features, None)
+        settings, self.doubt_ = self.choice_.settings, self.choice_.doubt
+        data = self.data_ = with_combination(data, self.knowledge, settings.share)
+        known = self.knowledge_ = data.get_knowledge(self.knowledge)
+        self.scaler_ = Scaler("centre").fit(known.rows(data.seen))  # what all have says nothing
+        scaled = [self.scaler_.transform(known.rows(ids)) for ids in (data.seen, data.unseen)]
+        if probe is None:  # cut the network, look at the training images
+            look = (features, self.quiet, self.keep_rows, settings.zoom or None)
+            probe = Probe(_body_of(self), data, *look)
+        else:
+            probe.zoomed(settings.zoom)
+        seen = probe.seen(settings, scaled[0], self.solver)
+        self.writer_ = Writer(seen, settings, self.map, self.solver, self.seed)
+        rows = self.writer_.rows(scaled[1])  # words -> importances -> weights
+        head, places = extend(self.writer_.head, *rows), (data.seen, data.unseen)
+        self.table_classes_, self.words_, self.added_ = list(data.classes), None, {}
+        self.seen_, self.unseen_ = ([data.classes[int(c)] for c in ids] for ids in places)
+        names = (*self.seen_, *self.unseen_)
+        self.blocks_ = [_Block(names, head.weight.detach(), head.bias.detach())]
+        self.preprocess_, self.network_, self.raw_ = probe.preprocess, probe.network, probe.raw
+        self.scale_, self.mirrored_ = probe.scale, probe.mirrored
+        self.settings_ = replace(settings, zoom=settings.zoom * probe.close)
+        self.expected_, self.evidence_ = self.choice_.expected, _evidence_of(probe)
+        return self._renew()
 
     @in_own_modes
     def explain(self, image: Any, target: str | None = None, against: str | None = None) -> Any:
@@ -459,78 +635,13 @@ class NIWT(_Fitted):
         explain = import_object("niwt_nb.figures.explanation:explain_picture")
         return explain(self, image, target, against)
 
-    @in_own_modes
-    def save(self, folder: _Folder) -> Path:
-        "Write tensors and JSON into a folder that `NIWT.load` reads, see `_save_model`."
-        return _save_model(self, folder)
-
-    @classmethod
-    @in_own_modes
-    def load(
-        cls, folder: _Folder, backbone: Any = None, encoder: Any = None, device: Any = None
-    ) -> "NIWT":
-        "Read what `save` wrote; give `backbone`, `encoder` if they were own objects, or moved."
-        return _load_model(cls, folder, backbone, encoder, device)
-
-    @in_own_modes
-    def export(self, folder: _Folder, format: str = "torch") -> Path:
-        'Ship plain PyTorch ("torch") or ONNX ("onnx") with preprocessing; neither needs niwt_nb.'
-        return _export_classifier(self, folder, format)
-
-# %% ../../nbs/04_method/12_niwt.ipynb #1f8e1fd7
-def _learn(model: NIWT, data: ZeroShotData, features: Tensor | None = None) -> NIWT:
-    "Learn from the seen classes of `data`; `features` as in `choose_settings`."
-    data = with_encoder(data, model.encoder, model.knowledge)
-    _check_data(data, model.knowledge)
-    choice, probe = _chosen(model, data, features, None)
-    model.choice_, settings, model.doubt_ = choice, choice.settings, choice.doubt
-    data = model.data_ = with_combination(data, model.knowledge, settings.share)
-    known = model.knowledge_ = data.get_knowledge(model.knowledge)
-    model.scaler_ = Scaler("centre").fit(known.rows(data.seen))  # what all have says nothing
-    scaled = [model.scaler_.transform(known.rows(ids)) for ids in (data.seen, data.unseen)]
-    backbone = _on_device(as_backbone(model.backbone, model.layer), model.device)
-    look = (features, model.quiet, model.keep_rows, settings.zoom or None)
-    # cut the network, look at the training images
-    probe = probe.zoomed(settings.zoom) if probe else Probe(backbone, data, *look)
-    seen = probe.seen(settings, scaled[0], model.solver)
-    model.importance_, model.jacobian_ = seen.importance, seen.jacobian
-    model.writer_ = Writer(seen, settings, model.map, model.solver, model.seed)
-    model.map_, model.calibration_ = model.writer_.map, model.writer_.statistics
-    rows = model.writer_.rows(scaled[1])  # words -> importances -> weights
-    head = extend(model.writer_.head, *rows)
-    model.table_classes_, model.words_, model.added_ = list(data.classes), None, {}
-    model.expected_ = choice.expected
-    model.seen_ = [data.classes[int(c)] for c in data.seen]
-    model.unseen_ = [data.classes[int(c)] for c in data.unseen]
-    names = (*model.seen_, *model.unseen_)
-    model.blocks_ = [_Block(names, head.weight.detach(), head.bias.detach())]
-    model.preprocess_, model.network_ = probe.preprocess, probe.network
-    model.raw_, model.mirrored_ = probe.raw, probe.mirrored
-    model.settings_ = replace(settings, zoom=settings.zoom * probe.close)
-    model.scale_, model.evidence_ = probe.scale, _evidence_of(probe)
-    return _renew(model)
-
 # %% ../../nbs/04_method/12_niwt.ipynb #c473871c
 def _evidence_of(probe: Probe, per_class: int = 8) -> tuple[Tensor, Tensor]:
     "Features (m, D), ids (m,) of `per_class` training images, which explanations compare with."
-    data = probe.data
-    some = first_of_each(data, data.train, data.seen, per_class)
-    place = torch.full((len(data),), -1)
-    place[data.train] = torch.arange(len(data.train))
-    return probe.trained[place[some]], data.labels[some]
-
-# %% ../../nbs/04_method/12_niwt.ipynb #63560fba
-def _renew(model: NIWT) -> NIWT:
-    "Make `classes_`, `head_` and `network_` agree with `blocks_`, which have changed."
-    blocks = model.blocks_
-    model.classes_ = np.array([b.names[i] for b in blocks for i in b.alive.tolist()])
-    weight = torch.cat([b.weight[b.alive] for b in blocks])
-    bias = torch.cat([b.bias[b.alive] for b in blocks])
-    model.head_ = linear_of(weight, bias)
-    if model.network_ is not None:
-        model.network_ = with_head(model.network_, model.head_)
-    model.explainer_ = None  # made when it is asked for
-    return model
+    taught = probe.data.labels[probe.data.train]
+    own = ((taught == c).nonzero().flatten()[:per_class] for c in probe.data.seen)
+    some = torch.cat(list(own))
+    return probe.trained[some], taught[some]
 
 # %% ../../nbs/04_method/12_niwt.ipynb #80bd6263
 def _look_at(model: NIWT, images: Any) -> Tensor:
@@ -572,9 +683,8 @@ def _name_pictures(
         choices.append(None)
         shown = torch.cat([shown, known_doubt(model.doubt_).needed(scores, unknown)], 1)
     best = shown.topk(min(top or 1, len(choices)), dim=1)
-    pairs = []
-    for places, values in zip(best.indices.tolist(), best.values.tolist(), strict=True):
-        pairs.append([(choices[i], s) for i, s in zip(places, values, strict=True)])
+    both = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    pairs = [[(choices[i], s) for i, s in zip(*row, strict=True)] for row in both]
     return pairs if top is not None else [row[0][0] for row in pairs]
 
 # %% ../../nbs/04_method/12_niwt.ipynb #5d2e778b
@@ -616,16 +726,6 @@ def score_matrix(
     x = features_to_score(model, data, features)
     return by_rows(x, None, work, len(data.classes)), data.labels[test]
 
-# %% ../../nbs/04_method/12_niwt.ipynb #ccd07de8
-def score_data(
-    model: NIWT,  # fitted
-    data: ZeroShotData,  # with test images
-    features: Tensor | None = None,  # see `score_matrix`
-) -> GZSL:  # T1, U, S, H and a table of classes
-    "Generalized zero-shot accuracies of a fitted model, at its own calibration."
-    scores, labels = score_matrix(model, data, features)
-    return gzsl(scores, labels, data.seen, data.unseen, names=data.classes)
-
 # %% ../../nbs/04_method/12_niwt.ipynb #7855a0c9
 def _taught_share(known: Tensor, row: Tensor) -> float:
     """Share of a description's squared length in the span of the seen classes' descriptions.
@@ -636,51 +736,6 @@ def _taught_share(known: Tensor, row: Tensor) -> float:
     inside = basis[size > 1e-6 * size.max()] @ row.double()
     return float(inside.square().sum() / row.double().square().sum().clamp_min(1e-12))
 
-# %% ../../nbs/04_method/12_niwt.ipynb #fa844956
-def _add_class(model: NIWT, name: str, knowledge: Any) -> _Added:
-    """Write the row of one more class into `model`; `knowledge`: see `DomainKnowledge.describe`.
-
-    Raises `NiwtError` for a taken name or an unreadable description; warns of a weak one.
-    """
-    check_is_fitted(model, "blocks_")
-    if not isinstance(name, str) or not name.strip():
-        raise NiwtError(f"a class needs a name, got {name!r}")
-    if name in model.classes_:
-        raise NiwtError(f"there is a class {name!r} already; remove_class({name!r}) takes it out")
-    row = model.knowledge_.describe(knowledge)
-    scaled, known = model.scaler_.transform(row[None]), model.writer_.seen.knowledge
-    taught, strength = _taught_share(known, scaled[0]), float(model.writer_.strength(scaled))
-    least, weak = 0.0 if model.doubt_ is None else model.doubt_.strength, []
-    if taught < 0.1:
-        weak.append(f"{1 - taught:.0%} of the description is nothing that a seen class taught")
-    if strength < least:
-        usual = f"(held-out classes: at least {least:.0%})"
-        weak.append(f"it says {strength:.0%} of what a seen class says {usual}")
-    if weak:
-        told = f"what you describe as {name!r} looks like nothing the network can tell"
-        warnings.warn(f"{told}: {', and '.join(weak)}; its classifier may be a guess", stacklevel=4)
-    weight, bias = model.writer_.rows(scaled)
-    with eval_mode(None):  # nobody predicts between the row and its name
-        model.blocks_ = [*model.blocks_, _Block((name,), weight.detach(), bias.detach())]
-        model.added_ = {**model.added_, name: row}
-        _renew(model)
-    near = nn.functional.cosine_similarity(known, scaled).topk(min(3, len(known))).indices
-    nearest = tuple(model.seen_[i] for i in near.tolist())
-    return _Added(name, model.expected_, nearest, taught, strength)
-
-# %% ../../nbs/04_method/12_niwt.ipynb #ebf95519
-def _remove_class(model: NIWT, name: str) -> NIWT:
-    "Take a class out of the head; raises `NiwtError` for an unknown name, or the last class."
-    check_is_fitted(model, "blocks_")
-    check_name(name, [str(n) for n in model.classes_], "class")
-    if len(model.classes_) == 1:
-        raise NiwtError(f"{name!r} is the last class; a classifier needs at least one")
-    left = lambda names: tuple("" if n == name else n for n in names)  # noqa: E731
-    with eval_mode(None):
-        model.blocks_ = [replace(b, names=left(b.names)) for b in model.blocks_]
-        model.added_ = {k: v for k, v in model.added_.items() if k != name}
-        return _renew(model)
-
 # %% ../../nbs/04_method/12_niwt.ipynb #7ba688e9
 def as_fitted(
     model: NIWT,  # changed in place
@@ -688,7 +743,7 @@ def as_fitted(
     "Take added classes out and put removed ones back: rows of both stay as they were."
     model.blocks_ = [replace(model.blocks_[0], names=(*model.seen_, *model.unseen_))]
     model.added_ = {}
-    return _renew(model)
+    return model._renew()
 
 # %% ../../nbs/04_method/12_niwt.ipynb #d585de68
 FILE, _ABOUT_FILE, _FORMAT = "niwt.safetensors", "niwt.json", 1
@@ -731,48 +786,20 @@ def _backbone_record(model: NIWT) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 # %% ../../nbs/04_method/12_niwt.ipynb #81a49361
 def _tensors_of(model: NIWT) -> dict[str, Tensor]:
-    "The tensors of a fitted model, by the names that `_load_model` knows."
+    "The tensors of a fitted model, by the names that `NIWT.load` knows."
     writer, seen, blocks, doubt = model.writer_, model.writer_.seen, model.blocks_, model.doubt_
     kept = {"jacobian": seen.jacobian.mean, "knowledge": model.knowledge_.values}
     kept |= {"evidence": model.evidence_[0].half(), "evidence_labels": model.evidence_[1]}
     kept |= {"seen.knowledge": seen.knowledge, "seen.importance": seen.importance}
-    kept |= {f"seen.{k}": getattr(seen.head, k) for k in ("weight", "bias")}
+    kept |= {f"seen.{k}": getattr(seen.head, k) for k in _ROWS}
     kept |= {f"level.{k}": getattr(writer.statistics, k) for k in ("mean", "covariance", "prior")}
-    kept |= {f"block.{i}.weight": b.weight for i, b in enumerate(blocks)}
-    kept |= {f"block.{i}.bias": b.bias for i, b in enumerate(blocks)}
+    kept |= {f"block.{i}.{k}": getattr(b, k) for i, b in enumerate(blocks) for k in _ROWS}
     kept |= {f"scale.{k}": v for k, v in model.scale_.state_dict().items()}
     kept |= {f"ranking.{i}": v for i, v in enumerate(writer.ranking or ())}
     kept |= {f"added.{i}": v for i, v in enumerate(model.added_.values())}
     kept |= {} if model.words_ is None else {"words": model.words_.values}
     told = () if doubt is None else ("strangers", "known")
     return kept | {f"doubt.{k}": getattr(doubt, k) for k in told}
-
-# %% ../../nbs/04_method/12_niwt.ipynb #a945abc1
-def _save_model(model: NIWT, folder: _Folder) -> Path:
-    "Write all that a fitted model needs to predict, explain and learn classes into `folder`."
-    check_is_fitted(model, "blocks_")
-    if model.network_ is not None:  # while captions are at hand: it shall explain in the same words
-        import_object("niwt_nb.figures.explanation:words_of")(model)
-    scores, known, folder = model.writer_.statistics, model.knowledge_, Path(folder)
-    record, kept = _backbone_record(model)
-    told, words, doubt = model.writer_.seen.jacobian, model.words_, model.doubt_
-    objects = ("backbone", "calibrate", "encoder", "device")
-    params = {k: v for k, v in model.get_params(deep=False).items() if k not in objects}
-    manifest = {"kind": "niwt model", "format": _FORMAT, "niwt_nb": __version__}
-    manifest |= {"backbone": record, "settings": asdict(model.settings_), "params": params}
-    manifest |= {"classes": model.table_classes_, "seen": model.seen_, "unseen": model.unseen_}
-    manifest |= {"added": list(model.added_), "blocks": [list(b.names) for b in model.blocks_]}
-    manifest["jacobian"] = {k: getattr(told, k) for k in ("images", "how", "layer", "tail")}
-    manifest["level"] = [scores.score_mean, scores.score_std]
-    about = {"name": known.name, "names": list(known.names)}
-    manifest["knowledge"] = {**about, "reader": _reader_state(known.reader)}
-    manifest["words"] = None if words is None else [words.name, *words.names]
-    manifest |= {"mirrored": model.mirrored_, "unit": getattr(model.scale_, "unit", True)}
-    manifest |= {"expected": model.expected_, "notes": list(model.choice_.notes)}
-    manifest["doubt"] = None if doubt is None else [doubt.temperature, doubt.strength]
-    save_tensors(folder / FILE, kept | _tensors_of(model), manifest)
-    write_text(folder / _ABOUT_FILE, json.dumps(manifest, indent=1, ensure_ascii=False))
-    return folder
 
 # %% ../../nbs/04_method/12_niwt.ipynb #21943315
 def _check_trial(preprocess: Callable, was: Tensor, name: str) -> None:
@@ -824,34 +851,15 @@ def _restore_backbone(record: Any, tensors: Any, given: Any = None) -> Backbone 
     model.load_state_dict({**model.state_dict(), **stored})
     return replace(backbone, model=model.eval(), twin=None)
 
-# %% ../../nbs/04_method/12_niwt.ipynb #8ab00679
-def _load_model(cls: Any, folder: _Folder, backbone: Any, encoder: Any, device: Any) -> NIWT:
-    """Read a saved model; raises `NiwtError` for a folder that is none, damaged or unfit.
-
-    For `backbone` see `_restore_backbone`, for `encoder` `_load_reader`, for `device` `device_of`.
-    """
-    path = Path(folder) / FILE
-    if not path.is_file():
-        told = f"{os.fspath(folder)!r} holds no saved model (no {FILE})"
-        raise NiwtError(f"{told}; a run that did not finish has none either: repeat its command")
-    tensors, m = load_tensors(path, {"kind": "niwt model"})
-    tensors = {k: v.clone() for k, v in tensors.items()}  # where memory begins, products round
-    if m["format"] > _FORMAT:
-        told = f"{os.fspath(folder)!r} was written by niwt_nb {m['niwt_nb']}"
-        remedy = "install that version or a later one"
-        raise NiwtError(f"{told}, whose format this version does not know; {remedy}")
-    network: Any = _restore_backbone(m["backbone"], tensors, backbone)
-    network = network and _on_device(network, device)
+# %% ../../nbs/04_method/12_niwt.ipynb #4dc632a5
+def _restore_facts(model: NIWT, tensors: Mapping[str, Tensor], m: Any, reader: Any) -> None:
+    "Tell a saved model what it knew of classes and settings, from its tensors and its manifest `m`."
     about, words, doubt = m["knowledge"], m["words"], m.get("doubt")
-    settings = Settings(**{"bias" if k == "offset" else k: v for k, v in m["settings"].items()})
-    reader = _load_reader(about["reader"], encoder)
-    how = {"encoder": getattr(reader, "encoder", None) or None, "device": device}
-    model = cls(network, calibrate=settings, **how, **m["params"])
     model.doubt_ = None
     if doubt is not None:
         model.doubt_ = Doubt(doubt[0], tensors["doubt.strangers"], tensors["doubt.known"], doubt[1])
-    model.settings_ = settings
-    model.choice_ = _Choice(settings, pd.DataFrame(), tuple(m["notes"]), model.doubt_)
+    model.settings_ = model.calibrate
+    model.choice_ = _Choice(model.settings_, notes=tuple(m["notes"]), doubt=model.doubt_)
     model.expected_, model.table_classes_ = m["expected"], m["classes"]
     model.seen_, model.unseen_ = m["seen"], m["unseen"]
     named = (about["name"], tensors["knowledge"], tuple(about["names"]))
@@ -861,12 +869,11 @@ def _load_model(cls: Any, folder: _Folder, backbone: Any, encoder: Any, device: 
     ids = torch.tensor([m["classes"].index(c) for c in m["seen"]])
     model.scaler_ = Scaler("centre").fit(model.knowledge_.rows(ids))
     model.evidence_ = tensors["evidence"].float(), tensors["evidence_labels"]
-    rows = lambda i: (tensors[f"block.{i}.weight"], tensors[f"block.{i}.bias"])  # noqa: E731
-    model.blocks_ = [_Block(tuple(names), *rows(i)) for i, names in enumerate(m["blocks"])]
-    return _refit(model, network, tensors, m)
+    rows = [[tensors[f"block.{i}.{k}"] for k in _ROWS] for i in range(len(m["blocks"]))]
+    model.blocks_ = [_Block(tuple(n), *wb) for n, wb in zip(m["blocks"], rows, strict=True)]
 
 # %% ../../nbs/04_method/12_niwt.ipynb #68cd4e60
-def _refit(model: NIWT, backbone: Any, tensors: Mapping[str, Tensor], m: Any) -> NIWT:
+def _restore_writer(model: NIWT, backbone: Any, tensors: Mapping[str, Tensor], m: Any) -> NIWT:
     "Put network and writer of a saved model together, from its tensors and its manifest `m`."
     model.scale_, scaled = nn.Identity(), "scale.mean" in tensors
     if scaled:
@@ -890,9 +897,7 @@ def _refit(model: NIWT, backbone: Any, tensors: Mapping[str, Tensor], m: Any) ->
     ranking = (tensors["ranking.0"], tensors["ranking.1"]) if "ranking.0" in tensors else None
     how = (model.settings_, model.map, model.solver, model.seed, (scores, ranking))
     model.writer_ = Writer(seen, *how)
-    model.importance_, model.jacobian_ = importance, jacobian
-    model.map_, model.calibration_ = model.writer_.map, scores
-    return _renew(model)
+    return model._renew()
 
 # %% ../../nbs/04_method/12_niwt.ipynb #6c561d1e
 class _AsScored(nn.Module):
@@ -907,27 +912,3 @@ class _AsScored(nn.Module):
         "Pictures (n, 3, H, W) -> scores (n, C)."
         seen = looks(self.network, x, self.both, self.zoom > 0)
         return self.head(mixed(self.scale(seen), self.zoom))
-
-# %% ../../nbs/04_method/12_niwt.ipynb #c3a73b6e
-def _export_classifier(model: NIWT, folder: _Folder, format: str = "torch") -> Path:
-    """Ship network, head and class names: "torch": `model.py` and weights; "onnx": `model.onnx`.
-
-    Raises `NiwtError` for a model without a network or an unknown format.
-    """
-    check_name(format, ("torch", "onnx"), "format")
-    check_is_fitted(model, "blocks_")
-    if model.network_ is None:
-        told = "this model was fitted on features and has no network to ship"
-        raise NiwtError(f"{told}; its head is model.head_")
-    folder, names, look = Path(folder), [str(n) for n in model.classes_], model.preprocess_
-    example = _blank_pictures(look)
-    with eval_mode(None):  # while another thread exports, its stand-ins are in the place of weights
-        shipped = _AsScored(model) if model.mirrored_ else model.network_.model
-        if model.head_.weight.device != model.raw_.head.weight.device:
-            shipped = copy.deepcopy(shipped).cpu()
-    if format == "torch":
-        return export_model(shipped, folder, names, example, look)
-    export_onnx(shipped, folder / "model.onnx", example)
-    about = about_text(names, example.shape[1:], as_image_transform(look))
-    write_text(folder / "classes.json", about)
-    return folder

@@ -19,27 +19,16 @@ from torch import Tensor
 
 from ..core import NiwtError, Steps, check_name, content_hash, model_hash, shards, write_text
 from ..data.dataset import ZeroShotData
-from .engine import _ClassImportance, ClassSums, ImportanceEngine, head_classes
-from .engine import _image_targets, measure
+from .engine import ClassSums, ImportanceEngine, _asked, _ClassImportance, measure
 from .importance import _Importance
 from ..network.cut import CutNetwork
 from ..network.modes import in_own_modes
 
-# %% ../../nbs/04_method/03_store.ipynb #8c562a6f
-@in_own_modes
-def _pack_rows(alpha: Tensor, dtype: str) -> tuple[Tensor, Tensor]:
-    "Rows (..., K) in a compact type and each one's scale, its largest absolute value (float32: 1)."
-    check_name(dtype, ("float16", "float32"), "dtype")
-    if dtype == "float32":
-        return alpha.float(), torch.ones(alpha.shape[:-1])
-    scale = alpha.abs().amax(-1).clamp(min=torch.finfo(torch.float32).tiny)
-    return (alpha / scale[..., None]).half(), scale.float()
-
 # %% ../../nbs/04_method/03_store.ipynb #d6819a19
 @in_own_modes
-def _data_hash(data: ZeroShotData, indices: Tensor, transform: Callable, probes: int = 4) -> str:
-    "A hash of a data set as a run sees it: classes, labels, images, pixels of `probes` of them."
-    at, pixels = torch.linspace(0, len(indices) - 1, min(probes, len(indices))).long(), []
+def _data_hash(data: ZeroShotData, indices: Tensor, transform: Callable) -> str:
+    "A hash of a data set as a run sees it: classes, labels, images, pixels of four of them."
+    at, pixels = torch.linspace(0, len(indices) - 1, min(4, len(indices))).long(), []
     for i in indices[at].tolist():
         try:
             pixels.append(transform(data.images[i]))
@@ -48,17 +37,11 @@ def _data_hash(data: ZeroShotData, indices: Tensor, transform: Callable, probes:
     return content_hash(list(data.classes), data.labels[indices], indices, pixels)
 
 # %% ../../nbs/04_method/03_store.ipynb #1edaeffe
-def _describe_run(
-    engine: ImportanceEngine,
-    data: ZeroShotData,
-    indices: Tensor,
-    transform: Callable,
-    target: int | str | Tensor | list,
-    classes: Tensor,
-    **storage: Any,
-) -> dict:
-    "The manifest, in JSON types: what decides the numbers, not their speed (chunks, folding)."
-    rows = _image_targets(target, len(indices))
+def _describe_run(engine: ImportanceEngine, target: Any, rows: Tensor | None, **about: Any) -> dict:
+    """The manifest, in JSON types: what decides the numbers, not their speed (chunks, folding).
+
+    `rows`: targets of each image, see `_image_targets`; `about`: what is said of data and storage.
+    """
     plain = target if isinstance(target, (str, int)) else torch.as_tensor(target).tolist()
     of_methods = ("baseline", "steps", "samples", "seed", "at_once", "tolerance")
     own = {k: getattr(engine.options, k) for k in of_methods}
@@ -71,21 +54,8 @@ def _describe_run(
         "options": {} if engine.method == "gradient" else options,
         "pooling": engine.options.pooling,
         "target": plain if rows is None else content_hash(rows),
-        "data": _data_hash(data, indices, transform),
-        "name": data.name,
-        "images": len(indices),
-        "classes": classes.tolist(),
-        **storage,
+        **about,
     }
-
-# %% ../../nbs/04_method/03_store.ipynb #f9f285aa
-def _differences(found: dict, wanted: dict) -> list[str]:
-    "In what two manifests differ, a line an entry."
-    short = lambda v: repr(v) if len(repr(v)) <= 60 else repr(v)[:57] + "..."  # noqa: E731
-    keys = [k for k in {**wanted, **found} if found.get(k) != wanted.get(k)]
-    return [
-        f"{k}: the folder has {short(found.get(k))}, this run {short(wanted.get(k))}" for k in keys
-    ]
 
 # %% ../../nbs/04_method/03_store.ipynb #784398cd
 @dataclass(frozen=True)
@@ -100,19 +70,14 @@ class _ImportanceStore:
         "How many shards the whole run has."
         return -(-self.manifest["images"] // self.manifest["shard"])
 
-    @property
-    def steps(self) -> Steps:
-        "Where the shards are kept."
-        return Steps(self.folder)
-
     def path(self, i: int) -> Path:
         "The file of shard i."
-        return self.steps.file(f"shards/{i:05d}")
+        return Steps(self.folder).file(f"shards/{i:05d}")
 
     @in_own_modes
     def shard(self, i: int) -> dict[str, Tensor]:
         "Tensors of shard i; raises `NiwtError` if missing, damaged, edited or of another run."
-        return self.steps.load(f"shards/{i:05d}", content_hash(self.manifest, i))[0]
+        return Steps(self.folder).load(f"shards/{i:05d}", content_hash(self.manifest, i))[0]
 
     def damaged(self) -> list[int]:
         "The shards that are missing or cannot be trusted; reads all of them."
@@ -151,7 +116,7 @@ class _ImportanceStore:
             sums.count.index_add_(0, part["column"], part["count"])
             for layer in self.manifest["layers"]:
                 sums.add_rows(layer, part["column"], part[f"sum.{layer}"])
-        return sums.means(torch.tensor(self.manifest["classes"]), self.manifest["method"])
+        return sums.means(torch.tensor(self.manifest["classes"]))
 
 # %% ../../nbs/04_method/03_store.ipynb #0361a7d6
 def open_store(
@@ -168,7 +133,13 @@ def open_store(
         told = f"{str(path)!r} is damaged ({e}); delete it to start again, or restore it"
         raise NiwtError(told) from None
     if expect is not None and manifest != expect:
-        told = "; ".join(_differences(manifest, expect))
+        short = lambda v: repr(v) if len(repr(v)) <= 60 else repr(v)[:57] + "..."  # noqa: E731
+        pairs = {k: (manifest.get(k), expect.get(k)) for k in {**expect, **manifest}}
+        told = "; ".join(
+            f"{k}: the folder has {short(found)}, this run {short(wanted)}"
+            for k, (found, wanted) in pairs.items()
+            if found != wanted
+        )
         why = f"{str(folder)!r} holds the importances of another run: {told}. Use another folder"
         raise NiwtError(why)
     return _ImportanceStore(Path(folder), manifest)
@@ -177,22 +148,28 @@ def open_store(
 def _shard_tensors(
     results: Iterable[tuple[_Importance, Tensor]], n_classes: int, keep: tuple[str, ...], dtype: str
 ) -> dict[str, Tensor]:
-    "The tensors of one shard: sums by class, and what shall be kept of each image."
+    """The tensors of one shard: sums by class, and what shall be kept of each image.
+
+    Rows of importance as float16 have a scale each, their largest absolute value; as float32: 1.
+    """
     sums, columns = ClassSums(n_classes), defaultdict(list)
     for result, index in results:
         sums.add(result)
         columns["index"].append(index)
         columns["target"].append(result.target)
         for layer, alpha in result.by_layer.items() if "alpha" in keep else ():
-            packed, scale = _pack_rows(alpha.cpu(), dtype)
-            columns[f"alpha.{layer}"].append(packed)
-            columns[f"scale.{layer}"].append(scale)
+            rows, scale = alpha.cpu(), torch.ones(alpha.shape[:-1])
+            if dtype == "float16":
+                scale = rows.abs().amax(-1).clamp(min=torch.finfo(torch.float32).tiny)
+                rows = rows / scale[..., None]
+            columns[f"alpha.{layer}"].append(rows.to(getattr(torch, dtype)))
+            columns[f"scale.{layer}"].append(scale.float())
         for name in {"features", "logits"} & set(keep):
             columns[name].append(getattr(result, name))
     present = sums.count.nonzero().flatten()
     totals = {f"sum.{layer}": total.cpu()[present] for layer, total in sums.by_layer.items()}
-    rows = {name: torch.cat([p.cpu() for p in parts]) for name, parts in columns.items()}
-    return {**rows, **totals, "column": present, "count": sums.count[present]}
+    kept = {name: torch.cat([p.cpu() for p in parts]) for name, parts in columns.items()}
+    return {**kept, **totals, "column": present, "count": sums.count[present]}
 
 # %% ../../nbs/04_method/03_store.ipynb #a5a34a35
 @in_own_modes
@@ -212,19 +189,18 @@ def write_importance(
     quiet: bool = True,  # no progress bar
 ) -> _ImportanceStore:  # the finished folder
     "Write importances by shard, in one or more processes; raises `NiwtError` for a foreign folder."
-    engine = network if isinstance(network, ImportanceEngine) else ImportanceEngine(network)
-    classes = head_classes(data, engine.network.head, columns)
-    every = data.train if indices is None else torch.as_tensor(indices)
+    engine, classes, every, rows = _asked(network, data, indices, target, columns)
     check_name(dtype, ("float16", "float32"), "dtype")
     for name in keep:
         check_name(name, ("alpha", "features", "logits"), "thing to keep")
     if shard < 1 or not len(every):
         raise NiwtError(f"need at least one image and one image a shard, got {len(every)}, {shard}")
-    storage: dict[str, Any] = {"shard": shard, "dtype": dtype, "keep": sorted(keep)}
-    wanted = _describe_run(engine, data, every, transform, target, classes, **storage)
+    about = {"data": _data_hash(data, every, transform), "name": data.name, "images": len(every)}
+    about |= {"classes": classes.tolist(), "shard": shard, "dtype": dtype, "keep": sorted(keep)}
+    wanted = _describe_run(engine, target, rows, **about)
     if not (Path(folder) / "importance.json").exists():
         write_text(Path(folder) / "importance.json", json.dumps(wanted, indent=1))
-    store, rows = open_store(folder, wanted), _image_targets(target, len(every))
+    store = open_store(folder, wanted)
 
     def compute(i: int) -> tuple[dict[str, Tensor], dict]:
         some = slice(i * shard, (i + 1) * shard)

@@ -91,20 +91,18 @@ def in_own_modes(
 ) -> _Function:  # the same, called inside `own_modes`
     "Run a function in PyTorch's default modes, whatever modes its caller has set."
 
-    def fresh(*args: Any, **kwargs: Any) -> Any:
-        return function(*map(_usable, args), **{k: _usable(v) for k, v in kwargs.items()})
-
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         if getattr(_INSIDE, "depth", False):
             return function(*args, **kwargs)
         with own_modes():
-            return fresh(*args, **kwargs)
+            return function(*map(_usable, args), **{k: _usable(v) for k, v in kwargs.items()})
 
     @functools.wraps(function)
     def steps(*args: Any, **kwargs: Any) -> Any:
         with own_modes():
-            running, end = fresh(*args, **kwargs), object()
+            given = {k: _usable(v) for k, v in kwargs.items()}
+            running, end = function(*map(_usable, args), **given), object()
         while True:
             with own_modes():
                 value = next(running, end)
