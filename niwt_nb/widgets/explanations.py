@@ -8,7 +8,7 @@ __all__ = ['ExplanationViewer']
 # %% ../../nbs/08_widgets/07_explanations.ipynb #e0ce3204
 import re
 from dataclasses import dataclass
-from functools import lru_cache
+from html import escape
 
 import ipywidgets as widgets
 import pandas as pd
@@ -26,8 +26,7 @@ from ..figures.canvas import Area, to_array
 from ..figures.charts import _draw_bars, _draw_words
 from ..figures.pictures import overlay, _draw_beside
 from ..network.modes import in_own_modes
-from .explorer import _Page, _Panel, _PictureExplorer, _choice, _column, _escaped
-from .explorer import _grid, _told
+from .explorer import _Page, _PictureExplorer, _told
 from .session import Session, _read_picture
 
 # %% ../../nbs/08_widgets/07_explanations.ipynb #f76e919c
@@ -77,16 +76,11 @@ def _study_explanation(
 class _ExplanationPictures(_PictureExplorer):
     "What an explanation shows: maps, bars of words, photos."
 
-    def build(self) -> None:
-        "Results are kept."
-        super().build()
-        self._study, self._read = lru_cache(24)(_study_explanation), lru_cache(24)(_read_picture)
-
     @property
     def study(self) -> _ExplanationStudy:
         "The explanation."
         target, other = (None if self.state[k] < 0 else self.state[k] for k in ("explain", "other"))
-        return self._study(self.session, self.x, target, other)
+        return self.ask(_study_explanation, self.x, target, other)
 
     @property
     def beside(self) -> str:
@@ -96,11 +90,9 @@ class _ExplanationPictures(_PictureExplorer):
     @property
     def bars(self) -> tuple[list[str], list[float], list[bool]]:
         "Words, how far each is shown (below zero: missing) and which of them are left open."
-        t = self.study.table
-        signed = _signed_words(t)
-        place = t["verdict"].map({"for": 0, "open": 1, "against": 2})
-        t, by = t.assign(signed=signed, place=place), ["place", "signed"]
-        t = t.sort_values(by, ascending=[True, False], kind="stable")
+        t, places = self.study.table, {"for": 0, "open": 1, "against": 2}
+        t = t.assign(signed=_signed_words(t), place=t["verdict"].map(places))
+        t = t.sort_values(["place", "signed"], ascending=[True, False], kind="stable")
         unsure = (t["verdict"] == "open").tolist()
         return [phrase(a) for a in t["attribute"]], t["signed"].tolist(), unsure
 
@@ -110,11 +102,11 @@ class _ExplanationPictures(_PictureExplorer):
         s, n = self.study, self.state["neurons"]
         if n == self.controls["neurons"].max:
             return s.heat, 1.0
-        read = self._read(self.session, self.x, s.row)
+        read = self.ask(_read_picture, self.x, s.row)
         some = torch.zeros_like(read.importance)
         some[read.adds.abs().argsort(descending=True)[:n]] = 1
         heat = _weighted_map(read.activation, read.importance * some).clamp_min(0)
-        heat = to_size(heat, read.size)[0]
+        heat = to_size(heat, self.x.shape[1:])[0]
         return heat, min(1.0, float(heat.max() / s.heat.max().clamp_min(1e-12)))
 
     def _paint_maps(self, area: Area) -> None:
@@ -151,48 +143,37 @@ class ExplanationViewer(_ExplanationPictures):
     "One prediction explained: maps, words for and against, sentence, trust, runner-up."
 
     title = "Why this bird, and not that one?"
-    about = (
-        "Where the network looked, which words speak for and against its answer, and what tells "
-        "it from another. ★ = never shown to the network"
-    )
+    about = "Where the network looked, which words speak for and against its answer, and what "
+    about += "tells it from another. ★ = never shown to the network"
+    columns = ((480, "maps sentence proofs"), (300, "bars photos"))
 
     def build(self) -> None:
         "Controls and panels."
         super().build()
-        self.control("explain", _choice("explain", [("what it predicts", -1), *self.session.menu]))
-        self.control("other", _choice("rather than", [("the runner-up", -1), *self.session.menu]))
+        self.choice("explain", "explain", [("what it predicts", -1), *self.session.menu])
+        self.choice("other", "rather than", [("the runner-up", -1), *self.session.menu])
         n = self.session.model.importance_.shape[1]
         self.control("neurons", widgets.IntSlider(n, 1, n, description="neurons in the map"))
         self.controls["neurons"].tooltip = "Grad-CAM as a sum, the neurons that add most first"
-        self.words("verdict", "sentence", "bars", "proofs")
-        key = lambda: (self.picture_key, self.state["explain"], self.state["other"])  # noqa: E731
-        map_key = lambda: (*key(), self.state["neurons"])  # noqa: E731
-        self.panels["maps"] = _Panel(480, 195, map_key, self._paint_maps, self._alt_maps)
-        self.panels["photos"] = _Panel(300, 110, key, self._paint_photos, self._alt_photos)
-        self.panels["bars"] = _Panel(300, 216, key, self._paint_bars, self._alt_bars)
-
-    def arrange(self) -> list[widgets.Widget]:
-        "Controls, the answer, maps beside words, sentence."
-        self.add_tools(self.player("neurons", self.controls["neurons"].max - 1, "add up the map"))
-        left = _column(self.panels["maps"].ui, self.says["sentence"], self.says["proofs"])
-        right = _column(self.says["bars"], self.panels["bars"].ui, self.panels["photos"].ui)
-        body = _grid(left, right, shares=(480, 300))
-        return [_grid(*self.controls.values()), self.tools, self.says["verdict"], body]
+        self.words("verdict", "sentence", "proofs")
+        head = "Words the picture shows: for, missing (hatched), open (dotted)"
+        self.panel("maps", (480, 195), "study neurons")
+        self.panel("photos", (300, 110), "study")
+        self.panel("bars", (300, 216), "study", head=head)
+        self.add_tools(self.player("neurons", n - 1, "add up the map"))
 
     def refresh(self) -> None:
         "Sentences and panels."
         s, name = self.study, self.session.label(self.study.row)
-        wrong = "" if self.mine else f" ✗ it is a {_escaped(self.truth)}"
+        wrong = "" if self.mine else f" ✗ it is a {escape(self.truth)}"
         right = " ✓ right" if not self.mine and name.removesuffix(" ★") == self.truth else wrong
-        other = f"{self.beside} {_escaped(self.session.label(s.other))} {s.probability[1]:.0%}"
-        answer = f"<big>{_escaped(name)}</big> {s.probability[0]:.0%}{right}"
-        self.say("verdict", f"{answer} · {other}.{self.warning}")
-        proofs = "".join(f"<li>{_escaped(p)}</li>" for p in s.proofs)
-        told = f'<div class="niwt-text">{_escaped(s.sentence)}</div>'
-        self.say("sentence", f"{told}<p>{_escaped(s.trust)}</p>")
-        self.say("proofs", f'<ul class="niwt-proofs">{proofs}</ul>')
-        legend = "Words the picture shows: for, missing (hatched), open (dotted)"
-        self.say("bars", f'<div class="niwt-sub">{legend}</div>')
+        other = f"{self.beside} {escape(self.session.label(s.other))} {s.probability[1]:.0%}"
+        answer = f"<big>{escape(name)}</big> {s.probability[0]:.0%}{right}"
+        self.says["verdict"].value = f"{answer} · {other}.{self.warning}"
+        proofs = "".join(f"<li>{escape(p)}</li>" for p in s.proofs)
+        told = f'<div class="niwt-text">{escape(s.sentence)}</div>'
+        self.says["sentence"].value = f"{told}<p>{escape(s.trust)}</p>"
+        self.says["proofs"].value = f'<ul class="niwt-proofs">{proofs}</ul>'
         super().refresh()
 
     def page(self) -> _Page:
