@@ -47,11 +47,7 @@ class _SpeciesStudy:
     words: list[tuple[str, float, bool]]  # attribute, strength as read, whether it was asked for
     heat: Tensor  # (H, W) where the new class looks in the first picture
     n: int  # rows of the head without it
-
-    @property
-    def right(self) -> int:
-        "How many pictures were recognised, among all classes."
-        return self.predicted.count(self.n)
+    right: int  # how many pictures were recognised, among all classes
 
 # %% ../../nbs/08_widgets/04_drawer.ipynb #167125ea
 def _new_class_words(
@@ -100,7 +96,8 @@ def _study_species(session: Session, look: Any, n: int = 12, seed: int = 0) -> _
     name = _species_name(chosen, data.classes) if len(chosen) == len(ATTRIBUTES) else "Your species"
     heat, taken = to_size(heat[None], x.shape[2:])[0], scores.argmax(1).tolist()
     found = (taken, costs, [known[2:] for known in sorted(near)[:3]], words, heat)
-    return _SpeciesStudy(chosen, name, images, *found, session.head.out_features)
+    rows = session.head.out_features
+    return _SpeciesStudy(chosen, name, images, *found, rows, taken.count(rows))
 
 # %% ../../nbs/08_widgets/04_drawer.ipynb #47937256
 class _SpeciesPictures(Explorer):
@@ -169,8 +166,8 @@ class _SpeciesPictures(Explorer):
         told += f"; by chance {1 / (s.n + 1):.1%}. The other species: {others}"
 
         def side(area: Area) -> None:
-            self.headed("why", "What its neurons read, ✓ if asked for")(area.part(height=220))
-            self.headed("nearest")(area.part(top=228, height=224))
+            self.headed(area.part(height=220), "why", "What its neurons read, ✓ if asked for")
+            self.headed(area.part(top=228, height=224), "nearest")
 
         return [[_told(76, s.name, told, taken)], [self.painter("drawings"), (side, 360, 460)]]
 

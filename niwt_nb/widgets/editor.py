@@ -9,6 +9,7 @@ __all__ = ['ClassEditor']
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from html import escape
 from typing import Any
 
@@ -71,7 +72,8 @@ def _study_edit(session: Session, row: int, changes: Any) -> _EditStudy:
     taken.sort(key=lambda t: (-max(t[1:]), t[0]))
     cosine = torch.cosine_similarity(session.rows - mean, (values - mean)[None])
     order = [i for i in cosine.argsort(descending=True).tolist() if i != row][:3]
-    return _EditStudy(*map(rates, tables), taken[:5], order)
+    before, after = map(rates, tables)
+    return _EditStudy(before, after, taken[:5], order)
 
 # %% ../../nbs/08_widgets/05_editor.ipynb #f6ca6c64
 def _attribute_groups(names: Sequence[str], most: int = 12) -> dict[str, list[int]]:
@@ -148,9 +150,12 @@ class _EditPictures(Explorer):
         rest = [1 - sum(part) for part in list(zip(*rows, strict=True))[1:]]
         rows += [("others", *rest)] if max(rest) > 1e-6 else []
         names, before, after = zip(*rows, strict=True)
-        shares, told = {"as described": before, "now": after}, f"What its {n} test pictures are "
-        area = area.part(height=52 + 27 * len(rows))
-        _draw_change(area, names, shares, f"{told}taken for", at)
+        shares = {"as described": before, "now": after}
+        told, area = (
+            f"What its {n} test pictures are taken for",
+            area.part(height=52 + 27 * len(rows)),
+        )
+        _draw_change(area, names, shares, told, at)
 
     def page(self) -> _Page:
         "Verdict, changes, rates, confusion."
@@ -180,7 +185,7 @@ class ClassEditor(_EditPictures):
         most = max(map(len, self.groups.values()))
         self.sliders = [widgets.FloatSlider(continuous_update=False, **look) for _ in range(most)]
         for i, slider in enumerate(self.sliders):
-            self.hear(slider, lambda value, i=i: self._moved(i, value))
+            self.hear(slider, partial(self._moved, i))
         self.places["sliders"] = [*self.sliders]
         self.words("result", "changes")
         values = self.session.knowledge.values[self.session.columns]
@@ -202,8 +207,8 @@ class ClassEditor(_EditPictures):
         if abs(value - float(self.values[at])) > step:
             self.edit(**{self.session.knowledge.names[at]: value})
 
-    def _show_sliders(self) -> None:
-        "A slider for each attribute of the group, over all values that any class has."
+    def refresh(self) -> None:
+        "Sliders over all values that any class has, sentences, panels."
         group = self.groups[self.state["group"]]
         for s, a in zip(self.sliders, group, strict=False):
             name, value = readable(self.session.knowledge.names[a]), float(self.values[a])
@@ -214,10 +219,6 @@ class ClassEditor(_EditPictures):
             s.step, s.value = (high - low) / 50 or 0.01, value
         for i, s in enumerate(self.sliders):
             s.layout.display = None if i < len(group) else "none"
-
-    def refresh(self) -> None:
-        "Sliders, sentences, panels."
-        self._show_sliders()
         study, name = self.study, escape(self.session.label(self.row))
         near = ", ".join(escape(self.session.label(r)) for r in study.nearest)
         told = f"<big>{name}</big> <b>{study.after['own']:.1%}</b> of its pictures are named right"

@@ -43,9 +43,8 @@ from .session import Session, _layers_of, _session_at, open_session
 # %% ../../nbs/08_widgets/01_explorer.ipynb #0d032412
 def _grid(*children: widgets.Widget, shares: Sequence[int] = ()) -> widgets.GridBox:
     "Controls in as many columns as fit, or a column for each of the `shares` of the page's width."
-    columns = " ".join(f"minmax(0,{s}fr)" for s in shares)
-    columns = columns or "repeat(auto-fill, minmax(170px, 1fr))"
-    room = {"grid_template_columns": columns, "width": "100%"}
+    wide = " ".join(f"minmax(0,{s}fr)" for s in shares) or "repeat(auto-fill, minmax(170px, 1fr))"
+    room = {"grid_template_columns": wide, "width": "100%"}
     box = widgets.GridBox(list(children), layout=room)
     return box.add_class("niwt-body" if shares else "niwt-controls")
 
@@ -72,7 +71,8 @@ class _Panel:
         """
         self.width, self.height = self.size = size
         self.key, self.paint, self.alt = key, paint, alt
-        self.ground_key, self.ground = ground or (str, None)
+        below: Any = ground or (str, None)
+        self.ground_key, self.ground = below
         self.shown: Any = object()
         self.picture = lru_cache(24)(lambda key: self.render(key[1]))  # the last ones
         figure = lambda: _panel_figure(self.ground, *size)  # noqa: E731
@@ -254,6 +254,8 @@ class _History:
 class _Controls(_History):
     "Controls by name, buttons, and places for words."
 
+    session: Session  # what is asked
+
     def __init__(self) -> None:
         super().__init__()
         self._timer: asyncio.TimerHandle | None = None
@@ -274,17 +276,14 @@ class _Controls(_History):
         self.controls[name] = control
         control.observe(lambda change: self.act(lambda: self.follow(name), name), "value")
 
-    def choice(
-        self, name: str, description: str, options: Sequence, value: Any = None, tooltip: str = ""
-    ) -> None:
+    def choice(self, name: str, label: str, options: Any, value: Any = None, why: str = "") -> None:
         "Register a dropdown of labels or (label, value) pairs; `value`: None is the first."
-        made = widgets.Dropdown(options=list(options), description=description)
-        made.tooltip = tooltip or description
+        made = widgets.Dropdown(options=list(options), description=label, tooltip=why or label)
         if value is not None:
             made.value = value
         self.control(name, made)
 
-    def hear(self, control: Any, work: Callable[[Any], Any]) -> None:
+    def hear(self, control: Any, work: Callable[..., Any]) -> None:
         "Do `work` with each value that a reader gives a control; what is being shown is not heard."
         control.observe(lambda change: self._depth or work(change["new"]), "value")
 
@@ -471,15 +470,10 @@ class Explorer(_Shown):
     def at(self, name: str, x: float, y: float) -> None:
         "What a click means at a place in the axes of the panel `name`."
 
-    def headed(self, name: str, head: str = "") -> _Painter:
-        "A panel's painter with its head, or another one, in bold above it."
-
-        def both(area: Area) -> None:
-            title = head or self.heads[name].format(w=self)
-            area.text(title, size=11, fontweight="bold")
-            self.panels[name].paint(area.part(top=26))
-
-        return both
+    def headed(self, area: Area, name: str, head: str = "") -> None:
+        "Paint a panel with its head, or another one, in bold above it."
+        area.text(head or self.heads[name].format(w=self), size=11, fontweight="bold")
+        self.panels[name].paint(area.part(top=26))
 
     def layer_menu(self) -> None:
         "A control for the layer at which importance is read; on features there is only one."

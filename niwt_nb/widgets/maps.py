@@ -113,8 +113,8 @@ class _MapPictures(Explorer):
         words += f"; nearest class: rank {held.rank} of {held.of}"
 
         def details(area: Area) -> None:
-            self.headed("row")(area.part(height=156))
-            self.headed("column")(area.part(top=170, height=156))
+            self.headed(area.part(height=156), "row")
+            self.headed(area.part(top=170, height=156), "column")
             _draw_words(area.part(top=340), title, words)
             self.panels["test"].whole(area.part(top=420, height=240))
 

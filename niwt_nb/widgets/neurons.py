@@ -79,10 +79,7 @@ def _neuron_label(session: Session, neuron: int) -> str:  # such as "17 · blue 
 # %% ../../nbs/08_widgets/02_neurons.ipynb #0bf056f1
 @in_own_modes
 def _exciting_pictures(session: Session, neuron: int, n: int = 5) -> tuple[list, list, list, list]:
-    """The `n` pictures of `session.some` whose most active places excite a neuron most.
-
-    Their indices, the pictures as the network sees them, (H, W) bool where, and their classes.
-    """
+    "Of the `n` pictures that excite a neuron most: numbers, as seen, (H, W) bool where, classes."
     _check_neurons([neuron], session.model.importance_.shape[1])
     index = session.some[session.answers[:, neuron].argsort(descending=True)[:n]].tolist()
     x = session.pictures(index)
@@ -93,10 +90,7 @@ def _exciting_pictures(session: Session, neuron: int, n: int = 5) -> tuple[list,
 # %% ../../nbs/08_widgets/02_neurons.ipynb #f073b326
 @in_own_modes
 def _try_attribute(session: Session, attribute: str, n: int = 20) -> tuple[list[Any], Any]:
-    """Draw `n` birds with an attribute, then the same without: 2 n pictures, and (n, K) who wins.
-
-    True where the bird with it excites the neuron more. `NiwtError` for an unknown attribute.
-    """
+    "2 n birds, half with an attribute, and (n, K) whether these excite more; or `NiwtError`."
     known = check_name(attribute, session.explainer.names, "attribute")
     pictures, shown, other = drawn_pairs(session.explainer, known, session.transform, draw_bird, n)
     return pictures, shown > other
@@ -116,9 +110,11 @@ def _said_by_formula(session: Session, neuron: int) -> str:  # a sentence, or no
     told = f"Neuron {neuron} answers best to: {made.text(session.explainer.names)}"
     return f"{told} (intersection over union {score:.2f}, the best attribute alone {alone:.2f})."
 
-# %% ../../nbs/08_widgets/02_neurons.ipynb #ad0c0f59
-class _NeuronTrials(_PictureExplorer):
-    "Birds that are drawn to try what a neuron likes."
+# %% ../../nbs/08_widgets/02_neurons.ipynb #50d4f242
+class _NeuronPictures(_PictureExplorer):
+    "What is shown of the neurons behind a class in a picture, and of birds that try a neuron."
+
+    off: tuple[int, ...] = ()  # the neurons that are switched off
 
     @property
     def neuron(self) -> int:
@@ -129,36 +125,6 @@ class _NeuronTrials(_PictureExplorer):
     def label(self) -> str:
         "Its number and name."
         return _neuron_label(self.session, self.neuron)
-
-    @property
-    def trial_told(self) -> str:
-        "How the neuron answers to the birds that were drawn."
-        guess, k = self.state["guess"], self.neuron
-        if not guess:
-            return "no birds are drawn yet"
-        wins = self.ask(_try_attribute, guess)[1][:, k]
-        n, won = len(wins), int(wins.sum())
-        likes, dislikes = won >= 0.8 * n, won <= 0.2 * n
-        told = "It answers to the others" if dislikes else "It does not care"
-        told = "It answers" if likes else told
-        told += f": in {won} of {n} pairs the bird with {phrase(guess)} excites neuron {k} more"
-        told += f" than the same bird without (chance: {n // 2})."
-        own = f" So its name {'holds' if likes else 'does not hold'}."
-        return told + (own if self.session.names["name"][k] == guess else "")
-
-    def _paint_trial(self, area: Area) -> None:
-        if not self.state["guess"]:
-            return  # hidden
-        pictures, won = self.ask(_try_attribute, self.state["guess"])
-        n, wins = len(won), won[:6, self.neuron].tolist()
-        marks = ["blue" if w else "" for w in wins] + ["" if w else "blue" for w in wins]
-        _draw_mosaic(area, [*pictures[:6], *pictures[n : n + 6]], columns=6, marks=marks)
-
-# %% ../../nbs/08_widgets/02_neurons.ipynb #50d4f242
-class _NeuronPictures(_NeuronTrials):
-    "What is shown of the neurons behind a class in a picture, and of birds that try a neuron."
-
-    off: tuple[int, ...] = ()  # the neurons that are switched off
 
     @property
     def reading(self) -> _Reading:
@@ -193,15 +159,29 @@ class _NeuronPictures(_NeuronTrials):
         _, pictures, where, labels = _exciting_pictures(self.session, self.neuron)
         _draw_mosaic(area, pictures, labels, 5, outlines=where, lines=3)
 
-    def _paint_scores(self, area: Area) -> None:
-        s, label = self.study, self.session.label
-        shares = {"all neurons on": s.before, "now": s.after}
-        at = s.rows.index(self.reading.row)
-        _draw_change(area, [*map(label, s.rows)], shares, "What it says", at)
+    @property
+    def trial_told(self) -> str:
+        "How the neuron answers to the birds that were drawn."
+        guess, k = self.state["guess"], self.neuron
+        if not guess:
+            return "no birds are drawn yet"
+        wins = self.ask(_try_attribute, guess)[1][:, k]
+        n, won = len(wins), int(wins.sum())
+        likes, dislikes = won >= 0.8 * n, won <= 0.2 * n
+        told = "It answers to the others" if dislikes else "It does not care"
+        told = "It answers" if likes else told
+        told += f": in {won} of {n} pairs the bird with {phrase(guess)} excites neuron {k} more"
+        told += f" than the same bird without (chance: {n // 2})."
+        own = f" So its name {'holds' if likes else 'does not hold'}."
+        return told + (own if self.session.names["name"][k] == guess else "")
 
-    def _alt_scores(self) -> str:
-        rows = zip(self.study.rows, self.study.before, self.study.after, strict=True)
-        return "; ".join(f"{self.session.label(r)} {b:.0%}, now {a:.0%}" for r, b, a in rows)
+    def _paint_trial(self, area: Area) -> None:
+        if not self.state["guess"]:
+            return  # hidden
+        pictures, won = self.ask(_try_attribute, self.state["guess"])
+        n, wins = len(won), won[:6, self.neuron].tolist()
+        marks = ["blue" if w else "" for w in wins] + ["" if w else "blue" for w in wins]
+        _draw_mosaic(area, [*pictures[:6], *pictures[n : n + 6]], columns=6, marks=marks)
 
     def _verdict(self, study: _NeuronStudy) -> str:
         before, after = (self.session.label(r) for r in study.predicted)
@@ -219,11 +199,12 @@ class _NeuronPictures(_NeuronTrials):
         taken = f"It is {self.truth}. The network says {before}"
         without = f"Without neurons {', '.join(map(str, self.off))}: {after}" if self.off else ""
         bars = lambda area: self._paint_bars(area, 210)  # noqa: E731
+        exciting = lambda area: self.headed(area, "exciting")  # noqa: E731
         trial = [_told(112, "", self.trial_told, width=400), self.painter("trial")]
         return [
             [_told(44, taken, without)],
             [self.painter("picture"), (bars, 540, 270)],
-            [self.painter("scores"), (self.headed("exciting"), 474, 160)],
+            [self.painter("scores"), (exciting, 474, 160)],
             *([trial] if self.state["guess"] else []),
         ]
 
@@ -249,11 +230,11 @@ class NeuronExplorer(_NeuronPictures):
         birds = self.session.explainer.names if pen else ()
         guesses = [("nothing yet", ""), *((phrase(a), a) for a in birds)]
         why, like = "for which class importance is read", "what you think the neuron likes"
-        self.choice("explain", "class", rows, tooltip=why)
+        self.choice("explain", "class", rows, why=why)
         self.layer_menu()
         self.choice("by", "bars show", bars)
-        self.choice("neuron", "neuron", self.labels(), tooltip="the neuron to look at")
-        self.choice("guess", "draw birds with", guesses, tooltip=like)
+        self.choice("neuron", "neuron", self.labels(), why="the neuron to look at")
+        self.choice("guess", "draw birds with", guesses, why=like)
         self.switches = [widgets.ToggleButton() for _ in range(10)]
         for i, switch in enumerate(self.switches):
             self.hear(switch, lambda off, i=i: self.switch(self.rows[i], off))
@@ -273,6 +254,16 @@ class NeuronExplorer(_NeuronPictures):
         self.panel("trial", (330, 112), "session neuron guess", "{w.trial_told}")
         self.panel("scores", (330, 200), "reading off")
         self._strongest()
+
+    def _paint_scores(self, area: Area) -> None:
+        s, label = self.study, self.session.label
+        shares = {"all neurons on": s.before, "now": s.after}
+        at = s.rows.index(self.reading.row)
+        _draw_change(area, [*map(label, s.rows)], shares, "What it says", at)
+
+    def _alt_scores(self) -> str:
+        rows = zip(self.study.rows, self.study.before, self.study.after, strict=True)
+        return "; ".join(f"{self.session.label(r)} {b:.0%}, now {a:.0%}" for r, b, a in rows)
 
     def follow(self, name: str) -> None:
         "Another layer has other neurons; another question puts its strongest neuron in front."
@@ -300,9 +291,10 @@ class NeuronExplorer(_NeuronPictures):
         self.act(lambda: setattr(self, "off", ()))
         return self
 
-    def _show_rows(self, labels: list[tuple[str, int]]) -> None:
-        "Show neurons with their labels, which one is looked at, and which are switched off."
-        self.rows = [k for _, k in labels]
+    def refresh(self) -> None:
+        "Names, switches, sentences, then the panels."
+        study, labels = self.study, self.labels(self.study.neurons)
+        self.rows = study.neurons
         if tuple(self.names.options) != tuple(labels):
             self.names.options = labels
         self.names.value = self.neuron if self.neuron in self.rows else None
@@ -310,11 +302,6 @@ class NeuronExplorer(_NeuronPictures):
             here, there = ("off", "on") if k in self.off else ("on", "off")
             switch.value, switch.description = k in self.off, here
             switch.tooltip = f"neuron {k} is {here}; press to switch it {there}"
-
-    def refresh(self) -> None:
-        "Names, switches, sentences, then the panels."
-        study = self.study
-        self._show_rows(self.labels(study.neurons))
         self.restore_all.disabled = not self.off
         self.says["verdict"].value = self._verdict(study)
         guess, asked = self.state["guess"], (_said_by_formula, self.neuron)

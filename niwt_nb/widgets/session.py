@@ -56,7 +56,7 @@ class Session:
         "The label of each head row with its number."
         return [(self.label(i), i) for i in range(len(self.columns))]
 
-    def pictures(self, index: Tensor) -> Tensor:
+    def pictures(self, index: Any) -> Tensor:
         "(n, 3, H, W) images by their numbers, as the network gets them."
         return torch.stack([self.transform(self.data.images[int(i)]) for i in index])
 

@@ -19,9 +19,6 @@ from .explorer import Explorer, _Page, _told
 from .neurons import _neuron_label
 
 # %% ../../nbs/08_widgets/09_weights.ipynb #w0900006
-_Moved = tuple[tuple[int, float], ...]  # features, each with its new weight
-
-
 class WeightExplorer(Explorer):
     "Importance of the neurons as the weights of a class are changed."
 
@@ -31,7 +28,7 @@ class WeightExplorer(Explorer):
     about += "only the size changes, not the cosine. An orange cross: a neuron whose sign differs "
     about += "from the demand."
     kept = ("moved",)
-    moved: _Moved = ()
+    moved: tuple = ()  # (feature, new weight) pairs
     columns = ((385, "bars"), (365, "agreement"))
 
     def build(self) -> None:
@@ -53,7 +50,7 @@ class WeightExplorer(Explorer):
         self.panel("bars", (385, 300), "row length moved feature", "{w.told}", say)
         self.panel("agreement", (365, 330), "row length moved", told)
 
-    def weights(self, moved: _Moved = ()) -> Tensor:
+    def weights(self, moved: tuple = ()) -> Tensor:
         "(D,) the weights of the class, some of them moved."
         w = self.session.head.weight[self.state["row"]].detach().clone()
         for d, value in moved:
