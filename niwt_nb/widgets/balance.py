@@ -6,7 +6,6 @@
 __all__ = ['BalanceExplorer']
 
 # %% ../../nbs/08_widgets/08_balance.ipynb #d8335c50
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -28,7 +27,7 @@ from ..method.solvers import transfer_weights
 from ..network.head import linear_of, with_head
 from ..network.modes import in_own_modes
 from ..network.training import class_to_column
-from .explorer import Explorer, _Page, _Panel, _button, _choice, _grid, _told
+from .explorer import Explorer, _Page, _button, _told
 from .session import Session
 
 # %% ../../nbs/08_widgets/08_balance.ipynb #ecd69f33
@@ -44,17 +43,10 @@ class _BalanceStudy:
     area: float  # AUSUC
     chosen: float  # the gamma that was best on validation classes
     length: tuple[float, float]  # mean length of new and of seen weight vectors
-    rows: str  # where the new rows come from, see `_ROWS`
-    lam: float  # of the objective; not used by the model's own rows
 
     def at(self, gamma: float) -> pd.Series:
         "U, S and H at a gamma: the row of the curve whose stretch it lies in."
         return self.curve.iloc[int(np.abs(self.curve["gamma"].to_numpy() - gamma).argmin())]
-
-    @property
-    def best(self) -> pd.Series:
-        "The row with the highest H: an upper bound, chosen on test classes."
-        return self.curve.loc[self.curve["H"].idxmax()]
 
 # %% ../../nbs/08_widgets/08_balance.ipynb #275aa398
 @lru_cache(2)
@@ -109,19 +101,41 @@ def _study_balance(session: Session, rows: str = "model", lam: float = 1e-3) -> 
     old = model.writer_.head.weight
     length = (float(weight.norm(dim=1).mean()), float(old.norm(dim=1).mean()))
     curve = seen_unseen_curve(scores, labels, seen, unseen)
-    return _BalanceStudy(curve, ausuc(scores, labels, seen, unseen), gamma, length, rows, lam)
+    return _BalanceStudy(curve, ausuc(scores, labels, seen, unseen), gamma, length)
 
-# %% ../../nbs/08_widgets/08_balance.ipynb #b7f635c4
-class _BalancePictures(Explorer):
-    "What is shown of the balance of seen and unseen."
+# %% ../../nbs/08_widgets/08_balance.ipynb #652338a2
+class BalanceExplorer(Explorer):
+    "Gamma, new rows and layer against the seen-unseen curve, AUSUC and H."
 
-    _study: Callable[..., _BalanceStudy]
+    title = "The balance of seen and unseen"
+    about = "Every gamma is a point of the curve: drag it, play it, or click a curve. The new rows "
+    about += "and the layer decide which curve. The diamond was chosen on seen classes that played "
+    about += "unseen."
+    clickable, columns = ("curve", "gamma"), ((1, "curve"), (1, "gamma"))
+
+    def build(self) -> None:
+        "Controls and panels."
+        self.answers[_study_balance] = lru_cache(64)(_study_balance)
+        log: dict[str, Any] = {"min": -4, "max": 1, "step": 0.25, "readout_format": ".1e"}
+        log |= {"continuous_update": False, "description": "lambda: pull to the mean"}
+        self.choice("rows", "new rows", [(v, k) for k, v in _ROWS.items()])
+        self.control("lam", widgets.FloatLogSlider(1e-3, **log))
+        self.layer_menu()
+        gamma = widgets.FloatSlider(min=-1, max=1, description="gamma: off seen scores")
+        self.control("gamma", gamma)
+        why = "move gamma to where seen classes that played unseen did best"
+        self.use = _button("Gamma from validation", self.use_chosen, why)
+        self.words("verdict")
+        self._range()
+        self.panel("curve", (385, 340), "study gamma", "{w.told}", on="study")
+        self.panel("gamma", (385, 340), "study gamma", "S, U and H against gamma", on="study")
+        self.add_tools(self.use, self.player("gamma", 100, "move gamma"))
 
     @property
     def study(self) -> _BalanceStudy:
         "Curve, area and chosen gamma."
-        rows = self.state["rows"]
-        return self._study(self.session, rows, *(() if rows == "model" else (self.state["lam"],)))
+        lam = () if self.state["rows"] == "model" else (self.state["lam"],)
+        return self.ask(_study_balance, self.state["rows"], *lam)
 
     @property
     def told(self) -> str:
@@ -129,80 +143,40 @@ class _BalancePictures(Explorer):
         s, at = self.study, self.study.at(gamma := self.state["gamma"])
         return f"gamma {gamma:.2f}: U {at.U:.1%}, S {at.S:.1%}, H {at.H:.1%}; AUSUC {s.area:.3f}"
 
-    def _paint_curve(self, area: Area) -> None:
+    def _ground_curve(self, area: Area) -> None:
         s, good = self.study, self.study.at(self.study.chosen)
         _draw_curve(area, s.curve["S"], s.curve["U"], (good.S, good.U), s.area)
 
-    def _paint_point(self, area: Area) -> None:
-        at = self.study.at(self.state["gamma"])
-        _draw_here(area, at.U, at.S)
+    def _paint_curve(self, area: Area) -> None:
+        _draw_here(area, *self.study.at(self.state["gamma"])[["U", "S"]])
 
-    def _paint_gamma(self, area: Area) -> None:
+    def _ground_gamma(self, area: Area) -> None:
         c = self.study.curve
         _draw_gamma(area, c["gamma"], c["U"], c["S"], c["H"], self.study.chosen)
 
-    def _paint_line(self, area: Area) -> None:
+    def _paint_gamma(self, area: Area) -> None:
         _draw_here(area, self.state["gamma"], xlim=_gamma_limits(self.study.curve["gamma"]))
 
     def page(self) -> _Page:
         "Numbers, curve, accuracies."
-        s, h = self.study, self.study.at(self.study.chosen).H
-        made = _ROWS[s.rows] + ("" if s.rows == "model" else f", lambda {s.lam:g}")
+        s, h, rows = self.study, self.study.at(self.study.chosen).H, self.state["rows"]
+        made = _ROWS[rows] + ("" if rows == "model" else f", lambda {self.state['lam']:g}")
         words = f"new rows: {made}; gamma from validation classes {s.chosen:.2f}, H {h:.1%}"
         return [[_told(52, self.told, words)], [self.painter("curve"), self.painter("gamma")]]
-
-# %% ../../nbs/08_widgets/08_balance.ipynb #652338a2
-class BalanceExplorer(_BalancePictures):
-    "Gamma, new rows and layer against the seen-unseen curve, AUSUC and H."
-
-    title = "The balance of seen and unseen"
-    about = "Every gamma is a point of the curve: drag it, play it, or click a curve. The new rows "
-    about += "and the layer decide which curve. The diamond was chosen on seen classes that played "
-    about += "unseen."
-    clickable = ("curve", "gamma")
-
-    def build(self) -> None:
-        "Controls and panels."
-        self._study = lru_cache(64)(_study_balance)
-        log: dict[str, Any] = {"min": -4, "max": 1, "step": 0.25, "readout_format": ".1e"}
-        log |= {"continuous_update": False, "description": "lambda: pull to the mean"}
-        span: dict[str, Any] = {"min": -1, "max": 1, "readout_format": ".2f"}
-        span["description"] = "gamma: off seen scores"
-        self.control("rows", _choice("new rows", [(v, k) for k, v in _ROWS.items()]))
-        self.control("lam", widgets.FloatLogSlider(1e-3, **log))
-        self.layer_menu()
-        self.control("gamma", widgets.FloatSlider(0.0, **span))
-        why = "move gamma to where seen classes that played unseen did best"
-        self.use = _button("Gamma from validation", self.use_chosen, why)
-        self.words("verdict")
-        self._range()
-        which = lambda: (self.session.layer, self.study.lam, self.state["rows"])  # noqa: E731
-        key = lambda: (*which(), self.state["gamma"])  # noqa: E731
-        curve, gamma = (which, self._paint_curve), (which, self._paint_gamma)
-        told = lambda: "S, U and H against gamma"  # noqa: E731
-        self.panels["curve"] = _Panel(385, 340, key, self._paint_point, lambda: self.told, curve)
-        self.panels["gamma"] = _Panel(385, 340, key, self._paint_line, told, gamma)
-
-    def arrange(self) -> list[widgets.Widget]:
-        "Controls, numbers, the curve beside its three accuracies."
-        self.add_tools(self.use, self.player("gamma", 100, "move gamma"))
-        body = _grid(self.panels["curve"].ui, self.panels["gamma"].ui, shares=(1, 1))
-        return [_grid(*self.controls.values()), self.tools, self.says["verdict"], body]
 
     def at(self, name: str, x: float, y: float) -> None:
         "A point of a curve is a gamma."
         if name == "curve":
             curve = self.study.curve
-            nearest = int(np.hypot(curve["U"] - x, curve["S"] - y).to_numpy().argmin())
-            x = float(curve["gamma"].iloc[nearest])
-        self._to(x)
+            x = float(curve["gamma"].iloc[np.hypot(curve["U"] - x, curve["S"] - y).argmin()])
+        slider = self.controls["gamma"]
+        slider.value = min(max(x, slider.min), slider.max)
 
     def _range(self) -> None:
-        "Let gamma run over the whole curve."
+        "Let gamma run over the whole curve; 0 is a step."
         slider, (low, high) = self.controls["gamma"], _gamma_limits(self.study.curve["gamma"])
         step = 10.0 ** np.floor(np.log10((high - low) / 100))
-        steps = (np.floor(low / step), np.ceil(high / step))
-        low, high = (round(step * n, 6) for n in steps)  # 0 is a step
+        low, high = (round(step * n, 6) for n in (np.floor(low / step), np.ceil(high / step)))
         slider.min = min(low, slider.max)
         slider.max, slider.min, slider.step = high, low, step
 
@@ -212,26 +186,21 @@ class BalanceExplorer(_BalancePictures):
         if name in ("layer", "lam", "rows"):
             self._range()
 
-    def _to(self, gamma: float) -> None:
-        slider = self.controls["gamma"]
-        slider.value = min(max(gamma, slider.min), slider.max)
-
     def use_chosen(self) -> "BalanceExplorer":
         "Move gamma to the value from validation classes."
-        self.act(lambda: self._to(self.study.chosen))
+        self.act(lambda: self.at("gamma", self.study.chosen, 0))
         return self
 
     def refresh(self) -> None:
         "Numbers and panels."
-        s = self.study
-        self.controls["lam"].disabled = s.rows == "model"
-        at, good = s.at(self.state["gamma"]), s.at(s.chosen)
-        names, values = ("U unseen", "S seen", "H"), (f"{v:.1%}" for v in (at.U, at.S, at.H))
-        numbers = [*zip(names, values, strict=True), ("AUSUC", f"{s.area:.3f}")]
+        s, at = self.study, self.study.at(self.state["gamma"])
+        self.controls["lam"].disabled = self.state["rows"] == "model"
+        cells = [("U unseen", f"{at.U:.1%}"), ("S seen", f"{at.S:.1%}"), ("H", f"{at.H:.1%}")]
+        cells.append(("AUSUC", f"{s.area:.3f}"))
         card = '<div class="niwt-card"><span>{}</span><b>{}</b></div>'
-        cards = "".join(card.format(*number) for number in numbers)
-        told = f"gamma from validation classes: {s.chosen:.2f}, H {good.H:.1%}"
-        told += f" (best possible on this curve {s.best.H:.1%})"
+        cards = "".join(card.format(*cell) for cell in cells)
+        told = f"gamma from validation classes: {s.chosen:.2f}, H {s.at(s.chosen).H:.1%}"
+        told += f" (best possible on this curve {s.curve['H'].max():.1%})"
         length = f"new weight vectors are {s.length[0] / s.length[1]:.0%} as long as seen ones"
-        self.say("verdict", f'<div class="niwt-cards">{cards}</div><p>{told}; {length}</p>')
+        self.says["verdict"].value = f'<div class="niwt-cards">{cards}</div><p>{told}; {length}</p>'
         super().refresh()

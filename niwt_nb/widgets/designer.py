@@ -41,8 +41,7 @@ class SpeciesDesigner:
         self.parts: dict[str, Explorer] = {}
         choices, first = [(v, k) for k, v in modes.items()], mode or next(iter(modes))
         self.mode = widgets.ToggleButtons(options=choices, value=first, description="")
-        self.mode.add_class("niwt-mode")
-        self.mode.observe(lambda change: self.show(), "value")
+        self.mode.add_class("niwt-mode").observe(lambda change: self.show(), "value")
         self.ui = widgets.VBox()
         self.show()
 

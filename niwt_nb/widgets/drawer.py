@@ -7,9 +7,8 @@ __all__ = ['SpeciesDrawer']
 
 # %% ../../nbs/08_widgets/04_drawer.ipynb #3e821368
 from collections import Counter
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from html import escape
 from typing import Any
 
 import ipywidgets as widgets
@@ -30,8 +29,7 @@ from ..figures.canvas import Area
 from ..figures.charts import _draw_bars
 from ..figures.pictures import overlay, _draw_beside, _draw_mosaic
 from ..network.modes import in_own_modes
-from .explorer import Explorer, _Page, _Panel, _button, _choice, _column, _escaped
-from .explorer import _grid, _titled, _told
+from .explorer import Explorer, _Page, _button, _grid, _told
 from .session import Session
 
 # %% ../../nbs/08_widgets/04_drawer.ipynb #d16dec43
@@ -48,40 +46,7 @@ class _SpeciesStudy:
     words: list[tuple[str, float, bool]]  # attribute, strength as read, whether it was asked for
     heat: Tensor  # (H, W) where the new class looks in the first picture
     n: int  # rows of the head without it
-
-    @property
-    def right(self) -> int:
-        "How many pictures were recognised, among all classes."
-        return self.predicted.count(self.n)
-
-    @property
-    def accuracy(self) -> float:
-        "The share of the pictures that were recognised."
-        return self.right / len(self.predicted)
-
-    @property
-    def confusion(self) -> list[tuple[int, int]]:
-        "(head row, count), the commonest first."
-        return Counter(self.predicted).most_common()
-
-# %% ../../nbs/08_widgets/04_drawer.ipynb #3fa348e2
-def _nearest_species(session: Session, look: Mapping[str, str]) -> list[tuple]:
-    "The three known species that differ in the fewest groups of `look`: head rows, and the groups."
-    species: Any = session.data.images
-    apart, found = (session.rows - species_attributes(look)).abs().sum(1).tolist(), []
-    for row, c in enumerate(session.columns.tolist()):
-        own = species.species[c].look
-        differ = [g for g in look if own[g] != look[g]]
-        found.append((len(differ), apart[row], row, differ))  # equals by shares of birds
-    return [(row, differ) for _, _, row, differ in sorted(found)[:3]]
-
-# %% ../../nbs/08_widgets/04_drawer.ipynb #3410f353
-def _others_right(session: Session, weight: Tensor, bias: Any) -> tuple[float, float]:
-    "Accuracy on test images of known classes without and with a new one, weight (D,), bias ()."
-    best = session.scores.max(1)
-    right = session.columns[best.indices] == session.data.labels[session.test]
-    stays = session.features @ weight + bias <= best.values
-    return float(right.float().mean()), float((right & stays).float().mean())
+    right: int  # how many pictures were recognised, among all classes
 
 # %% ../../nbs/08_widgets/04_drawer.ipynb #167125ea
 def _new_class_words(
@@ -101,12 +66,12 @@ def _new_class_words(
 # %% ../../nbs/08_widgets/04_drawer.ipynb #30fcaf6b
 @in_own_modes
 def _study_species(session: Session, look: Any, n: int = 12, seed: int = 0) -> _SpeciesStudy:
-    "Try a species, by look or sentence, on fresh drawings; `NiwtError` if it cannot be drawn."
+    "Try a look, its pairs, or a sentence on fresh drawings; `NiwtError` if it cannot be drawn."
     data, network = session.data, session.network
     if not isinstance(data.images, FieldGuideImages) or network is None:
         remedy = f"on {data.name!r} edit the attributes of an unseen class instead (mode 'edit')"
         raise NiwtError(f"only the field guide can draw new species; {remedy}")
-    wanted = species_attributes(look)
+    wanted = species_attributes(look if isinstance(look, str) else dict(look))
     said = (n for n, v in zip(ATTRIBUTE_NAMES, wanted.tolist(), strict=True) if v == 1)
     chosen = {g: v for g, _, v in (n.removeprefix("has_").partition("::") for n in said)}
     images, _ = draw_species(chosen, n, seed, data.images.size)
@@ -117,42 +82,47 @@ def _study_species(session: Session, look: Any, n: int = 12, seed: int = 0) -> _
         features = network.tail(activation)
         new = (features @ weight + bias)[:, None]
         scores = torch.cat([session.model.scores_of(features), new], 1)
+    best = session.scores.max(1)
+    right = session.columns[best.indices] == data.labels[session.test]
+    stays = session.features @ weight + bias <= best.values
+    costs = (float(right.float().mean()), float((right & stays).float().mean()))
+    apart, near = (session.rows - wanted).abs().sum(1).tolist(), []
+    for row, c in enumerate(session.columns.tolist()):
+        own = data.images.species[c].look
+        differ = [g for g in chosen if own[g] != chosen[g]]
+        near.append((len(differ), apart[row], row, differ))  # equals by shares of birds
     words, heat = _new_class_words(session, activation, weight, wanted)
     name = _species_name(chosen, data.classes) if len(chosen) == len(ATTRIBUTES) else "Your species"
-    costs, near = _others_right(session, weight, bias), _nearest_species(session, chosen)
     heat, taken = to_size(heat[None], x.shape[2:])[0], scores.argmax(1).tolist()
-    found = (taken, costs, near, words, heat)
-    return _SpeciesStudy(chosen, name, images, *found, session.head.out_features)
-
-# %% ../../nbs/08_widgets/04_drawer.ipynb #59b5e346
-_FIRST_BIRD = "green spotted wings, a striped yellow belly, a red crown above a black mask, "
-_FIRST_BIRD += "a dagger-like black bill, a pointed tail and blue legs"
-
-
-def _look_of(values: Mapping[str, Any]) -> dict[str, str]:
-    "The groups of `values` (group -> value) for which a value was chosen."
-    return {g: v for g, v in values.items() if g in ATTRIBUTES and v}
+    found = (taken, costs, [known[2:] for known in sorted(near)[:3]], words, heat)
+    rows = session.head.out_features
+    return _SpeciesStudy(chosen, name, images, *found, rows, taken.count(rows))
 
 # %% ../../nbs/08_widgets/04_drawer.ipynb #47937256
 class _SpeciesPictures(Explorer):
     "What is shown of a designed species."
 
-    _study: Callable[..., _SpeciesStudy]
+    @property
+    def look(self) -> dict[str, str]:
+        "The groups for which a value was chosen, each with it."
+        return {g: v for g, v in self.state.items() if g in ATTRIBUTES and v}
 
     @property
     def study(self) -> _SpeciesStudy:
         "The species, its drawings and how they fared."
-        look = _look_of(self.state)
-        if not look:
+        if not self.look:
             why = "a bird that may look like anything is no species"
             raise NiwtError(f"decide at least one property: {why}")
-        return self._study(tuple(look.items()), self.state["seed"])
+        return self.ask(_study_species, tuple(self.look.items()), 12, self.state["seed"])
 
     @property
     def differs(self) -> list[str]:
         "The nearest known species, each with what differs."
         words = lambda d: ", ".join(g.replace("_", " ") for g in d) or "nothing"  # noqa: E731
         return [f"{self.session.label(r)}: {words(d)}" for r, d in self.study.nearest]
+
+    def _alt_nearest(self) -> str:
+        return "; ".join(self.differs)
 
     @property
     def told(self) -> str:
@@ -164,9 +134,9 @@ class _SpeciesPictures(Explorer):
     @property
     def costs(self) -> tuple[str, str]:
         "What drawings were taken for, commonest first, and what the new species costs others."
-        s = self.study
-        taken = [f"{s.name if r == s.n else self.session.label(r)} {c}" for r, c in s.confusion[:4]]
-        rest = sum(c for _, c in s.confusion[4:])
+        s, most = self.study, Counter(self.study.predicted).most_common()
+        taken = [f"{s.name if r == s.n else self.session.label(r)} {c}" for r, c in most[:4]]
+        rest = sum(c for _, c in most[4:])
         taken += [f"others {rest}"] if rest else []
         others = f"{s.others[0]:.1%} right before, {s.others[1]:.1%} with it."
         return f"Taken for: {', '.join(taken)}", others
@@ -195,28 +165,28 @@ class _SpeciesPictures(Explorer):
         told += f"; by chance {1 / (s.n + 1):.1%}. The other species: {others}"
 
         def side(area: Area) -> None:
-            _titled("What its neurons read, ✓ if asked for", self._paint_why)(area.part(height=220))
-            below = area.part(top=228, height=224)
-            _titled("Nearest known species, and what differs", self._paint_nearest)(below)
+            self.headed(area.part(height=220), "why", "What its neurons read, ✓ if asked for")
+            self.headed(area.part(top=228, height=224), "nearest")
 
         return [[_told(76, s.name, told, taken)], [self.painter("drawings"), (side, 360, 460)]]
 
 # %% ../../nbs/08_widgets/04_drawer.ipynb #dd395f3e
+_FIRST_BIRD = "green spotted wings, a striped yellow belly, a red crown above a black mask, "
+_FIRST_BIRD += "a dagger-like black bill, a pointed tail and blue legs"
+
+
 class SpeciesDrawer(_SpeciesPictures):
     "Compose a species from attributes or a sentence and see it recognised."
 
     title = "Design a species"
-    about = (
-        "Compose a bird that nobody has drawn: its classifier is made from the words alone, "
-        "and tried on fresh drawings."
-    )
+    about = "Compose a bird that nobody has drawn: its classifier is made from the words alone, "
+    about += "and tried on fresh drawings."
+    columns = ((370, "result drawings"), (380, "why nearest"))
 
     def build(self) -> None:
         "Controls and panels."
         self._surprises = 0
         self._said: tuple[str, dict[str, str]] = ("", {})
-        study = lambda look, seed: _study_species(self.session, dict(look), 12, seed)  # noqa: E731
-        self._study = lru_cache(24)(study)
         hint = "such as: a bird with blue wings and a hooked red bill"
         words = {"description": "in words, then Enter", "placeholder": hint}
         self.control("sentence", widgets.Text(continuous_update=False, **words))
@@ -224,30 +194,26 @@ class SpeciesDrawer(_SpeciesPictures):
         order = ("wing", "belly", "crown", "head", "bill", "tail", "leg")
         for group in sorted(ATTRIBUTES, key=lambda g: order.index(g.split("_")[0])):
             options = [("any", ""), *((v, v) for v in ATTRIBUTES[group])]
-            self.control(group, _choice(group.replace("_", " "), options))
+            self.choice(group, group.replace("_", " "), options)
         self.control("seed", widgets.BoundedIntText(0, 0, 9999, description="birds no."))
         self.controls["seed"].tooltip = "which birds of this species are drawn"
-        surprise = lambda: self.soon(self.invent)  # noqa: E731
-        self.surprise = _button("Surprise me", surprise, "a species at random")
-        self.words("verdict", "nearest", "why")
-        key = lambda: (tuple(_look_of(self.state).items()), self.state["seed"])  # noqa: E731
-        alt = lambda: "what the new classifier looks for"  # noqa: E731
-        near = lambda: "; ".join(self.differs)  # noqa: E731
-        self.panels["drawings"] = _Panel(390, 396, key, self._paint_drawings, lambda: self.told)
-        self.panels["why"] = _Panel(360, 190, key, self._paint_why, alt)
-        self.panels["nearest"] = _Panel(360, 198, key, self._paint_nearest, near)
+        invent = lambda: self.soon(self.invent)  # noqa: E731
+        self.add_tools(_button("Surprise me", invent, "a species at random"))
+        self.words("result")
+        head = "Nearest known species, and what differs"
+        self.panel("drawings", (390, 396), "study", "{w.told}")
+        self.panel("nearest", (360, 198), "study", head=head)
+        head = "Why: what its neurons read, ✓ if you asked for it"
+        self.panel("why", (360, 190), "study", "what the new classifier looks for", head)
         self.controls["sentence"].value = _FIRST_BIRD
 
     def arrange(self) -> list[widgets.Widget]:
-        "Sentence, what became of it, properties, then the birds beside what there is to say."
-        self.add_tools(self.surprise)
-        sentence, *rest = self.controls.values()
-        words, groups = _grid(sentence), _grid(*rest)
-        words.layout.grid_template_columns = "1fr"
+        "The sentence alone, what became of it, properties, then the columns."
+        groups, tools, body = super().arrange()
+        words, groups.children = _grid(groups.children[0]), groups.children[1:]
         groups.layout.grid_template_columns = "repeat(auto-fill, minmax(100px, 1fr))"
-        left = _column(self.says["verdict"], self.panels["drawings"].ui)
-        right = _column(*(w for n in ("why", "nearest") for w in (self.says[n], self.panels[n].ui)))
-        return [words, self.tools, groups, _grid(left, right, shares=(370, 380))]
+        words.layout.grid_template_columns = "1fr"
+        return [words, tools, groups, body]
 
     def follow(self, name: str) -> None:
         "A sentence sets the properties; what it says and is of no use is told."
@@ -260,7 +226,7 @@ class SpeciesDrawer(_SpeciesPictures):
                 self.controls[group].value = look.get(group, "")
             self._said, self.note = (text, look), "All of it was understood."
             if unused:
-                told = _escaped(", ".join(map(repr, unused)))
+                told = escape(", ".join(map(repr, unused)))
                 self.note = f"<b>Not used:</b> {told}; the rest was understood."
 
     def invent(self) -> "SpeciesDrawer":
@@ -272,12 +238,11 @@ class SpeciesDrawer(_SpeciesPictures):
     def refresh(self) -> None:
         "Sentences and panels."
         sentence = self.state["sentence"]
-        if sentence and (sentence, _look_of(self.state)) != self._said:
+        if sentence and (sentence, self.look) != self._said:
             self.controls["sentence"].value = ""  # a property was changed: it is no longer true
         s, (taken, others) = self.study, self.costs
-        told = f"<big>{_escaped(s.name)}</big><br><b>{s.right} of {len(s.predicted)}</b> recognised"
-        told += f" ({s.accuracy:.0%}) among {s.n + 1} species; by chance {1 / (s.n + 1):.1%}."
-        self.say("verdict", f"{told} {_escaped(taken)}. The others: {others}")
-        self.head("nearest", "Nearest known species, and what differs")
-        self.head("why", "Why: what its neurons read, ✓ if you asked for it")
+        n, every = len(s.predicted), s.n + 1
+        told = f"<big>{escape(s.name)}</big><br><b>{s.right} of {n}</b> recognised"
+        told += f" ({s.right / n:.0%}) among {every} species; by chance {1 / every:.1%}."
+        self.says["result"].value = f"{told} {escape(taken)}. The others: {others}"
         super().refresh()

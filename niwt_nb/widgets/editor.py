@@ -7,9 +7,10 @@ __all__ = ['ClassEditor']
 
 # %% ../../nbs/08_widgets/05_editor.ipynb #38d1561b
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import partial
+from html import escape
 from typing import Any
 
 import ipywidgets as widgets
@@ -23,8 +24,7 @@ from ..figures.canvas import Area
 from ..figures.charts import _draw_change
 from ..method.metrics import _harmonic_mean, _per_class_accuracy
 from ..network.modes import in_own_modes
-from .explorer import Explorer, _Page, _Panel, _choice, _column, _escaped, _grid
-from .explorer import _told
+from .explorer import Explorer, _Page, _told
 from .session import Session
 
 # %% ../../nbs/08_widgets/05_editor.ipynb #e5fe2d17
@@ -32,18 +32,17 @@ from .session import Session
 class _EditStudy:
     "An unseen class with edited attributes: scores before and after."
 
-    row: int  # head row of the class
     before: dict[str, float]  # U, S, H and own (accuracy of the class)
     after: dict[str, float]
     taken: list[tuple[int, int, int]]  # head row, images of the class there before, after
-    nearest: list[tuple[int, float]]  # head rows with the nearest descriptions, and the cosine
+    nearest: list[int]  # head rows with the nearest descriptions
 
 # %% ../../nbs/08_widgets/05_editor.ipynb #5e56a031
 @in_own_modes
-def _known_values(session: Session, row: int, changes: Mapping[str, float]) -> Tensor:  # (A,)
+def _known_values(session: Session, row: int, changes: Any) -> Tensor:  # (A,)
     "A description with some values changed; raises `NiwtError` for unknown names, infinite values."
     values, names = session.rows[row].clone(), session.knowledge.names
-    for name, value in changes.items():
+    for name, value in dict(changes).items():
         if not np.isfinite(value):
             raise NiwtError(f"the value of {name!r} must be a finite number, got {value}")
         values[names.index(check_name(name, names, "attribute"))] = float(value)
@@ -51,12 +50,18 @@ def _known_values(session: Session, row: int, changes: Mapping[str, float]) -> T
 
 # %% ../../nbs/08_widgets/05_editor.ipynb #213ae3ce
 @in_own_modes
-def _study_edit(session: Session, row: int, changes: Mapping[str, float]) -> _EditStudy:
-    "An unseen class (head row) solved from a changed description; `NiwtError` for a seen one."
+def _study_edit(session: Session, row: int, changes: Any) -> _EditStudy:
+    "An unseen class (head row) solved from changes (pairs); `NiwtError` for a seen one."
     seen, n = len(session.data.seen), len(session.columns)
     if not seen <= row < n:
         rows = f"head rows {seen} to {n - 1}"
         raise NiwtError(f"edit one of the unseen classes, {rows}; got row {row}")
+
+    def rates(scores: Tensor) -> dict[str, float]:  # (m, n) -> class-averaged U, S, H, and its own
+        rate = _per_class_accuracy(session.columns[scores.argmax(1)], labels, session.columns)
+        s, u = (float(part.nanmean()) for part in rate.tensor_split([seen]))
+        return {"U": u, "S": s, "H": _harmonic_mean(s, u), "own": float(rate[row])}
+
     labels = session.data.labels[session.test]
     values, mean = _known_values(session, row, changes), session.rows.mean(0)
     weight, bias = session.new_row(values)
@@ -67,15 +72,8 @@ def _study_edit(session: Session, row: int, changes: Mapping[str, float]) -> _Ed
     taken.sort(key=lambda t: (-max(t[1:]), t[0]))
     cosine = torch.cosine_similarity(session.rows - mean, (values - mean)[None])
     order = [i for i in cosine.argsort(descending=True).tolist() if i != row][:3]
-    before, after = (_rates(session, t, labels, row) for t in tables)
-    return _EditStudy(row, before, after, taken[:5], [(i, float(cosine[i])) for i in order])
-
-# %% ../../nbs/08_widgets/05_editor.ipynb #3d449655
-def _rates(session: Session, scores: Tensor, labels: Tensor, row: int) -> dict[str, float]:
-    "Class-averaged U, S, H and that of a head row (`own`), from scores (m, n) and class ids (m,)."
-    rate = _per_class_accuracy(session.columns[scores.argmax(1)], labels, session.columns)
-    s, u = (float(part.nanmean()) for part in rate.tensor_split([len(session.data.seen)]))
-    return {"U": u, "S": s, "H": _harmonic_mean(s, u), "own": float(rate[row])}
+    before, after = map(rates, tables)
+    return _EditStudy(before, after, taken[:5], order)
 
 # %% ../../nbs/08_widgets/05_editor.ipynb #f6ca6c64
 def _attribute_groups(names: Sequence[str], most: int = 12) -> dict[str, list[int]]:
@@ -93,39 +91,11 @@ def _attribute_groups(names: Sequence[str], most: int = 12) -> dict[str, list[in
             out[f"{own} ({k + 1} of {len(parts)})" if title and len(parts) > 1 else own] = part
     return out
 
-# %% ../../nbs/08_widgets/05_editor.ipynb #d1167353
-class _Sliders:
-    "Sliders with names for at most `n` values; `moved(i, value)` hears which one a reader drags."
-
-    def __init__(self, n: int, moved: Callable[[int, float], Any]) -> None:
-        look: dict[str, Any] = {"readout_format": ".2f", "continuous_update": False}
-        look |= {"layout": {"width": "100%"}, "style": {"description_width": "90px"}}
-        self.sliders = [widgets.FloatSlider(**look) for _ in range(n)]
-        self._silent = False  # while values are shown, nobody hears of it
-        for i, s in enumerate(self.sliders):
-            hear = lambda change, i=i: self._silent or moved(i, change["new"])  # noqa: E731
-            s.observe(hear, "value")
-
-    def show(self, rows: Sequence[tuple[str, float, float, float]]) -> None:
-        "Show values, each with its name and the lowest and highest that can be chosen."
-        self._silent = True
-        try:
-            for s, (name, low, high, value) in zip(self.sliders, rows, strict=False):
-                s.description, s.tooltip = name.rpartition(": ")[2], name
-                s.min = min(low, s.max)
-                s.max, s.min = high, low
-                s.step, s.value = (high - low) / 50 or 0.01, value
-            for i, s in enumerate(self.sliders):
-                s.layout.display = None if i < len(rows) else "none"
-        finally:
-            self._silent = False
-
 # %% ../../nbs/08_widgets/05_editor.ipynb #97bd52d4
 class _EditPictures(Explorer):
     "What is shown of an unseen class and the changes of its description."
 
     edits: dict[int, dict[str, float]]  # head row -> attribute -> new value
-    _study: Callable[..., _EditStudy]
 
     @property
     def row(self) -> int:
@@ -157,7 +127,7 @@ class _EditPictures(Explorer):
     @property
     def study(self) -> _EditStudy:
         "Scores before and after."
-        return self._study(self.row, tuple(sorted(self.changes.items())))
+        return self.ask(_study_edit, self.row, tuple(sorted(self.changes.items())))
 
     @property
     def told(self) -> str:
@@ -180,11 +150,12 @@ class _EditPictures(Explorer):
         rest = [1 - sum(part) for part in list(zip(*rows, strict=True))[1:]]
         rows += [("others", *rest)] if max(rest) > 1e-6 else []
         names, before, after = zip(*rows, strict=True)
-        shares, told = (
-            {"as described": before, "now": after},
+        shares = {"as described": before, "now": after}
+        told, area = (
             f"What its {n} test pictures are taken for",
+            area.part(height=52 + 27 * len(rows)),
         )
-        _draw_change(area.part(height=52 + 27 * len(rows)), names, shares, told, at)
+        _draw_change(area, names, shares, told, at)
 
     def page(self) -> _Page:
         "Verdict, changes, rates, confusion."
@@ -199,76 +170,66 @@ class ClassEditor(_EditPictures):
     "Edit the attributes of an unseen class and see U and H move."
 
     title = "Edit an unseen class"
-    about = (
-        "What the network knows of this class is only this description. Change it: "
-        "the classifier is solved anew from the new words and judged again on the test pictures."
-    )
+    about = "What the network knows of this class is only this description. Change it: the "
+    about += "classifier is solved anew from the new words and judged again on the test pictures."
     kept = ("edits",)
+    columns = ((330, "sliders changes"), (420, "result rates taken"))
 
     def build(self) -> None:
         "Controls and panels."
         self.groups = _attribute_groups(self.session.knowledge.names)
         self.edits: dict[int, dict[str, float]] = {}
-        study = lambda row, changes: _study_edit(self.session, row, dict(changes))  # noqa: E731
-        self._study = lru_cache(24)(study)
-        self.control("edited", _choice("class", self.session.menu[len(self.session.data.seen) :]))
-        self.control("group", _choice("attributes", list(self.groups)))
-        self.rows = _Sliders(max(map(len, self.groups.values())), self._moved)
-        self.sliders = self.rows.sliders
-        self.words("verdict", "changes")
+        self.choice("edited", "class", self.session.menu[len(self.session.data.seen) :])
+        self.choice("group", "attributes", list(self.groups))
+        look = {"layout": {"width": "100%"}, "style": {"description_width": "90px"}}
+        most = max(map(len, self.groups.values()))
+        self.sliders = [widgets.FloatSlider(continuous_update=False, **look) for _ in range(most)]
+        for i, slider in enumerate(self.sliders):
+            self.hear(slider, partial(self._moved, i))
+        self.places["sliders"] = [*self.sliders]
+        self.words("result", "changes")
         values = self.session.knowledge.values[self.session.columns]
         self.low, self.high = values.amin(0).clamp(max=0), values.amax(0)
-        key = lambda: (self.row, tuple(sorted(self.changes.items())))  # noqa: E731
-        taken = lambda: "where the pictures of the class go"  # noqa: E731
-        self.panels["rates"] = _Panel(420, 160, key, self._paint_rates, lambda: self.told)
-        self.panels["taken"] = _Panel(420, 200, key, self._paint_taken, taken)
-
-    def arrange(self) -> list[widgets.Widget]:
-        "Class and group, sliders beside the results."
-        left = _column(*self.sliders, self.says["changes"])
-        right = _column(self.says["verdict"], self.panels["rates"].ui, self.panels["taken"].ui)
-        return [_grid(*self.controls.values()), self.tools, _grid(left, right, shares=(330, 420))]
+        self.panel("rates", (420, 160), "study", "{w.told}")
+        self.panel("taken", (420, 200), "study", "where the pictures of the class go")
 
     def edit(self, **values: float) -> "ClassEditor":
         "Set attributes, spelled as in the data (`**{name: value}`); raises `NiwtError` for others."
         _known_values(self.session, self.row, values)
-        self.act(lambda: self._change(values))
-        return self
-
-    def _change(self, values: Mapping[str, float]) -> None:
         own, new = self.described, {**self.changes, **{k: float(v) for k, v in values.items()}}
         changed = {k: v for k, v in new.items() if abs(v - own[k]) > 1e-6}
-        self.edits = {**self.edits, self.row: changed}
+        self.act(lambda: setattr(self, "edits", {**self.edits, self.row: changed}))
+        return self
 
     def _moved(self, i: int, value: float) -> None:
         at = self.groups[self.state["group"]][i]
         step = self.sliders[i].step / 2 + 1e-6  # less is no change: a page rounds to steps
         if abs(value - float(self.values[at])) > step:
-            self.act(lambda: self._change({self.session.knowledge.names[at]: value}))
-
-    def _show_sliders(self) -> None:
-        "A slider for each attribute of the group, over all values that any class has."
-        rows = []
-        for a in self.groups[self.state["group"]]:
-            name, value = readable(self.session.knowledge.names[a]), float(self.values[a])
-            span = (min(float(self.low[a]), value), max(float(self.high[a]), value))
-            rows.append((name, *span, value))
-        self.rows.show(rows)
+            self.edit(**{self.session.knowledge.names[at]: value})
 
     def refresh(self) -> None:
-        "Sliders, sentences, panels."
-        self._show_sliders()
-        study, name = self.study, _escaped(self.session.label(self.row))
-        near = ", ".join(_escaped(self.session.label(r)) for r, _ in study.nearest)
+        "Sliders over all values that any class has, sentences, panels."
+        group = self.groups[self.state["group"]]
+        for s, a in zip(self.sliders, group, strict=False):
+            name, value = readable(self.session.knowledge.names[a]), float(self.values[a])
+            low, high = min(float(self.low[a]), value), max(float(self.high[a]), value)
+            s.description, s.tooltip = name.rpartition(": ")[2], name
+            s.min = min(low, s.max)
+            s.max, s.min = high, low
+            s.step, s.value = (high - low) / 50 or 0.01, value
+        for i, s in enumerate(self.sliders):
+            s.layout.display = None if i < len(group) else "none"
+        study, name = self.study, escape(self.session.label(self.row))
+        near = ", ".join(escape(self.session.label(r)) for r in study.nearest)
         told = f"<big>{name}</big> <b>{study.after['own']:.1%}</b> of its pictures are named right"
         told += f", {study.before['own']:.1%} as described" if self.changes else ""
         same = bool(self.changes) and study.before == study.after
         told += "; no picture changed its name" if same else ""
-        self.say("verdict", f"{told}.<p>Nearest descriptions: {near}</p>")
+        self.says["result"].value = f"{told}.<p>Nearest descriptions: {near}</p>"
         largest, more = self.largest(8)
-        rows = [(_escaped(n), f"{was:.2f} → <b>{new:.2f}</b>") for n, was, new in largest]
+        rows = [(escape(n), f"{was:.2f} → <b>{new:.2f}</b>") for n, was, new in largest]
         rows += [(f"and {more} more", "")] if more else []
         table = "".join(f"<tr><td>{left}</td><td>{right}</td></tr>" for left, right in rows)
         changed = f'<div class="niwt-sub">Changed</div><table>{table}</table>'
-        self.say("changes", changed if rows else "<p>Nothing changed yet.</p>")
+        self.says["changes"].value = changed if rows else "<p>Nothing changed yet.</p>"
         super().refresh()

@@ -8,7 +8,7 @@ __all__ = ['ExplanationViewer']
 # %% ../../nbs/08_widgets/07_explanations.ipynb #e0ce3204
 import re
 from dataclasses import dataclass
-from functools import lru_cache
+from html import escape
 
 import ipywidgets as widgets
 import pandas as pd
@@ -22,12 +22,11 @@ from ..explain.explainer import phrase
 from ..explain.maps import contrast_map, to_size, _weighted_map
 from ..explain.sentences import faithfulness_sentence, sentence, _signed_words
 from ..explain.words import explain_batch
-from ..figures.canvas import Area, to_array
+from ..figures.canvas import Area
 from ..figures.charts import _draw_bars, _draw_words
 from ..figures.pictures import overlay, _draw_beside
 from ..network.modes import in_own_modes
-from .explorer import _Page, _Panel, _PictureExplorer, _choice, _column, _escaped
-from .explorer import _grid, _told
+from .explorer import _Page, _PictureExplorer, _told
 from .session import Session, _read_picture
 
 # %% ../../nbs/08_widgets/07_explanations.ipynb #f76e919c
@@ -37,8 +36,9 @@ class _ExplanationStudy:
 
     row: int  # the class explained
     other: int  # the class it is told from
+    beside: str  # how that is named: it comes next, or was asked for
     probability: tuple[float, float]  # of both
-    table: pd.DataFrame  # a row a word, see `explain_prediction`
+    table: pd.DataFrame  # a row a word, see `explain_prediction`, and `signed`, see `_signed_words`
     heat: Tensor  # (H, W) Grad-CAM
     difference: Tensor  # (H, W) signed
     sentence: str
@@ -61,6 +61,7 @@ def _study_explanation(
         already = f"the picture is taken for {session.label(row)!r} already"
         raise NiwtError(f"choose two different classes to tell apart: {already}")
     table, unseen = told.frame(session.explainer, 0), row >= len(session.data.seen)
+    beside = "then" if other is None else "beside"
     words = sentence(table, unseen=unseen, asked=other is not None, apart=False)
     if told.probability[0, 0] < 0.1:  # "perhaps" would say too much
         no, perhaps = "It does not take this for", r"^This is perhaps (.*? \(\d+%\)), for"
@@ -68,41 +69,43 @@ def _study_explanation(
         words = words.replace("This is perhaps", no, 1)
     contrast = _contrast_of(session.model, session.explainer, x[None], told)
     difference = contrast_map(session.explainer.network, x[None], row, rival)[0]
-    probability = (float(told.probability[0, 0]), float(told.probability[0, 1]))
-    pictures, said = (told.heat(0), difference), (words, faithfulness_sentence(table))
+    sure = (float(told.probability[0, 0]), float(told.probability[0, 1]))
+    place = table["verdict"].map({"for": 0, "open": 1, "against": 2})
+    bars = table.assign(signed=_signed_words(table), place=place)
+    bars = bars.sort_values(["place", "signed"], ascending=[True, False], kind="stable")
+    maps, said = (told.heat(0), difference), (words, faithfulness_sentence(table))
     proofs, photos = tuple(contrast.sentences()), tuple(contrast.labelled_photos)
-    return _ExplanationStudy(row, rival, probability, table, *pictures, *said, proofs, photos)
+    return _ExplanationStudy(row, rival, beside, sure, bars, *maps, *said, proofs, photos)
 
-# %% ../../nbs/08_widgets/07_explanations.ipynb #265f25f8
-class _ExplanationPictures(_PictureExplorer):
-    "What an explanation shows: maps, bars of words, photos."
+# %% ../../nbs/08_widgets/07_explanations.ipynb #9dc80ec3
+class ExplanationViewer(_PictureExplorer):
+    "One prediction explained: maps, words for and against, sentence, trust, runner-up."
+
+    title = "Why this bird, and not that one?"
+    about = "Where the network looked, which words speak for and against its answer, and what "
+    about += "tells it from another. ★ = never shown to the network"
+    columns = ((480, "maps sentence proofs"), (300, "bars photos"))
 
     def build(self) -> None:
-        "Results are kept."
+        "Controls and panels."
         super().build()
-        self._study, self._read = lru_cache(24)(_study_explanation), lru_cache(24)(_read_picture)
+        self.choice("explain", "explain", [("what it predicts", -1), *self.session.menu])
+        self.choice("other", "rather than", [("the runner-up", -1), *self.session.menu])
+        n = self.session.model.importance_.shape[1]
+        self.control("neurons", widgets.IntSlider(n, 1, n, description="neurons in the map"))
+        self.controls["neurons"].tooltip = "Grad-CAM as a sum, the neurons that add most first"
+        self.words("verdict", "sentence", "proofs")
+        head = "Words the picture shows: for, missing (hatched), open (dotted)"
+        self.panel("maps", (480, 195), "study neurons")
+        self.panel("photos", (300, 110), "study")
+        self.panel("bars", (300, 216), "study", head=head)
+        self.add_tools(self.player("neurons", n - 1, "add up the map"))
 
     @property
     def study(self) -> _ExplanationStudy:
         "The explanation."
         target, other = (None if self.state[k] < 0 else self.state[k] for k in ("explain", "other"))
-        return self._study(self.session, self.x, target, other)
-
-    @property
-    def beside(self) -> str:
-        "How the other class is named: it comes next, or was asked for."
-        return "then" if self.state["other"] < 0 else "beside"
-
-    @property
-    def bars(self) -> tuple[list[str], list[float], list[bool]]:
-        "Words, how far each is shown (below zero: missing) and which of them are left open."
-        t = self.study.table
-        signed = _signed_words(t)
-        place = t["verdict"].map({"for": 0, "open": 1, "against": 2})
-        t, by = t.assign(signed=signed, place=place), ["place", "signed"]
-        t = t.sort_values(by, ascending=[True, False], kind="stable")
-        unsure = (t["verdict"] == "open").tolist()
-        return [phrase(a) for a in t["attribute"]], t["signed"].tolist(), unsure
+        return self.ask(_study_explanation, self.x, target, other)
 
     @property
     def heat(self) -> tuple[Tensor, float]:
@@ -110,11 +113,11 @@ class _ExplanationPictures(_PictureExplorer):
         s, n = self.study, self.state["neurons"]
         if n == self.controls["neurons"].max:
             return s.heat, 1.0
-        read = self._read(self.session, self.x, s.row)
+        read = self.ask(_read_picture, self.x, s.row)
         some = torch.zeros_like(read.importance)
         some[read.adds.abs().argsort(descending=True)[:n]] = 1
         heat = _weighted_map(read.activation, read.importance * some).clamp_min(0)
-        heat = to_size(heat, read.size)[0]
+        heat = to_size(heat, self.x.shape[1:])[0]
         return heat, min(1.0, float(heat.max() / s.heat.max().clamp_min(1e-12)))
 
     def _paint_maps(self, area: Area) -> None:
@@ -128,11 +131,12 @@ class _ExplanationPictures(_PictureExplorer):
     def _paint_photos(self, area: Area) -> None:
         if not self.study.photos:
             return _draw_words(area, "", "no photo of either class to compare with")
-        _draw_beside(area, [(label, to_array(photo)) for label, photo in self.study.photos])
+        _draw_beside(area, self.study.photos)
 
     def _paint_bars(self, area: Area) -> None:
-        names, values, unsure = self.bars
-        _draw_bars(area, values, unsure, names=names, room=150)
+        t = self.study.table
+        names, unsure = [*map(phrase, t["attribute"])], (t["verdict"] == "open").tolist()
+        _draw_bars(area, t["signed"].tolist(), unsure, names=names, room=150)
 
     def _alt_maps(self) -> str:
         one, other = (self.session.label(r) for r in (self.study.row, self.study.other))
@@ -143,64 +147,29 @@ class _ExplanationPictures(_PictureExplorer):
         return f"photos most like the picture: {labels}"
 
     def _alt_bars(self) -> str:
-        kind = lambda v, unsure: "open" if unsure else "for" if v > 0 else "against"  # noqa: E731
-        return "; ".join(f"{n} {kind(v, o)}" for n, v, o in zip(*self.bars, strict=True))
-
-# %% ../../nbs/08_widgets/07_explanations.ipynb #9dc80ec3
-class ExplanationViewer(_ExplanationPictures):
-    "One prediction explained: maps, words for and against, sentence, trust, runner-up."
-
-    title = "Why this bird, and not that one?"
-    about = (
-        "Where the network looked, which words speak for and against its answer, and what tells "
-        "it from another. ★ = never shown to the network"
-    )
-
-    def build(self) -> None:
-        "Controls and panels."
-        super().build()
-        self.control("explain", _choice("explain", [("what it predicts", -1), *self.session.menu]))
-        self.control("other", _choice("rather than", [("the runner-up", -1), *self.session.menu]))
-        n = self.session.model.importance_.shape[1]
-        self.control("neurons", widgets.IntSlider(n, 1, n, description="neurons in the map"))
-        self.controls["neurons"].tooltip = "Grad-CAM as a sum, the neurons that add most first"
-        self.words("verdict", "sentence", "bars", "proofs")
-        key = lambda: (self.picture_key, self.state["explain"], self.state["other"])  # noqa: E731
-        map_key = lambda: (*key(), self.state["neurons"])  # noqa: E731
-        self.panels["maps"] = _Panel(480, 195, map_key, self._paint_maps, self._alt_maps)
-        self.panels["photos"] = _Panel(300, 110, key, self._paint_photos, self._alt_photos)
-        self.panels["bars"] = _Panel(300, 216, key, self._paint_bars, self._alt_bars)
-
-    def arrange(self) -> list[widgets.Widget]:
-        "Controls, the answer, maps beside words, sentence."
-        self.add_tools(self.player("neurons", self.controls["neurons"].max - 1, "add up the map"))
-        left = _column(self.panels["maps"].ui, self.says["sentence"], self.says["proofs"])
-        right = _column(self.says["bars"], self.panels["bars"].ui, self.panels["photos"].ui)
-        body = _grid(left, right, shares=(480, 300))
-        return [_grid(*self.controls.values()), self.tools, self.says["verdict"], body]
+        t = self.study.table
+        words = zip(map(phrase, t["attribute"]), t["verdict"], strict=True)
+        return "; ".join(map(" ".join, words))
 
     def refresh(self) -> None:
         "Sentences and panels."
         s, name = self.study, self.session.label(self.study.row)
-        wrong = "" if self.mine else f" ✗ it is a {_escaped(self.truth)}"
+        wrong = "" if self.mine else f" ✗ it is a {escape(self.truth)}"
         right = " ✓ right" if not self.mine and name.removesuffix(" ★") == self.truth else wrong
-        other = f"{self.beside} {_escaped(self.session.label(s.other))} {s.probability[1]:.0%}"
-        answer = f"<big>{_escaped(name)}</big> {s.probability[0]:.0%}{right}"
-        self.say("verdict", f"{answer} · {other}.{self.warning}")
-        proofs = "".join(f"<li>{_escaped(p)}</li>" for p in s.proofs)
-        told = f'<div class="niwt-text">{_escaped(s.sentence)}</div>'
-        self.say("sentence", f"{told}<p>{_escaped(s.trust)}</p>")
-        self.say("proofs", f'<ul class="niwt-proofs">{proofs}</ul>')
-        legend = "Words the picture shows: for, missing (hatched), open (dotted)"
-        self.say("bars", f'<div class="niwt-sub">{legend}</div>')
+        other = f"{s.beside} {escape(self.session.label(s.other))} {s.probability[1]:.0%}"
+        answer = f"<big>{escape(name)}</big> {s.probability[0]:.0%}{right}"
+        self.says["verdict"].value = f"{answer} · {other}.{self.warning}"
+        proofs = "".join(f"<li>{escape(p)}</li>" for p in s.proofs)
+        told = f'<div class="niwt-text">{escape(s.sentence)}</div>'
+        self.says["sentence"].value = f"{told}<p>{escape(s.trust)}</p>"
+        self.says["proofs"].value = f'<ul class="niwt-proofs">{proofs}</ul>'
         super().refresh()
 
     def page(self) -> _Page:
         "Answer, maps and words, sentence."
-        s = self.study
+        s, p = self.study, self.study.probability
         one, other = (self.session.label(r) for r in (s.row, s.other))
-        sure, less = (f"({p:.0%})" for p in s.probability)
-        answer = f"{one} {sure}, {self.beside} {other} {less}; it is {self.truth}"
+        answer = f"{one} ({p[0]:.0%}), {s.beside} {other} ({p[1]:.0%}); it is {self.truth}"
         return [
             [_told(24, answer, width=870)],
             [self.painter("maps"), self.painter("bars")],

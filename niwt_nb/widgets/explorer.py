@@ -9,15 +9,15 @@ __all__ = ['Explorer']
 import asyncio
 import base64
 import contextlib
-import html
 import io
 import os
 import re
 import tempfile
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
+from html import escape
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -40,22 +40,11 @@ from ..figures.canvas import _stack_page
 from ..figures.charts import _draw_words
 from .session import Session, _layers_of, _session_at, open_session
 
-# %% ../../nbs/08_widgets/01_explorer.ipynb #58337f33
-def _read_part(kind: str) -> str:
-    'What the page needs beside the controls: "css", colours and places, or "js", names and clicks.'
-    return files("niwt_nb.widgets").joinpath(f"explorer.{kind}").read_text(encoding="utf-8")
-
-# %% ../../nbs/08_widgets/01_explorer.ipynb #ed6a7841
-def _escaped(text: Any) -> str:
-    "Text from outside, such as a class or file name, made harmless inside HTML."
-    return html.escape(str(text), quote=True)
-
 # %% ../../nbs/08_widgets/01_explorer.ipynb #0d032412
 def _grid(*children: widgets.Widget, shares: Sequence[int] = ()) -> widgets.GridBox:
     "Controls in as many columns as fit, or a column for each of the `shares` of the page's width."
-    columns = " ".join(f"minmax(0,{s}fr)" for s in shares)
-    columns = columns or "repeat(auto-fill, minmax(170px, 1fr))"
-    room = {"grid_template_columns": columns, "width": "100%"}
+    wide = " ".join(f"minmax(0,{s}fr)" for s in shares) or "repeat(auto-fill, minmax(170px, 1fr))"
+    room = {"grid_template_columns": wide, "width": "100%"}
     box = widgets.GridBox(list(children), layout=room)
     return box.add_class("niwt-body" if shares else "niwt-controls")
 
@@ -63,15 +52,6 @@ def _grid(*children: widgets.Widget, shares: Sequence[int] = ()) -> widgets.Grid
 def _column(*children: widgets.Widget) -> widgets.VBox:
     "Widgets below each other, no wider than the page."
     return widgets.VBox(list(children), layout={"overflow": "visible", "max_width": "100%"})
-
-# %% ../../nbs/08_widgets/01_explorer.ipynb #96a2b3ec
-def _choice(description: str, options: Sequence[Any], value: Any = None, tooltip: str = "") -> Any:
-    "A labelled dropdown of labels or (label, value) pairs; the first is chosen without a `value`."
-    made = widgets.Dropdown(options=list(options), description=description)
-    made.tooltip = tooltip or description
-    if value is not None:
-        made.value = value
-    return made
 
 # %% ../../nbs/08_widgets/01_explorer.ipynb #b97d5fa1
 _Painter = Callable[[Area], None]  # draws in an area
@@ -83,48 +63,37 @@ class _Panel:
     "A picture of a widget: `key()` is what it depends on, `paint(area)` draws it, `alt()` says it."
 
     def __init__(
-        self,
-        width: int,
-        height: int,
-        key: _Key,
-        paint: _Painter,
-        alt: _Key = str,
-        ground: Any = None,
+        self, size: tuple[int, int], key: _Key, paint: _Painter, alt: _Key = str, ground: Any = ()
     ) -> None:
         """Nothing is drawn yet; `paint` is called for a key that is new. `alt`: for screen readers.
 
         `ground`: key and painter of what lies below, kept as pixels while its key stays the same.
         """
-        self.width, self.height, self.key, self.paint, self.alt = width, height, key, paint, alt
-        below: Any = ground or (lambda: None, None)
+        self.width, self.height = self.size = size
+        self.key, self.paint, self.alt = key, paint, alt
+        below: Any = ground or (str, None)
         self.ground_key, self.ground = below
         self.shown: Any = object()
         self.picture = lru_cache(24)(lambda key: self.render(key[1]))  # the last ones
-        drawn = lambda dark: _panel_pixels(self.figure(self.ground), dark=dark)  # noqa: E731
-        self.grounds = lru_cache(1)(lambda key, dark: drawn(dark))
+        figure = lambda: _panel_figure(self.ground, *size)  # noqa: E731
+        self.grounds = lru_cache(1)(lambda key, dark: _panel_pixels(figure(), dark=dark))
         room = {"width": "100%", "height": "auto"}
         self.image = widgets.Image(format="png", layout=room).add_class("niwt-panel")
         self.caption = widgets.HTML().add_class("niwt-alt")  # alternative text: the page's script
         self.ui = _column(self.image, self.caption)
 
-    def refresh(self, dark: bool = False) -> bool:
-        "Show the present state, for a light or a dark page; returns whether the picture changed."
+    def refresh(self, dark: bool = False) -> None:
+        "Show the present state, for a light or a dark page."
         key = (self.key(), dark)
-        if key == self.shown:
-            return False
-        self.image.value = self.picture(key)
-        self.caption.value = f"<span>{_escaped(self.alt())}</span>"
-        self.shown = key
-        return True
-
-    def figure(self, paint: Any) -> Figure:
-        "What a painter draws, as a figure of the panel's size."
-        return _panel_figure(paint, self.width, self.height)
+        if key != self.shown:
+            self.image.value = self.picture(key)
+            self.caption.value = f"<span>{escape(self.alt())}</span>"
+            self.shown = key
 
     def render(self, dark: bool = False) -> bytes:
         "The picture for the present state as a PNG."
         ground = self.grounds(self.ground_key(), dark) if self.ground else None
-        return _panel_png(self.figure(self.paint), ground=ground, dark=dark)
+        return _panel_png(_panel_figure(self.paint, *self.size), ground=ground, dark=dark)
 
     def whole(self, area: Area) -> None:
         "Paint everything that the panel shows: the ground and what lies on it."
@@ -134,7 +103,7 @@ class _Panel:
 
     def place(self, x: float, y: float) -> tuple[float, float]:
         "Coordinates in the first axes of a place, given as shares of width and height."
-        axes = self.figure(self.paint).axes[0]
+        axes = _panel_figure(self.paint, *self.size).axes[0]
         found = axes.transData.inverted().transform((x * self.width, (1 - y) * self.height))
         return float(found[0]), float(found[1])
 
@@ -143,7 +112,7 @@ class _Panel:
 def _telling(words: str) -> Iterator[None]:
     "Show words on the page inside the block, while something is computed; only in a notebook."
     here = getattr(get_ipython(), "kernel", None) is not None
-    told = display(HTML(f"<i>{_escaped(words)}</i>"), display_id=True) if here else None
+    told = display(HTML(f"<i>{escape(words)}</i>"), display_id=True) if here else None
     try:
         yield
     finally:
@@ -274,7 +243,7 @@ class _History:
             self.error, self.back.disabled = e, False
             self.ui.add_class("niwt-stale")
             fault = f"that did not work ({type(e).__name__}: {e}); choose something else"
-            told = _escaped(e if isinstance(e, NiwtError) else fault)
+            told = escape(str(e) if isinstance(e, NiwtError) else fault)
             self.status.value = f'<div class="niwt-error" role="alert">{told}</div>'
             if os.environ.get("IN_TEST", "0") not in ("", "0"):  # a test is running
                 raise
@@ -285,20 +254,38 @@ class _History:
 class _Controls(_History):
     "Controls by name, buttons, and places for words."
 
+    session: Session  # what is asked
+
     def __init__(self) -> None:
         super().__init__()
         self._timer: asyncio.TimerHandle | None = None
         self.tools = widgets.HBox([self.back, self.status]).add_class("niwt-tools")
         self.says: dict[str, widgets.HTML] = {}
+        self.places: dict[str, list[widgets.Widget]] = defaultdict(list)  # what stands there
+        self.answers: dict[Callable[..., Any], Any] = {}
+
+    def ask(self, work: Callable[..., Any], *args: Any) -> Any:
+        "What `work(session, *args)` gives; the last answers are kept."
+        return self.answers.setdefault(work, lru_cache(24)(work))(self.session, *args)
 
     def follow(self, name: str) -> None:
         "What a change of the control `name` means for the others."
 
-    def control(self, name: str, control: Any) -> Any:
+    def control(self, name: str, control: Any) -> None:
         "Register a control: it is watched, can be set by name, and has a label."
         self.controls[name] = control
         control.observe(lambda change: self.act(lambda: self.follow(name), name), "value")
-        return control
+
+    def choice(self, name: str, label: str, options: Any, value: Any = None, why: str = "") -> None:
+        "Register a dropdown of labels or (label, value) pairs; `value`: None is the first."
+        made = widgets.Dropdown(options=list(options), description=label, tooltip=why or label)
+        if value is not None:
+            made.value = value
+        self.control(name, made)
+
+    def hear(self, control: Any, work: Callable[..., Any]) -> None:
+        "Do `work` with each value that a reader gives a control; what is being shown is not heard."
+        control.observe(lambda change: self._depth or work(change["new"]), "value")
 
     def add_tools(self, *tools: widgets.Widget) -> None:
         "Put buttons behind those that are there, in front of the status."
@@ -350,15 +337,9 @@ class _Controls(_History):
 
     def words(self, *names: str) -> None:
         "Places for words."
-        self.says |= {name: widgets.HTML().add_class("niwt-say") for name in names}
-
-    def say(self, name: str, text: str) -> None:
-        "Show HTML in a place for words."
-        self.says[name].value = text
-
-    def head(self, name: str, text: str) -> None:
-        "Show a heading in a place for words."
-        self.say(name, f'<div class="niwt-sub">{_escaped(text)}</div>')
+        for name in names:
+            self.says[name] = widgets.HTML().add_class("niwt-say")
+            self.places[name].append(self.says[name])
 
 # %% ../../nbs/08_widgets/01_explorer.ipynb #8536614e
 class _Shown(_Controls):
@@ -367,25 +348,56 @@ class _Shown(_Controls):
     title, about = "", ""
     # the page; its script tells it, and the next widget begins with what the last one heard
     dark = False
-    panels: dict[str, _Panel]
+    columns: tuple[tuple[int, str], ...] = ()  # share of the width, the places below each other
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.panels: dict[str, _Panel] = {}
+        self.heads: dict[str, str] = {}
+
+    def _chosen(self, names: str) -> tuple:
+        every, state = names.split(), self.state
+        return tuple(state[n] if n in state else getattr(self, n) for n in every)
+
+    def panel(
+        self, name: str, size: tuple, needs: str, alt: str = "", head: str = "", on: str = ""
+    ) -> None:
+        """A picture by `_paint_<name>`, drawn anew when a control or attribute in `needs` changes.
+
+        `alt` ("": from `_alt_<name>`) and `head`, the words above it, may hold {w.told}; `on`: what
+        `_ground_<name>` needs.
+        """
+        paint, told = getattr(self, f"_paint_{name}"), lambda: alt.format(w=self)
+        told = told if alt else getattr(self, f"_alt_{name}")
+        ground = (lambda: self._chosen(on), getattr(self, f"_ground_{name}")) if on else ()
+        self.panels[name] = _Panel(size, lambda: self._chosen(needs), paint, told, ground)
+        if head:
+            self.words(name)
+            self.heads[name] = head
+        self.places[name].append(self.panels[name].ui)
+
+    def arrange(self) -> list[widgets.Widget]:
+        "The widgets below the title: controls, `tools`, the place `verdict`, the columns."
+        rows = [sum((self.places[n] for n in names.split()), []) for _, names in self.columns]
+        inside = [row[0] if len(row) == 1 else _column(*row) for row in rows]
+        body = _grid(*inside, shares=[share for share, _ in self.columns])
+        return [_grid(*self.controls.values()), self.tools, *self.places["verdict"], body]
 
     def page(self) -> _Page:
         "The rows of the static figure."
         raise NotImplementedError
 
     def refresh(self) -> None:
-        "Bring the panels up to date."
+        "Bring the panels and the words above them up to date."
+        for name, head in self.heads.items():
+            title = escape(head.format(w=self))
+            self.says[name].value = f'<div class="niwt-sub">{title}</div>'
         for panel in self.panels.values():
             panel.refresh(self.dark)
 
-    @property
-    def drawn(self) -> int:
-        "How many pictures were drawn so far."
-        return sum(p.picture.cache_info().misses for p in self.panels.values())
-
     def painter(self, name: str) -> tuple[_Painter, int, int]:
         "A panel for `page`."
-        return self.panels[name].whole, self.panels[name].width, self.panels[name].height
+        return self.panels[name].whole, *self.panels[name].size
 
     def static(self, width: int = 900, **values: Any) -> Figure:
         "The same content as a figure; `values` set controls for this figure only."
@@ -433,17 +445,18 @@ class Explorer(_Shown):
         with _telling(f"{self.title}: fitting the model and drawing, some seconds ..."):
             super().__init__()
             self.session = open_session(data, backbone, **options) if session is None else session
-            self.panels = {}
             again = _button("Start again", self.clear, "everything as it was at first")
             save = _button("Save picture", self.save, "all that is shown as a PNG file")
             self.add_tools(again, save)
             self.pointer = widgets.Text(tabbable=False).add_class("niwt-pointer")  # clicks
-            self.pointer.observe(lambda change: self._pointed(*change["new"].split()), "value")
+            self.hear(self.pointer, lambda told: self._pointed(*told.split()))
             self.build()
             for name in self.clickable:
                 self.panels[name].image.add_class(f"niwt-at-{name}")
-            page = f'<style onload="{_escaped(_read_part("js"))}">{_read_part("css")}</style>'
-            page += f"<h3>{_escaped(self.title)}</h3><p>{_escaped(self.about)}</p>"
+            parts = (files("niwt_nb.widgets") / f"explorer.{kind}" for kind in ("js", "css"))
+            clicks, look = (part.read_text(encoding="utf-8") for part in parts)
+            page = f'<style onload="{escape(clicks)}">{look}</style>'
+            page += f"<h3>{escape(self.title)}</h3><p>{escape(self.about)}</p>"
             self.ui.children = [widgets.HTML(page), *self.arrange(), self.pointer]
             self._dress(self.dark)
             self.begin()
@@ -454,17 +467,18 @@ class Explorer(_Shown):
         "Make controls and panels."
         raise NotImplementedError
 
-    def arrange(self) -> list[widgets.Widget]:
-        "The widgets below the title, `tools` among them."
-        raise NotImplementedError
-
     def at(self, name: str, x: float, y: float) -> None:
         "What a click means at a place in the axes of the panel `name`."
+
+    def headed(self, area: Area, name: str, head: str = "") -> None:
+        "Paint a panel with its head, or another one, in bold above it."
+        area.text(head or self.heads[name].format(w=self), size=11, fontweight="bold")
+        self.panels[name].paint(area.part(top=26))
 
     def layer_menu(self) -> None:
         "A control for the layer at which importance is read; on features there is only one."
         if self.session.network is not None:
-            self.control("layer", _choice("layer", _layers_of(self.session), self.session.layer))
+            self.choice("layer", "layer", _layers_of(self.session), self.session.layer)
 
     def follow(self, name: str) -> None:
         "What a change of the control `name` means for others; another layer is another session."
@@ -481,16 +495,6 @@ class Explorer(_Shown):
     def _dress(self, dark: bool) -> None:
         Explorer.dark = dark
         (self.ui.add_class if dark else self.ui.remove_class)("niwt-dark")
-
-# %% ../../nbs/08_widgets/01_explorer.ipynb #17bceb58
-def _titled(title: str, paint: _Painter) -> _Painter:
-    "A painter with a bold line above it."
-
-    def both(area: Area) -> None:
-        area.text(title, size=11, fontweight="bold")
-        paint(area.part(top=26))
-
-    return both
 
 # %% ../../nbs/08_widgets/01_explorer.ipynb #6e7b2630
 def _told(height: int, *words: str, width: int = 860) -> tuple[_Painter, int, int]:
@@ -530,8 +534,6 @@ class _Pictures(Explorer):
     "The picture that an explorer looks at: of the data set, or uploaded."
 
     own: tuple[str, Image.Image] | None = None  # an uploaded picture, and before it what tells it
-    _x: Callable[[Any], Tensor]
-    _seen: Callable[[Any], Image.Image]
 
     def _images_of(self, c: int) -> Tensor:
         "Test pictures of a class; training pictures where it has none."
@@ -545,31 +547,26 @@ class _Pictures(Explorer):
         return bool(self.state["species"] == -1)
 
     @property
-    def index(self) -> int | None:
-        "The image index in the data set; None for an uploaded picture."
-        if self.mine:
-            return None
+    def picture_key(self) -> Any:
+        "What identifies the picture: its number in the data set, or of an uploaded one its hash."
+        if self.own and self.mine:
+            return self.own[0]
         return int(self._images_of(self.state["species"])[self.state["picture"] - 1])
 
-    @property
-    def picture_key(self) -> Any:
-        "What identifies the picture."
-        return self.own[0] if self.own and self.mine else self.index
-
-    @property
-    def _pixels(self) -> Image.Image:
+    def _taken(self, session: Session, key: Any) -> tuple[Tensor, Image.Image]:
         own = self.own if self.mine else None
-        return own[1] if own else self.session.data.images[int(self.index or 0)]
+        x = session.transform(own[1] if own else session.data.images[key])
+        return x, _as_seen(x, session.transform)
 
     @property
     def x(self) -> Tensor:
         "(3, H, W) the picture as the network gets it."
-        return self._x(self.picture_key)
+        return self.ask(self._taken, self.picture_key)[0]
 
     @property
     def seen_picture(self) -> Image.Image:
         "The picture as the network sees it, in natural colours."
-        return self._seen(self.picture_key)
+        return self.ask(self._taken, self.picture_key)[1]
 
     @property
     def truth(self) -> str:
@@ -598,15 +595,13 @@ class _PictureExplorer(_Pictures):
         if self.session.network is None or not data.has_images:
             told = f"{data.name!r} was opened with features only"
             raise NiwtError(f"{type(self).__name__} looks at pictures; {told}")
-        self._x = lru_cache(24)(lambda key: self.session.transform(self._pixels))
-        self._seen = lru_cache(24)(lambda key: _as_seen(self.x, self.session.transform))
         by_name = lambda c: readable(data.classes[c])  # noqa: E731
         parts = [sorted(c.tolist(), key=by_name) for c in (data.seen, data.unseen)]
         label = dict(zip(self.session.columns.tolist(), self.session.menu, strict=True))
         self.species = [(label[c][0], c) for c in [*parts[0], *parts[1]]]
         self.first = int(data.unseen[0]) if len(data.unseen) else parts[0][0]
         told = "whose pictures to choose from; a star: never shown to the network"
-        self.control("species", _choice("species", self.species, self.first, told))
+        self.choice("species", "species", self.species, self.first, told)
         n = len(self._images_of(self.first))
         self.control("picture", widgets.IntSlider(1, 1, n, description="picture"))
         about = "A picture of your own (JPEG, PNG, ...). It stays on this machine."
@@ -645,10 +640,10 @@ class _PictureExplorer(_Pictures):
         entry = self.upload.value[0]
         self.upload.value = ()
         picture, note = _read_upload(entry)
-        self._own((content_hash(bytes(entry["content"])), picture), _escaped(note))
+        self._own((content_hash(bytes(entry["content"])), picture), escape(note))
 
     def take(self, picture: Image.Image, name: str = "your picture") -> "_PictureExplorer":
         "Look at a picture that is in memory."
         own = (content_hash(np.asarray(picture.convert("RGB"))), picture.convert("RGB"))
-        self.act(lambda: self._own(own, _escaped(name)))
+        self.act(lambda: self._own(own, escape(name)))
         return self

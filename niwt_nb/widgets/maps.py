@@ -8,9 +8,8 @@ __all__ = ['MapExplorer']
 # %% ../../nbs/08_widgets/03_maps.ipynb #1df8b124
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from html import escape
 
-import ipywidgets as widgets
 import numpy as np
 from sklearn.base import clone
 
@@ -20,8 +19,7 @@ from ..figures.canvas import Area
 from ..figures.charts import _map_order, _draw_agreement, _draw_agreement_focus, _draw_bars
 from ..figures.charts import _draw_map_choice, _draw_map_ground, _draw_words
 from ..network.modes import in_own_modes
-from .explorer import Explorer, _Page, _Panel, _choice, _column, _escaped, _grid
-from .explorer import _titled
+from .explorer import Explorer, _Page
 from .neurons import _neuron_label
 from .session import Session
 
@@ -35,7 +33,7 @@ class _HeldOut:
     measured: np.ndarray  # (K,) the same
     centred: float  # cosine of the two
     shuffled: float  # the same when the map was fitted with other classes' words
-    rank: int  # place of the class among all seen ones by the cosine with the prediction; 1 is best
+    rank: int  # of the class among all seen ones by the cosine with the prediction; 1 is best
     of: int  # of so many
 
 # %% ../../nbs/08_widgets/03_maps.ipynb #4d2ec091
@@ -64,12 +62,11 @@ class _MapPictures(Explorer):
     "What is shown of the map from words to importances."
 
     order: tuple[np.ndarray, np.ndarray]  # attributes and neurons as the heatmap has them
-    _held: Callable[..., _HeldOut]
 
     @property
     def held(self) -> _HeldOut:
         "The class held out."
-        return self._held(self.session, self.state["held_out"])
+        return self.ask(_study_held_out, self.state["held_out"])
 
     @property
     def attribute(self) -> str:
@@ -81,10 +78,10 @@ class _MapPictures(Explorer):
         "The label of the chosen neuron."
         return _neuron_label(self.session, self.state["neuron"])
 
-    def _paint_map(self, area: Area) -> None:
+    def _ground_map(self, area: Area) -> None:
         _draw_map_ground(area, self.session.effects, *self.order, self.session.knowledge.names)
 
-    def _paint_choice(self, area: Area) -> None:
+    def _paint_map(self, area: Area) -> None:
         chosen = (self.state["attribute"], self.state["neuron"])
         _draw_map_choice(area, *self.order, self.session.knowledge.names, *chosen)
 
@@ -102,10 +99,10 @@ class _MapPictures(Explorer):
         name = lambda a: readable(self.session.knowledge.names[a])  # noqa: E731
         self._bars(area, self.session.effects[:, self.state["neuron"]], name)
 
-    def _paint_test(self, area: Area) -> None:
+    def _ground_test(self, area: Area) -> None:
         _draw_agreement(area, self.held.predicted, self.held.measured)
 
-    def _paint_focus(self, area: Area) -> None:
+    def _paint_test(self, area: Area) -> None:
         _draw_agreement_focus(area, self.held.predicted, self.held.measured, self.state["neuron"])
 
     def page(self) -> _Page:
@@ -116,8 +113,8 @@ class _MapPictures(Explorer):
         words += f"; nearest class: rank {held.rank} of {held.of}"
 
         def details(area: Area) -> None:
-            _titled(f"{self.attribute}: its neurons", self._paint_row)(area.part(height=156))
-            _titled(f"{self.neuron}: its words", self._paint_column)(area.part(top=170, height=156))
+            self.headed(area.part(height=156), "row")
+            self.headed(area.part(top=170, height=156), "column")
             _draw_words(area.part(top=340), title, words)
             self.panels["test"].whole(area.part(top=420, height=240))
 
@@ -132,44 +129,30 @@ class MapExplorer(_MapPictures):
     about += "choose below. The test leaves one class out: a dot is a neuron whose sign its words "
     about += "foretell, an orange cross one whose sign they do not."
     clickable = ("map", "test")
+    columns = ((480, "map"), (300, "row column test"))
 
     def build(self) -> None:
         "Controls and panels."
-        data, self._held = self.session.data, lru_cache(24)(_study_held_out)
+        data = self.session.data
         attributes = [(readable(n), i) for i, n in enumerate(self.session.knowledge.names)]
         val = [self.session.columns.tolist().index(int(c)) for c in data.val_classes]
         others = [i for i in range(len(data.seen)) if i not in val]
         rows = [self.session.menu[i] for i in [*val, *others]]
         self.layer_menu()
-        self.control("attribute", _choice("attribute", attributes))
-        self.control("neuron", _choice("neuron", self._neurons()))
-        self.control("held_out", _choice("class held out", rows))
-        self.words("test", "row", "column")
+        self.choice("attribute", "attribute", attributes)
+        self.choice("neuron", "neuron", self._neurons())
+        self.choice("held_out", "class held out", rows)
+        self.words("test")
         self._start()
-        key = lambda *names: lambda: (self.session.layer, *map(self.state.get, names))  # noqa: E731
-        framed = lambda: f"framed: {self.attribute}, and {self.neuron}"  # noqa: E731
-        alts = (
-            lambda: f"heatmap of attributes against neurons; {framed()}",
-            lambda: f"neurons of {self.attribute}",
-            lambda: f"attributes of neuron {self.state['neuron']}",
-            lambda: "predicted against measured importance",
-        )
-        picked, held = key("attribute", "neuron"), key("held_out", "neuron")
-        map_ground, test_ground = (key(), self._paint_map), (key("held_out"), self._paint_test)
         tall = min(max(12 * len(self.order[0]) + 70, 260), 540)
-        self.panels = {
-            "map": _Panel(480, tall, picked, self._paint_choice, alts[0], map_ground),
-            "row": _Panel(300, 120, key("attribute"), self._paint_row, alts[1]),
-            "column": _Panel(300, 120, key("neuron"), self._paint_column, alts[2]),
-            "test": _Panel(300, 206, held, self._paint_focus, alts[3], test_ground),
-        }
-
-    def arrange(self) -> list[widgets.Widget]:
-        "Controls, then the heatmap beside three panels."
-        names = ("row", "column", "test")
-        details = [w for name in names for w in (self.says[name], self.panels[name].ui)]
-        body = _grid(self.panels["map"].ui, _column(*details), shares=(480, 300))
-        return [_grid(*self.controls.values()), self.tools, body]
+        told = "heatmap of attributes against neurons; framed: {w.attribute}, and {w.neuron}"
+        self.panel("map", (480, tall), "session attribute neuron", told, on="session")
+        told, head = "neurons of {w.attribute}", "{w.attribute}: its neurons"
+        self.panel("row", (300, 120), "session attribute", told, head)
+        told, head = "attributes of neuron {w.state[neuron]}", "{w.neuron}: its words"
+        self.panel("column", (300, 120), "session neuron", told, head)
+        told, on = "predicted against measured importance", "session held_out"
+        self.panel("test", (300, 206), f"{on} neuron", told, on=on)
 
     def _neurons(self) -> list[tuple[str, int]]:
         n = self.session.model.importance_.shape[1]
@@ -200,10 +183,8 @@ class MapExplorer(_MapPictures):
 
     def refresh(self) -> None:
         "Sentences and panels."
-        h, name = self.held, _escaped(self.session.label(self.held.row))
+        h, name = self.held, escape(self.session.label(self.held.row))
         at = "nearest" if h.rank == 1 else f"number {h.rank} in nearness"
         told = f"cosine <b>{h.centred:.2f}</b>, from other words {h.shuffled:.2f}; {at} of {h.of}"
-        self.say("test", f'<div class="niwt-sub">{name} from its words</div><p>{told}</p>')
-        self.head("row", f"{self.attribute}: its neurons")
-        self.head("column", f"{self.neuron}: its words")
+        self.says["test"].value = f'<div class="niwt-sub">{name} from its words</div><p>{told}</p>'
         super().refresh()

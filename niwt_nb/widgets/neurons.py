@@ -6,9 +6,9 @@
 __all__ = ['NeuronExplorer']
 
 # %% ../../nbs/08_widgets/02_neurons.ipynb #e7f977dc
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from html import escape
 from typing import Any
 
 import ipywidgets as widgets
@@ -23,11 +23,10 @@ from ..explain.scores import image_truth
 from ..fieldguide.drawing import draw_bird
 from ..fieldguide.world import FieldGuideImages
 from ..figures.canvas import Area
-from ..figures.charts import _draw_bars, _draw_change, _draw_words
+from ..figures.charts import _draw_bars, _draw_change
 from ..figures.pictures import overlay, _draw_beside, _draw_mosaic
 from ..network.modes import in_own_modes
-from .explorer import _Page, _Panel, _PictureExplorer, _button, _choice, _column
-from .explorer import _escaped, _grid, _titled, _told
+from .explorer import _Page, _PictureExplorer, _button, _column, _told
 from .session import _Reading, Session, _read_picture
 
 # %% ../../nbs/08_widgets/02_neurons.ipynb #0557cc8f
@@ -35,28 +34,21 @@ from .session import _Reading, Session, _read_picture
 class _NeuronStudy:
     "The neurons behind a class in a picture, and what is left of its score without some of them."
 
-    row: int  # the class
     neurons: list[int]  # by the measure asked for, strongest first
     values: np.ndarray  # that measure, signed
     rows: list[int]  # head rows with the highest scores before or after
     before: np.ndarray  # their probabilities
     after: np.ndarray  # and without the silenced neurons
-    off: tuple[int, ...]  # which those are
-    own: tuple[float, float]  # probability of the class itself, before and after
     predicted: tuple[int, int]  # head row predicted before and after
 
 # %% ../../nbs/08_widgets/02_neurons.ipynb #69de2899
 @in_own_modes
 def _study_neurons(
-    session: Session,
-    reading: _Reading,
-    off: Sequence[int] = (),
-    by: str = "importance",
-    top: int = 10,
+    session: Session, reading: _Reading, off: Sequence[int] = (), by: str = "importance"
 ) -> _NeuronStudy:
-    'The `top` neurons by "importance" or "adds", scores without `off`; `NiwtError` if unknown.'
+    'The ten neurons by "importance" or "adds", scores without `off`; `NiwtError` if unknown.'
     measure = getattr(reading, check_name(by, ["importance", "adds"], "measure"))
-    order = measure.abs().argsort(descending=True)[:top]
+    order = measure.abs().argsort(descending=True)[:10]
     order = order[measure[order].argsort(descending=True)]
     keep = torch.ones(len(measure))
     keep[_check_neurons(off, len(measure))] = 0
@@ -68,11 +60,10 @@ def _study_neurons(
     best = torch.maximum(before, after).argsort(descending=True)[:6].tolist()
     best = best if reading.row in best else [*best[:-1], reading.row]
     best.sort(key=lambda i: -float(before[i]))
-    own = (float(before[reading.row]), float(after[reading.row]))
     taken = (int(before.argmax()), int(after.argmax()))
     ranked = (order.tolist(), measure[order].numpy())
     shares = (before[best].numpy(), after[best].numpy())
-    return _NeuronStudy(reading.row, *ranked, best, *shares, tuple(off), own, taken)
+    return _NeuronStudy(*ranked, best, *shares, taken)
 
 # %% ../../nbs/08_widgets/02_neurons.ipynb #f8e95024
 @in_own_modes
@@ -84,45 +75,24 @@ def _neuron_label(session: Session, neuron: int) -> str:  # such as "17 · blue 
     name = phrase(entry["name"]).removeprefix("a ").removeprefix("an ")
     return f"{neuron} · {name}{'' if entry['good'] else ' ?'}"
 
-# %% ../../nbs/08_widgets/02_neurons.ipynb #07d3ba26
-@dataclass(frozen=True, eq=False)
-class _Exciting:
-    "The pictures that excite one neuron most, strongest first."
-
-    neuron: int
-    index: list[int]  # images
-    images: list[Any]  # as the data set has them
-    regions: list[Any]  # (H, W) bool: where, in the network's input
-    labels: list[str]  # their classes
-
 # %% ../../nbs/08_widgets/02_neurons.ipynb #0bf056f1
 @in_own_modes
-def _exciting_pictures(session: Session, neuron: int, n: int = 6) -> _Exciting:
-    "The `n` pictures of `session.some` whose most active places excite a neuron most."
+def _exciting_pictures(session: Session, neuron: int, n: int = 5) -> tuple[list, list, list, list]:
+    "Of the `n` pictures that excite a neuron most: numbers, as seen, (H, W) bool where, classes."
     _check_neurons([neuron], session.model.importance_.shape[1])
-    best = session.answers[:, neuron].argsort(descending=True)[:n]
-    index = session.some[best].tolist()
-    pictures = [session.data.images[i] for i in index]
-    x = torch.stack([session.transform(p) for p in pictures])
+    index = session.some[session.answers[:, neuron].argsort(descending=True)[:n]].tolist()
+    x = session.pictures(index)
     maps = region(to_size(layer_activations(session.network, x)[:, neuron], x.shape[2:]))
     names = [readable(session.data.classes[int(session.data.labels[i])]) for i in index]
-    return _Exciting(neuron, index, pictures, list(maps), names)
-
-# %% ../../nbs/08_widgets/02_neurons.ipynb #16508bc7
-@dataclass(frozen=True, eq=False)
-class _Trial:
-    "Birds drawn with an attribute and without it, and how the neurons answer."
-
-    pictures: list[Any]  # n with it, then the same n without
-    wins: Any  # (n, K) bool: the bird with the attribute excites the neuron more
+    return index, [_as_seen(one, session.transform) for one in x], list(maps), names
 
 # %% ../../nbs/08_widgets/02_neurons.ipynb #f073b326
 @in_own_modes
-def _try_attribute(session: Session, attribute: str, n: int = 20) -> _Trial:  # for all neurons
-    "Draw `n` pairs of birds that differ in one attribute; raises `NiwtError` for an unknown one."
+def _try_attribute(session: Session, attribute: str, n: int = 20) -> tuple[list[Any], Any]:
+    "2 n birds, half with an attribute, and (n, K) whether these excite more; or `NiwtError`."
     known = check_name(attribute, session.explainer.names, "attribute")
     pictures, shown, other = drawn_pairs(session.explainer, known, session.transform, draw_bird, n)
-    return _Trial(pictures, shown > other)
+    return pictures, shown > other
 
 # %% ../../nbs/08_widgets/02_neurons.ipynb #ea2a55e8
 @in_own_modes
@@ -139,96 +109,32 @@ def _said_by_formula(session: Session, neuron: int) -> str:  # a sentence, or no
     told = f"Neuron {neuron} answers best to: {made.text(session.explainer.names)}"
     return f"{told} (intersection over union {score:.2f}, the best attribute alone {alone:.2f})."
 
-# %% ../../nbs/08_widgets/02_neurons.ipynb #fa86cfac
-class _NeuronRows:
-    "A switch and a name for each of `n` neurons; `flip(neuron, off)` and `choose(neuron)` listen."
+# %% ../../nbs/08_widgets/02_neurons.ipynb #50d4f242
+class _NeuronPictures(_PictureExplorer):
+    "What is shown of the neurons behind a class in a picture, and of birds that try a neuron."
 
-    def __init__(self, n: int, flip: Callable[[int, bool], Any], choose: Callable[[int], Any]):
-        self.neurons: list[int] = []
-        self._silent = False  # while neurons are shown, nobody hears of it
-        self.switches = [widgets.ToggleButton() for _ in range(n)]
-        for i, switch in enumerate(self.switches):
-            flipped = lambda change, i=i: flip(self.neurons[i], change["new"])  # noqa: E731
-            switch.observe(self._heard(flipped), "value")
-        self.names = widgets.ToggleButtons(options=[" "], description="").add_class("niwt-names")
-        self.names.observe(self._heard(lambda change: choose(change["new"])), "value")
-
-    def _heard(self, tell: Callable[..., Any]) -> Callable[..., Any]:
-        return lambda change: None if self._silent or change["new"] is None else tell(change)
-
-    def show(self, labels: Sequence[tuple[str, int]], focus: int, off: Sequence[int]) -> None:
-        "Show neurons with their labels, which one is looked at, and which are switched off."
-        self.neurons, self._silent = [k for _, k in labels], True
-        try:
-            if tuple(self.names.options) != tuple(labels):
-                self.names.options = labels
-            self.names.value = focus if focus in self.neurons else None
-            for switch, k in zip(self.switches, self.neurons, strict=False):
-                here, there = ("off", "on") if k in off else ("on", "off")
-                switch.value, switch.description = k in off, here
-                switch.tooltip = f"neuron {k} is {here}; press to switch it {there}"
-        finally:
-            self._silent = False
-
-# %% ../../nbs/08_widgets/02_neurons.ipynb #ad0c0f59
-class _NeuronTrials(_PictureExplorer):
-    "Birds that are drawn to try what a neuron likes."
-
-    _tried: Callable[..., _Trial]
+    off: tuple[int, ...] = ()  # the neurons that are switched off
 
     @property
     def neuron(self) -> int:
         "The neuron that is looked at."
         return int(self.state["neuron"])
 
-    def trial_told(self) -> str:
-        "How the neuron answers to the birds that were drawn."
-        guess, k = self.state["guess"], self.neuron
-        if not guess:
-            return ""
-        wins = self._tried(self.session, guess).wins[:, k]
-        n, won = len(wins), int(wins.sum())
-        likes, dislikes = won >= 0.8 * n, won <= 0.2 * n
-        told = "It answers to the others" if dislikes else "It does not care"
-        told = "It answers" if likes else told
-        told += f": in {won} of {n} pairs the bird with {phrase(guess)} excites neuron {k} more"
-        told += f" than the same bird without (chance: {n // 2})."
-        own = f" So its name {'holds' if likes else 'does not hold'}."
-        return told + (own if self.session.names["name"][k] == guess else "")
-
-    def _paint_trial(self, area: Area) -> None:
-        if not self.state["guess"]:
-            ask = f"Draw what you think neuron {self.neuron} likes ('draw birds with')"
-            return _draw_words(area, "", f"{ask}, and see whether it answers.")
-        trial = self._tried(self.session, self.state["guess"])
-        n, wins = len(trial.wins), trial.wins[:6, self.neuron].tolist()
-        marks = ["blue" if w else "" for w in wins] + ["" if w else "blue" for w in wins]
-        pictures = [*trial.pictures[:6], *trial.pictures[n : n + 6]]
-        _draw_mosaic(area, pictures, marks=marks)
-
-# %% ../../nbs/08_widgets/02_neurons.ipynb #50d4f242
-class _NeuronPictures(_NeuronTrials):
-    "What is shown of the neurons behind a class in a picture, and of birds that try a neuron."
-
-    off: tuple[int, ...] = ()  # the neurons that are switched off
-    top = 10
-
-    def build(self) -> None:
-        "The controls that choose a picture, and the last answers."
-        super().build()
-        self._read, self._study = lru_cache(24)(_read_picture), lru_cache(24)(_study_neurons)
-        self._tried, self._formula = lru_cache(24)(_try_attribute), lru_cache(24)(_said_by_formula)
+    @property
+    def label(self) -> str:
+        "Its number and name."
+        return _neuron_label(self.session, self.neuron)
 
     @property
     def reading(self) -> _Reading:
         "What the network makes of the picture."
         target = None if self.state["explain"] < 0 else self.state["explain"]
-        return self._read(self.session, self.x, target)
+        return self.ask(_read_picture, self.x, target)
 
     @property
     def study(self) -> _NeuronStudy:
         "The neurons and the scores."
-        return self._study(self.session, self.reading, self.off, self.state["by"], self.top)
+        return self.ask(_study_neurons, self.reading, self.off, self.state["by"])
 
     def labels(self, neurons: Sequence[int] | None = None) -> list[tuple[str, int]]:
         "Neurons with their labels; all of them if none are named."
@@ -240,56 +146,64 @@ class _NeuronPictures(_NeuronTrials):
         answers = (f"where neuron {self.neuron} answers", overlay(self.seen_picture, heat))
         _draw_beside(area, [("the picture", self.seen_picture), answers])
 
-    def _alt_picture(self) -> str:
-        return f"{self.truth}, and where neuron {self.labels([self.neuron])[0][0]} answers in it"
-
-    def _paint_bars(self, area: Area, names: Sequence[str] = (), room: float = 0) -> None:
+    def _paint_bars(self, area: Area, room: float = 0) -> None:
         "The change of the score for one unit more everywhere, or what each neuron adds."
         study, places = self.study, self.reading.activation[0, 0].numel()
         values = study.values * (places if self.state["by"] == "importance" else 1)
         focus = study.neurons.index(self.neuron) if self.neuron in study.neurons else None
-        _draw_bars(area, values, [k in study.off for k in study.neurons], focus, names, room)
+        names = [label for label, _ in self.labels(study.neurons)] if room else ()
+        _draw_bars(area, values, [k in self.off for k in study.neurons], focus, names, room)
 
     def _paint_exciting(self, area: Area) -> None:
-        found, transform = _exciting_pictures(self.session, self.neuron, 5), self.session.transform
-        pictures = [_as_seen(transform(p), transform) for p in found.images]
-        _draw_mosaic(area, pictures, found.labels, (5, 3), rings=found.regions)
+        _, pictures, where, labels = _exciting_pictures(self.session, self.neuron)
+        _draw_mosaic(area, pictures, labels, (5, 3), rings=where)
 
-    def _paint_scores(self, area: Area) -> None:
-        s = self.study
-        names, shares = (
-            map(self.session.label, s.rows),
-            {"all neurons on": s.before, "now": s.after},
-        )
-        _draw_change(area, [*names], shares, "What it says", s.rows.index(s.row))
+    @property
+    def trial_told(self) -> str:
+        "How the neuron answers to the birds that were drawn."
+        guess, k = self.state["guess"], self.neuron
+        if not guess:
+            return "no birds are drawn yet"
+        wins = self.ask(_try_attribute, guess)[1][:, k]
+        n, won = len(wins), int(wins.sum())
+        likes, dislikes = won >= 0.8 * n, won <= 0.2 * n
+        told = "It answers to the others" if dislikes else "It does not care"
+        told = "It answers" if likes else told
+        told += f": in {won} of {n} pairs the bird with {phrase(guess)} excites neuron {k} more"
+        told += f" than the same bird without (chance: {n // 2})."
+        own = f" So its name {'holds' if likes else 'does not hold'}."
+        return told + (own if self.session.names["name"][k] == guess else "")
 
-    def _alt_scores(self) -> str:
-        rows = zip(self.study.rows, self.study.before, self.study.after, strict=True)
-        return "; ".join(f"{self.session.label(r)} {b:.0%}, now {a:.0%}" for r, b, a in rows)
+    def _paint_trial(self, area: Area) -> None:
+        if not self.state["guess"]:
+            return  # hidden
+        pictures, won = self.ask(_try_attribute, self.state["guess"])
+        n, wins = len(won), won[:6, self.neuron].tolist()
+        marks = ["blue" if w else "" for w in wins] + ["" if w else "blue" for w in wins]
+        _draw_mosaic(area, [*pictures[:6], *pictures[n : n + 6]], marks=marks)
 
     def _verdict(self, study: _NeuronStudy) -> str:
         before, after = (self.session.label(r) for r in study.predicted)
         right = " ✓" if not self.mine and before.removesuffix(" ★") == self.truth else ""
-        told = f"{'This' if self.mine else 'It'} is {_escaped(self.truth)}."
-        told += f" The network says <b>{_escaped(before)}</b>{right}"
-        if study.off:
-            silent = f"{'s' if len(study.off) > 1 else ''} {', '.join(map(str, study.off))}"
-            told += f"; without neuron{silent}: <b>{_escaped(after)}</b>"
+        told = f"{'This' if self.mine else 'It'} is {escape(self.truth)}."
+        told += f" The network says <b>{escape(before)}</b>{right}"
+        if self.off:
+            silent = f"{'s' if len(self.off) > 1 else ''} {', '.join(map(str, self.off))}"
+            told += f"; without neuron{silent}: <b>{escape(after)}</b>"
         return told + (f".{self.warning}" if self.mine else "")
 
     def page(self) -> _Page:
         "Pictures and scores, named bars, what excites the neuron."
-        study, (before, after) = self.study, map(self.session.label, self.study.predicted)
-        names = [label for label, _ in self.labels(study.neurons)]
+        before, after = map(self.session.label, self.study.predicted)
         taken = f"It is {self.truth}. The network says {before}"
-        without = f"Without neurons {', '.join(map(str, study.off))}: {after}" if study.off else ""
-        bars = lambda area: self._paint_bars(area, names, 210)  # noqa: E731
-        excites = f"What excites neuron {_neuron_label(self.session, self.neuron)}"
-        trial = [_told(112, "", self.trial_told(), width=400), self.painter("trial")]
+        without = f"Without neurons {', '.join(map(str, self.off))}: {after}" if self.off else ""
+        bars = lambda area: self._paint_bars(area, 210)  # noqa: E731
+        exciting = lambda area: self.headed(area, "exciting")  # noqa: E731
+        trial = [_told(112, "", self.trial_told, width=400), self.painter("trial")]
         return [
             [_told(44, taken, without)],
             [self.painter("picture"), (bars, 540, 270)],
-            [self.painter("scores"), (_titled(excites, self._paint_exciting), 474, 160)],
+            [self.painter("scores"), (exciting, 474, 160)],
             *([trial] if self.state["guess"] else []),
         ]
 
@@ -302,58 +216,53 @@ class NeuronExplorer(_NeuronPictures):
     about += "answers to, switch some off, or draw what you think it likes. ★ = never shown to the "
     about += "network; ? = a name no surer than chance."
     kept = (*_PictureExplorer.kept, "off")
+    columns = ((280, "picture scores trial"), (470, "rows exciting"))
+    rows: list[int]  # the neurons beside the switches
 
     def build(self) -> None:
         "Controls and panels."
         super().build()
         rows = [("the one it predicts", -1), *self.session.menu]
-        bars = {"importance: what more of it would add": "importance"}
-        bars["what it adds in this picture"] = "adds"
+        bars = [("importance: what more of it would add", "importance")]
+        bars += [("what it adds in this picture", "adds")]
         pen = isinstance(self.session.data.images, FieldGuideImages)
         birds = self.session.explainer.names if pen else ()
         guesses = [("nothing yet", ""), *((phrase(a), a) for a in birds)]
         why, like = "for which class importance is read", "what you think the neuron likes"
-        self.control("explain", _choice("class", rows, tooltip=why))
+        self.choice("explain", "class", rows, why=why)
         self.layer_menu()
-        self.control("by", _choice("bars show", [*bars.items()]))
-        self.control("neuron", _choice("neuron", self.labels(), tooltip="the neuron to look at"))
-        self.control("guess", _choice("draw birds with", guesses, tooltip=like))
-        self.rows = _NeuronRows(self.top, self.switch, lambda neuron: self.set(neuron=neuron))
-        self.switches, self.names = self.rows.switches, self.rows.names
+        self.choice("by", "bars show", bars)
+        self.choice("neuron", "neuron", self.labels(), why="the neuron to look at")
+        self.choice("guess", "draw birds with", guesses, why=like)
+        self.switches = [widgets.ToggleButton() for _ in range(10)]
+        for i, switch in enumerate(self.switches):
+            self.hear(switch, lambda off, i=i: self.switch(self.rows[i], off))
+        self.names = widgets.ToggleButtons(options=[" "], description="").add_class("niwt-names")
+        self.hear(self.names, lambda k: None if k is None else self.set(neuron=k))
         back = "switch all neurons back on"
         self.restore_all = _button("All neurons on", self.switch_all_on, back)
-        self.words("verdict", "exciting", "trial")
-        self._add_panels()
+        self.words("verdict", "trial")
+        answers = "{w.truth}, and where neuron {w.label} answers in it"
+        self.panel("picture", (330, 202), "picture_key session neuron", answers)
+        bars_told = "bars of the ten neurons, in the order of their names"
+        self.panel("bars", (154, 300), "study neuron", bars_told)
+        box = widgets.HBox([_column(*self.switches), self.names, self.panels["bars"].ui])
+        self.places["rows"] = [box.add_class("niwt-rows"), self.restore_all]
+        excites, head = "pictures that excite neuron {w.neuron}", "What excites neuron {w.label}"
+        self.panel("exciting", (420, 130), "session neuron", excites, head)
+        self.panel("trial", (330, 112), "session neuron guess", "{w.trial_told}")
+        self.panel("scores", (330, 200), "reading off")
         self._strongest()
 
-    def _add_panels(self) -> None:
-        at = lambda: (self.session.layer, self.neuron)  # noqa: E731
-        shown = lambda: (self.picture_key, at()[0], self.state["explain"], self.off)  # noqa: E731
-        bar_key = lambda: (*shown(), self.state["by"], self.neuron)  # noqa: E731
-        alts = (
-            lambda: "bars of the ten neurons, in the order of their names",
-            lambda: f"pictures that excite neuron {self.neuron}",
-            lambda: self.trial_told() or "no birds are drawn yet",
-        )
-        seen = lambda: (self.picture_key, *at())  # noqa: E731
-        guess = lambda: (*at(), self.state["guess"])  # noqa: E731
-        self.panels |= {
-            "picture": _Panel(330, 202, seen, self._paint_picture, self._alt_picture),
-            "bars": _Panel(154, 30 * self.top, bar_key, self._paint_bars, alts[0]),
-            "exciting": _Panel(420, 130, at, self._paint_exciting, alts[1]),
-            "trial": _Panel(330, 112, guess, self._paint_trial, alts[2]),
-            "scores": _Panel(330, 200, shown, self._paint_scores, self._alt_scores),
-        }
+    def _paint_scores(self, area: Area) -> None:
+        s, label = self.study, self.session.label
+        shares = {"all neurons on": s.before, "now": s.after}
+        at = s.rows.index(self.reading.row)
+        _draw_change(area, [*map(label, s.rows)], shares, "What it says", at)
 
-    def arrange(self) -> list[widgets.Widget]:
-        "Controls, then pictures and scores beside the neurons."
-        ui, say = {name: panel.ui for name, panel in self.panels.items()}, self.says
-        rows = widgets.HBox([_column(*self.switches), self.names, ui["bars"]])
-        rows.add_class("niwt-rows")
-        left = _column(ui["picture"], ui["scores"], say["trial"], ui["trial"])
-        right = _column(rows, self.restore_all, say["exciting"], ui["exciting"])
-        body = _grid(left, right, shares=(280, 470))
-        return [_grid(*self.controls.values()), self.tools, say["verdict"], body]
+    def _alt_scores(self) -> str:
+        rows = zip(self.study.rows, self.study.before, self.study.after, strict=True)
+        return "; ".join(f"{self.session.label(r)} {b:.0%}, now {a:.0%}" for r, b, a in rows)
 
     def follow(self, name: str) -> None:
         "Another layer has other neurons; another question puts its strongest neuron in front."
@@ -383,11 +292,18 @@ class NeuronExplorer(_NeuronPictures):
 
     def refresh(self) -> None:
         "Names, switches, sentences, then the panels."
-        study = self.study
-        self.rows.show(self.labels(study.neurons), self.neuron, self.off)
+        study, labels = self.study, self.labels(self.study.neurons)
+        self.rows = study.neurons
+        if tuple(self.names.options) != tuple(labels):
+            self.names.options = labels
+        self.names.value = self.neuron if self.neuron in self.rows else None
+        for switch, k in zip(self.switches, self.rows, strict=False):
+            here, there = ("off", "on") if k in self.off else ("on", "off")
+            switch.value, switch.description = k in self.off, here
+            switch.tooltip = f"neuron {k} is {here}; press to switch it {there}"
         self.restore_all.disabled = not self.off
-        self.say("verdict", self._verdict(study))
-        self.head("exciting", f"What excites neuron {_neuron_label(self.session, self.neuron)}")
-        self.say("trial", _escaped(self.trial_told() or self._formula(self.session, self.neuron)))
-        self.panels["trial"].ui.layout.display = None if self.state["guess"] else "none"
+        self.says["verdict"].value = self._verdict(study)
+        guess, asked = self.state["guess"], (_said_by_formula, self.neuron)
+        self.says["trial"].value = escape(self.trial_told if guess else self.ask(*asked))
+        self.panels["trial"].ui.layout.display = None if guess else "none"
         super().refresh()

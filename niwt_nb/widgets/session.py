@@ -8,6 +8,7 @@ __all__ = ['Session', 'open_session']
 # %% ../../nbs/08_widgets/00_session.ipynb #28e95a77
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core import NiwtError
-from ..data.dataset import DomainKnowledge, ZeroShotData, first_of_each
+from ..data.dataset import ZeroShotData, first_of_each
 from ..explain.explainer import Explainer, fit_explainer, readable, topk_activation
 from ..explain.maps import _check_neurons, layer_activations, layer_gradient
 from ..explain.names import name_neurons
@@ -24,61 +25,38 @@ from ..fieldguide.network import FIELD_GUIDE_WEIGHTS
 from ..fieldguide.world import FieldGuideImages, field_guide
 from ..method.niwt import NIWT, as_backbone, features_to_score
 from ..network.backbones import Backbone, load_backbone
-from ..network.cut import CutNetwork, layer_names
+from ..network.cut import layer_names
 from ..network.head import extract_features
 from ..network.modes import in_own_modes
 
 # %% ../../nbs/08_widgets/00_session.ipynb #38194eeb
 @dataclass(frozen=True, eq=False)
-class _Opened:
-    "A data set and a fitted model. Head rows: seen classes, then unseen ones."
+class Session:
+    "A data set and a fitted model, and what is measured on demand; made by `open_session`."
 
     data: ZeroShotData  # its splits hold the images in use
     model: NIWT  # fitted on it; not changed by any question
     at_hand: Tensor | None = None  # (N, D) features as the network gives them; None: made if asked
     layers: dict[str, "Session"] = field(default_factory=dict)  # the same at other layers
 
-    @property
-    def layer(self) -> str:
-        "Where importance is read."
-        return self.model.jacobian_.layer
-
-    @property
-    def network(self) -> CutNetwork | None:
-        "The cut network with a row a class; None: features only."
-        return self.model.network_
-
-    @property
-    def head(self) -> nn.Linear:
-        "A row a class."
-        return self.model.head_
-
-    @property
-    def knowledge(self) -> DomainKnowledge:
-        "What is known of every class."
-        return self.model.knowledge_
-
-    @property
-    def transform(self) -> Any:
-        "PIL image -> (3, H, W) tensor; None: features only."
-        return self.model.preprocess_
+    layer = property(attrgetter("model.jacobian_.layer"), doc="Where importance is read.")
+    network = property(attrgetter("model.network_"), doc="Cut, a row a class; None: features only.")
+    head = property(attrgetter("model.head_"), doc="A linear layer with a row a class.")
+    knowledge = property(attrgetter("model.knowledge_"), doc="What is known of every class.")
+    transform = property(attrgetter("model.preprocess_"), doc="PIL image -> (3, H, W) tensor.")
+    rows = property(lambda self: self.knowledge.rows(self.columns), doc="(n, A), a head row each.")
 
     @property
     def columns(self) -> Tensor:
-        "(n,) class id of each head row."
+        "(n,) class id of each head row: seen classes, then unseen ones."
         return torch.cat([self.data.seen, self.data.unseen])
-
-    @property
-    def rows(self) -> Tensor:
-        "(n, A) domain knowledge of each head row."
-        return self.knowledge.rows(self.columns)
 
     @property
     def menu(self) -> list[tuple[str, int]]:
         "The label of each head row with its number."
         return [(self.label(i), i) for i in range(len(self.columns))]
 
-    def pictures(self, index: Tensor) -> Tensor:
+    def pictures(self, index: Any) -> Tensor:
         "(n, 3, H, W) images by their numbers, as the network gets them."
         return torch.stack([self.transform(self.data.images[int(i)]) for i in index])
 
@@ -91,11 +69,6 @@ class _Opened:
         "The name of a head row for people; a star marks what the network was never shown."
         star = " ★" if row >= len(self.data.seen) else ""
         return readable(self.data.classes[int(self.columns[row])]) + star
-
-# %% ../../nbs/08_widgets/00_session.ipynb #0938c01e
-@dataclass(frozen=True, eq=False)
-class Session(_Opened):
-    "A data set and a fitted model, and what is measured on demand; made by `open_session`."
 
     @cached_property
     def given(self) -> Tensor:
@@ -134,8 +107,8 @@ class Session(_Opened):
             what = f"data set {self.data.name!r} was opened with features only"
             raise NiwtError(f"{what}; explanations of pictures need a network")
         each = -(-len(self.some) // len(self.data.seen))
-        known = (self.columns, self.head, self.knowledge)
-        return fit_explainer(self.network, self.data, self.transform, *known, each)
+        known = (self.columns, self.head, self.knowledge, each)
+        return fit_explainer(self.network, self.data, self.transform, *known)
 
     @cached_property
     def names(self) -> pd.DataFrame:
@@ -149,9 +122,15 @@ class Session(_Opened):
         return torch.cat([topk_activation(layer_activations(self.network, x)) for x in batches])
 
     @cached_property
+    @in_own_modes
     def effects(self) -> np.ndarray:
-        "(A, K) change of importance when an attribute rises, see `_map_effects`."
-        return _map_effects(self)
+        "(A, K) change of importances when an attribute rises, in spreads over seen classes."
+        known, model = self.knowledge.rows(self.data.seen).double(), self.model
+        moved = torch.cat([known[None], known + torch.diag(known.std(0))[:, None]])  # (1 + A, S, A)
+        answers = model.map_.predict(model.scaler_.transform(moved.flatten(0, 1))).double()
+        answers = answers.reshape(len(moved), len(known), -1).mean(1)
+        usual = model.importance_.double().std(0).clamp_min(1e-12)
+        return ((answers[1:] - answers[0]) / usual).numpy()
 
 # %% ../../nbs/08_widgets/00_session.ipynb #2c5461d0
 @in_own_modes
@@ -238,14 +217,10 @@ def _layers_of(session: Session, most: int = 5) -> list[str]:  # in the order of
     model, example = session.network.model, session.pictures(session.data.train[:2])
     shapes = {str(n): s for n, s in layer_names(model, example, check=False)["shape"].items()}
     module = model.get_submodule
-
-    def inside(name: str, block: str) -> bool:
-        nested = name.startswith(block + ".") and "." in block
-        return nested and isinstance(module(block), nn.Sequential)
-
     wide = [n for n, s in shapes.items() if len(s) == 3 and s[1] > 1]
     spatial = [n for n in wide if any(True for _ in module(n).parameters())]
-    blocks = [n for n in spatial if not any(inside(n, block) for block in spatial)]
+    whole = [n for n in spatial if "." in n and isinstance(module(n), nn.Sequential)]
+    blocks = [n for n in spatial if not n.startswith(tuple(f"{block}." for block in whole))]
     depth = min((n.count(".") for n in blocks), default=0)
     found = [n for n in blocks if n.count(".") <= max(depth, session.layer.count("."))]
     kept = found[-most:] if session.layer in found[-most:] else [*found[-most + 1 :], session.layer]
@@ -261,7 +236,6 @@ class _Reading:
     row: int  # the class that importance is read for
     importance: Tensor  # (K,)
     adds: Tensor  # (K,) importance times summed activation
-    size: tuple[int, int]  # height and width of the image
 
 # %% ../../nbs/08_widgets/00_session.ipynb #0c7819ba
 @in_own_modes
@@ -274,16 +248,4 @@ def _read_picture(session: Session, x: Tensor, target: int | None = None) -> _Re
     row = int(scores.argmax()) if target is None else _check_neurons([target], len(scores))[0]
     alpha = layer_gradient(view, a, view.head.weight[[row]]).mean((2, 3))[0]
     adds = (alpha[:, None, None] * a[0]).sum((1, 2))
-    return _Reading(a, scores, row, alpha, adds, (x.shape[1], x.shape[2]))
-
-# %% ../../nbs/08_widgets/00_session.ipynb #4c356fa3
-@in_own_modes
-def _map_effects(session: Session) -> np.ndarray:  # (A, K): change of importance, in spreads
-    "Change of importances when an attribute rises, both in standard deviations over seen classes."
-    known = session.knowledge.rows(session.data.seen).double()
-    moved = torch.cat([known[None], known + torch.diag(known.std(0))[:, None]])  # (1 + A, S, A)
-    scaled = session.model.scaler_.transform(moved.flatten(0, 1))
-    answers = session.model.map_.predict(scaled).double()
-    answers = answers.reshape(len(moved), len(known), -1).mean(1)
-    usual = session.model.importance_.double().std(0).clamp_min(1e-12)
-    return ((answers[1:] - answers[0]) / usual).numpy()
+    return _Reading(a, scores, row, alpha, adds)

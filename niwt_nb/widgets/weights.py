@@ -6,6 +6,8 @@
 __all__ = ['WeightExplorer']
 
 # %% ../../nbs/08_widgets/09_weights.ipynb #w0900003
+from html import escape
+
 import ipywidgets as widgets
 import numpy as np
 import torch
@@ -13,31 +15,53 @@ from torch import Tensor
 
 from ..figures.canvas import Area
 from ..figures.charts import _draw_agreement, _draw_bars
-from .explorer import Explorer, _Page, _Panel, _choice, _column, _escaped, _grid
-from .explorer import _told
+from .explorer import Explorer, _Page, _told
 from .neurons import _neuron_label
 
-# %% ../../nbs/08_widgets/09_weights.ipynb #34e507fb
-class _WeightPictures(Explorer):
-    "What is shown of the weights of a class and the importance that follows from them."
+# %% ../../nbs/08_widgets/09_weights.ipynb #w0900006
+class WeightExplorer(Explorer):
+    "Importance of the neurons as the weights of a class are changed."
 
-    moved: dict[int, float]  # feature -> new weight
+    title = "From weights to importance"
+    about = "The importance of the neurons is a fixed table G times the weights w of a class. Drag "
+    about += "one weight, and the importance follows along its column of G; make w longer, and "
+    about += "only the size changes, not the cosine. An orange cross: a neuron whose sign differs "
+    about += "from the demand."
+    kept = ("moved",)
+    moved: tuple = ()  # (feature, new weight) pairs
+    columns = ((385, "bars"), (365, "agreement"))
 
-    def weights(self, moved: dict[int, float]) -> Tensor:
+    def build(self) -> None:
+        "Controls and panels."
+        top = float(self.session.head.weight.abs().max())
+        step = 10.0 ** np.floor(np.log10(top / 30))
+        top = round(np.ceil(3 * top / step) * step, 6)
+        self.choice("row", "class", self.session.menu, len(self.session.data.seen))
+        self.choice("feature", "feature", range(self.session.head.in_features))
+        self.control(
+            "weight", widgets.FloatSlider(min=-top, max=top, step=step, description="its weight")
+        )
+        length = widgets.FloatSlider(1, min=0.1, max=3, step=0.1, description="length of w, times")
+        self.control("length", length)
+        self._strongest()
+        self.words("verdict")
+        told = "importance of these weights against the one that the words ask for"
+        say = "Importance of the ten neurons that feature {w.state[feature]} moves most, times 1000"
+        self.panel("bars", (385, 300), "row length moved feature", "{w.told}", say)
+        self.panel("agreement", (365, 330), "row length moved", told)
+
+    def weights(self, moved: tuple = ()) -> Tensor:
         "(D,) the weights of the class, some of them moved."
         w = self.session.head.weight[self.state["row"]].detach().clone()
-        for d, value in moved.items():
+        for d, value in moved:
             w[d] = value
         return w
 
-    def importance(self, moved: dict[int, float], length: float = 1.0) -> Tensor:
-        "(K,) G times the weights."
-        return self.session.model.jacobian_.mean @ (length * self.weights(moved))
-
     @property
     def now(self) -> Tensor:
-        "(K,) the importance of the weights as they are dragged."
-        return self.importance(self.moved, self.state["length"])
+        "(K,) the importance of the weights as they are dragged: G times these."
+        weights = self.state["length"] * self.weights(self.moved)
+        return self.session.model.jacobian_.mean @ weights
 
     @property
     def demand(self) -> Tensor:
@@ -48,7 +72,7 @@ class _WeightPictures(Explorer):
     @property
     def told(self) -> str:
         "The result in a sentence."
-        own, now = self.importance({}), self.now
+        own, now = self.session.model.jacobian_.mean @ self.weights(), self.now
         met = [float(torch.cosine_similarity(a, self.demand, dim=0)) for a in (now, own)]
         words = "cosine with the demand {:.3f}, {:.3f} with its own weights; the importance is "
         return f"{words.format(*met)}{float(now.norm() / own.norm()):.2f} times as long"
@@ -70,66 +94,27 @@ class _WeightPictures(Explorer):
         numbers = _told(70, self.session.label(self.state["row"]), self.told, words)
         return [[numbers], [self.painter("bars"), self.painter("agreement")]]
 
-# %% ../../nbs/08_widgets/09_weights.ipynb #w0900006
-class WeightExplorer(_WeightPictures):
-    "Importance of the neurons as the weights of a class are changed."
-
-    title = "From weights to importance"
-    about = "The importance of the neurons is a fixed table G times the weights w of a class. Drag "
-    about += "one weight, and the importance follows along its column of G; make w longer, and "
-    about += "only the size changes, not the cosine. An orange cross: a neuron whose sign differs "
-    about += "from the demand."
-    kept = ("moved",)
-
-    def build(self) -> None:
-        "Controls and panels."
-        self.moved: dict[int, float] = {}
-        top = float(self.session.head.weight.abs().max())
-        step = 10.0 ** np.floor(np.log10(top / 30))
-        top = round(np.ceil(3 * top / step) * step, 6)
-        self.control("row", _choice("class", self.session.menu, len(self.session.data.seen)))
-        self.control("feature", _choice("feature", range(self.session.head.in_features)))
-        span = {"min": -top, "max": top, "step": step, "description": "its weight"}
-        self.control("weight", widgets.FloatSlider(0, **span))
-        span = {"min": 0.1, "max": 3, "step": 0.1, "description": "length of w, times"}
-        self.control("length", widgets.FloatSlider(1, **span))
-        self._strongest()
-        self.words("verdict", "bars")
-        key = lambda: (self.state["row"], self.state["length"], *self.moved.items())  # noqa: E731
-        bar_key = lambda: (*key(), self.state["feature"])  # noqa: E731
-        words = "importance of these weights against the one that the words ask for"
-        self.panels["bars"] = _Panel(385, 300, bar_key, self._paint_bars, lambda: self.told)
-        self.panels["agreement"] = _Panel(365, 330, key, self._paint_agreement, lambda: words)
-
-    def arrange(self) -> list[widgets.Widget]:
-        "Controls, the numbers, the neurons beside the demand."
-        left = _column(self.says["bars"], self.panels["bars"].ui)
-        body = _grid(left, self.panels["agreement"].ui, shares=(385, 365))
-        return [_grid(*self.controls.values()), self.tools, self.says["verdict"], body]
-
     def _strongest(self) -> None:
         "The feature with the largest weight."
-        self.controls["feature"].value = int(self.weights({}).abs().argmax())
+        self.controls["feature"].value = int(self.weights().abs().argmax())
         self.follow("feature")
 
     def follow(self, name: str) -> None:
         "Another class has other weights; another feature another one."
         d, slider = self.state["feature"], self.controls["weight"]
         if name == "row":
-            self.moved = {}
+            self.moved = ()
             self._strongest()
         elif name == "feature":
             steps = round(float(self.weights(self.moved)[d]) / slider.step)
             slider.value = round(steps * slider.step, 6)  # on a step, as a page has it
         elif name == "weight":
-            own, rest = float(self.weights({})[d]), {k: v for k, v in self.moved.items() if k != d}
+            own, rest = float(self.weights()[d]), tuple(m for m in self.moved if m[0] != d)
             same = abs(slider.value - own) <= slider.step / 2 + 1e-6
-            self.moved = rest if same else {**rest, d: slider.value}
+            self.moved = rest if same else (*rest, (d, slider.value))
 
     def refresh(self) -> None:
         "Sentences and panels."
-        name, feature = _escaped(self.session.label(self.state["row"])), self.state["feature"]
-        self.say("verdict", f"<big>{name}</big> {self.told}.")
-        told = f"Importance of the ten neurons that feature {feature} moves most, times 1000"
-        self.head("bars", told)
+        name = escape(self.session.label(self.state["row"]))
+        self.says["verdict"].value = f"<big>{name}</big> {self.told}."
         super().refresh()
