@@ -82,8 +82,8 @@ def _explainer_of(model: NIWT) -> Explainer:
     here = torch.isin(seen, learned)
     features, labels = model.evidence_
     kept = torch.isin(labels, learned)
-    evidence = {"features": features[kept], "feature_classes": labels[kept]}
-    means = SeenImages(model.importance_[here], seen[here], columns, **evidence)
+    found = (features[kept], labels[kept])
+    means = SeenImages(model.importance_[here], seen[here], columns, None, *found)
     model.explainer_ = make_explainer(model.network_, classes, table, means)
     return model.explainer_
 

@@ -301,7 +301,7 @@ def _scaled_pair(
 
 # %% ../../nbs/04_method/11_choice.ipynb #33f436b7
 def _own_head(backbone: _Body, raw: Any, data: ZeroShotData) -> nn.Linear | None:
-    """The rows for the seen classes, in their order, that a network, cut as `raw`, or a head brings.
+    """The rows for the seen classes, in their order, that a network (cut: `raw`) or a head brings.
 
     None: it is of other classes. Raises `NiwtError` for a head of another number of classes.
     """

@@ -509,7 +509,7 @@ class _Saved(_Growing):
     ) -> "NIWT":
         """Read what `save` wrote; give `backbone`, `encoder` if they were own objects, or moved.
 
-        Raises `NiwtError` for a folder that is none, damaged or unfit; for `device` see `device_of`.
+        Raises `NiwtError` for a folder that is none, damaged or unfit; `device`: see `device_of`.
         """
         path = Path(folder) / FILE
         if not path.is_file():
@@ -853,7 +853,7 @@ def _restore_backbone(record: Any, tensors: Any, given: Any = None) -> Backbone 
 
 # %% ../../nbs/04_method/12_niwt.ipynb #4dc632a5
 def _restore_facts(model: NIWT, tensors: Mapping[str, Tensor], m: Any, reader: Any) -> None:
-    "Tell a saved model what it knew of classes and settings, from its tensors and its manifest `m`."
+    "Tell a saved model what it knew of classes and settings, from tensors and its manifest `m`."
     about, words, doubt = m["knowledge"], m["words"], m.get("doubt")
     model.doubt_ = None
     if doubt is not None:

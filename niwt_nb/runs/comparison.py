@@ -258,7 +258,7 @@ def _side_by_side(table: pd.DataFrame) -> pd.DataFrame:
 # %% ../../nbs/09_runs/04_comparison.ipynb #5a985620
 @own_style()
 def _comparison_figure(table: pd.DataFrame, title: str = "", width: int = 900) -> Figure:
-    "H of all methods: a panel a kind, a line a method, a mark a network, a bar a deviation each way."
+    "H of all methods: a panel a kind, a line a method, a mark a network; bars: deviations."
     means = _summary(table[table.calibrated & (table.knowledge != "none")])
     if not len(means):
         raise NiwtError("no calibrated rows to show")
@@ -293,7 +293,7 @@ def _comparison_figure(table: pd.DataFrame, title: str = "", width: int = 900) -
 
 # %% ../../nbs/09_runs/04_comparison.ipynb #370f604f
 def _comparison(
-    shared: _Encodings,  # see `steps._encodings_of`; with combinations of knowledge that were asked for
+    shared: _Encodings,  # see `steps._encodings_of`; with the combinations that were asked for
     knowledge: list[str],  # kinds of knowledge, combinations as "attributes+captions"
     methods: Mapping[str, Any] | None = None,  # rivals of NIWT; None: those that the settings name
 ) -> pd.DataFrame:  # a row each, uncalibrated and calibrated: U, S, H, T1, AUSUC, what was chosen

@@ -275,7 +275,8 @@ def _cached_photos(
     except NiwtError:
         return None
     about = "activity of the neurons"
-    work = lambda rows: pool(upper.activations(shared.cache.batch(rows))).float().cpu()  # noqa: E731
+    read = lambda rows: upper.activations(shared.cache.batch(rows))  # noqa: E731
+    work = lambda rows: pool(read(rows)).float().cpu()  # noqa: E731
 
     def compute() -> _Found:
         with torch.no_grad():
