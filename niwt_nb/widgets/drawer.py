@@ -24,7 +24,8 @@ from ..explain.names import _as_seen
 from ..explain.words import _choose_words
 from ..fieldguide.attributes import ATTRIBUTES, ATTRIBUTE_NAMES
 from ..fieldguide.language import parse_description, species_attributes, _read_description
-from ..fieldguide.world import FieldGuideImages, draw_species, _species_name
+from ..fieldguide.species import _species_name
+from ..fieldguide.world import FieldGuideImages, draw_species
 from ..figures.canvas import Area
 from ..figures.charts import _draw_bars
 from ..figures.pictures import overlay, _draw_beside, _draw_mosaic
