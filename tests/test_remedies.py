@@ -760,11 +760,7 @@ def messages() -> Iterator[tuple[str, str]]:
         )
         for scope in (n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)):
             for node in ast.walk(scope):
-                if (
-                    isinstance(node, ast.Call)
-                    and isinstance(node.func, ast.Name)
-                    and node.func.id.endswith("Error")
-                ):
+                if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("Error"):
                     known = fixed | given(scope, node.lineno)
                     names = [
                         n.id for arg in node.args for n in ast.walk(arg) if isinstance(n, ast.Name)

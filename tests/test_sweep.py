@@ -171,11 +171,13 @@ ENTRIES: dict[str, Callable[[Any], Any]] = {
     "frozen_copy": lambda w: N.frozen_copy(w.model),
     "fold_batchnorm": lambda w: N.fold_batchnorm(N.frozen_copy(w.bare)),
     "gradient_pass": lambda w: (
-        N.gradient_pass(N.frozen_copy(w.model), ["stage1", "stage2"], "head", w.x, "all").by_layer
+        N.gradient_pass(
+            N.frozen_copy(w.model), {"stage1": "space", "stage2": "space"}, "head", w.x, "all"
+        ).by_layer
     ),
     "captum_pass": lambda w: [
         N.captum_pass(
-            N.frozen_copy(w.model), ["stage2"], "head", w.x[:2], 1, N.MethodOptions(m)
+            N.frozen_copy(w.model), {"stage2": "space"}, "head", w.x[:2], 1, N.MethodOptions(m)
         ).alpha
         for m in ATTRIBUTIONS
     ],
