@@ -111,8 +111,8 @@ def sentence_knowledge(
     name: str = "sentences",  # of the knowledge
 ) -> DomainKnowledge:  # a row a class; it can read sentences
     "Sentences as knowledge; raises `NiwtError` if a class has none, or no word of a seen class."
-    at = _match_names(classes, list(sentences))
-    texts = [list(list(sentences.values())[i]) for i in at.tolist()]
+    at, every = _match_names(classes, list(sentences)), list(sentences.values())
+    texts = [list(every[i]) for i in at.tolist()]
     said = {i: set(_words_of(" ".join(texts[i]))) for i in seen.tolist()}
     count = Counter(w for words in said.values() for w in words)
     # words of a class's name that only its own text uses

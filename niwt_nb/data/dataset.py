@@ -304,7 +304,8 @@ def _check_split(data: Any) -> None:
         wrong = index[~torch.isin(data.labels[index], allowed)]
         if len(wrong):
             shown = data.classes[data.labels[wrong[0]]]
-            told = f"which is not a {side} class ({len(wrong)} such images)"
+            a = "an unseen" if side == "unseen" else "a seen"
+            told = f"which is not {a} class ({len(wrong)} such images)"
             raise NiwtError(f"{name}: image {int(wrong[0])} shows {shown!r}, {told}")
         for i in index.tolist():
             if owner.setdefault(i, name) != name:

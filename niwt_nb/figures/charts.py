@@ -221,10 +221,11 @@ def _class_bars(per_class: pd.DataFrame, width: int = 800) -> Figure:
     fig = new_figure(width, 90 + 20 * len(frame))
     ax = fig.add_subplot()
     y, value = np.arange(len(frame)), frame["accuracy"].to_numpy()
-    looks = (("blue", None), ("orange", "///"))  # perhaps one group alone is shown
-    for g, (colour, hatch) in zip(sorted(set(frame["group"])), looks, strict=False):
+    looks = (("blue", None), ("orange", "///"))
+    for g, (colour, hatch) in zip(sorted(set(per_class["group"])), looks, strict=False):
         at, fill = (frame["group"] == g).to_numpy(), COLOURS[colour]
-        ax.barh(y[at], value[at], color=fill, hatch=hatch, edgecolor="white", label=plain(g))
+        if at.any():  # perhaps one group alone is among the best and worst
+            ax.barh(y[at], value[at], color=fill, hatch=hatch, edgecolor="white", label=plain(g))
     ax.set_yticks(y, [plain(c, 34, 1) for c in frame["class"]], fontsize=9)
     ax.invert_yaxis()
     ax.margins(y=0.01)
