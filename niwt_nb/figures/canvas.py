@@ -270,8 +270,8 @@ def _panel_pixels(
 # %% ../../nbs/07_figures/00_canvas.ipynb #5e1f9a01
 def _panel_png(fig: Figure, ground: np.ndarray | None = None, dark: bool = False) -> bytes:
     "A figure's PNG bytes, on the `ground` of `_panel_pixels` if any; equal for equal figures."
-    pixels, out = _panel_pixels(fig, clear=ground is not None, dark=dark), io.BytesIO()
-    top = Image.fromarray(pixels)
+    clear, out = ground is not None, io.BytesIO()
+    top = Image.fromarray(_panel_pixels(fig, clear=clear, dark=dark))  # pixels are not kept
     if ground is not None:
         if ground.shape[1::-1] != top.size:
             told = f"a figure of {top.size} pixels cannot be laid on a ground"
