@@ -525,10 +525,8 @@ class Steps:
         if not share([found is not None], bool, about)[0]:  # process 0 decides
             progress((), about, quiet=True)  # the bar of the whole run says so
             place = nullcontext() if together else alone()
-            with (
-                plain_os_errors(self.path, only_full=True),
-                place,
-            ):  # it may keep what it has so far
+            # a step may keep what it has so far
+            with plain_os_errors(self.path, only_full=True), place:
                 if first:
                     found = self._make(name, key, compute, about)
                 elif together:

@@ -36,7 +36,7 @@ FREE_OF_THE_DRAWN_WORLD = ("core", "data", "network", "method", "evaluate", "exp
 CODE_COLUMNS, LESSON_COLUMNS = 100, 88
 # what is still over its limit may only get smaller: lower a number here whenever that is possible
 CEILINGS = {
-    "lines of the package": 24_091,
+    "lines of the package": 24_083,
     "functions of more than six parameters": 16,
     "seconds of": 60,  # the time of a machine is no verdict
 }

@@ -193,9 +193,8 @@ class Exercise:
             if got.error:
                 fault = f"your function stops with {got.error}"
             elif got.value is None and want.value is not None:
-                fault = (
-                    "your function returns nothing. Is there a `return` on every way through it?"
-                )
+                fault = "your function returns nothing. "
+                fault += "Is there a `return` on every way through it?"
             else:
                 fault = _difference(want.value, got.value, self.rtol, self.atol, reveal)
             if not fault and got.changed and not want.changed:

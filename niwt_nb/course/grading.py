@@ -102,9 +102,9 @@ class _Room:
                 stopped = f"took longer than {self.timeout} s" if late else much
                 self.manager.interrupt_kernel()
                 end = time.monotonic() + 10
-        return (
-            f"{stopped} and did not stop when it was interrupted" if stopped else "the process died"
-        )
+        if stopped:
+            return f"{stopped} and did not stop when it was interrupted"
+        return "the process died"
 
 # %% ../../nbs/10_course/03_grading.ipynb #d7536e80
 class _Judge:

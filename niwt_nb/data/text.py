@@ -264,9 +264,8 @@ class SentenceEncoder(TransformerMixin, BaseEstimator):
             raise NiwtError("there is no sentence to learn words from")
         if self.encoder is None:
             try:
-                self.counter_ = _counter(self).fit(
-                    [" ".join(_said(s)[0] for s in t) for t in given]
-                )
+                documents = [" ".join(_said(s)[0] for s in t) for t in given]
+                self.counter_ = _counter(self).fit(documents)
             except ValueError as e:  # scikit-learn's
                 remedy = "give an encoder, or min_classes=1"
                 raise NiwtError(f"the classes share no word ({e}); {remedy}") from None

@@ -332,9 +332,8 @@ class SeenImages:
 def _check_fit(classes: Sequence[str], knowledge: Any, seen: SeenImages) -> tuple[Tensor, Tensor]:
     "Class ids (m,) of importances and (n,) of head rows; raises `NiwtError` if parts do not match."
     values, c, a = knowledge.values, len(classes), len(knowledge.names)
-    ids, columns = (
-        torch.as_tensor(t).long().cpu() for t in (seen.importance_classes, seen.columns)
-    )
+    whose = (seen.importance_classes, seen.columns)
+    ids, columns = (torch.as_tensor(t).long().cpu() for t in whose)
     importance, shape = seen.importance, tuple(seen.importance.shape)
     if tuple(values.shape) != (c, a):
         told = f"knowledge has shape {tuple(values.shape)}; expected {(c, a)}"

@@ -107,10 +107,8 @@ def _world_images(*asked: Any) -> tuple[FieldGuideImages, dict[str, Tensor], lis
         own = np.random.default_rng((seed, c, i % (train + test)))
         looks.append(species[c].draw_look(own))
         poses.append(_random_pose(own))
-    usual, shares = (
-        torch.stack([species_attributes(s.look) for s in species]),
-        torch.stack([s.values for s in species]),
-    )
+    usual = torch.stack([species_attributes(s.look) for s in species])
+    shares = torch.stack([s.values for s in species])
     same = (shares == shares[:1]).all(0) | (usual == usual[:1]).all(0)
     if same.any():
         name, few = ATTRIBUTE_NAMES[int(same.nonzero()[0])], f"{n_seen} seen and {n_unseen} unseen"

@@ -251,9 +251,8 @@ class _Choice:
     "Settings chosen on validation classes, and what every combination reached there."
 
     settings: Settings
-    table: pd.DataFrame = field(
-        default_factory=pd.DataFrame, repr=False
-    )  # a row a combination: settings, H, T1, AUSUC, bias
+    # a row a combination: settings, H, T1, AUSUC, bias
+    table: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False)
     notes: tuple[str, ...] = ()
     doubt: Doubt | None = field(default=None, repr=False)  # of the chosen settings
 

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from .. import __version__
 from ..core import NiwtError, check_name, content_hash, import_object
 from ..core import load_tensors, names_of, progress, save_tensors, write_text
-from ..data.dataset import DomainKnowledge, ZeroShotData
+from ..data.dataset import DomainKnowledge, ZeroShotData, first_of_each
 from ..data.memory import by_rows
 from ..data.images import list_pictures, open_image, picture_suffixes
 from ..data.text import _load_reader, _reader_state, text_knowledge, with_encoder, with_reader
@@ -543,9 +543,8 @@ class _Saved(_Growing):
             raise NiwtError(f"{told}; its head is model.head_")
         folder, names, look = Path(folder), [str(n) for n in self.classes_], self.preprocess_
         example = _blank_pictures(look)
-        with eval_mode(
-            None
-        ):  # while another thread exports, its stand-ins are in the place of weights
+        # while another thread exports, its stand-ins are in the place of weights
+        with eval_mode(None):
             shipped = _AsScored(self) if self.mirrored_ else self.network_.model
             if self.head_.weight.device != self.raw_.head.weight.device:
                 shipped = copy.deepcopy(shipped).cpu()
@@ -638,10 +637,11 @@ class NIWT(_Saved):
 # %% ../../nbs/04_method/12_niwt.ipynb #c473871c
 def _evidence_of(probe: Probe, per_class: int = 8) -> tuple[Tensor, Tensor]:
     "Features (m, D), ids (m,) of `per_class` training images, which explanations compare with."
-    taught = probe.data.labels[probe.data.train]
-    own = ((taught == c).nonzero().flatten()[:per_class] for c in probe.data.seen)
-    some = torch.cat(list(own))
-    return probe.trained[some], taught[some]
+    data = probe.data
+    some = first_of_each(data, data.train, data.seen, per_class)
+    place = torch.full((len(data),), -1)
+    place[data.train] = torch.arange(len(data.train))
+    return probe.trained[place[some]], data.labels[some]
 
 # %% ../../nbs/04_method/12_niwt.ipynb #80bd6263
 def _look_at(model: NIWT, images: Any) -> Tensor:
